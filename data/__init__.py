@@ -1,0 +1,1 @@
+"""From files on disk to batches. Imports nothing of ours; knows neither MLflow nor Ray."""

@@ -1,0 +1,1 @@
+"""From a recipe to a promoted version. Imports ``models`` and ``data``."""
