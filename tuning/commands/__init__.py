@@ -1,0 +1,58 @@
+"""``python -m tuning``: one short module for each command, imported only when it is called.
+
+A command's module has ``OPTIONS``, the value that its options make; ``EXAMPLE``, a command that can be copied; and
+``run(arguments) -> int``, which returns the exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from pydantic import BaseModel
+
+from tuning.options import describe
+
+SUMMARIES = {
+    "tune": "search for the best fine-tune of a classifier for a folder of pictures, and register it",
+    "train": "train one configuration, or that of a finished trial again",
+    "evaluate": "measure a packaged model on pictures",
+    "promote": "decide whether a packaged model becomes champion",
+    "predict": "classify pictures with a packaged model",
+}
+
+
+class Command(Protocol):
+    """What a command's module holds."""
+
+    OPTIONS: type[BaseModel]
+    EXAMPLE: str
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run the command and return its exit status."""
+
+
+def load(name: str) -> Command:
+    """Return the module of the command ``name``."""
+    return cast(Command, importlib.import_module(f"tuning.commands.{name}"))
+
+
+def overview() -> str:
+    """Return what ``python -m tuning --help`` prints."""
+    width = max(map(len, SUMMARIES))
+    listed = "\n".join(f"  {name.ljust(width)}  {summary}" for name, summary in SUMMARIES.items())
+    return (
+        "usage: python -m tuning COMMAND [--name value ...]\n\n"
+        "Find the best fine-tune of a pretrained image classifier for your own pictures.\n\n"
+        f"commands:\n{listed}\n\npython -m tuning COMMAND --help shows a command's options and an example."
+    )
+
+
+def page(name: str) -> str:
+    """Return what ``python -m tuning NAME --help`` prints."""
+    command = load(name)
+    return (
+        f"usage: python -m tuning {name} [--name value ...]\n\n{SUMMARIES[name]}\n\n"
+        f"options (name, type, default):\n{describe(command.OPTIONS)}\n\nexample:\n  {command.EXAMPLE}"
+    )

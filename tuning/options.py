@@ -1,0 +1,135 @@
+"""A command's options: parsed from the command line into a value, and shown by ``--help``.
+
+Every option takes a value (``mlflow run -P`` can't pass a bare flag), reads ``-`` and ``_`` alike, and is the
+same left out as given empty. All that is wrong is said at once.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from data.errors import SettingError, did_you_mean
+
+Options = TypeVar("Options", bound=BaseModel)
+
+# What pydantic calls an error -> how the rule reads; {…} are filled from the error's own context.
+RULES = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "bool_parsing": "must be on or off",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be letters, digits, '-', '_' and '.' only, 100 at most",
+    "missing": "must be given",
+}
+
+
+def parse(model: type[Options], arguments: Sequence[str], **given: Any) -> Options:
+    """Return the ``model`` made of ``--name value`` and ``--name=value`` arguments.
+
+    Args:
+        model: the options' names, types, defaults and limits.
+        arguments: the command line after the command's name.
+        given: values that come from elsewhere; an argument of the same name wins.
+
+    Raises:
+        SettingError: with a sentence for each option that is unknown, repeated, without a value or wrong.
+    """
+    texts, problems = _read(model, arguments)
+    values = {**given, **{name: text for name, text in texts.items() if text != ""}}
+    try:
+        options = model.model_validate(values)
+    except ValidationError as error:
+        problems += [sentence(model, detail) for detail in error.errors()]
+    if problems:
+        raise SettingError(*problems)
+    return options
+
+
+def _read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the options' texts by name, and a sentence for each argument that can't be read."""
+    texts: dict[str, str] = {}
+    problems: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        word, equals, text = argument.partition("=")
+        name = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--"):
+            problems.append(f"options are written --name value, got {argument!r}; see --help.")
+            continue
+        if not equals:
+            if not rest or (rest[0].startswith("--") and _names_an_option(model, rest[0])):
+                problems.append(f"--{name} needs a value after it; see --help.")
+                continue
+            text = rest.pop(0)
+        if name not in model.model_fields:
+            near = did_you_mean(name, model.model_fields) or "; see --help."
+            problems.append(f"there is no option --{name}{near}")
+        elif name in texts and texts[name] != text:
+            problems.append(f"--{name} must be given once, got {texts[name]!r} and {text!r}.")
+        else:
+            texts[name] = text
+    return texts, problems
+
+
+def _names_an_option(model: type[BaseModel], argument: str) -> bool:
+    return argument.removeprefix("--").partition("=")[0].replace("-", "_") in model.model_fields
+
+
+def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
+    """Return the rule that was broken and the value that broke it, as a sentence."""
+    name = str(detail["loc"][0]) if detail["loc"] else "the options"
+    if detail["type"] == "missing":
+        return f"--{name} must be given: {model.model_fields[name].description}."
+    rule = RULES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    rule = rule.format(**detail.get("ctx", {}))
+    if "; did you mean" in rule:
+        rule, _, near = rule.partition("; did you mean")
+        return f"{name} {rule}, got {detail['input']!r}; did you mean{near}"
+    near = did_you_mean(str(detail["input"]), _words(model.model_fields[name]) if name in model.model_fields else ())
+    return f"{name} {rule}, got {detail['input']!r}{near or '.'}"
+
+
+def _words(field: FieldInfo) -> tuple[str, ...]:
+    return tuple(str(word) for word in typing.get_args(field.annotation) if isinstance(word, str))
+
+
+def describe(model: type[BaseModel]) -> str:
+    """Return a line for each option: name, type, default and what it is."""
+    rows = [(f"--{name}", _type(field), _default(field), field.description or "") for name, field in model.model_fields.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[3]
+        for row in rows
+    )
+
+
+def _type(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if typing.get_origin(annotation) is typing.Literal:
+        return "|".join(str(word) for word in typing.get_args(annotation))
+    parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    known = {str: "text", int: "integer", float: "number", bool: "on|off"}
+    names = [known[part] for part in parts if part in known]
+    return "|".join(names) or "value(s)"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "(required)"
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    return "-" if field.default in (None, "") else str(field.default)

@@ -1,0 +1,85 @@
+"""What the user asked for: the parameters of a search, their types, defaults and limits in one place.
+
+A searched setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=adam,adamw``) or a range
+(``-P lr=1e-4..1e-2``). The defaults below are the default search space.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from data.values import Value
+from tuning.domains import Choice, Range, domain_field, names, numbers, words
+
+if TYPE_CHECKING:
+    Words = Numbers = Names = WholeNumbers = Fractions = Decays = Dropouts = Optimizers = Schedules = Policies = (
+        Choice | Range
+    )
+else:
+    Names = domain_field(names)
+    Optimizers = domain_field(words("adamw", "adam", "sgd"))
+    Schedules = domain_field(words("constant", "step", "cosine", "plateau"))
+    Policies = domain_field(words("none", "light", "medium", "strong"))
+    Numbers = domain_field(numbers(1e-8, 10.0, log=True))
+    Decays = domain_field(numbers(0.0, 1.0, log=True))
+    Fractions = domain_field(numbers(0.0, 1.0))
+    Dropouts = domain_field(numbers(0.0, 0.9))
+    WholeNumbers = domain_field(numbers(1, 4096, whole=True))
+
+SMALLEST_IMAGE, LARGEST_IMAGE = 16, 1024  # px; five halvings of 16 px leave less than one pixel
+
+
+def _auto_or_number(text: object) -> object:
+    """Read ``auto`` as None: the data set decides."""
+    return None if text == "auto" else text
+
+
+class Training(Value):
+    """What is trained on what: shared by ``tune``, which searches, and ``train``, which takes one value of each."""
+
+    data: str = Field(
+        "demo", min_length=1, description="a folder of class folders, one with train/ val/ test/, or 'demo'"
+    )
+    name: str = Field(
+        "",
+        pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$",
+        description="of the experiment and the registered model; empty: the data folder's name",
+    )
+    max_epochs: int = Field(8, ge=1, le=1000, description="epochs of a trial that is not stopped early")
+    cpus_per_trial: int = Field(1, ge=1, le=1024, description="cores, and torch threads, of a trial")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of the search and of every trial")
+    weights: str = Field("auto", min_length=1, description="auto, package, hub, none, or a .pth/.safetensors file")
+    image_size: Annotated[int | None, BeforeValidator(_auto_or_number)] = Field(
+        None,
+        ge=SMALLEST_IMAGE,
+        le=LARGEST_IMAGE,
+        description="side in pixels that pictures are resized to; empty or 'auto': by the pictures' own size",
+    )
+    backbone: Names = Field(
+        Choice(options=("tf_efficientnet_lite0",)), description="a timm or torchvision classifier's name"
+    )
+    freeze_fraction: Fractions = Field(Range(low=0.0, high=1.0), description="share of the blocks that stays frozen")
+    optimizer: Optimizers = Field(Choice(options=("adamw", "adam", "sgd")), description="what takes the steps")
+    lr: Numbers | None = Field(
+        None, description="learning rate; empty: 1e-4..1e-2 for Adam and AdamW, 1e-3..1e-1 for SGD"
+    )
+    weight_decay: Decays = Field(Range(low=1e-5, high=1e-1, log=True), description="not of norms and biases")
+    lr_scheduler: Schedules = Field(
+        Choice(options=("cosine", "constant", "step", "plateau")), description="how the learning rate falls"
+    )
+    batch_size: WholeNumbers = Field(Choice(options=(16, 32, 64)), description="pictures in a training step")
+    dropout: Dropouts = Field(Range(low=0.0, high=0.5), description="before the head's linear layer")
+    augmentation: Policies = Field(
+        Choice(options=("none", "light", "medium", "strong")), description="strength of the training augmentation"
+    )
+
+
+class Recipe(Training):
+    """One search, as it was asked for."""
+
+    trials: int = Field(16, ge=1, le=100_000, description="how many configurations are tried")
+    concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
+    gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
+    scheduler: Literal["asha", "none"] = Field("asha", description="what stops hopeless trials early")

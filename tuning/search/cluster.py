@@ -1,0 +1,78 @@
+"""Starting Ray quietly, or joining the cluster that ``RAY_ADDRESS`` names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Read by Ray when it is imported or started. Its progress tables, usage reports, default loggers (3 ms instead of
+# 10 for a report) and warnings of its own migrations are no news to our user.
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without an accelerator must not see one
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # tuning.interrupts has its own, for SIGTERM too
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no metric
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: the ledger is the truth
+}
+# What a worker needs beyond what it inherits; the pictures and threads of a trial are its own affair.
+WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def ray_started() -> Iterator[None]:
+    """Start Ray in this process, or join the cluster of ``RAY_ADDRESS``; leave it at the end.
+
+    Ray opens ports on every interface whatever it is told, so token authentication is on, with a token that only
+    this search knows where the user has set none.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local" and os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+    import ray
+
+    started_here = not ray.is_initialized()
+    if started_here:
+        _init(address)
+    for name in ("ray", "ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _init(address: str) -> None:
+    import ray
+
+    environment = {"PYTHONPATH": str(REPOSITORY), **WORKER_ENVIRONMENT}
+    options = {"include_dashboard": False, "num_cpus": cores()} if address == "local" else {}
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="critical",
+        configure_logging=False,
+        runtime_env={"env_vars": environment},
+        **options,
+    )

@@ -1,0 +1,141 @@
+"""The ledger: Optuna's persistent study, and the one place where trials are asked for and told.
+
+It is written before a trial starts and as it goes, so that it is what survives a crash. Ray Tune's own
+snapshots come too late to be trusted and are not used.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from data.values import Value
+from models.config import TrialConfig
+from tuning.domains import Setting
+from tuning.search.paths import SearchPaths
+from tuning.space import SearchSpace
+from tuning.trial import TrialReport
+
+if TYPE_CHECKING:
+    import optuna
+
+Status = Literal["running", "complete", "pruned", "failed"]
+STUDY_NAME = "search"
+STARTUP_TRIALS = 5  # asked at random before the sampler models what it saw; Optuna's 10 is most of a small search
+
+
+class TrialResult(Value):
+    """What is known of one trial; ``metrics`` are those of its best epoch."""
+
+    trial_uid: str
+    number: int
+    status: Status
+    reason: str
+    config: TrialConfig
+    settings: dict[str, Setting]
+    facts: dict[str, Setting]
+    metrics: dict[str, float]
+    best_epoch: int
+    epochs: int
+
+    @property
+    def score(self) -> float | None:
+        """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
+        return self.metrics.get("val_balanced_accuracy")
+
+
+class Ledger:
+    """The trials of one search.
+
+    ``ask`` makes a trial and writes it down before anyone starts it; ``report`` adds an epoch; ``finish`` tells
+    the sampler how it ended: complete and pruned with the best epoch's score, failed with its reason.
+    """
+
+    def __init__(self, study: optuna.Study, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig]) -> None:
+        self._study = study
+        self._space = space
+        self._configure = configure
+        self._asked: dict[str, optuna.Trial] = {}
+        self._results: dict[str, TrialResult] = {}
+
+    def ask(self) -> TrialResult:
+        """Return a new trial, already written down."""
+        asked = self._study.ask()
+        settings = self._space.suggest(asked)
+        result = TrialResult(
+            trial_uid=uuid.uuid4().hex,
+            number=asked.number,
+            status="running",
+            reason="",
+            config=self._configure(settings),
+            settings=settings,
+            facts={},
+            metrics={},
+            best_epoch=0,
+            epochs=0,
+        )
+        self._asked[result.trial_uid] = asked
+        self._write(result)
+        return result
+
+    def report(self, trial_uid: str, report: TrialReport) -> TrialResult:
+        """Add an epoch of a running trial; the same epoch again changes nothing."""
+        result = self._results[trial_uid]
+        if report.epoch <= result.epochs:
+            return result
+        self._asked[trial_uid].report(report.metrics["val_balanced_accuracy"], step=report.epoch)
+        changes: dict[str, Any] = {"epochs": report.epoch, "facts": report.facts}
+        if report.is_best:
+            changes |= {"metrics": report.metrics, "best_epoch": report.epoch}
+        self._results[trial_uid] = result.model_copy(update=changes)
+        return self._results[trial_uid]
+
+    def finish(self, trial_uid: str, status: Status, reason: str) -> TrialResult:
+        """End a running trial, tell the sampler, and return what is known of it."""
+        from optuna.trial import TrialState
+
+        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[status]
+        result = self._results[trial_uid].model_copy(update={"status": status, "reason": reason})
+        self._write(result)
+        asked = self._asked.pop(trial_uid)
+        self._study.tell(asked, result.score if status == "complete" else None, state)
+        return result
+
+    def _write(self, result: TrialResult) -> None:
+        self._results[result.trial_uid] = result
+        self._asked[result.trial_uid].set_user_attr("result", json.loads(result.to_json()))
+
+    def result(self, trial_uid: str) -> TrialResult:
+        """Return what is known of one trial so far."""
+        return self._results[trial_uid]
+
+    def running(self) -> tuple[TrialResult, ...]:
+        """Return the trials that were asked for and have not ended."""
+        return tuple(self._results[trial_uid] for trial_uid in self._asked)
+
+    def results(self) -> tuple[TrialResult, ...]:
+        """Return all trials by their number."""
+        return tuple(sorted(self._results.values(), key=lambda result: result.number))
+
+    def best(self) -> TrialResult | None:
+        """Return the trial with the highest score at its best epoch (the earlier one of equals), or None."""
+        scored = [result for result in self.results() if result.score is not None and result.status != "failed"]
+        return max(scored, key=lambda result: (result.score or 0.0, -result.number), default=None)
+
+
+def open_ledger(
+    paths: SearchPaths, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig], seed: int
+) -> Ledger:
+    """Return the ledger of a new search, kept in ``paths.journal``, with trial 0 enqueued."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(paths.journal)))
+    sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
+    )
+    study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
+    study.enqueue_trial(space.first())
+    return Ledger(study, space, configure)

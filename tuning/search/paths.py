@@ -1,0 +1,50 @@
+"""Where a search keeps its state. Nobody else joins these paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.store import home
+
+
+class SearchPaths:
+    """The folder of one search, under ``home()/searches``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of(cls, search_id: str) -> SearchPaths:
+        """Return the paths of the search whose parent run is ``search_id``; makes its folder."""
+        paths = cls(home() / "searches" / search_id)
+        paths.root.mkdir(parents=True, exist_ok=True)
+        return paths
+
+    @property
+    def recipe(self) -> Path:
+        """The merged recipe as JSON."""
+        return self.root / "recipe.json"
+
+    @property
+    def dataset(self) -> Path:
+        """The data set's value as JSON."""
+        return self.root / "dataset.json"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal: the persistent study."""
+        return self.root / "study.journal"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own files."""
+        return self.root / "ray"
+
+    @property
+    def package(self) -> Path:
+        """The winner's packaged form."""
+        return self.root / "package"
+
+    def weights(self, trial_uid: str) -> Path:
+        """The weights of a trial's best epoch."""
+        return self.root / "trials" / f"{trial_uid}.safetensors"

@@ -1,0 +1,98 @@
+"""The Tune Searcher: Ray asks it for trials and tells it what came of them; the ledger does both.
+
+Ray's stock OptunaSearch tells a stopped trial as complete, leaves one with a NaN running for ever and refuses
+warm starts of a conditional space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ray.tune.search import Searcher
+
+from tuning.search.ledger import Ledger, Status, TrialResult
+from tuning.trial import TrialReport, TrialTask
+
+
+class Listener(Protocol):
+    """What is told of a search as it goes, on the driver's loop: a listener must not block it."""
+
+    def trial_started(self, result: TrialResult) -> None:
+        """Hear of a trial before its worker starts."""
+
+    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+        """Hear of an epoch; ``result`` already holds it."""
+
+    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+        """Hear how a trial ended; ``report`` is None for a lost worker."""
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
+    """Proposes what the ledger asks for, until ``stop`` says that it is enough."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        listeners: Sequence[Listener],
+        make_task: Callable[[TrialResult], TrialTask],
+        stop: Callable[[], bool],
+    ) -> None:
+        super().__init__(metric="objective", mode="max")
+        self._ledger = ledger
+        self._listeners = listeners
+        self._make_task = make_task
+        self._stop = stop
+        self._uids: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the configuration of Ray's trial ``trial_id``: one task as JSON."""
+        if self._stop():
+            return str(Searcher.FINISHED)
+        result = self._ledger.ask()
+        self._uids[trial_id] = result.trial_uid
+        for listener in self._listeners:
+            listener.trial_started(result)
+        return {"task": self._make_task(result).to_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Take an epoch of a trial that goes on."""
+        self._epoch(self._uids[trial_id], TrialReport.from_json(result["report"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Take the end of a trial: its own last word, the scheduler's stop, or a worker that was lost."""
+        trial_uid = self._uids.pop(trial_id)
+        if error or result is None or "report" not in result:
+            self._finish(trial_uid, "failed", "its worker was lost", None)
+            return
+        report = TrialReport.from_json(result["report"])
+        if report.status == "failed":
+            self._finish(trial_uid, "failed", report.reason, report)
+            return
+        if report.status == "running":  # stopped in this very epoch: Ray tells it only here
+            self._epoch(trial_uid, report)
+        if report.status == "complete" or report.epoch >= self._ledger.result(trial_uid).config.fit.max_epochs:
+            self._finish(trial_uid, "complete", "ran to its end", report)
+        else:
+            self._finish(trial_uid, "pruned", f"stopped by the scheduler after epoch {report.epoch}", report)
+
+    def _epoch(self, trial_uid: str, report: TrialReport) -> None:
+        if report.status == "running":
+            result = self._ledger.report(trial_uid, report)
+            for listener in self._listeners:
+                listener.epoch_ended(result, report)
+
+    def _finish(self, trial_uid: str, status: Status, reason: str, report: TrialReport | None) -> None:
+        result = self._ledger.finish(trial_uid, status, reason)
+        for listener in self._listeners:
+            listener.trial_ended(result, report)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write an empty snapshot: the ledger is the truth, Ray's own restore is never used."""
+        with open(checkpoint_path, "w") as file:  # noqa: PTH123  # Ray's interface hands a text path
+            json.dump({}, file)
+
+    def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
+        # Tune pickles all that it is given at once; nothing is ever read back from it.
+        return Searcher, ()

@@ -1,0 +1,1 @@
+"""The one writer to MLflow. Nothing else in a search talks to the tracking server."""

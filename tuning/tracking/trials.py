@@ -1,0 +1,58 @@
+"""What the trials' runs hold: translates the search's events into the writer's operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tuning.search.ledger import TrialResult
+from tuning.tracking.writer import EndRun, LogEpoch, StartRun, Writer
+from tuning.trial import TrialReport
+
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own
+
+
+class TrialRuns:
+    """A listener of the search that keeps one child run for each trial."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def trial_started(self, result: TrialResult) -> None:
+        """Make the trial's run, with its settings and the configuration that makes it again."""
+        self._writer.send(
+            StartRun(
+                trial_uid=result.trial_uid,
+                name=f"trial-{result.number:03d}",
+                params={"trial": result.number, **params(result)},
+                tags={"trial_config": result.config.to_json()},
+            )
+        )
+
+    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+        """Log an epoch; with the first, what is known once the network is built."""
+        facts = report.facts if report.epoch == 1 else {}
+        self._writer.send(LogEpoch(result.trial_uid, report.epoch, report.metrics, facts))
+
+    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+        """End the run with its status, its reason and its best epoch's scores."""
+        if result.score is not None:
+            best = {f"best_{name}": value for name, value in result.metrics.items() if name.startswith("val_")}
+            self._writer.send(LogEpoch(result.trial_uid, result.epochs, {**best, "best_epoch": result.best_epoch}))
+        tags = {"reason": result.reason}
+        if report is not None and report.traceback:
+            tags["traceback"] = report.traceback
+        self._writer.send(EndRun(result.trial_uid, STATUS[result.status], tags))
+
+
+def params(result: TrialResult) -> Mapping[str, object]:
+    """Return a trial's parameters under the names that the user knows."""
+    config = result.config
+    return {
+        **result.settings,
+        "log10_lr": round(math.log10(config.fit.lr), 6),
+        "image_size": config.preprocessing.image_size,
+        "weights": config.network.weights,
+        "max_epochs": config.fit.max_epochs,
+        "seed": config.seed,
+    }

@@ -1,0 +1,61 @@
+"""One plain line for each event of a search, with the time."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+
+from tuning.search.ledger import TrialResult
+from tuning.trial import TrialReport
+
+SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
+
+
+def say(text: str) -> None:
+    """Print a line with the time of day."""
+    sys.stdout.write(f"{datetime.now():%H:%M:%S}  {text}\n")
+    sys.stdout.flush()
+
+
+class Lines:
+    """A listener of the search that prints how each trial ended, and the best so far."""
+
+    def __init__(self, trials: int) -> None:
+        self._trials = trials
+        self._ended = 0
+        self._best: TrialResult | None = None
+
+    def trial_started(self, result: TrialResult) -> None:
+        """Print nothing: Ray asks for a trial before a worker is free for it."""
+
+    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+        """Print a trial's settings with its first epoch: now it runs."""
+        if report.epoch == 1:
+            say(f"trial {result.number} runs: {settings_text(result)}")
+
+    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+        """Print how a trial ended."""
+        self._ended += 1
+        if result.status == "failed":
+            say(f"trial {result.number} failed: {result.reason} ({self._ended} of {self._trials} ended)")
+            return
+        if self._best is None or (result.score or 0) > (self._best.score or 0):
+            self._best = result
+        say(
+            f"trial {result.number} {result.status} after {result.epochs} epochs: {score_text(result)}, "
+            f"best {score_text(self._best)} by trial {self._best.number} ({self._ended} of {self._trials} ended)"
+        )
+
+
+def score_text(result: TrialResult) -> str:
+    """Return a trial's score as it is shown everywhere."""
+    return "-" if result.score is None else f"{result.score:.4f}"
+
+
+def settings_text(result: TrialResult) -> str:
+    """Return the settings that tell one trial from another."""
+    parts = []
+    for name in SHOWN:
+        setting = result.settings[name]
+        parts.append(f"{name} {setting:.3g}" if isinstance(setting, float) else f"{name} {setting}")
+    return ", ".join(parts)
