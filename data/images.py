@@ -1,0 +1,81 @@
+"""Pictures decoded and resized once: memory-mapped pixels that all trials and later searches share."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data.dataset import Dataset, Sample
+from data.errors import DataError
+from data.preprocess import ImageError, Pixels, Preprocessing, read_image, to_pixels
+from data.readings import Progress, digest_of, in_parallel
+from data.sources import SplitName
+from data.sources.base import SPLITS
+from data.store import Store
+
+VERSION = 1  # of the files in an entry
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCache:
+    """The pixels of one data set at one preprocessing; only a path, so it is cheap to send to a worker."""
+
+    folder: Path
+
+    def split(self, name: SplitName) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        """Return the pixels, read-only uint8 [n, s, s, 3] mapped from disk, and the labels, int64 [n].
+
+        Row i is ``dataset.split(name)[i]``.
+        """
+        first, last = json.loads((self.folder / "splits.json").read_bytes())[name]
+        pixels = np.load(self.folder / "pixels.npy", mmap_mode="r")
+        return pixels[first:last], np.load(self.folder / "labels.npy")[first:last]
+
+
+def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: Progress | None = None) -> PixelCache:
+    """Return the data set's pixels, decoded in parallel where no earlier search has left them in the store.
+
+    Raises:
+        DataError: a picture has been changed or taken away since the data set was loaded.
+    """
+    settings = json.dumps([VERSION, dataset.fingerprint, preprocessing.to_dict()])
+    key = f"pixels/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
+    return PixelCache(Store().get_or_make(key, lambda folder: _make(folder, dataset, preprocessing, progress)))
+
+
+def _make(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress: Progress | None) -> None:
+    size, count = preprocessing.image_size, len(dataset.samples)
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, size, size, 3))
+
+    def decode(sample: Sample) -> Pixels:
+        return _decode(dataset, sample, preprocessing)
+
+    for row, picture in enumerate(in_parallel(decode, dataset.samples)):
+        pixels[row] = picture
+        if progress:
+            progress("resizing pictures", row + 1, count)
+    pixels.flush()
+    np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
+    (folder / "splits.json").write_text(json.dumps(_bounds(dataset)))
+
+
+def _decode(dataset: Dataset, sample: Sample, preprocessing: Preprocessing) -> Pixels:
+    rule = "pictures must stay as they are while a search starts"
+    try:
+        image = read_image(dataset.root / sample.path)
+    except ImageError as error:
+        raise DataError(f"{rule}, but {sample.path} in {dataset.root} {error}; start again") from error
+    if digest_of(image) != sample.digest:
+        raise DataError(f"{rule}, but {sample.path} in {dataset.root} has changed; start again")
+    return to_pixels(image, preprocessing)
+
+
+def _bounds(dataset: Dataset) -> dict[str, tuple[int, int]]:
+    sizes = [len(dataset.split(name)) for name in SPLITS]
+    ends = np.cumsum(sizes).tolist()
+    return {name: (end - size, end) for name, size, end in zip(SPLITS, sizes, ends, strict=True)}

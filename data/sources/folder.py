@@ -1,0 +1,160 @@
+"""A folder of class folders, or of train/ val/ test/ with class folders in each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.errors import DataError
+from data.sources.base import SPLITS, LeftOut, Picture, Source, SplitName, valid_name
+
+SPLIT_FOLDERS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def open_folder(root: Path, name: str | None = None) -> Source:
+    """Return the labelled files under ``root``, an absolute path of a folder that exists.
+
+    A folder with train/ and val/ or test/ (or the usual other spellings), each holding folders, is kept as split
+    by the user; any other is a folder of class folders. Pictures may lie deeper inside a class folder.
+    Hidden files and folders are passed over.
+
+    Raises:
+        DataError: the folder can't be opened, is empty, or has fewer than two class folders.
+    """
+    folders, loose = _children(root)
+    splits = _split_folders(root, folders)
+    found = _Found(root)
+    for folder, split in splits.items():
+        found.add_classes(root / folder, split)
+    if not splits:
+        found.add_classes(root, None)
+    for stray in loose + [name + "/" for name in folders if splits and name not in splits]:
+        found.leave_out(stray, "lies outside the class folders")
+    _check_classes(root, found.classes, folders, loose)
+    return Source(
+        name=name or valid_name(root.name),
+        root=root,
+        classes=tuple(sorted(found.classes)),
+        pictures=tuple(sorted(found.pictures, key=lambda picture: picture.path)),
+        left_out=tuple(found.left_out),
+    )
+
+
+class _Found:
+    """What a walk through the folders has found so far."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.classes: set[str] = set()
+        self.pictures: list[Picture] = []
+        self.left_out: list[LeftOut] = []
+
+    def add_classes(self, folder: Path, split: SplitName | None) -> None:
+        labels, loose = _children(folder)
+        for name in loose if split else []:
+            self.leave_out(f"{folder.name}/{name}", "lies outside the class folders")
+        for label in labels:
+            self.classes.add(_text(label))
+            for path in _walk(folder / label):
+                self.add(path, label, split)
+
+    def add(self, path: Path, label: str, split: SplitName | None) -> None:
+        relative = path.relative_to(self.root).as_posix()
+        if _text(relative) != relative:
+            self.leave_out(relative, "has a name that is not valid UTF-8; rename it to have it counted")
+        elif path.is_symlink() and not path.exists():
+            self.leave_out(relative, "is a link to a file that does not exist")
+        elif path.is_file():
+            self.pictures.append(Picture(path=relative, label=label, split=split))
+        elif path.is_dir():
+            self.leave_out(relative + "/", "is a folder that can't be opened")
+        else:
+            self.leave_out(relative, "is no regular file")
+
+    def leave_out(self, path: str, reason: str) -> None:
+        self.left_out.append(LeftOut(path=_text(path), reason=reason))
+
+
+def _children(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the visible folders and of the other visible files, sorted."""
+    try:
+        entries = sorted((entry for entry in os.scandir(folder) if _visible(entry.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"data must be a folder that can be opened, got {folder}: {reason}") from error
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    return folders, [entry.name for entry in entries if not entry.is_dir()]
+
+
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    here = os.path.realpath(folder)
+    if here in above:  # a link back to a folder that we are in
+        return
+    try:
+        folders, files = _children(folder)
+    except DataError:
+        yield folder
+        return
+    for name in files:
+        yield folder / name
+    for name in folders:
+        yield from _walk(folder / name, (*above, here))
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text that can be written as UTF-8, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
+    """Return which of the folders are the user's splits; empty where they are classes."""
+    splits = {name: SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in SPLIT_FOLDERS}
+    if not {"train", "val"} <= set(splits.values()) and not {"train", "test"} <= set(splits.values()):
+        return {}
+    without = [name for name in splits if not _children(root / name)[0]]
+    if without and len(splits) < len(folders):
+        return {}  # `train` is a class among others: buses, cars, trains
+    problems = [_twice(root, split, splits) for split in SPLITS if list(splits.values()).count(split) > 1]
+    problems += [
+        f"{name}/ must hold one folder for each class, got none in {root / name}; "
+        "sort its pictures into folders named after their classes"
+        for name in without
+    ]
+    if problems:
+        raise DataError(*problems)
+    return splits
+
+
+def _twice(root: Path, split: str, splits: dict[str, SplitName]) -> str:
+    names = " and ".join(f"{name}/" for name, meant in splits.items() if meant == split)
+    return f"there must be one folder for the {split} pictures, got {names} in {root}; keep one of them"
+
+
+def _check_classes(root: Path, classes: set[str], folders: list[str], loose: list[str]) -> None:
+    if len(classes) >= 2:
+        return
+    rule = "data must be a folder with one folder of pictures for each class"
+    if not folders and not loose:
+        raise DataError(f"{rule}, got an empty folder: {root}; put the pictures there or name another folder")
+    if not classes:
+        raise DataError(
+            f"{rule}, got {len(loose)} loose files and no folder in {root}; "
+            "sort the pictures into folders named after their classes"
+        )
+    (label,) = classes
+    inner = [] if len(folders) > 1 else _children(root / label)[0]
+    hint = f"did you mean {root / label}?" if len(inner) > 1 else "add a folder for each other class"
+    raise DataError(f"data must have at least 2 classes, got 1 ({label}) in {root}; {hint}")
