@@ -1,0 +1,36 @@
+# make tune    search on the demo pictures (ARGS="-P data=FOLDER -P trials=20" for your own)
+# make test    the test suite
+# make check   lint, types and import rules
+# Each builds .venv once; make setup does only that.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: setup tune test check clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Freezeline needs Python 3.11 or newer, got %d.%d; name one with make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+tune: $(STAMP)
+	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV)
