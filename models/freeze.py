@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, fx, nn
 
 from data.errors import BackboneError
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 BATCHES = (2, 3)  # pictures in the two runs that tell a size that depends on the batch from one that doesn't
+BATCH_SIZE = "<batch size>"  # stands in ``Block.constants`` for a size that is b
 
 Constant = bool | int | float | str | None | tuple[int, ...]
 
@@ -49,7 +50,7 @@ class Block(Value):
         node: the graph's node whose value leaves the block; empty in a network that can't be traced.
         output_shape: of that value for one picture; empty in a network that can't be traced.
         parameters: how many numbers are learned in it.
-        constants: sizes computed in or before the block that are used after it, by their node's name.
+        constants: sizes computed before the block's end and used after it, by their node's name.
     """
 
     index: NonNegativeInt
@@ -57,7 +58,7 @@ class Block(Value):
     node: str
     output_shape: tuple[int, ...]
     parameters: NonNegativeInt
-    constants: dict[str, Constant] = {}
+    constants: dict[str, Constant] = Field(default_factory=dict)
 
 
 def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
@@ -88,15 +89,14 @@ def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Mod
     """
     if not 0 <= depth <= len(blocks):
         raise ValueError(f"freeze_depth must be 0..{len(blocks)} for this network, got {depth}")
-    if depth == 0:
-        return nn.Identity(), network
     if depth == len(blocks):
         return network, nn.Identity()
-    last = blocks[depth - 1]
-    graph = _trace(network) if last.node else None
+    graph = _trace(network) if blocks[0].node else None
     if graph is None:
         return nn.Identity(), PartlyFrozen(network, depth)
-    return _halves(network, graph, last)
+    if depth == 0:  # not the network itself: some return more than the features in training mode
+        return nn.Identity(), fx.GraphModule(network, graph, "Suffix")
+    return _halves(network, graph, blocks[depth - 1])
 
 
 class PartlyFrozen(nn.Module):
@@ -128,10 +128,10 @@ class _Tracer(fx.Tracer):
     """Traces down to modules without children, so that dropout and its like ask for their mode when they run."""
 
     def __init__(self) -> None:
-        from timm.layers import get_notrace_functions, get_notrace_modules
+        from timm.layers import _fx  # noqa: PLC0415  it costs seconds, and only a cut needs it
 
-        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self.leaves = set(get_notrace_modules())
+        super().__init__(autowrap_functions=tuple(_fx.get_notrace_functions()))  # type: ignore[no-untyped-call]
+        self.leaves = set(_fx.get_notrace_modules())  # type: ignore[no-untyped-call]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         childless = next(m.children(), None) is None
@@ -170,7 +170,7 @@ def _say_untraceable(name: str) -> None:
     logger.warning("%s can't be cut in two: it is frozen by its library's parameter groups, without reuse", name)
 
 
-# --- what flows through the graph -------------------------------------------------------------------------------
+# --- what flows through the graph ---
 
 
 @dataclass(frozen=True)
@@ -269,16 +269,25 @@ def _cut_at(index: int, node: fx.Node, live: list[fx.Node], runs: tuple[dict[str
     shapes = [run[node.name].shape for run in runs]
     if any(not shape or shape[0] != batch for shape, batch in zip(shapes, BATCHES, strict=True)):
         return None
-    others = [other.name for other in live if other is not node]
-    for name in others:
-        first, second = (run[name] for run in runs)
-        if not first.is_constant or first != second:
-            return None
-    shape = shapes[0] or ()
-    return _Cut(index, node.name, shape[1:], {name: runs[0][name].constant for name in others})
+    others = {other.name: [run[other.name] for run in runs] for other in live if other is not node}
+    constants = {name: _constant(seen) for name, seen in others.items()}
+    if any(seen is None for seen in constants.values()):
+        return None
+    return _Cut(
+        index, node.name, (shapes[0] or ())[1:], {name: seen.constant for name, seen in constants.items() if seen}
+    )
 
 
-# --- cuts grouped into blocks -----------------------------------------------------------------------------------
+def _constant(seen: list[_Seen]) -> _Seen | None:
+    """Return what stands in the suffix for a live value that isn't an activation, or None if nothing can."""
+    if not all(one.is_constant for one in seen):
+        return None
+    if [one.constant for one in seen] == list(BATCHES):
+        return _Seen(constant=BATCH_SIZE, is_constant=True)
+    return seen[0] if seen[0] == seen[1] else None
+
+
+# --- cuts grouped into blocks ---
 
 
 def _weights(module: nn.Module) -> int:
@@ -297,9 +306,7 @@ def _members(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _is_row(module: nn.Module) -> bool:
     """Tell whether the module holds two pieces of one class whose names differ by their numbers only."""
-    kinds = [
-        (type(member), re.sub(r"\d+", "", name)) for name, member in _members(module) if _weights(member) > 1
-    ]
+    kinds = [(type(member), re.sub(r"\d+", "", name)) for name, member in _members(module) if _weights(member) > 1]
     return len(kinds) > len(set(kinds))
 
 
@@ -324,6 +331,10 @@ def _piece_of(node: fx.Node, pieces: dict[str, int]) -> str | None:
     return next((path for path, _ in stack.values() if path in pieces), None)
 
 
+def _holds_a_piece(path: str, pieces: dict[str, int]) -> bool:
+    return path not in pieces and any(piece.startswith(f"{path}.") for piece in pieces)
+
+
 @dataclass
 class _Span:
     """Pieces with no cut between them, and where their nodes lie in the graph."""
@@ -333,8 +344,12 @@ class _Span:
     last: int
 
 
-def _spans(graph: fx.Graph, pieces: dict[str, int]) -> list[_Span]:
+def _spans(network: nn.Module, graph: fx.Graph) -> list[_Span]:
     """Return the pieces that have a weight, in the order in which the graph enters them."""
+    pieces = _pieces(network)
+    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    # A module that isn't traced into is a piece, though the tree would have been walked through it.
+    pieces |= {path: _weights(network.get_submodule(path)) for path in called if _holds_a_piece(path, pieces)}
     spans: dict[str, _Span] = {}
     for index, node in enumerate(graph.nodes):
         piece = _piece_of(node, pieces)
@@ -367,49 +382,52 @@ def _common_path(names: list[str]) -> str:
 
 def _traced_blocks(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[Block, ...]:
     runs = _record(network, graph, image_size)
-    spans = _spans(graph, _pieces(network))
+    spans = _spans(network, graph)
     if not spans:
         return ()
-    nodes = list(graph.nodes)
-    end = _Cut(len(nodes) - 1, _result(graph).name, (runs[0][_result(graph).name].shape or ())[1:], {})
-    blocks: list[Block] = []
-    start = 0
-    for index, (span, at) in enumerate(_merged(spans, _cuts(graph, runs))):
-        stop = (at or end).position
-        learned = _parameters(network, nodes[start : stop + 1])
-        blocks.append(
-            Block(
-                index=index,
-                name=_common_path(span.names),
-                node=(at or end).node,
-                output_shape=(at or end).shape,
-                parameters=sum(parameter.numel() for parameter in learned),
-                constants=(at or end).constants,
-            )
+    result = _result(graph)
+    end = _Cut(len(graph.nodes) - 1, result.name, (runs[0][result.name].shape or ())[1:], {})
+    found = [(span, at or end) for span, at in _merged(spans, _cuts(graph, runs))]
+    names = _names([span for span, _ in found])
+    starts = [0, *(at.position + 1 for _, at in found)]
+    learned = [_learned(network, graph, start, at.position) for start, (_, at) in zip(starts, found, strict=False)]
+    return tuple(
+        Block(
+            index=index,
+            name=names[index],
+            node=at.node,
+            output_shape=at.shape,
+            parameters=learned[index],
+            constants=at.constants,
         )
-        start = stop + 1
-    return tuple(blocks)
+        for index, (_, at) in enumerate(found)
+    )
+
+
+def _names(spans: list[_Span]) -> list[str]:
+    """Name each block after the module that holds its pieces, or where two would be called alike, after its last."""
+    paths = [_common_path(span.names) for span in spans]
+    return [span.names[-1] if paths.count(path) > 1 else path for path, span in zip(paths, spans, strict=True)]
 
 
 def _result(graph: fx.Graph) -> fx.Node:
     """Return the node whose value the network returns."""
-    output = next(iter(reversed(graph.nodes)))
+    output: fx.Node = next(iter(reversed(graph.nodes)))
     return output.all_input_nodes[0]
 
 
-def _parameters(network: nn.Module, nodes: Iterable[fx.Node]) -> set[nn.Parameter]:
+def _learned(network: nn.Module, graph: fx.Graph, first: int, last: int) -> int:
+    """Return how many numbers are learned in the nodes at positions first..last."""
     found: set[nn.Parameter] = set()
-    for node in nodes:
+    for node in list(graph.nodes)[first : last + 1]:
         if node.op == "call_module":
             found.update(network.get_submodule(str(node.target)).parameters())
         elif node.op == "get_attr":
-            path, _, name = str(node.target).rpartition(".")
-            value = getattr(network.get_submodule(path), name)
-            found.update({value} if isinstance(value, nn.Parameter) else ())
-    return found
+            found.update(parameter for name, parameter in network.named_parameters() if name == node.target)
+    return sum(parameter.numel() for parameter in found)
 
 
-# --- the two halves ---------------------------------------------------------------------------------------------
+# --- the two halves ---
 
 
 def _halves(network: nn.Module, graph: fx.Graph, last: Block) -> tuple[nn.Module, nn.Module]:
@@ -436,11 +454,15 @@ def _prefix(nodes: list[fx.Node]) -> fx.Graph:
 
 def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx.Graph:
     graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {nodes[at]: graph.placeholder("features")}
+    features = graph.placeholder("features")
+    copies: dict[fx.Node, fx.Node] = {nodes[at]: features}
+    if BATCH_SIZE in constants.values():
+        batch_size = graph.call_method("size", (features, 0))
 
     def copied(node: fx.Node) -> Any:  # noqa: ANN401  (a node, or the constant that takes its place)
         if node.name in constants:
-            return constants[node.name]
+            value = constants[node.name]
+            return batch_size if value == BATCH_SIZE else value
         if node not in copies:  # it doesn't depend on the pictures: a parameter, or made of parameters
             copies[node] = graph.node_copy(node, copied)
         return copies[node]
@@ -450,7 +472,7 @@ def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx
     return graph
 
 
-# --- networks that can't be traced ------------------------------------------------------------------------------
+# --- networks that can't be traced ---
 
 
 def _groups(network: nn.Module) -> list[tuple[str, list[str]]]:
@@ -462,7 +484,7 @@ def _groups(network: nn.Module) -> list[tuple[str, list[str]]]:
             for name, child in network.named_children()
             if next(child.parameters(), None) is not None
         ]
-    from timm.models import group_parameters
+    from timm.models import group_parameters  # noqa: PLC0415
 
     groups = group_parameters(network, matcher())
     return [(_common_path(names), names) for _, names in sorted(groups.items())]

@@ -1,0 +1,248 @@
+"""From a name to a network without its classifier, its weights, and how its pictures are prepared.
+
+A name is ``timm/NAME`` (a tag as in ``resnet34.a1_in1k`` is allowed) or ``torchvision/NAME``; without a library
+timm is asked first. timm and torchvision take seconds to import, so they are imported where they are needed; the
+offline backbones' names and preprocessing need neither.
+
+Shapes: b pictures of s pixels a side, f features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.errors import BackboneError, did_you_mean
+from data.preprocess import INTERPOLATIONS, Preprocessing
+from models.weights import (
+    OFFLINE_BACKBONES,
+    PACKAGES,
+    WAYS_OUT,
+    file_of,
+    file_problem,
+    hub_problem,
+    load_weights,
+    source_of,
+)
+
+__all__ = [
+    "DEFAULT_BACKBONE",
+    "OFFLINE_BACKBONES",
+    "Backbone",
+    "check_weights",
+    "create_backbone",
+    "preprocessing_for",
+    "resolve",
+]
+
+DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
+CLASSES = 1000  # ImageNet's: the classifier that torchvision's networks are made with
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that takes [b, 3, s, s] and returns [b, f]; ``features`` is f, ``name`` has its library."""
+
+    network: nn.Module
+    features: int
+    name: str
+
+
+def resolve(name: str) -> str:
+    """Return the name with its library: ``resnet34`` becomes ``timm/resnet34``.
+
+    Raises:
+        BackboneError: no such classifier; the nearest names are said.
+    """
+    library, slash, architecture = name.rpartition("/")
+    candidates = [f"{library}/{architecture}"] if slash else [f"timm/{name}", f"torchvision/{name}"]
+    for candidate in candidates:
+        if candidate in PACKAGES or _exists(candidate):
+            return candidate
+    rule = "backbone must be the name of a timm or torchvision image classifier"
+    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(architecture, _names(library))}")
+
+
+def check_weights(name: str, weights: str) -> None:
+    """Find out before anything starts whether a backbone and its weights can be had; a local file is tried on.
+
+    Raises:
+        BackboneError: all that is wrong: no such backbone, no such file, tensors that don't fit, no hub.
+    """
+    problems: list[str] = []
+    try:
+        resolved = resolve(name)
+    except BackboneError as error:
+        problems += error.problems
+        resolved = ""
+    source = source_of(resolved, weights)
+    if source == "file" or (source == "package" and resolved):
+        problems += filter(None, [file_problem(resolved, weights)])
+    if source == "hub" and resolved:
+        problems += filter(None, [hub_problem(resolved)])
+    if problems:
+        raise BackboneError(*problems)
+    if source == "file":
+        create_backbone(name, weights, image_size=None)
+
+
+def preprocessing_for(name: str, image_size: int) -> Preprocessing:
+    """Return how pictures are prepared for a backbone: its own mean, std and interpolation, the whole short side.
+
+    Raises:
+        BackboneError: no such backbone.
+        ValueError: an image size that ``Preprocessing`` refuses.
+    """
+    resolved = resolve(name)
+    library, _, architecture = resolved.partition("/")
+    if resolved in PACKAGES:
+        package = PACKAGES[resolved]
+        return Preprocessing(image_size, 1.0, package.interpolation, package.mean, package.std)
+    if library == "timm":
+        from timm.models import PretrainedCfg, get_pretrained_cfg  # noqa: PLC0415
+
+        config = get_pretrained_cfg(architecture) or PretrainedCfg()
+        return _preprocessing(image_size, config.interpolation, config.mean, config.std)
+    from torchvision.models import get_model_weights  # noqa: PLC0415
+
+    transforms = get_model_weights(architecture).DEFAULT.transforms()
+    return _preprocessing(image_size, transforms.interpolation.value, transforms.mean, transforms.std)
+
+
+def _preprocessing(image_size: int, interpolation: str, mean: Sequence[float], std: Sequence[float]) -> Preprocessing:
+    known = interpolation if interpolation in INTERPOLATIONS else "bicubic"  # timm's "random" and the like
+    return Preprocessing(image_size, 1.0, known, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def create_backbone(name: str, weights: str = "auto", image_size: int | None = 224) -> Backbone:
+    """Return a backbone for pictures of ``image_size`` (None: of the library's own size), in training mode.
+
+    Where weights don't say otherwise, torch's random state decides: seed it before.
+
+    Raises:
+        BackboneError: no such backbone, its weights can't be had or don't fit, or it can't take this image size.
+    """
+    resolved = resolve(name)
+    library, _, architecture = resolved.partition("/")
+    create = _create_timm if library == "timm" else _create_torchvision
+    network: nn.Module = create(architecture, resolved, weights, image_size)
+    return Backbone(network, _features(network, resolved, image_size), resolved)
+
+
+def _names(library: str) -> list[str]:
+    names: list[str] = []
+    if library != "torchvision":
+        from timm import list_models  # noqa: PLC0415
+
+        names += list_models()
+    if library != "timm":
+        from torchvision import models  # noqa: PLC0415
+
+        names += models.list_models(module=models)
+    return names
+
+
+def _exists(candidate: str) -> bool:
+    library, _, architecture = candidate.partition("/")
+    if library == "timm":
+        from timm import list_models  # noqa: PLC0415
+
+        return architecture in list_models() or architecture in list_models(pretrained=True)
+    return library == "torchvision" and architecture in _names("torchvision")
+
+
+def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
+    import timm  # noqa: PLC0415
+
+    source = source_of(name, weights)
+    network = _made(name, lambda: timm.create_model(architecture, pretrained=source == "hub", num_classes=0))
+    fixed = image_size is not None and bool(network.pretrained_cfg.get("fixed_input_size"))
+    resizable = hasattr(network, "set_input_size")
+    if fixed and not resizable:
+        sized: dict[str, Any] = {"pretrained": source == "hub", "num_classes": 0, "img_size": image_size}
+        network = _made(name, lambda: timm.create_model(architecture, **sized))
+    if source in {"package", "file"}:
+        heads = network.pretrained_cfg.get("classifier") or ()
+        load_weights(network, file_of(name, weights), (heads,) if isinstance(heads, str) else tuple(heads))
+    if fixed and resizable:
+        _fitted(name, image_size, lambda: network.set_input_size(img_size=(image_size, image_size)))
+    return network
+
+
+def _create_torchvision(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
+    source = source_of(name, weights)
+    network = _torchvision_network(architecture, name, pretrained=source == "hub")
+    head = _without_classifier(network)
+    if source in {"package", "file"}:
+        load_weights(network, file_of(name, weights), (head,))
+    if image_size in (None, getattr(network, "image_size", image_size)):
+        return network
+    # torchvision's networks with position embeddings are made for one size; it has a function that resizes them.
+    from torchvision.models.vision_transformer import interpolate_embeddings  # noqa: PLC0415
+
+    resized = _torchvision_network(architecture, name, pretrained=False, image_size=image_size)
+    _without_classifier(resized)
+    patch, state = network.patch_size, network.state_dict()
+    resized.load_state_dict(_fitted(name, image_size, lambda: interpolate_embeddings(image_size, patch, state)))
+    return resized
+
+
+def _torchvision_network(architecture: str, name: str, pretrained: bool, **options: int | None) -> Any:  # noqa: ANN401
+    from torchvision.models import get_model  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce how they will be initialised
+        return _made(name, lambda: get_model(architecture, weights="DEFAULT" if pretrained else None, **options))
+
+
+def _without_classifier(network: nn.Module) -> str:
+    """Take the last layer with ``CLASSES`` outputs off, and the dropout right before it; return the layer's path."""
+    layers: list[str] = [
+        path
+        for path, module in network.named_modules()
+        if CLASSES in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+    ]
+    parent_path, _, name = layers[-1].rpartition(".")
+    parent = network.get_submodule(parent_path)
+    siblings = [child for child, _ in parent.named_children()]
+    before = siblings[: siblings.index(name)][-1:]
+    for child in [name, *(child for child in before if isinstance(parent.get_submodule(child), nn.Dropout))]:
+        setattr(parent, child, nn.Identity())
+    return layers[-1]
+
+
+def _made(name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401  (timm and torchvision carry no types)
+    try:
+        return make()
+    except Exception as error:  # what goes wrong with a hub or in a library's constructor is of any class
+        raise BackboneError(f"{name} can't be created with its weights: {_first_line(error)}; {WAYS_OUT}") from error
+
+
+def _fitted(name: str, image_size: int | None, run: Callable[[], Any]) -> Any:  # noqa: ANN401
+    try:
+        return run()
+    except Exception as error:  # forward is the library's code and raises anything
+        reason = f"{name} can't take pictures of {image_size} px: {_first_line(error)}"
+        raise BackboneError(f"{reason}; choose another image_size or backbone") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _features(network: nn.Module, name: str, image_size: int | None) -> int:
+    """Run the network once in eval mode and return how many numbers it gives for a picture."""
+    if image_size is None:
+        return int(getattr(network, "num_features", 0))
+    network.eval()
+    with torch.no_grad():
+        result = _fitted(name, image_size, lambda: network(torch.zeros(1, 3, image_size, image_size)))
+    network.train()
+    if not isinstance(result, torch.Tensor) or result.ndim != 2:
+        raise BackboneError(f"{name} doesn't give one row of features for a picture; choose another backbone")
+    return result.shape[1]

