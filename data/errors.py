@@ -6,6 +6,7 @@
     │   ├── DataError           the data set
     │   ├── BackboneError       a network's name or its weights
     │   └── TrackingError       the MLflow server or what was asked of it
+    ├── SearchError             a search that ended without a model, exit status 1
     └── ImageError              one picture that can't be read (defined in ``data.preprocess``, which the
                                 packaged model carries without this file; a ValueError there)
 
@@ -50,6 +51,10 @@ class BackboneError(UserError):
 
 class TrackingError(UserError):
     """An MLflow server, run or model that can't be reached or found."""
+
+
+class SearchError(FreezelineError):
+    """A search that ended without a model; the reason is in its message."""
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from data.errors import UserError, did_you_mean
+from data.errors import FreezelineError, UserError, did_you_mean
 from tuning import commands
 
+FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(f"{name}: {problem}", file=sys.stderr)
         return MISTAKE
+    except FreezelineError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
         return INTERRUPTED

@@ -14,31 +14,37 @@ from contextlib import contextmanager
 from types import FrameType
 
 SAME_REQUEST_S = 2.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Whether the user asked to end; ``requested`` is set by the first signal."""
+    """Whether the user asked to end, and what a signal does at the moment.
+
+    By default the first signal raises KeyboardInterrupt, and so does one that comes more than ``SAME_REQUEST_S``
+    later. Within ``deferred`` the first calls a function instead; within ``shielded`` none raises.
+    """
 
     def __init__(self) -> None:
-        self._first_s: float | None = None
+        self._last_s: float | None = None
         self._on_request: Callable[[], None] | None = None
+        self._shielded = False
 
     @property
     def requested(self) -> bool:
         """Whether a signal came."""
-        return self._first_s is not None
+        return self._last_s is not None
 
     def handle(self, _signal: int, _frame: FrameType | None) -> None:
-        """Take a signal: the first is a request, the same one again is nothing, a later one raises."""
+        """Take a signal."""
         now_s = time.monotonic()
-        if self._first_s is not None:
-            if now_s - self._first_s > SAME_REQUEST_S:
-                raise KeyboardInterrupt
+        first, repeated = self._last_s is None, self._last_s is not None and now_s - self._last_s <= SAME_REQUEST_S
+        self._last_s = now_s
+        if repeated or self._shielded:
             return
-        self._first_s = now_s
-        if self._on_request is None:
+        if first and self._on_request is not None:
+            self._on_request()
+        else:
             raise KeyboardInterrupt
-        self._on_request()
 
     @contextmanager
     def deferred(self, on_request: Callable[[], None]) -> Iterator[None]:
@@ -49,24 +55,31 @@ class Interrupts:
         finally:
             self._on_request = None
 
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Within: a signal is remembered and raises nothing; for short ends that must be reached."""
+        before, self._shielded = self._shielded, True
+        try:
+            yield
+        finally:
+            self._shielded = before
+
+    def install(self) -> None:
+        """Take SIGINT and SIGTERM, also from a library that took them (``ray.init``); a no-op in a side thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.handle)
+
 
 @contextmanager
 def caught() -> Iterator[Interrupts]:
-    """Within: SIGINT and SIGTERM go to the ``Interrupts`` that is yielded. Anywhere but in the main thread: no-op."""
+    """Within: SIGINT and SIGTERM go to the ``Interrupts`` that is yielded; afterwards to whoever had them before."""
     interrupts = Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    before = {number: signal.signal(number, interrupts.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
+    interrupts.install()
     try:
         yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def install_again(interrupts: Interrupts) -> None:
-    """Take the signals back from a library that has replaced our handlers (``ray.init`` takes SIGTERM)."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupts.handle)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from data.values import Value
 
-METRIC = "balanced_accuracy"
+METRIC = "test_balanced_accuracy"
 
 
 class Candidate(Value):
@@ -18,7 +18,8 @@ class Candidate(Value):
         name: of the registered model.
         run_id: the run that holds the packaged model.
         model_uri: where the package is.
-        metrics: on the test pictures: loss, accuracy, balanced_accuracy, macro_f1, top5_accuracy.
+        test_looks: how often this data set's test pictures had been looked at, this time included.
+        metrics: on the test pictures, by their names in MLflow: test_loss, test_accuracy, ...
         intervals: 95 % interval of some of the metrics, low and high.
     """
 
@@ -29,6 +30,7 @@ class Candidate(Value):
     data_fingerprint: str
     classes: tuple[str, ...]
     test_pictures: int
+    test_looks: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from data.errors import TrackingError
 from data.store import home
+from tuning.predicting import probabilities_of
 from tuning.promote import METRIC, Candidate, Champion, Promotion, decide
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.pyfunc import PyFuncModel
     from mlflow.entities.model_registry import ModelVersion
 
     from data.dataset import Dataset
@@ -93,29 +93,22 @@ def _champion(client: MlflowClient, candidate: Candidate, dataset: Dataset, own_
     if set(classes) != set(candidate.classes):
         return Champion(version=version, classes=classes, score=None)
     uri = f"models:/{candidate.name}/{version}"
-    return Champion(version=version, classes=classes, score=balanced_accuracy(uri, dataset))
+    return Champion(version=version, classes=classes, score=_balanced_accuracy(uri, dataset))
+
+
+def _balanced_accuracy(model_uri: str, dataset: Dataset) -> float:
+    """Return the packaged model's mean recall over the classes on the test pictures."""
+    from models.evaluate import score
+
+    probabilities, labels = probabilities_of(load_model(model_uri), dataset, dataset.split("test"))
+    return score(probabilities, labels, dataset.classes).balanced_accuracy
 
 
 def _classes(client: MlflowClient, name: str, version: int) -> tuple[str, ...]:
     return tuple(json.loads(client.get_model_version(name, str(version)).tags.get("classes", "[]")))
 
 
-def balanced_accuracy(model_uri: str, dataset: Dataset) -> float:
-    """Return the packaged model's mean recall over classes on the test pictures of ``dataset``."""
-    samples = dataset.split("test")
-    labels = predict_labels(model_uri, [dataset.root / sample.path for sample in samples])
-    right: dict[int, list[bool]] = {}
-    for sample, label in zip(samples, labels, strict=True):
-        right.setdefault(sample.label, []).append(label == dataset.classes[sample.label])
-    return sum(sum(answers) / len(answers) for answers in right.values()) / len(right)
-
-
-def predict_labels(model_uri: str, files: Sequence[Path]) -> list[str]:
-    """Return the packaged model's label for each file."""
-    return [str(label) for label in load_model(model_uri).predict(list(files))["label"]]
-
-
-def load_model(model_uri: str) -> object:
+def load_model(model_uri: str) -> PyFuncModel:
     """Return the packaged model at ``model_uri``, loaded with pickle forbidden.
 
     Raises:
@@ -139,7 +132,7 @@ def _carry_out(client: MlflowClient, candidate: Candidate, version: int, promoti
         "data_fingerprint": candidate.data_fingerprint,
         "gate": promotion.alias,
         "reason": promotion.reason,
-        **{f"test_{name}": f"{value:.6f}" for name, value in candidate.metrics.items()},
+        **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
     }
     for name, text in tags.items():
         client.set_model_version_tag(candidate.name, str(version), name, text)

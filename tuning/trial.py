@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.dataset import Dataset
+from data.sources import SplitName
+from data.store import write_atomically
 from data.values import Value
 from models.config import TrialConfig
 from tuning.search.paths import SearchPaths
 
 if TYPE_CHECKING:
+    from data.batches import Batches
     from models.classifier import Classifier
     from models.fit import EpochResult
 
@@ -82,10 +85,10 @@ def _failure(error: Exception, epoch: int) -> TrialReport:
 
 
 def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
-    """Train the task's configuration, keep the best epoch's weights, and ``tell`` each epoch.
+    """Train the task's configuration, keep the best epoch's weights on disk, and ``tell`` each epoch.
 
     Raises:
-        whatever training raises; a weights file is there only if an epoch was finished.
+        whatever training raises; a weights file is there once an epoch was finished.
     """
     import torch
 
@@ -93,20 +96,57 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
     from models.fit import fit
 
     torch.set_num_threads(task.threads)
-    paths = SearchPaths(task.search_root)
-    config = task.config
+    torch.set_flush_denormal(True)  # numbers near zero are up to a hundred times slower on a CPU
+    paths, config = SearchPaths(task.search_root), task.config
     dataset = Dataset.from_json(paths.dataset.read_text())
-    torch.manual_seed(config.seed)
-    classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size)
+    classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     facts = _facts(classifier)
 
-    def on_epoch(result: EpochResult, is_best: bool) -> None:
+    def on_epoch(result: EpochResult, is_best: bool, trained: Classifier) -> None:
         if is_best:
-            save_weights(classifier, paths.weights(task.trial_uid))
-        tell(
-            TrialReport(
-                status="running", epoch=result.epoch, metrics=result.metrics(), is_best=is_best, facts=facts
-            )
+            save_weights(trained, paths.weights(task.trial_uid))
+        report = TrialReport(
+            status="running", epoch=result.epoch, metrics=result.metrics(), is_best=is_best, facts=facts
         )
+        tell(report)
 
-    fit(classifier, *split_batches(dataset, config, "train", "val"), config.fit, on_epoch)
+    batches = (split_batches(dataset, config, name) for name in ("train", "val"))
+    fit(classifier, *batches, config.fit, on_epoch, seed=config.seed)
+
+
+def _facts(classifier: Classifier) -> dict[str, str | int | float]:
+    """Return what is known of a trial once its network is built."""
+    return {
+        "freeze_depth": classifier.freeze_depth,
+        "freeze_block": classifier.freeze_block or "-",
+        "blocks": len(classifier.blocks),
+        "trainable_parameters": sum(parameter.numel() for _, parameter in classifier.trainable_parameters()),
+    }
+
+
+def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName) -> Batches:
+    """Return the batches of one split; only those of ``train`` are shuffled and augmented."""
+    from data.batches import Batches
+    from data.images import pixel_cache
+
+    pixels, labels = pixel_cache(dataset, config.preprocessing).split(split)
+    return Batches(pixels, labels, config.preprocessing, config.batches, config.seed, training=split == "train")
+
+
+def save_weights(classifier: Classifier, path: Path) -> None:
+    """Write what training changed, so that a reader sees the old file or the new one."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(classifier.trained_state()))
+
+
+def load_classifier(config: TrialConfig, dataset: Dataset, path: Path) -> Classifier:
+    """Return the classifier of ``config`` with the weights that ``save_weights`` wrote."""
+    from safetensors.torch import load_file
+
+    from models.classifier import build_classifier
+
+    classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
+    classifier.load_state_dict(load_file(path), strict=False)
+    return classifier

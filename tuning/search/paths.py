@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.store import home
+from data.store import home, write_atomically
+from data.values import Value
 
 
 class SearchPaths:
@@ -29,6 +30,11 @@ class SearchPaths:
     def dataset(self) -> Path:
         """The data set's value as JSON."""
         return self.root / "dataset.json"
+
+    def write(self, recipe: Value, dataset: Value) -> None:
+        """Keep what a worker and a resumed search need."""
+        write_atomically(self.recipe, recipe.to_json(indent=2).encode())
+        write_atomically(self.dataset, dataset.to_json().encode())
 
     @property
     def journal(self) -> Path:

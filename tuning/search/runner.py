@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from tuning.interrupts import Interrupts, install_again
+from tuning.interrupts import Interrupts
 from tuning.recipe import Recipe
 from tuning.search.cluster import cores
 from tuning.search.ledger import Ledger, TrialResult
 from tuning.search.paths import SearchPaths
 from tuning.trial import TrialTask, run_trial
+
+if TYPE_CHECKING:
+    from tuning.search.sampler import Listener
 
 
 def concurrency(recipe: Recipe) -> int:
@@ -57,7 +61,7 @@ def run_trials(
     )
     # Tune ends its loop on SIGUSR1; until its handler is there the signal must not end the process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    install_again(interrupts)
+    interrupts.install()
     with interrupts.deferred(lambda: os.kill(os.getpid(), signal.SIGUSR1)):
         tuner.fit()
 

@@ -8,13 +8,16 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
+from tuning.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REACH_TIMEOUT_S = 5.0
+INTERRUPTED = "the user asked to end"
 RECIPE_PREFIX = "recipe."  # mlflow run logs our options under their own names, as quoted text, and allows no change
 LONGEST_DIGEST = 36  # characters of a data set's digest that MLflow stores
 
@@ -42,6 +46,7 @@ def connect() -> MlflowClient:
         TrackingError: if it can't be reached.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     import mlflow
 
     uri = mlflow.get_tracking_uri()
@@ -56,6 +61,13 @@ def connect() -> MlflowClient:
             "correct MLFLOW_TRACKING_URI or unset it for a local database."
         ) from error
     return client
+
+
+def tracking_uri() -> str:
+    """Return the URI of the tracking store that the environment names."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
 
 
 def _check_server(uri: str) -> None:
@@ -98,6 +110,12 @@ class ParentRun:
         run = client.create_run(experiment_id, run_name=name, tags=resolve_tags())
         return cls(client, run.info.run_id, experiment_id)
 
+    def child_tags(self) -> dict[str, str]:
+        """Return the tags of every trial's run: who, with which code, below this run."""
+        from mlflow.tracking.context.registry import resolve_tags
+
+        return {**resolve_tags(), "mlflow.parentRunId": self.run_id}
+
     def describe(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
         """Log what was asked for, on which data, with which code, in which environment."""
         from mlflow.entities import Param, RunTag
@@ -125,10 +143,16 @@ class ParentRun:
         )
         self.client.log_inputs(run_id, [DatasetInput(logged, [InputTag("mlflow.data.context", "training")])])
 
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float], time_ms: int) -> None:
+        """Log the metrics of one epoch."""
+        from mlflow.entities import Metric
+
+        points = [Metric(name, value, time_ms, epoch) for name, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=points)
+
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log final numbers on the parent."""
-        for name, value in metrics.items():
-            self.client.log_metric(self.run_id, name, value)
+        """Log final numbers."""
+        self.log_epoch(0, metrics, time.time_ns() // 1_000_000)
 
     def tag(self, **tags: str) -> None:
         """Set tags on the parent."""
@@ -140,6 +164,24 @@ class ParentRun:
         if reason:
             self.tag(reason=reason)
         self.client.set_terminated(self.run_id, status)
+
+
+@contextmanager
+def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
+    """Within: the search of ``parent`` goes on; afterwards its run has ended, whatever happened."""
+    try:
+        yield
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt) or interrupts.requested
+        reason = INTERRUPTED if killed else f"{type(error).__name__}: {error}"
+        with interrupts.shielded():
+            parent.end("KILLED" if killed else "FAILED", reason)
+        raise
+    with interrupts.shielded():
+        if interrupts.requested:
+            parent.end("KILLED", INTERRUPTED)
+        else:
+            parent.end("FINISHED")
 
 
 def experiment(client: MlflowClient, name: str) -> str:

@@ -95,9 +95,9 @@ class Writer:
         self._thread.join()
         return tuple(self._undelivered)
 
-    def run_id(self, trial_uid: str) -> str | None:
-        """Return the MLflow run of a trial, or None while there is none."""
-        return self._run_ids.get(trial_uid)
+    def run_ids(self) -> Mapping[str, str]:
+        """Return the MLflow run of each trial; complete once the writer is closed."""
+        return dict(self._run_ids)
 
     def _work(self) -> None:
         open_ = True

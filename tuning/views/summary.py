@@ -45,13 +45,15 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
 
 def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
     """Return the test result with its interval, and what raw pixels alone reach."""
-    shown = {"accuracy": "accuracy", METRIC: "balanced accuracy", "macro_f1": "macro-F1"}
+    shown = {"test_accuracy": "accuracy", METRIC: "balanced accuracy", "test_macro_f1": "macro-F1"}
     parts = []
     for name, label in shown.items():
         interval = candidate.intervals.get(name)
         span = f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
         parts.append(f"{label} {candidate.metrics[name]:.4f}{span}")
-    lines = [f"Test, {candidate.test_pictures} pictures, looked at once: " + ", ".join(parts)]
+    look = "for the first time" if candidate.test_looks == 1 else f"for the {candidate.test_looks}th time"
+    lines = [f"Test, {candidate.test_pictures} pictures that this data set's searches look at {look}:"]
+    lines += [f"  {part}" for part in parts]
     if baseline is not None:
         lines.append(f"For comparison, logistic regression on the raw pixels: accuracy {baseline:.4f}")
     return lines

@@ -1,0 +1,72 @@
+"""Everything that can be wrong is found before the first trial, and said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.dataset import Dataset, load_dataset
+from data.errors import UserError
+from data.preprocess import Preprocessing
+from tuning.domains import Choice
+from tuning.recipe import Training
+from tuning.tracking.parent import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Side in px that pictures are resized to when the recipe leaves it open. Tiny pictures are enlarged, or a network
+# that halves its input five times sees a point; larger ones cost time with the square of the side.
+TINY_SIDE, TINY_SIZE = 32, 48
+STEP = 32
+LARGEST_AUTO = 128
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a search stands on, checked: the tracking client, the data set, and each backbone's preprocessing."""
+
+    client: MlflowClient
+    dataset: Dataset
+    preprocessings: Mapping[str, Preprocessing]
+
+
+def check_ground(training: Training) -> Ground:
+    """Check the backbones and weights, the tracking server and the data set.
+
+    Raises:
+        UserError: with all that is wrong.
+    """
+    from models.backbones import check_weights, preprocessing_for
+
+    backbones = _backbones(training)
+    problems: list[str] = []
+
+    def attempt(check: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return check(*arguments)
+        except UserError as error:
+            problems.extend(error.problems)
+            return None
+
+    for backbone in backbones:
+        attempt(check_weights, backbone, training.weights)
+    client = attempt(connect)
+    dataset = attempt(load_dataset, training.data)
+    if problems:
+        raise UserError(*problems)
+    size = training.image_size or automatic_size(dataset.median_side)
+    return Ground(client, dataset, {backbone: preprocessing_for(backbone, size) for backbone in backbones})
+
+
+def _backbones(training: Training) -> tuple[str, ...]:
+    domain = training.backbone
+    return tuple(str(name) for name in domain.options) if isinstance(domain, Choice) else ()
+
+
+def automatic_size(median_side: int) -> int:
+    """Return the side in px to resize pictures to whose median short side is ``median_side`` px."""
+    if median_side <= TINY_SIDE:
+        return TINY_SIZE
+    return min(LARGEST_AUTO, -(-median_side // STEP) * STEP)

@@ -1,0 +1,29 @@
+"""Train one configuration, or that of a finished trial again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from tuning.options import parse
+from tuning.recipe import Training
+
+EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3"
+
+
+class TrainOptions(Training):
+    """The options of ``train``: a setting left open takes the value that a search tries first."""
+
+    run: str = Field("", description="id of a trial's run: train its configuration again, on its data")
+
+
+OPTIONS = TrainOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train, measure on the test pictures and package, without registering."""
+    options = parse(TrainOptions, arguments)
+    from tuning.training import train
+
+    return train(options, options.run)

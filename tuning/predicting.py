@@ -1,0 +1,104 @@
+"""A packaged model's answers for files on disk."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.dataset import Dataset, Sample
+from data.errors import DataError, TrackingError
+
+BATCH = 32
+
+
+class Model(Protocol):
+    """A packaged model, as ``registry.load_model`` returns it."""
+
+    def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
+        """Return a data frame with ``label``, ``score`` and a column for each class."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one file; ``error`` instead, where the file is no picture that can be read."""
+
+    file: Path
+    label: str = ""
+    score: float = 0.0
+    probabilities: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+
+def find_files(text: str) -> list[Path]:
+    """Return the files that ``text`` names: one file, all visible files below a folder, or a pattern's matches.
+
+    Raises:
+        DataError: if there are none.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path))]
+    elif path.exists():
+        found = [path]
+    else:
+        found = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
+    if not found:
+        raise DataError(f"files must be a picture, a folder or a pattern that matches some, got {text!r}, which has none.")
+    return sorted(found)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def predict_files(model: Model, files: Sequence[Path]) -> Iterator[Answer]:
+    """Yield the model's answer for each file, in order."""
+    for start in range(0, len(files), BATCH):
+        batch = list(files[start : start + BATCH])
+        try:
+            yield from _ask(model, batch)
+        except Exception:  # the model refuses a batch for one bad picture: find it
+            for file in batch:
+                yield _ask_one(model, file)
+
+
+def _ask_one(model: Model, file: Path) -> Answer:
+    try:
+        return next(_ask(model, [file]))
+    except Exception as error:  # a broken picture must not end the others
+        return Answer(file, error=str(error))
+
+
+def _ask(model: Model, files: list[Path]) -> Iterator[Answer]:
+    rows = model.predict(files).to_dict("records")
+    for file, row in zip(files, rows, strict=True):
+        probabilities = tuple((name, float(value)) for name, value in row.items() if name not in {"label", "score"})
+        yield Answer(file, str(row["label"]), float(row["score"]), probabilities)
+
+
+def probabilities_of(
+    model: Model, dataset: Dataset, samples: Sequence[Sample]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the model's probabilities [n, k], in the data set's order of classes, and the labels [n].
+
+    Raises:
+        TrackingError: if the model doesn't know the data set's classes, or can't read one of its pictures.
+    """
+    rows = []
+    for answer in predict_files(model, [dataset.root / sample.path for sample in samples]):
+        if answer.error:
+            raise TrackingError(f"{answer.file} must be readable by the model: {answer.error}")
+        known = dict(answer.probabilities)
+        if set(known) != set(dataset.classes):
+            raise TrackingError(
+                f"the model must know the classes of {dataset.name} ({', '.join(dataset.classes)}), "
+                f"but it knows {', '.join(known)}."
+            )
+        rows.append([known[name] for name in dataset.classes])
+    return np.array(rows), np.array([sample.label for sample in samples], dtype=np.int64)

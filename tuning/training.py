@@ -1,0 +1,98 @@
+"""Training one configuration in this process: the same code as a trial, one run of its own in MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data.errors import TrackingError
+from models.config import TrialConfig
+from tuning.candidate import make_candidate
+from tuning.checks import check_ground
+from tuning.interrupts import caught
+from tuning.recipe import Recipe, Training
+from tuning.registry import save_candidate
+from tuning.search.paths import SearchPaths
+from tuning.space import SearchSpace
+from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
+from tuning.tracking.writer import now_ms
+from tuning.trial import TrialReport, TrialTask
+from tuning.trial import train as train_task
+from tuning.views.lines import dataset_lines, say
+from tuning.views.summary import result_lines, show
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TRIAL_UID = "train"
+
+
+@dataclass(frozen=True)
+class Again:
+    """A finished trial's configuration, and the data, name and threads that it was trained with."""
+
+    training: Training
+    config: TrialConfig
+
+
+def train(training: Training, run: str) -> int:
+    """Train one configuration: of the trial whose run is ``run``, or the first of the training's space.
+
+    Raises:
+        UserError: with all that is wrong, before anything is trained.
+    """
+    given_run = take_run_id()
+    with caught() as interrupts:
+        config = None
+        if run:
+            again = finished_trial(connect(), run)
+            training, config = again.training, again.config
+        ground = check_ground(training)
+        for line in dataset_lines(ground.dataset):
+            say(line)
+        if config is None:
+            space = SearchSpace(training)
+            config = space.trial_config(space.first_settings(), ground.preprocessings)
+        name = training.name or ground.dataset.name
+        parent = ParentRun.open(ground.client, given_run, name)
+        with lifecycle(parent, interrupts):
+            paths = SearchPaths.of(parent.run_id)
+            paths.write(training, ground.dataset)
+            tags = {"trial_config": config.to_json(), "data_fingerprint": ground.dataset.fingerprint}
+            parent.describe(training.model_dump(mode="json"), tags, ground.dataset)
+
+            def tell(report: TrialReport) -> None:
+                parent.log_epoch(report.epoch, report.metrics, now_ms())
+                score = report.metrics["val_balanced_accuracy"]
+                say(f"epoch {report.epoch}: val balanced accuracy {score:.4f}, loss {report.metrics['val_loss']:.4f}")
+
+            task = TrialTask(
+                trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
+            )
+            train_task(task, tell)
+            candidate = make_candidate(
+                name, parent, ground.dataset, training.data, config, paths.weights(TRIAL_UID), paths.package
+            )
+            save_candidate(parent.client, candidate)
+            show(*result_lines(candidate, None))
+            say(f"to register it: python -m tuning promote --run {parent.run_id}")
+    return 0
+
+
+def finished_trial(client: MlflowClient, run_id: str) -> Again:
+    """Return how the trial of an MLflow run was trained.
+
+    Raises:
+        TrackingError: if there is no such run, or it is no trial.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = client.get_run(run_id).data.tags
+        parent = client.get_run(tags.get("mlflow.parentRunId", run_id)).data.tags
+    except MlflowException:
+        raise TrackingError(f"run must be the id of a trial's run, got {run_id!r}, which does not exist.") from None
+    if "trial_config" not in tags:
+        raise TrackingError(f"run must be a trial's run, below its search, but {run_id} holds no configuration.")
+    recipe = Recipe.from_json(parent["recipe"])
+    return Again(recipe, TrialConfig.from_json(tags["trial_config"]))
