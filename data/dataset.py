@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.errors import DataError
-from data.readings import Progress, Reading, read_all
+from data.examine import Examined
+from data.findings import Finding
+from data.parallel import Progress
+from data.readings import Reading, read_all
+from data.screening import screen
 from data.sources import LeftOut, Picture, Source, SplitName, open_source
 from data.sources.base import SPLITS
-from data.splits import Placed, assign
+from data.splitfile import remembered_splits
+from data.splits import Item, Placement, Shut, place
+from data.twins import find_twins
 from data.values import Value
-
-FEWEST = 3  # distinct pictures of a class: one for each split
 
 
 class Sample(Value):
@@ -44,6 +48,7 @@ class Dataset(Value):
         samples: every picture that is in a split.
         left_out: every file that is not, with the reason.
         median_side: median short side of the samples, in pixels.
+        findings: what the audit found, one for each kind of problem.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Dataset(Value):
     samples: tuple[Sample, ...]
     left_out: tuple[LeftOut, ...] = ()
     median_side: int
+    findings: tuple[Finding, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -69,92 +75,75 @@ class Dataset(Value):
         return {split: {name: counted[split, i] for i, name in enumerate(self.classes)} for split in SPLITS}
 
 
-def load_dataset(data: str, progress: Progress | None = None) -> Dataset:
-    """Open what ``data`` names, read every picture, and place each in a split.
+def load_dataset(data: str, progress: Progress | None = None, keep_leaks: bool = False) -> Dataset:
+    """Open what ``data`` names, read every picture, look for trouble, and place each picture in a split.
 
     ``progress(what, done, of)`` is called as pictures are read. Nothing in the user's folder is changed.
+    A picture of a given training or validation split that is tied to one in a later split is left out of the
+    earlier one, unless ``keep_leaks``.
 
     Raises:
         DataError: there is no such data set, or nothing can be learned from it.
     """
-    source = open_source(data)
+    source = open_source(data, progress)
     readings = read_all(source.root, [picture.path for picture in source.pictures], progress)
-    unreadable = [LeftOut(path=path, reason=reading.problem) for path, reading in readings.items() if reading.problem]
-    readable = [picture for picture in source.pictures if not readings[picture.path].problem]
-    conflicts = _conflicts(readable, readings)
-    usable = [picture for picture in readable if picture.path not in conflicts]
-    _check_enough(source, usable, readings, unreadable)
-    samples, leaks = _place(source, usable, readings)
+    screened = screen(source, readings)
+    twins = _twins(source, screened.usable, readings, progress)
+    items = [_item(picture, readings) for picture in screened.usable]
+    with remembered_splits(source.address) as remembered:
+        placement = place(items, twins, remembered, keep_leaks)
+        _check_splits(source, placement)
+        remembered.update(placement.chosen)
+    examined = Examined(source, readings, screened, twins, placement, keep_leaks)
+    shut = [_shut(path, shut) for path, shut in placement.shut.items()]
     return Dataset(
         name=source.name,
         root=source.root,
         classes=source.classes,
-        samples=samples,
-        left_out=(*source.left_out, *unreadable, *conflicts.values(), *leaks),
-        median_side=_median_side(readings[sample.path] for sample in samples),
+        samples=_samples(source, items, placement),
+        left_out=(*source.left_out, *screened.left_out, *shut),
+        median_side=round(statistics.median(readings[path].short_side for path in placement.splits)),
+        findings=examined.findings(),
     )
 
 
-def _conflicts(pictures: Sequence[Picture], readings: Mapping[str, Reading]) -> dict[str, LeftOut]:
-    """Return by path the pictures that lie, pixel for pixel, in more than one class."""
-    classes: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
-    for picture in pictures:
-        classes[readings[picture.path].digest][picture.label] = picture.path
-    found = {}
-    for picture in pictures:
-        same = classes[readings[picture.path].digest]
-        others = [path for label, path in same.items() if label != picture.label]
-        if others:
-            reason = f"is the same picture as {others[0]}, of another class"
-            found[picture.path] = LeftOut(path=picture.path, reason=reason)
-    return found
-
-
-def _check_enough(
-    source: Source, usable: Sequence[Picture], readings: Mapping[str, Reading], unreadable: Sequence[LeftOut]
-) -> None:
-    if not usable:
-        raise DataError(
-            f"data must hold pictures that can be read, got none among {len(source.pictures)} files in {source.root}"
-            f"{_example(unreadable)}; check what was put there"
-        )
-    distinct: defaultdict[str, set[str | None]] = defaultdict(set)
+def _twins(
+    source: Source, usable: Sequence[Picture], readings: Mapping[str, Reading], progress: Progress | None
+) -> list[list[str]]:
+    looks, paths = {}, {}
     for picture in usable:
-        distinct[picture.label].add(readings[picture.path].digest)
-    few = {label: len(distinct[label]) for label in source.classes if len(distinct[label]) < FEWEST}
-    if few:
-        listed = ", ".join(f"{label} ({count})" for label, count in few.items())
+        digest = str(readings[picture.path].digest)
+        looks[digest], paths[digest] = readings[picture.path].look, source.root / picture.path
+    return find_twins(looks, paths, progress)
+
+
+def _item(picture: Picture, readings: Mapping[str, Reading]) -> Item:
+    digest = str(readings[picture.path].digest)
+    return Item(path=picture.path, digest=digest, label=picture.label, given=picture.split, group=picture.group)
+
+
+def _check_splits(source: Source, placement: Placement) -> None:
+    empty = [split for split in SPLITS if split not in placement.splits.values()]
+    if empty:
         raise DataError(
-            f"every class must have at least {FEWEST} different pictures that can be read, got fewer in {source.root}: "
-            f"{listed}{_example(unreadable)}; add pictures or move these folders away"
+            f"training, validation and test must each have a picture, got none for {' and '.join(empty)} "
+            f"in {source.root} ({len(placement.shut)} are left out because they are tied to pictures on the other "
+            "side); add pictures that are not, or give fewer splits or groups"
         )
 
 
-def _example(unreadable: Sequence[LeftOut]) -> str:
-    if not unreadable:
-        return ""
-    return f" ({len(unreadable)} can't be read, such as {unreadable[0].path}, which {unreadable[0].reason})"
+def _shut(path: str, shut: Shut) -> LeftOut:
+    reason = f"belongs together with {shut.other} of the {shut.split} split"
+    if shut.why == "torn":
+        reason = f"is new and belongs together with old pictures of two splits, such as {shut.other} of {shut.split}"
+    return LeftOut(path=path, reason=reason, kind=shut.why)
 
 
-def _place(
-    source: Source, usable: Sequence[Picture], readings: Mapping[str, Reading]
-) -> tuple[tuple[Sample, ...], list[LeftOut]]:
-    digests = {picture.path: str(readings[picture.path].digest) for picture in usable}
-    placed = assign(Placed(digest=digests[item.path], label=item.label, given=item.split) for item in usable)
-    samples, leaks = [], []
-    for item in usable:
-        split = placed[digests[item.path]]
-        if item.split and item.split != split and split in source.given_splits:
-            leaks.append(LeftOut(path=item.path, reason=f"is also in {split}: left out of {item.split}"))
-        else:
-            label = source.classes.index(item.label)
-            samples.append(Sample(path=item.path, label=label, split=split, digest=digests[item.path]))
-    return tuple(sorted(samples, key=_order)), leaks
-
-
-def _order(sample: Sample) -> tuple[int, str, str]:
-    return SPLITS.index(sample.split), sample.digest, sample.path
-
-
-def _median_side(readings: Iterator[Reading]) -> int:
-    return round(statistics.median(min(reading.width, reading.height) for reading in readings))
+def _samples(source: Source, items: Sequence[Item], placement: Placement) -> tuple[Sample, ...]:
+    labels = {name: label for label, name in enumerate(source.classes)}
+    samples = [
+        Sample(path=item.path, label=labels[item.label], split=placement.splits[item.path], digest=item.digest)
+        for item in items
+        if item.path in placement.splits
+    ]
+    return tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.digest, sample.path)))

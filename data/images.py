@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from data.dataset import Dataset, Sample
 from data.errors import DataError
+from data.parallel import Progress, in_parallel
 from data.preprocess import ImageError, Pixels, Preprocessing, read_image, to_pixels
-from data.readings import Progress, digest_of, in_parallel
+from data.readings import digest_of
 from data.sources import SplitName
 from data.sources.base import SPLITS
 from data.store import Store
@@ -55,10 +56,8 @@ def _make(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress
     def decode(sample: Sample) -> Pixels:
         return _decode(dataset, sample, preprocessing)
 
-    for row, picture in enumerate(in_parallel(decode, dataset.samples)):
+    for row, picture in enumerate(in_parallel(decode, dataset.samples, "resizing pictures", progress)):
         pixels[row] = picture
-        if progress:
-            progress("resizing pictures", row + 1, count)
     pixels.flush()
     np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
     (folder / "splits.json").write_text(json.dumps(_bounds(dataset)))

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
+import numpy as np
 import PIL
 from PIL import Image
 
+from data.parallel import Progress, in_parallel
 from data.preprocess import ImageError, read_image
 from data.store import home, write_atomically
 from data.values import Value
 
-Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
-A = TypeVar("A")
-B = TypeVar("B")
-VERSION = 1  # of what a reading holds and how it is computed
+HASHED_SIDE = 32  # px; a perceptual hash of a smaller picture pairs hundreds wrongly
+VERSION = 2  # of what a reading holds and how it is computed
 
 
 class Reading(Value):
@@ -32,12 +28,21 @@ class Reading(Value):
         width: in pixels, upright.
         height: likewise.
         problem: why it can't be read, else empty.
+        look: 64-bit perceptual hash in hexadecimal; empty where the short side is below ``HASHED_SIDE``.
+        gray_as_colour: it has only greys, and is stored with three colours.
     """
 
     digest: str | None
     width: int = 0
     height: int = 0
     problem: str = ""
+    look: str = ""
+    gray_as_colour: bool = False
+
+    @property
+    def short_side(self) -> int:
+        """The shorter of width and height, in pixels."""
+        return min(self.width, self.height)
 
 
 def read_all(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, Reading]:
@@ -50,7 +55,8 @@ def read_all(root: Path, paths: Sequence[str], progress: Progress | None = None)
     stamps = {path: _stamp(root / path) for path in paths}
     known = {path: reading for path in paths if (reading := memory.recall(path, stamps[path]))}
     unread = [path for path in paths if path not in known]
-    fresh = dict(zip(unread, _read_files([root / path for path in unread], progress), strict=True))
+    found = in_parallel(_read, [root / path for path in unread], "reading pictures", progress)
+    fresh = dict(zip(unread, found, strict=True))
     if fresh:
         memory.keep({path: (stamps[path], known.get(path) or fresh[path]) for path in paths})
     return {path: known.get(path) or fresh[path] for path in paths}
@@ -62,26 +68,34 @@ def digest_of(image: Image.Image) -> str:
     return hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest()
 
 
-def in_parallel(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Yield ``work(item)`` in the order of the items; Pillow decodes outside Python's lock, so threads do."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        warnings.filterwarnings("ignore", module="PIL")  # it remarks on broken tags that we can do without
-        yield from pool.map(work, items)
-
-
-def _read_files(paths: Sequence[Path], progress: Progress | None) -> Iterator[Reading]:
-    for done, reading in enumerate(in_parallel(_read, paths), start=1):
-        if progress:
-            progress("reading pictures", done, len(paths))
-        yield reading
-
-
 def _read(path: Path) -> Reading:
     try:
         image = read_image(path)
     except ImageError as error:
         return Reading(digest=None, problem=str(error))
-    return Reading(digest=digest_of(image), width=image.width, height=image.height)
+    return Reading(
+        digest=digest_of(image),
+        width=image.width,
+        height=image.height,
+        look=_look(image),
+        gray_as_colour=_is_gray(image) and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
+    )
+
+
+def _look(image: Image.Image) -> str:
+    import imagehash  # noqa: PLC0415  it loads scipy, and a second search reads nothing
+
+    return str(imagehash.phash(image)) if min(image.size) >= HASHED_SIDE else ""
+
+
+def _is_gray(image: Image.Image) -> bool:
+    pixels = np.asarray(image)
+    return np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2])
+
+
+def _stored_mode(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
 
 
 def _stamp(path: Path) -> list[int]:

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Literal
 
+from data.findings import Kind
 from data.values import Value
 
 SplitName = Literal["train", "val", "test"]
@@ -20,18 +21,21 @@ class Picture(Value):
         path: relative to the source's root, with ``/``.
         label: name of its class.
         split: the split that the user put it in, if any.
+        group: what it shares with others that must be on the same side: a person, a video; if any.
     """
 
     path: str
     label: str
     split: SplitName | None = None
+    group: str | None = None
 
 
 class LeftOut(Value):
-    """A file that is in no split, and why."""
+    """A file that is in no split, and why: in words that follow its name, and as a kind of finding."""
 
     path: str
     reason: str
+    kind: Kind = "stray"
 
 
 class Source(Value):
@@ -39,6 +43,7 @@ class Source(Value):
 
     Attributes:
         name: of the data set: letters, digits, ``- _ .``.
+        address: what tells it from others, now and when it has grown: an absolute path, an address, or ``demo``.
         root: absolute folder that all paths are relative to.
         classes: every class that was announced, also one without a file; sorted.
         pictures: sorted by path.
@@ -46,6 +51,7 @@ class Source(Value):
     """
 
     name: str
+    address: str
     root: Path
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]

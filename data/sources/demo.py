@@ -16,7 +16,7 @@ NAME = "digits"
 
 def open_demo() -> Source:
     """Return the demo pictures, which are written under ``home()`` the first time; needs no network."""
-    return open_folder(Store(home() / "demo").get_or_make(NAME, write_digits), name=NAME)
+    return open_folder(Store(home() / "demo").get_or_make(NAME, write_digits), name=NAME, address="demo")
 
 
 def write_digits(folder: Path) -> None:

@@ -20,12 +20,12 @@ SPLIT_FOLDERS: dict[str, SplitName] = {
 }
 
 
-def open_folder(root: Path, name: str | None = None) -> Source:
+def open_folder(root: Path, name: str | None = None, address: str | None = None) -> Source:
     """Return the labelled files under ``root``, an absolute path of a folder that exists.
 
     A folder with train/ and val/ or test/ (or the usual other spellings), each holding folders, is kept as split
     by the user; any other is a folder of class folders. Pictures may lie deeper inside a class folder.
-    Hidden files and folders are passed over.
+    Hidden files and folders are passed over. ``name`` and ``address`` are the folder's own where none are given.
 
     Raises:
         DataError: the folder can't be opened, is empty, or has fewer than two class folders.
@@ -42,6 +42,7 @@ def open_folder(root: Path, name: str | None = None) -> Source:
     _check_classes(root, found.classes, folders, loose)
     return Source(
         name=name or valid_name(root.name),
+        address=address or str(root),
         root=root,
         classes=tuple(sorted(found.classes)),
         pictures=tuple(sorted(found.pictures, key=lambda picture: picture.path)),

@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import DataError, did_you_mean
+from data.parallel import Progress
 from data.sources.base import Source
 from data.sources.demo import open_demo
 from data.sources.folder import open_folder
 
 
-def open_source(data: str) -> Source:
+def open_source(data: str, progress: Progress | None = None) -> Source:
     """Return the labelled files that ``data`` names: ``demo``, or the path of a folder.
 
     A folder that is itself named demo is written ``./demo``.
 
+    ``progress(what, done, of)`` is told what is fetched or unpacked first.
+
     Raises:
         DataError: there is nothing there, or nothing that pictures and labels can be taken from.
     """
+    del progress
     if not data.strip():
         raise DataError("data must be a folder of pictures or demo, got an empty text; pass data=PATH or data=demo")
     if data.strip() == "demo":

@@ -1,0 +1,86 @@
+"""An audit as a value and as lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from data.dataset import Dataset, load_dataset
+from data.findings import Finding
+from data.parallel import Progress
+from data.sources.base import SPLITS
+from data.values import Value
+
+NAMED = 20  # files of a finding that are named in the terminal; the JSON has all
+
+
+class Audit(Value):
+    """What is in a data set, and every problem that was found.
+
+    Attributes:
+        name: of the data set.
+        root: absolute folder that all paths are relative to.
+        fingerprint: of the pictures that are learned from.
+        counts: pictures by split and class.
+        left_out: files that are in no split.
+        median_side: median short side, in pixels.
+        findings: one for each kind of problem; empty where all is well.
+    """
+
+    name: str
+    root: Path
+    fingerprint: str
+    counts: dict[str, dict[str, int]]
+    left_out: int
+    median_side: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def imbalance(self) -> float:
+        """Pictures of the largest class for one of the smallest."""
+        sizes: Counter[str] = Counter()
+        for split in SPLITS:
+            sizes.update(self.counts[split])
+        return max(sizes.values()) / max(1, min(sizes.values()))
+
+    def lines(self, named: int = NAMED) -> list[str]:
+        """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files."""
+        totals = {split: sum(self.counts[split].values()) for split in SPLITS}
+        said = ", ".join(f"{count:,} {split}" for split, count in totals.items())
+        lines = [
+            f"{self.name}: {sum(totals.values()):,} pictures of {len(self.counts['train'])} classes ({said}), "
+            f"median short side {self.median_side} px, {self.left_out:,} left out"
+        ]
+        for finding in self.findings:
+            lines += _told(finding, named)
+        return lines if self.findings else [*lines, "nothing to complain about"]
+
+
+def audit(data: str | Dataset, progress: Progress | None = None) -> Audit:
+    """Return the audit of a data set, or of what ``data`` names; changes nothing in the user's folder.
+
+    Raises:
+        DataError: there is no such data set, or nothing can be learned from it.
+    """
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, progress)
+    return Audit(
+        name=dataset.name,
+        root=dataset.root,
+        fingerprint=dataset.fingerprint,
+        counts=dataset.counts(),
+        left_out=len(dataset.left_out),
+        median_side=dataset.median_side,
+        findings=dataset.findings,
+    )
+
+
+def _told(finding: Finding, named: int) -> list[str]:
+    rows = finding.detail.split("\n") if finding.detail else [" = ".join(group) for group in finding.files]
+    more = [f"    ... and {len(rows) - named:,} more"] if len(rows) > named else []
+    head = f"  {finding.count:,} {finding.title}: {finding.done}"
+    return [head, *(f"    {_printable(row)}" for row in rows[:named]), *more]
+
+
+def _printable(text: str) -> str:
+    """Return a name on one line, so that one with a line break in it can't pass for two."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

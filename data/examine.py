@@ -1,0 +1,124 @@
+"""From what was read and placed to the list of findings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from data.findings import KINDS, Finding, Kind
+from data.readings import HASHED_SIDE, Reading
+from data.screening import Screened
+from data.sources import Picture, Source
+from data.sources.base import SPLITS
+from data.splits import Placement
+from data.ties import Ties
+
+IMBALANCE = 1.5  # pictures of the largest class for one of the smallest, above which it is reported
+Groups = list[list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """Everything that is known about the pictures of a source once they have been placed."""
+
+    source: Source
+    readings: Mapping[str, Reading]
+    screened: Screened
+    twins: Sequence[Sequence[str]]
+    placement: Placement
+    keep_leaks: bool = False
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return one finding for each kind of problem that there is, in the order of ``KINDS``."""
+        found = {finding.kind: finding for finding in self._all() if finding.count}
+        return tuple(found[kind] for kind in KINDS if kind in found)
+
+    def _all(self) -> Iterator[Finding]:
+        for kind in ("unreadable", "absent", "stray"):
+            yield self._left_out(kind)
+        yield _of("conflict", self.screened.conflicts)
+        yield from self._same_pictures()
+        yield _of("torn", [[path] for path, why in self.placement.shut.items() if why.why == "torn"])
+        yield self._missing_classes()
+        yield self._imbalance()
+        yield self._similar_names()
+        yield _of("tiny", [[path] for path, reading in self._usable() if reading.short_side < HASHED_SIDE])
+        yield _of("gray_as_colour", [[path] for path, reading in self._usable() if reading.gray_as_colour])
+
+    def _usable(self) -> Iterator[tuple[str, Reading]]:
+        for picture in self.screened.usable:
+            yield picture.path, self.readings[picture.path]
+
+    def _left_out(self, kind: Kind) -> Finding:
+        items = [item for item in (*self.source.left_out, *self.screened.left_out) if item.kind == kind]
+        detail = "\n".join(f"{item.path} {item.reason}" for item in items)
+        return _of(kind, [[item.path] for item in items], detail)
+
+    def _same_pictures(self) -> Iterator[Finding]:
+        usable = self.screened.usable
+        exact = _grouped((str(self.readings[picture.path].digest), picture) for picture in usable)
+        heads: Ties[str] = Ties(self.twins)
+        near = _grouped((heads.head(str(self.readings[picture.path].digest)), picture) for picture in usable)
+        near = [group for group in near if len({self.readings[picture.path].digest for picture in group}) > 1]
+        sides = [group for group in exact + near if _given_splits(group) > 1]
+        mixed = [group for group in near if len({picture.label for picture in group}) > 1]
+        yield _of("duplicate", _paths(exact))
+        yield _of("near_duplicate", _paths(group for group in near if group not in mixed))
+        yield _of("near_conflict", _paths(mixed))
+        yield self._leaks("leak", sides)
+        by_group = _grouped((picture.group, picture) for picture in usable if picture.group)
+        yield self._leaks("group_leak", [group for group in by_group if _given_splits(group) > 1])
+
+    def _leaks(self, kind: Kind, groups: Sequence[Sequence[Picture]]) -> Finding:
+        largest = [group for group in groups if not any(set_of(group) < set_of(other) for other in groups)]
+        return _of(kind, _paths(largest), done="kept where they are, as told" if self.keep_leaks else "")
+
+    def _missing_classes(self) -> Finding:
+        placed = {(picture.label, self.placement.splits.get(picture.path)) for picture in self.screened.usable}
+        holes = [
+            f"{name} in {split}" for name in self.source.classes for split in SPLITS if (name, split) not in placed
+        ]
+        return _of("class_missing", [], ", ".join(holes), count=len(holes))
+
+    def _imbalance(self) -> Finding:
+        sizes = Counter(picture.label for picture in self.screened.usable)
+        (most, large), *_, (least, small) = sizes.most_common()
+        ratio = large / small
+        detail = f"{most} has {large} pictures, {least} has {small}: {ratio:.1f} to 1"
+        return _of("imbalance", [], detail, count=len(sizes) if ratio > IMBALANCE else 0)
+
+    def _similar_names(self) -> Finding:
+        alike: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self.source.classes:
+            alike[re.sub(r"[\s_-]+", "", name).casefold()].append(name)
+        groups = [names for names in alike.values() if len(names) > 1]
+        detail = "; ".join(" and ".join(map(repr, names)) for names in groups)
+        return _of("similar_names", [], detail, count=sum(map(len, groups)))
+
+
+def _of(kind: Kind, groups: Groups, detail: str = "", count: int | None = None, done: str = "") -> Finding:
+    files = tuple(tuple(group) for group in groups)
+    count = len({path for group in groups for path in group}) if count is None else count
+    return Finding(kind=kind, count=count, files=files, detail=detail, done=done or KINDS[kind].done)
+
+
+def _grouped(keyed: Iterable[tuple[str | None, Picture]]) -> list[list[Picture]]:
+    found: defaultdict[str | None, list[Picture]] = defaultdict(list)
+    for key, picture in keyed:
+        found[key].append(picture)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _paths(groups: Iterable[Iterable[Picture]]) -> Groups:
+    return [[picture.path for picture in group] for group in groups]
+
+
+def _given_splits(group: Iterable[Picture]) -> int:
+    return len({picture.split for picture in group if picture.split})
+
+
+def set_of(group: Iterable[Picture]) -> set[str]:
+    """Return the paths of a group."""
+    return {picture.path for picture in group}

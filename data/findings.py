@@ -1,0 +1,76 @@
+"""What an audit can find, in words."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from data.values import Value
+
+Kind = Literal[
+    "unreadable",
+    "conflict",
+    "duplicate",
+    "near_duplicate",
+    "near_conflict",
+    "leak",
+    "group_leak",
+    "torn",
+    "class_missing",
+    "imbalance",
+    "similar_names",
+    "tiny",
+    "gray_as_colour",
+    "absent",
+    "stray",
+]
+
+
+class Words(NamedTuple):
+    """How a kind of finding is told."""
+
+    title: str
+    done: str
+
+
+KINDS: dict[Kind, Words] = {
+    "unreadable": Words("files that can't be read", "left out"),
+    "conflict": Words("pictures that lie, pixel for pixel, in two classes", "left out of every split"),
+    "near_conflict": Words(
+        "pictures that are nearly the same, in two classes", "kept on one side of the split; check the labels"
+    ),
+    "leak": Words("pictures, the same or nearly, in two of the given splits", "left out of the earlier split"),
+    "group_leak": Words("pictures of a group that is in two of the given splits", "left out of the earlier split"),
+    "torn": Words("new pictures tied to old ones in two splits", "left out"),
+    "duplicate": Words("copies, pixel for pixel, in one class", "kept on one side of the split"),
+    "near_duplicate": Words("pictures that are nearly the same", "kept on one side of the split"),
+    "class_missing": Words("classes without a picture in a split", "nothing can be done about it here; add pictures"),
+    "imbalance": Words("classes of very different size", "kept; class balance can be searched"),
+    "similar_names": Words("class names that differ only by case or spaces", "kept as different classes"),
+    "tiny": Words("pictures with a short side below 32 px", "kept, and not compared for being nearly the same"),
+    "gray_as_colour": Words("grey pictures that are stored as colour", "kept"),
+    "absent": Words("files that the manifest names and that do not exist", "left out"),
+    "stray": Words("files that are no candidates", "left out"),
+}
+
+
+class Finding(Value):
+    """One kind of problem, and every file that has it.
+
+    Attributes:
+        kind: of the problem.
+        count: how many pictures (or classes) are concerned.
+        files: paths relative to the data set's root, in groups that belong together; a file alone is a group of one.
+        detail: what else is to be said: names and numbers, or the reason by file.
+        done: what was done about it.
+    """
+
+    kind: Kind
+    count: int
+    files: tuple[tuple[str, ...], ...] = ()
+    detail: str = ""
+    done: str
+
+    @property
+    def title(self) -> str:
+        """The kind in words."""
+        return KINDS[self.kind].title

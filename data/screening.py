@@ -1,0 +1,80 @@
+"""Which pictures can be learned from at all: what can be read, and lies in one class only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from data.errors import DataError
+from data.readings import Reading
+from data.sources import LeftOut, Picture, Source
+
+FEWEST = 3  # distinct pictures of a class: one for each split
+
+
+class Screened(NamedTuple):
+    """The usable pictures, what is left out, and the conflicts in groups of the same picture."""
+
+    usable: list[Picture]
+    left_out: list[LeftOut]
+    conflicts: list[list[str]]
+
+
+def screen(source: Source, readings: Mapping[str, Reading]) -> Screened:
+    """Leave out what can't be read, and every copy of a picture that lies in more than one class.
+
+    Raises:
+        DataError: nothing can be read, or a class has fewer than ``FEWEST`` distinct pictures left.
+    """
+    unreadable = [
+        LeftOut(path=picture.path, reason=reading.problem, kind="unreadable")
+        for picture in source.pictures
+        if (reading := readings[picture.path]).problem
+    ]
+    conflicts = _conflicts(source, readings)
+    left_out = unreadable + [_conflict(path, group, source) for group in conflicts for path in group]
+    without = {item.path for item in left_out}
+    usable = [picture for picture in source.pictures if picture.path not in without]
+    _check(source, usable, readings, unreadable)
+    return Screened(usable, left_out, conflicts)
+
+
+def _conflicts(source: Source, readings: Mapping[str, Reading]) -> list[list[str]]:
+    same: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for picture in source.pictures:
+        if digest := readings[picture.path].digest:
+            same[digest][picture.path] = picture.label
+    return [list(labels) for labels in same.values() if len(set(labels.values())) > 1]
+
+
+def _conflict(path: str, group: Sequence[str], source: Source) -> LeftOut:
+    labels = {picture.path: picture.label for picture in source.pictures if picture.path in group}
+    other = next(other for other in group if labels[other] != labels[path])
+    return LeftOut(path=path, reason=f"is the same picture as {other}, of another class", kind="conflict")
+
+
+def _check(
+    source: Source, usable: Sequence[Picture], readings: Mapping[str, Reading], unreadable: Sequence[LeftOut]
+) -> None:
+    if len(unreadable) == len(source.pictures):
+        raise DataError(
+            f"data must hold pictures that can be read, got none among {len(source.pictures)} files in {source.root}"
+            f"{_example(unreadable)}; check what was put there"
+        )
+    distinct: defaultdict[str, set[str | None]] = defaultdict(set)
+    for picture in usable:
+        distinct[picture.label].add(readings[picture.path].digest)
+    few = {label: len(distinct[label]) for label in source.classes if len(distinct[label]) < FEWEST}
+    if few:
+        listed = ", ".join(f"{label} ({count})" for label, count in few.items())
+        raise DataError(
+            f"every class must have at least {FEWEST} different pictures that can be read and lie in no other class, "
+            f"got fewer in {source.root}: {listed}{_example(unreadable)}; add pictures or move these folders away"
+        )
+
+
+def _example(unreadable: Sequence[LeftOut]) -> str:
+    if not unreadable:
+        return ""
+    return f" ({len(unreadable)} can't be read, such as {unreadable[0].path}, which {unreadable[0].reason})"

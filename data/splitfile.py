@@ -1,0 +1,42 @@
+"""Where each picture of a data set was put by earlier calls, so that no old picture moves when new ones come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock
+
+from data.errors import DataError
+from data.sources import SplitName
+from data.store import home, write_atomically
+
+
+@contextmanager
+def remembered_splits(address: str) -> Iterator[dict[str, SplitName]]:
+    """Give the splits by digest of the data set at ``address``; what is added is kept when the block ends well.
+
+    Nobody else reads or writes them meanwhile. Pictures that are gone stay remembered: they may come back.
+
+    Raises:
+        DataError: the file can't be understood; to split anew would move old pictures.
+    """
+    path = home() / "splits" / f"{hashlib.blake2b(address.encode(), digest_size=16).hexdigest()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        before: dict[str, SplitName] = {}
+        try:
+            before = json.loads(path.read_bytes())["splits"]
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"a split file must be the JSON that Freezeline wrote, got something else in {path}; "
+                "put back an older copy, or delete it to have the pictures split anew"
+            ) from error
+        splits = dict(before)
+        yield splits
+        if splits != before:
+            write_atomically(path, json.dumps({"data": address, "splits": splits}, indent=0, sort_keys=True).encode())
