@@ -102,9 +102,9 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     facts = _facts(classifier)
 
-    def on_epoch(result: EpochResult, is_best: bool, trained: Classifier) -> None:
+    def on_epoch(result: EpochResult, is_best: bool) -> None:
         if is_best:
-            save_weights(trained, paths.weights(task.trial_uid))
+            save_weights(classifier, paths.weights(task.trial_uid))
         report = TrialReport(
             status="running", epoch=result.epoch, metrics=result.metrics(), is_best=is_best, facts=facts
         )
