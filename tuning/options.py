@@ -109,7 +109,7 @@ def _words(field: FieldInfo) -> tuple[str, ...]:
 
 def describe(model: type[BaseModel]) -> str:
     """Return a line for each option: name, type, default and what it is."""
-    rows = [(f"--{name}", _type(field), _default(field), field.description or "") for name, field in model.model_fields.items()]
+    rows = [(f"--{name}", type_text(field), default_text(field), field.description or "") for name, field in model.model_fields.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[3]
@@ -117,7 +117,8 @@ def describe(model: type[BaseModel]) -> str:
     )
 
 
-def _type(field: FieldInfo) -> str:
+def type_text(field: FieldInfo) -> str:
+    """Return an option's type as help shows it."""
     annotation = field.annotation
     if typing.get_origin(annotation) is typing.Literal:
         return "|".join(str(word) for word in typing.get_args(annotation))
@@ -127,7 +128,8 @@ def _type(field: FieldInfo) -> str:
     return "|".join(names) or "value(s)"
 
 
-def _default(field: FieldInfo) -> str:
+def default_text(field: FieldInfo) -> str:
+    """Return an option's default as help shows it."""
     if field.default is PydanticUndefined:
         return "(required)"
     if isinstance(field.default, bool):

@@ -21,7 +21,7 @@ class EvaluateOptions(Value):
     model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
     data: str = Field("demo", min_length=1, description="a folder of class folders, or 'demo'")
     split: Literal["test", "val", "train", "all"] = Field("test", description="which of its pictures")
-    json: str = Field("", description="a file that all numbers are written to")
+    output: str = Field("", description="a JSON file that all numbers are written to")
 
 
 OPTIONS = EvaluateOptions
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     metrics = ("accuracy", "balanced_accuracy", "macro_f1")
     intervals = {metric: interval(metric, probabilities, labels) for metric in metrics}
     show(f"{options.model} on {len(samples)} pictures of {dataset.name}", class_table(scores), *score_lines(scores, intervals))
-    if options.json:
+    if options.output:
         report = {"model": options.model, "data": options.data, "scores": scores.model_dump(), "intervals": intervals}
-        Path(options.json).write_text(json.dumps(report, indent=2))
+        Path(options.output).write_text(json.dumps(report, indent=2))
     return 0
