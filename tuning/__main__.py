@@ -26,8 +26,12 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(rest):
         print(commands.page(name))
         return 0
+    return _run(name, rest)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
     try:
-        return commands.load(name).run(rest)
+        return commands.load(name).run(arguments)
     except UserError as error:
         for problem in error.problems:
             print(f"{name}: {problem}", file=sys.stderr)

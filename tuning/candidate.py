@@ -18,10 +18,10 @@ from tuning.trial import load_classifier, split_batches
 from tuning.views.lines import say
 
 if TYPE_CHECKING:
-    from models.evaluate import Scores
+    from models.evaluate import Metric, Scores
 
 NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
-INTERVALS = ("accuracy", "balanced_accuracy", "macro_f1")
+INTERVALS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 def make_candidate(
@@ -67,8 +67,12 @@ def count_look(dataset: Dataset) -> int:
 
 def _by_class(scores: Scores) -> dict[str, float]:
     """Return recall, precision and F1 of each class under names that MLflow takes."""
-    numbers = {}
+    numbers: dict[str, float] = {}
     for row in scores.per_class:
         name = NOT_IN_A_NAME.sub("_", row.name)
-        numbers |= {f"test_recall/{name}": row.recall, f"test_precision/{name}": row.precision, f"test_f1/{name}": row.f1}
+        numbers |= {
+            f"test_recall/{name}": row.recall,
+            f"test_precision/{name}": row.precision,
+            f"test_f1/{name}": row.f1,
+        }
     return numbers

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.dataset import Dataset, load_dataset
 from data.errors import UserError
@@ -43,21 +44,26 @@ def check_ground(training: Training) -> Ground:
     backbones = _backbones(training)
     problems: list[str] = []
 
-    def attempt(check: Callable[..., Any], *arguments: object) -> Any:
-        try:
-            return check(*arguments)
-        except UserError as error:
-            problems.extend(error.problems)
-            return None
-
     for backbone in backbones:
-        attempt(check_weights, backbone, training.weights)
-    client = attempt(connect)
-    dataset = attempt(load_dataset, training.data)
+        with _gathered(problems):
+            check_weights(backbone, training.weights)
+    with _gathered(problems):
+        client = connect()
+    with _gathered(problems):
+        dataset = load_dataset(training.data)
     if problems:
         raise UserError(*problems)
     size = training.image_size or automatic_size(dataset.median_side)
     return Ground(client, dataset, {backbone: preprocessing_for(backbone, size) for backbone in backbones})
+
+
+@contextmanager
+def _gathered(problems: list[str]) -> Iterator[None]:
+    """Within: a user's mistake is added to ``problems`` instead of raised."""
+    try:
+        yield
+    except UserError as error:
+        problems.extend(error.problems)
 
 
 def _backbones(training: Training) -> tuple[str, ...]:

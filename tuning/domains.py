@@ -1,22 +1,22 @@
 """Where a searched setting may lie: one value, a choice or a range, each written as a user types it.
 
-    0.001               this value, not searched
-    adam,adamw          one of these
-    1e-4..1e-2          anything between, both ends included
+0.001               this value, not searched
+adam,adamw          one of these
+1e-4..1e-2          anything between, both ends included
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, model_validator
+from pydantic import PlainSerializer, model_validator
 
 from data.errors import did_you_mean
 from data.values import Value
 
 Setting = str | int | float
+AS_TYPED = PlainSerializer(str, return_type=str)  # a domain goes into JSON as the user writes it
 
 
 class Choice(Value):
@@ -131,8 +131,3 @@ def _range(low: float, high: float, log: bool) -> Range:
     if log and low <= 0:
         raise ValueError("must start above 0 where it is a range, for it is searched by its logarithm")
     return Range(low=low, high=high, log=log)
-
-
-def domain_field(parser: Callable[[object], object]) -> object:
-    """Return the type annotation of a setting that ``parser`` reads; it is written to JSON as it was typed."""
-    return Annotated[Choice | Range, BeforeValidator(parser), PlainSerializer(str, return_type=str)]

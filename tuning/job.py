@@ -74,7 +74,9 @@ class _Search:
             return INTERRUPTED
         version, promotion = promote(self._parent.client, candidate, self._ground.dataset)
         self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
-        summary.show(summary.decision_line(candidate, version, promotion), *self._next(ledger, run_ids, promotion.alias))
+        summary.show(
+            summary.decision_line(candidate, version, promotion), *self._next(ledger, run_ids, promotion.alias)
+        )
         return FINISHED
 
     def _run_trials(self) -> tuple[Ledger, Mapping[str, str], tuple[str, ...]]:
@@ -120,11 +122,15 @@ class _Search:
             return INTERRUPTED
         reasons = Counter(result.reason for result in ledger.results() if result.status == "failed")
         listed = "; ".join(f"{count} trials: {reason}" for reason, count in reasons.most_common(3))
-        raise SearchError(f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow")
+        raise SearchError(
+            f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow"
+        )
 
     def _report_best(self, best: TrialResult, trials: int) -> None:
         metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
-        self._parent.log_metrics({**metrics, "best_trial": best.number, "best_epoch": best.best_epoch, "trials": trials})
+        self._parent.log_metrics(
+            {**metrics, "best_trial": best.number, "best_epoch": best.best_epoch, "trials": trials}
+        )
 
     def _candidate(self, best: TrialResult) -> Candidate:
         say(f"trial {best.number} is the best; it is packaged and measured on the test pictures")

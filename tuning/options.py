@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -36,7 +36,7 @@ RULES = {
 }
 
 
-def parse(model: type[Options], arguments: Sequence[str], **given: Any) -> Options:
+def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Options:
     """Return the ``model`` made of ``--name value`` and ``--name=value`` arguments.
 
     Args:
@@ -109,7 +109,10 @@ def _words(field: FieldInfo) -> tuple[str, ...]:
 
 def describe(model: type[BaseModel]) -> str:
     """Return a line for each option: name, type, default and what it is."""
-    rows = [(f"--{name}", type_text(field), default_text(field), field.description or "") for name, field in model.model_fields.items()]
+    rows = [
+        (f"--{name}", type_text(field), default_text(field), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[3]

@@ -47,9 +47,11 @@ def find_files(text: str) -> list[Path]:
     elif path.exists():
         found = [path]
     else:
-        found = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
+        found = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]  # noqa: PTH207  # Path.glob refuses an absolute pattern
     if not found:
-        raise DataError(f"files must be a picture, a folder or a pattern that matches some, got {text!r}, which has none.")
+        raise DataError(
+            f"files must be a picture, a folder or a pattern that matches some, got {text!r}, which has none."
+        )
     return sorted(found)
 
 

@@ -6,27 +6,22 @@ A searched setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=ad
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from data.values import Value
-from tuning.domains import Choice, Range, domain_field, names, numbers, words
+from tuning.domains import AS_TYPED, Choice, Range, names, numbers, words
 
-if TYPE_CHECKING:
-    Words = Numbers = Names = WholeNumbers = Fractions = Decays = Dropouts = Optimizers = Schedules = Policies = (
-        Choice | Range
-    )
-else:
-    Names = domain_field(names)
-    Optimizers = domain_field(words("adamw", "adam", "sgd"))
-    Schedules = domain_field(words("constant", "step", "cosine", "plateau"))
-    Policies = domain_field(words("none", "light", "medium", "strong"))
-    Numbers = domain_field(numbers(1e-8, 10.0, log=True))
-    Decays = domain_field(numbers(0.0, 1.0, log=True))
-    Fractions = domain_field(numbers(0.0, 1.0))
-    Dropouts = domain_field(numbers(0.0, 0.9))
-    WholeNumbers = domain_field(numbers(1, 4096, whole=True))
+Names = Annotated[Choice | Range, BeforeValidator(names), AS_TYPED]
+Optimizers = Annotated[Choice | Range, BeforeValidator(words("adamw", "adam", "sgd")), AS_TYPED]
+Schedules = Annotated[Choice | Range, BeforeValidator(words("constant", "step", "cosine", "plateau")), AS_TYPED]
+Policies = Annotated[Choice | Range, BeforeValidator(words("none", "light", "medium", "strong")), AS_TYPED]
+Rates = Annotated[Choice | Range, BeforeValidator(numbers(1e-8, 10.0, log=True)), AS_TYPED]
+Decays = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0, log=True)), AS_TYPED]
+Fractions = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0)), AS_TYPED]
+Dropouts = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 0.9)), AS_TYPED]
+WholeNumbers = Annotated[Choice | Range, BeforeValidator(numbers(1, 4096, whole=True)), AS_TYPED]
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 16, 1024  # px; five halvings of 16 px leave less than one pixel
 
@@ -62,7 +57,7 @@ class Training(Value):
     )
     freeze_fraction: Fractions = Field(Range(low=0.0, high=1.0), description="share of the blocks that stays frozen")
     optimizer: Optimizers = Field(Choice(options=("adamw", "adam", "sgd")), description="what takes the steps")
-    lr: Numbers | None = Field(
+    lr: Rates | None = Field(
         None, description="learning rate; empty: 1e-4..1e-2 for Adam and AdamW, 1e-3..1e-1 for SGD"
     )
     weight_decay: Decays = Field(Range(low=1e-5, high=1e-1, log=True), description="not of norms and biases")

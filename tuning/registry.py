@@ -19,8 +19,8 @@ from tuning.promote import METRIC, Candidate, Champion, Promotion, decide
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.pyfunc import PyFuncModel
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
 
     from data.dataset import Dataset
 
@@ -45,10 +45,13 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
     try:
         client.get_run(run_id)
     except MlflowException:
-        raise TrackingError(f"run must be the id of a search or a training, got {run_id!r}, which does not exist.") from None
+        raise TrackingError(
+            f"run must be the id of a search or a training, got {run_id!r}, which does not exist."
+        ) from None
     if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id)}:
         raise TrackingError(
-            f"run must have packaged a model, but {run_id} has none; give the parent run of a search that finished a trial."
+            f"run must have packaged a model, but {run_id} has none; "
+            "give the parent run of a search that finished a trial."
         )
     return Candidate.from_json(mlflow.artifacts.load_text(f"runs:/{run_id}/{CANDIDATE_FILE}"))
 
@@ -119,7 +122,8 @@ def load_model(model_uri: str) -> PyFuncModel:
     from mlflow.exceptions import MlflowException
 
     try:
-        return mlflow.pyfunc.load_model(model_uri)
+        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
+        return model
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}"

@@ -6,7 +6,7 @@ Define-by-run: a setting is asked for only where it applies, so that the sampler
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from data.batches import BatchConfig
 from data.preprocess import Preprocessing
@@ -37,9 +37,11 @@ FIRST_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 class Asker(Protocol):
     """The part of ``optuna.Trial`` that the space uses."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number from ``low`` to ``high``."""
 
-    def suggest_categorical(self, name: str, choices: tuple[Setting, ...]) -> Setting: ...
+    def suggest_categorical(self, name: str, choices: Any, /) -> Any:  # noqa: ANN401  # overloaded in Optuna
+        """Return one of ``choices``."""
 
 
 class SearchSpace:
@@ -50,9 +52,7 @@ class SearchSpace:
 
     def __init__(self, recipe: Training) -> None:
         self._recipe = recipe
-        self._domains: dict[str, Domain] = {
-            name: getattr(recipe, name) for name in ("backbone", *FIRST)
-        }
+        self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in ("backbone", *FIRST)}
 
     def suggest(self, asker: Asker) -> dict[str, Setting]:
         """Ask for the settings of one trial and return them under the names that the user knows."""
@@ -84,9 +84,7 @@ class SearchSpace:
         """Return trial 0's settings under the names that the user knows."""
         return self.suggest(_Fixed(self.first()))
 
-    def trial_config(
-        self, settings: Mapping[str, Setting], preprocessings: Mapping[str, Preprocessing]
-    ) -> TrialConfig:
+    def trial_config(self, settings: Mapping[str, Setting], preprocessings: Mapping[str, Preprocessing]) -> TrialConfig:
         """Return the whole configuration of the trial that has these ``settings``.
 
         Args:
@@ -115,7 +113,7 @@ class _Fixed:
         del low, high, log
         return float(self._settings[name])
 
-    def suggest_categorical(self, name: str, choices: tuple[Setting, ...]) -> Setting:
+    def suggest_categorical(self, name: str, choices: tuple[Setting, ...], /) -> Setting:
         del choices
         return self._settings[name]
 
@@ -123,7 +121,8 @@ class _Fixed:
 def _ask(asker: Asker, name: str, domain: Domain) -> Setting:
     if isinstance(domain, Range):
         return asker.suggest_float(name, domain.low, domain.high, log=domain.log)
-    return asker.suggest_categorical(name, domain.options)
+    setting: Setting = asker.suggest_categorical(name, domain.options)
+    return setting
 
 
 def _pick(settings: Mapping[str, Setting], names: Mapping[str, object]) -> dict[str, Setting]:

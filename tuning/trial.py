@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from data.dataset import Dataset
 from data.sources import SplitName
 from data.store import write_atomically
@@ -41,9 +43,9 @@ class TrialReport(Value):
 
     status: Literal["running", "complete", "failed"]
     epoch: int
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     is_best: bool = False
-    facts: dict[str, str | int | float] = {}
+    facts: dict[str, str | int | float] = Field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
 
@@ -110,8 +112,14 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
         )
         tell(report)
 
-    batches = (split_batches(dataset, config, name) for name in ("train", "val"))
-    fit(classifier, *batches, config.fit, on_epoch, seed=config.seed)
+    fit(
+        classifier,
+        split_batches(dataset, config, "train"),
+        split_batches(dataset, config, "val"),
+        config.fit,
+        on_epoch,
+        seed=config.seed,
+    )
 
 
 def _facts(classifier: Classifier) -> dict[str, str | int | float]:

@@ -32,6 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(EvaluateOptions, arguments)
     from data.dataset import load_dataset
     from models.evaluate import interval, score
+    from tuning.candidate import INTERVALS
     from tuning.predicting import probabilities_of
     from tuning.registry import load_model
     from tuning.tracking.parent import connect, take_run_id
@@ -44,9 +45,14 @@ def run(arguments: Sequence[str]) -> int:
     samples = dataset.samples if options.split == "all" else dataset.split(options.split)
     probabilities, labels = probabilities_of(load_model(options.model), dataset, samples)
     scores = score(probabilities, labels, dataset.classes)
-    metrics = ("accuracy", "balanced_accuracy", "macro_f1")
-    intervals = {metric: interval(metric, probabilities, labels) for metric in metrics}
-    show(f"{options.model} on {len(samples)} pictures of {dataset.name}", class_table(scores), *score_lines(scores, intervals))
+    intervals: dict[str, tuple[float, float]] = {
+        metric: interval(metric, probabilities, labels) for metric in INTERVALS
+    }
+    show(
+        f"{options.model} on {len(samples)} pictures of {dataset.name}",
+        class_table(scores),
+        *score_lines(scores, intervals),
+    )
     if options.output:
         report = {"model": options.model, "data": options.data, "scores": scores.model_dump(), "intervals": intervals}
         Path(options.output).write_text(json.dumps(report, indent=2))

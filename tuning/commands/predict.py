@@ -17,7 +17,9 @@ class PredictOptions(Value):
     """The options of ``predict``."""
 
     model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
-    files: str = Field(min_length=1, description="a picture, a folder (all files in it), or a pattern such as 'new/*.jpg'")
+    files: str = Field(
+        min_length=1, description="a picture, a folder (all files in it), or a pattern such as 'new/*.jpg'"
+    )
     format: Literal["json", "csv"] = Field("json", description="one JSON object a line, or CSV with a head line")
 
 

@@ -67,12 +67,12 @@ def _init(address: str) -> None:
     import ray
 
     environment = {"PYTHONPATH": str(REPOSITORY), **WORKER_ENVIRONMENT}
-    options = {"include_dashboard": False, "num_cpus": cores()} if address == "local" else {}
     ray.init(
         address=address,
+        num_cpus=cores() if address == "local" else None,
+        include_dashboard=False if address == "local" else None,
         log_to_driver=False,
-        logging_level="critical",
+        logging_level=logging.CRITICAL,
         configure_logging=False,
         runtime_env={"env_vars": environment},
-        **options,
     )

@@ -54,7 +54,9 @@ class Ledger:
     the sampler how it ended: complete and pruned with the best epoch's score, failed with its reason.
     """
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig]) -> None:
+    def __init__(
+        self, study: optuna.Study, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig]
+    ) -> None:
         self._study = study
         self._space = space
         self._configure = configure
@@ -131,9 +133,11 @@ def open_ledger(
 ) -> Ledger:
     """Return the ledger of a new search, kept in ``paths.journal``, with trial 0 enqueued."""
     import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(paths.journal)))
+    storage = JournalStorage(JournalFileBackend(str(paths.journal)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(

@@ -212,8 +212,13 @@ def code_version() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=False
+        done = subprocess.run(  # noqa: S603
+            ["git", *arguments],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,  # noqa: S607
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

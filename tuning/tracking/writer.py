@@ -26,6 +26,11 @@ TRIES = 4
 FIRST_PAUSE_S = 0.5
 
 
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(frozen=True)
 class StartRun:
     """Make (or find again) the run of a trial."""
@@ -34,7 +39,7 @@ class StartRun:
     name: str
     params: Mapping[str, object]
     tags: Mapping[str, str]
-    time_ms: int = field(default_factory=lambda: now_ms())
+    time_ms: int = field(default_factory=now_ms)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class LogEpoch:
     step: int
     metrics: Mapping[str, float]
     params: Mapping[str, object] = field(default_factory=dict)
-    time_ms: int = field(default_factory=lambda: now_ms())
+    time_ms: int = field(default_factory=now_ms)
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,10 @@ class EndRun:
     trial_uid: str
     status: str
     tags: Mapping[str, str]
-    time_ms: int = field(default_factory=lambda: now_ms())
+    time_ms: int = field(default_factory=now_ms)
 
 
 Operation = StartRun | LogEpoch | EndRun
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Writer:
