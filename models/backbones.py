@@ -104,11 +104,11 @@ def preprocessing_for(name: str, image_size: int) -> Preprocessing:
         package = PACKAGES[resolved]
         return Preprocessing(image_size, 1.0, package.interpolation, package.mean, package.std)
     if library == "timm":
-        from timm.models import PretrainedCfg, get_pretrained_cfg  # noqa: PLC0415
+        from timm.models import PretrainedCfg, get_pretrained_cfg
 
         config = get_pretrained_cfg(architecture) or PretrainedCfg()
         return _preprocessing(image_size, config.interpolation, config.mean, config.std)
-    from torchvision.models import get_model_weights  # noqa: PLC0415
+    from torchvision.models import get_model_weights
 
     transforms = get_model_weights(architecture).DEFAULT.transforms()
     return _preprocessing(image_size, transforms.interpolation.value, transforms.mean, transforms.std)
@@ -137,11 +137,11 @@ def create_backbone(name: str, weights: str = "auto", image_size: int | None = 2
 def _names(library: str) -> list[str]:
     names: list[str] = []
     if library != "torchvision":
-        from timm import list_models  # noqa: PLC0415
+        from timm import list_models
 
         names += list_models()
     if library != "timm":
-        from torchvision import models  # noqa: PLC0415
+        from torchvision import models
 
         names += models.list_models(module=models)
     return names
@@ -150,14 +150,14 @@ def _names(library: str) -> list[str]:
 def _exists(candidate: str) -> bool:
     library, _, architecture = candidate.partition("/")
     if library == "timm":
-        from timm import list_models  # noqa: PLC0415
+        from timm import list_models
 
         return architecture in list_models() or architecture in list_models(pretrained=True)
     return library == "torchvision" and architecture in _names("torchvision")
 
 
 def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
-    import timm  # noqa: PLC0415
+    import timm
 
     source = source_of(name, weights)
     network = _made(name, lambda: timm.create_model(architecture, pretrained=source == "hub", num_classes=0))
@@ -183,7 +183,7 @@ def _create_torchvision(architecture: str, name: str, weights: str, image_size: 
     if image_size in (None, getattr(network, "image_size", image_size)):
         return network
     # torchvision's networks with position embeddings are made for one size; it has a function that resizes them.
-    from torchvision.models.vision_transformer import interpolate_embeddings  # noqa: PLC0415
+    from torchvision.models.vision_transformer import interpolate_embeddings
 
     resized = _torchvision_network(architecture, name, pretrained=False, image_size=image_size)
     _without_classifier(resized)
@@ -193,7 +193,7 @@ def _create_torchvision(architecture: str, name: str, weights: str, image_size: 
 
 
 def _torchvision_network(architecture: str, name: str, pretrained: bool, **options: int | None) -> Any:  # noqa: ANN401
-    from torchvision.models import get_model  # noqa: PLC0415
+    from torchvision.models import get_model
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce how they will be initialised

@@ -106,7 +106,8 @@ class Classifier(nn.Module):
         """Return a copy on the CPU of what training can change; ``load_state_dict(..., strict=False)`` takes it."""
         frozen = {id(tensor) for tensor in (*self.prefix.parameters(), *self.prefix.buffers())}
         tensors = self.state_dict(keep_vars=True)
-        return {name: t.detach().cpu().clone() for name, t in tensors.items() if id(t) not in frozen}
+        form = torch.contiguous_format  # safetensors takes no other
+        return {n: t.detach().cpu().clone(memory_format=form) for n, t in tensors.items() if id(t) not in frozen}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Buffers are replaced when they move, and the halves hold some of them by themselves.

@@ -128,7 +128,7 @@ class _Tracer(fx.Tracer):
     """Traces down to modules without children, so that dropout and its like ask for their mode when they run."""
 
     def __init__(self) -> None:
-        from timm.layers import _fx  # noqa: PLC0415  it costs seconds, and only a cut needs it
+        from timm.layers import _fx
 
         super().__init__(autowrap_functions=tuple(_fx.get_notrace_functions()))  # type: ignore[no-untyped-call]
         self.leaves = set(_fx.get_notrace_modules())  # type: ignore[no-untyped-call]
@@ -484,7 +484,7 @@ def _groups(network: nn.Module) -> list[tuple[str, list[str]]]:
             for name, child in network.named_children()
             if next(child.parameters(), None) is not None
         ]
-    from timm.models import group_parameters  # noqa: PLC0415
+    from timm.models import group_parameters
 
     groups = group_parameters(network, matcher())
     return [(_common_path(names), names) for _, names in sorted(groups.items())]

@@ -103,7 +103,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """
     try:
         if file.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415
+            from safetensors.torch import load_file
 
             content: object = load_file(file)
         else:
@@ -183,8 +183,8 @@ def hub_problem(name: str) -> str | None:
 
 
 def _timm_location(architecture: str) -> tuple[bool, str]:
-    from huggingface_hub import constants, try_to_load_from_cache  # noqa: PLC0415
-    from timm.models import get_pretrained_cfg  # noqa: PLC0415
+    from huggingface_hub import constants, try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(architecture)
     if not config or not config.has_weights:
@@ -197,7 +197,7 @@ def _timm_location(architecture: str) -> tuple[bool, str]:
 
 
 def _torchvision_location(architecture: str) -> tuple[bool, str]:
-    from torchvision.models import get_model_weights  # noqa: PLC0415
+    from torchvision.models import get_model_weights
 
     url: str = get_model_weights(architecture).DEFAULT.url
     return _torch_cached(url), url

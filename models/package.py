@@ -1,0 +1,252 @@
+"""The servable model: a graph, its labels and its preprocessing; no pickle, and no import of this project.
+
+``export`` writes a folder, ``log_package`` makes an MLflow model of it:
+
+    model.onnx             normalised pictures [b, 3, s, s] float32 -> logits [b, k]; any b; one file. Where ONNX can't
+                           express the network, model.pt2 of torch.export instead, which makes the package need torch
+    facts.json             labels, preprocessing, what the check of the graph found, the data's fingerprint
+    preprocess.py          data/preprocess.py, verbatim
+    weights.safetensors    and trial.json: what is needed to go on training
+
+The softmax is outside the graph (``models.served`` takes it in float64, as training does), so that the logits can be
+compared, calibrated and ensembled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import NonNegativeFloat
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from data import preprocess
+from data.errors import FreezelineError
+from data.preprocess import Pixels, normalize
+from data.values import Value
+from models import served
+from models.classifier import Classifier
+from models.config import TrialConfig
+
+Logits = npt.NDArray[np.float32]
+
+TOLERANCE = 1e-3  # of a logit; ONNX Runtime fuses layers, which moves a logit by about 1e-5
+CHECKED_PICTURES = 64
+REQUIREMENTS_FILE = Path(__file__).parents[1] / "requirements.txt"
+REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
+ENGINES = {"onnx": "onnxruntime", "pt2": "torch"}  # what runs a graph, by the suffix of its file
+ARTIFACTS = {
+    "facts": "facts.json",
+    "preprocess": "preprocess.py",
+    "weights": "weights.safetensors",
+    "trial": "trial.json",
+}
+
+
+class ExportError(FreezelineError):
+    """A network that can be expressed neither in ONNX nor with torch.export."""
+
+
+class Exported(Value):
+    """What ``export`` wrote, and what its check found.
+
+    Attributes:
+        graph: name of the graph's file.
+        max_difference: largest difference of a logit between the graph and torch, on real pictures.
+        checked_pictures: on how many.
+        notes: sentences that the user should read; empty if all went the usual way.
+    """
+
+    graph: str
+    max_difference: NonNegativeFloat
+    checked_pictures: int
+    notes: tuple[str, ...] = ()
+
+
+def export(
+    classifier: Classifier,
+    config: TrialConfig,
+    classes: Sequence[str],
+    data_fingerprint: str,
+    pixels: Pixels,
+    folder: Path,
+) -> Exported:
+    """Write the package's files into ``folder`` and check its graph on ``pixels``, real pictures [n, s, s, 3].
+
+    The classifier isn't changed. Takes seconds to a minute.
+
+    Raises:
+        ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    network = nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval()
+    chosen = np.resize(pixels[:CHECKED_PICTURES], (max(2, min(len(pixels), CHECKED_PICTURES)), *pixels.shape[1:]))
+    pictures = torch.from_numpy(normalize(chosen, config.preprocessing)).contiguous()
+    exported = _export_graph(network, pictures, folder)
+    facts = {
+        "labels": list(classes),
+        "preprocessing": config.preprocessing.to_dict(),
+        "data_fingerprint": data_fingerprint,
+        **exported.model_dump(mode="json"),
+    }
+    (folder / ARTIFACTS["facts"]).write_text(json.dumps(facts, indent=2))
+    (folder / ARTIFACTS["trial"]).write_text(config.to_json(indent=2))
+    shutil.copyfile(Path(preprocess.__file__), folder / ARTIFACTS["preprocess"])
+    state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
+    save_file(state, folder / ARTIFACTS["weights"])
+    return exported
+
+
+def _export_graph(network: nn.Module, pictures: Tensor, folder: Path) -> Exported:
+    """Write the graph in the first form that agrees with torch."""
+    with torch.no_grad():
+        expected = network(pictures).numpy()
+    failures: list[str] = []
+    for suffix, write in (("onnx", _write_onnx), ("pt2", _write_pt2)):
+        file = folder / f"model.{suffix}"
+        try:
+            write(network, pictures, file)
+            difference = _compare(expected, _run(file, pictures.numpy()))
+        except Exception as error:  # exporters raise anything; the sentence is kept, and the next form is tried
+            failures.append(f"{suffix}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}")
+            file.unlink(missing_ok=True)
+            continue
+        notes = tuple(f"the model is packaged with torch.export, so that it needs torch ({f})" for f in failures)
+        return Exported(graph=file.name, max_difference=difference, checked_pictures=len(pictures), notes=notes)
+    raise ExportError(f"the model can't be packaged ({'; '.join(failures)}); choose another backbone")
+
+
+def _compare(expected: Logits, found: Logits) -> float:
+    """Return the largest difference of a logit.
+
+    Raises:
+        ExportError: it is above the tolerance, or a picture is predicted otherwise.
+    """
+    difference = float(np.abs(expected - found).max())
+    if not difference <= TOLERANCE:
+        raise ExportError(f"its logits differ from torch's by up to {difference:.2g}, more than {TOLERANCE:g}")
+    margin = np.diff(np.sort(expected, axis=1)[:, -2:], axis=1)[:, 0]
+    changed = (expected.argmax(axis=1) != found.argmax(axis=1)) & (margin > 2 * difference)
+    if changed.any():
+        raise ExportError(f"it predicts another class for {changed.sum()} of {len(expected)} pictures")
+    return difference
+
+
+def _run(file: Path, pictures: Logits) -> Logits:
+    """Run a graph as the served model does, for batches of one and of more."""
+    graph = served.open_graph(file)
+    return np.concatenate([graph(pictures[:1]), graph(pictures[1:])])
+
+
+def _write_onnx(network: nn.Module, pictures: Tensor, file: Path) -> None:
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (pictures[:2],),
+            dynamo=True,
+            input_names=["pictures"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("b")},),
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch.onnx.export gave nothing")
+    program.save(str(file), external_data=False)
+
+
+def _write_pt2(network: nn.Module, pictures: Tensor, file: Path) -> None:
+    # The example has two pictures: of one, torch.export would make a graph that takes no other number.
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(network, (pictures[:2],), dynamic_shapes=({0: torch.export.Dim("b")},))
+        torch.export.save(program, file)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' progress and deprecations to themselves; what fails is raised and told in one sentence."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def log_package(folder: Path, run_id: str, name: str = "model") -> str:
+    """Log what ``export`` wrote as a model of an existing run of the current tracking server; return its URI.
+
+    The run's status, parameters and metrics stay as they are, and no run is started or ended.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    client = mlflow.MlflowClient()
+    experiment_id = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            save_package(folder, Path(scratch) / "model", run_id=run_id, model_id=model.model_id)
+            client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
+    except BaseException:
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return f"models:/{model.model_id}"
+
+
+def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: str | None = None) -> None:
+    """Write what ``export`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    graph = json.loads((folder / ARTIFACTS["facts"]).read_text())["graph"]
+    files = ARTIFACTS | {"graph": graph}
+    with _quiet(), _no_progress_bars():
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            python_model=served.__file__,
+            artifacts={name: str(folder / file) for name, file in files.items()},
+            signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)])),
+            pip_requirements=requirements(graph),
+            model_config={"allow_paths": None},  # only a key that is there can be overridden when it is loaded
+        )
+
+
+def requirements(graph: str) -> list[str]:
+    """Return what the packaged model needs, pinned to the versions of requirements.txt."""
+    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
+    versions = dict(line.split("==") for line in lines if "==" in line)
+    versions["mlflow-skinny"] = versions["mlflow"]
+    return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, ENGINES[graph.rpartition(".")[2]])]
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
