@@ -23,8 +23,8 @@ class Policy:
     """A pipeline of Albumentations whose outcome depends on the seed of each picture alone."""
 
     def __init__(self, transforms: list[Any]) -> None:
-        import albumentations  # noqa: PLC0415  late: see the module's docstring
-        import cv2  # noqa: PLC0415
+        import albumentations
+        import cv2
 
         cv2.setNumThreads(0)  # trials side by side share the cores; a picture is too small to share out
         self._compose = albumentations.Compose(transforms)
@@ -56,7 +56,7 @@ def _none(image_size: int) -> list[Any]:
 
 def _light(image_size: int) -> list[Any]:
     """Nothing that changes what a digit or a word says: no mirror image, small turns."""
-    import albumentations as A  # noqa: PLC0415
+    import albumentations as A
 
     del image_size
     return [_affine(shift=0.06, zoom=0.1, turn=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
@@ -64,7 +64,7 @@ def _light(image_size: int) -> list[Any]:
 
 def _medium(image_size: int) -> list[Any]:
     """For photos: mirrored, cropped, in slightly other light."""
-    import albumentations as A  # noqa: PLC0415
+    import albumentations as A
 
     return [
         A.RandomResizedCrop((image_size, image_size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
@@ -76,7 +76,7 @@ def _medium(image_size: int) -> list[Any]:
 
 def _strong(image_size: int) -> list[Any]:
     """For photos of which there are few: harder, and with holes."""
-    import albumentations as A  # noqa: PLC0415
+    import albumentations as A
 
     return [
         A.RandomResizedCrop((image_size, image_size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
@@ -90,8 +90,8 @@ def _strong(image_size: int) -> list[Any]:
 
 def _affine(shift: float, zoom: float, turn: float) -> Any:  # noqa: ANN401  Albumentations is untyped
     """Shift by a part of the side, zoom by a part, turn by degrees; the border is mirrored, not black."""
-    import albumentations as A  # noqa: PLC0415
-    import cv2  # noqa: PLC0415
+    import albumentations as A
+    import cv2
 
     return A.Affine(
         translate_percent=(-shift, shift),

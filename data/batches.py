@@ -46,7 +46,7 @@ class Batches:
     The same seed and epoch give the same batches, whatever else ran in the process.
     """
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         pixels: Pixels,
         labels: Labels,

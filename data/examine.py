@@ -53,8 +53,7 @@ class Examined:
 
     def _left_out(self, kind: Kind) -> Finding:
         items = [item for item in (*self.source.left_out, *self.screened.left_out) if item.kind == kind]
-        detail = "\n".join(f"{item.path} {item.reason}" for item in items)
-        return _of(kind, [[item.path] for item in items], detail)
+        return _of(kind, [[item.path] for item in items], reasons=[item.reason for item in items])
 
     def _same_pictures(self) -> Iterator[Finding]:
         usable = self.screened.usable
@@ -98,10 +97,22 @@ class Examined:
         return _of("similar_names", [], detail, count=sum(map(len, groups)))
 
 
-def _of(kind: Kind, groups: Groups, detail: str = "", count: int | None = None, done: str = "") -> Finding:
-    files = tuple(tuple(group) for group in groups)
-    count = len({path for group in groups for path in group}) if count is None else count
-    return Finding(kind=kind, count=count, files=files, detail=detail, done=done or KINDS[kind].done)
+def _of(
+    kind: Kind,
+    groups: Groups,
+    detail: str = "",
+    count: int | None = None,
+    done: str = "",
+    reasons: Sequence[str] = (),
+) -> Finding:
+    return Finding(
+        kind=kind,
+        count=len({path for group in groups for path in group}) if count is None else count,
+        files=tuple(tuple(group) for group in groups),
+        reasons=tuple(reasons),
+        detail=detail,
+        done=done or KINDS[kind].done,
+    )
 
 
 def _grouped(keyed: Iterable[tuple[str | None, Picture]]) -> list[list[Picture]]:

@@ -60,13 +60,15 @@ class Finding(Value):
         kind: of the problem.
         count: how many pictures (or classes) are concerned.
         files: paths relative to the data set's root, in groups that belong together; a file alone is a group of one.
-        detail: what else is to be said: names and numbers, or the reason by file.
+        reasons: one for each group, in words that follow its name; empty where the kind says it all.
+        detail: what else is to be said: names and numbers.
         done: what was done about it.
     """
 
     kind: Kind
     count: int
     files: tuple[tuple[str, ...], ...] = ()
+    reasons: tuple[str, ...] = ()
     detail: str = ""
     done: str
 

@@ -83,7 +83,7 @@ def _read(path: Path) -> Reading:
 
 
 def _look(image: Image.Image) -> str:
-    import imagehash  # noqa: PLC0415  it loads scipy, and a second search reads nothing
+    import imagehash
 
     return str(imagehash.phash(image)) if min(image.size) >= HASHED_SIDE else ""
 

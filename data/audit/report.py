@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 
 from data.dataset import Dataset, load_dataset
@@ -75,7 +76,9 @@ def audit(data: str | Dataset, progress: Progress | None = None) -> Audit:
 
 
 def _told(finding: Finding, named: int) -> list[str]:
-    rows = finding.detail.split("\n") if finding.detail else [" = ".join(group) for group in finding.files]
+    rows = [finding.detail] if finding.detail else []
+    for group, reason in zip_longest(finding.files, finding.reasons, fillvalue=""):
+        rows.append(f"{' = '.join(group)} {reason}".rstrip())
     more = [f"    ... and {len(rows) - named:,} more"] if len(rows) > named else []
     head = f"  {finding.count:,} {finding.title}: {finding.done}"
     return [head, *(f"    {_printable(row)}" for row in rows[:named]), *more]

@@ -21,7 +21,7 @@ def open_demo() -> Source:
 
 def write_digits(folder: Path) -> None:
     """Write the 8 x 8 grey PNG files as ``<digit>/<number>.png`` into ``folder``."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  it costs seconds and only the first demo needs it
+    from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import MakeFolder, tiny_picture
 from PIL import Image
 
 import data.readings
 from data.dataset import Dataset, load_dataset
 from data.errors import DataError
+from tests.conftest import MakeFolder, tiny_picture
 
 
 def splits_by_digest(dataset: Dataset) -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_given_splits_are_kept_and_a_leak_is_left_out_of_training(make_folder: M
     dataset = load_dataset(str(root))
     assert all(sample.path.startswith(sample.split) for sample in dataset.samples)
     assert [(item.path, item.reason) for item in dataset.left_out] == [
-        ("train/cat/leak.png", "is also in test: left out of train")
+        ("train/cat/leak.png", "belongs together with test/cat/000.png of the test split")
     ]
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_picture
 
 import data.images
 from data.dataset import load_dataset
 from data.errors import DataError
 from data.images import pixel_cache
 from data.preprocess import Preprocessing, read_image, to_pixels
+from tests.conftest import tiny_picture
 
 SIZE = Preprocessing(16)
 

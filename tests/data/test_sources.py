@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import MakeFolder
 
 from data.errors import DataError
 from data.sources import open_source
 from data.sources.base import valid_name
+from tests.conftest import MakeFolder
 
 
 def test_a_folder_of_class_folders_gives_labelled_files(image_folder: Path) -> None:
