@@ -68,7 +68,6 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset) -> tup
 
 def _register(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     """Return the candidate's version: the one that it already has, or a new one."""
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
@@ -79,7 +78,10 @@ def _register(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     for version in client.search_model_versions(f"name = '{candidate.name}'"):
         if version.source == candidate.model_uri or version.run_id == candidate.run_id:
             return version
-    return mlflow.register_model(candidate.model_uri, candidate.name)
+    model_id = candidate.model_uri.removeprefix("models:/")
+    return client.create_model_version(
+        candidate.name, client.get_logged_model(model_id).artifact_location, candidate.run_id, model_id=model_id
+    )
 
 
 def _champion(client: MlflowClient, candidate: Candidate, dataset: Dataset, own_version: int) -> Champion | None:

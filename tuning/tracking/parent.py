@@ -213,12 +213,12 @@ def code_version() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603
-            ["git", *arguments],
+            ["git", *arguments],  # noqa: S607
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
             timeout=10,
-            check=False,  # noqa: S607
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -8,6 +8,7 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +17,8 @@ from tuning.search.ledger import TrialResult
 from tuning.views.lines import score_text
 
 ROWS = 5
+COLUMNS = ("trial", "bal. acc.", "epoch", "frozen", "optimizer", "lr", "schedule", "augment")
+NUMBERS = ("trial", "bal. acc.", "epoch", "frozen", "lr")
 LOCAL_UI = "http://127.0.0.1:5000"
 
 
@@ -26,20 +29,22 @@ def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialR
 
 
 def leaderboard(results: Sequence[TrialResult]) -> Table:
-    """Return the table of the best trials."""
-    table = Table(title="Best trials", title_justify="left", title_style="bold")
-    for name, justify in (
-        ("trial", "right"), ("val balanced acc.", "right"), ("epochs", "right"), ("ended", "left"),
-        ("frozen", "left"), ("optimizer", "left"), ("lr", "right"), ("schedule", "left"), ("augment", "left"),
-    ):  # fmt: skip
-        table.add_column(name, justify="right" if justify == "right" else "left")
+    """Return the table of the best trials; it fits into 80 columns."""
+    table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for result in best_trials(results):
-        fit = result.config.fit
-        frozen = f"{result.facts.get('freeze_depth', '?')} ({result.facts.get('freeze_block') or 'none'})"
+        fit, depth = result.config.fit, int(result.facts.get("freeze_depth", 0))
         table.add_row(
-            str(result.number), score_text(result), f"{result.best_epoch}/{result.epochs}", result.status,
-            frozen, fit.optimizer, f"{fit.lr:.2g}", fit.lr_scheduler, result.config.batches.augmentation,
-        )  # fmt: skip
+            str(result.number),
+            score_text(result),
+            f"{result.best_epoch}/{result.epochs}",
+            f"{depth} of {result.facts.get('blocks', '?')}",
+            fit.optimizer,
+            f"{fit.lr:.1e}",
+            fit.lr_scheduler,
+            result.config.batches.augmentation,
+        )
     return table
 
 
@@ -51,11 +56,11 @@ def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
         interval = candidate.intervals.get(name)
         span = f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
         parts.append(f"{label} {candidate.metrics[name]:.4f}{span}")
-    look = "for the first time" if candidate.test_looks == 1 else f"for the {candidate.test_looks}th time"
-    lines = [f"Test, {candidate.test_pictures} pictures that this data set's searches look at {look}:"]
+    look = f"look number {candidate.test_looks} at this data set's"
+    lines = [f"On the {candidate.test_pictures} test pictures ({look}):"]
     lines += [f"  {part}" for part in parts]
     if baseline is not None:
-        lines.append(f"For comparison, logistic regression on the raw pixels: accuracy {baseline:.4f}")
+        lines.append(f"  logistic regression on the raw pixels, for comparison: accuracy {baseline:.4f}")
     return lines
 
 
