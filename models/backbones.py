@@ -64,15 +64,17 @@ def resolve(name: str) -> str:
     for candidate in candidates:
         if candidate in PACKAGES or _exists(candidate):
             return candidate
-    rule = "backbone must be the name of a timm or torchvision image classifier"
-    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(architecture, _names(library))}")
+    rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
+    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(architecture.lower(), sorted(set(_names(library))))}")
 
 
-def check_weights(name: str, weights: str) -> None:
-    """Find out before anything starts whether a backbone and its weights can be had; a local file is tried on.
+def check_weights(name: str, weights: str, image_size: int | None = None) -> None:
+    """Find out before anything starts whether a backbone and its weights can be had.
+
+    A local file is loaded for a try, and with an ``image_size`` the network is run once.
 
     Raises:
-        BackboneError: all that is wrong: no such backbone, no such file, tensors that don't fit, no hub.
+        BackboneError: all that is wrong: no such backbone, no such file, tensors that don't fit, no hub, no such size.
     """
     problems: list[str] = []
     try:
@@ -87,8 +89,8 @@ def check_weights(name: str, weights: str) -> None:
         problems += filter(None, [hub_problem(resolved)])
     if problems:
         raise BackboneError(*problems)
-    if source == "file":
-        create_backbone(name, weights, image_size=None)
+    if source == "file" or image_size:
+        create_backbone(name, weights if source == "file" else "none", image_size)
 
 
 def preprocessing_for(name: str, image_size: int) -> Preprocessing:
@@ -130,8 +132,10 @@ def create_backbone(name: str, weights: str = "auto", image_size: int | None = 2
     resolved = resolve(name)
     library, _, architecture = resolved.partition("/")
     create = _create_timm if library == "timm" else _create_torchvision
-    network: nn.Module = create(architecture, resolved, weights, image_size)
-    return Backbone(network, _features(network, resolved, image_size), resolved)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' own: how they will initialise, what torch will deprecate
+        network: nn.Module = create(architecture, resolved, weights, image_size)
+        return Backbone(network, _features(network, resolved, image_size), resolved)
 
 
 def _names(library: str) -> list[str]:
@@ -195,9 +199,7 @@ def _create_torchvision(architecture: str, name: str, weights: str, image_size: 
 def _torchvision_network(architecture: str, name: str, pretrained: bool, **options: int | None) -> Any:  # noqa: ANN401
     from torchvision.models import get_model
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce how they will be initialised
-        return _made(name, lambda: get_model(architecture, weights="DEFAULT" if pretrained else None, **options))
+    return _made(name, lambda: get_model(architecture, weights="DEFAULT" if pretrained else None, **options))
 
 
 def _without_classifier(network: nn.Module) -> str:

@@ -59,7 +59,8 @@ class Classifier(nn.Module):
         self.freeze_depth = freeze_depth
         # In a tuple, out of torch's sight: registered, the halves would double every name in the state dict.
         self._halves = cut(network, blocks, freeze_depth)
-        for parameter in self.prefix.parameters():
+        trained = set(self.suffix.parameters()) - set(self.prefix.parameters())
+        for parameter in set(network.parameters()) - trained:  # the frozen ones, and what no forward pass uses
             parameter.requires_grad_(False)
         self.train()
 
@@ -92,9 +93,8 @@ class Classifier(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the suffix and the head; the prefix stays in eval mode."""
-        self.training = mode
+        super().train(mode)
         self.suffix.train(mode)
-        self.head.train(mode)
         self.prefix.eval()
         return self
 

@@ -64,17 +64,18 @@ class Block(Value):
 def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
     """Return the blocks of a network that takes [b, 3, image_size, image_size], first to last.
 
-    A network that can't be traced gets the groups of its library (timm's ``group_matcher``, else its children):
-    it can be frozen, but not be cut into two. The log says so, once for each class of network.
+    A network that can't be traced, or has no cut before its end, gets the groups of its library (timm's
+    ``group_matcher``, else its children): it can be frozen, but not be cut in two. The log says so once.
 
     Raises:
         BackboneError: the network can't take pictures of this size.
     """
     graph = _trace(network)
-    if graph is None or not (found := _traced_blocks(network, graph, image_size)):
-        _say_untraceable(type(network).__name__)
-        return tuple(_grouped_blocks(network))
-    return found
+    found = _traced_blocks(network, graph, image_size) if graph else ()
+    if len(found) > 1:
+        return found
+    _say_uncut(type(network).__name__)
+    return tuple(_grouped_blocks(network))
 
 
 def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Module, nn.Module]:
@@ -166,7 +167,7 @@ def _unplug(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
 
 
 @functools.cache
-def _say_untraceable(name: str) -> None:
+def _say_uncut(name: str) -> None:
     logger.warning("%s can't be cut in two: it is frozen by its library's parameter groups, without reuse", name)
 
 
@@ -487,7 +488,7 @@ def _groups(network: nn.Module) -> list[tuple[str, list[str]]]:
     from timm.models import group_parameters
 
     groups = group_parameters(network, matcher())
-    return [(_common_path(names), names) for _, names in sorted(groups.items())]
+    return [(_common_path([name.rpartition(".")[0] or name for name in names]), names) for names in groups.values()]
 
 
 def _grouped_blocks(network: nn.Module) -> Iterator[Block]:

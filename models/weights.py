@@ -112,7 +112,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
         reason = f"weights file {file} holds more than tensors, or is broken; save the state dict alone"
         raise BackboneError(reason) from error
     except Exception as error:  # both libraries raise nearly everything for a file that isn't theirs
-        raise BackboneError(f"weights file {file} can't be read: {str(error).splitlines()[0]}") from error
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise BackboneError(f"weights file {file} can't be read as {file.suffix} ({reason})") from error
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

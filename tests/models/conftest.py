@@ -1,0 +1,76 @@
+"""Fixtures for the tests of models: pictures as arrays and networks without weights from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from data.batches import BatchConfig, Batches
+from data.preprocess import Pixels, Preprocessing
+from models.classifier import Classifier, NetworkConfig, build_classifier
+from models.config import TrialConfig
+from models.fit import FitConfig
+
+SIZE = 32  # px
+CLASSES = ("blue", "green", "red")
+NETWORK = "timm/test_efficientnet"  # timm's own test networks have a few hundred thousand parameters
+
+
+def coloured_pixels(count: int, seed: int = 0) -> tuple[Pixels, np.ndarray]:
+    """Return noisy pictures [n, s, s, 3] that are brightest in their class's channel, and labels [n]."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+    noise = rng.normal(100, 40, (count, SIZE, SIZE, 3))
+    noise[np.arange(count), :, :, labels] += 60
+    return np.clip(noise, 0, 255).astype(np.uint8), labels
+
+
+MakeBatches = Callable[..., Batches]
+
+
+@pytest.fixture
+def make_batches() -> MakeBatches:
+    """Return a maker of batches: ``make_batches(24, training=True)``."""
+
+    def make(count: int, training: bool = False, batch_size: int = 8, seed: int = 0) -> Batches:
+        pixels, labels = coloured_pixels(count, seed)
+        config = BatchConfig(batch_size=batch_size, augmentation="none")
+        return Batches(pixels, labels, Preprocessing(SIZE), config, seed=seed, training=training)
+
+    return make
+
+
+MakeClassifier = Callable[..., Classifier]
+
+
+@pytest.fixture
+def make_classifier() -> MakeClassifier:
+    """Return a maker of classifiers with random weights."""
+
+    def make(freeze_fraction: float = 0.5, backbone: str = NETWORK, dropout: float = 0.0, seed: int = 0) -> Classifier:
+        config = NetworkConfig(backbone=backbone, weights="none", freeze_fraction=freeze_fraction, dropout=dropout)
+        return build_classifier(config, len(CLASSES), SIZE, seed)
+
+    return make
+
+
+@pytest.fixture
+def trial_config() -> TrialConfig:
+    """Return a configuration of the test network."""
+    return TrialConfig(
+        seed=3,
+        preprocessing=Preprocessing(SIZE),
+        batches=BatchConfig(batch_size=8, augmentation="none"),
+        network=NetworkConfig(backbone=NETWORK, weights="none"),
+        fit=FitConfig(max_epochs=2),
+    )
+
+
+@pytest.fixture(autouse=True)
+def torch_state() -> Iterator[None]:
+    """Put torch's random state back after each test."""
+    with torch.random.fork_rng(devices=[]):
+        yield

@@ -1,0 +1,161 @@
+"""Where networks are cut, and that the halves are the network."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.errors import BackboneError
+from models.backbones import create_backbone
+from models.classifier import Classifier
+from models.freeze import Block, PartlyFrozen, cut, find_blocks
+
+# backbone, image size in px, number of blocks, some of their names
+ARCHITECTURES = [
+    ("timm/resnet18", 32, 9, ["conv1", "layer1.0", "layer3.1", "layer4.1"]),
+    ("torchvision/resnet34", 32, 17, ["conv1", "layer3.5", "layer4.2"]),
+    ("timm/resnet50", 32, 17, ["layer3.1", "layer4.2"]),
+    ("timm/mobilenetv2_100", 32, 19, ["conv_stem", "blocks.0.0", "blocks.5.2", "conv_head"]),
+    ("torchvision/mobilenet_v2", 32, 19, ["features.0", "features.12", "features.18"]),
+    ("timm/mobilenetv3_large_100", 32, 18, ["blocks.5.2", "blocks.6.0", "conv_head"]),
+    ("timm/tf_efficientnet_lite0", 32, 18, ["conv_stem", "blocks.5.3", "conv_head"]),
+    ("timm/convnext_atto", 32, 16, ["stem", "stages.2.downsample", "stages.2.blocks.4"]),
+    ("torchvision/convnext_tiny", 32, 22, ["features.0", "features.5.8"]),
+    ("torchvision/vgg11_bn", 32, 10, ["features.0", "features.25", "classifier.3"]),
+    ("timm/vit_tiny_patch16_224", 48, 13, ["patch_embed", "blocks.7", "blocks.11"]),
+    ("timm/swin_tiny_patch4_window7_224", 64, 16, ["patch_embed", "layers.2.blocks.4", "layers.3.downsample"]),
+    ("timm/regnety_004", 32, 17, ["stem", "s3.b4"]),
+    ("timm/densenet121", 32, 8, ["features.denseblock2", "features.transition3"]),
+    ("torchvision/squeezenet1_1", 32, 9, ["features.0", "features.12"]),
+    ("torchvision/googlenet", 64, 12, ["inception4a", "inception5b"]),
+    ("timm/test_vit", 48, 7, ["patch_embed", "blocks.3"]),
+    ("timm/pvt_v2_b0", 32, 12, ["stages.1.blocks.1"]),  # its token count and batch size are live at its cuts
+    ("timm/test_nfnet", 64, 9, ["stem.conv4", "stages.3.0"]),  # its blocks aren't traced into
+    ("timm/ghostnet_100", 32, 19, ["blocks.6.3", "conv_head"]),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "count", "known"), ARCHITECTURES, ids=[row[0] for row in ARCHITECTURES])
+def test_blocks_have_known_names_and_prefix_then_suffix_is_the_network(
+    name: str, size: int, count: int, known: list[str]
+) -> None:
+    torch.manual_seed(0)
+    network = create_backbone(name, "none", size).network.eval()
+    blocks = find_blocks(network, size)
+    names = [block.name for block in blocks]
+    assert len(blocks) == count
+    assert set(known) <= set(names)
+    assert len(set(names)) == count
+    x = torch.randn(3, 3, size, size)
+    with torch.no_grad():
+        whole = network(x)
+        for depth in (0, 1, count // 2, count - 1, count):
+            prefix, suffix = cut(network, blocks, depth)
+            frozen = prefix(x)
+            if 0 < depth:
+                assert frozen.shape == (3, *blocks[depth - 1].output_shape)
+            assert torch.equal(suffix(frozen), whole), f"depth {depth}"
+
+
+def test_blocks_hold_every_parameter_once() -> None:
+    network = create_backbone("timm/test_efficientnet", "none", 32).network
+    blocks = find_blocks(network, 32)
+    assert sum(block.parameters for block in blocks) == sum(p.numel() for p in network.parameters())
+
+
+def test_finding_blocks_changes_neither_statistics_nor_mode() -> None:
+    network = create_backbone("timm/test_resnet", "none", 32).network
+    network.layer1.eval()
+    before = copy.deepcopy(network.state_dict())
+    modes = [module.training for module in network.modules()]
+    find_blocks(network, 32)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+
+
+def test_halves_use_the_networks_own_parameters() -> None:
+    network = create_backbone("timm/test_vit", "none", 48).network
+    blocks = find_blocks(network, 48)
+    prefix, suffix = cut(network, blocks, 3)
+    own = {name: id(parameter) for name, parameter in network.named_parameters()}
+    first = {name: id(parameter) for name, parameter in prefix.named_parameters()}
+    second = {name: id(parameter) for name, parameter in suffix.named_parameters()}
+    assert first | second == own
+    assert not first.keys() & second.keys()
+
+
+def test_depth_out_of_range_is_refused() -> None:
+    network = create_backbone("timm/test_resnet", "none", 32).network
+    blocks = find_blocks(network, 32)
+    with pytest.raises(ValueError, match=r"freeze_depth must be 0\.\.7 for this network, got 8"):
+        cut(network, blocks, 8)
+
+
+def test_a_size_that_the_network_cannot_take_is_said() -> None:
+    network = create_backbone("timm/inception_v3", "none", 96).network
+    with pytest.raises(BackboneError, match="can't take pictures of 64 px .*; choose another image_size or backbone"):
+        find_blocks(network, 64)
+
+
+def test_block_survives_json() -> None:
+    block = Block(
+        index=1, name="a.1", node="add", output_shape=(3, 2), parameters=7, constants={"size": 4, "s": (1, 2)}
+    )
+    assert Block.from_json(block.to_json()) == block
+
+
+class Wayward(nn.Module):
+    """A network whose path depends on its pictures, so that it can't be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+        self.tail = nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if x.mean() > 100:
+            x = -x
+        return self.tail(self.body(x)).mean((2, 3))
+
+
+def test_a_network_that_cannot_be_traced_is_frozen_by_its_children(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    network = Wayward()
+    with caplog.at_level(logging.WARNING, logger="models.freeze"):
+        blocks = find_blocks(network, 16)
+        find_blocks(network, 16)
+    assert [block.name for block in blocks] == ["stem", "body", "tail"]
+    assert caplog.text.count("Wayward can't be cut in two") == 1
+    classifier = Classifier(network, blocks, 2, nn.Linear(5, 2))
+    frozen = copy.deepcopy({name: value for name, value in network.state_dict().items() if "tail" not in name})
+    trained = [name for name, _ in classifier.trainable_parameters()]
+    assert trained == [f"network.tail.{name}" for name in ("0.weight", "0.bias", "1.weight", "1.bias")] + [
+        "head.weight",
+        "head.bias",
+    ]
+    x = torch.randn(4, 3, 16, 16)
+    optimizer = torch.optim.SGD([parameter for _, parameter in classifier.trainable_parameters()], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        classifier.train()(x).square().sum().backward()
+        optimizer.step()
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in frozen.items())
+    assert torch.equal(classifier(x), classifier(x))  # the frozen dropout is off
+    assert isinstance(classifier.suffix, PartlyFrozen)
+
+
+def test_a_network_without_a_cut_before_its_end_gets_its_librarys_groups() -> None:
+    network = create_backbone("timm/crossvit_9_240", "none", 240).network
+    blocks = find_blocks(network, 240)
+    assert [block.name for block in blocks][1:3] == ["blocks.0", "blocks.1"]
+    assert all(not block.node for block in blocks)
+    x = torch.randn(1, 3, 240, 240)
+    prefix, suffix = cut(network, blocks, 2)
+    with torch.no_grad():
+        assert torch.equal(suffix.eval()(prefix(x)), network(x))
