@@ -14,13 +14,18 @@ Progress = Callable[[str, int, int], None]  # what is being done, how many are d
 
 
 def in_parallel(
-    work: Callable[[A], B], items: Sequence[A], what: str = "", progress: Progress | None = None
+    work: Callable[[A], B],
+    items: Sequence[A],
+    what: str = "",
+    progress: Progress | None = None,
+    workers: int | None = None,
 ) -> Iterator[B]:
     """Yield ``work(item)`` in the order of the items; Pillow decodes outside Python's lock, so threads do.
 
+    ``workers`` is the number of cores where none is given.
     What ``work`` raises is passed on; items that have not been begun are then not begun.
     """
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=workers or os.cpu_count())
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # it remarks on broken tags that we can do without

@@ -36,7 +36,7 @@ def screen(source: Source, readings: Mapping[str, Reading]) -> Screened:
     left_out = unreadable + [_conflict(path, group, source) for group in conflicts for path in group]
     without = {item.path for item in left_out}
     usable = [picture for picture in source.pictures if picture.path not in without]
-    _check(source, usable, readings, unreadable)
+    _check(source, usable, readings, [*unreadable, *source.left_out])
     return Screened(usable, left_out, conflicts)
 
 
@@ -55,12 +55,12 @@ def _conflict(path: str, group: Sequence[str], source: Source) -> LeftOut:
 
 
 def _check(
-    source: Source, usable: Sequence[Picture], readings: Mapping[str, Reading], unreadable: Sequence[LeftOut]
+    source: Source, usable: Sequence[Picture], readings: Mapping[str, Reading], left_out: Sequence[LeftOut]
 ) -> None:
-    if len(unreadable) == len(source.pictures):
+    if all(readings[picture.path].problem for picture in source.pictures):
         raise DataError(
-            f"data must hold pictures that can be read, got none among {len(source.pictures)} files in {source.root}"
-            f"{_example(unreadable)}; check what was put there"
+            f"data must hold pictures that can be read, got none among {len(source.pictures)} files in "
+            f"{source.address}{_example(left_out)}; check what was put there"
         )
     distinct: defaultdict[str, set[str | None]] = defaultdict(set)
     for picture in usable:
@@ -70,11 +70,11 @@ def _check(
         listed = ", ".join(f"{label} ({count})" for label, count in few.items())
         raise DataError(
             f"every class must have at least {FEWEST} different pictures that can be read and lie in no other class, "
-            f"got fewer in {source.root}: {listed}{_example(unreadable)}; add pictures or move these folders away"
+            f"got fewer in {source.address}: {listed}{_example(left_out)}; add pictures or move these folders away"
         )
 
 
-def _example(unreadable: Sequence[LeftOut]) -> str:
-    if not unreadable:
+def _example(left_out: Sequence[LeftOut]) -> str:
+    if not left_out:
         return ""
-    return f" ({len(unreadable)} can't be read, such as {unreadable[0].path}, which {unreadable[0].reason})"
+    return f" ({len(left_out)} are left out, such as {left_out[0].path}, which {left_out[0].reason})"

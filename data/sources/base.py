@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -12,6 +13,15 @@ from data.values import Value
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+SPLIT_WORDS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class Picture(Value):
@@ -62,6 +72,16 @@ class Source(Value):
         """The splits that the user made, in the order train, val, test; empty where all are ours to make."""
         given = {picture.split for picture in self.pictures}
         return tuple(name for name in SPLITS if name in given)
+
+
+def plain_text(name: str) -> str:
+    """Return a file's name as text that can be written as UTF-8, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a file's name is valid UTF-8."""
+    return plain_text(name) == name
 
 
 def valid_name(text: str) -> str:

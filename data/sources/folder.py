@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import SPLITS, LeftOut, Picture, Source, SplitName, valid_name
-
-SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+from data.sources.base import (
+    SPLIT_WORDS,
+    SPLITS,
+    LeftOut,
+    Picture,
+    Source,
+    SplitName,
+    is_plain,
+    plain_text,
+    valid_name,
+)
 
 
 def open_folder(root: Path, name: str | None = None, address: str | None = None) -> Source:
@@ -30,7 +30,7 @@ def open_folder(root: Path, name: str | None = None, address: str | None = None)
     Raises:
         DataError: the folder can't be opened, is empty, or has fewer than two class folders.
     """
-    folders, loose = _children(root)
+    folders, loose = visible_children(root)
     splits = _split_folders(root, folders)
     found = _Found(root)
     for folder, split in splits.items():
@@ -60,17 +60,17 @@ class _Found:
         self.left_out: list[LeftOut] = []
 
     def add_classes(self, folder: Path, split: SplitName | None) -> None:
-        labels, loose = _children(folder)
+        labels, loose = visible_children(folder)
         for name in loose if split else []:
             self.leave_out(f"{folder.name}/{name}", "lies outside the class folders")
         for label in labels:
-            self.classes.add(_text(label))
+            self.classes.add(plain_text(label))
             for path in _walk(folder / label):
                 self.add(path, label, split)
 
     def add(self, path: Path, label: str, split: SplitName | None) -> None:
         relative = path.relative_to(self.root).as_posix()
-        if _text(relative) != relative:
+        if not is_plain(relative):
             self.leave_out(relative, "has a name that is not valid UTF-8; rename it to have it counted")
         elif path.is_symlink() and not path.exists():
             self.leave_out(relative, "is a link to a file that does not exist")
@@ -82,10 +82,10 @@ class _Found:
             self.leave_out(relative, "is no regular file")
 
     def leave_out(self, path: str, reason: str) -> None:
-        self.left_out.append(LeftOut(path=_text(path), reason=reason))
+        self.left_out.append(LeftOut(path=plain_text(path), reason=reason))
 
 
-def _children(folder: Path) -> tuple[list[str], list[str]]:
+def visible_children(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the visible folders and of the other visible files, sorted."""
     try:
         entries = sorted((entry for entry in os.scandir(folder) if _visible(entry.name)), key=lambda entry: entry.name)
@@ -101,7 +101,7 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     if here in above:  # a link back to a folder that we are in
         return
     try:
-        folders, files = _children(folder)
+        folders, files = visible_children(folder)
     except DataError:
         yield folder
         return
@@ -115,17 +115,12 @@ def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _text(name: str) -> str:
-    """Return a file's name as text that can be written as UTF-8, whatever bytes it is made of."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
 def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
     """Return which of the folders are the user's splits; empty where they are classes."""
-    splits = {name: SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in SPLIT_FOLDERS}
+    splits = {name: SPLIT_WORDS[name.lower()] for name in folders if name.lower() in SPLIT_WORDS}
     if not {"train", "val"} <= set(splits.values()) and not {"train", "test"} <= set(splits.values()):
         return {}
-    without = [name for name in splits if not _children(root / name)[0]]
+    without = [name for name in splits if not visible_children(root / name)[0]]
     if without and len(splits) < len(folders):
         return {}  # `train` is a class among others: buses, cars, trains
     problems = [_twice(root, split, splits) for split in SPLITS if list(splits.values()).count(split) > 1]
@@ -156,6 +151,6 @@ def _check_classes(root: Path, classes: set[str], folders: list[str], loose: lis
             "sort the pictures into folders named after their classes"
         )
     (label,) = classes
-    inner = [] if len(folders) > 1 else _children(root / label)[0]
+    inner = [] if len(folders) > 1 else visible_children(root / label)[0]
     hint = f"did you mean {root / label}?" if len(inner) > 1 else "add a folder for each other class"
     raise DataError(f"data must have at least 2 classes, got 1 ({label}) in {root}; {hint}")
