@@ -30,7 +30,7 @@ def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialR
 
 def leaderboard(results: Sequence[TrialResult]) -> Table:
     """Return the table of the best trials; it fits into 80 columns."""
-    table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=None)
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for result in best_trials(results):
@@ -39,7 +39,7 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
             str(result.number),
             score_text(result),
             f"{result.best_epoch}/{result.epochs}",
-            f"{depth} of {result.facts.get('blocks', '?')}",
+            f"{depth}/{result.facts.get('blocks', '?')}",
             fit.optimizer,
             f"{fit.lr:.1e}",
             fit.lr_scheduler,

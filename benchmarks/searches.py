@@ -1,0 +1,59 @@
+"""How good the default search is, and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--seeds 3]``.
+
+Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once for each seed, one
+after another, in a tracking database and a home of its own, and prints a row for each search and their means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = ("test_accuracy", "test_balanced_accuracy", "test_raw_pixel_accuracy", "best_val_balanced_accuracy")
+
+
+def search(data: str, seed: int, folder: Path) -> dict[str, float]:
+    """Run one search; return its minutes and the parent run's metrics."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "FREEZELINE_HOME": str(folder / "home")}
+    command = [sys.executable, "-m", "tuning", "tune", "--data", data, "--seed", str(seed), "--name", f"seed-{seed}"]
+    began = time.monotonic()
+    with (folder / f"{Path(data).name}-{seed}.log").open("w") as log:
+        subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
+    minutes = (time.monotonic() - began) / 60
+
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name(f"seed-{seed}")
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    return {"minutes": minutes, **{name: parent.data.metrics[name] for name in SHOWN}}
+
+
+def main() -> None:
+    """Print a row for each search, and the mean over the seeds of each data set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="*", default=["demo"])
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    print("data seed minutes " + " ".join(SHOWN), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for data in arguments.data:
+            rows = []
+            for seed in range(arguments.seeds):
+                rows.append(search(data, seed, Path(folder)))
+                print(Path(data).name, seed, *(f"{value:.4f}" for value in rows[-1].values()), flush=True)
+            means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
+            print(Path(data).name, "mean", *(f"{value:.4f}" for value in means.values()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
