@@ -8,7 +8,6 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
