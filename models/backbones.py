@@ -65,7 +65,8 @@ def resolve(name: str) -> str:
         if candidate in PACKAGES or _exists(candidate):
             return candidate
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
-    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(architecture.lower(), sorted(set(_names(library))))}")
+    word = architecture.partition(".")[0].lower()
+    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(word, sorted(set(_names(library))))}")
 
 
 def check_weights(name: str, weights: str, image_size: int | None = None) -> None:

@@ -132,10 +132,11 @@ def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
     Raises:
         BackboneError: anything else is missing, too much, or of another shape.
     """
-    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
-    given = {name: value for name, value in read_state(file).items() if not name.endswith(COUNTER)}
-    body = {name: value for name, value in given.items() if not name.startswith(tuple(f"{part}." for part in head))}
-    chosen = _by_name(wanted, body) or _by_order(wanted, given, most_left=2 * max(1, len(head)))
+    every, given = network.state_dict(), read_state(file)
+    wanted = {name: value for name, value in every.items() if not name.endswith(COUNTER)}
+    heads = tuple(f"{part}." for part in head)
+    body = {name: t for name, t in given.items() if not name.startswith(heads) and not name.endswith(COUNTER)}
+    chosen = _by_name(wanted, body) or _by_order(every, given, most_left=2 * max(1, len(head)))
     if chosen is None:
         raise BackboneError(f"weights file {file} doesn't fit the backbone: {_misfit(wanted, body)}")
     network.load_state_dict(chosen, strict=False)

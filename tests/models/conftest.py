@@ -69,6 +69,12 @@ def trial_config() -> TrialConfig:
     )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Compute on one thread: with more, small networks wait for their threads when the machine is busy."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def torch_state() -> Iterator[None]:
     """Put torch's random state back after each test."""

@@ -1,0 +1,136 @@
+"""Names, preprocessing, and networks without their classifier."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from data.errors import BackboneError
+from models.backbones import (
+    DEFAULT_BACKBONE,
+    OFFLINE_BACKBONES,
+    check_weights,
+    create_backbone,
+    preprocessing_for,
+    resolve,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "resolved"),
+    [
+        ("tf_efficientnet_lite0", "timm/tf_efficientnet_lite0"),
+        ("timm/resnet34", "timm/resnet34"),
+        ("torchvision/resnet34", "torchvision/resnet34"),
+        ("resnet34", "timm/resnet34"),
+        ("mobilenet_v2", "torchvision/mobilenet_v2"),
+        ("resnet34.a1_in1k", "timm/resnet34.a1_in1k"),
+    ],
+)
+def test_names_get_their_library_and_timm_is_asked_first(name: str, resolved: str) -> None:
+    assert resolve(name) == resolved
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("resnet343", "; did you mean resnet34 or "),
+        ("ResNet34", "; did you mean resnet34 or "),
+        ("timm/resnet34.no_such_tag", "; did you mean resnet34"),
+        ("torchvision/mobilenet_v9", "; did you mean mobilenet_v2"),
+        ("nolibrary/zzzzzzzz", "$"),
+        ("", "$"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_ones(name: str, near: str) -> None:
+    rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME, got"
+    with pytest.raises(BackboneError, match=rf"^{rule} '{name}'{near}") as caught:
+        resolve(name)
+    words = str(caught.value).partition("did you mean ")[2].rstrip("?").split(" or ")
+    assert len(set(words)) == len(words)
+
+
+def test_segmentation_and_detection_networks_are_no_classifiers() -> None:
+    with pytest.raises(BackboneError, match="image classifier's name"):
+        resolve("torchvision/fcn_resnet50")
+
+
+def test_offline_backbones_are_resolved_and_prepared_for_without_importing_a_library() -> None:
+    code = (
+        "import sys; from models.backbones import *; check_weights(DEFAULT_BACKBONE, 'auto');"
+        "preprocessing_for(DEFAULT_BACKBONE, 64);"
+        "sys.exit('timm' in sys.modules or 'torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", OFFLINE_BACKBONES)
+def test_the_packages_preprocessing_is_timms(name: str) -> None:
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    found = preprocessing_for(name, 96)
+    assert (found.mean, found.std, found.interpolation) == (config.mean, config.std, config.interpolation)
+    assert (found.image_size, found.crop_fraction) == (96, 1.0)
+
+
+def test_preprocessing_is_the_backbones_own() -> None:
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    timm_one = preprocessing_for("timm/resnet34", 64)
+    assert (timm_one.mean, timm_one.std) == imagenet
+    vit = preprocessing_for("vit_tiny_patch16_224", 64)
+    assert (vit.mean, vit.std, vit.interpolation) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+    torchvision_one = preprocessing_for("torchvision/resnet34", 64)
+    assert (torchvision_one.mean, torchvision_one.std) == imagenet
+    assert torchvision_one.interpolation == "bilinear"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "features"),
+    [
+        ("timm/test_resnet", 32, 96),
+        ("timm/mobilenetv3_small_050", 32, 1024),
+        ("timm/test_vit", 64, 64),
+        ("torchvision/mobilenet_v2", 32, 1280),
+        ("torchvision/squeezenet1_1", 32, 512),
+        ("torchvision/shufflenet_v2_x0_5", 32, 1024),
+    ],
+)
+def test_a_backbone_gives_one_row_of_features_for_a_picture(name: str, size: int, features: int) -> None:
+    backbone = create_backbone(name, "none", size)
+    assert (backbone.name, backbone.features) == (name, features)
+    assert backbone.network.training
+    assert backbone.network(torch.zeros(2, 3, size, size)).shape == (2, features)
+
+
+def test_the_heads_own_dropout_goes_with_the_classifier() -> None:
+    network = create_backbone("torchvision/mobilenet_v2", "none", 32).network
+    assert [type(module) for module in network.classifier] == [nn.Identity, nn.Identity]
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "torchvision/vit_b_32", "timm/mixer_s32_224"])
+def test_networks_of_one_size_follow_the_image_size(name: str) -> None:
+    network = create_backbone(name, "none", 64).network.eval()
+    assert network(torch.zeros(1, 3, 64, 64)).ndim == 2
+
+
+def test_position_embeddings_are_resized_not_drawn_anew() -> None:
+    torch.manual_seed(0)
+    network = create_backbone("torchvision/vit_b_32", "none", 64).network
+    torch.manual_seed(0)
+    own = create_backbone("torchvision/vit_b_32", "none", 224).network
+    assert torch.equal(network.encoder.pos_embedding[:, 0], own.encoder.pos_embedding[:, 0])
+    assert torch.equal(network.conv_proj.weight, own.conv_proj.weight)
+
+
+def test_a_size_that_the_network_cannot_take_is_found_before_anything_starts() -> None:
+    with pytest.raises(BackboneError, match=r"inception_v3 can't take pictures of 64 px.*; choose another image_size"):
+        check_weights("timm/inception_v3", "none", image_size=64)
+
+
+def test_the_default_is_an_offline_backbone() -> None:
+    assert DEFAULT_BACKBONE in OFFLINE_BACKBONES

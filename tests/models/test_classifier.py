@@ -1,0 +1,217 @@
+"""What frozen means, and that a classifier depends on its arguments alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.backbones import create_backbone
+from models.classifier import Classifier, NetworkConfig, build_classifier, freeze_depth
+from models.freeze import find_blocks
+from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
+
+
+def train_two_epochs(classifier: Classifier, batches: MakeBatches) -> None:
+    parameters = [parameter for _, parameter in classifier.trainable_parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=0.1)
+    train = batches(24, training=True)
+    for epoch in (1, 2):
+        classifier.train()
+        for x, y in train.epoch(epoch):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(classifier(x), y).backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("backbone", [NETWORK, "timm/test_resnet", "timm/test_convnext"])
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_training_leaves_the_frozen_half_bit_for_bit_and_changes_all_of_the_other(
+    make_classifier: MakeClassifier, make_batches: MakeBatches, backbone: str, fraction: float
+) -> None:
+    classifier = make_classifier(fraction, backbone)
+    before = copy.deepcopy(classifier.state_dict())
+    frozen = {id(t) for t in (*classifier.prefix.parameters(), *classifier.prefix.buffers())}
+    still = {name for name, t in classifier.state_dict(keep_vars=True).items() if id(t) in frozen}
+    assert len(still) > 5
+    train_two_epochs(classifier, make_batches)
+    after = classifier.state_dict()
+    same = {name for name in after if torch.equal(after[name], before[name])}
+    assert same == still
+
+
+def test_batch_norm_statistics_move_only_behind_the_line(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    classifier = make_classifier(0.5)
+    norms = {
+        name: copy.deepcopy(module)
+        for name, module in classifier.network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
+    train_two_epochs(classifier, make_batches)
+    moved = {
+        name: not torch.equal(norm.running_mean, classifier.network.get_submodule(name).running_mean)
+        for name, norm in norms.items()
+    }
+    assert [moved[name] for name in ("bn1", "blocks.0.0.bn1", "bn2")] == [False, False, True]
+    assert all(norms[name].num_batches_tracked == 0 for name in norms)
+    counts = {name: int(classifier.network.get_submodule(name).num_batches_tracked) for name in norms}
+    assert {counts[name] for name, has_moved in moved.items() if not has_moved} == {0}
+
+
+@pytest.mark.parametrize("backbone", [NETWORK, "timm/test_vit", "torchvision/mobilenet_v2"])
+def test_gradients_equal_those_of_a_normally_frozen_network(make_batches: MakeBatches, backbone: str) -> None:
+    torch.manual_seed(0)
+    network = create_backbone(backbone, "none", SIZE).network
+    blocks = find_blocks(network, SIZE)
+    plain, head = copy.deepcopy(network), nn.Linear(create_backbone(backbone, "none", SIZE).features, len(CLASSES))
+    classifier = Classifier(network, blocks, len(blocks) // 2, copy.deepcopy(head))
+    frozen = {name for name, _ in classifier.prefix.named_parameters()}
+    plain.train()
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    for module in plain.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+    x, y = next(iter(make_batches(8).epoch(0)))
+    for network_of_two in (classifier, nn.Sequential(plain, head)):
+        nn.functional.cross_entropy(network_of_two(x), y).backward()
+    found = {n.removeprefix("network."): p.grad for n, p in classifier.named_parameters() if n.startswith("network.")}
+    expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    assert {name for name, grad in found.items() if grad is None} == frozen
+    assert len(frozen) > 10
+    assert all(torch.equal(grad, expected[name]) for name, grad in found.items() if grad is not None)
+
+
+def test_no_graph_is_kept_of_the_prefix(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
+    classifier = make_classifier(0.5)
+    seen: list[Tensor] = []
+    classifier.suffix.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x, _ = next(iter(make_batches(4).epoch(0)))
+    classifier(x.requires_grad_())
+    assert not seen[0].requires_grad
+
+
+def test_dropout_in_front_of_the_line_is_off_and_behind_it_on() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Dropout(0.5)),
+        nn.Sequential(nn.Conv2d(8, 8, 3), nn.Dropout(0.5)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    blocks = find_blocks(network, 16)
+    classifier = Classifier(network, blocks, 1, nn.Linear(8, 2)).train()
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(classifier.prefix(x), classifier.prefix(x))
+    assert not torch.equal(classifier(x), classifier(x))
+    assert torch.equal(classifier.eval()(x), classifier(x))
+
+
+def test_stochastic_depth_behind_the_line_drops_in_training_only() -> None:
+    network = create_backbone("torchvision/convnext_tiny", "none", SIZE).network
+    for module in network.modules():
+        if hasattr(module, "layer_scale"):
+            nn.init.ones_(module.layer_scale)
+    classifier = Classifier(network, find_blocks(network, SIZE), 2, nn.Linear(768, 2))
+    x = torch.randn(2, 3, SIZE, SIZE)
+    assert not torch.equal(classifier.train()(x), classifier(x))
+    assert torch.equal(classifier.eval()(x), classifier(x))
+
+
+def test_the_state_dict_has_the_librarys_names_whatever_the_line_is(make_classifier: MakeClassifier) -> None:
+    plain = create_backbone(NETWORK, "none", SIZE).network.state_dict().keys()
+    for fraction in (0.0, 0.5, 1.0):
+        names = make_classifier(fraction).state_dict().keys()
+        assert {name.removeprefix("network.") for name in names if name.startswith("network.")} == plain
+        assert {name for name in names if not name.startswith("network.")} == {"head.1.weight", "head.1.bias"}
+
+
+def test_trained_weights_go_back_into_the_librarys_own_network(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    classifier = make_classifier(0.5)
+    train_two_epochs(classifier, make_batches)
+    plain = create_backbone(NETWORK, "none", SIZE).network.eval()
+    plain.load_state_dict(
+        {n.removeprefix("network."): t for n, t in classifier.state_dict().items() if n.startswith("network.")}
+    )
+    x, _ = next(iter(make_batches(4).epoch(0)))
+    assert torch.equal(classifier.eval().suffix(classifier.prefix(x)), plain(x))
+
+
+def test_trained_state_is_what_a_fresh_classifier_lacks(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    classifier = make_classifier(0.5).to(memory_format=torch.channels_last)
+    train_two_epochs(classifier, make_batches)
+    state = classifier.trained_state()
+    assert all(value.is_contiguous() for value in state.values())
+    assert len(state) < len(classifier.state_dict())
+    fresh = make_classifier(0.5)
+    fresh.load_state_dict(state, strict=False)
+    assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in fresh.state_dict().items())
+    before = state["head.1.bias"].clone()
+    train_two_epochs(classifier, make_batches)
+    assert torch.equal(state["head.1.bias"], before)
+
+
+def test_a_moved_classifier_takes_its_halves_along(make_classifier: MakeClassifier) -> None:
+    classifier = make_classifier(0.5, "timm/test_vit_relpos").double()
+    kinds = {t.dtype for half in (classifier.prefix, classifier.suffix) for t in half.state_dict().values()}
+    assert kinds <= {torch.float64, torch.int64}
+    assert classifier(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_copied_classifier_is_independent(make_classifier: MakeClassifier) -> None:
+    classifier = make_classifier(0.5)
+    copied = copy.deepcopy(classifier)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    expected = classifier.eval()(x)
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.zero_()
+    assert torch.equal(copied.eval()(x), expected)
+
+
+def test_the_seed_alone_decides_new_weights(make_classifier: MakeClassifier) -> None:
+    first = make_classifier(seed=1).state_dict()
+    torch.manual_seed(99)
+    make_classifier(backbone="timm/test_vit")
+    state = torch.random.get_rng_state()
+    again = make_classifier(seed=1).state_dict()
+    other = make_classifier(seed=2).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
+    assert not torch.equal(first["network.conv_stem.weight"], other["network.conv_stem.weight"])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_without_a_seed_torchs_random_state_decides() -> None:
+    config = NetworkConfig(backbone=NETWORK, weights="none")
+    heads = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        heads.append(build_classifier(config, 2, SIZE).head[1].weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize(("fraction", "depth"), [(0.0, 0), (0.5, 4), (0.49, 3), (1.0, 7)])
+def test_a_fraction_of_the_blocks_is_frozen(make_classifier: MakeClassifier, fraction: float, depth: int) -> None:
+    classifier = make_classifier(fraction)
+    names = ["conv_stem", "blocks.0.0", "blocks.1.0", "blocks.2.0", "blocks.3.0", "blocks.4.0", "conv_head"]
+    assert [block.name for block in classifier.blocks] == names
+    assert classifier.freeze_depth == depth == freeze_depth(fraction, 7)
+    assert classifier.freeze_block == (names[depth - 1] if depth else "")
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        NetworkConfig(freeze_fraction=1.2)
+    with pytest.raises(ValueError, match="less than 1"):
+        NetworkConfig(dropout=1)
