@@ -1,7 +1,9 @@
 """One content-addressed store on disk, shared by all trials and by later searches.
 
 An entry is a folder under its key. It is made in a folder beside and renamed, under a lock for its key, so a
-reader sees all of it or none, two makers make it once, and what a killed maker left is thrown away by the next.
+reader sees all of it or none, two makers make it once, and what a killed maker left is thrown away. An entry
+whose files no longer match their checksums is made anew. Above the size limit, entries that no living process
+uses go, the least recently used first.
 """
 
 from __future__ import annotations
@@ -9,13 +11,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from data.errors import SettingError
+from data.leases import Leases
+from data.sums import NAME as SUMS
+from data.sums import Sums
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+GONE, MAKING = ".gone", ".making"  # suffixes of hidden folders that are no entry any more, or not yet
+DEFAULT_LIMIT_GB = 20.0
+CHECKED_BYTES = 2**30  # up to this size, content is compared even where every file's time says it is untouched
+_LEASES: dict[Path, Leases] = {}  # by root: one for the whole process
+_CHECKED: set[tuple[Path, int]] = set()  # sums that this process has found to hold
 
 
 def home() -> Path:
@@ -24,40 +38,180 @@ def home() -> Path:
     return Path(chosen).expanduser().resolve() if chosen else platformdirs.user_cache_path("freezeline")
 
 
+def limit_bytes() -> int:
+    """Return the size that the store is kept below: FREEZELINE_STORE_GB, or 20 GB.
+
+    Raises:
+        SettingError: the variable is no number above 0.
+    """
+    text = os.environ.get("FREEZELINE_STORE_GB", "").strip() or str(DEFAULT_LIMIT_GB)
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise SettingError(f"FREEZELINE_STORE_GB must be a number above 0, got {text!r}; set it to 20, say")
+    return int(gigabytes * 10**9)
+
+
+class Entry(NamedTuple):
+    """What is known about an entry: its key, size, when it was last used (s since 1970), and if it is now."""
+
+    key: str
+    size_bytes: int
+    used: float
+    in_use: bool
+
+
 class Store:
     """Entries under ``root``, each a folder that is complete or absent."""
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
+        """Open the store at ``root``, by default under ``home()``, kept below ``limit`` bytes (``limit_bytes()``)."""
         self.root = root if root is not None else home() / "store"
+        self.limit = limit if limit is not None else limit_bytes()
+        self._leases = _LEASES.setdefault(self.root, Leases(self.root / ".leases"))
 
     def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the entry's folder; where it is absent, ``make(folder)`` fills an empty folder first.
+        """Return the entry's folder; where it is absent or spoiled, ``make(folder)`` fills an empty folder first.
 
         While one process makes an entry, others wait for it. What ``make`` raises is passed on and leaves no entry.
-        Nothing may write into an entry afterwards. Raises ValueError for a key that is no relative path of
-        letters, digits and ``_ . -``.
+        The entry stays until this process ends or calls ``release``. Nothing may write into it.
+
+        Raises:
+            ValueError: the key is no relative path of letters, digits and ``_ . -``.
         """
         entry = self._entry(key)
-        if entry.is_dir():
+        self._lease(key)
+        if self._is_whole(entry):
             return entry
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.parent / f".{entry.name}.lock"):
-            if not entry.is_dir():
+            if not self._is_whole(entry):
+                self._remove(entry)
                 self._make(entry, make)
+        self.trim()
         return entry
+
+    def has(self, key: str) -> bool:
+        """Return whether an entry is there, without looking into it."""
+        return (self._entry(key) / SUMS).exists()
+
+    def release(self, key: str) -> None:
+        """Say that this process no longer uses an entry, so that it may go."""
+        with self._locked():
+            self._leases.drop(key)
+
+    def entries(self) -> list[Entry]:
+        """Return what is in the store, least recently used first."""
+        with self._locked():
+            return self._entries()
+
+    def size_bytes(self) -> int:
+        """Return the size of all entries together."""
+        return sum(entry.size_bytes for entry in self.entries())
+
+    def trim(self) -> list[str]:
+        """Throw out entries until the store is within its limit, and what killed processes left; return the keys."""
+        with self._locked():
+            self._sweep()
+            entries = self._entries()
+            over = sum(entry.size_bytes for entry in entries) - self.limit
+            gone: list[str] = []
+            for entry in entries:
+                if over > 0 and not entry.in_use:
+                    self._remove(self.root / entry.key)
+                    over -= entry.size_bytes
+                    gone.append(entry.key)
+        return gone
+
+    def clear(self, kind: str = "") -> list[str]:
+        """Throw out every entry that is not in use (of one kind: the first part of the key); return their keys."""
+        with self._locked():
+            gone = [
+                entry.key
+                for entry in self._entries()
+                if not entry.in_use and (not kind or entry.key.split("/")[0] == kind)
+            ]
+            for key in gone:
+                self._remove(self.root / key)
+        return gone
+
+    def verify(self) -> list[str]:
+        """Return the keys of entries whose content no longer matches its checksums; reads everything."""
+        sums = {entry.key: Sums.read(self.root / entry.key) for entry in self.entries()}
+        return [key for key, kept in sums.items() if not (kept and kept.hold(content=True))]
 
     def _entry(self, key: str) -> Path:
         if not KEY.fullmatch(key):
             raise ValueError(f"a store's key must be letters, digits, '_', '.', '-' between '/', got {key!r}")
         return self.root / key
 
+    def _locked(self) -> FileLock:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".lock")
+
+    def _lease(self, key: str) -> None:
+        with self._locked():
+            self._leases.add(key)
+
+    def _entries(self) -> list[Entry]:
+        in_use = self._leases.all()
+        found = []
+        for folder in self._folders(self.root):
+            sums = Sums.read(folder)
+            key = folder.relative_to(self.root).as_posix()
+            if sums and not folder.name.startswith("."):
+                found.append(Entry(key, sums.size, sums.used, key in in_use))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def _folders(self, above: Path) -> Iterator[Path]:
+        """Yield the folders of entries, and of what is no longer or not yet one (hidden)."""
+        for folder in above.iterdir():
+            if (folder / SUMS).exists() or folder.suffix in (GONE, MAKING):
+                yield folder
+            elif folder.is_dir() and not folder.name.startswith("."):
+                yield from self._folders(folder)
+
+    def _sweep(self) -> None:
+        for folder in self._folders(self.root):
+            if folder.suffix == GONE:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif folder.suffix == MAKING and folder.name.startswith("."):
+                try:
+                    with FileLock(folder.with_suffix(".lock"), timeout=0):
+                        shutil.rmtree(folder, ignore_errors=True)
+                except Timeout:  # it is being made
+                    pass
+
+    @staticmethod
+    def _is_whole(entry: Path) -> bool:
+        """Return whether an entry is as it was made; its content is compared once in a process, if not too large."""
+        sums = Sums.read(entry)
+        if not sums:
+            return False
+        whole = sums.hold(content=sums.size <= CHECKED_BYTES and sums.identity not in _CHECKED)
+        if whole:
+            _CHECKED.add(sums.identity)
+            sums.touch()
+        return whole
+
+    @staticmethod
+    def _remove(entry: Path) -> None:
+        """Take an entry away at once, and then delete it: whoever has its files open keeps them."""
+        if entry.exists():
+            gone = entry.parent / f".{uuid.uuid4().hex}{GONE}"
+            entry.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
     @staticmethod
     def _make(entry: Path, make: Callable[[Path], None]) -> None:
-        making = entry.parent / f".{entry.name}.making"
+        making = entry.parent / f".{entry.name}{MAKING}"
         shutil.rmtree(making, ignore_errors=True)  # of a maker that was killed: we hold its lock
         making.mkdir()
         try:
             make(making)
+            Sums.of(making).keep()
             making.rename(entry)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
@@ -67,6 +221,6 @@ class Store:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` beside ``path`` and rename it there, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     beside.write_bytes(content)
     beside.replace(path)
