@@ -1,0 +1,505 @@
+"""The packaged model, as its users meet it: in another process, without this project, without pickle, over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from data import preprocess
+from data.preprocess import normalize, read_image, to_pixels
+from models import package as package_module
+from models import served
+from models.classifier import Classifier, build_classifier
+from models.config import TrialConfig
+from models.package import Exported, ExportError, export, log_package, requirements, save_package
+from tests.models.conftest import CLASSES, SIZE, coloured_pixels
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A classifier, what ``export`` wrote of it, the MLflow model made of that, and a picture file."""
+
+    classifier: Classifier
+    config: TrialConfig
+    exported: Exported
+    folder: Path
+    model: Path
+    picture: Path
+
+    def expected(self, count: int) -> np.ndarray:
+        """Return training's probabilities [n, k] for the picture, ``count`` times."""
+        pixels = to_pixels(read_image(self.picture), self.config.preprocessing)
+        x = torch.from_numpy(normalize(np.stack([pixels] * count), self.config.preprocessing))
+        with torch.inference_mode():
+            found: np.ndarray = self.classifier.eval()(x).double().softmax(dim=1).numpy()
+        return found
+
+
+def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
+    classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
+    pixels, _ = coloured_pixels(12)
+    exported = export(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
+    save_package(tmp_path / "package", tmp_path / "model")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(picture)
+    return Packaged(classifier, config, exported, tmp_path / "package", tmp_path / "model", picture)
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+    from data.batches import BatchConfig
+    from data.preprocess import Preprocessing
+    from models.classifier import NetworkConfig
+    from models.fit import FitConfig
+    from tests.models.conftest import NETWORK
+
+    config = TrialConfig(
+        seed=0,
+        preprocessing=Preprocessing(SIZE, crop_fraction=0.9, interpolation="bilinear"),
+        batches=BatchConfig(),
+        network=NetworkConfig(backbone=NETWORK, weights="none"),
+        fit=FitConfig(),
+    )
+    return make_package(tmp_path_factory.mktemp("packaged"), config)
+
+
+@pytest.fixture
+def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> served.PictureClassifier:
+    """Return the pyfunc's own object, in a process that looks like no server."""
+    for name in (served.MLFLOW_SERVER_MODULE, *served.SERVERS):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in served.MLFLOW_SERVER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    files = json.loads((packaged.folder / "facts.json").read_text())
+    names = package_module.ARTIFACTS | {"graph": files["graph"]}
+    found = served.PictureClassifier()
+    found.load_context(Context({name: str(packaged.folder / file) for name, file in names.items()}, {}))  # type: ignore[arg-type]
+    return found
+
+
+@dataclass(frozen=True)
+class Context:
+    artifacts: dict[str, str]
+    model_config: dict[str, object]
+
+
+def probabilities(answer: pd.DataFrame) -> np.ndarray:
+    found: np.ndarray = answer[list(CLASSES)].to_numpy()
+    return found
+
+
+# --- what is written ---
+
+
+def test_the_graph_is_one_file_of_onnx_that_agrees_with_torch(packaged: Packaged) -> None:
+    assert packaged.exported == Exported(
+        graph="model.onnx", max_difference=packaged.exported.max_difference, checked_pictures=12
+    )
+    assert packaged.exported.max_difference < 1e-4
+    assert {file.name for file in packaged.folder.iterdir()} == {
+        *("model.onnx", "facts.json", "preprocess.py", "weights.safetensors", "trial.json")
+    }
+
+
+def test_preprocessing_is_shipped_verbatim(packaged: Packaged) -> None:
+    assert (packaged.folder / "preprocess.py").read_bytes() == Path(preprocess.__file__).read_bytes()
+    facts = json.loads((packaged.folder / "facts.json").read_text())
+    assert facts["preprocessing"] == packaged.config.preprocessing.to_dict()
+    assert facts["labels"] == list(CLASSES)
+    assert facts["data_fingerprint"] == "fingerprint"
+
+
+def test_training_can_go_on_from_the_package(packaged: Packaged) -> None:
+    from safetensors.torch import load_file
+
+    config = TrialConfig.from_json((packaged.folder / "trial.json").read_text())
+    assert config == packaged.config
+    fresh = build_classifier(config.network, len(CLASSES), config.preprocessing.image_size, seed=5)
+    fresh.load_state_dict(load_file(packaged.folder / "weights.safetensors"))
+    assert all(torch.equal(value, packaged.classifier.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+def test_requirements_are_pinned_as_ours_and_without_torch(packaged: Packaged) -> None:
+    ours = (ROOT / "requirements.txt").read_text().split()
+    found = (packaged.model / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in found} == {"mlflow-skinny", "numpy", "pillow", "pandas", "onnxruntime"}
+    assert {line.replace("mlflow-skinny", "mlflow") for line in found} <= set(ours)
+    assert any(line.startswith("torch==") for line in requirements("model.pt2"))
+
+
+def test_no_file_of_the_model_is_a_pickle(packaged: Packaged) -> None:
+    files = [file for file in packaged.model.rglob("*") if file.is_file()]
+    assert len(files) == 10
+    assert not [file.name for file in files if file.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
+    assert not [file.name for file in files if file.read_bytes()[:1] == b"\x80"]
+
+
+def test_exporting_leaves_the_classifier_as_it_was(packaged: Packaged) -> None:
+    twin = build_classifier(packaged.config.network, len(CLASSES), SIZE, seed=0)
+    trained = [name for name, _ in packaged.classifier.trainable_parameters()]
+    assert trained == [name for name, _ in twin.trainable_parameters()]
+    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in packaged.classifier.state_dict().items())
+
+
+# --- what it answers ---
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 33])
+def test_probabilities_are_trainings(packaged: Packaged, model: served.PictureClassifier, count: int) -> None:
+    answer = model.predict(None, pd.DataFrame({"picture": [packaged.picture.read_bytes()] * count}))
+    assert list(answer.columns) == ["label", "score", *CLASSES]
+    assert np.abs(probabilities(answer) - packaged.expected(count)).max() < 1e-4
+    assert np.allclose(answer["score"], probabilities(answer).max(axis=1))
+    assert list(answer["label"]) == [CLASSES[index] for index in probabilities(answer).argmax(axis=1)]
+
+
+def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: served.PictureClassifier) -> None:
+    content = packaged.picture.read_bytes()
+    text = base64.b64encode(content).decode()
+    forms = [
+        *(content, bytearray(content), text, f"data:image/png;base64,{text}", f"{text[:76]}\n{text[76:]}\n"),
+        *(
+            packaged.picture,
+            str(packaged.picture),
+            Image.open(packaged.picture),
+            np.asarray(Image.open(packaged.picture)),
+        ),
+    ]
+    for given in (pd.Series(forms, dtype=object), pd.DataFrame({"any": pd.Series(forms, dtype=object)})):
+        answer = model.predict(None, given)
+        assert np.abs(probabilities(answer) - packaged.expected(len(forms))).max() < 1e-4
+
+
+def test_bad_pictures_are_named_by_position_with_the_reason(
+    packaged: Packaged, model: served.PictureClassifier, tmp_path: Path
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    given = [packaged.picture, b"", b"no picture", 3.5, "no base64!", tmp_path / "absent.png", np.zeros((4, 4, 3))]
+    with pytest.raises(MlflowException) as caught:
+        model.predict(None, pd.DataFrame({"p": pd.Series(given, dtype=object)}))
+    assert [part.partition(":")[0] for part in str(caught.value).split("; picture")] == [
+        *("picture 1", *(f" {position}" for position in range(2, 7)))
+    ]
+    assert "picture 3: must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got float" in str(
+        caught.value
+    )
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_no_pictures_give_no_answers(model: served.PictureClassifier) -> None:
+    answer = model.predict(None, pd.DataFrame({"p": []}))
+    assert len(answer) == 0
+    assert list(answer.columns) == ["label", "score", *CLASSES]
+
+
+def test_classes_called_label_or_score_keep_their_columns(packaged: Packaged, model: served.PictureClassifier) -> None:
+    model.labels = ["label", "score", "other"]
+    answer = model.predict(None, pd.DataFrame({"p": [packaged.picture]}))
+    assert list(answer.columns) == ["label", "score", "label_", "score_", "other"]
+
+
+# --- paths in texts ---
+
+
+def refuses_text_paths(packaged: Packaged, model: served.PictureClassifier) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model.predict(None, pd.DataFrame({"p": [str(packaged.picture)]}))
+    except MlflowException as error:
+        return "for a local file give its bytes or a pathlib.Path" in str(error)
+    return False
+
+
+@pytest.mark.parametrize("setting", [None, True])
+def test_mlflows_servers_never_open_a_texts_path(
+    packaged: Packaged, model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch, setting: bool | None
+) -> None:
+    model.allow_paths = setting
+    assert not refuses_text_paths(packaged, model)
+    for variable in served.MLFLOW_SERVER_VARIABLES:
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "true")
+            assert refuses_text_paths(packaged, model)
+    monkeypatch.setitem(sys.modules, served.MLFLOW_SERVER_MODULE, sys)
+    assert refuses_text_paths(packaged, model)
+    assert len(model.predict(None, pd.DataFrame({"p": [packaged.picture]}))) == 1
+
+
+@pytest.mark.parametrize("server", served.SERVERS)
+def test_other_servers_open_a_texts_path_only_by_explicit_choice(
+    packaged: Packaged, model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setitem(sys.modules, server, sys)
+    assert refuses_text_paths(packaged, model)
+    model.allow_paths = True
+    assert not refuses_text_paths(packaged, model)
+
+
+def test_paths_in_texts_can_be_turned_off(packaged: Packaged, model: served.PictureClassifier) -> None:
+    model.allow_paths = False
+    assert refuses_text_paths(packaged, model)
+
+
+# --- in a clean process ---
+
+CLEAN = """
+import base64, importlib.util, json, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from PIL import Image
+import mlflow
+
+assert not any(importlib.util.find_spec(name) for name in ("data", "models", "tuning")), "the project can be imported"
+model = mlflow.pyfunc.load_model(sys.argv[1])
+picture = Path(sys.argv[2])
+content = picture.read_bytes()
+answers = {str(count): model.predict([content] * count) for count in (1, 2, 5)}
+answers["text"] = model.predict([base64.b64encode(content).decode()])
+answers["path"] = model.predict([picture])
+answers["text path"] = model.predict([str(picture)])
+answers["image"] = model.predict([Image.open(picture)])
+answers["array"] = model.predict(pd.Series([np.asarray(Image.open(picture))]))
+answers["mixed"] = model.predict([content, picture])
+closed = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": False})
+try:
+    closed.predict([str(picture)])
+except mlflow.exceptions.MlflowException:
+    closed = True
+assert "torch" not in sys.modules, "torch was imported"
+print(json.dumps({"closed": closed is True, **{name: answer.to_dict("records") for name, answer in answers.items()}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URI of an SQLite tracking store, made the process's own for this module."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("store")
+    uri, before = f"sqlite:///{folder / 'mlflow.db'}", mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.MlflowClient().create_experiment("search", artifact_location=(folder / "artifacts").as_uri())
+    yield uri
+    mlflow.set_tracking_uri(before)
+
+
+def test_a_logged_package_loads_by_name_in_a_clean_process_with_pickle_forbidden(
+    packaged: Packaged, store: str, tmp_path: Path
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("search")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id)
+    client.log_param(run.info.run_id, "lr", 0.1)
+    model_uri = log_package(packaged.folder, run.info.run_id)
+    after = client.get_run(run.info.run_id)
+    assert (after.info.status, after.info.end_time, after.data.params) == ("RUNNING", None, {"lr": "0.1"})
+    assert [output.model_id for output in after.outputs.model_outputs] == [model_uri.removeprefix("models:/")]
+    logged = client.get_logged_model(model_uri.removeprefix("models:/"))
+    assert (logged.experiment_id, logged.source_run_id, str(logged.status)) == (
+        experiment.experiment_id,
+        run.info.run_id,
+        "READY",
+    )
+    version = mlflow.register_model(model_uri, "pictures")
+    client.set_registered_model_alias("pictures", "champion", version.version)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", CLEAN, "models:/pictures@champion", str(packaged.picture)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment() | {"MLFLOW_TRACKING_URI": store, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    assert answers.pop("closed")
+    assert len(answers) == 9
+    for name, rows in answers.items():
+        found = [[row[label] for label in CLASSES] for row in rows]
+        assert np.abs(np.array(found) - packaged.expected(len(rows))).max() < 1e-4, name
+    assert list(tmp_path.iterdir()) == []
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
+        "MLFLOW_DISABLE_TELEMETRY": "true"
+    }
+
+
+def test_a_failed_upload_leaves_a_failed_model_and_the_run_running(
+    packaged: Packaged, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run = client.create_run("0")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", fail)
+    with pytest.raises(OSError, match="no space left"):
+        log_package(packaged.folder, run.info.run_id)
+    models = client.search_logged_models(["0"])
+    assert [str(model.status) for model in models] == ["FAILED"]
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+# --- over HTTP ---
+
+
+@pytest.fixture(scope="module")
+def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of what ``mlflow models serve --env-manager local`` starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    environment = clean_environment() | {
+        "__pyfunc_model_path__": packaged.model.as_uri(),
+        "SERVING_MODEL_CONFIG": json.dumps({"allow_paths": True}),
+    }
+    process = subprocess.Popen(
+        [*command, "mlflow.pyfunc.scoring_server.app:app"], env=environment, cwd=tmp_path_factory.mktemp("served")
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{address}/health", process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(url, timeout=5)  # noqa: S310
+            return
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.2)
+    pytest.fail("the server didn't start")
+
+
+def ask(server: str, payload: bytes, kind: str = "application/json") -> tuple[int, str]:
+    request = urllib.request.Request(f"{server}/invocations", data=payload, headers={"Content-Type": kind})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_server_answers_base64_in_every_payload_form(packaged: Packaged, server: str) -> None:
+    text = base64.b64encode(packaged.picture.read_bytes()).decode()
+    payloads = [
+        {"inputs": [text, text]},
+        {"instances": [text, text]},
+        {"dataframe_split": {"data": [[text], [text]]}},
+        {"dataframe_records": [{"picture": text}, {"picture": text}]},
+    ]
+    answers = [ask(server, json.dumps(payload).encode()) for payload in payloads]
+    answers.append(ask(server, f"picture\n{text}\n{text}\n".encode(), "text/csv"))
+    for status, body in answers:
+        assert status == 200, body
+        rows = json.loads(body)["predictions"]
+        found = np.array([[row[label] for label in CLASSES] for row in rows])
+        assert np.abs(found - packaged.expected(2)).max() < 1e-4
+
+
+def test_a_server_never_opens_a_path_even_where_paths_are_allowed(
+    packaged: Packaged, server: str, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # whoever opens it waits for ever
+    for path in (str(packaged.picture), packaged.picture.as_uri(), "/etc/hostname", "../model/MLmodel", str(pipe)):
+        for payload in ({"inputs": [path]}, {"dataframe_split": {"data": [[path]]}}):
+            status, body = ask(server, json.dumps(payload).encode())
+            assert status == 400, body
+            assert "picture 0: " in body
+            assert "predictions" not in body
+    absent, present = (
+        json.loads(ask(server, json.dumps({"inputs": [path]}).encode())[1])["message"].replace(path, "PATH")
+        for path in (str(tmp_path / "absent.png"), str(packaged.picture))
+    )
+    assert absent == present  # MLflow repeats the request; nothing else tells whether the file is there
+
+
+# --- the fallback ---
+
+
+def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
+    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator: aten::strange\nlong traceback")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    exported = export(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(5)[0], tmp_path / "package")
+    assert exported.graph == "model.pt2"
+    assert exported.notes == (
+        "the model is packaged with torch.export, so that it needs torch (onnx: no such operator: aten::strange)",
+    )
+    save_package(tmp_path / "package", tmp_path / "model")
+    assert "torch==" in (tmp_path / "model" / "requirements.txt").read_text()
+    graph = served.open_graph(tmp_path / "package" / "model.pt2")
+    x = normalize(coloured_pixels(5)[0], packaged.config.preprocessing)
+    with torch.inference_mode():
+        expected = packaged.classifier.eval()(torch.from_numpy(x)).numpy()
+    for count in (1, 2, 5):
+        assert np.abs(graph(x[:count]) - expected[:count]).max() < 1e-4
+
+
+def test_a_graph_that_answers_otherwise_is_not_packaged(
+    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
+    monkeypatch.setattr(served, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
+    with pytest.raises(ExportError, match=r"can't be packaged \(onnx: its logits differ .*; pt2: its logits differ"):
+        export(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(2)[0], tmp_path)
+    assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]
+
+
+def test_two_packages_of_different_preprocessing_live_in_one_process(tmp_path: Path) -> None:
+    source = Path(preprocess.__file__).read_text()
+    first, second = tmp_path / "a" / "preprocess.py", tmp_path / "b" / "preprocess.py"
+    for file, text in ((first, source), (second, f"{source}\nVERSION = 2\n")):
+        file.parent.mkdir()
+        file.write_text(text)
+    one, two = served._load_module(first), served._load_module(second)
+    assert one is served._load_module(first)
+    assert not hasattr(one, "VERSION")
+    assert two.VERSION == 2
+    assert one.__name__ != "data.preprocess"
+
+
+def test_a_picture_of_memory_and_of_disk_is_the_same(packaged: Packaged, model: served.PictureClassifier) -> None:
+    buffer = io.BytesIO()
+    Image.open(packaged.picture).save(buffer, "WEBP", lossless=True)
+    answer = model.predict(None, pd.DataFrame({"p": [buffer.getvalue(), packaged.picture]}))
+    assert np.array_equal(probabilities(answer)[0], probabilities(answer)[1])
