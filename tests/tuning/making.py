@@ -1,0 +1,116 @@
+"""Makers of small values for the tests of tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data.batches import BatchConfig
+from data.dataset import Dataset, Sample
+from data.preprocess import Preprocessing
+from data.sources import LeftOut, SplitName
+from models.classifier import NetworkConfig
+from models.config import TrialConfig
+from models.fit import FitConfig
+from tuning.promote import Candidate
+from tuning.recipe import Recipe
+from tuning.search.ledger import Ledger, Status, TrialResult, open_ledger
+from tuning.search.paths import SearchPaths
+from tuning.space import SearchSpace
+from tuning.trial import TrialReport
+
+BACKBONE = "tf_efficientnet_lite0"
+PREPROCESSINGS = {BACKBONE: Preprocessing(32)}
+CLASSES = ("cat", "dog")
+
+
+def recipe(**texts: object) -> Recipe:
+    """Return a recipe of options as a user types them."""
+    return Recipe.model_validate(texts)
+
+
+def trial_config(max_epochs: int = 4, lr: float = 1e-3) -> TrialConfig:
+    return TrialConfig(
+        seed=3,
+        preprocessing=Preprocessing(32),
+        batches=BatchConfig(),
+        network=NetworkConfig(weights="none"),
+        fit=FitConfig(max_epochs=max_epochs, lr=lr),
+    )
+
+
+def trial_result(
+    number: int = 0, score: float | None = 0.5, status: Status = "complete", reason: str = ""
+) -> TrialResult:
+    """Return a trial as the ledger knows it; without a score it ended before its first epoch did."""
+    settings = {
+        "backbone": BACKBONE, "freeze_fraction": 0.5, "optimizer": "adamw", "weight_decay": 1e-2, "batch_size": 32,
+        "lr_scheduler": "cosine", "dropout": 0.2, "augmentation": "light", "lr": 1e-3,
+    }  # fmt: skip
+    return TrialResult(
+        trial_uid=f"uid{number}",
+        number=number,
+        status=status,
+        reason=reason,
+        config=trial_config(),
+        settings=settings,
+        facts={"freeze_depth": 9, "freeze_block": "blocks.4", "blocks": 18},
+        metrics={} if score is None else {"val_balanced_accuracy": score, "val_loss": 1 - score},
+        best_epoch=0 if score is None else 2,
+        epochs=0 if score is None else 3,
+    )
+
+
+def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
+    """Return the ledger of a new search in ``root``."""
+    asked = given or recipe(max_epochs=4)
+    space = SearchSpace(asked)
+    return open_ledger(
+        SearchPaths(root), space, lambda settings: space.trial_config(settings, PREPROCESSINGS), asked.seed
+    )
+
+
+def epoch(number: int, score: float, is_best: bool = True) -> TrialReport:
+    """Return what a worker says after an epoch."""
+    metrics = {"val_balanced_accuracy": score, "val_loss": 1 - score}
+    return TrialReport(
+        status="running", epoch=number, metrics=metrics, is_best=is_best, facts={"freeze_depth": 9, "blocks": 18}
+    )
+
+
+def dataset(root: Path, counts: Mapping[SplitName, int] | None = None, **changes: object) -> Dataset:
+    """Return a data set of that many pictures a class in each split; the files need not exist."""
+    samples = [
+        Sample(path=f"{name}/{name}-{number}.png", label=label, split=split, digest=f"{name}{split}{number}")
+        for split, count in (counts or {"train": 4, "val": 2, "test": 10}).items()
+        for label, name in enumerate(CLASSES)
+        for number in range(count)
+    ]
+    made = Dataset(name="pets", root=root, classes=CLASSES, samples=tuple(samples), median_side=32)
+    return made.model_copy(update=changes)
+
+
+def left_out(count: int) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(path=f"cat/{number}.png", reason="is cut off", kind="unreadable") for number in range(count))
+
+
+def candidate(
+    score: float = 0.8,
+    classes: Sequence[str] = CLASSES,
+    run_id: str = "run",
+    model_uri: str = "models:/m-1",
+    test_looks: int = 1,
+) -> Candidate:
+    names = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")
+    return Candidate(
+        name="pets",
+        run_id=run_id,
+        model_uri=model_uri,
+        data="photos",
+        data_fingerprint="f" * 32,
+        classes=tuple(classes),
+        test_pictures=20,
+        test_looks=test_looks,
+        metrics=dict.fromkeys(names, score),
+        intervals={name: (score - 0.05, score + 0.05) for name in names},
+    )

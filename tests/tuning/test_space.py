@@ -1,0 +1,172 @@
+"""The search space: what is asked for, what trial 0 is, and the configuration that follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.preprocess import Preprocessing
+from models.config import TrialConfig
+from tests.tuning.making import BACKBONE, PREPROCESSINGS, recipe
+from tuning.domains import Setting
+from tuning.recipe import Recipe, Training
+from tuning.space import FIRST, SearchSpace
+
+KNOWN = ("backbone", *FIRST, "lr")
+
+
+class Recorder:
+    """An asker that remembers what it was asked and answers with the last choice or the upper end."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, object] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.asked[name] = (low, high, log)
+        return high
+
+    def suggest_categorical(self, name: str, choices: Any, /) -> Any:
+        self.asked[name] = tuple(choices)
+        return choices[-1]
+
+
+def asked_for(given_recipe: Training) -> dict[str, object]:
+    recorder = Recorder()
+    SearchSpace(given_recipe).suggest(recorder)
+    return recorder.asked
+
+
+class Inside:
+    """An asker that answers with given settings, and refuses what does not lie where it may lie."""
+
+    def __init__(self, settings: dict[str, Setting]) -> None:
+        self.left = dict(settings)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        del log
+        value = float(self.left.pop(name))
+        assert low <= value <= high
+        return value
+
+    def suggest_categorical(self, name: str, choices: Any, /) -> Any:
+        value = self.left.pop(name)
+        assert value in choices
+        return value
+
+
+def test_every_setting_is_asked_for_once_under_the_names_of_the_user() -> None:
+    settings = SearchSpace(recipe()).suggest(Recorder())
+    assert tuple(settings) == KNOWN
+
+
+def test_the_domains_of_the_recipe_are_what_is_asked_for() -> None:
+    asked = asked_for(recipe(freeze_fraction="0.25..0.75", batch_size="8,16", weight_decay="0.01"))
+    assert asked["freeze_fraction"] == (0.25, 0.75, False)
+    assert asked["batch_size"] == (8, 16)
+    assert asked["weight_decay"] == (0.01,)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "rates"),
+    [("adam", "lr", (1e-4, 1e-2, True)), ("adamw", "lr", (1e-4, 1e-2, True)), ("sgd", "sgd_lr", (1e-3, 1e-1, True))],
+)
+def test_each_optimizer_has_its_own_learning_rates(optimizer: str, name: str, rates: tuple[object, ...]) -> None:
+    asked = asked_for(recipe(optimizer=optimizer))
+    assert {key: value for key, value in asked.items() if key.endswith("lr")} == {name: rates}
+
+
+def test_sgds_rate_is_called_lr_in_the_settings() -> None:
+    settings = SearchSpace(recipe(optimizer="sgd")).suggest(Recorder())
+    assert settings["lr"] == 0.1
+    assert "sgd_lr" not in settings
+
+
+def test_rates_that_the_user_gives_hold_for_every_optimizer() -> None:
+    for optimizer in ("sgd", "adam"):
+        assert asked_for(recipe(optimizer=optimizer, lr="0.01,0.02"))["lr"] == (0.01, 0.02)
+
+
+def test_trial_0_is_what_an_expert_tries_first() -> None:
+    assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "lr": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("texts", "name", "value"),
+    [
+        ({"freeze_fraction": "0.7..0.9"}, "freeze_fraction", 0.7),
+        ({"batch_size": "64,128"}, "batch_size", 64),
+        ({"optimizer": "sgd"}, "lr", 1e-2),
+        ({"optimizer": "sgd", "lr": "1e-4..1e-3"}, "lr", 1e-3),
+        ({"optimizer": "sgd,adam"}, "optimizer", "sgd"),
+        ({"augmentation": "strong"}, "augmentation", "strong"),
+        ({"dropout": "0"}, "dropout", 0.0),
+        ({"lr": "5e-3,7e-3"}, "lr", 5e-3),
+    ],
+)
+def test_trial_0_is_moved_into_a_narrowed_space(texts: dict[str, str], name: str, value: object) -> None:
+    assert SearchSpace(recipe(**texts)).first_settings()[name] == value
+
+
+def some_of(*known: str) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(known), min_size=1, unique=True).map(",".join)
+
+
+def numbers_within(low: float, high: float) -> st.SearchStrategy[str]:
+    """Return values, choices and ranges within the limits, as a user types them."""
+    values = st.lists(st.floats(low, high), min_size=1, max_size=3, unique=True)
+    ranges = st.lists(st.floats(low, high), min_size=2, max_size=2, unique=True).map(sorted)
+    return values.map(lambda some: ",".join(map(repr, some))) | ranges.map(lambda ends: f"{ends[0]!r}..{ends[1]!r}")
+
+
+narrowed = st.fixed_dictionaries(
+    {},
+    optional={
+        "optimizer": some_of("adamw", "adam", "sgd"),
+        "augmentation": some_of("none", "light", "medium", "strong"),
+        "lr_scheduler": some_of("constant", "step", "cosine", "plateau"),
+        "lr": numbers_within(1e-7, 5.0),
+        "weight_decay": numbers_within(1e-6, 1.0),
+        "freeze_fraction": numbers_within(0.0, 1.0),
+        "dropout": numbers_within(0.0, 0.9),
+        "batch_size": st.lists(st.integers(1, 4096), min_size=1, max_size=3, unique=True).map(
+            lambda sizes: ",".join(map(str, sizes))
+        ),
+    },
+)
+
+
+@given(narrowed)
+def test_trial_0_lies_inside_any_narrowed_space(texts: dict[str, str]) -> None:
+    space = SearchSpace(recipe(**texts))
+    asker = Inside(space.first())
+    settings = space.suggest(asker)
+    assert not asker.left, "first() names what is never asked for"
+    assert settings == space.first_settings()
+
+
+@given(narrowed)
+def test_a_trials_configuration_holds_its_settings_and_survives_its_own_json(texts: dict[str, str]) -> None:
+    space = SearchSpace(recipe(**texts, seed=7, max_epochs=5, weights="none"))
+    settings = space.suggest(Recorder())
+    config = space.trial_config(settings, PREPROCESSINGS)
+    held = {**config.network.model_dump(), **config.batches.model_dump(), **config.fit.model_dump()}
+    assert {name: held[name] for name in KNOWN} == settings
+    assert TrialConfig.from_json(config.to_json()) == config
+
+
+def test_a_trials_configuration_takes_the_rest_from_the_recipe() -> None:
+    given_recipe = Recipe(seed=7, max_epochs=5, weights="none")
+    space = SearchSpace(given_recipe)
+    config = space.trial_config(space.first_settings(), PREPROCESSINGS)
+    assert (config.seed, config.fit.max_epochs, config.network.weights) == (7, 5, "none")
+    assert config.preprocessing == PREPROCESSINGS[BACKBONE]
+
+
+def test_a_trial_gets_the_preprocessing_of_its_own_backbone() -> None:
+    space = SearchSpace(recipe(backbone="small,large"))
+    settings = space.suggest(Recorder())
+    config = space.trial_config(settings, {"small": Preprocessing(32), "large": Preprocessing(64)})
+    assert (config.network.backbone, config.preprocessing.image_size) == ("large", 64)
