@@ -1,94 +1,157 @@
 """How training pictures are varied: policies to choose from by name, each a list that one can read and extend.
 
+A name is a policy (none, light, medium, strong), a classic (flip, turn, shift, crop, colour, light_change, cutout),
+or several of them with ``+`` between: ``flip+crop+cutout``. To add one, write a function that takes the picture's
+size and returns Albumentations transforms, and name it in ``POLICIES`` or ``CLASSICS``.
+
 Albumentations is imported when a policy is built: it costs seconds, and validation needs none of it.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from data.errors import SettingError, did_you_mean
 from data.preprocess import Pixels
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer release
+
+Transforms = list[Any]  # of Albumentations, which is untyped
 
 
 class Policy:
-    """A pipeline of Albumentations whose outcome depends on the seed of each picture alone."""
+    """Transforms of Albumentations, one after another, whose outcome depends on the seed of each picture alone."""
 
-    def __init__(self, transforms: list[Any]) -> None:
-        import albumentations
+    def __init__(self, transforms: Transforms) -> None:
         import cv2
 
         cv2.setNumThreads(0)  # trials side by side share the cores; a picture is too small to share out
-        self._compose = albumentations.Compose(transforms)
+        self._transforms = transforms
 
     def __call__(self, picture: Pixels, seed: int) -> Pixels:
         """Return a varied copy of a picture, uint8 [s, s, 3]; the same seed, the same copy."""
-        self._compose.set_random_seed(seed)
-        return np.asarray(self._compose(image=picture)["image"], dtype=np.uint8)
+        # Compose would give every transform the same seed: then all of those with p=0.5 act together, or none.
+        draws, choices = np.random.default_rng(seed), random.Random(seed)  # noqa: S311
+        for transform in self._transforms:
+            transform.set_random_state(draws, choices)
+            picture = transform(image=picture)["image"]
+        return np.ascontiguousarray(picture, dtype=np.uint8)
 
 
 def build_policy(name: str, image_size: int) -> Policy | None:
-    """Return the policy of that name for pictures of ``image_size`` pixels; None for ``none``.
+    """Return the policy of that name for pictures of ``image_size`` pixels; None where it changes nothing.
 
     Raises:
-        SettingError: there is no policy of that name.
+        SettingError: a part of the name is unknown.
     """
-    if name not in POLICIES:
-        raise SettingError(
-            f"augmentation must be one of {', '.join(POLICIES)}, got {name!r}{did_you_mean(name, POLICIES)}"
-        )
-    transforms = POLICIES[name](image_size)
+    check_policy(name)
+    known = POLICIES | CLASSICS
+    transforms = [transform for part in name.split("+") for transform in known[part.strip()](image_size)]
     return Policy(transforms) if transforms else None
 
 
-def _none(image_size: int) -> list[Any]:
-    del image_size
+def check_policy(name: str) -> None:
+    """Raise SettingError where ``name`` is not one or several known policies and classics; imports nothing."""
+    known = [*POLICIES, *CLASSICS]
+    unknown = [part.strip() for part in name.split("+") if part.strip() not in known]
+    if unknown:
+        raise SettingError(
+            f"augmentation must be one of {', '.join(known)}, or several with + between, "
+            f"got {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+        )
+
+
+def _none(size: int) -> Transforms:
+    del size
     return []
 
 
-def _light(image_size: int) -> list[Any]:
+def _light(size: int) -> Transforms:
     """Nothing that changes what a digit or a word says: no mirror image, small turns."""
     import albumentations as A
 
-    del image_size
+    del size
     return [_affine(shift=0.06, zoom=0.1, turn=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
 
 
-def _medium(image_size: int) -> list[Any]:
+def _medium(size: int) -> Transforms:
     """For photos: mirrored, cropped, in slightly other light."""
     import albumentations as A
 
     return [
-        A.RandomResizedCrop((image_size, image_size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
+        A.RandomResizedCrop((size, size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
         A.HorizontalFlip(p=0.5),
         _affine(shift=0.06, zoom=0.1, turn=10),
         A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
     ]
 
 
-def _strong(image_size: int) -> list[Any]:
+def _strong(size: int) -> Transforms:
     """For photos of which there are few: harder, and with holes."""
     import albumentations as A
 
     return [
-        A.RandomResizedCrop((image_size, image_size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
+        A.RandomResizedCrop((size, size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
         A.HorizontalFlip(p=0.5),
         _affine(shift=0.1, zoom=0.2, turn=20),
         A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
         A.ToGray(p=0.1),
-        A.CoarseDropout(num_holes_range=(1, 2), hole_height_range=(0.15, 0.35), hole_width_range=(0.15, 0.35), p=0.5),
+        *_cutout(size),
     ]
 
 
-def _affine(shift: float, zoom: float, turn: float) -> Any:  # noqa: ANN401  Albumentations is untyped
+def _flip(size: int) -> Transforms:
+    import albumentations as A
+
+    del size
+    return [A.HorizontalFlip(p=0.5)]
+
+
+def _turn(size: int) -> Transforms:
+    del size
+    return [_affine(turn=15)]
+
+
+def _shift(size: int) -> Transforms:
+    del size
+    return [_affine(shift=0.1)]
+
+
+def _crop(size: int) -> Transforms:
+    import albumentations as A
+
+    return [A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(0.75, 1.33))]
+
+
+def _colour(size: int) -> Transforms:
+    import albumentations as A
+
+    del size
+    return [A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8)]
+
+
+def _light_change(size: int) -> Transforms:
+    import albumentations as A
+
+    del size
+    return [A.RandomBrightnessContrast(0.2, 0.2, p=0.8)]
+
+
+def _cutout(size: int) -> Transforms:
+    """One or two grey holes, each 15 to 35 % of the side."""
+    import albumentations as A
+
+    del size
+    holes: dict[str, Any] = {"hole_height_range": (0.15, 0.35), "hole_width_range": (0.15, 0.35)}
+    return [A.CoarseDropout(num_holes_range=(1, 2), **holes, fill=128, p=0.5)]
+
+
+def _affine(shift: float = 0.0, zoom: float = 0.0, turn: float = 0.0) -> Any:  # noqa: ANN401  Albumentations is untyped
     """Shift by a part of the side, zoom by a part, turn by degrees; the border is mirrored, not black."""
     import albumentations as A
     import cv2
@@ -102,9 +165,18 @@ def _affine(shift: float, zoom: float, turn: float) -> Any:  # noqa: ANN401  Alb
     )
 
 
-POLICIES: dict[str, Callable[[int], list[Any]]] = {
+POLICIES: dict[str, Callable[[int], Transforms]] = {
     "none": _none,
     "light": _light,
     "medium": _medium,
     "strong": _strong,
+}
+CLASSICS: dict[str, Callable[[int], Transforms]] = {
+    "flip": _flip,
+    "turn": _turn,
+    "shift": _shift,
+    "crop": _crop,
+    "colour": _colour,
+    "light_change": _light_change,
+    "cutout": _cutout,
 }

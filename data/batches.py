@@ -1,27 +1,32 @@
-"""Order and augmentation: from cached pixels to the tensors that a training step takes.
+"""Order, balance and augmentation: from cached pixels to the tensors that a training step takes.
 
 There are no worker processes: the pixels are mapped from disk, and turning a batch of them into a tensor takes
-less time than handing it from one process to another.
+less time than handing it from one process to another. With a GPU, one thread makes the next batch ready in pinned
+memory while the GPU works on this one.
 
-Shapes: b pictures, s pixels a side, 3 channels.
+Shapes: b pictures, n pictures in all, s pixels a side, 3 channels, k classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from data.augment import build_policy
+from data.augment import build_policy, check_policy
+from data.balance import Balance, Rows, class_weights, epoch_rows, epoch_size
+from data.errors import SettingError
+from data.mixing import Mix, mix_batch
 from data.preprocess import Pixels, Preprocessing, normalize
 from data.values import Value
 
 Labels = npt.NDArray[np.int64]
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class BatchConfig(Value):
@@ -29,21 +34,33 @@ class BatchConfig(Value):
 
     Attributes:
         batch_size: pictures in a batch.
-        augmentation: a policy of ``data.augment``.
-        balance: what is done about classes of different size.
+        augmentation: a policy of ``data.augment``, a classic, or several with ``+`` between.
+        balance: what is done about classes of different size: ``weights`` in the loss, a ``sampler`` that draws every
+            class alike, or ``oversample``, which shows small classes again, augmented.
+        mix: lay two pictures of a batch over each other, labels too.
     """
 
     batch_size: int = Field(default=32, ge=1)
-    augmentation: Literal["none", "light", "medium", "strong"] = "light"
-    balance: Literal["none"] = "none"
+    augmentation: str = "light"
+    balance: Balance = "none"
+    mix: Mix = "none"
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            check_policy(name)
+        except SettingError as error:
+            raise ValueError(str(error)) from error
+        return name
 
 
 class Batches:
     """The pictures of one split as batches, again for every epoch.
 
-    In training they are shuffled and augmented anew for each epoch, and a last batch of one picture joins the one
-    before it (batch norm can't learn from one). Otherwise they come in order, unchanged, and all of them.
-    The same seed and epoch give the same batches, whatever else ran in the process.
+    In training they are shuffled, balanced, augmented and mixed anew for each epoch, and a last batch of one picture
+    joins the one before it (batch norm can't learn from one). Otherwise they come in order, unchanged, and all of
+    them. The same seed and epoch give the same batches, whatever else ran in the process.
     """
 
     def __init__(
@@ -54,8 +71,13 @@ class Batches:
         config: BatchConfig,
         seed: int,
         training: bool,
+        classes: int | None = None,
+        ahead: bool | None = None,
     ) -> None:
         """Take pixels, uint8 [n, s, s, 3], and labels, int64 [n].
+
+        ``classes`` is k where the highest labels may be missing here. ``ahead`` makes the next batch
+        while this one is used, by default where there is a GPU.
 
         Raises:
             ValueError: there are not as many labels as pictures, or none at all.
@@ -68,31 +90,70 @@ class Batches:
         self.config = config
         self.seed = seed
         self.training = training
+        self.classes = classes or int(labels.max()) + 1
+        self._ahead = torch.cuda.is_available() if ahead is None else ahead
         self._policy = build_policy(config.augmentation, preprocessing.image_size) if training else None
+        # What is shown again in an epoch must not be the very same picture.
+        extra = "light" if config.balance == "oversample" and config.augmentation == "none" else "none"
+        self._again = build_policy(extra, preprocessing.image_size) if training else None
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        count = math.ceil(len(self.labels) / self.config.batch_size)
-        return count - 1 if self._last_is_alone() else count
+        shown = epoch_size(self.labels, self.config.balance) if self.training else len(self.labels)
+        count = math.ceil(shown / self.config.batch_size)
+        alone = self.training and shown > 1 and shown % self.config.batch_size == 1
+        return count - 1 if alone else count
 
-    def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield float32 [b, 3, s, s] in channels_last format, normalised, and int64 [b]."""
-        order = self._order(number)
-        cuts = [batch * self.config.batch_size for batch in range(1, len(self))]
-        for rows in np.split(order, cuts):
-            pictures = self._pictures(rows, number)
-            yield torch.from_numpy(normalize(pictures, self.preprocessing)), torch.from_numpy(self.labels[rows])
+    @property
+    def class_weights(self) -> torch.Tensor | None:
+        """What the training loss is to be weighed with, float32 [k]; None where nothing is."""
+        if not self.training or self.config.balance != "weights":
+            return None
+        return torch.from_numpy(class_weights(self.labels, self.classes))
 
-    def _last_is_alone(self) -> bool:
-        return self.training and len(self.labels) > 1 and len(self.labels) % self.config.batch_size == 1
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield float32 [b, 3, s, s] in channels_last format, normalised, and int64 [b].
 
-    def _order(self, number: int) -> npt.NDArray[np.intp]:
+        Where training pictures are mixed, the labels are the shares of the classes, float32 [b, k].
+        """
+        batches = self._batches(number)
+        return _made_ahead(batches) if self._ahead else batches
+
+    def _batches(self, number: int) -> Iterator[Batch]:
+        random = np.random.default_rng((self.seed, number))
         rows = np.arange(len(self.labels))
-        return np.random.default_rng((self.seed, number)).permutation(rows) if self.training else rows
+        again = np.zeros_like(rows)
+        if self.training:
+            rows, again = epoch_rows(self.labels, self.config.balance, random)
+        seeds = np.random.SeedSequence((self.seed, number)).generate_state(len(self.labels)).astype(np.uint32)
+        for places in np.array_split(np.arange(len(rows)), self._cuts()):
+            pictures = self._varied(rows[places], again[places], seeds)
+            x = torch.from_numpy(normalize(pictures, self.preprocessing))
+            y = torch.from_numpy(self.labels[rows[places]])
+            if self.training and self.config.mix != "none":
+                x, y = mix_batch(x, y, self.config.mix, self.classes, random)
+            yield x, y
 
-    def _pictures(self, rows: npt.NDArray[np.intp], number: int) -> Pixels:
-        pictures = np.asarray(self.pixels[rows])
-        if self._policy is None:
+    def _cuts(self) -> list[int]:
+        return [batch * self.config.batch_size for batch in range(1, len(self))]
+
+    def _varied(self, rows: Rows, again: Rows, seeds: npt.NDArray[np.uint32]) -> Pixels:
+        """Return the pictures [b, s, s, 3], each augmented by what its row and its place in the epoch decide."""
+        pictures = np.array(self.pixels[rows])
+        if self._policy is None and not again.any():
             return pictures
-        seeds = np.random.SeedSequence((self.seed, number)).generate_state(len(self.labels))[rows]
-        return np.stack([self._policy(one, int(seed)) for one, seed in zip(pictures, seeds, strict=True)])
+        for at, (row, times) in enumerate(zip(rows, again, strict=True)):
+            policy = self._policy or (self._again if times else None)
+            if policy:
+                pictures[at] = policy(pictures[at], (int(seeds[row]) + int(times)) % 2**32)
+        return pictures
+
+
+def _made_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield batches in pinned memory, each made while the one before it is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, batches, None)
+        while batch := coming.result():
+            coming = pool.submit(next, batches, None)
+            x, y = batch
+            yield (x.pin_memory(), y.pin_memory()) if torch.cuda.is_available() else (x, y)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+
+import albumentations as A
 import numpy as np
 import pytest
 
-from data.augment import POLICIES, Policy, build_policy
+from data.augment import CLASSICS, POLICIES, Policy, build_policy
 from data.errors import SettingError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
@@ -65,3 +68,32 @@ def test_every_policy_can_be_built_for_every_size() -> None:
     for size in (8, 33):
         picture = np.zeros((size, size, 3), np.uint8)
         assert policy("strong", size)(picture, 1).shape == picture.shape
+
+
+@pytest.mark.parametrize("name", sorted(CLASSICS))
+def test_a_classic_by_its_name_changes_a_picture(name: str) -> None:
+    varied = [policy(name)(PICTURE, seed) for seed in range(8)]
+    assert any((one != PICTURE).any() for one in varied)
+    assert all(one.shape == PICTURE.shape for one in varied)
+
+
+def test_classics_are_combined_with_a_plus() -> None:
+    both = policy("flip+cutout")
+    varied = {both(PICTURE, seed).tobytes() for seed in range(40)}
+    assert PICTURE.tobytes() in varied
+    assert np.ascontiguousarray(PICTURE[:, ::-1]).tobytes() in varied
+    assert len(varied) > 10
+
+
+def test_transforms_act_independently_of_each_other() -> None:
+    built = Policy([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+    marked = np.zeros((8, 8, 3), np.uint8)
+    marked[0, 0] = 255
+    places = Counter(int(np.argmax(built(marked, seed)[:, :, 0])) for seed in range(400))
+    assert len(places) == 4
+    assert min(places.values()) > 60
+
+
+def test_a_part_that_is_unknown_is_named() -> None:
+    with pytest.raises(SettingError, match="got 'rotate'"):
+        build_policy("flip+rotate", 32)
