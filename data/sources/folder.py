@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,19 +72,28 @@ class _Found:
 
     def add(self, path: Path, label: str, split: SplitName | None) -> None:
         relative = path.relative_to(self.root).as_posix()
-        if not is_plain(relative):
-            self.leave_out(relative, "has a name that is not valid UTF-8; rename it to have it counted")
-        elif path.is_symlink() and not path.exists():
-            self.leave_out(relative, "is a link to a file that does not exist")
-        elif path.is_file():
-            self.pictures.append(Picture(path=relative, label=label, split=split))
-        elif path.is_dir():
-            self.leave_out(relative + "/", "is a folder that can't be opened")
+        problem = _problem(path, relative)
+        if problem:
+            self.leave_out(relative, problem)
         else:
-            self.leave_out(relative, "is no regular file")
+            self.pictures.append(Picture(path=relative, label=label, split=split))
 
     def leave_out(self, path: str, reason: str) -> None:
         self.left_out.append(LeftOut(path=plain_text(path), reason=reason))
+
+
+def _problem(path: Path, relative: str) -> str:
+    """Return why a file is no candidate, empty where it is one."""
+    if not is_plain(relative):
+        return "has a name that is not valid UTF-8; rename it to have it counted"
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        gone = path.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP)
+        return "is a link to a file that does not exist" if gone else f"can't be looked at: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return "is a folder that can't be opened"
+    return "" if stat.S_ISREG(mode) else "is no regular file"
 
 
 def visible_children(folder: Path) -> tuple[list[str], list[str]]:
@@ -92,8 +103,17 @@ def visible_children(folder: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"data must be a folder that can be opened, got {folder}: {reason}") from error
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    return folders, [entry.name for entry in entries if not entry.is_dir()]
+    folders = {entry.name: _is_dir(entry) for entry in entries}
+    return [name for name, is_dir in folders.items() if is_dir], [
+        name for name, is_dir in folders.items() if not is_dir
+    ]
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or nothing that we may look at
+        return False
 
 
 def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +149,27 @@ def test_two_folders_for_one_split_are_refused(make_folder: MakeFolder) -> None:
     root = make_folder({f"{split}/{label}": 3 for split in ("train", "val", "valid") for label in ("cat", "dog")})
     with pytest.raises(DataError, match="one folder for the val pictures, got val/ and valid/"):
         open_source(str(root))
+
+
+def test_a_folder_or_file_that_may_not_be_looked_at_is_left_out(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image_folder / "blue" / "shut").mkdir()
+    real_scan, real_stat = os.scandir, Path.stat
+
+    def scan(path: Path) -> Any:
+        if Path(path).name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_scan(path)
+
+    def stat(self: Path, **options: Any) -> Any:
+        if self.parts[-2:] == ("red", "000.png"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_stat(self, **options)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [(item.path, item.reason) for item in open_source(str(image_folder)).left_out] == [
+        ("blue/shut", "is a folder that can't be opened"),
+        ("red/000.png", "can't be looked at: Permission denied"),
+    ]
