@@ -89,7 +89,7 @@ def _problem(path: Path, relative: str) -> str:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        gone = path.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP)
+        gone = error.errno in (errno.ENOENT, errno.ELOOP)
         return "is a link to a file that does not exist" if gone else f"can't be looked at: {error.strerror}"
     if stat.S_ISDIR(mode):
         return "is a folder that can't be opened"
