@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,10 +35,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return commands.load(name).run(arguments)
     except UserError as error:
         for problem in error.problems:
-            print(f"{name}: {problem}", file=sys.stderr)
+            print(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}", file=sys.stderr)
         return MISTAKE
     except FreezelineError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # whoever read our output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)

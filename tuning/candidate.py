@@ -31,7 +31,7 @@ def make_candidate(
     from models.evaluate import interval, predict, score
     from models.package import export, log_package
 
-    classifier = load_classifier(config, dataset, weights)
+    classifier = load_classifier(config, len(dataset.classes), weights)
     batches = split_batches(dataset, config, "test")
     probabilities, labels = predict(classifier, batches.epoch(0))
     scores = score(probabilities, labels, dataset.classes)

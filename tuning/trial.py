@@ -149,12 +149,12 @@ def save_weights(classifier: Classifier, path: Path) -> None:
     write_atomically(path, save(classifier.trained_state()))
 
 
-def load_classifier(config: TrialConfig, dataset: Dataset, path: Path) -> Classifier:
-    """Return the classifier of ``config`` with the weights that ``save_weights`` wrote."""
+def load_classifier(config: TrialConfig, classes: int, path: Path) -> Classifier:
+    """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote."""
     from safetensors.torch import load_file
 
     from models.classifier import build_classifier
 
-    classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
+    classifier = build_classifier(config.network, classes, config.preprocessing.image_size, config.seed)
     classifier.load_state_dict(load_file(path), strict=False)
     return classifier

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ray.tune.search import Searcher
 
 from tuning.search.ledger import Ledger, Status, TrialResult
+from tuning.search.schedulers import PROTECTED
 from tuning.trial import TrialReport, TrialTask
 
 
@@ -54,7 +55,7 @@ class LedgerSearcher(Searcher):
         self._uids[trial_id] = result.trial_uid
         for listener in self._listeners:
             listener.trial_started(result)
-        return {"task": self._make_task(result).to_json()}
+        return {"task": self._make_task(result).to_json(), PROTECTED: result.number == 0}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take an epoch of a trial that goes on."""
