@@ -112,5 +112,5 @@ def candidate(
         test_pictures=20,
         test_looks=test_looks,
         metrics=dict.fromkeys(names, score),
-        intervals={name: (score - 0.05, score + 0.05) for name in names},
+        intervals=dict.fromkeys(names, (score - 0.05, score + 0.05)),
     )

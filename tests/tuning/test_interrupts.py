@@ -100,9 +100,16 @@ def test_a_library_that_took_the_signals_loses_them_to_install(interrupts: Inter
 
 def test_afterwards_the_signals_go_to_whoever_had_them_before() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with pytest.raises(RuntimeError, match="ended"), caught():
-        assert [signal.getsignal(number) for number in SIGNALS] != before
-        raise RuntimeError("ended")
+    within: list[object] = []
+
+    def end() -> None:
+        with caught():
+            within.extend(signal.getsignal(number) for number in SIGNALS)
+            raise RuntimeError("ended")
+
+    with pytest.raises(RuntimeError, match="ended"):
+        end()
+    assert within != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 

@@ -1,0 +1,110 @@
+"""What a worker reports of a trial; training itself is replaced, Ray is not started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.tune
+
+from tests.tuning.making import dataset, epoch, recipe, trial_config
+from tuning.candidate import count_look
+from tuning.search.paths import SearchPaths
+from tuning.search.runner import concurrency
+from tuning.trial import TRACEBACK_CHARACTERS, TrialReport, TrialTask, run_trial
+
+Tell = Callable[[TrialReport], None]
+Run = Callable[[Callable[[TrialTask, Tell], None]], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Return a function that runs a trial whose training is given, and returns what Ray was told."""
+    told: list[dict[str, Any]] = []
+    task = TrialTask(trial_uid="uid", config=trial_config(), search_root=tmp_path, threads=1)
+    monkeypatch.setattr(ray.tune, "report", told.append)
+
+    def with_training(train: Callable[[TrialTask, Tell], None]) -> list[dict[str, Any]]:
+        monkeypatch.setattr("tuning.trial.train", train)
+        run_trial({"task": task.to_json()})
+        return told
+
+    return with_training
+
+
+def test_each_epoch_is_reported_with_the_best_score_so_far_and_then_the_end(run: Run) -> None:
+    def train(task: TrialTask, tell: Tell) -> None:
+        assert task.trial_uid == "uid"
+        tell(epoch(1, 0.5))
+        tell(epoch(2, 0.4, is_best=False))
+        tell(epoch(3, 0.6))
+
+    told = run(train)
+    assert [(one["epoch"], one["objective"]) for one in told] == [(1, 0.5), (2, 0.5), (3, 0.6), (3, 0.6)]
+    reports = [TrialReport.from_json(one["report"]) for one in told]
+    assert reports[0] == epoch(1, 0.5)
+    assert [report.status for report in reports] == ["running", "running", "running", "complete"]
+
+
+def test_a_trial_that_raises_is_reported_and_does_not_raise(run: Run) -> None:
+    def train(_: TrialTask, tell: Tell) -> None:
+        tell(epoch(1, 0.5))
+        raise ValueError("no such thing")
+
+    report = TrialReport.from_json(run(train)[-1]["report"])
+    assert (report.status, report.epoch, report.reason) == ("failed", 1, "ValueError: no such thing")
+    assert "no such thing" in report.traceback
+
+
+def test_a_trial_that_fails_before_its_first_epoch_has_no_score(run: Run) -> None:
+    def train(_: TrialTask, __: Tell) -> None:
+        raise MemoryError("x" * 2 * TRACEBACK_CHARACTERS)
+
+    (told,) = run(train)
+    assert (told["epoch"], told["objective"]) == (0, float("-inf"))
+    assert len(TrialReport.from_json(told["report"]).traceback) == TRACEBACK_CHARACTERS
+
+
+def test_a_user_who_interrupts_a_worker_is_not_a_failed_trial(run: Run) -> None:
+    def train(_: TrialTask, __: Tell) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run(train)
+
+
+def test_a_task_survives_its_own_json(tmp_path: Path) -> None:
+    task = TrialTask(trial_uid="uid", config=trial_config(lr=1 / 3), search_root=tmp_path / "a b", threads=2)
+    assert TrialTask.from_json(task.to_json()) == task
+
+
+@pytest.mark.parametrize(
+    ("texts", "cores", "at_once"),
+    [
+        ({}, 8, 8),
+        ({"cpus_per_trial": "3"}, 8, 2),
+        ({"cpus_per_trial": "16"}, 8, 1),
+        ({"concurrent": "5"}, 2, 5),
+        ({"concurrent": "5", "trials": "3"}, 2, 3),
+    ],
+)
+def test_as_many_trials_run_at_once_as_asked_for_or_as_the_cores_carry(
+    monkeypatch: pytest.MonkeyPatch, texts: dict[str, str], cores: int, at_once: int
+) -> None:
+    monkeypatch.setattr("tuning.search.runner.cores", lambda: cores)
+    assert concurrency(recipe(**texts)) == at_once
+
+
+def test_a_search_keeps_what_its_workers_need(tmp_path: Path, freezeline_home: Path) -> None:
+    paths, pets = SearchPaths.of("abc"), dataset(tmp_path)
+    paths.write(recipe(trials=3), pets)
+    assert paths.root == freezeline_home / "searches" / "abc"
+    assert type(pets).from_json(paths.dataset.read_text()) == pets
+    assert type(recipe()).from_json(paths.recipe.read_text()) == recipe(trials=3)
+
+
+def test_looks_at_the_test_pictures_are_counted_for_each_data_set(tmp_path: Path) -> None:
+    pets, more = dataset(tmp_path), dataset(tmp_path, {"train": 5, "val": 2, "test": 10})
+    assert [count_look(pets), count_look(pets), count_look(more), count_look(pets)] == [1, 2, 1, 3]
