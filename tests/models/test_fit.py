@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from models.classifier import Classifier
-from models.evaluate import predict, score
+from models.evaluate import predict, run_pass, score
 from models.fit import Divergence, EpochResult, FitConfig, Learner, fit
 from tests.models.conftest import SIZE, MakeBatches, MakeClassifier
 
@@ -170,6 +170,25 @@ def test_the_optimizer_holds_only_what_is_trained(make_classifier: MakeClassifie
     held = [p for group in Learner(classifier, FitConfig(), 1).optimizer.param_groups for p in group["params"]]
     assert all(parameter.requires_grad for parameter in held)
     assert {id(p) for p in held} == {id(p) for _, p in classifier.trainable_parameters()}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_the_optimizers_steps_are_torchs_plain_ones_also_in_channels_last(
+    make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str
+) -> None:
+    results = []
+    for fused in (True, False):
+        classifier = make_classifier(0.0)
+        classifier.to(memory_format=torch.channels_last)
+        config = FitConfig.model_validate({"optimizer": optimizer, "lr": 0.01, "weight_decay": 0.1})
+        learner = Learner(classifier, config, steps=1)
+        for group in learner.optimizer.param_groups:
+            assert group["fused"]
+            group["fused"], group["foreach"] = fused, False
+        run_pass(classifier, make_batches(8).epoch(1), learner)  # one step: the gradients are the same bits
+        results.append(classifier.trained_state())
+    for name, value in results[0].items():
+        assert torch.allclose(value, results[1][name], rtol=1e-5, atol=1e-7), name
 
 
 def test_a_loss_that_is_no_number_ends_training_before_the_weights_are_touched(
