@@ -98,12 +98,13 @@ class ParentRun:
     client: MlflowClient
     run_id: str
     experiment_id: str
+    opened_by_mlflow: bool = False
 
     @classmethod
     def open(cls, client: MlflowClient, run_id: str | None, name: str) -> ParentRun:
         """Go on in the run ``run_id``, or make one in the experiment ``name``."""
         if run_id is not None:
-            return cls(client, run_id, client.get_run(run_id).info.experiment_id)
+            return cls(client, run_id, client.get_run(run_id).info.experiment_id, opened_by_mlflow=True)
         from mlflow.tracking.context.registry import resolve_tags
 
         experiment_id = experiment(client, name)
@@ -165,6 +166,14 @@ class ParentRun:
             self.tag(reason=reason)
         self.client.set_terminated(self.run_id, status)
 
+    def kill(self) -> None:
+        """End the run as KILLED, for good, because the user asked to."""
+        self.end("KILLED", INTERRUPTED)
+        if self.opened_by_mlflow:
+            from tuning.tracking.last_word import have_last_word
+
+            have_last_word(self.run_id, "KILLED")
+
 
 @contextmanager
 def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
@@ -172,14 +181,15 @@ def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt) or interrupts.requested
-        reason = INTERRUPTED if killed else f"{type(error).__name__}: {error}"
         with interrupts.shielded():
-            parent.end("KILLED" if killed else "FAILED", reason)
+            if isinstance(error, KeyboardInterrupt) or interrupts.requested:
+                parent.kill()
+            else:
+                parent.end("FAILED", f"{type(error).__name__}: {error}")
         raise
     with interrupts.shielded():
         if interrupts.requested:
-            parent.end("KILLED", INTERRUPTED)
+            parent.kill()
         else:
             parent.end("FINISHED")
 
