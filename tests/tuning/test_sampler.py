@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 from tests.tuning.making import epoch, ledger_at
 from tuning.search.ledger import Ledger, TrialResult
 from tuning.search.sampler import LedgerSearcher
+from tuning.search.schedulers import PROTECTED
 from tuning.trial import TrialReport, TrialTask
 
 Heard = list[tuple[object, ...]]
@@ -70,6 +71,11 @@ def test_a_suggestion_is_the_ledgers_trial_as_a_task(search: Search) -> None:
     task = search.start()
     result = search.only()
     assert (task.trial_uid, task.config, task.search_root) == (result.trial_uid, result.config, search.root)
+
+
+def test_only_the_default_trial_is_protected_from_the_scheduler(search: Search) -> None:
+    suggested = [search.searcher.suggest(f"ray-{number}") for number in range(3)]
+    assert [one[PROTECTED] for one in suggested] == [True, False, False]
 
 
 def test_nothing_is_suggested_once_it_is_enough(search: Search) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuning.search.schedulers import build_scheduler
+from tuning.search.schedulers import PROTECTED, build_scheduler
 
 
-def epochs_run(scheduler: Any, name: str, score: float, epochs: int) -> int:
+def epochs_run(scheduler: Any, name: str, score: float, epochs: int, **config: object) -> int:
     """Report that many epochs and a last word, all with ``score``; return the epoch in which it was stopped, or 0."""
-    trial = SimpleNamespace(trial_id=name)
+    trial = SimpleNamespace(trial_id=name, config=config)
     scheduler.on_trial_add(None, trial)
     for epoch in (*range(1, epochs + 1), epochs):
         result = {"epoch": epoch, "objective": score}
@@ -45,7 +45,14 @@ def test_asha_never_cuts_off_a_good_trials_last_word(max_epochs: int) -> None:
 
 def test_asha_lets_a_trial_fail_before_its_first_epoch() -> None:
     scheduler: Any = build_scheduler("asha", 8)
-    trial = SimpleNamespace(trial_id="failed")
+    trial = SimpleNamespace(trial_id="failed", config={})
     scheduler.on_trial_add(None, trial)
     failed = {"epoch": 0, "objective": float("-inf")}
     assert scheduler.on_trial_result(None, trial, failed) == TrialScheduler.CONTINUE
+
+
+def test_asha_never_stops_a_protected_trial_and_judges_the_others_by_it() -> None:
+    scheduler = build_scheduler("asha", 8)
+    assert epochs_run(scheduler, "good", 0.9, 8, **{PROTECTED: False}) == 0
+    assert epochs_run(scheduler, "default", 0.5, 8, **{PROTECTED: True}) == 0
+    assert epochs_run(scheduler, "hopeless", 0.1, 8, **{PROTECTED: False}) == 2
