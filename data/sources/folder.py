@@ -103,10 +103,8 @@ def visible_children(folder: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"data must be a folder that can be opened, got {folder}: {reason}") from error
-    folders = {entry.name: _is_dir(entry) for entry in entries}
-    return [name for name, is_dir in folders.items() if is_dir], [
-        name for name, is_dir in folders.items() if not is_dir
-    ]
+    kinds = {entry.name: _is_dir(entry) for entry in entries}
+    return [name for name in kinds if kinds[name]], [name for name in kinds if not kinds[name]]
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

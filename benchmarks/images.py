@@ -1,0 +1,155 @@
+"""How fast pictures become training batches: ``python -m benchmarks.images [FOLDER] [--size 128] [--epochs 3]``.
+
+Pictures per second from the second epoch on, ours against torchvision's ImageFolder with a DataLoader at its best
+number of worker processes, in one run: with a resize and a flip, and with the medium policy on both sides. Without a
+folder it takes cats-vs-dogs of FREEZELINE_DATASETS (or ../shared/datasets), or else makes photos of 400 x 300.
+Nothing is trained: a batch is made and dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import datasets, transforms
+
+from data.augment import Policy, build_policy
+from data.batches import BatchConfig, Batches
+from data.dataset import load_dataset
+from data.images import pixel_cache
+from data.preprocess import Preprocessing
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 32
+WORKERS = sorted({0, 1, 2, os.cpu_count() or 1})
+Epoch = Callable[[int], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+
+
+class MediumFolder(Dataset[tuple[torch.Tensor, int]]):
+    """An ImageFolder whose pictures are augmented by our medium policy after their resize."""
+
+    def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
+        size = preprocessing.image_size
+        self.pictures = datasets.ImageFolder(str(folder), transforms.Compose(_resized(size)))
+        self.finish = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)]
+        )
+        self.size = size
+        self.policy: Policy | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        self.policy = self.policy or build_policy("medium", self.size)
+        picture, label = self.pictures[row]
+        varied = self.policy(np.array(picture), seed=int(torch.randint(2**31, ())))  # type: ignore[misc]
+        return self.finish(varied), label
+
+
+def _resized(size: int) -> list[Any]:
+    return [transforms.Resize(size, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(size)]
+
+
+def flipped_folder(folder: Path, preprocessing: Preprocessing) -> Dataset[Any]:
+    """Return what a tutorial builds: resize, crop, flip, tensor, normalise."""
+    steps = [
+        *_resized(preprocessing.image_size),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(preprocessing.mean, preprocessing.std),
+    ]
+    return datasets.ImageFolder(str(folder), transforms.Compose(steps))
+
+
+def rates(epoch: Epoch, epochs: int) -> list[float]:
+    """Return pictures per second of each epoch."""
+    found = []
+    for number in range(epochs):
+        began = time.perf_counter()
+        count = sum(len(y) for _, y in epoch(number))
+        found.append(count / (time.perf_counter() - began))
+    return found
+
+
+def ours(folder: Path, preprocessing: Preprocessing, augmentation: str, epochs: int) -> list[float]:
+    """Return our rates; the first epoch has the reading, the audit, and the decoding in it."""
+    made: list[Batches] = []
+
+    def epoch(number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if not made:
+            pixels, labels = pixel_cache(load_dataset(str(folder)), preprocessing).split("train")
+            config = BatchConfig(batch_size=BATCH, augmentation=augmentation)
+            made.append(Batches(pixels, labels, preprocessing, config, seed=0, training=True))
+        return made[0].epoch(number)
+
+    return rates(epoch, epochs)
+
+
+def theirs(dataset: Dataset[Any], epochs: int) -> tuple[int, list[float]]:
+    """Return torchvision's best number of workers and its rates with it."""
+    found = {}
+    for workers in WORKERS:
+        loader = DataLoader(
+            dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=False
+        )
+        found[workers] = rates(lambda number, loader=loader: loader, epochs)  # type: ignore[misc]
+    return max(found.items(), key=lambda item: statistics.median(item[1][1:]))
+
+
+def photos(folder: Path, count: int = 600) -> Path:
+    """Make a folder of two classes of generated JPEG photos of 400 x 300."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        target = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8))
+        coarse.resize((400, 300), Image.Resampling.BICUBIC).save(target, quality=90)
+    return folder
+
+
+def chosen_folder(given: str | None, spare: Path) -> Path:
+    """Return the folder of class folders to measure on."""
+    shared = Path(os.environ.get("FREEZELINE_DATASETS", ROOT.parent / "shared" / "datasets"))
+    if given:
+        return Path(given)
+    cats = shared / "cats-vs-dogs" / "train"
+    return cats if cats.is_dir() else photos(spare)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=3)
+    options = parser.parse_args()
+    preprocessing = Preprocessing(options.size)
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["FREEZELINE_HOME"] = str(Path(temporary) / "home")
+        (Path(temporary) / "photos").mkdir()
+        folder = chosen_folder(options.folder, Path(temporary) / "photos")
+        print(f"{folder.name}, {options.size} px, batches of {BATCH}, {os.cpu_count()} cores; pictures per second")
+        print(f"{'':16} {'ours':>8} {'torchvision':>12} {'workers':>8} {'ratio':>6}   first epoch of each")
+        compared = {"flip": flipped_folder(folder, preprocessing), "medium": MediumFolder(folder, preprocessing)}
+        for augmentation, dataset in compared.items():
+            mine = ours(folder, preprocessing, augmentation, options.epochs)
+            workers, their = theirs(dataset, options.epochs)
+            again = ours(folder, preprocessing, augmentation, options.epochs)  # the machine may be busier by now
+            fast, slow = statistics.median(mine[1:] + again[1:]), statistics.median(their[1:])
+            row = f"resize + {augmentation:7} {fast:8.0f} {slow:12.0f} {workers:8} {fast / slow:6.1f}"
+            print(f"{row}   {mine[0]:.0f}, {their[0]:.0f}")
+
+
+if __name__ == "__main__":
+    main()
