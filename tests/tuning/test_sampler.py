@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Listener:
     def __init__(self, name: str, heard: Heard) -> None:
         self._name = name
         self._heard = heard
+        self._lock = threading.Lock()  # can't be pickled, nor can what the writer holds
 
     def trial_started(self, result: TrialResult) -> None:
         self._heard.append((self._name, "started", result.number))
