@@ -61,18 +61,19 @@ class Examined:
         heads: Ties[str] = Ties(self.twins)
         near = _grouped((heads.head(str(self.readings[picture.path].digest)), picture) for picture in usable)
         near = [group for group in near if len({self.readings[picture.path].digest for picture in group}) > 1]
-        sides = [group for group in exact + near if _given_splits(group) > 1]
         mixed = [group for group in near if len({picture.label for picture in group}) > 1]
         yield _of("duplicate", _paths(exact))
         yield _of("near_duplicate", _paths(group for group in near if group not in mixed))
         yield _of("near_conflict", _paths(mixed))
-        yield self._leaks("leak", sides)
+        leaking = [group for group in near if _given_splits(group) > 1]
+        nearly = {picture.path for group in leaking for picture in group}  # holds its exact copies, if it has any
+        leaking += [group for group in exact if _given_splits(group) > 1 and group[0].path not in nearly]
+        yield self._leaks("leak", leaking)
         by_group = _grouped((picture.group, picture) for picture in usable if picture.group)
         yield self._leaks("group_leak", [group for group in by_group if _given_splits(group) > 1])
 
-    def _leaks(self, kind: Kind, groups: Sequence[Sequence[Picture]]) -> Finding:
-        largest = [group for group in groups if not any(set_of(group) < set_of(other) for other in groups)]
-        return _of(kind, _paths(largest), done="kept where they are, as told" if self.keep_leaks else "")
+    def _leaks(self, kind: Kind, groups: Iterable[Iterable[Picture]]) -> Finding:
+        return _of(kind, _paths(groups), done="kept where they are, as told" if self.keep_leaks else "")
 
     def _missing_classes(self) -> Finding:
         placed = {(picture.label, self.placement.splits.get(picture.path)) for picture in self.screened.usable}
@@ -128,8 +129,3 @@ def _paths(groups: Iterable[Iterable[Picture]]) -> Groups:
 
 def _given_splits(group: Iterable[Picture]) -> int:
     return len({picture.split for picture in group if picture.split})
-
-
-def set_of(group: Iterable[Picture]) -> set[str]:
-    """Return the paths of a group."""
-    return {picture.path for picture in group}

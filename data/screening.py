@@ -33,7 +33,8 @@ def screen(source: Source, readings: Mapping[str, Reading]) -> Screened:
         if (reading := readings[picture.path]).problem
     ]
     conflicts = _conflicts(source, readings)
-    left_out = unreadable + [_conflict(path, group, source) for group in conflicts for path in group]
+    labels = {picture.path: picture.label for picture in source.pictures}
+    left_out = unreadable + [_conflict(path, group, labels) for group in conflicts for path in group]
     without = {item.path for item in left_out}
     usable = [picture for picture in source.pictures if picture.path not in without]
     _check(source, usable, readings, [*unreadable, *source.left_out])
@@ -48,8 +49,7 @@ def _conflicts(source: Source, readings: Mapping[str, Reading]) -> list[list[str
     return [list(labels) for labels in same.values() if len(set(labels.values())) > 1]
 
 
-def _conflict(path: str, group: Sequence[str], source: Source) -> LeftOut:
-    labels = {picture.path: picture.label for picture in source.pictures if picture.path in group}
+def _conflict(path: str, group: Sequence[str], labels: Mapping[str, str]) -> LeftOut:
     other = next(other for other in group if labels[other] != labels[path])
     return LeftOut(path=path, reason=f"is the same picture as {other}, of another class", kind="conflict")
 
