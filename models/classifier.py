@@ -118,7 +118,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed: int | None = None) -> Classifier:
-    """Return a classifier of ``classes`` for pictures of ``image_size`` pixels a side, on the CPU.
+    """Return a classifier of ``classes`` for pictures of ``image_size`` pixels a side, on the CPU in channels_last.
 
     The same arguments and seed give the same weights bit for bit, whatever ran before. ``seed`` is drawn from torch's
     random state if it isn't given, and nothing else is.
@@ -133,7 +133,8 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
         head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(backbone.features, classes))
     blocks = find_blocks(backbone.network, image_size)
-    return Classifier(backbone.network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
+    classifier = Classifier(backbone.network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
+    return classifier.to(memory_format=torch.channels_last)  # trains about twice as fast on a CPU
 
 
 def freeze_depth(freeze_fraction: float, blocks: int) -> int:

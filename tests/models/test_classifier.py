@@ -147,10 +147,9 @@ def test_trained_weights_go_back_into_the_librarys_own_network(
 def test_trained_state_is_what_a_fresh_classifier_lacks(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
-    classifier = make_classifier(0.5).to(memory_format=torch.channels_last)
+    classifier = make_classifier(0.5)
     train_two_epochs(classifier, make_batches)
     state = classifier.trained_state()
-    assert all(value.is_contiguous() for value in state.values())
     assert len(state) < len(classifier.state_dict())
     fresh = make_classifier(0.5)
     fresh.load_state_dict(state, strict=False)
@@ -158,6 +157,27 @@ def test_trained_state_is_what_a_fresh_classifier_lacks(
     before = state["head.1.bias"].clone()
     train_two_epochs(classifier, make_batches)
     assert torch.equal(state["head.1.bias"], before)
+
+
+def test_trained_state_can_be_saved_as_safetensors(make_classifier: MakeClassifier) -> None:
+    classifier = make_classifier(0.0)
+    assert not all(value.is_contiguous() for value in classifier.state_dict().values())
+    assert all(value.is_contiguous() for value in classifier.trained_state().values())
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_what_is_trained_is_the_suffix_and_the_head(make_classifier: MakeClassifier, fraction: float) -> None:
+    classifier = make_classifier(fraction)
+    trained = {name for name, _ in classifier.trainable_parameters()}
+    suffix = {f"network.{name}" for name, _ in classifier.suffix.named_parameters()}
+    assert trained == suffix | {"head.1.weight", "head.1.bias"}
+    assert not any(parameter.requires_grad for parameter in classifier.prefix.parameters())
+
+
+def test_what_no_forward_pass_uses_is_not_trained(make_classifier: MakeClassifier) -> None:
+    trained = [name for name, _ in make_classifier(0.0, "torchvision/googlenet").trainable_parameters()]
+    assert len(trained) > 100
+    assert not [name for name in trained if ".aux" in name]
 
 
 def test_a_moved_classifier_takes_its_halves_along(make_classifier: MakeClassifier) -> None:

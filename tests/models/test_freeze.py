@@ -97,7 +97,7 @@ def test_depth_out_of_range_is_refused() -> None:
 
 def test_a_size_that_the_network_cannot_take_is_said() -> None:
     network = create_backbone("timm/inception_v3", "none", 96).network
-    with pytest.raises(BackboneError, match=r"can.t take pictures of 64 px .*; choose another image_size"):
+    with pytest.raises(BackboneError, match=r"can.t take pictures of 64 px: .*; choose another image_size"):
         find_blocks(network, 64)
 
 
