@@ -74,9 +74,9 @@ class _Search:
             return INTERRUPTED
         version, promotion = promote(self._parent.client, candidate, self._ground.dataset)
         self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
-        summary.show(
-            summary.decision_line(candidate, version, promotion), *self._next(ledger, run_ids, promotion.alias)
-        )
+        decision = summary.decision_line(candidate, version, promotion)
+        self._parent.describe_result(summary.note(ledger.results(), candidate, decision))
+        summary.show(decision, *self._next(ledger, run_ids, promotion.alias))
         return FINISHED
 
     def _run_trials(self) -> tuple[Ledger, Mapping[str, str], tuple[str, ...]]:

@@ -76,7 +76,7 @@ def test_a_search_ends_with_a_champion_and_tells_what_to_type_next(searched: Sea
     assert "95 %:" in searched.output
     assert "raw pixels" in searched.output
     assert "python -m tuning predict --model models:/photos@champion" in searched.output
-    assert "workflowType=machine_learning#/compare-runs" in searched.output
+    assert "/#/compare-runs?runs=" in searched.output
     assert int(searched.client.get_model_version_by_alias("photos", "champion").version) == 1
 
 

@@ -67,5 +67,5 @@ def test_a_search_uses_the_server_that_the_environment_names(
     assert parent.info.artifact_uri.startswith("mlflow-artifacts:")
     assert [run.info.status for run in children] == ["FINISHED", "FINISHED"]
     assert int(client.get_model_version_by_alias("photos", "champion").version) == 1
-    assert f"{server}/?workflowType=machine_learning" in capsys.readouterr().out
+    assert f"{server}/#/compare-runs?runs=" in capsys.readouterr().out
     assert not (world.folder / "mlruns").exists()

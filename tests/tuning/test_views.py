@@ -103,13 +103,14 @@ LOCAL, REMOTE = "sqlite:///mlflow.db", "https://mlflow.example/team/"
 def test_the_comparison_link_opens_the_runs_of_the_experiment(uri: str, server: str) -> None:
     link = comparison_link(uri, "12", ["a1", "b2"])
     address, _, fragment = link.partition("#")
-    assert address == f"{server}/?workflowType=machine_learning"
+    assert address == f"{server}/"
     page, _, query = fragment.partition("?")
-    asked = {name: json.loads(values[0]) for name, values in urllib.parse.parse_qs(query).items()}
+    assert query.startswith("runs=")  # or MLflow's page can't read them
+    assert query.endswith("&workflowType=machine_learning")
+    asked = {name: json.loads(texts[0]) for name, texts in urllib.parse.parse_qs(query).items() if texts[0][0] == "["}
     assert (page, asked) == ("/compare-runs", {"runs": ["a1", "b2"], "experiments": ["12"]})
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the password of MLFLOW_TRACKING_URI is printed and tagged on the parent")
 def test_the_comparison_link_holds_no_password() -> None:
     assert "secret" not in comparison_link("http://me:secret@host:5000", "1", ["a"])
 

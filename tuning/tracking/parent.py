@@ -155,6 +155,10 @@ class ParentRun:
         """Log final numbers."""
         self.log_epoch(0, metrics, time.time_ns() // 1_000_000)
 
+    def describe_result(self, markdown: str) -> None:
+        """Set the description that MLflow's UI shows on the run's page."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", markdown)
+
     def tag(self, **tags: str) -> None:
         """Set tags on the parent."""
         for name, text in tags.items():

@@ -9,6 +9,7 @@ from tuning.search.ledger import TrialResult
 from tuning.tracking.writer import EndRun, LogEpoch, StartRun, Writer
 from tuning.trial import TrialReport
 
+SELECTS = "val_balanced_accuracy"
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own
 
 
@@ -32,7 +33,9 @@ class TrialRuns:
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
         """Log an epoch; with the first, what is known once the network is built."""
         facts = report.facts if report.epoch == 1 else {}
-        self._writer.send(LogEpoch(result.trial_uid, report.epoch, report.metrics, facts))
+        # The UI's comparison opens with the first metric: the one that selects.
+        metrics = {SELECTS: report.metrics[SELECTS], **report.metrics}
+        self._writer.send(LogEpoch(result.trial_uid, report.epoch, metrics, facts))
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
         """End the run with its status, its reason and its best epoch's scores."""

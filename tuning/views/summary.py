@@ -33,18 +33,23 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for result in best_trials(results):
-        fit, depth = result.config.fit, int(result.facts.get("freeze_depth", 0))
-        table.add_row(
-            str(result.number),
-            score_text(result),
-            f"{result.best_epoch}/{result.epochs}",
-            f"{depth}/{result.facts.get('blocks', '?')}",
-            fit.optimizer,
-            f"{fit.lr:.1e}",
-            fit.lr_scheduler,
-            result.config.batches.augmentation,
-        )
+        table.add_row(*_cells(result))
     return table
+
+
+def _cells(result: TrialResult) -> list[str]:
+    """Return what stands in a trial's row, by ``COLUMNS``."""
+    fit, facts = result.config.fit, result.facts
+    return [
+        str(result.number),
+        score_text(result),
+        f"{result.best_epoch}/{result.epochs}",
+        f"{facts.get('freeze_depth', '?')}/{facts.get('blocks', '?')}",
+        fit.optimizer,
+        f"{fit.lr:.1e}",
+        fit.lr_scheduler,
+        result.config.batches.augmentation,
+    ]
 
 
 def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
@@ -70,10 +75,27 @@ def decision_line(candidate: Candidate, version: int, promotion: Promotion) -> s
 
 def comparison_link(tracking_uri: str, experiment_id: str, run_ids: Sequence[str]) -> str:
     """Return the address of MLflow's page that compares the runs."""
-    server = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else LOCAL_UI
+    server = without_login(tracking_uri).rstrip("/") if tracking_uri.startswith("http") else LOCAL_UI
     runs = urllib.parse.quote(json.dumps(list(run_ids), separators=(",", ":")))
     experiments = urllib.parse.quote(json.dumps([experiment_id]))
-    return f"{server}/?workflowType=machine_learning#/compare-runs?runs={runs}&experiments={experiments}"
+    # MLflow's UI opens in its GenAI mode unless told otherwise, and reads the runs only where they come first.
+    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
+
+
+def without_login(uri: str) -> str:
+    """Return the address without the user and password that it may carry."""
+    parts = urllib.parse.urlsplit(uri)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def note(results: Sequence[TrialResult], candidate: Candidate, decision: str) -> str:
+    """Return the parent run's description in Markdown: what came of the search."""
+    head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
+    rows = "\n".join("| " + " | ".join(_cells(result)) + " |" for result in best_trials(results))
+    tests = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
+    return (
+        f"{decision}\n\n**Test** ({candidate.test_pictures} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
+    )
 
 
 def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> list[str]:
