@@ -65,6 +65,12 @@ class Dataset(Value):
         rows = sorted((sample.digest, self.classes[sample.label], sample.split) for sample in self.samples)
         return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
 
+    @property
+    def imbalance(self) -> float:
+        """Training pictures of the largest class for one of the smallest that has any."""
+        sizes = [size for size in self.counts()["train"].values() if size]
+        return max(sizes) / min(sizes)
+
     def split(self, name: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split, in their order."""
         return tuple(sample for sample in self.samples if sample.split == name)

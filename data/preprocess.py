@@ -235,4 +235,5 @@ def _reason(error: Exception) -> str:
         return "does not exist"
     if "truncated" in str(error) or isinstance(error, EOFError):
         return "is truncated: the file ends before the picture does"
-    return f"is broken ({error or type(error).__name__})"
+    words = " ".join(str(error).split())  # on one line
+    return f"is broken ({words or type(error).__name__})"

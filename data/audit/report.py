@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 
@@ -24,6 +23,7 @@ class Audit(Value):
         fingerprint: of the pictures that are learned from.
         counts: pictures by split and class.
         left_out: files that are in no split.
+        imbalance: training pictures of the largest class for one of the smallest.
         median_side: median short side, in pixels.
         findings: one for each kind of problem; empty where all is well.
     """
@@ -33,16 +33,9 @@ class Audit(Value):
     fingerprint: str
     counts: dict[str, dict[str, int]]
     left_out: int
+    imbalance: float
     median_side: int
     findings: tuple[Finding, ...]
-
-    @property
-    def imbalance(self) -> float:
-        """Pictures of the largest class for one of the smallest."""
-        sizes: Counter[str] = Counter()
-        for split in SPLITS:
-            sizes.update(self.counts[split])
-        return max(sizes.values()) / max(1, min(sizes.values()))
 
     def lines(self, named: int = NAMED) -> list[str]:
         """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files."""
@@ -53,7 +46,7 @@ class Audit(Value):
             f"median short side {self.median_side} px, {self.left_out:,} left out"
         ]
         for finding in self.findings:
-            lines += _told(finding, named)
+            lines += _told(finding, 0 if finding.count == sum(totals.values()) else named)
         return lines if self.findings else [*lines, "nothing to complain about"]
 
 
@@ -70,6 +63,7 @@ def audit(data: str | Dataset, progress: Progress | None = None) -> Audit:
         fingerprint=dataset.fingerprint,
         counts=dataset.counts(),
         left_out=len(dataset.left_out),
+        imbalance=dataset.imbalance,
         median_side=dataset.median_side,
         findings=dataset.findings,
     )
@@ -79,8 +73,10 @@ def _told(finding: Finding, named: int) -> list[str]:
     rows = [finding.detail] if finding.detail else []
     for group, reason in zip_longest(finding.files, finding.reasons, fillvalue=""):
         rows.append(f"{' = '.join(group)} {reason}".rstrip())
-    more = [f"    ... and {len(rows) - named:,} more"] if len(rows) > named else []
     head = f"  {finding.count:,} {finding.title}: {finding.done}"
+    if not named and finding.files:
+        return [f"{head} (these are all pictures)"]
+    more = [f"    ... and {len(rows) - named:,} more"] if len(rows) > named else []
     return [head, *(f"    {_printable(row)}" for row in rows[:named]), *more]
 
 

@@ -97,6 +97,20 @@ def test_an_audit_goes_through_json_and_back_with_all_files(image_folder: Path) 
     assert "    ... and 10 more" in made.lines()
 
 
+def test_what_is_so_of_all_pictures_is_said_in_one_line(image_folder: Path) -> None:
+    made = audit(str(image_folder))
+    assert len(made.findings[0].files) == 24
+    (_, line) = made.lines()
+    assert line.startswith("  24 pictures with a short side below 32 px: kept")
+    assert line.endswith("(these are all pictures)")
+
+
+def test_the_imbalance_is_that_of_the_training_pictures(make_folder: MakeFolder) -> None:
+    made = audit(str(make_folder({"cat": 40, "dog": 10}, size=LARGE)))
+    assert made.imbalance == 28 / 6
+    assert [finding.detail for finding in made.findings] == ["cat has 40 pictures, dog has 10: 4.0 to 1"]
+
+
 def test_a_name_with_a_line_break_is_one_line(image_folder: Path) -> None:
     (image_folder / "red" / "two\nlines\x1b[31m").write_text("x")
     assert "    red/two\\nlines\\x1b[31m is no picture that Pillow can read" in audit(str(image_folder)).lines()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import data.preprocess
@@ -184,6 +186,26 @@ def noise(kind: str, **options: Any) -> bytes:
 def test_what_is_no_whole_picture_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         read_image(content)
+
+
+KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "MPO", "PCX", "SGI")
+WHOLE = {kind: encode(Image.effect_noise((24, 24), 90).convert("RGB"), kind) for kind in KINDS}
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8), st.data())
+def test_whatever_is_broken_a_picture_is_read_or_the_reason_given(
+    kind: str, spoilt: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    content = bytearray(WHOLE[kind][: data.draw(st.integers(1, len(WHOLE[kind])))])
+    for place, value in spoilt:
+        content[place % len(content)] = value
+    reason = ""
+    try:
+        assert read_image(bytes(content)).mode == "RGB"
+    except ImageError as error:
+        reason = str(error)
+    assert reason == "" or reason.startswith(("is ", "has "))
 
 
 def test_a_jpeg_that_lacks_only_its_end_marker_is_whole() -> None:
