@@ -171,6 +171,7 @@ def _write_pt2(network: nn.Module, pictures: Tensor, file: Path) -> None:
     # The example has two pictures: of one, torch.export would make a graph that takes no other number.
     with _quiet(), torch.no_grad():
         program = torch.export.export(network, (pictures[:2],), dynamic_shapes=({0: torch.export.Dim("b")},))
+        program.example_inputs = None  # they would be kept as a pickle, the only one in the file
         torch.export.save(program, file)
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.batches import BatchConfig, Batches
-from data.preprocess import Pixels, Preprocessing
+from data.preprocess import Pixels, Preprocessing, normalize, read_image, to_pixels
 from models.classifier import Classifier, NetworkConfig, build_classifier
 from models.config import TrialConfig
 from models.fit import FitConfig
+
+if TYPE_CHECKING:
+    from models.package import Exported
 
 SIZE = 32  # px
 CLASSES = ("blue", "green", "red")
@@ -80,3 +87,48 @@ def torch_state() -> Iterator[None]:
     """Put torch's random state back after each test."""
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A classifier, what ``export`` wrote of it, the MLflow model made of that, and a picture file."""
+
+    classifier: Classifier
+    config: TrialConfig
+    exported: Exported
+    folder: Path
+    model: Path
+    picture: Path
+
+    def expected(self, count: int) -> np.ndarray:
+        """Return training's probabilities [n, k] for the picture, ``count`` times."""
+        pixels = to_pixels(read_image(self.picture), self.config.preprocessing)
+        x = torch.from_numpy(normalize(np.stack([pixels] * count), self.config.preprocessing))
+        with torch.inference_mode():
+            found: np.ndarray = self.classifier.eval()(x).double().softmax(dim=1).numpy()
+        return found
+
+
+def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
+    from models.package import export, save_package  # late: MLflow takes seconds, and most tests don't need it
+
+    classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
+    pixels, _ = coloured_pixels(12)
+    exported = export(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
+    save_package(tmp_path / "package", tmp_path / "model")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(picture)
+    return Packaged(classifier, config, exported, tmp_path / "package", tmp_path / "model", picture)
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+    """Return one package for all tests: making it takes seconds."""
+    config = TrialConfig(
+        seed=0,
+        preprocessing=Preprocessing(SIZE, crop_fraction=0.9, interpolation="bilinear"),
+        batches=BatchConfig(),
+        network=NetworkConfig(backbone=NETWORK, weights="none"),
+        fit=FitConfig(),
+    )
+    return make_package(tmp_path_factory.mktemp("packaged"), config)

@@ -108,6 +108,29 @@ def test_block_survives_json() -> None:
     assert Block.from_json(block.to_json()) == block
 
 
+class Hasty(nn.Module):
+    """A network that takes hold of a parameter early and uses it late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 4, 1, 1))
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.scale
+        return (self.second(self.first(x)) * scale).mean((2, 3))
+
+
+def test_a_parameter_belongs_to_the_half_that_uses_it() -> None:
+    network = Hasty()
+    blocks = find_blocks(network, 16)
+    assert [block.name for block in blocks] == ["first", "second"]
+    prefix, suffix = cut(network, blocks, 1)
+    assert {name for name, _ in prefix.named_parameters()} == {"first.weight", "first.bias"}
+    assert {name for name, _ in suffix.named_parameters()} == {"second.weight", "second.bias", "scale"}
+
+
 class Wayward(nn.Module):
     """A network whose path depends on its pictures, so that it can't be traced."""
 
