@@ -73,6 +73,13 @@ def test_leaks_of_given_splits_are_found_exact_and_near(make_folder: MakeFolder)
     assert {f.kind: f.done for f in kept.findings}["leak"] == "kept where they are, as told"
 
 
+def test_a_leak_of_exact_and_near_copies_is_one_group(make_folder: MakeFolder) -> None:
+    root = make_folder({f"{split}/{label}": 4 for split in ("train", "test") for label in ("cat", "dog")}, size=LARGE)
+    shutil.copy(root / "test" / "cat" / "000.png", root / "train" / "cat" / "exact.png")
+    Image.open(root / "test" / "cat" / "000.png").save(root / "train" / "cat" / "near.jpg", quality=95)
+    assert found(root)["leak"] == (3, [{"test/cat/000.png", "train/cat/exact.png", "train/cat/near.jpg"}])
+
+
 def test_a_class_that_is_missing_from_a_given_split_is_named(make_folder: MakeFolder) -> None:
     names = ("train/cat", "train/dog", "val/cat", "val/dog", "test/cat")
     (finding,) = audit(str(make_folder(dict.fromkeys(names, 4), size=LARGE))).findings[:1]

@@ -224,3 +224,9 @@ def test_an_error_while_a_batch_is_made_ahead_is_passed_on() -> None:
     made.pixels = made.pixels[:2]
     with pytest.raises(IndexError, match="out of bounds"):
         list(made.epoch(0))
+
+
+def test_a_picture_is_varied_in_another_way_in_every_epoch() -> None:
+    made = batches(1, augmentation="light")
+    shown = {x.numpy().tobytes() for number in range(12) for x, _ in made.epoch(number)}
+    assert len(shown) > 8

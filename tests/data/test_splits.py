@@ -159,3 +159,9 @@ def test_a_group_larger_than_a_split_trains() -> None:
     placed = place(items)
     assert {placed.splits[one.path] for one in items[:40]} == {"train"}
     assert counts(placed, items) == {("cat", "train"): 42, ("cat", "val"): 9, ("cat", "test"): 9}
+
+
+def test_large_groups_are_spread_so_that_every_class_is_in_every_split() -> None:
+    items = [item(number, group=f"person {number % 3}") for number in range(30)]
+    items += [item(100 + number, label="dog") for number in range(20)]
+    assert [counts(place(items), items)["cat", split] for split in SPLITS] == [10, 10, 10]
