@@ -6,6 +6,7 @@ machine, and the alias is read again after it was written.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ from tuning.promote import METRIC, Candidate, Champion, Promotion, decide
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
     from mlflow.pyfunc import PyFuncModel
 
     from data.dataset import Dataset
@@ -57,17 +57,28 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
 
 
 def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset) -> tuple[int, Promotion]:
-    """Register the candidate, decide on the test pictures of ``dataset``, move the alias; return its version."""
+    """Register the candidate, decide on the test pictures of ``dataset``, move the alias; return its version.
+
+    A candidate that is champion already stays it, with the reason that it became it for.
+    """
     (home() / "locks").mkdir(parents=True, exist_ok=True)
     with FileLock(home() / "locks" / f"promote-{candidate.name}.lock"):
         version = _register(client, candidate)
-        promotion = decide(candidate, _champion(client, candidate, dataset, int(version.version)))
-        _carry_out(client, candidate, int(version.version), promotion)
-    return int(version.version), promotion
+        holder = _holder(client, candidate.name, CHAMPION)
+        if holder == version:
+            reason = client.get_model_version(candidate.name, str(version)).tags["reason"]
+            promotion = Promotion(alias="champion", reason=reason, evidence={})
+        else:
+            champion = None if holder is None else _measure(client, candidate, dataset, holder)
+            promotion = decide(candidate, champion)
+            _carry_out(client, candidate, version, promotion)
+        if promotion.alias == CHAMPION and _holder(client, candidate.name, CHALLENGER) == version:
+            client.delete_registered_model_alias(candidate.name, CHALLENGER)  # a champion is nobody's challenger
+    return version, promotion
 
 
-def _register(client: MlflowClient, candidate: Candidate) -> ModelVersion:
-    """Return the candidate's version: the one that it already has, or a new one."""
+def _register(client: MlflowClient, candidate: Candidate) -> int:
+    """Return the candidate's version: the one that its package already has, or a new one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -75,30 +86,29 @@ def _register(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for version in client.search_model_versions(f"name = '{candidate.name}'"):
-        if version.source == candidate.model_uri or version.run_id == candidate.run_id:
-            return version
     model_id = candidate.model_uri.removeprefix("models:/")
-    return client.create_model_version(
-        candidate.name, client.get_logged_model(model_id).artifact_location, candidate.run_id, model_id=model_id
-    )
+    source = client.get_logged_model(model_id).artifact_location
+    for version in client.search_model_versions(f"name = '{candidate.name}'"):
+        if version.source == source:
+            return int(version.version)
+    made = client.create_model_version(candidate.name, source, candidate.run_id, model_id=model_id)
+    return int(made.version)
 
 
-def _champion(client: MlflowClient, candidate: Candidate, dataset: Dataset, own_version: int) -> Champion | None:
-    """Return today's champion, measured on the candidate's test pictures; None if there is none."""
-    from mlflow.exceptions import MlflowException
+def _holder(client: MlflowClient, name: str, alias: str) -> int | None:
+    """Return the version that has the alias, or None."""
+    version = client.get_registered_model(name).aliases.get(alias)
+    return None if version is None else int(version)
 
-    try:
-        version = int(client.get_model_version_by_alias(candidate.name, CHAMPION).version)
-    except MlflowException:
-        return None
-    if version == own_version:
-        return None
-    classes = _classes(client, candidate.name, version)
-    if set(classes) != set(candidate.classes):
-        return Champion(version=version, classes=classes, score=None)
-    uri = f"models:/{candidate.name}/{version}"
-    return Champion(version=version, classes=classes, score=_balanced_accuracy(uri, dataset))
+
+def _measure(client: MlflowClient, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
+    """Return today's champion, measured on the candidate's test pictures where that can be done."""
+    classes = tuple(json.loads(client.get_model_version(candidate.name, str(version)).tags.get("classes", "[]")))
+    score = None
+    if set(classes) == set(candidate.classes):
+        with contextlib.suppress(TrackingError):  # its package is gone, or reads other pictures
+            score = _balanced_accuracy(f"models:/{candidate.name}/{version}", dataset)
+    return Champion(version=version, classes=classes, score=score)
 
 
 def _balanced_accuracy(model_uri: str, dataset: Dataset) -> float:
@@ -107,10 +117,6 @@ def _balanced_accuracy(model_uri: str, dataset: Dataset) -> float:
 
     probabilities, labels = probabilities_of(load_model(model_uri), dataset, dataset.split("test"))
     return score(probabilities, labels, dataset.classes).balanced_accuracy
-
-
-def _classes(client: MlflowClient, name: str, version: int) -> tuple[str, ...]:
-    return tuple(json.loads(client.get_model_version(name, str(version)).tags.get("classes", "[]")))
 
 
 def load_model(model_uri: str) -> PyFuncModel:
@@ -144,20 +150,12 @@ def _carry_out(client: MlflowClient, candidate: Candidate, version: int, promoti
         client.set_model_version_tag(candidate.name, str(version), name, text)
     client.update_model_version(candidate.name, str(version), _card(candidate, promotion))
     client.set_registered_model_alias(candidate.name, promotion.alias, str(version))
-    holder = int(client.get_model_version_by_alias(candidate.name, promotion.alias).version)
+    holder = _holder(client, candidate.name, promotion.alias)
     if holder != version:
         raise TrackingError(
             f"alias {promotion.alias} of {candidate.name} must point to version {version} but was moved to {holder} "
-            "at the same time by someone else; run promote again."
+            "at the same time by someone else; run promote again"
         )
-    if promotion.alias == CHAMPION:
-        _drop_alias(client, candidate.name, CHALLENGER, version)
-
-
-def _drop_alias(client: MlflowClient, name: str, alias: str, version: int) -> None:
-    """Take ``alias`` from ``version`` where it has it: a champion is nobody's challenger."""
-    if client.get_registered_model(name).aliases.get(alias) == str(version):
-        client.delete_registered_model_alias(name, alias)
 
 
 def _card(candidate: Candidate, promotion: Promotion) -> str:

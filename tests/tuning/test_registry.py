@@ -130,7 +130,6 @@ def test_a_worse_or_equal_candidate_is_challenger(
     assert aliases(client) == {"champion": 1, "challenger": 2}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a SQLite store gives versions as int, _drop_alias compares with text")
 def test_a_champion_is_nobodys_challenger(client: MlflowClient, package: MakeCandidate, pets: Dataset) -> None:
     second = package(4)
     promote(client, package(5), pets)
@@ -176,7 +175,6 @@ def test_to_promote_twice_is_to_promote_once(
     assert aliases(client)[alias] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a champion that is promoted again loses its reason and its evidence")
 def test_to_promote_the_champion_again_keeps_its_evidence(
     client: MlflowClient, package: MakeCandidate, pets: Dataset
 ) -> None:
@@ -189,7 +187,6 @@ def test_to_promote_the_champion_again_keeps_its_evidence(
     assert (after.tags, after.description) == (before.tags, before.description)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: _register takes any version of the same run, also that of another package")
 def test_another_package_of_the_same_run_is_another_version(
     client: MlflowClient, package: MakeCandidate, pets: Dataset
 ) -> None:
@@ -200,7 +197,6 @@ def test_another_package_of_the_same_run_is_another_version(
     assert version == 2
 
 
-@pytest.mark.xfail(strict=True, reason="bug: _champion reads any MlflowException as 'there is no champion'")
 def test_a_server_that_fails_does_not_make_a_champion(
     client: MlflowClient, package: MakeCandidate, pets: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +218,6 @@ def test_a_server_that_fails_does_not_make_a_champion(
     assert aliases(client)["champion"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: load_model's TrackingError ends promote, no score=None is made")
 def test_a_champion_that_cannot_be_measured_stays(
     client: MlflowClient, package: MakeCandidate, pets: Dataset, tmp_path: Path
 ) -> None:

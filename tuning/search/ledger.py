@@ -51,7 +51,7 @@ class Ledger:
     """The trials of one search.
 
     ``ask`` makes a trial and writes it down before anyone starts it; ``report`` adds an epoch; ``finish`` tells
-    the sampler how it ended: complete and pruned with the best epoch's score, failed with its reason.
+    the sampler how it ended: complete with the best epoch's score, pruned with its curve, failed with its reason.
     """
 
     def __init__(

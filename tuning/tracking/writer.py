@@ -79,6 +79,7 @@ class Writer:
         self._client = client
         self._experiment_id = experiment_id
         self._parent_tags = parent_tags
+        self._starts: dict[str, StartRun] = {}
         self._run_ids: dict[str, str] = {}
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._undelivered: list[str] = []
@@ -119,8 +120,7 @@ class Writer:
                 return
             except Exception as error:  # a server can fail in any way; training must not
                 if not left:
-                    kind = type(batch[0]).__name__
-                    self._undelivered.append(f"{kind} of trial {batch[0].trial_uid} ({type(error).__name__})")
+                    self._undelivered += [lost(operation, error) for operation in batch]
                     return
             time.sleep(pause_s)
             pause_s *= 2
@@ -128,14 +128,21 @@ class Writer:
     def _carry_out(self, batch: list[Operation]) -> None:
         first = batch[0]
         if isinstance(first, StartRun):
-            self._run_ids[first.trial_uid] = self._start(first)
+            self._starts[first.trial_uid] = first
+            self._run_id(first.trial_uid)
         elif isinstance(first, LogEpoch):
             self._log([operation for operation in batch if isinstance(operation, LogEpoch)])
         else:
-            run_id = self._run_ids[first.trial_uid]
+            run_id = self._run_id(first.trial_uid)
             for name, text in first.tags.items():
                 self._client.set_tag(run_id, name, text)
             self._client.set_terminated(run_id, first.status, end_time=first.time_ms)
+
+    def _run_id(self, trial_uid: str) -> str:
+        """Return the trial's run; made now if it could not be made when the trial started."""
+        if trial_uid not in self._run_ids:
+            self._run_ids[trial_uid] = self._start(self._starts[trial_uid])
+        return self._run_ids[trial_uid]
 
     def _start(self, operation: StartRun) -> str:
         from mlflow.entities import Param
@@ -153,7 +160,7 @@ class Writer:
     def _log(self, epochs: list[LogEpoch]) -> None:
         from mlflow.entities import Metric, Param
 
-        run_id = self._run_ids[epochs[0].trial_uid]
+        run_id = self._run_id(epochs[0].trial_uid)
         points = [
             Metric(name, value, epoch.time_ms, epoch.step)
             for epoch in epochs
@@ -181,6 +188,12 @@ def batches(operations: list[Operation]) -> list[list[Operation]]:
         else:
             open_epochs.pop(operation.trial_uid, None)
     return gathered
+
+
+def lost(operation: Operation, error: Exception) -> str:
+    """Return what is said of an operation that could not be delivered."""
+    what = f"epoch {operation.step}" if isinstance(operation, LogEpoch) else type(operation).__name__
+    return f"{what} of trial {operation.trial_uid} ({type(error).__name__})"
 
 
 def find_run(client: MlflowClient, experiment_id: str, trial_uid: str) -> str | None:
