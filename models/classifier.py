@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data.values import Value
 from models.backbones import DEFAULT_BACKBONE, create_backbone
+from models.device import to_channels_last
 from models.freeze import Block, cut, find_blocks
 
 
@@ -133,8 +134,8 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
         head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(backbone.features, classes))
     blocks = find_blocks(backbone.network, image_size)
-    classifier = Classifier(backbone.network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
-    return classifier.to(memory_format=torch.channels_last)  # trains about twice as fast on a CPU
+    to_channels_last(backbone.network)
+    return Classifier(backbone.network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
 
 
 def freeze_depth(freeze_fraction: float, blocks: int) -> int:

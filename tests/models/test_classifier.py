@@ -159,6 +159,11 @@ def test_trained_state_is_what_a_fresh_classifier_lacks(
     assert torch.equal(state["head.1.bias"], before)
 
 
+def test_a_classifier_of_a_network_with_five_dimensional_tensors_is_made(make_classifier: MakeClassifier) -> None:
+    classifier = make_classifier(0.5, "timm/swin_tiny_patch4_window7_224")
+    assert classifier(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, len(CLASSES))
+
+
 def test_trained_state_can_be_saved_as_safetensors(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.0)
     assert not all(value.is_contiguous() for value in classifier.state_dict().values())
