@@ -5,10 +5,12 @@ Shapes: b pictures [b, 3, s, s], k classes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Mix = Literal["none", "mixup", "cutmix"]
 ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # of the Beta distribution that the shares are drawn from; the papers' choices
@@ -21,6 +23,8 @@ def mix_batch(
 
     mixup lays another picture over the whole, cutmix puts a piece of it in; labels are mixed by the same shares.
     """
+    import torch  # late, because the recipe reads the names above
+
     shares = torch.nn.functional.one_hot(y, classes).float()
     if how == "none":
         return x, shares

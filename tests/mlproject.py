@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tuning import commands
-from tuning.options import default_text, type_text
+from tuning.options import default_text, names, type_text
 
 HEAD = """\
 # The same commands as python -m tuning COMMAND, for mlflow run:
@@ -26,7 +26,7 @@ entry_points:
 
 def entry(name: str, command: str) -> str:
     """Return the entry point ``name`` that runs ``command``."""
-    options = commands.load(command).OPTIONS.model_fields
+    options = names(commands.load(command).OPTIONS)
     lines = [f"  # {commands.SUMMARIES[command]}", f"  {name}:", "    parameters:"]
     for option, field in options.items():
         default = "(required)" if field.is_required() else default_text(field)

@@ -13,6 +13,7 @@ from data.preprocess import Preprocessing
 from tuning.domains import Choice
 from tuning.recipe import Training
 from tuning.tracking.parent import connect
+from tuning.views.progress import ProgressView
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,8 +50,8 @@ def check_ground(training: Training) -> Ground:
             check_weights(backbone, training.weights)
     with _gathered(problems):
         client = connect()
-    with _gathered(problems):
-        dataset = load_dataset(training.data)
+    with _gathered(problems), ProgressView() as progress:
+        dataset = load_dataset(training.data, progress, keep_leaks=training.leaks == "keep")
     if problems:
         raise UserError(*problems)
     size = training.image_size or automatic_size(dataset.median_side)

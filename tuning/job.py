@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from data.audit import audit
 from data.errors import SearchError
 from data.images import pixel_cache
 from models.baseline import raw_pixel_accuracy
@@ -25,7 +26,9 @@ from tuning.tracking.parent import ParentRun, lifecycle, take_run_id, tracking_u
 from tuning.tracking.trials import TrialRuns
 from tuning.tracking.writer import Writer
 from tuning.views import summary
-from tuning.views.lines import Lines, dataset_lines, say
+from tuning.views.lines import Lines, say
+from tuning.views.progress import ProgressView
+from tuning.views.summary import show
 
 FINISHED, INTERRUPTED = 0, 130  # exit statuses; 130 is 128 + SIGINT, as shells count
 
@@ -39,11 +42,12 @@ def search(recipe: Recipe) -> int:
     given_run = take_run_id()
     with caught() as interrupts:
         ground = check_ground(recipe)
-        for line in dataset_lines(ground.dataset):
-            say(line)
+        found = audit(ground.dataset)
+        show(*found.lines())
         name = recipe.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)
         with lifecycle(parent, interrupts):
+            parent.log_audit(found)
             return _Search(recipe, name, ground, parent, interrupts).run()
 
 
@@ -66,7 +70,7 @@ class _Search:
             return self._nothing(ledger)
         self._report_best(best, len(ledger.results()))
         candidate = self._candidate(best)
-        summary.show(summary.leaderboard(ledger.results()), *summary.result_lines(candidate, self._baseline()))
+        show(summary.leaderboard(ledger.results()), *summary.result_lines(candidate, self._baseline()))
         for sentence in undelivered:
             say(f"not delivered to MLflow: {sentence}")
         if self._interrupts.requested:
@@ -76,7 +80,7 @@ class _Search:
         self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
         decision = summary.decision_line(candidate, version, promotion)
         self._parent.describe_result(summary.note(ledger.results(), candidate, decision))
-        summary.show(decision, *self._next(ledger, run_ids, promotion.alias))
+        show(decision, *self._next(ledger, run_ids, promotion.alias))
         return FINISHED
 
     def _run_trials(self) -> tuple[Ledger, Mapping[str, str], tuple[str, ...]]:
@@ -86,8 +90,9 @@ class _Search:
         writer = Writer(self._parent.client, self._parent.experiment_id, self._parent.child_tags())
         runs = TrialRuns(writer)
         try:
-            for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
-                pixel_cache(dataset, preprocessing)
+            with ProgressView() as progress:
+                for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
+                    pixel_cache(dataset, preprocessing, progress)
             say(f"{recipe.trials} trials of up to {recipe.max_epochs} epochs, {concurrency(recipe)} at once")
             with ray_started():
                 run_trials(recipe, self._paths, ledger, (runs, Lines(recipe.trials)), self._interrupts)
@@ -101,7 +106,7 @@ class _Search:
     def _open(self) -> Ledger:
         """Write down what is searched, on disk and on the parent run, and return the new ledger."""
         recipe, dataset = self._recipe, self._ground.dataset
-        space = SearchSpace(recipe)
+        space = SearchSpace(recipe, dataset.imbalance)
 
         def configure(settings: Mapping[str, Setting]) -> TrialConfig:
             return space.trial_config(settings, self._ground.preprocessings)

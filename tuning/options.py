@@ -75,8 +75,8 @@ def _read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, s
                 problems.append(f"--{name} needs a value after it; see --help.")
                 continue
             text = rest.pop(0)
-        if name not in model.model_fields:
-            near = did_you_mean(name, model.model_fields) or "; see --help."
+        if name not in names(model):
+            near = did_you_mean(name, names(model)) or "; see --help."
             problems.append(f"there is no option --{name}{near}")
         elif name in texts and texts[name] != text:
             problems.append(f"--{name} must be given once, got {texts[name]!r} and {text!r}.")
@@ -86,20 +86,25 @@ def _read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, s
 
 
 def _names_an_option(model: type[BaseModel], argument: str) -> bool:
-    return argument.removeprefix("--").partition("=")[0].replace("-", "_") in model.model_fields
+    return argument.removeprefix("--").partition("=")[0].replace("-", "_") in names(model)
+
+
+def names(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the options by the names that the user types."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
     """Return the rule that was broken and the value that broke it, as a sentence."""
     name = str(detail["loc"][0]) if detail["loc"] else "the options"
     if detail["type"] == "missing":
-        return f"--{name} must be given: {model.model_fields[name].description}."
+        return f"--{name} must be given: {names(model)[name].description}."
     rule = RULES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     rule = rule.format(**detail.get("ctx", {}))
     if "; did you mean" in rule:
         rule, _, near = rule.partition("; did you mean")
         return f"{name} {rule}, got {detail['input']!r}; did you mean{near}"
-    near = did_you_mean(str(detail["input"]), _words(model.model_fields[name]) if name in model.model_fields else ())
+    near = did_you_mean(str(detail["input"]), _words(names(model)[name]) if name in names(model) else ())
     return f"{name} {rule}, got {detail['input']!r}{near or '.'}"
 
 
@@ -111,7 +116,7 @@ def describe(model: type[BaseModel]) -> str:
     """Return a line for each option: name, type, default and what it is."""
     rows = [
         (f"--{name}", type_text(field), default_text(field), field.description or "")
-        for name, field in model.model_fields.items()
+        for name, field in names(model).items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(

@@ -6,17 +6,35 @@ A searched setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=ad
 
 from __future__ import annotations
 
+import typing
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from data.augment import check_policy
+from data.balance import Balance
+from data.errors import SettingError
+from data.mixing import Mix
 from data.values import Value
 from tuning.domains import AS_TYPED, Choice, Range, names, numbers, words
+
+
+def _known_policies(domain: Choice | Range) -> Choice | Range:
+    """Refuse an augmentation that ``data.augment`` doesn't know."""
+    for name in domain.options if isinstance(domain, Choice) else ():
+        try:
+            check_policy(str(name))
+        except SettingError as error:
+            raise ValueError(str(error)) from None
+    return domain
+
 
 Names = Annotated[Choice | Range, BeforeValidator(names), AS_TYPED]
 Optimizers = Annotated[Choice | Range, BeforeValidator(words("adamw", "adam", "sgd")), AS_TYPED]
 Schedules = Annotated[Choice | Range, BeforeValidator(words("constant", "step", "cosine", "plateau")), AS_TYPED]
-Policies = Annotated[Choice | Range, BeforeValidator(words("none", "light", "medium", "strong")), AS_TYPED]
+Policies = Annotated[Choice | Range, BeforeValidator(names), AfterValidator(_known_policies), AS_TYPED]
+Balances = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Balance))), AS_TYPED]
+Mixes = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Mix))), AS_TYPED]
 Rates = Annotated[Choice | Range, BeforeValidator(numbers(1e-8, 10.0, log=True)), AS_TYPED]
 Decays = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0, log=True)), AS_TYPED]
 Fractions = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0)), AS_TYPED]
@@ -35,7 +53,10 @@ class Training(Value):
     """What is trained on what: shared by ``tune``, which searches, and ``train``, which takes one value of each."""
 
     data: str = Field(
-        "demo", min_length=1, description="a folder of class folders, one with train/ val/ test/, or 'demo'"
+        "demo",
+        min_length=1,
+        description="a folder of class folders (in train/ val/ test/ if you like), a .csv or .parquet manifest, "
+        "a .zip or .tar, s3://bucket/prefix, or 'demo'",
     )
     name: str = Field(
         "",
@@ -67,7 +88,15 @@ class Training(Value):
     batch_size: WholeNumbers = Field(Choice(options=(16, 32, 64)), description="pictures in a training step")
     dropout: Dropouts = Field(Range(low=0.0, high=0.5), description="before the head's linear layer")
     augmentation: Policies = Field(
-        Choice(options=("none", "light", "medium", "strong")), description="strength of the training augmentation"
+        Choice(options=("none", "light", "medium", "strong")),
+        description="of training pictures: a strength, or classics such as flip+crop+cutout",
+    )
+    balance: Balances | None = Field(
+        None, description="none, weights, sampler or oversample; empty: searched if classes differ 1.5 times in size"
+    )
+    mix: Mixes = Field(Choice(options=("none",)), description="none, mixup or cutmix: two training pictures in one")
+    leaks: Literal["drop", "keep"] = Field(
+        "drop", description="training pictures that are also in a later split that you gave"
     )
 
 

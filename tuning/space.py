@@ -5,9 +5,11 @@ Define-by-run: a setting is asked for only where it applies, so that the sampler
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from data.balance import Balance
 from data.batches import BatchConfig
 from data.preprocess import Preprocessing
 from models.classifier import NetworkConfig
@@ -20,6 +22,10 @@ from tuning.recipe import Training
 ADAM_LR = Range(low=1e-4, high=1e-2, log=True)
 SGD_LR = Range(low=1e-3, high=1e-1, log=True)
 
+# Class balance is searched where the largest class has so many times the pictures of the smallest.
+IMBALANCED = 1.5
+BALANCES = Choice(options=typing.get_args(Balance))
+
 # What an expert tries first: decoupled weight decay, half of the network kept, a cosine to the end.
 # Trial 0 runs it, so that a search can never end worse than it on the validation pictures.
 FIRST: Mapping[str, Setting] = {
@@ -30,6 +36,8 @@ FIRST: Mapping[str, Setting] = {
     "batch_size": 32,
     "dropout": 0.2,
     "augmentation": "light",
+    "balance": "none",
+    "mix": "none",
 }
 FIRST_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 
@@ -50,9 +58,12 @@ class SearchSpace:
     ``suggest`` asks for the settings of one trial; ``first`` gives those of trial 0, in the sampler's own names.
     """
 
-    def __init__(self, recipe: Training) -> None:
+    def __init__(self, recipe: Training, imbalance: float = 1.0) -> None:
+        """Take the recipe, and how many training pictures the largest class has for one of the smallest."""
         self._recipe = recipe
         self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in ("backbone", *FIRST)}
+        if recipe.balance is None:
+            self._domains["balance"] = BALANCES if imbalance > IMBALANCED else Choice(options=("none",))
 
     def suggest(self, asker: Asker) -> dict[str, Setting]:
         """Ask for the settings of one trial and return them under the names that the user knows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data.audit import audit
 from data.errors import TrackingError
 from models.config import TrialConfig
 from tuning.candidate import make_candidate
@@ -18,7 +19,7 @@ from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
 from tuning.tracking.writer import now_ms
 from tuning.trial import TrialReport, TrialTask
 from tuning.trial import train as train_task
-from tuning.views.lines import dataset_lines, say
+from tuning.views.lines import say
 from tuning.views.summary import result_lines, show
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def train(training: Training, run: str) -> int:
             again = finished_trial(connect(), run)
             training, config = again.training, again.config
         ground = check_ground(training)
-        for line in dataset_lines(ground.dataset):
-            say(line)
+        found = audit(ground.dataset)
+        show(*found.lines())
         if config is None:
-            space = SearchSpace(training)
+            space = SearchSpace(training, ground.dataset.imbalance)
             config = space.trial_config(space.first_settings(), ground.preprocessings)
         name = training.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)
@@ -59,6 +60,7 @@ def train(training: Training, run: str) -> int:
             paths = SearchPaths.of(parent.run_id)
             paths.write(training, ground.dataset)
             tags = {"trial_config": config.to_json(), "data_fingerprint": ground.dataset.fingerprint}
+            parent.log_audit(found)
             parent.describe(training.model_dump(mode="json"), tags, ground.dataset)
 
             def tell(report: TrialReport) -> None:

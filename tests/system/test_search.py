@@ -167,7 +167,7 @@ def test_evaluate_gives_the_numbers_that_the_search_logged(
     searched.world.enter(monkeypatch)
     output = tmp_path / "scores.json"
     data = str(searched.world.photos)
-    assert main(["evaluate", "--model", "models:/photos@champion", "--data", data, "--output", str(output)]) == 0
+    assert main(["evaluate", "--model", "models:/photos@champion", "--data", data, "--json", str(output)]) == 0
     scores = json.loads(output.read_text())["scores"]
     parent = runs_of(searched.client)[0]
     assert scores["balanced_accuracy"] == parent.data.metrics["test_balanced_accuracy"]

@@ -320,7 +320,7 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     for file in image_folder.rglob("*.png"):
         file.rename(file.with_name(f"{file.parent.name}{file.name}"))
     output = tmp_path / "numbers.json"
-    arguments = ("--model", "m", "--data", str(image_folder), "--split", "all", "--output", str(output))
+    arguments = ("--model", "m", "--data", str(image_folder), "--split", "all", "--json", str(output))
     assert main(["evaluate", *arguments]) == 0
     assert "m on 24 pictures of pictures" in capsys.readouterr().out
     numbers = json.loads(output.read_text())

@@ -20,6 +20,8 @@ SUMMARIES = {
     "evaluate": "measure a packaged model on pictures",
     "promote": "decide whether a packaged model becomes champion",
     "predict": "classify pictures with a packaged model",
+    "audit": "say what is wrong with a data set, file by file, before any training",
+    "store": "show or clear what is kept on disk to be used again",
 }
 
 

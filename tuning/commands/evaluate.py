@@ -21,7 +21,7 @@ class EvaluateOptions(Value):
     model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
     data: str = Field("demo", min_length=1, description="a folder of class folders, or 'demo'")
     split: Literal["test", "val", "train", "all"] = Field("test", description="which of its pictures")
-    output: str = Field("", description="a JSON file that all numbers are written to")
+    json_file: str = Field("", alias="json", description="a file that all numbers are written to")
 
 
 OPTIONS = EvaluateOptions
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         class_table(scores),
         *score_lines(scores, intervals),
     )
-    if options.output:
+    if options.json_file:
         report = {"model": options.model, "data": options.data, "scores": scores.model_dump(), "intervals": intervals}
-        Path(options.output).write_text(json.dumps(report, indent=2))
+        Path(options.json_file).write_text(json.dumps(report, indent=2))
     return 0

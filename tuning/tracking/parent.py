@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.audit import Audit, contact_sheets
 from data.errors import TrackingError
 from tuning.interrupts import Interrupts
 
@@ -128,6 +130,13 @@ class ParentRun:
         )
         self.log_dataset(self.run_id, dataset)
         self.client.log_text(self.run_id, json.dumps(environment(), indent=2), "environment.json")
+
+    def log_audit(self, found: Audit) -> None:
+        """Keep the audit as JSON and as contact sheets."""
+        self.client.log_text(self.run_id, found.to_json(indent=2), "audit.json")
+        with tempfile.TemporaryDirectory() as folder:
+            for sheet in contact_sheets(found, Path(folder)):
+                self.client.log_artifact(self.run_id, str(sheet), "audit")
 
     def log_dataset(self, run_id: str, dataset: Dataset) -> None:
         """Log the data set and its fingerprint as the input of a run."""

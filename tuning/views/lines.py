@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 
-from data.dataset import Dataset
 from tuning.search.ledger import TrialResult
 from tuning.trial import TrialReport
 
-MOST_LEFT_OUT = 20
 SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
 
 
@@ -17,19 +15,6 @@ def say(text: str) -> None:
     """Print a line with the time of day."""
     sys.stdout.write(f"{datetime.now():%H:%M:%S}  {text}\n")
     sys.stdout.flush()
-
-
-def dataset_lines(dataset: Dataset) -> list[str]:
-    """Return what was found, and by name what was left out."""
-    counts = {split: sum(by_class.values()) for split, by_class in dataset.counts().items()}
-    split_text = ", ".join(f"{split} {count}" for split, count in counts.items())
-    lines = [f"{dataset.name}: {sum(counts.values())} pictures of {len(dataset.classes)} classes ({split_text})"]
-    if dataset.left_out:
-        lines.append(f"{len(dataset.left_out)} files are left out:")
-        lines += [f"  {left.path}: {left.reason}" for left in dataset.left_out[:MOST_LEFT_OUT]]
-        more = len(dataset.left_out) - MOST_LEFT_OUT
-        lines += [f"  and {more} more"] if more > 0 else []
-    return lines
 
 
 class Lines:

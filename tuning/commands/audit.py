@@ -1,0 +1,44 @@
+"""What is wrong with a data set, file by file, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from data.values import Value
+from tuning.options import parse
+
+EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets sheets/"
+
+
+class AuditOptions(Value):
+    """The options of ``audit``."""
+
+    data: str = Field("demo", min_length=1, description="what to look at; see tune")
+    json_file: str = Field("", alias="json", description="a file that everything is written to, all names included")
+    sheets: str = Field("", description="a folder for contact sheets: pictures that belong together, side by side")
+
+
+OPTIONS = AuditOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the audit; findings alone are no error."""
+    options = parse(AuditOptions, arguments)
+    from data.audit import audit, contact_sheets
+    from tuning.tracking.parent import take_run_id
+    from tuning.views.progress import ProgressView
+    from tuning.views.summary import show
+
+    take_run_id()
+    with ProgressView() as progress:
+        found = audit(options.data, progress)
+    show(*found.lines())
+    if options.json_file:
+        Path(options.json_file).expanduser().write_text(found.to_json(indent=2))
+    if options.sheets:
+        for sheet in contact_sheets(found, Path(options.sheets).expanduser()):
+            show(f"contact sheet: {sheet}")
+    return 0

@@ -1,0 +1,36 @@
+"""What is kept on disk to be used again: decoded pictures; shown and cleared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from data.values import Value
+from tuning.options import parse
+
+EXAMPLE = "python -m tuning store --clear pixels"
+
+
+class StoreOptions(Value):
+    """The options of ``store``."""
+
+    clear: Literal["", "all", "pixels"] = Field("", description="throw out what no process uses now: all, or one kind")
+
+
+OPTIONS = StoreOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the store's entries, least recently used first, or throw them out."""
+    options = parse(StoreOptions, arguments)
+    from data.store import Store
+    from tuning.views.store import gone_line, store_table, total_line
+    from tuning.views.summary import show
+
+    store = Store()
+    if options.clear:
+        show(gone_line(store.clear("" if options.clear == "all" else options.clear)))
+    show(store_table(store.entries()), total_line(store))
+    return 0

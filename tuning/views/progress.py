@@ -1,0 +1,44 @@
+"""How far reading and decoding has come: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from tuning.views.lines import say
+
+LINE_EVERY_S = 5.0
+
+
+class ProgressView:
+    """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._bars = Progress(console=self._console, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._said_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """Show that ``done`` of ``of`` are done."""
+        if self._console.is_terminal:
+            if what not in self._tasks:
+                self._tasks[what] = self._bars.add_task(what, total=of)
+            self._bars.update(self._tasks[what], completed=done)
+        elif time.monotonic() - self._said_s > LINE_EVERY_S:
+            self._said_s = time.monotonic()
+            say(f"{what}: {done:,} of {of:,}")

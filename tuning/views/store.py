@@ -1,0 +1,33 @@
+"""The store, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from data.store import Entry, Store
+
+
+def store_table(entries: Sequence[Entry]) -> Table:
+    """Return a row for each entry: key, size, when it was used last, and whether it is in use."""
+    table = Table(box=None)
+    for name, right in (("entry", False), ("size", True), ("last used", False), ("in use", False)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for entry in entries:
+        used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
+        table.add_row(entry.key, decimal(entry.size_bytes), used, "yes" if entry.in_use else "")
+    return table
+
+
+def total_line(store: Store) -> str:
+    """Return how full the store is, where it is, and what sets its limit."""
+    size, limit = decimal(store.size_bytes()), decimal(store.limit)
+    return f"{size} of at most {limit} (FREEZELINE_STORE_GB) in {store.root}"
+
+
+def gone_line(keys: Sequence[str]) -> str:
+    """Return how much was thrown out."""
+    return f"{len(keys)} entries thrown out"
