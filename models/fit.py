@@ -103,8 +103,12 @@ class EpochBatches(Protocol):
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
 
+    @property
+    def class_weights(self) -> Tensor | None:
+        """What the training loss is weighed with, [k]; None where all classes count alike."""
+
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised pictures [b, 3, s, s] and labels [b]."""
+        """Yield normalised pictures [b, 3, s, s] and labels [b], or the classes' shares [b, k] of mixed pictures."""
 
 
 OnEpoch = Callable[[EpochResult, bool], None]
@@ -128,7 +132,7 @@ def fit(
         Divergence: a loss is NaN or infinite.
     """
     classifier.to(choose_device())
-    learner = Learner(classifier, config, steps=len(train))
+    learner = Learner(classifier, config, steps=len(train), class_weights=train.class_weights)
     history: list[EpochResult] = []
     best = FitResult(0, {}, ())
     for epoch in range(1, config.max_epochs + 1):
@@ -158,12 +162,17 @@ def _run_epoch(
     return EpochResult(
         epoch=epoch,
         train_loss=float(learner.loss(logits, labels)),
-        train_accuracy=float((logits.argmax(dim=1) == labels).double().mean()),
+        train_accuracy=float((logits.argmax(dim=1) == hard(labels)).double().mean()),
         val=scores,
         lr=learner.lr,
         epoch_s=time.perf_counter() - began,
         images_per_s=len(labels) / trained_s,
     )
+
+
+def hard(labels: Tensor) -> Tensor:
+    """Return labels [b] of labels [b], or of the classes' shares [b, k]: the class with the largest."""
+    return labels.argmax(dim=1) if labels.ndim == 2 else labels
 
 
 def _rank(result: EpochResult) -> tuple[float, float]:
@@ -178,9 +187,12 @@ def _is_out_of_patience(history: list[EpochResult], patience: int) -> bool:
 class Learner:
     """One training step after another: loss, gradient, optimizer, learning rate."""
 
-    def __init__(self, classifier: Classifier, config: FitConfig, steps: int) -> None:
-        """Take ``steps``, the number of steps in an epoch."""
+    def __init__(
+        self, classifier: Classifier, config: FitConfig, steps: int, class_weights: Tensor | None = None
+    ) -> None:
+        """Take ``steps``, the number of steps in an epoch, and what the loss weighs each class with, [k]."""
         self.config = config
+        self.class_weights = class_weights
         self.optimizer = _optimizer(classifier, config)
         self.steps = steps
         self.taken = 0
@@ -188,7 +200,7 @@ class Learner:
         self.lr = 0.0
 
     def __call__(self, logits: Tensor, labels: Tensor) -> None:
-        """Learn from one batch's logits [b, k] and labels [b].
+        """Learn from one batch's logits [b, k] and labels [b], or shares of classes [b, k].
 
         Raises:
             Divergence: the loss is NaN or infinite; nothing has been changed then.
@@ -206,8 +218,10 @@ class Learner:
         self.taken += 1
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy with label smoothing: what is trained on."""
-        return functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        """Return the mean cross-entropy, with class weights and label smoothing: what is trained on."""
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        targets = labels.to(logits.dtype) if labels.ndim == 2 else labels
+        return functional.cross_entropy(logits, targets, weights, label_smoothing=self.config.label_smoothing)
 
     def end_epoch(self, val_loss: float) -> None:
         """Take note of an epoch's validation loss; ``plateau`` acts on it."""

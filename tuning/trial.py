@@ -138,7 +138,15 @@ def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName) -> Ba
     from data.images import pixel_cache
 
     pixels, labels = pixel_cache(dataset, config.preprocessing).split(split)
-    return Batches(pixels, labels, config.preprocessing, config.batches, config.seed, training=split == "train")
+    return Batches(
+        pixels,
+        labels,
+        config.preprocessing,
+        config.batches,
+        config.seed,
+        training=split == "train",
+        classes=len(dataset.classes),
+    )
 
 
 def save_weights(classifier: Classifier, path: Path) -> None:

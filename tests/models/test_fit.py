@@ -8,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from data.balance import Balance
+from data.batches import BatchConfig, Batches
+from data.mixing import Mix
+from data.preprocess import Preprocessing
 from models.classifier import Classifier
 from models.evaluate import predict, run_pass, score
 from models.fit import Divergence, EpochResult, FitConfig, Learner, fit
@@ -268,3 +273,28 @@ def test_the_same_seed_gives_the_same_bits_in_a_fresh_process_and_in_a_used_one(
     used = run(7, 8, 7)
     assert used[0] == used[2] != used[1]
     assert run(7) == used[:1]
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+@pytest.mark.parametrize("balance", ["none", "weights", "oversample"])
+def test_mixed_and_balanced_batches_can_be_learned_from(
+    make_classifier: MakeClassifier, mix: Mix, balance: Balance
+) -> None:
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 2])
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
+    config = BatchConfig(batch_size=4, augmentation="none", balance=balance, mix=mix)
+    train = Batches(pixels, labels, Preprocessing(32), config, seed=0, training=True, classes=3)
+    val = Batches(pixels, labels, Preprocessing(32), config, seed=0, training=False, classes=3)
+    result = fit(make_classifier(), train, val, FitConfig(max_epochs=1))
+    assert 0 <= result.history[0].train_accuracy <= 1
+    assert result.history[0].val.loss > 0
+
+
+def test_class_weights_weigh_the_training_loss(make_classifier: MakeClassifier) -> None:
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    labels = torch.tensor([0, 2])
+    alike = Learner(make_classifier(), FitConfig(), steps=1).loss(logits, labels)
+    weighed = Learner(make_classifier(), FitConfig(), steps=1, class_weights=torch.tensor([1.0, 1.0, 3.0]))
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert torch.isclose(alike, losses.mean())
+    assert torch.isclose(weighed.loss(logits, labels), (losses[0] + 3 * losses[1]) / 4)
