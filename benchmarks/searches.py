@@ -1,4 +1,4 @@
-"""How good the default search is, and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--seeds 3]``.
+"""How good the default search is, and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--seeds 0 1 2]``.
 
 Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once for each seed, one
 after another, in a tracking database and a home of its own, and prints a row for each search and their means.
@@ -42,13 +42,13 @@ def main() -> None:
     """Print a row for each search, and the mean over the seeds of each data set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="*", default=["demo"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     print("data seed minutes " + " ".join(SHOWN), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for data in arguments.data:
             rows = []
-            for seed in range(arguments.seeds):
+            for seed in arguments.seeds:
                 rows.append(search(data, seed, Path(folder)))
                 print(Path(data).name, seed, *(f"{value:.4f}" for value in rows[-1].values()), flush=True)
             means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}

