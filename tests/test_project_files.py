@@ -21,7 +21,7 @@ FIXED_BY_OUR_USER = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumen
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn"}
 # Imported by another package on our behalf, or run as a program.
 NOT_IMPORTED = {
-    "boto3",
+    "moto",
     "onnx",
     "onnxscript",
     "psutil",
