@@ -8,7 +8,7 @@ from pathlib import Path
 from data.batches import BatchConfig
 from data.dataset import Dataset, Sample
 from data.preprocess import Preprocessing
-from data.sources import LeftOut, SplitName
+from data.sources import SplitName
 from models.classifier import NetworkConfig
 from models.config import TrialConfig
 from models.fit import FitConfig
@@ -78,7 +78,7 @@ def epoch(number: int, score: float, is_best: bool = True) -> TrialReport:
     )
 
 
-def dataset(root: Path, counts: Mapping[SplitName, int] | None = None, **changes: object) -> Dataset:
+def dataset(root: Path, counts: Mapping[SplitName, int] | None = None) -> Dataset:
     """Return a data set of that many pictures a class in each split; the files need not exist."""
     samples = [
         Sample(path=f"{name}/{name}-{number}.png", label=label, split=split, digest=f"{name}{split}{number}")
@@ -86,12 +86,7 @@ def dataset(root: Path, counts: Mapping[SplitName, int] | None = None, **changes
         for label, name in enumerate(CLASSES)
         for number in range(count)
     ]
-    made = Dataset(name="pets", root=root, classes=CLASSES, samples=tuple(samples), median_side=32)
-    return made.model_copy(update=changes)
-
-
-def left_out(count: int) -> tuple[LeftOut, ...]:
-    return tuple(LeftOut(path=f"cat/{number}.png", reason="is cut off", kind="unreadable") for number in range(count))
+    return Dataset(name="pets", root=root, classes=CLASSES, samples=tuple(samples), median_side=32)
 
 
 def candidate(

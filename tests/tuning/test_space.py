@@ -93,6 +93,24 @@ def test_trial_0_is_what_an_expert_tries_first() -> None:
     assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "lr": 1e-3}
 
 
+@pytest.mark.parametrize(("imbalance", "searched"), [(1.0, False), (1.5, False), (1.6, True)])
+def test_balance_is_searched_where_the_classes_differ_in_size(imbalance: float, searched: bool) -> None:
+    recorder = Recorder()
+    space = SearchSpace(recipe(), imbalance)
+    space.suggest(recorder)
+    balances = recorder.asked["balance"]
+    assert isinstance(balances, tuple)
+    assert set(balances) == ({"none", "weights", "sampler", "oversample"} if searched else {"none"})
+    assert space.first_settings()["balance"] == "none"
+
+
+def test_a_balance_that_the_user_gives_holds_whatever_the_classes_sizes() -> None:
+    for imbalance in (1.0, 9.0):
+        recorder = Recorder()
+        SearchSpace(recipe(balance="weights"), imbalance).suggest(recorder)
+        assert recorder.asked["balance"] == ("weights",)
+
+
 @pytest.mark.parametrize(
     ("texts", "name", "value"),
     [
@@ -125,7 +143,9 @@ narrowed = st.fixed_dictionaries(
     {},
     optional={
         "optimizer": some_of("adamw", "adam", "sgd"),
-        "augmentation": some_of("none", "light", "medium", "strong"),
+        "augmentation": some_of("none", "light", "medium", "strong", "flip+crop+cutout"),
+        "balance": some_of("none", "weights", "sampler", "oversample"),
+        "mix": some_of("none", "mixup", "cutmix"),
         "lr_scheduler": some_of("constant", "step", "cosine", "plateau"),
         "lr": numbers_within(1e-7, 5.0),
         "weight_decay": numbers_within(1e-6, 1.0),

@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from models.evaluate import score
-from tests.tuning.making import candidate, dataset, epoch, left_out, trial_result
+from tests.tuning.conftest import Clock
+from tests.tuning.making import candidate, epoch, trial_result
 from tuning.promote import Promotion
 from tuning.views.evaluation import class_table, score_lines
-from tuning.views.lines import Lines, dataset_lines, score_text
+from tuning.views.lines import Lines, score_text
+from tuning.views.progress import ProgressView
 from tuning.views.summary import (
     best_trials,
     comparison_link,
@@ -145,20 +147,28 @@ def test_a_path_with_colons_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
 # --- lines as it goes ---
 
 
-def test_the_data_set_is_counted_by_split(tmp_path: Path) -> None:
-    assert dataset_lines(dataset(tmp_path)) == ["pets: 32 pictures of 2 classes (train 8, val 4, test 20)"]
+def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what is printed where no terminal is, of three steps of three seconds each."""
+    with ProgressView() as progress:
+        for done in range(0, 3000, 1000):
+            progress("pictures read", done, 3000)
+            clock.now_s += 3
+    return [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
 
 
-def test_files_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
-    lines = dataset_lines(dataset(tmp_path, left_out=left_out(2)))
-    assert "2" in lines[1]
-    assert lines[2:] == ["  cat/0.png: is cut off", "  cat/1.png: is cut off"]
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tuning.views.progress.time", clock)
+    assert progress_said(clock, capsys)[0] == "pictures read: 2,000 of 3,000"
 
 
-def test_of_many_files_that_are_left_out_twenty_are_named(tmp_path: Path) -> None:
-    lines = dataset_lines(dataset(tmp_path, left_out=left_out(25)))
-    assert sum("is cut off" in line for line in lines) == 20
-    assert lines[-1].strip() == "and 5 more"
+@pytest.mark.xfail(strict=True, reason="bug: rich's Progress.stop() prints an empty line where there is no terminal")
+def test_without_a_terminal_progress_says_nothing_else(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tuning.views.progress.time", clock)
+    assert len(progress_said(clock, capsys)) == 1
 
 
 def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
