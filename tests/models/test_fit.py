@@ -8,18 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from data.balance import Balance
-from data.batches import BatchConfig, Batches
-from data.mixing import Mix
-from data.preprocess import Preprocessing
 from models.classifier import Classifier
 from models.evaluate import predict, run_pass, score
 from models.fit import Divergence, EpochResult, FitConfig, Learner, fit
+from tests.models import repeat
 from tests.models.conftest import SIZE, MakeBatches, MakeClassifier
 
 
@@ -111,8 +107,16 @@ class Scripted(nn.Module):
         return 0 * logits + torch.tensor([0.0, 0.0, float(self.passes)])
 
 
-def worsening(classifier: Classifier) -> Classifier:
-    head = Scripted()
+class Broken(Scripted):
+    """A head whose validation passes overflow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        return logits if self.training else logits * math.inf
+
+
+def worsening(classifier: Classifier, kind: type[Scripted] = Scripted) -> Classifier:
+    head = kind()
     with torch.no_grad():
         head(classifier.suffix(classifier.prefix(torch.zeros(2, 3, SIZE, SIZE))))
     return Classifier(classifier.network, classifier.blocks, classifier.freeze_depth, head)
@@ -219,6 +223,13 @@ def test_a_learning_rate_that_is_far_too_high_is_a_divergence(
         )
 
 
+def test_a_validation_loss_that_is_no_number_is_a_divergence(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    with pytest.raises(Divergence, match=r"the validation loss became nan in epoch 1 \(lr "):
+        fit(worsening(make_classifier(), Broken), make_batches(8, training=True), make_batches(8), FitConfig())
+
+
 def test_label_smoothing_is_in_the_training_loss_only(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
@@ -241,60 +252,9 @@ def test_impossible_settings_are_refused() -> None:
             FitConfig.model_validate({field: value})
 
 
-REPEAT = """
-import json, sys, torch
-torch.set_num_threads(1)
-from tests.models.conftest import NETWORK, SIZE, coloured_pixels
-from data.batches import BatchConfig, Batches
-from data.preprocess import Preprocessing
-from models.classifier import NetworkConfig, build_classifier
-from models.fit import FitConfig, fit
-
-def run(seed):
-    def batches(count, training):
-        config = BatchConfig(batch_size=8, augmentation="medium")
-        return Batches(*coloured_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
-    classifier = build_classifier(NetworkConfig(backbone=NETWORK, weights="none", dropout=0.3), 3, SIZE, seed)
-    result = fit(classifier, batches(24, True), batches(16, False), FitConfig(max_epochs=2), seed=seed)
-    timings = {"epoch_s", "images_per_s"}
-    return [{n: v.hex() for n, v in epoch.metrics().items() if n not in timings} for epoch in result.history]
-
-print(json.dumps([run(int(seed)) for seed in sys.argv[1:]]))
-"""
-
-
 def test_the_same_seed_gives_the_same_bits_in_a_fresh_process_and_in_a_used_one() -> None:
-    def run(*seeds: int) -> list[object]:
-        command = [sys.executable, "-c", REPEAT, *map(str, seeds)]
-        done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
-        found: list[object] = json.loads(done.stdout)
-        return found
-
-    used = run(7, 8, 7)
-    assert used[0] == used[2] != used[1]
-    assert run(7) == used[:1]
-
-
-@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-@pytest.mark.parametrize("balance", ["none", "weights", "oversample"])
-def test_mixed_and_balanced_batches_can_be_learned_from(
-    make_classifier: MakeClassifier, mix: Mix, balance: Balance
-) -> None:
-    labels = np.array([0, 0, 0, 0, 0, 1, 1, 2])
-    pixels = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
-    config = BatchConfig(batch_size=4, augmentation="none", balance=balance, mix=mix)
-    train = Batches(pixels, labels, Preprocessing(32), config, seed=0, training=True, classes=3)
-    val = Batches(pixels, labels, Preprocessing(32), config, seed=0, training=False, classes=3)
-    result = fit(make_classifier(), train, val, FitConfig(max_epochs=1))
-    assert 0 <= result.history[0].train_accuracy <= 1
-    assert result.history[0].val.loss > 0
-
-
-def test_class_weights_weigh_the_training_loss(make_classifier: MakeClassifier) -> None:
-    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    labels = torch.tensor([0, 2])
-    alike = Learner(make_classifier(), FitConfig(), steps=1).loss(logits, labels)
-    weighed = Learner(make_classifier(), FitConfig(), steps=1, class_weights=torch.tensor([1.0, 1.0, 3.0]))
-    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    assert torch.isclose(alike, losses.mean())
-    assert torch.isclose(weighed.loss(logits, labels), (losses[0] + 3 * losses[1]) / 4)
+    first, other, again = repeat.train(7), repeat.train(8), repeat.train(7)
+    assert first == again != other
+    command = [sys.executable, "-m", "tests.models.repeat", "7"]
+    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    assert json.loads(done.stdout) == first
