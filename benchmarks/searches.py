@@ -1,4 +1,4 @@
-"""How good the default search is, and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--seeds 0 1 2]``.
+"""How good the default search is and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--seeds 0 1]``.
 
 Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once for each seed, one
 after another, in a tracking database and a home of its own, and prints a row for each search and their means.
