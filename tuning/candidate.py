@@ -55,6 +55,12 @@ def make_candidate(
     return candidate
 
 
+def absolute(data: str) -> str:
+    """Return what was given as data so that another working directory finds it too."""
+    path = Path(data).expanduser()
+    return str(path.resolve()) if "://" not in data and path.exists() else data
+
+
 def count_look(dataset: Dataset) -> int:
     """Count one more look at this data set's test pictures; return how often they were looked at so far."""
     path = home() / "looks" / f"{dataset.fingerprint}.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import PlainSerializer, model_validator
 
@@ -16,6 +17,7 @@ from data.errors import did_you_mean
 from data.values import Value
 
 Setting = str | int | float
+Part = TypeVar("Part", str, int | float)
 AS_TYPED = PlainSerializer(str, return_type=str)  # a domain goes into JSON as the user writes it
 
 
@@ -59,7 +61,7 @@ class Range(Value):
         return self
 
     def __str__(self) -> str:
-        return f"{self.low:g}..{self.high:g}"
+        return f"{self.low!r}..{self.high!r}"
 
     def nearest(self, setting: Setting) -> Setting:
         """Return the number of the range that is nearest to ``setting``."""
@@ -113,13 +115,16 @@ def numbers(low: float, high: float, *, log: bool = False, whole: bool = False) 
         ends = text.split("..")
         if len(ends) == 2 and not whole:
             return _range(number(ends[0]), number(ends[1]), log)
-        return Choice(options=tuple(number(part) for part in _split(text)))
+        return Choice(options=_different(tuple(number(part) for part in _split(text))))
 
     return parse
 
 
 def _split(text: str) -> tuple[str, ...]:
-    options = tuple(part.strip() for part in text.split(","))
+    return _different(tuple(part.strip() for part in text.split(",")))
+
+
+def _different(options: tuple[Part, ...]) -> tuple[Part, ...]:
     if "" in options or len(set(options)) < len(options):
         raise ValueError("must be a value or different values separated by commas")
     return options

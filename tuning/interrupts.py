@@ -38,8 +38,10 @@ class Interrupts:
         """Take a signal."""
         now_s = time.monotonic()
         first, repeated = self._last_s is None, self._last_s is not None and now_s - self._last_s <= SAME_REQUEST_S
+        if repeated:
+            return
         self._last_s = now_s
-        if repeated or self._shielded:
+        if self._shielded:
             return
         if first and self._on_request is not None:
             self._on_request()

@@ -10,7 +10,7 @@ from data.errors import SearchError
 from data.images import pixel_cache
 from models.baseline import raw_pixel_accuracy
 from models.config import TrialConfig
-from tuning.candidate import make_candidate
+from tuning.candidate import absolute, make_candidate
 from tuning.checks import Ground, check_ground
 from tuning.domains import Setting
 from tuning.interrupts import Interrupts, caught
@@ -143,7 +143,7 @@ class _Search:
             name=self._name,
             parent=self._parent,
             dataset=self._ground.dataset,
-            data=self._recipe.data,
+            data=absolute(self._recipe.data),
             config=best.config,
             weights=self._paths.weights(best.trial_uid),
             folder=self._paths.package,

@@ -31,7 +31,7 @@ RULES = {
     "literal_error": "must be {expected}",
     "bool_parsing": "must be on or off",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be letters, digits, '-', '_' and '.' only, 100 at most",
+    "string_pattern_mismatch": "must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first",
     "missing": "must be given",
 }
 
@@ -48,7 +48,7 @@ def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Op
         SettingError: with a sentence for each option that is unknown, repeated, without a value or wrong.
     """
     texts, problems = _read(model, arguments)
-    values = {**given, **{name: text for name, text in texts.items() if text != ""}}
+    values = {**given, **texts}
     try:
         options = model.model_validate(values)
     except ValidationError as error:
@@ -70,14 +70,16 @@ def _read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, s
         if not word.startswith("--"):
             problems.append(f"options are written --name value, got {argument!r}; see --help.")
             continue
-        if not equals:
-            if not rest or (rest[0].startswith("--") and _names_an_option(model, rest[0])):
-                problems.append(f"--{name} needs a value after it; see --help.")
-                continue
+        has_value = bool(equals) or (bool(rest) and not _is_option(model, rest[0]))
+        if has_value and not equals:
             text = rest.pop(0)
         if name not in names(model):
             near = did_you_mean(name, names(model)) or "; see --help."
             problems.append(f"there is no option --{name}{near}")
+        elif not has_value:
+            problems.append(f"--{name} needs a value after it; see --help.")
+        elif not text:  # the same as left out
+            continue
         elif name in texts and texts[name] != text:
             problems.append(f"--{name} must be given once, got {texts[name]!r} and {text!r}.")
         else:
@@ -85,8 +87,8 @@ def _read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, s
     return texts, problems
 
 
-def _names_an_option(model: type[BaseModel], argument: str) -> bool:
-    return argument.removeprefix("--").partition("=")[0].replace("-", "_") in names(model)
+def _is_option(model: type[BaseModel], argument: str) -> bool:
+    return argument.startswith("--") and argument.removeprefix("--").partition("=")[0].replace("-", "_") in names(model)
 
 
 def names(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from data.dataset import Dataset, Sample
 from data.errors import DataError, TrackingError
 
 BATCH = 32
+RENAMED = {"label_": "label", "score_": "score"}  # what the packaged model calls the columns of classes of these names
 
 
 class Model(Protocol):
@@ -41,7 +43,7 @@ def find_files(text: str) -> list[Path]:
     Raises:
         DataError: if there are none.
     """
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path.expanduser raises for an unknown user
     if path.is_dir():
         found = [file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path))]
     elif path.exists():
@@ -64,10 +66,10 @@ def predict_files(model: Model, files: Sequence[Path]) -> Iterator[Answer]:
     for start in range(0, len(files), BATCH):
         batch = list(files[start : start + BATCH])
         try:
-            yield from _ask(model, batch)
+            answers = list(_ask(model, batch))
         except Exception:  # the model refuses a batch for one bad picture: find it
-            for file in batch:
-                yield _ask_one(model, file)
+            answers = [_ask_one(model, file) for file in batch]
+        yield from answers
 
 
 def _ask_one(model: Model, file: Path) -> Answer:
@@ -80,7 +82,9 @@ def _ask_one(model: Model, file: Path) -> Answer:
 def _ask(model: Model, files: list[Path]) -> Iterator[Answer]:
     rows = model.predict(files).to_dict("records")
     for file, row in zip(files, rows, strict=True):
-        probabilities = tuple((name, float(value)) for name, value in row.items() if name not in {"label", "score"})
+        probabilities = tuple(
+            (RENAMED.get(name, name), float(value)) for name, value in row.items() if name not in RENAMED.values()
+        )
         yield Answer(file, str(row["label"]), float(row["score"]), probabilities)
 
 

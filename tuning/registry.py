@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from data.dataset import Dataset
 
 CANDIDATE_FILE = "candidate.json"
+BY_HAND = "someone gave it the alias by hand"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
@@ -66,7 +67,7 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset) -> tup
         version = _register(client, candidate)
         holder = _holder(client, candidate.name, CHAMPION)
         if holder == version:
-            reason = client.get_model_version(candidate.name, str(version)).tags["reason"]
+            reason = client.get_model_version(candidate.name, str(version)).tags.get("reason") or BY_HAND
             promotion = Promotion(alias="champion", reason=reason, evidence={})
         else:
             champion = None if holder is None else _measure(client, candidate, dataset, holder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from data.audit import audit
 from data.errors import TrackingError
 from models.config import TrialConfig
-from tuning.candidate import make_candidate
+from tuning.candidate import absolute, make_candidate
 from tuning.checks import check_ground
 from tuning.interrupts import caught
 from tuning.recipe import Recipe, Training
@@ -59,7 +59,11 @@ def train(training: Training, run: str) -> int:
         with lifecycle(parent, interrupts):
             paths = SearchPaths.of(parent.run_id)
             paths.write(training, ground.dataset)
-            tags = {"trial_config": config.to_json(), "data_fingerprint": ground.dataset.fingerprint}
+            tags = {
+                "trial_config": config.to_json(),
+                "data_fingerprint": ground.dataset.fingerprint,
+                "recipe": as_recipe(training).to_json(),
+            }
             parent.log_audit(found)
             parent.describe(training.model_dump(mode="json"), tags, ground.dataset)
 
@@ -73,12 +77,18 @@ def train(training: Training, run: str) -> int:
             )
             train_task(task, tell)
             candidate = make_candidate(
-                name, parent, ground.dataset, training.data, config, paths.weights(TRIAL_UID), paths.package
+                name, parent, ground.dataset, absolute(training.data), config, paths.weights(TRIAL_UID), paths.package
             )
             save_candidate(parent.client, candidate)
             show(*result_lines(candidate, None))
             say(f"to register it: python -m tuning promote --run {parent.run_id}")
     return 0
+
+
+def as_recipe(training: Training) -> Recipe:
+    """Return a training as the recipe of a search of one trial, as ``finished_trial`` reads it back."""
+    shared = {name: getattr(training, name) for name in Training.model_fields}
+    return Recipe.model_validate({**shared, "trials": 1})
 
 
 def finished_trial(client: MlflowClient, run_id: str) -> Again:
@@ -96,5 +106,7 @@ def finished_trial(client: MlflowClient, run_id: str) -> Again:
         raise TrackingError(f"run must be the id of a trial's run, got {run_id!r}, which does not exist.") from None
     if "trial_config" not in tags:
         raise TrackingError(f"run must be a trial's run, below its search, but {run_id} holds no configuration.")
+    if "recipe" not in parent:
+        raise TrackingError(f"run must be a trial of a search or a training, but no recipe is kept with {run_id}.")
     recipe = Recipe.from_json(parent["recipe"])
     return Again(recipe, TrialConfig.from_json(tags["trial_config"]))

@@ -77,7 +77,6 @@ def test_a_shielded_signal_is_remembered_and_raises_nothing(interrupts: Interrup
         signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: every signal moves the window, so Ctrl-C once a second never is an order")
 def test_whoever_keeps_pressing_is_heard_after_two_seconds(interrupts: Interrupts, clock: Clock) -> None:
     orders = 0
     for _ in range(6):

@@ -54,7 +54,6 @@ def test_the_given_run_is_taken_out_of_the_environment(monkeypatch: pytest.Monke
     assert take_run_id() is None
 
 
-@pytest.mark.xfail(strict=True, reason="bug: '' is handed on as a run's id; `or None` is missing")
 def test_an_empty_run_id_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "")
     assert take_run_id() is None
@@ -67,7 +66,6 @@ def test_a_search_goes_on_in_the_run_it_is_given(client: MlflowClient) -> None:
     assert client.get_experiment_by_name("pets") is None
 
 
-@pytest.mark.xfail(strict=True, reason="bug: MlflowException passes through ParentRun.open as a stack trace")
 def test_a_given_run_that_does_not_exist_is_a_mistake(client: MlflowClient) -> None:
     with pytest.raises(TrackingError, match="MLFLOW_RUN_ID"):
         ParentRun.open(client, "0" * 32, "pets")
@@ -288,7 +286,6 @@ def test_a_store_of_an_unknown_kind_is_a_mistake(monkeypatch: pytest.MonkeyPatch
         connect()
 
 
-@pytest.mark.xfail(strict=True, reason="bug: MLflow tries a database that is away 10 times, for 100 s in all")
 def test_a_database_that_nobody_started_is_told_at_once(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slept_s: list[float] = []
     monkeypatch.setattr("mlflow.store.db.utils.time", SimpleNamespace(sleep=slept_s.append))

@@ -89,7 +89,6 @@ def test_no_files_is_a_mistake(text: str, tmp_path: Path, monkeypatch: pytest.Mo
         find_files(text)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: Path.expanduser raises RuntimeError for an unknown user")
 def test_an_unknown_users_home_is_a_mistake() -> None:
     with pytest.raises(DataError, match="must be a picture"):
         find_files("~nobody-of-this-name/cat.png")
@@ -120,7 +119,6 @@ def test_one_broken_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert [answer.error for answer in answers] == ["", "picture 0: is cut off", ""]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: _ask yields before it has counted the rows, then the batch is asked again")
 def test_a_file_is_answered_once_also_by_a_model_that_loses_a_row(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("cat.png", "dog.png", "cat2.png")]
     assert [answer.file for answer in predict_files(LosingModel(), files)] == files
@@ -146,9 +144,6 @@ def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
         probabilities_of(FakeModel(), pets, (broken,))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: models.served calls the column of a class 'score' 'score_'; nobody undoes it"
-)
 def test_a_class_may_be_called_score(tmp_path: Path) -> None:
     music = dataset(tmp_path, {"test": 1}).model_copy(update={"classes": ("cat", "score")})
 
@@ -188,7 +183,6 @@ def test_without_errors_none_are_counted(form: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.count("Käse") >= 2
 
 
-@pytest.mark.xfail(strict=True, reason="bug: print() of a name that is no UTF-8 raises and ends the others")
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_a_file_name_that_is_no_utf8_does_not_end_the_others(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     latin = Answer(Path(os.fsdecode(b"caf\xe9.png")), "cat", 0.5)

@@ -229,7 +229,6 @@ def test_a_champion_that_cannot_be_measured_stays(
     assert "could not be measured" in promotion.reason
 
 
-@pytest.mark.xfail(strict=True, reason="bug: KeyError 'reason' where a person gave the alias to a version of their own")
 def test_a_champion_that_a_person_chose_can_be_promoted(
     client: MlflowClient, package: MakeCandidate, pets: Dataset
 ) -> None:

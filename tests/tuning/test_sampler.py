@@ -145,7 +145,6 @@ def test_trials_at_once_are_kept_apart(search: Search) -> None:
     assert search.ledger.result(second.trial_uid).score == 0.9
 
 
-@pytest.mark.xfail(strict=True, reason="bug: _epoch tells the listeners whatever the ledger made of the report")
 def test_an_epoch_that_is_told_twice_is_heard_once(search: Search) -> None:
     search.start()
     for _ in range(2):

@@ -79,7 +79,7 @@ class LedgerSearcher(Searcher):
             self._finish(trial_uid, "pruned", f"stopped by the scheduler after epoch {report.epoch}", report)
 
     def _epoch(self, trial_uid: str, report: TrialReport) -> None:
-        if report.status == "running":
+        if report.status == "running" and report.epoch > self._ledger.result(trial_uid).epochs:
             result = self._ledger.report(trial_uid, report)
             for listener in self._listeners:
                 listener.epoch_ended(result, report)

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REACH_TIMEOUT_S = 5.0
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 INTERRUPTED = "the user asked to end"
 RECIPE_PREFIX = "recipe."  # mlflow run logs our options under their own names, as quoted text, and allows no change
 LONGEST_DIGEST = 36  # characters of a data set's digest that MLflow stores
@@ -38,7 +40,7 @@ def take_run_id() -> str | None:
 
     Every Ray worker that inherited it would log into the parent, rename it and end it.
     """
-    return os.environ.pop("MLFLOW_RUN_ID", None)
+    return os.environ.pop("MLFLOW_RUN_ID", None) or None
 
 
 def connect() -> MlflowClient:
@@ -55,6 +57,8 @@ def connect() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
+    elif "@" in uri:
+        _check_database(uri)
     try:
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
@@ -86,6 +90,21 @@ def _check_server(uri: str) -> None:
         ) from None
 
 
+def _check_database(uri: str) -> None:
+    """Knock at a database's port: MLflow tries for minutes when nobody is there."""
+    parts = urllib.parse.urlsplit(uri)
+    port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname is None or port is None:
+        return
+    try:
+        socket.create_connection((parts.hostname, port), REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise TrackingError(
+            f"the tracking database must answer before a search starts, but {hide_password(uri)} does not ({error}); "
+            "start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
+        ) from None
+
+
 def hide_password(uri: str) -> str:
     """Return the URI without the password that it may carry."""
     parts = urllib.parse.urlsplit(uri)
@@ -107,7 +126,7 @@ class ParentRun:
     def open(cls, client: MlflowClient, run_id: str | None, name: str) -> ParentRun:
         """Go on in the run ``run_id``, or make one in the experiment ``name``."""
         if run_id is not None:
-            return cls(client, run_id, client.get_run(run_id).info.experiment_id, opened_by_mlflow=True)
+            return cls(client, run_id, _experiment_of(client, run_id), opened_by_mlflow=True)
         from mlflow.tracking.context.registry import resolve_tags
 
         experiment_id = experiment(client, name)
@@ -206,6 +225,18 @@ def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
             parent.kill()
         else:
             parent.end("FINISHED")
+
+
+def _experiment_of(client: MlflowClient, run_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run_id).info.experiment_id)
+    except MlflowException:
+        raise TrackingError(
+            f"MLFLOW_RUN_ID must be a run of {hide_password(tracking_uri())}, got {run_id!r}, which is not there; "
+            "unset it"
+        ) from None
 
 
 def experiment(client: MlflowClient, name: str) -> str:

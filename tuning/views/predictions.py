@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 def write(answers: Iterable[Answer], form: str) -> int:
     """Print a line for each answer, as JSON or CSV; return how many files could not be read."""
+    # A file's name may be no text at all; that must not end the others.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return _write_csv(answers) if form == "csv" else _write_json(answers)
 
 

@@ -31,7 +31,8 @@ class ProgressView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """Show that ``done`` of ``of`` are done."""

@@ -19,11 +19,12 @@ ROWS = 5
 COLUMNS = ("trial", "bal. acc.", "epoch", "frozen", "optimizer", "lr", "schedule", "augment")
 NUMBERS = ("trial", "bal. acc.", "epoch", "frozen", "lr")
 LOCAL_UI = "http://127.0.0.1:5000"
+MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
 
 
 def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialResult]:
     """Return the trials with the highest scores, best first."""
-    scored = [result for result in results if result.score is not None]
+    scored = [result for result in results if result.score is not None and result.status != "failed"]
     return sorted(scored, key=lambda result: (-(result.score or 0.0), result.number))[:most]
 
 
@@ -101,7 +102,8 @@ def note(results: Sequence[TrialResult], candidate: Candidate, decision: str) ->
 def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> list[str]:
     """Return the three commands that a person types next, each with what it does."""
     predict = f"python -m tuning predict --model {model} --files {shlex.quote(str(picture))}"
-    look = f"open {link}" if tracking_uri.startswith("http") else f"mlflow ui   # then open {link}"
+    store = "" if tracking_uri == MLFLOW_DEFAULT else f" --backend-store-uri {shlex.quote(tracking_uri)}"
+    look = f"open '{link}'" if tracking_uri.startswith("http") else f"mlflow ui{store}   # then open {link}"
     return [
         f"compare the trials:   {look}",
         f"classify a picture:   {predict}",
@@ -111,6 +113,6 @@ def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> li
 
 def show(*parts: object) -> None:
     """Print tables and lines; a line is never wrapped, so that it can be copied."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for part in parts:
         console.print(part)
