@@ -46,11 +46,11 @@ def keep_freed_memory() -> None:
 
     By default it hands large blocks back at once and has every page of them cleared again for the next layer. That took
     half of the time of a forward pass without gradients (EfficientNet-Lite0, 128 px, 32 pictures: 6.9 against 3.2 ms a
-    picture). It doesn't change what is computed, and the peak of memory in use is the same.
+    picture). What is computed stays the same bits; the process's peak of memory grows by about 7 %.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl's libc has none
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, 2**30)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TRIM_THRESHOLD, 2**29)

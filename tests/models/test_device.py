@@ -1,0 +1,52 @@
+"""Where and how a network is computed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from models import device
+from models.device import autocast, choose_device, keep_freed_memory, to_channels_last, to_device
+
+
+def test_without_a_gpu_the_cpu_computes_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device() == torch.device("cpu")
+    with autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    x = torch.ones(2)
+    assert to_device(x, torch.device("cpu")) is x
+
+
+def test_channels_last_is_another_layout_of_the_same_parameters() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 2))
+    network.register_parameter("five", nn.Parameter(torch.ones(1, 2, 3, 4, 5)))
+    parameters = list(network.parameters())
+    before = [parameter.clone() for parameter in parameters]
+    to_channels_last(network)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not network[0].weight.is_contiguous()
+    assert all(new is old for new, old in zip(network.parameters(), parameters, strict=True))
+    assert all(torch.equal(new, old) for new, old in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_keeping_memory_is_for_glibc_alone(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    called: list[tuple[int, int]] = []
+
+    class Libc:
+        def mallopt(self, option: int, value: int) -> None:
+            called.append((option, value))
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: Libc())
+    keep_freed_memory.__wrapped__()
+    assert len(called) == (2 if platform == "linux" else 0)
+
+
+def test_a_libc_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())
+    keep_freed_memory.__wrapped__()
