@@ -116,15 +116,15 @@ print(json.dumps({"closed": closed is True, **{name: answer.to_dict("records") f
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URI of an SQLite tracking store, made the process's own for this module."""
+    """Return the URI of an SQLite tracking store, the environment's for this module."""
     import mlflow
 
     folder = tmp_path_factory.mktemp("store")
-    uri, before = f"sqlite:///{folder / 'mlflow.db'}", mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.MlflowClient().create_experiment("search", artifact_location=(folder / "artifacts").as_uri())
-    yield uri
-    mlflow.set_tracking_uri(before)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:  # set_tracking_uri would outlive this module and hide the environment
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.MlflowClient().create_experiment("search", artifact_location=(folder / "artifacts").as_uri())
+        yield uri
 
 
 def test_a_logged_package_loads_by_name_in_a_clean_process_with_pickle_forbidden(
