@@ -61,13 +61,18 @@ class Range(Value):
         return self
 
     def __str__(self) -> str:
-        return f"{self.low!r}..{self.high!r}"
+        return f"{_short(self.low)}..{_short(self.high)}"
 
     def nearest(self, setting: Setting) -> Setting:
         """Return the number of the range that is nearest to ``setting``."""
         if isinstance(setting, str):
             raise TypeError(f"a range has no place for {setting!r}")
         return min(max(float(setting), self.low), self.high)
+
+
+def _short(number: float) -> str:
+    """Return the number as briefly as it can be written without becoming another."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
 Domain = Choice | Range
