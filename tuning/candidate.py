@@ -74,8 +74,9 @@ def count_look(dataset: Dataset) -> int:
 def _by_class(scores: Scores) -> dict[str, float]:
     """Return recall, precision and F1 of each class under names that MLflow takes."""
     numbers: dict[str, float] = {}
-    for row in scores.per_class:
+    for number, row in enumerate(scores.per_class):
         name = NOT_IN_A_NAME.sub("_", row.name)
+        name = f"{name}_{number}" if f"test_recall/{name}" in numbers else name
         numbers |= {
             f"test_recall/{name}": row.recall,
             f"test_precision/{name}": row.precision,

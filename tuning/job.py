@@ -41,7 +41,7 @@ def search(recipe: Recipe) -> int:
     """
     given_run = take_run_id()
     with caught() as interrupts:
-        ground = check_ground(recipe)
+        ground = check_ground(recipe, given_run)
         found = audit(ground.dataset)
         show(*found.lines())
         name = recipe.name or ground.dataset.name

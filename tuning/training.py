@@ -48,7 +48,7 @@ def train(training: Training, run: str) -> int:
         if run:
             again = finished_trial(connect(), run)
             training, config = again.training, again.config
-        ground = check_ground(training)
+        ground = check_ground(training, given_run)
         found = audit(ground.dataset)
         show(*found.lines())
         if config is None:

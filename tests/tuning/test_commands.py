@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from data.errors import SearchError, TrackingError, UserError
+from data.errors import DataError, SearchError, TrackingError, UserError
 from tests.conftest import MakeFolder
 from tests.tuning.making import candidate, trial_config
 from tests.tuning.test_predicting import FakeModel
 from tuning import commands
 from tuning.__main__ import main
-from tuning.checks import automatic_size, check_ground
+from tuning.checks import automatic_size, check_from_url, check_ground
 from tuning.options import names
 from tuning.recipe import Recipe, Training
 from tuning.registry import save_candidate
@@ -388,3 +388,18 @@ def test_the_run_of_train_can_be_trained_again(client: MlflowClient) -> None:
     run = client.create_run("0", tags=kept).info.run_id
     assert finished_trial(client, run).training.data == "/x"
     assert finished_trial(client, run).config == trial_config(lr=0.25)
+
+
+def test_a_relative_path_in_a_run_from_a_url_is_refused(client: MlflowClient, image_folder: Path) -> None:
+    tags = {"mlflow.source.git.repoURL": "https://example.org/freezeline.git"}
+    run = client.create_run("0", tags=tags).info.run_id
+    with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'; write"):
+        check_from_url(client, run, "photos")
+    for data in ("demo", str(image_folder), "s3://bucket/photos"):
+        check_from_url(client, run, data)
+    check_from_url(client, client.create_run("0").info.run_id, "photos")
+
+
+def test_a_trial_is_trained_again_with_its_own_settings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--run", "abc", "--lr", "0.1", "--data", "demo", "--seed", "3"]) == 2
+    assert "nothing else can be given; leave out --lr, --seed." in capsys.readouterr().err

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from data.errors import SettingError
 from tuning.options import parse
 from tuning.recipe import Training
 
@@ -24,6 +25,19 @@ OPTIONS = TrainOptions
 def run(arguments: Sequence[str]) -> int:
     """Train, measure on the test pictures and package, without registering."""
     options = parse(TrainOptions, arguments)
+    if options.run:
+        _check_alone(options)
     from tuning.training import train
 
     return train(options, options.run)
+
+
+def _check_alone(options: TrainOptions) -> None:
+    """Refuse settings beside ``run``, which has them all; ``mlflow run`` hands on defaults, which are none."""
+    fields = TrainOptions.model_fields
+    given = [name for name in options.model_fields_set - {"run"} if getattr(options, name) != fields[name].default]
+    if given:
+        listed = ", ".join(f"--{name}" for name in sorted(given))
+        raise SettingError(
+            f"run trains a trial again with its own settings, so nothing else can be given; leave out {listed}"
+        )

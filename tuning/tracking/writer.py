@@ -83,6 +83,7 @@ class Writer:
         self._run_ids: dict[str, str] = {}
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._undelivered: list[str] = []
+        self._is_away = False
         self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -114,13 +115,15 @@ class Writer:
 
     def _deliver(self, batch: list[Operation]) -> None:
         pause_s = FIRST_PAUSE_S
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(1 if self._is_away else TRIES)):
             try:
                 self._carry_out(batch)
+                self._is_away = False
                 return
             except Exception as error:  # a server can fail in any way; training must not
                 if not left:
                     self._undelivered += [lost(operation, error) for operation in batch]
+                    self._is_away = True  # until something gets through, one try each is enough
                     return
             time.sleep(pause_s)
             pause_s *= 2
