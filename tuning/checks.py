@@ -53,12 +53,14 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     for backbone in backbones:
         with _gathered(problems):
             check_weights(backbone, training.weights, training.image_size)
+    client = None
     with _gathered(problems):
         client = connect()
-        check_from_url(client, given_run, training.data)
     with _gathered(problems), ProgressView() as progress:
+        if client and given_run:
+            check_from_url(client, given_run, training.data)
         dataset = load_dataset(training.data, progress, keep_leaks=training.leaks == "keep")
-    if problems:
+    if problems or client is None:
         raise UserError(*problems)
     size = training.image_size or automatic_size(dataset.median_side)
     for backbone in backbones:
@@ -67,13 +69,13 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     return Ground(client, dataset, {backbone: preprocessing_for(backbone, size) for backbone in backbones})
 
 
-def check_from_url(client: MlflowClient, given_run: str | None, data: str) -> None:
+def check_from_url(client: MlflowClient, given_run: str, data: str) -> None:
     """Refuse a relative ``data`` in a run from a git URL: it would start at MLflow's temporary clone.
 
     Raises:
         DataError: if it is one.
     """
-    if given_run is None or data == "demo" or "://" in data or Path(data).expanduser().is_absolute():
+    if data == "demo" or "://" in data or Path(data).expanduser().is_absolute():
         return
     if CLONED_FROM in client.get_run(given_run).data.tags:
         raise DataError(f"data must be an absolute path in a run from a URL, got {data!r}; write the whole path")
