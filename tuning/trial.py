@@ -113,7 +113,6 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
     from models.fit import fit
 
     torch.set_num_threads(task.threads)
-    torch.set_flush_denormal(True)  # numbers near zero are up to a hundred times slower on a CPU
     paths, config = SearchPaths(task.search_root), task.config
     dataset = Dataset.from_json(paths.dataset.read_text())
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
