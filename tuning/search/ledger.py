@@ -131,7 +131,7 @@ class Ledger:
 def open_ledger(
     paths: SearchPaths, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig], seed: int
 ) -> Ledger:
-    """Return the ledger of a new search, kept in ``paths.journal``, with trial 0 enqueued."""
+    """Return the ledger of a new search, kept in ``paths.journal``, with the first trials enqueued."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -148,5 +148,6 @@ def open_ledger(
             constant_liar=True,
         )
     study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
-    study.enqueue_trial(space.first())
+    for start in space.starts():
+        study.enqueue_trial(start)
     return Ledger(study, space, configure)
