@@ -190,3 +190,15 @@ def test_a_trial_gets_the_preprocessing_of_its_own_backbone() -> None:
     settings = space.suggest(Recorder())
     config = space.trial_config(settings, {"small": Preprocessing(32), "large": Preprocessing(64)})
     assert (config.network.backbone, config.preprocessing.image_size) == ("large", 64)
+
+
+def test_the_linear_probe_is_tried_after_the_default() -> None:
+    first, probe = SearchSpace(Recipe()).starts()
+    assert first == SearchSpace(Recipe()).first()
+    assert probe == {**first, "freeze_fraction": 1.0}
+
+
+def test_a_narrowed_freeze_line_has_its_own_end_or_one_start() -> None:
+    narrow = SearchSpace(Recipe.model_validate({"freeze_fraction": "0.2..0.6"})).starts()
+    assert [start["freeze_fraction"] for start in narrow] == [0.5, 0.6]
+    assert len(SearchSpace(Recipe.model_validate({"freeze_fraction": "0.3"})).starts()) == 1
