@@ -69,7 +69,7 @@ def test_an_archive_is_unpacked_once(image_folder: Path, tmp_path: Path, monkeyp
     assert open_source(str(packed)) == first
 
 
-@pytest.mark.parametrize("name", ["../x.png", "/root/x.png", "red/../../x.png", "..\\x.png", "C:/x.png", "C:\\x.png"])
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "red/../../x.png", "..\\x.png", "C:/x.png", "C:\\x.png"])
 def test_an_entry_that_would_lie_outside_is_refused(image_folder: Path, tmp_path: Path, name: str) -> None:
     packed = with_entry(zipped(image_folder, tmp_path / "a.zip"), name)
     with pytest.raises(DataError, match=r"entries must lie inside it, got .*don't trust it"):

@@ -80,7 +80,7 @@ def test_two_makers_at_once_make_an_entry_once(tmp_path: Path) -> None:
     assert made == [1]
 
 
-@pytest.mark.parametrize("key", ["", "/root/x", "../x", "a/../b", ".hidden", "a b", "a/"])
+@pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../b", ".hidden", "a b", "a/"])
 def test_a_key_that_could_leave_the_store_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="key must be"):
         Store(tmp_path).get_or_make(key, write(""))
