@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from data.audit import Audit, contact_sheets
 from data.errors import TrackingError
 from tuning.interrupts import Interrupts
+from tuning.tracking.writer import now_ms
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -182,7 +182,7 @@ class ParentRun:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log final numbers."""
-        self.log_epoch(0, metrics, time.time_ns() // 1_000_000)
+        self.log_epoch(0, metrics, now_ms())
 
     def describe_result(self, markdown: str) -> None:
         """Set the description that MLflow's UI shows on the run's page."""
