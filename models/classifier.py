@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, field_validator
 from torch import Tensor, nn
 
+from data.errors import SettingError
 from data.values import Value
 from models.backbones import DEFAULT_BACKBONE, create_backbone
 from models.device import to_channels_last
-from models.freeze import Block, cut, find_blocks
+from models.freeze import Block, cut, find_blocks, truncated
+from models.heads import LINEAR, build_head, check_head
 
 
 class NetworkConfig(Value):
@@ -24,14 +26,27 @@ class NetworkConfig(Value):
     Attributes:
         backbone: a name that ``models.backbones.resolve`` knows.
         weights: auto, package, hub, none, or a file's path.
-        freeze_fraction: share of the blocks that stay frozen: 0 trains everything, 1 the head alone (linear probe).
-        dropout: share of the features that the head leaves out in training.
+        truncate: how many trailing blocks are dropped; what the last one left gives is averaged for the head.
+        freeze_fraction: share of the blocks left that stay frozen: 0 trains everything, 1 the head alone.
+        head: ``linear``, or hidden layers as ``models.heads`` reads them.
+        dropout: share of the features that the head leaves out in training, before each of its linear layers.
     """
 
     backbone: str = DEFAULT_BACKBONE
     weights: str = "auto"
+    truncate: NonNegativeInt = 0
     freeze_fraction: float = Field(default=0.5, ge=0, le=1)
+    head: str = LINEAR
     dropout: float = Field(default=0.2, ge=0, lt=1)
+
+    @field_validator("head")
+    @classmethod
+    def _known(cls, head: str) -> str:
+        try:
+            check_head(head)
+        except SettingError as error:
+            raise ValueError(str(error)) from error
+        return head
 
 
 class Classifier(nn.Module):
@@ -45,6 +60,7 @@ class Classifier(nn.Module):
     Attributes:
         blocks: of the network, first to last.
         freeze_depth: how many leading blocks are frozen.
+        takes_features: ``forward`` takes what the prefix gives instead of pictures, and doesn't run the prefix.
     """
 
     def __init__(self, network: nn.Module, blocks: tuple[Block, ...], freeze_depth: int, head: nn.Module) -> None:
@@ -58,6 +74,7 @@ class Classifier(nn.Module):
         self.head = head
         self.blocks = blocks
         self.freeze_depth = freeze_depth
+        self.takes_features = False
         # In a tuple, out of torch's sight: registered, the halves would double every name in the state dict.
         self._halves = cut(network, blocks, freeze_depth)
         trained = set(self.suffix.parameters()) - set(self.prefix.parameters())
@@ -86,10 +103,11 @@ class Classifier(nn.Module):
         return next(self.head.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [b, k] of normalised pictures [b, 3, s, s]."""
-        with torch.no_grad():
-            frozen = self.prefix(x)
-        logits: Tensor = self.head(self.suffix(frozen))
+        """Return logits [b, k] of normalised pictures [b, 3, s, s], or of what the prefix gives for them."""
+        if not self.takes_features:
+            with torch.no_grad():
+                x = self.prefix(x)
+        logits: Tensor = self.head(self.suffix(x))
         return logits
 
     def train(self, mode: bool = True) -> Self:
@@ -125,17 +143,18 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
     random state if it isn't given, and nothing else is.
 
     Raises:
-        BackboneError: see ``models.backbones.create_backbone``.
+        BackboneError: see ``models.backbones.create_backbone`` and ``models.freeze.truncated``.
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = create_backbone(config.backbone, config.weights, image_size)
+        blocks = find_blocks(backbone.network, image_size)
+        to_channels_last(backbone.network)
+        network, blocks, features = truncated(backbone.network, blocks, config.truncate)
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
-        head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(backbone.features, classes))
-    blocks = find_blocks(backbone.network, image_size)
-    to_channels_last(backbone.network)
-    return Classifier(backbone.network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
+        head = build_head(config.head, features or backbone.features, classes, config.dropout)
+    return Classifier(network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
 
 
 def freeze_depth(freeze_fraction: float, blocks: int) -> int:

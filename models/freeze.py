@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pydantic import Field, NonNegativeInt
 from torch import Tensor, fx, nn
 
+from data.errors import BackboneError
 from data.values import Value
-from models.graph import Constant, Cut, count_learned, find_cuts, halve, trace
+from models.graph import Constant, Cut, count_learned, end_at, find_cuts, halve, tap_at, trace
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,86 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
     return tuple(_grouped_blocks(network))
 
 
+def truncated(
+    network: nn.Module, blocks: Sequence[Block], truncate: int
+) -> tuple[nn.Module, tuple[Block, ...], int | None]:
+    """Return the network without its last ``truncate`` blocks, the blocks left, and how many features it gives.
+
+    It ends after the last block left, whose activation is averaged to [b, f] over all places (``pooled_axes``). It uses
+    the network's own modules and parameters under their own names, and holds nothing of the blocks dropped. With 0
+    it is the network itself, and how many features that gives isn't said (None).
+
+    Raises:
+        BackboneError: no block would be left, or the network can't be cut.
+    """
+    if truncate == 0:
+        return network, tuple(blocks), None
+    graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]
+    axes = pooled_axes(blocks, truncate)
+    ended = end_at(network, graph, last.node, axes)
+    features = next(size for axis, size in enumerate(last.output_shape, start=1) if axis not in axes)
+    return ended, tuple(blocks[:-truncate]), features
+
+
+def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
+    """Return what gives, in one pass over pictures, a tuple of [b, f]: the network's features for each truncation.
+
+    Each is bit for bit what the network that ``truncated`` gives for it computes in eval mode; ``blocks`` are all of
+    the network's. Nothing is copied.
+
+    Raises:
+        BackboneError: as ``truncated``, for truncations that are all 0 too where the network can't be cut.
+    """
+    graph = _graph_for(network, blocks, max(truncations))
+    tapped = tap_at(network, graph, {blocks[-1 - t].node: pooled_axes(blocks, t) for t in truncations})
+    return tapped.train(network.training)
+
+
+def pooled_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
+    """Return the axes, 0 being the batch, that are averaged after a network's last block but ``truncate``.
+
+    All that hold places, none that holds channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c] and
+    of tokens [b, n, c]; pictures are square, so the two that are alike hold places. Where all three are alike, the
+    other blocks of the network tell.
+
+    Raises:
+        BackboneError: an activation of another form.
+    """
+    last = blocks[-1 - truncate]
+    if len(last.output_shape) > 3:
+        raise BackboneError(
+            f"the network can't end after {last.name}, whose activation of {list(last.output_shape)} isn't a picture "
+            "or a row of tokens; choose another truncate"
+        )
+    if len(last.output_shape) < 3:
+        return tuple(range(1, len(last.output_shape)))
+    layouts = (_is_channels_last(block.output_shape) for block in (last, *blocks))
+    return (1, 2) if next((found for found in layouts if found is not None), False) else (2, 3)
+
+
+def _is_channels_last(shape: tuple[int, ...]) -> bool | None:
+    """Tell [h, w, c] from [c, h, w] by the two sides that are alike; None where that doesn't tell."""
+    if len(shape) != 3 or (shape[0] == shape[1]) == (shape[1] == shape[2]):
+        return None
+    return shape[0] == shape[1]
+
+
+def _graph_for(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx.Graph:
+    if truncate >= len(blocks):
+        raise BackboneError(f"truncate must be 0..{len(blocks) - 1} for this network, got {truncate}")
+    graph = trace(network) if blocks[0].node else None
+    if graph is None:
+        name = type(network).__name__
+        raise BackboneError(
+            f"truncate must be 0 for {name}, which can't be cut, got {truncate}; or choose another backbone"
+        )
+    return graph
+
+
 def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Module, nn.Module]:
     """Return (prefix, suffix): ``suffix(prefix(x))`` equals ``network(x)`` bit for bit in eval mode.
+
+    A network that ``truncated`` gave is cut likewise, by the blocks that it gave with it.
 
     ``depth`` blocks are in the prefix: 0 makes it the identity, ``len(blocks)`` makes the suffix the identity. Both
     use the network's own modules and parameters under their own names; nothing is copied. Without a graph the

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +44,8 @@ class _Tracer(fx.Tracer):
 
 def trace(network: nn.Module) -> fx.Graph | None:
     """Return the graph of the network in eval mode with one placeholder, or None where it can't be traced."""
+    if isinstance(network, fx.GraphModule):  # ``pooled_at`` made it; traced again, its nodes would get other names
+        return network.graph
     defaults = {name: p.default for name, p in list(inspect.signature(network.forward).parameters.items())[1:]}
     try:
         with _eval_mode(network):
@@ -231,11 +233,15 @@ def _prefix(nodes: list[fx.Node]) -> fx.Graph:
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[nodes[-1]])
-    for node in reversed(list(graph.nodes)):
-        # Parameters that only the suffix uses mustn't count as frozen. What is done in place has no user either.
-        if node.op == "get_attr" and not node.users:
-            graph.erase_node(node)
+    _drop_unused_parameters(graph)
     return graph
+
+
+def _drop_unused_parameters(graph: fx.Graph) -> None:
+    """Take out parameters that only what was cut off uses: they mustn't count as frozen, or as part of the network."""
+    for node in reversed(list(graph.nodes)):
+        if node.op == "get_attr" and not node.users:  # what is done in place has no user either, but does something
+            graph.erase_node(node)
 
 
 def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx.Graph:
@@ -256,3 +262,41 @@ def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx
     for node in nodes[at + 1 :]:
         copied(node)
     return graph
+
+
+# --- ends before the end ---
+
+
+def end_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int, ...]) -> fx.GraphModule:
+    """Return the network up to a node, whose value's mean over the axes it returns; it holds nothing of what follows.
+
+    Without axes the value is returned as it is. The network's own modules are used, under their own names.
+    """
+    ended, (mean,) = _up_to(graph, {node: axes})
+    ended.output(mean)
+    _drop_unused_parameters(ended)
+    return fx.GraphModule(network, ended, type(network).__name__)
+
+
+def tap_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
+    """Return what gives, in one pass, the tuple of what ``end_at`` gives for each node and its axes."""
+    ended, means = _up_to(graph, axes)
+    ended.output(tuple(means))
+    _drop_unused_parameters(ended)
+    return fx.GraphModule(network, ended, "Taps")
+
+
+def _up_to(graph: fx.Graph, ends: Mapping[str, tuple[int, ...]]) -> tuple[fx.Graph, list[fx.Node]]:
+    """Return the graph up to the last of some nodes, without output, and the means of these nodes' values."""
+    nodes = list(graph.nodes)
+    last = max(index for index, node in enumerate(nodes) if node.name in ends)
+    ended = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    means: dict[str, fx.Node] = {}
+    for node in nodes[: last + 1]:
+        copies[node] = ended.node_copy(node, copies.__getitem__)
+        if node.name in ends:  # at once, and never the value itself: what comes next may change it in place
+            axes = ends[node.name]
+            mean = ("mean", (copies[node], axes)) if axes else ("clone", (copies[node],))
+            means[node.name] = ended.call_method(*mean)
+    return ended, [means[name] for name in ends]
