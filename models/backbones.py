@@ -1,8 +1,8 @@
 """From a name to a network without its classifier, its weights, and how its pictures are prepared.
 
-A name is ``timm/NAME`` (a tag as in ``resnet34.a1_in1k`` is allowed) or ``torchvision/NAME``; without a library
-timm is asked first. timm and torchvision take seconds to import, so they are imported where they are needed; the
-offline backbones' names and preprocessing need neither.
+A name is ``timm/NAME`` (a tag as in ``resnet34.a1_in1k`` is allowed), ``torchvision/NAME`` or
+``freezeline/small_cnn``; without a library ours is asked first, then timm. timm and torchvision take seconds to
+import, so they are imported where they are needed; the offline backbones' names and preprocessing need neither.
 
 Shapes: b pictures of s pixels a side, f features.
 """
@@ -22,11 +22,13 @@ from data.preprocess import INTERPOLATIONS, Preprocessing
 from models.weights import (
     OFFLINE_BACKBONES,
     PACKAGES,
+    SCRATCH,
     WAYS_OUT,
     file_of,
     file_problem,
     hub_problem,
     load_weights,
+    scratch_problem,
     source_of,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
+LIBRARIES = ("freezeline", "timm", "torchvision")
 CLASSES = 1000  # ImageNet's: the classifier that torchvision's networks are made with
 
 
@@ -60,9 +63,9 @@ def resolve(name: str) -> str:
         BackboneError: no such classifier; the nearest names are said.
     """
     library, slash, architecture = name.rpartition("/")
-    candidates = [f"{library}/{architecture}"] if slash else [f"timm/{name}", f"torchvision/{name}"]
+    candidates = [name] if slash else [f"{known}/{name}" for known in LIBRARIES]
     for candidate in candidates:
-        if candidate in PACKAGES or _exists(candidate):
+        if candidate in PACKAGES or candidate in SCRATCH or _exists(candidate):
             return candidate
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
     word = architecture.partition(".")[0].lower()
@@ -84,9 +87,11 @@ def check_weights(name: str, weights: str, image_size: int | None = None) -> Non
         problems += error.problems
         resolved = ""
     source = source_of(resolved, weights)
-    if source == "file" or (source == "package" and resolved):
+    if resolved in SCRATCH:
+        problems += filter(None, [scratch_problem(resolved, weights)])
+    elif source == "file" or (source == "package" and resolved):
         problems += filter(None, [file_problem(resolved, weights)])
-    if source == "hub" and resolved:
+    elif source == "hub" and resolved:
         problems += filter(None, [hub_problem(resolved)])
     if problems:
         raise BackboneError(*problems)
@@ -106,6 +111,8 @@ def preprocessing_for(name: str, image_size: int) -> Preprocessing:
     if resolved in PACKAGES:
         package = PACKAGES[resolved]
         return Preprocessing(image_size, 1.0, package.interpolation, package.mean, package.std)
+    if resolved in SCRATCH:
+        return Preprocessing(image_size, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     if library == "timm":
         from timm.models import PretrainedCfg, get_pretrained_cfg
 
@@ -132,7 +139,7 @@ def create_backbone(name: str, weights: str = "auto", image_size: int | None = 2
     """
     resolved = resolve(name)
     library, _, architecture = resolved.partition("/")
-    create = _create_timm if library == "timm" else _create_torchvision
+    create = {"timm": _create_timm, "torchvision": _create_torchvision}.get(library, _create_own)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' own: how they will initialise, what torch will deprecate
         network: nn.Module = create(architecture, resolved, weights, image_size)
@@ -140,12 +147,15 @@ def create_backbone(name: str, weights: str = "auto", image_size: int | None = 2
 
 
 def _names(library: str) -> list[str]:
+    libraries = (library,) if library in LIBRARIES else LIBRARIES
     names: list[str] = []
-    if library != "torchvision":
+    if "freezeline" in libraries:
+        names += [name.partition("/")[2] for name in SCRATCH]
+    if "timm" in libraries:
         from timm import list_models
 
         names += list_models()
-    if library != "timm":
+    if "torchvision" in libraries:
         from torchvision import models
 
         names += models.list_models(module=models)
@@ -159,6 +169,15 @@ def _exists(candidate: str) -> bool:
 
         return architecture in list_models() or architecture in list_models(pretrained=True)
     return library == "torchvision" and architecture in _names("torchvision")
+
+
+def _create_own(_architecture: str, name: str, weights: str, _image_size: int | None) -> nn.Module:
+    problem = scratch_problem(name, weights)
+    if problem:
+        raise BackboneError(problem)
+    from models.small_cnn import SmallCNN
+
+    return SmallCNN()
 
 
 def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401

@@ -16,7 +16,7 @@ from data.errors import SettingError
 from data.values import Value
 from models.backbones import DEFAULT_BACKBONE, create_backbone
 from models.device import to_channels_last
-from models.freeze import Block, cut, find_blocks, truncated
+from models.freeze import Block, cut, find_blocks, learned_by_block, truncated
 from models.heads import LINEAR, build_head, check_head
 
 
@@ -120,6 +120,17 @@ class Classifier(nn.Module):
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield what an optimizer may change, by its name in ``state_dict()``."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def distances(self) -> dict[nn.Parameter, int]:
+        """Return how many blocks each parameter of the suffix is away from the head: 1 in the last block.
+
+        A parameter of two blocks counts for the one nearer the input; what isn't in it is the head's.
+        """
+        found: dict[nn.Parameter, int] = {}
+        for index, learned in enumerate(learned_by_block(self.network, self.blocks)):
+            nearest = max(index, self.freeze_depth)  # taken in a frozen block, and used behind the line
+            found = dict.fromkeys(learned, len(self.blocks) - nearest) | found
+        return found
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return a copy on the CPU of what training can change; ``load_state_dict(..., strict=False)`` takes it."""

