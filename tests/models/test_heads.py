@@ -1,0 +1,91 @@
+"""How a head is written, and what is made of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from data.errors import SettingError
+from models.classifier import NetworkConfig, build_classifier
+from models.fit import FitConfig, fit
+from models.heads import build_head, check_head
+from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
+
+LAYERS = [
+    ("linear", [nn.Dropout, nn.Linear]),
+    ("256", [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]),
+    ("8:leaky_relu", [nn.Dropout, nn.Linear, nn.LeakyReLU, nn.Dropout, nn.Linear]),
+    ("8:norm:relu", [nn.Dropout, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]),
+    ("8:relu:norm", [nn.Dropout, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]),
+    ("8:norm", [nn.Dropout, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]),
+    (
+        "8:leaky_relu+4:relu",
+        [nn.Dropout, nn.Linear, nn.LeakyReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "kinds"), LAYERS, ids=[row[0] for row in LAYERS])
+def test_a_head_is_made_as_it_is_written_with_dropout_before_every_linear_layer(
+    text: str, kinds: list[type[nn.Module]]
+) -> None:
+    check_head(text)
+    head = build_head(text, features=6, classes=3, dropout=0.4)
+    assert [type(layer) for layer in head] == kinds
+    assert {layer.p for layer in head if isinstance(layer, nn.Dropout)} == {0.4}
+    assert head(torch.zeros(2, 6)).shape == (2, 3)
+
+
+def test_layers_have_the_sizes_that_were_asked_for() -> None:
+    head = build_head("8:norm+4", features=6, classes=3, dropout=0.0)
+    linear = [layer for layer in head if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(6, 8), (8, 4), (4, 3)]
+
+
+def test_the_linear_head_keeps_its_names_so_that_saved_weights_load() -> None:
+    assert list(build_head("linear", 6, 3, 0.1).state_dict()) == ["1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", r"layer must begin with its size, 1\.\.16384, got ''; write linear, or layers as"),
+        ("liner", r"must begin with its size, 1\.\.16384, got 'liner'; did you mean linear\?"),
+        ("0", r"must begin with its size, 1\.\.16384, got '0'"),
+        ("16385:relu", r"must begin with its size, 1\.\.16384, got '16385:relu'"),
+        ("9" * 5000, r"must begin with its size, 1\.\.16384, got '999"),
+        ("²", r"must begin with its size, 1\.\.16384, got '²'"),
+        ("256+", r"must begin with its size, 1\.\.16384, got '256\+'"),
+        ("256:rely", r"must be relu, leaky_relu or norm, got '256:rely'; did you mean relu\?"),
+        ("256:", r"must be relu, leaky_relu or norm, got '256:'"),
+        ("linear+256", r"must begin with its size, 1\.\.16384, got 'linear\+256'"),
+        ("256:relu:leaky_relu", "must have one activation and one norm at most, got '256:relu:leaky_relu'"),
+        ("256:norm:norm", "must have one activation and one norm at most, got '256:norm:norm'"),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_refused_in_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(SettingError, match=sentence) as caught:
+        check_head(text)
+    assert len(caught.value.problems) == 1
+    with pytest.raises(ValueError, match=sentence):
+        NetworkConfig(head=text)
+
+
+def test_a_heads_text_is_checked_without_importing_torch() -> None:
+    code = "import sys; from models.heads import check_head; check_head('8:norm+4'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_head_with_hidden_layers_learns_on_a_frozen_network(make_batches: MakeBatches) -> None:
+    config = NetworkConfig(backbone=NETWORK, weights="none", freeze_fraction=1, head="16:norm+8:leaky_relu", dropout=0)
+    classifier = build_classifier(config, len(CLASSES), SIZE, seed=0)
+    result = fit(
+        classifier, make_batches(48, training=True), make_batches(24, seed=1), FitConfig(lr=0.02, max_epochs=8)
+    )
+    assert result.history[-1].train_loss < 0.7 * result.history[0].train_loss
+    assert {name.partition(".")[0] for name in result.best_state} == {"head"}
+    assert "head.2.running_mean" in result.best_state

@@ -1,0 +1,237 @@
+"""Networks without their last blocks: what they compute, what they hold, and several ends in one pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.errors import BackboneError
+from models.backbones import create_backbone
+from models.classifier import Classifier, NetworkConfig, build_classifier, freeze_depth
+from models.fit import FitConfig, fit
+from models.freeze import Block, cut, find_blocks, pooled_axes, taps, truncated
+from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
+from tests.models.test_freeze import Wayward
+
+# backbone, image size in px, blocks dropped, the module that then is the last, axes that are averaged after it
+ENDS = [
+    ("timm/resnet18", 32, 1, "layer4.0", (2, 3)),
+    ("torchvision/resnet34", 32, 3, "layer3.5", (2, 3)),
+    ("timm/convnext_atto", 64, 1, "stages.3.blocks.0", (2, 3)),
+    ("torchvision/swin_t", 64, 1, "features.7.0", (1, 2)),
+    ("timm/swin_tiny_patch4_window7_224", 64, 3, "layers.2.blocks.5", (1, 2)),
+    ("timm/vit_tiny_patch16_224", 48, 2, "blocks.9", (1,)),
+    ("torchvision/vit_b_32", 64, 1, "encoder.layers.encoder_layer_10", (1,)),
+]
+
+
+def watched(network: nn.Module, path: str, x: Tensor) -> Tensor:
+    """Return what a module of a network gives in eval mode."""
+    seen: list[Tensor] = []
+    hook = network.get_submodule(path).register_forward_hook(lambda _, __, result: seen.append(result.clone()))
+    with torch.no_grad():
+        network.eval()(x)
+    hook.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize(("name", "size", "truncate", "last", "axes"), ENDS, ids=[row[0] for row in ENDS])
+def test_a_truncated_network_gives_the_mean_of_its_last_blocks_activation(
+    name: str, size: int, truncate: int, last: str, axes: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    network = create_backbone(name, "none", size).network
+    blocks = find_blocks(network, size)
+    ended, left, features = truncated(network, blocks, truncate)
+    assert left == blocks[:-truncate]
+    assert left[-1].name == last
+    x = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        found = ended.eval()(x)
+    assert torch.equal(found, watched(network, last, x).mean(axes))
+    assert found.shape == (2, features)
+
+
+def test_a_truncated_network_holds_nothing_of_what_was_dropped_and_the_rest_under_its_own_names() -> None:
+    network = create_backbone("timm/resnet18", "none", 32).network
+    blocks = find_blocks(network, 32)
+    ended, left, _ = truncated(network, blocks, 2)
+    own = {name: id(tensor) for name, tensor in network.state_dict(keep_vars=True).items()}
+    kept = {name: id(tensor) for name, tensor in ended.state_dict(keep_vars=True).items()}
+    assert kept == {name: tensor for name, tensor in own.items() if not name.startswith("layer4.")}
+    assert sum(parameter.numel() for parameter in ended.parameters()) == sum(block.parameters for block in left)
+
+
+@pytest.mark.parametrize("name", [NETWORK, "timm/test_vit", "timm/pvt_v2_b0", "torchvision/densenet121"])
+def test_halves_of_a_truncated_network_are_the_truncated_network(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_backbone(name, "none", 48).network.eval()
+    ended, left, _ = truncated(network, find_blocks(network, 48), 2)
+    x = torch.randn(3, 3, 48, 48)
+    with torch.no_grad():
+        whole = ended.eval()(x)
+        for depth in range(len(left) + 1):
+            prefix, suffix = cut(ended, left, depth)
+            assert torch.equal(suffix.eval()(prefix.eval()(x)), whole), f"depth {depth}"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        ([(32, 64, 64), (64, 64, 64)], (2, 3)),  # [64, 64, 64] alone doesn't tell, the block before it does
+        ([(16, 16, 8), (8, 8, 8)], (1, 2)),
+        ([(8, 8, 8)], (2, 3)),
+        ([(7, 1, 1)], (2, 3)),
+        ([(1, 1, 7)], (1, 2)),
+        ([(10, 192)], (1,)),
+        ([(192,)], ()),
+    ],
+)
+def test_the_axes_that_hold_places_are_told_by_their_lengths(
+    shapes: list[tuple[int, ...]], axes: tuple[int, ...]
+) -> None:
+    blocks = [
+        Block(index=index, name=str(index), node=str(index), output_shape=shape, parameters=0)
+        for index, shape in enumerate(shapes)
+    ]
+    assert pooled_axes(blocks, 0) == axes
+
+
+def test_an_activation_of_another_form_is_refused() -> None:
+    block = Block(index=0, name="video", node="video", output_shape=(8, 3, 4, 4), parameters=0)
+    with pytest.raises(
+        BackboneError, match=r"can't end after video, whose activation of \[8, 3, 4, 4\].*another trunc"
+    ):
+        pooled_axes([block], 0)
+
+
+@pytest.mark.parametrize("truncate", [7, 40])
+def test_a_truncation_that_leaves_no_block_is_refused_with_the_range(truncate: int) -> None:
+    with pytest.raises(BackboneError, match=rf"truncate must be 0\.\.6 for this network, got {truncate}"):
+        build_classifier(NetworkConfig(backbone=NETWORK, weights="none", truncate=truncate), 2, SIZE, seed=0)
+
+
+def test_a_network_that_cannot_be_cut_cannot_be_truncated() -> None:
+    network = Wayward()
+    blocks = find_blocks(network, 16)
+    assert truncated(network, blocks, 0)[0] is network
+    with pytest.raises(BackboneError, match="truncate must be 0 for Wayward, which can't be cut, got 1; or choose"):
+        truncated(network, blocks, 1)
+
+
+def test_a_negative_truncation_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        NetworkConfig(truncate=-1)
+
+
+# --- the classifier of a truncated network ---
+
+
+def truncated_classifier(fraction: float, truncate: int = 2, backbone: str = NETWORK) -> Classifier:
+    config = NetworkConfig(backbone=backbone, weights="none", truncate=truncate, freeze_fraction=fraction, dropout=0.0)
+    return build_classifier(config, len(CLASSES), SIZE, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_a_fraction_is_frozen_of_the_blocks_left(fraction: float) -> None:
+    classifier = truncated_classifier(fraction)
+    assert [block.name for block in classifier.blocks][-1] == "blocks.3.0"
+    assert classifier.freeze_depth == freeze_depth(fraction, 5)
+    names = {name for name, _ in classifier.named_parameters()} | set(classifier.trained_state())
+    assert not [name for name in names if "blocks.4" in name or "conv_head" in name]
+
+
+def test_a_truncated_classifier_trains_its_suffix_and_leaves_its_prefix(make_batches: MakeBatches) -> None:
+    classifier = truncated_classifier(0.5)
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    result = fit(classifier, make_batches(48, training=True), make_batches(24), FitConfig(lr=0.01, max_epochs=3))
+    changed = {name for name, tensor in classifier.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == set(result.best_state)
+    assert result.history[-1].train_loss < result.history[0].train_loss
+
+
+def test_with_all_frozen_the_mean_belongs_to_the_prefix() -> None:
+    classifier = truncated_classifier(1.0).eval()
+    x = torch.randn(2, 3, SIZE, SIZE)
+    assert classifier.prefix(x).shape == (2, 48)
+    assert isinstance(classifier.suffix, nn.Identity)
+
+
+def test_a_head_for_as_many_features_starts_alike_whatever_was_dropped() -> None:
+    heads = [truncated_classifier(1.0, truncate, "timm/resnet18").head[1].weight for truncate in (0, 1)]
+    assert torch.equal(*heads)
+
+
+@pytest.mark.parametrize("backbone", [NETWORK, "timm/test_vit"])
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_a_classifier_that_takes_features_gives_the_logits_of_their_pictures(backbone: str, fraction: float) -> None:
+    classifier = truncated_classifier(fraction, 1, backbone).eval()
+    x = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        expected, features = classifier(x), classifier.prefix(x)
+        classifier.takes_features = True
+        assert torch.equal(classifier(features), expected)
+
+
+# --- several ends in one pass ---
+
+
+@pytest.mark.parametrize("name", [NETWORK, "timm/test_vit", "torchvision/squeezenet1_1", "torchvision/densenet121"])
+def test_taps_give_what_the_prefix_of_each_truncation_gives_bit_for_bit(name: str) -> None:
+    config = NetworkConfig(backbone=name, weights="none", freeze_fraction=1.0)
+    whole = build_classifier(config, len(CLASSES), SIZE, seed=0).eval()
+    x = torch.randn(3, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    truncations = (0, 3, 1, 2)
+    with torch.no_grad():
+        found = taps(whole.network, whole.blocks, truncations)(x)
+        assert len(found) == 4
+        for truncate, features in zip(truncations, found, strict=True):
+            single = config.model_copy(update={"truncate": truncate})
+            assert torch.equal(features, build_classifier(single, 2, SIZE, seed=0).eval().prefix(x)), truncate
+
+
+class Overwriting(nn.Module):
+    """A network whose second block changes what the first one gave in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(4, 5, 3)
+        self.flat = nn.Flatten()
+        self.third = nn.Linear(5 * 12 * 12, 6)
+        self.fourth = nn.Linear(6, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.flat(self.second(self.relu(self.first(x))))
+        return self.fourth(self.third(x).relu_())
+
+
+def test_taps_see_an_activation_before_it_is_changed_in_place() -> None:
+    torch.manual_seed(0)
+    network = Overwriting().eval()
+    ends = {"first": (4, 14, 14), "flat": (720,), "third": (6,), "fourth": (7,)}  # before what overwrites their values
+    blocks = [
+        Block(index=index, name=node, node=node, output_shape=shape, parameters=0)
+        for index, (node, shape) in enumerate(ends.items())
+    ]
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        found = taps(network, blocks, (1, 3))(x)
+        first = network.first(x)
+        assert torch.equal(found[1], first.mean((2, 3)))
+        assert torch.equal(found[0], network.third(network.flat(network.second(first.relu()))))
+
+
+@pytest.mark.parametrize("truncations", [(0, 7), (0, 1, 8)])
+def test_a_tap_that_leaves_no_block_is_refused(truncations: tuple[int, ...]) -> None:
+    network = create_backbone(NETWORK, "none", SIZE).network
+    with pytest.raises(BackboneError, match=rf"truncate must be 0\.\.6 for this network, got {truncations[-1]}"):
+        taps(network, find_blocks(network, SIZE), truncations)
+
+
+def test_taps_of_a_network_that_cannot_be_cut_are_refused() -> None:
+    network = Wayward()
+    with pytest.raises(BackboneError, match="Wayward, which can't be cut"):
+        taps(network, find_blocks(network, 16), (0,))
