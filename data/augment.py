@@ -21,6 +21,8 @@ from data.preprocess import Pixels
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer release
 
+VERSION = 1  # of what the names mean: what was computed of augmented pictures is kept under it
+
 Transforms = list[Any]  # of Albumentations, which is untyped
 
 

@@ -1,4 +1,4 @@
-"""Order, balance and augmentation: from cached pixels to the tensors that a training step takes.
+"""Order and balance: from cached pixels, or what was computed of them, to the tensors that a training step takes.
 
 There are no worker processes: the pixels are mapped from disk, and turning a batch of them into a tensor takes
 less time than handing it from one process to another. With a GPU, one thread makes the next batch ready in pinned
@@ -18,12 +18,13 @@ import numpy.typing as npt
 import torch
 from pydantic import Field, field_validator
 
-from data.augment import build_policy, check_policy
-from data.balance import Balance, Rows, class_weights, epoch_rows, epoch_size
+from data.augment import check_policy
+from data.balance import Balance, class_weights, epoch_rows, epoch_size
 from data.errors import SettingError
 from data.mixing import Mix, mix_batch
-from data.preprocess import Pixels, Preprocessing, normalize
+from data.preprocess import Pixels, Preprocessing
 from data.values import Value
+from data.variants import LivePictures, Source
 
 Labels = npt.NDArray[np.int64]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -73,17 +74,22 @@ class Batches:
         training: bool,
         classes: int | None = None,
         ahead: bool | None = None,
+        source: Source | None = None,
     ) -> None:
         """Take pixels, uint8 [n, s, s, 3], and labels, int64 [n].
 
         ``classes`` is k where the highest labels may be missing here. ``ahead`` makes the next batch
-        while this one is used, by default where there is a GPU.
+        while this one is used, by default where there is a GPU. ``source`` says what a row turns into, by default
+        its picture, augmented anew in every epoch.
 
         Raises:
-            ValueError: there are not as many labels as pictures, or none at all.
+            ValueError: there are not as many labels as pictures, or none at all; or what isn't a fresh picture would be
+                mixed.
         """
         if len(pixels) != len(labels) or len(pixels) == 0:
             raise ValueError(f"pictures and labels must be as many and at least one, got {len(pixels)}, {len(labels)}")
+        if source is not None and training and config.mix != "none":
+            raise ValueError(f"only pictures augmented anew can be mixed, so mix must be none here, got {config.mix}")
         self.pixels = pixels
         self.labels = labels
         self.preprocessing = preprocessing
@@ -92,10 +98,8 @@ class Batches:
         self.training = training
         self.classes = classes or int(labels.max()) + 1
         self._ahead = torch.cuda.is_available() if ahead is None else ahead
-        self._policy = build_policy(config.augmentation, preprocessing.image_size) if training else None
-        # What is shown again in an epoch must not be the very same picture.
-        extra = "light" if config.balance == "oversample" and config.augmentation == "none" else "none"
-        self._again = build_policy(extra, preprocessing.image_size) if training else None
+        policy, balance = (config.augmentation, config.balance) if training else ("none", "none")
+        self.source = source or LivePictures(pixels, preprocessing, seed, policy, balance)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -112,7 +116,7 @@ class Batches:
         return torch.from_numpy(class_weights(self.labels, self.classes))
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield float32 [b, 3, s, s] in channels_last format, normalised, and int64 [b].
+        """Yield float32 [b, 3, s, s] in channels_last format, normalised, or what the source gives, and int64 [b].
 
         Where training pictures are mixed, the labels are the shares of the classes, float32 [b, k].
         """
@@ -125,10 +129,9 @@ class Batches:
         again = np.zeros_like(rows)
         if self.training:
             rows, again = epoch_rows(self.labels, self.config.balance, random)
-        seeds = np.random.SeedSequence((self.seed, number)).generate_state(len(self.labels)).astype(np.uint32)
+        take = self.source.epoch(number)
         for places in np.array_split(np.arange(len(rows)), self._cuts()):
-            pictures = self._varied(rows[places], again[places], seeds)
-            x = torch.from_numpy(normalize(pictures, self.preprocessing))
+            x = take(rows[places], again[places])
             y = torch.from_numpy(self.labels[rows[places]])
             if self.training and self.config.mix != "none":
                 x, y = mix_batch(x, y, self.config.mix, self.classes, random)
@@ -136,17 +139,6 @@ class Batches:
 
     def _cuts(self) -> list[int]:
         return [batch * self.config.batch_size for batch in range(1, len(self))]
-
-    def _varied(self, rows: Rows, again: Rows, seeds: npt.NDArray[np.uint32]) -> Pixels:
-        """Return the pictures [b, s, s, 3], each augmented by what its row and its place in the epoch decide."""
-        pictures = np.array(self.pixels[rows])
-        if self._policy is None and not again.any():
-            return pictures
-        for at, (row, times) in enumerate(zip(rows, again, strict=True)):
-            policy = self._policy or (self._again if times else None)
-            if policy:
-                pictures[at] = policy(pictures[at], (int(seeds[row]) + int(times)) % 2**32)
-        return pictures
 
 
 def _made_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

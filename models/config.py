@@ -8,6 +8,7 @@ from data.batches import BatchConfig
 from data.preprocess import Preprocessing
 from data.values import Value
 from models.classifier import NetworkConfig
+from models.features import FeaturesConfig
 from models.fit import FitConfig
 
 
@@ -20,6 +21,7 @@ class TrialConfig(Value):
         batches: from pictures to training batches.
         network: which network, and how much of it is trained.
         fit: how it is trained.
+        features: whether what the frozen blocks compute is kept.
     """
 
     seed: NonNegativeInt
@@ -27,3 +29,4 @@ class TrialConfig(Value):
     batches: BatchConfig
     network: NetworkConfig
     fit: FitConfig
+    features: FeaturesConfig = FeaturesConfig()

@@ -10,6 +10,7 @@ import torch
 from data.batches import BatchConfig, Batches
 from data.mixing import mix_batch
 from data.preprocess import Preprocessing, normalize
+from data.variants import LivePictures
 
 PREPROCESSING = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -220,8 +221,10 @@ def test_batches_made_ahead_are_the_same() -> None:
 
 
 def test_an_error_while_a_batch_is_made_ahead_is_passed_on() -> None:
-    made = labelled([0, 1, 2], ahead=True, size=2)
-    made.pixels = made.pixels[:2]
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    source = LivePictures(pixels, PREPROCESSING, seed=0, augmentation="none", balance="none")
+    config = BatchConfig(batch_size=2, augmentation="none")
+    made = Batches(np.zeros((3, 8, 8, 3)), np.arange(3), PREPROCESSING, config, 0, True, ahead=True, source=source)
     with pytest.raises(IndexError, match="out of bounds"):
         list(made.epoch(0))
 

@@ -1,0 +1,191 @@
+"""What computes a frozen network fastest on this machine: ``python -m benchmarks.prefix [BACKBONE ...] [--size 128]``.
+
+Milliseconds a picture without gradients, every engine in turn and again (the machine may get busier), the median of
+the rounds; the seconds that an engine takes to get ready, which a short search has to win back; and how far its
+features are from eager float32, as a share of the largest. Random weights: speed doesn't depend on them. With
+``--batches`` it compares batch sizes instead, eager in channels_last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.backbones import create_backbone
+from models.device import keep_freed_memory, to_channels_last
+from models.graph import trace
+
+BACKBONES = ("tf_efficientnet_lite0", "resnet18", "mobilenetv3_large_100", "convnext_tiny", "vit_tiny_patch16_224")
+BATCH, BATCHES = 16, (4, 8, 16, 32, 64)
+Run = Callable[[Tensor], Tensor]
+
+
+def eager(network: nn.Module, x: Tensor) -> Run:
+    """Compute as torch does by default."""
+    del x
+    return network
+
+
+def channels_last(network: nn.Module, x: Tensor) -> Run:
+    """Lay pictures and weights out with the channels last."""
+    del x
+    to_channels_last(network)
+    return lambda batch: network(batch.contiguous(memory_format=torch.channels_last))
+
+
+def folded(network: nn.Module, x: Tensor) -> Run:
+    """Fold each batch norm into the convolution before it."""
+    graph = trace(network)
+    if graph is None:
+        raise ValueError("can't be traced")
+    module = fx.GraphModule(network, graph)
+    for node in list(module.graph.nodes):
+        norm = _norm(module, node)
+        before = node.args[0] if norm else None
+        if norm and before.op == "call_module" and len(before.users) == 1:
+            conv = module.get_submodule(before.target)
+            if isinstance(conv, nn.Conv2d):
+                module.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
+                node.replace_all_uses_with(before)
+                module.graph.erase_node(node)
+    module.recompile()
+    return channels_last(module, x)
+
+
+def _norm(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
+    """Return the batch norm that a node is, also one that the tracer went into."""
+    if node.op == "call_module":
+        found = module.get_submodule(str(node.target))
+        return found if isinstance(found, nn.BatchNorm2d) else None
+    if node.op == "call_function" and node.target is nn.functional.batch_norm:
+        path = str(node.args[1].target).rpartition(".")[0]
+        return module.get_submodule(path)  # timm's, with its activation
+    return None
+
+
+def bfloat16(network: nn.Module, x: Tensor) -> Run:
+    """Let torch choose what is computed in bfloat16."""
+    run = channels_last(network, x)
+
+    def autocast(batch: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return run(batch).float()
+
+    return autocast
+
+
+def compiled(network: nn.Module, x: Tensor) -> Run:
+    """Compile with inductor for this batch size."""
+    run: Run = torch.compile(channels_last(network, x))
+    run(x)
+    return run
+
+
+def onnxruntime(network: nn.Module, x: Tensor) -> Run:
+    """Export to ONNX and run that."""
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        torch.onnx.export(network, (x,), file, dynamo=True, verbose=False)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
+
+
+ENGINES: dict[str, Callable[[nn.Module, Tensor], Run]] = {
+    "eager": eager,
+    "channels_last": channels_last,
+    "folded": folded,
+    "bfloat16": bfloat16,
+    "compiled": compiled,
+    "onnxruntime": onnxruntime,
+}
+
+
+def backbone(name: str, size: int) -> nn.Module:
+    """Return a network with random weights, the same each time, in eval mode."""
+    torch.manual_seed(0)
+    return create_backbone(name, "none", size).network.eval()
+
+
+def ms_a_picture(run: Run, x: Tensor) -> float:
+    """Return the milliseconds that one picture of a batch takes."""
+    began = time.perf_counter()
+    run(x)
+    return 1000 * (time.perf_counter() - began) / len(x)
+
+
+def compare_engines(name: str, size: int, rounds: int, engines: list[str]) -> None:
+    """Print one row for each engine."""
+    x = torch.randn(BATCH, 3, size, size)
+    exact = backbone(name, size)(x)
+    ready: dict[str, tuple[Run, float]] = {}
+    for engine in engines:
+        began = time.perf_counter()
+        try:
+            run = ENGINES[engine](backbone(name, size), x)
+            run(x)
+        except Exception as error:  # an engine that can't is a row too
+            print(f"{name:24} {engine:14} can't: {next(iter(str(error).splitlines()), type(error).__name__)[:60]}")
+            continue
+        ready[engine] = run, time.perf_counter() - began
+    found: dict[str, list[float]] = {engine: [] for engine in ready}
+    for _ in range(rounds):
+        for engine, (run, _) in ready.items():
+            found[engine].append(ms_a_picture(run, x))
+    for engine, (run, ready_s) in ready.items():
+        off = float((run(x) - exact).abs().max() / exact.abs().max())
+        times = statistics.median(found[engine])
+        print(f"{name:24} {engine:14} {times:8.2f} {ready_s:8.1f} {off:10.1e}", flush=True)
+
+
+def compare_batches(name: str, size: int, rounds: int) -> None:
+    """Print milliseconds a picture for each batch size, in one row."""
+    run = channels_last(backbone(name, size), torch.empty(0))
+    inputs = [torch.randn(batch, 3, size, size) for batch in BATCHES]
+    rows = [[ms_a_picture(run, x) for x in inputs] for _ in range(rounds + 1)][1:]
+    print(
+        f"{name:24} " + " ".join(f"{statistics.median(column):8.2f}" for column in zip(*rows, strict=True)), flush=True
+    )
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("backbones", nargs="*", default=BACKBONES)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", action="store_true")
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # the exporters' own
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print(f"torch {torch.__version__}, {options.size} px, 1 thread of {os.cpu_count()}; ms a picture")
+    sizes = " ".join(f"{batch:>8}" for batch in BATCHES)
+    print(f"{'':24} {sizes}" if options.batches else f"{'':24} {'':14} {'ms':>8} {'ready s':>8} {'off by':>10}")
+    with torch.no_grad():
+        for name in options.backbones:
+            if options.batches:
+                compare_batches(name, options.size, options.rounds)
+            else:
+                compare_engines(name, options.size, options.rounds, options.engines.split(","))
+
+
+if __name__ == "__main__":
+    main()

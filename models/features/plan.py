@@ -1,0 +1,56 @@
+"""Whether a trial keeps its features: from its configuration alone, never from what a disk holds or how fast it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import NonNegativeInt
+
+from data.values import Value
+
+if TYPE_CHECKING:
+    from data.batches import BatchConfig
+
+MOST_BYTES = 4 * 10**9  # that one trial's training features may take up; above it the prefix is run in every epoch
+
+Kept = Literal["half", "exact", "live"]
+BYTES = {"half": 2, "exact": 4}  # of a number
+
+
+class FeaturesConfig(Value):
+    """What is done with what the frozen blocks compute.
+
+    Attributes:
+        reuse: ``on`` keeps it in half precision, ``exact`` in float32, the very bits that running the blocks gives;
+            ``off`` runs them in every epoch.
+        views: augmented variants that there are of each training picture, if blocks are frozen; epochs take turns with
+            them. 0: augmented anew in every epoch, so nothing can be kept.
+    """
+
+    reuse: Literal["on", "exact", "off"] = "on"
+    views: NonNegativeInt = 4
+
+
+class Plan(NamedTuple):
+    """How a trial's features are kept, ``live``: not at all; and the views of a picture, 0: as many as epochs."""
+
+    kept: Kept
+    views: int
+
+
+def plan(features: FeaturesConfig, batches: BatchConfig, numbers: int, pictures: int) -> Plan:
+    """Return what is kept for a trial on so many training pictures whose frozen blocks give so many numbers for each.
+
+    ``numbers`` is 0 where nothing is frozen or the network can't be cut: training is live then. So it is without
+    views of what is augmented, and where pictures are mixed. What would take more than ``MOST_BYTES`` is shown in the same views, live.
+    """
+    from data.variants import views_of
+
+    views = len(views_of(batches.augmentation, batches.balance, features.views))
+    varied = batches.augmentation != "none" or batches.balance == "oversample"
+    if numbers == 0 or batches.mix != "none" or (varied and features.views == 0):
+        return Plan("live", 0)
+    kept: Kept = "half" if features.reuse == "on" else "exact"
+    if features.reuse == "off" or pictures * views * numbers * BYTES[kept] > MOST_BYTES:
+        return Plan("live", views)
+    return Plan(kept, views)
