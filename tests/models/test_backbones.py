@@ -18,6 +18,7 @@ from models.backbones import (
     preprocessing_for,
     resolve,
 )
+from models.freeze import cut, find_blocks
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,11 @@ from models.backbones import (
         ("resnet34", "timm/resnet34"),
         ("mobilenet_v2", "torchvision/mobilenet_v2"),
         ("resnet34.a1_in1k", "timm/resnet34.a1_in1k"),
+        ("small_cnn", "freezeline/small_cnn"),
+        ("freezeline/small_cnn", "freezeline/small_cnn"),
     ],
 )
-def test_names_get_their_library_and_timm_is_asked_first(name: str, resolved: str) -> None:
+def test_names_get_their_library_and_timm_is_asked_before_torchvision(name: str, resolved: str) -> None:
     assert resolve(name) == resolved
 
 
@@ -42,6 +45,7 @@ def test_names_get_their_library_and_timm_is_asked_first(name: str, resolved: st
         ("ResNet34", "; did you mean resnet34 or "),
         ("timm/resnet34.no_such_tag", "; did you mean resnet34"),
         ("torchvision/mobilenet_v9", "; did you mean mobilenet_v2"),
+        ("small_cn", "; did you mean small_cnn"),
         ("nolibrary/zzzzzzzz", "$"),
         ("", "$"),
     ],
@@ -134,3 +138,54 @@ def test_a_size_that_the_network_cannot_take_is_found_before_anything_starts() -
 
 def test_the_default_is_an_offline_backbone() -> None:
     assert DEFAULT_BACKBONE in OFFLINE_BACKBONES
+
+
+# --- small_cnn, the baseline from scratch ---
+
+
+@pytest.mark.parametrize("size", [16, 17, 48])
+def test_small_cnn_is_a_network_like_any_other(size: int) -> None:
+    backbone = create_backbone("small_cnn", "auto", size)
+    assert backbone.features == 256
+    assert 100_000 < sum(parameter.numel() for parameter in backbone.network.parameters()) < 1_000_000
+    blocks = find_blocks(backbone.network, size)
+    assert [block.name for block in blocks] == ["stages.0", "stages.1", "stages.2", "stages.3"]
+    x = torch.randn(2, 3, size, size)
+    prefix, suffix = cut(backbone.network.eval(), blocks, 2)
+    assert torch.equal(suffix(prefix(x)), backbone.network(x))
+
+
+def test_small_cnn_says_which_pictures_are_too_small() -> None:
+    with pytest.raises(BackboneError, match=r"small_cnn can't take pictures of 15 px: .*; choose another image_size"):
+        check_weights("small_cnn", "auto", image_size=15)
+
+
+def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
+    code = (
+        "import sys; from models.backbones import *; check_weights('small_cnn', 'auto', 16);"
+        "print(preprocessing_for('small_cnn', 64).to_dict());"
+        "sys.exit('timm.models' in sys.modules or 'torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]" in done.stdout
+
+
+@pytest.mark.parametrize("weights", ["auto", "none"])
+def test_small_cnn_starts_from_scratch(weights: str) -> None:
+    check_weights("small_cnn", weights)
+    torch.manual_seed(0)
+    first = create_backbone("small_cnn", weights, 16).network.state_dict()
+    second = create_backbone("small_cnn", weights, 16).network.state_dict()
+    assert not torch.equal(first["stages.0.0.weight"], second["stages.0.0.weight"])
+
+
+@pytest.mark.parametrize("weights", ["hub", "package", "mine.pth"])
+def test_weights_for_small_cnn_are_refused(weights: str) -> None:
+    sentence = (
+        f"small_cnn is trained from scratch: its weights must be auto or none, got '{weights}'; or choose another"
+    )
+    for ask in (check_weights, create_backbone):
+        with pytest.raises(BackboneError, match=sentence) as caught:
+            ask("small_cnn", weights)
+        assert len(caught.value.problems) == 1

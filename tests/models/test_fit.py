@@ -12,15 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from models.classifier import Classifier
+from models.classifier import Classifier, NetworkConfig, build_classifier
 from models.evaluate import predict, run_pass, score
 from models.fit import Divergence, EpochResult, FitConfig, Learner, fit
+from models.freeze import find_blocks
 from tests.models import repeat
-from tests.models.conftest import SIZE, MakeBatches, MakeClassifier
+from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
+from tests.models.test_freeze import Wayward
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("lr_scheduler", ["constant", "step", "cosine", "plateau"])
+@pytest.mark.parametrize("lr_scheduler", ["constant", "step", "cosine", "one_cycle", "plateau"])
 def test_every_optimizer_and_lr_scheduler_learns(
     make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str, lr_scheduler: str
 ) -> None:
@@ -163,6 +165,75 @@ def test_the_learning_rate_follows_its_scheduler_after_a_warmup(
     assert lrs[7::4] == pytest.approx([0.01 * factor for factor in expected[1:]])
 
 
+def rates(classifier: Classifier, config: FitConfig, steps: int) -> list[float]:
+    """Return the learning rate of every step of a training."""
+    learner = Learner(classifier, config, steps)
+    found = []
+    for _ in range(steps * config.max_epochs):
+        learner(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
+        found.append(learner.lr)
+    return found
+
+
+def test_one_cycle_rises_over_three_tenths_of_the_steps_and_falls_to_nothing(make_classifier: MakeClassifier) -> None:
+    found = rates(make_classifier(1.0), FitConfig(lr=0.01, lr_scheduler="one_cycle", max_epochs=5), steps=8)
+    assert found[0] == pytest.approx(0.0004)
+    assert found[:13] == sorted(found[:13])
+    assert found[12] == max(found) == pytest.approx(0.01)
+    assert found[12:] == sorted(found[12:], reverse=True)
+    assert found[-1] < 0.0001
+
+
+@pytest.mark.parametrize(
+    ("step_epochs", "expected"), [(0, [1, 1, 0.1, 0.1, 0.01, 0.01]), (2, [1, 1, 0.1, 0.1, 0.01, 0.01]), (4, [1] * 4)]
+)
+def test_steps_come_every_so_many_epochs(
+    make_classifier: MakeClassifier, step_epochs: int, expected: list[float]
+) -> None:
+    config = FitConfig(lr=0.01, lr_scheduler="step", step_epochs=step_epochs, max_epochs=6)
+    found = rates(make_classifier(1.0), config, steps=4)[3::4]
+    assert found[1 : len(expected)] == pytest.approx([0.01 * factor for factor in expected[1:]])
+    assert found[-1] == pytest.approx(0.001 if step_epochs == 4 else 0.0001)
+
+
+def rate_of_each(classifier: Classifier, config: FitConfig) -> dict[str, float]:
+    """Return the learning rate that each trained parameter's step is made with, in parts of the head's."""
+    learner = Learner(classifier, config, steps=1)
+    learner(classifier(torch.randn(4, 3, SIZE, SIZE)), torch.tensor([0, 1, 2, 0]))
+    names = {id(parameter): name for name, parameter in classifier.named_parameters()}
+    groups = learner.optimizer.param_groups
+    return {names[id(p)]: group["lr"] / learner.lr for group in groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("truncate", [0, 1])
+def test_with_lr_decay_each_block_nearer_the_input_learns_slower(truncate: int) -> None:
+    network = NetworkConfig(backbone=NETWORK, weights="none", truncate=truncate, freeze_fraction=0.5)
+    classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
+    found = rate_of_each(classifier, FitConfig(lr_decay=0.5))
+    assert found.keys() == {name for name, _ in classifier.trainable_parameters()}
+    trained = [block.name for block in classifier.blocks[classifier.freeze_depth :]]
+    assert len(trained) == 3
+    expected = {name: 0.5 ** (len(trained) - index) for index, name in enumerate(trained)}
+    assert found["head.1.weight"] == found["head.1.bias"] == 1
+    for name, rate in found.items():
+        path = name.removeprefix("network.").replace("bn2", "conv_head")  # timm's norm behind conv_head
+        block = next((block for block in trained if path.startswith(f"{block}.")), None)
+        assert rate == pytest.approx(expected[block] if block else 1), name
+
+
+def test_without_lr_decay_everything_learns_alike(make_classifier: MakeClassifier) -> None:
+    assert set(rate_of_each(make_classifier(0.0), FitConfig()).values()) == {1}
+
+
+def test_lr_decay_reaches_a_network_that_cannot_be_cut() -> None:
+    network = Wayward()
+    classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(5, 3))
+    found = rate_of_each(classifier, FitConfig(lr_decay=0.1))
+    assert {name.rpartition(".")[0]: rate for name, rate in found.items()} == pytest.approx(
+        {"network.body.0": 0.01, "network.body.1": 0.01, "network.tail.0": 0.1, "network.tail.1": 0.1, "head": 1}
+    )
+
+
 def test_weight_decay_spares_norm_layers_and_biases(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.0)
     learner = Learner(classifier, FitConfig(weight_decay=0.5), steps=1)
@@ -179,6 +250,20 @@ def test_the_optimizer_holds_only_what_is_trained(make_classifier: MakeClassifie
     held = [p for group in Learner(classifier, FitConfig(), 1).optimizer.param_groups for p in group["params"]]
     assert all(parameter.requires_grad for parameter in held)
     assert {id(p) for p in held} == {id(p) for _, p in classifier.trainable_parameters()}
+
+
+@pytest.mark.parametrize("lr_decay", [1.0, 0.5])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_the_optimizer_keeps_state_only_of_what_is_trained(
+    make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str, lr_decay: float
+) -> None:
+    classifier = make_classifier(0.5)
+    config = FitConfig.model_validate({"optimizer": optimizer, "lr_decay": lr_decay})
+    learner = Learner(classifier, config, steps=1)
+    run_pass(classifier, make_batches(8).epoch(1), learner)
+    trained = {id(p) for _, p in classifier.trainable_parameters()}
+    assert {id(parameter) for parameter in learner.optimizer.state} == trained
+    assert len(trained) < len(list(classifier.parameters()))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -247,7 +332,16 @@ def test_label_smoothing_is_in_the_training_loss_only(
 
 
 def test_impossible_settings_are_refused() -> None:
-    for field, value in (("lr", 0), ("max_epochs", 0), ("patience", -1), ("label_smoothing", 1), ("optimizer", "lion")):
+    for field, value in (
+        ("lr", 0),
+        ("lr_decay", 0),
+        ("lr_decay", 1.1),
+        ("step_epochs", -1),
+        ("max_epochs", 0),
+        ("patience", -1),
+        ("label_smoothing", 1),
+        ("optimizer", "lion"),
+    ):
         with pytest.raises(ValueError, match=field):
             FitConfig.model_validate({field: value})
 
