@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from data.dataset import Dataset, load_dataset
 from data.errors import DataError, UserError
 from data.preprocess import Preprocessing
-from tuning.domains import Choice
-from tuning.recipe import Training
+from tuning.domains import Choice, Domain, Setting
+from tuning.recipe import Recipe, Training
+from tuning.space import Preprocessings
 from tuning.tracking.parent import connect
 from tuning.views.progress import ProgressView
 
@@ -21,20 +22,40 @@ if TYPE_CHECKING:
 
 CLONED_FROM = "mlflow.source.git.repoURL"  # the tag of a run whose project mlflow run has cloned
 
-# Side in px that pictures are resized to when the recipe leaves it open. Tiny pictures are enlarged, or a network
-# that halves its input five times sees a point; larger ones cost time with the square of the side.
-TINY_SIDE, TINY_SIZE = 32, 48
-STEP = 32
-LARGEST_AUTO = 128
+# Sides in px that pictures are resized to when the recipe leaves it open: three neighbours of this ladder, the largest
+# of them the first that is at least the pictures' own. Tiny pictures are enlarged, or a network that halves its input
+# five times sees a point; above the ladder's end time grows with the square of the side, and accuracy hardly.
+LADDER = (48, 64, 96, 128, 160, 224)
+RUNGS = 3
+
+Some = TypeVar("Some", bound=Training)
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What a search stands on, checked: the tracking client, the data set, and each backbone's preprocessing."""
+    """What a search stands on, checked: the tracking client, the data set, the networks, and how each sees pictures."""
 
     client: MlflowClient
     dataset: Dataset
-    preprocessings: Mapping[str, Preprocessing]
+    preprocessings: Preprocessings
+
+    def settled(self, training: Some) -> Some:
+        """Return the training, and its variants, with the networks and image sizes that were left open."""
+        if not isinstance(training, Recipe) or not training.variants:
+            return training.model_copy(update=self._left_open(training))
+        variants = []
+        for variant in training.variants:
+            found = {name: str(domain) for name, domain in self._left_open(training.varied(variant)).items()}
+            variants.append(variant.model_copy(update={"settings": {**variant.settings, **found}}))
+        return training.model_copy(update={"variants": tuple(variants)})
+
+    def _left_open(self, training: Training) -> dict[str, Choice]:
+        sizes = automatic_sizes(self.dataset.median_side)
+        found = {
+            "backbone": Choice(options=tuple(network.backbone for network in _networks(training))),
+            "image_size": Choice(options=sizes),
+        }
+        return {name: domain for name, domain in found.items() if getattr(training, name) is None}
 
 
 def check_ground(training: Training, given_run: str | None = None) -> Ground:
@@ -47,12 +68,11 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     """
     from models.backbones import OFFLINE_BACKBONES, check_weights, preprocessing_for
 
-    backbones = _backbones(training)
+    networks = dict.fromkeys(network for part in _parts(training) for network in _networks(part))
     problems: list[str] = []
-
-    for backbone in backbones:
+    for network in networks:
         with _gathered(problems):
-            check_weights(backbone, training.weights, training.image_size)
+            check_weights(network.backbone, network.weights, *network.sizes[:1])
     client = None
     with _gathered(problems):
         client = connect()
@@ -62,11 +82,14 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
         dataset = load_dataset(training.data, progress, keep_leaks=training.leaks == "keep")
     if problems or client is None:
         raise UserError(*problems)
-    size = training.image_size or automatic_size(dataset.median_side)
-    for backbone in backbones:
-        if not training.image_size and backbone not in OFFLINE_BACKBONES:  # those take every size
-            check_weights(backbone, training.weights, size)
-    return Ground(client, dataset, {backbone: preprocessing_for(backbone, size) for backbone in backbones})
+    preprocessings: dict[tuple[str, int], Preprocessing] = {}
+    for backbone, weights, given in networks:
+        sizes = given or automatic_sizes(dataset.median_side)
+        if backbone not in OFFLINE_BACKBONES:  # those take every size
+            for size in sizes[1 if given else 0 :]:
+                check_weights(backbone, weights, size)
+        preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
+    return Ground(client, dataset, preprocessings)
 
 
 def check_from_url(client: MlflowClient, given_run: str, data: str) -> None:
@@ -90,13 +113,37 @@ def _gathered(problems: list[str]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def _backbones(training: Training) -> tuple[str, ...]:
-    domain = training.backbone
-    return tuple(str(name) for name in domain.options) if isinstance(domain, Choice) else ()
+def _parts(training: Training) -> Sequence[Training]:
+    """Return the recipe's variants, or the training itself where it has none."""
+    if isinstance(training, Recipe) and training.variants:
+        return [training.varied(variant) for variant in training.variants]
+    return [training]
 
 
-def automatic_size(median_side: int) -> int:
-    """Return the side in px to resize pictures to whose median short side is ``median_side`` px."""
-    if median_side <= TINY_SIDE:
-        return TINY_SIZE
-    return min(LARGEST_AUTO, -(-median_side // STEP) * STEP)
+class _Network(NamedTuple):
+    """A backbone that a training names, its weights, and the image sizes that are given, none if they are left open."""
+
+    backbone: str
+    weights: str
+    sizes: tuple[int, ...]
+
+
+def _networks(training: Training) -> list[_Network]:
+    from models.backbones import OFFLINE_BACKBONES
+    from models.weights import source_of
+
+    fits_one = source_of("", training.weights) == "file"
+    backbones = _given(training.backbone) or (OFFLINE_BACKBONES[:1] if fits_one else OFFLINE_BACKBONES)
+    sizes = tuple(int(size) for size in _given(training.image_size))
+    return [_Network(str(backbone), training.weights, sizes) for backbone in backbones]
+
+
+def _given(domain: Domain | None) -> tuple[Setting, ...]:
+    return domain.options if isinstance(domain, Choice) else ()
+
+
+def automatic_sizes(median_side: int) -> tuple[int, ...]:
+    """Return the sides in px to resize pictures to whose median short side is ``median_side`` px, smallest first."""
+    top = next((at for at, side in enumerate(LADDER) if side >= median_side), len(LADDER) - 1)
+    end = max(top + 1, RUNGS)
+    return LADDER[end - RUNGS : end]

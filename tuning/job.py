@@ -17,6 +17,7 @@ from tuning.interrupts import Interrupts, caught
 from tuning.promote import Candidate
 from tuning.recipe import Recipe
 from tuning.registry import promote, save_candidate
+from tuning.search.budget import Clock
 from tuning.search.cluster import ray_started
 from tuning.search.ledger import Ledger, TrialResult, open_ledger
 from tuning.search.paths import SearchPaths
@@ -48,7 +49,7 @@ def search(recipe: Recipe) -> int:
         parent = ParentRun.open(ground.client, given_run, name)
         with lifecycle(parent, interrupts):
             parent.log_audit(found)
-            return _Search(recipe, name, ground, parent, interrupts).run()
+            return _Search(ground.settled(recipe), name, ground, parent, interrupts).run()
 
 
 class _Search:
@@ -88,18 +89,21 @@ class _Search:
         recipe, dataset = self._recipe, self._ground.dataset
         ledger = self._open()
         writer = Writer(self._parent.client, self._parent.experiment_id, self._parent.child_tags())
-        runs = TrialRuns(writer)
+        runs, clock = TrialRuns(writer), Clock(recipe.budget_s)
         try:
             with ProgressView() as progress:
                 for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
                     pixel_cache(dataset, preprocessing, progress)
-            say(f"{recipe.trials} trials of up to {recipe.max_epochs} epochs, {concurrency(recipe)} at once")
+            say(summary.plan_line(recipe, ledger.probes, concurrency(recipe)))
             with ray_started():
-                run_trials(recipe, self._paths, ledger, (runs, Lines(recipe.trials)), self._interrupts)
+                run_trials(recipe, self._paths, ledger, (runs, Lines()), self._interrupts, clock)
         finally:
             with self._interrupts.shielded():
                 for result in ledger.running():
-                    runs.trial_ended(result.model_copy(update={"reason": "the search ended before it"}), None)
+                    if clock.over and not self._interrupts.requested:
+                        runs.trial_ended(ledger.finish(result.trial_uid, "pruned", "the minutes were spent"), None)
+                    else:
+                        runs.trial_ended(result.model_copy(update={"reason": "the search ended before it"}), None)
                 undelivered = writer.close()
         return ledger, writer.run_ids(), undelivered
 

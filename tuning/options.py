@@ -92,8 +92,9 @@ def _is_option(model: type[BaseModel], argument: str) -> bool:
 
 
 def names(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the options by the names that the user types."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    """Return the options by the names that the user types; a field marked ``option: False`` is none."""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    return {name: field for name, field in fields.items() if field.json_schema_extra != {"option": False}}
 
 
 def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:

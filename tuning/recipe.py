@@ -7,9 +7,10 @@ A searched setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=ad
 from __future__ import annotations
 
 import typing
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from data.augment import check_policy
 from data.balance import Balance
@@ -29,9 +30,24 @@ def _known_policies(domain: Choice | Range) -> Choice | Range:
     return domain
 
 
+def _known_heads(domain: Choice | Range) -> Choice | Range:
+    """Refuse a head that ``models.heads`` can't build."""
+    from models.heads import check_head
+
+    for text in domain.options if isinstance(domain, Choice) else ():
+        try:
+            check_head(str(text))
+        except SettingError as error:
+            raise ValueError(str(error)) from None
+    return domain
+
+
 Names = Annotated[Choice | Range, BeforeValidator(names), AS_TYPED]
 Optimizers = Annotated[Choice | Range, BeforeValidator(words("adamw", "adam", "sgd")), AS_TYPED]
-Schedules = Annotated[Choice | Range, BeforeValidator(words("constant", "step", "cosine", "plateau")), AS_TYPED]
+Schedules = Annotated[
+    Choice | Range, BeforeValidator(words("constant", "step", "cosine", "one_cycle", "plateau")), AS_TYPED
+]
+Heads = Annotated[Choice | Range, BeforeValidator(names), AfterValidator(_known_heads), AS_TYPED]
 Policies = Annotated[Choice | Range, BeforeValidator(names), AfterValidator(_known_policies), AS_TYPED]
 Balances = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Balance))), AS_TYPED]
 Mixes = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Mix))), AS_TYPED]
@@ -39,14 +55,20 @@ Rates = Annotated[Choice | Range, BeforeValidator(numbers(1e-8, 10.0, log=True))
 Decays = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0, log=True)), AS_TYPED]
 Fractions = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0)), AS_TYPED]
 Dropouts = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 0.9)), AS_TYPED]
-WholeNumbers = Annotated[Choice | Range, BeforeValidator(numbers(1, 4096, whole=True)), AS_TYPED]
+BatchSizes = Annotated[Choice | Range, BeforeValidator(numbers(1, 4096, whole=True)), AS_TYPED]
+Counts = Annotated[Choice | Range, BeforeValidator(numbers(0, 100, whole=True)), AS_TYPED]
+Shares = Annotated[Choice | Range, BeforeValidator(numbers(0.01, 1.0)), AS_TYPED]
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 16, 1024  # px; five halvings of 16 px leave less than one pixel
 
 
-def _auto_or_number(text: object) -> object:
-    """Read ``auto`` as None: the data set decides."""
+def _none_if_auto(text: object) -> object:
+    """Read ``auto`` as None: the data set, or what is installed, decides."""
     return None if text == "auto" else text
+
+
+AUTO = BeforeValidator(_none_if_auto)
+Sizes = Annotated[Choice | Range, BeforeValidator(numbers(SMALLEST_IMAGE, LARGEST_IMAGE, whole=True)), AS_TYPED]
 
 
 class Training(Value):
@@ -67,16 +89,27 @@ class Training(Value):
     cpus_per_trial: int = Field(1, ge=1, le=1024, description="cores, and torch threads, of a trial")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of the search and of every trial")
     weights: str = Field("auto", min_length=1, description="auto, package, hub, none, or a .pth/.safetensors file")
-    image_size: Annotated[int | None, BeforeValidator(_auto_or_number)] = Field(
-        None,
-        ge=SMALLEST_IMAGE,
-        le=LARGEST_IMAGE,
-        description="side in pixels that pictures are resized to; empty or 'auto': by the pictures' own size",
+    patience: int = Field(
+        0, ge=0, le=1000, description="epochs without a lower validation loss that end a trial; 0: off"
     )
-    backbone: Names = Field(
-        Choice(options=("tf_efficientnet_lite0",)), description="a timm or torchvision classifier's name"
+    step_epochs: int = Field(0, ge=0, le=1000, description="of lr_scheduler=step, which divides by ten; 0: a third")
+    reuse: Literal["on", "exact", "off"] = Field(
+        "on", description="compute what is frozen once for all trials: on (half precision), exact (float32) or off"
+    )
+    views: int = Field(4, ge=0, le=1000, description="augmented variants of a picture that reuse keeps; 0: always new")
+    backbone: Annotated[Names | None, AUTO] = Field(
+        None, description="a timm or torchvision classifier's name; empty or 'auto': those that need no hub"
+    )
+    image_size: Annotated[Sizes | None, AUTO] = Field(
+        None, description="side in pixels that pictures are resized to; empty or 'auto': by the pictures' own size"
+    )
+    truncate: Counts = Field(
+        Choice(options=(0, 3)), description="blocks dropped from the end of the network before the head"
     )
     freeze_fraction: Fractions = Field(Range(low=0.0, high=1.0), description="share of the blocks that stays frozen")
+    head: Heads = Field(
+        Choice(options=("linear",)), description="linear, or hidden layers SIZE[:relu|leaky_relu][:norm] joined by +"
+    )
     optimizer: Optimizers = Field(Choice(options=("adamw", "adam", "sgd")), description="what takes the steps")
     lr: Rates | None = Field(
         None, description="learning rate; empty: 1e-4..1e-2 for Adam and AdamW, 1e-3..1e-1 for SGD"
@@ -85,7 +118,11 @@ class Training(Value):
     lr_scheduler: Schedules = Field(
         Choice(options=("cosine", "constant", "step", "plateau")), description="how the learning rate falls"
     )
-    batch_size: WholeNumbers = Field(Choice(options=(16, 32, 64)), description="pictures in a training step")
+    lr_decay: Shares = Field(
+        Choice(options=(1.0,)), description="each block nearer the input learns at this share of the next one's rate"
+    )
+    label_smoothing: Fractions = Field(Choice(options=(0.0,)), description="share of a target spread over all classes")
+    batch_size: BatchSizes = Field(Choice(options=(16, 32, 64)), description="pictures in a training step")
     dropout: Dropouts = Field(Range(low=0.0, high=0.5), description="before the head's linear layer")
     augmentation: Policies = Field(
         Choice(options=("none", "light", "medium", "strong")),
@@ -100,10 +137,72 @@ class Training(Value):
     )
 
 
+# What a search gets where neither trials nor minutes are given: whichever is spent first.
+DEFAULT_TRIALS = 16
+DEFAULT_MINUTES = 5.0
+
+# What a variant may set: the searched settings, and what belongs to a way of training.
+VARIED = (
+    *("backbone", "image_size", "truncate", "freeze_fraction", "head", "optimizer", "lr", "weight_decay"),
+    *("lr_scheduler", "lr_decay", "label_smoothing", "batch_size", "dropout", "augmentation", "balance", "mix"),
+    *("weights", "patience", "step_epochs", "views"),
+)
+
+
+class Variant(Value):
+    """A named corner of a search: settings that take the place of the recipe's own."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}$")
+    settings: Mapping[str, Any]
+
+
 class Recipe(Training):
     """One search, as it was asked for."""
 
-    trials: int = Field(16, ge=1, le=100_000, description="how many configurations are tried")
+    variants: tuple[Variant, ...] = Field((), json_schema_extra={"option": False}, description="only in a recipe file")
+    trials: int | None = Field(
+        None, ge=1, le=100_000, description="how many configurations are tried; empty: 16, or what minutes allows"
+    )
+    minutes: float | None = Field(
+        None, gt=0, le=1e6, description="from the command to its end; empty: 5, or what trials takes"
+    )
+    sweep: bool = Field(True, description="begin with linear probes of all networks, sizes and cuts, where reuse is")
     concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
     scheduler: Literal["asha", "none"] = Field("asha", description="what stops hopeless trials early")
+
+    @field_validator("variants")
+    @classmethod
+    def _named_once(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        named = [variant.name for variant in variants]
+        if len(set(named)) < len(named):
+            raise ValueError("must have different names")
+        return variants
+
+    @model_validator(mode="after")
+    def _variants_are_right(self) -> Recipe:
+        for variant in self.variants:
+            self.varied(variant)
+        return self
+
+    def varied(self, variant: Variant) -> Recipe:
+        """Return the recipe of one variant alone.
+
+        Raises:
+            ValueError: the variant has a setting that isn't searched, or that is wrong.
+        """
+        unknown = set(variant.settings) - set(VARIED)
+        if unknown:
+            raise ValueError(f"variant {variant.name} must have settings of {', '.join(VARIED)}, not {sorted(unknown)}")
+        return Recipe.model_validate({**self.model_dump(), "variants": (), **variant.settings})
+
+    @property
+    def most_trials(self) -> int | None:
+        """How many configurations are tried at most, the sweep's probes aside; None: as many as ``minutes`` allows."""
+        return DEFAULT_TRIALS if self.trials is None and self.minutes is None else self.trials
+
+    @property
+    def budget_s(self) -> float | None:
+        """Seconds from the command to its end; None: as long as the trials take."""
+        minutes = DEFAULT_MINUTES if self.trials is None and self.minutes is None else self.minutes
+        return None if minutes is None else 60 * minutes

@@ -5,8 +5,9 @@ Define-by-run: a setting is asked for only where it applies, so that the sampler
 
 from __future__ import annotations
 
+import itertools
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from data.balance import Balance
@@ -14,9 +15,12 @@ from data.batches import BatchConfig
 from data.preprocess import Preprocessing
 from models.classifier import NetworkConfig
 from models.config import TrialConfig
+from models.features import FeaturesConfig
 from models.fit import FitConfig
 from tuning.domains import Choice, Domain, Range, Setting
-from tuning.recipe import Training
+from tuning.recipe import Recipe, Training
+
+Preprocessings = Mapping[tuple[str, int], Preprocessing]  # by backbone and image size
 
 # Learning rates that fine-tune: Adam's steps are of unit size whatever the gradient, SGD's are not.
 ADAM_LR = Range(low=1e-4, high=1e-2, log=True)
@@ -29,10 +33,14 @@ BALANCES = Choice(options=typing.get_args(Balance))
 # What an expert tries first: decoupled weight decay, half of the network kept, a cosine to the end.
 # Trial 0 runs it, so that a search can never end worse than it on the validation pictures.
 FIRST: Mapping[str, Setting] = {
+    "truncate": 0,
     "freeze_fraction": 0.5,
+    "head": "linear",
     "optimizer": "adamw",
     "weight_decay": 1e-2,
     "lr_scheduler": "cosine",
+    "lr_decay": 1.0,
+    "label_smoothing": 0.0,
     "batch_size": 32,
     "dropout": 0.2,
     "augmentation": "light",
@@ -40,6 +48,14 @@ FIRST: Mapping[str, Setting] = {
     "mix": "none",
 }
 FIRST_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
+PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}  # a head alone bears, and needs, more
+NETWORKS = ("backbone", "image_size")  # the first of each is trial 0's
+
+# A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once.
+PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
+SWEPT_CUTS = 3  # cuts of each network that the sweep probes, counted from the end
+
+VARIANT = "variant"
 
 
 class Asker(Protocol):
@@ -55,73 +71,112 @@ class Asker(Protocol):
 class SearchSpace:
     """Where each setting of a recipe may lie; immutable.
 
-    ``suggest`` asks for the settings of one trial; ``first`` gives those of trial 0, in the sampler's own names.
+    ``suggest`` asks for the settings of one trial and returns them under the names that the user knows. ``first``,
+    ``sweep`` and ``fine_tunes`` give settings to try before the sampler chooses, in the sampler's own names.
     """
 
     def __init__(self, recipe: Training, imbalance: float = 1.0) -> None:
-        """Take the recipe, and how many training pictures the largest class has for one of the smallest."""
+        """Take a recipe whose networks and sizes are known, and how many times the largest class has the smallest's."""
         self._recipe = recipe
-        self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in ("backbone", *FIRST)}
-        if recipe.balance is None:
-            self._domains["balance"] = BALANCES if imbalance > IMBALANCED else Choice(options=("none",))
+        self._corners = {"": _Corner(recipe, imbalance)}
+        if isinstance(recipe, Recipe) and recipe.variants:
+            parts = {variant.name: recipe.varied(variant) for variant in recipe.variants}
+            self._corners = {name: _Corner(part, imbalance, f"@{name}") for name, part in parts.items()}
 
     def suggest(self, asker: Asker) -> dict[str, Setting]:
         """Ask for the settings of one trial and return them under the names that the user knows."""
-        settings = {name: _ask(asker, name, domain) for name, domain in self._domains.items()}
-        optimizer = str(settings["optimizer"])
-        settings["lr"] = _ask(asker, self._lr_name(optimizer), self._lr_domain(optimizer))
-        return settings
+        if "" in self._corners:
+            return self._corners[""].suggest(asker)
+        variant = str(asker.suggest_categorical(VARIANT, tuple(self._corners)))
+        return {VARIANT: variant, **self._corners[variant].suggest(asker)}
 
     def first(self) -> dict[str, Setting]:
         """Return trial 0's settings, moved into the recipe's limits, under the sampler's names."""
-        settings = {name: domain.nearest(FIRST[name]) for name, domain in self._domains.items() if name in FIRST}
-        backbones = self._domains["backbone"]
-        if isinstance(backbones, Choice):
-            settings["backbone"] = backbones.options[0]
-        optimizer = str(settings["optimizer"])
-        settings[self._lr_name(optimizer)] = self._lr_domain(optimizer).nearest(FIRST_LR[optimizer])
-        return settings
-
-    def _lr_name(self, optimizer: str) -> str:
-        # SGD's rates lie elsewhere: one name for both would tell the sampler that they mean the same.
-        return "sgd_lr" if optimizer == "sgd" and self._recipe.lr is None else "lr"
-
-    def _lr_domain(self, optimizer: str) -> Domain:
-        if self._recipe.lr is not None:
-            return self._recipe.lr
-        return SGD_LR if optimizer == "sgd" else ADAM_LR
-
-    def starts(self) -> list[dict[str, Setting]]:
-        """Return what is tried before the sampler chooses: trial 0, then the same with everything frozen.
-
-        The linear probe costs a fraction of a trial and is hard to beat on small data; a sampler that draws the
-        fraction evenly would hardly ever ask for it.
-        """
-        first = self.first()
-        probe = {**first, "freeze_fraction": self._domains["freeze_fraction"].nearest(1.0)}
-        return [first] if probe == first else [first, probe]
+        return self._marked(next(iter(self._corners)), {}, FIRST_LR)
 
     def first_settings(self) -> dict[str, Setting]:
         """Return trial 0's settings under the names that the user knows."""
         return self.suggest(_Fixed(self.first()))
 
-    def trial_config(self, settings: Mapping[str, Setting], preprocessings: Mapping[str, Preprocessing]) -> TrialConfig:
-        """Return the whole configuration of the trial that has these ``settings``.
+    def sweep(self) -> list[dict[str, Setting]]:
+        """Return linear probes of all networks, image sizes and cuts, where a probe costs next to nothing.
 
-        Args:
-            settings: as ``suggest`` returns them.
-            preprocessings: of each backbone that the recipe names.
+        There are none where the features that it needs aren't kept, or the freeze line may not lie at the end.
         """
-        recipe = self._recipe
-        network = {"weights": recipe.weights, **_pick(settings, NetworkConfig.model_fields)}
-        fit = {"max_epochs": recipe.max_epochs, **_pick(settings, FitConfig.model_fields)}
+        if not (isinstance(self._recipe, Recipe) and self._recipe.sweep):
+            return []
+        corners = self._corners.items()
+        return [self._marked(name, probe, PROBE_LR) for name, corner in corners for probe in corner.probes()]
+
+    def fine_tune(self, probe: Mapping[str, Setting]) -> dict[str, Setting]:
+        """Return trial 0's settings on the network, image size and cut of a probe (settings as ``suggest`` gives)."""
+        network = {name: probe[name] for name in (*NETWORKS, "truncate")}
+        return self._marked(str(probe.get(VARIANT, "")), network, FIRST_LR)
+
+    def _marked(self, variant: str, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
+        mark = {VARIANT: variant} if variant else {}
+        return {**mark, **self._corners[variant].nearest(wanted, rates)}
+
+    def trial_config(self, settings: Mapping[str, Setting], preprocessings: Preprocessings) -> TrialConfig:
+        """Return the whole configuration of the trial that has these ``settings``, as ``suggest`` returns them."""
+        recipe = self._corners[str(settings.get(VARIANT, ""))].recipe
+        fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
+        every = {**fixed, **settings}
         return TrialConfig(
             seed=recipe.seed,
-            preprocessing=preprocessings[str(settings["backbone"])],
-            batches=BatchConfig.model_validate(_pick(settings, BatchConfig.model_fields)),
-            network=NetworkConfig.model_validate(network),
-            fit=FitConfig.model_validate(fit),
+            preprocessing=preprocessings[str(settings["backbone"]), int(settings["image_size"])],
+            batches=BatchConfig.model_validate(_pick(every, BatchConfig.model_fields)),
+            network=NetworkConfig.model_validate(_pick(every, NetworkConfig.model_fields)),
+            features=FeaturesConfig(reuse=recipe.reuse, views=recipe.views),
+            fit=FitConfig.model_validate(_pick(every, FitConfig.model_fields)),
         )
+
+
+class _Corner:
+    """The settings of a recipe without variants, or of one variant, whose names in the study end in ``suffix``."""
+
+    def __init__(self, recipe: Training, imbalance: float, suffix: str = "") -> None:
+        self.recipe = recipe
+        self._suffix = suffix
+        self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in (*NETWORKS, *FIRST)}
+        if recipe.balance is None:
+            self._domains["balance"] = BALANCES if imbalance > IMBALANCED else Choice(options=("none",))
+
+    def suggest(self, asker: Asker) -> dict[str, Setting]:
+        settings = {name: _ask(asker, name + self._suffix, domain) for name, domain in self._domains.items()}
+        optimizer = str(settings["optimizer"])
+        settings["lr"] = _ask(asker, self._lr_name(optimizer) + self._suffix, self._lr_domain(optimizer))
+        return settings
+
+    def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
+        """Return the settings nearest to those wanted, else to trial 0's, under the sampler's names.
+
+        ``rates`` are the learning rates wanted, by optimizer.
+        """
+        firsts = {name: domain.options[0] for name, domain in self._domains.items() if isinstance(domain, Choice)}
+        near = {**firsts, **FIRST, **wanted}
+        settings = {name: domain.nearest(near[name]) for name, domain in self._domains.items()}
+        optimizer = str(settings["optimizer"])
+        settings[self._lr_name(optimizer)] = self._lr_domain(optimizer).nearest(rates[optimizer])
+        return {name + self._suffix: setting for name, setting in settings.items()}
+
+    def probes(self) -> Iterator[dict[str, Setting]]:
+        allowed = all(self._domains[name].nearest(setting) == setting for name, setting in PROBE.items())
+        if self.recipe.reuse == "off" or not allowed:
+            return
+        swept = {name: _options(self._domains[name]) for name in (*NETWORKS, "truncate")}
+        swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
+        for combination in itertools.product(*swept.values()):
+            yield {**PROBE, **dict(zip(swept, combination, strict=True))}
+
+    def _lr_name(self, optimizer: str) -> str:
+        # SGD's rates lie elsewhere: one name for both would tell the sampler that they mean the same.
+        return "sgd_lr" if optimizer == "sgd" and self.recipe.lr is None else "lr"
+
+    def _lr_domain(self, optimizer: str) -> Domain:
+        if self.recipe.lr is not None:
+            return self.recipe.lr
+        return SGD_LR if optimizer == "sgd" else ADAM_LR
 
 
 class _Fixed:
@@ -144,6 +199,10 @@ def _ask(asker: Asker, name: str, domain: Domain) -> Setting:
         return asker.suggest_float(name, domain.low, domain.high, log=domain.log)
     setting: Setting = asker.suggest_categorical(name, domain.options)
     return setting
+
+
+def _options(domain: Domain) -> list[Any]:
+    return list(domain.options) if isinstance(domain, Choice) else []
 
 
 def _pick(settings: Mapping[str, Setting], names: Mapping[str, object]) -> dict[str, Setting]:

@@ -52,7 +52,7 @@ def train(training: Training, run: str) -> int:
         found = audit(ground.dataset)
         show(*found.lines())
         if config is None:
-            space = SearchSpace(training, ground.dataset.imbalance)
+            space = SearchSpace(ground.settled(training), ground.dataset.imbalance)
             config = space.trial_config(space.first_settings(), ground.preprocessings)
         name = training.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)

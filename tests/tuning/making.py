@@ -20,13 +20,13 @@ from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
 BACKBONE = "tf_efficientnet_lite0"
-PREPROCESSINGS = {BACKBONE: Preprocessing(32)}
+PREPROCESSINGS = {(BACKBONE, size): Preprocessing(size) for size in (32, 64)}
 CLASSES = ("cat", "dog")
 
 
 def recipe(**texts: object) -> Recipe:
-    """Return a recipe of options as a user types them."""
-    return Recipe.model_validate(texts)
+    """Return a recipe of options as a user types them, of one network at 32 px."""
+    return Recipe.model_validate({"backbone": BACKBONE, "image_size": "32", **texts})
 
 
 def trial_config(max_epochs: int = 4, lr: float = 1e-3) -> TrialConfig:
@@ -44,12 +44,14 @@ def trial_result(
 ) -> TrialResult:
     """Return a trial as the ledger knows it; without a score it ended before its first epoch did."""
     settings = {
-        "backbone": BACKBONE, "freeze_fraction": 0.5, "optimizer": "adamw", "weight_decay": 1e-2, "batch_size": 32,
+        "backbone": BACKBONE, "image_size": 32, "truncate": 0, "freeze_fraction": 0.5,
+        "optimizer": "adamw", "weight_decay": 1e-2, "batch_size": 32,
         "lr_scheduler": "cosine", "dropout": 0.2, "augmentation": "light", "lr": 1e-3,
     }  # fmt: skip
     return TrialResult(
         trial_uid=f"uid{number}",
         number=number,
+        origin="default" if number == 0 else "sampler",
         status=status,
         reason=reason,
         config=trial_config(),
@@ -62,8 +64,8 @@ def trial_result(
 
 
 def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
-    """Return the ledger of a new search in ``root``."""
-    asked = given or recipe(max_epochs=4)
+    """Return the ledger of a new search in ``root``, by default without a sweep."""
+    asked = given or recipe(max_epochs=4, sweep="off")
     space = SearchSpace(asked)
     return open_ledger(
         SearchPaths(root), space, lambda settings: space.trial_config(settings, PREPROCESSINGS), asked.seed

@@ -17,7 +17,8 @@ from tests.tuning.making import candidate, trial_config
 from tests.tuning.test_predicting import FakeModel
 from tuning import commands
 from tuning.__main__ import main
-from tuning.checks import automatic_size, check_from_url, check_ground
+from tuning.checks import automatic_sizes, check_from_url, check_ground
+from tuning.domains import Choice
 from tuning.options import names
 from tuning.recipe import Recipe, Training
 from tuning.registry import save_candidate
@@ -125,7 +126,7 @@ def test_an_unknown_command_is_a_mistake(capsys: Capture) -> None:
     [
         (("tune", "--trials", "0"), ["tune: trials must be at least 1, got '0'."]),
         (("tune", "--trials", "abc"), ["tune: trials must be a whole number, got 'abc'."]),
-        (("tune", "--image_size", "0"), ["tune: image_size must be at least 16, got '0'."]),
+        (("tune", "--image_size", "0"), ["tune: image_size must be a whole number from 16 to 1024, got '0'."]),
         (("tune", "--drop-out", "0"), ["tune: there is no option --drop_out; did you mean dropout?"]),
         (("tune", "--trails", "5", "--trials", "0"),
          ["tune: there is no option --trails; did you mean trials?", "tune: trials must be at least 1, got '0'."]),
@@ -264,19 +265,45 @@ def test_all_that_is_wrong_on_the_ground_is_said_at_once(
     assert [line.split()[1] for line in lines] == ["weights", "the", "data"]
 
 
-def test_the_ground_has_each_backbones_preprocessing_at_the_pictures_own_size(
+OFFLINE = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+
+
+def test_networks_and_sizes_that_are_left_open_are_those_without_a_hub_at_the_pictures_own_sizes(
     image_folder: Path, client: MlflowClient
 ) -> None:
-    ground = check_ground(Recipe(data=str(image_folder), weights="none"))
-    assert {name: one.image_size for name, one in ground.preprocessings.items()} == {"tf_efficientnet_lite0": 48}
+    asked = Recipe(data=str(image_folder), weights="none")
+    ground = check_ground(asked)
+    settled = ground.settled(asked)
+    assert settled.backbone == Choice(options=OFFLINE)
+    assert settled.image_size == Choice(options=(48, 64, 96))
+    assert {pair: one.image_size for pair, one in ground.preprocessings.items()} == {
+        (name, size): size for name in OFFLINE for size in (48, 64, 96)
+    }
+    assert_untouched(client)
+
+
+def test_each_variant_gets_the_networks_and_sizes_that_it_leaves_open(image_folder: Path, client: MlflowClient) -> None:
+    variants = [
+        {"name": "one", "settings": {"backbone": "test_efficientnet", "image_size": "32"}},
+        {"name": "any", "settings": {"freeze_fraction": "1"}},
+    ]
+    asked = Recipe.model_validate({"data": str(image_folder), "weights": "none", "variants": variants})
+    ground = check_ground(asked)
+    one, some = ground.settled(asked).variants
+    assert one == asked.variants[0]
+    assert some.settings == {"freeze_fraction": "1", "backbone": ",".join(OFFLINE), "image_size": "48,64,96"}
+    assert ("test_efficientnet", 32) in ground.preprocessings
+    assert ("test_efficientnet", 48) not in ground.preprocessings
     assert_untouched(client)
 
 
 @pytest.mark.parametrize(
-    ("median", "size"), [(1, 48), (8, 48), (32, 48), (33, 64), (64, 64), (65, 96), (97, 128), (128, 128), (4000, 128)]
-)
-def test_pictures_are_resized_by_their_own_size(median: int, size: int) -> None:
-    assert automatic_size(median) == size
+    ("median", "sizes"),
+    [(1, (48, 64, 96)), (96, (48, 64, 96)), (97, (64, 96, 128)), (160, (96, 128, 160)), (161, (128, 160, 224)),
+     (4000, (128, 160, 224))],
+)  # fmt: skip
+def test_pictures_are_resized_by_their_own_size(median: int, sizes: tuple[int, ...]) -> None:
+    assert automatic_sizes(median) == sizes
 
 
 # --- one command after another ---

@@ -200,14 +200,14 @@ def test_the_same_seed_and_the_same_scores_give_the_same_trials(tmp_path: Path) 
     assert searches[0] == searches[1]
 
 
-def test_another_seed_gives_other_trials_after_the_two_starts(tmp_path: Path) -> None:
+def test_another_seed_gives_other_trials_after_the_sweep_and_its_best(tmp_path: Path) -> None:
     searches = []
     for seed in (1, 2):
         (tmp_path / str(seed)).mkdir()
         ledger = ledger_at(tmp_path / str(seed), recipe(seed=seed))
-        searches.append([end(ledger, 0.5).settings for _ in range(3)])
-    assert searches[0][:2] == searches[1][:2]
-    assert searches[0][2] != searches[1][2]
+        searches.append([end(ledger, 0.5).settings for _ in range(5)])
+    assert searches[0][:4] == searches[1][:4]
+    assert searches[0][4] != searches[1][4]
 
 
 @given(score=st.none() | st.floats(0, 1), reason=st.text(max_size=20), number=st.integers(0, 10**6))
@@ -219,3 +219,46 @@ def test_a_result_survives_its_own_json(score: float | None, reason: str, number
 def test_a_result_with_a_loss_that_is_no_number_survives_its_own_json() -> None:
     result = trial_result().model_copy(update={"metrics": {"val_loss": float("inf"), "val_balanced_accuracy": 0.5}})
     assert TrialResult.from_json(result.to_json()) == result
+
+
+SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
+
+
+def test_a_search_begins_with_the_default_then_the_sweep_and_its_best_probe_fine_tuned(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    assert ledger.probes == 4
+    ended = [end(ledger, score) for score in (0.99, 0.5, 0.6, 0.9, 0.7)]
+    assert [result.origin for result in ended] == ["default", *["probe"] * 4]
+    tuned, sampled = ledger.ask(), ledger.ask()
+    assert (tuned.origin, sampled.origin) == ("fine-tune", "sampler")
+    assert (tuned.settings["image_size"], tuned.settings["truncate"]) == (64, 0)
+    assert tuned.settings["freeze_fraction"] == 0.5
+    assert [result.number for result in (tuned, sampled)] == [5, 6]
+
+
+def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    for score in (0.9, 0.5, 0.6, 0.9, 0.7):
+        end(ledger, score)
+    trials = journal(tmp_path)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    assert [trial.value for trial in trials[1:]] == [0.5, 0.6, 0.9, 0.7]
+    assert {trial.params["freeze_fraction"] for trial in trials[1:]} == {1.0}
+
+
+def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    for score in (0.9, None, None, None, None):
+        end(ledger, score, "complete" if score else "failed")
+    assert ledger.ask().origin == "sampler"
+
+
+def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: Ledger) -> None:
+    for loss in (0.5, 0.2, 0.4):
+        uid = ledger.ask().trial_uid
+        report = epoch(1, 0.9)
+        ledger.report(uid, report.model_copy(update={"metrics": {**report.metrics, "val_loss": loss}}))
+        ledger.finish(uid, "complete", "")
+    best = ledger.best()
+    assert best is not None
+    assert best.number == 1

@@ -10,7 +10,7 @@ from pydantic import Field
 from data.errors import SettingError
 from data.values import Value
 from tuning.domains import Choice, Range
-from tuning.options import describe, parse
+from tuning.options import describe, names, parse
 from tuning.recipe import Recipe, Training
 
 
@@ -114,7 +114,10 @@ def test_a_mistyped_option_without_a_value_gets_its_right_name(arguments: tuple[
     ("option", "text", "value"),
     [
         ("image_size", "auto", None),
-        ("image_size", "64", 64),
+        ("image_size", "64", Choice(options=(64,))),
+        ("image_size", "64,96", Choice(options=(64, 96))),
+        ("backbone", "auto", None),
+        ("sweep", "off", False),
         ("lr", "1e-4..1e-2", Range(low=1e-4, high=1e-2, log=True)),
         ("weight_decay", "0", Choice(options=(0.0,))),
         ("optimizer", "sgd,adam", Choice(options=("sgd", "adam"))),
@@ -130,9 +133,10 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
 @pytest.mark.parametrize(
     ("option", "text", "sentence"),
     [
-        ("image_size", "0", "image_size must be at least 16, got '0'."),
-        ("image_size", "9999", "image_size must be at most 1024, got '9999'."),
-        ("image_size", "big", "image_size must be a whole number, got 'big'."),
+        ("image_size", "0", "image_size must be a whole number from 16 to 1024, got '0'."),
+        ("image_size", "9999", "image_size must be a whole number from 16 to 1024, got '9999'."),
+        ("image_size", "big", "image_size must be a whole number, or several as a,b, got 'big'."),
+        ("minutes", "0", "minutes must be more than 0.0, got '0'."),
         ("trials", "0", "trials must be at least 1, got '0'."),
         ("trials", "abc", "trials must be a whole number, got 'abc'."),
         ("lr", "fast", "lr must be a number, several as a,b or a range as a..b, got 'fast'."),
@@ -187,8 +191,8 @@ def test_help_lines_are_columns() -> None:
 @pytest.mark.parametrize("model", [Recipe, Training])
 def test_every_option_is_described_and_its_default_can_be_typed(model: type[Training]) -> None:
     lines = describe(model).splitlines()
-    assert len(lines) == len(model.model_fields) >= 16
-    assert all(field.description for field in model.model_fields.values())
+    assert len(lines) == len(names(model)) >= 16
+    assert all(field.description for field in names(model).values())
     typed = {name: default for _, name, default in (split_line(line) for line in lines) if default != "-"}
     assert parse(model, [part for name, default in typed.items() for part in (name, default)]) == model()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuning.search.schedulers import PROTECTED, build_scheduler
+from tuning.search.schedulers import PROTECTED, UNJUDGED, build_scheduler
 
 
 def epochs_run(scheduler: Any, name: str, score: float, epochs: int, **config: object) -> int:
@@ -56,3 +56,13 @@ def test_asha_never_stops_a_protected_trial_and_judges_the_others_by_it() -> Non
     assert epochs_run(scheduler, "good", 0.9, 8, **{PROTECTED: False}) == 0
     assert epochs_run(scheduler, "default", 0.5, 8, **{PROTECTED: True}) == 0
     assert epochs_run(scheduler, "hopeless", 0.1, 8, **{PROTECTED: False}) == 2
+
+
+def test_asha_neither_stops_a_probe_nor_holds_it_against_others() -> None:
+    scheduler: Any = build_scheduler("asha", 8)
+    assert epochs_run(scheduler, "probe", 0.95, 8, **{UNJUDGED: True}) == 0
+    assert epochs_run(scheduler, "good", 0.9, 8, **{UNJUDGED: False}) == 0
+    assert epochs_run(scheduler, "poor probe", 0.1, 8, **{UNJUDGED: True}) == 0
+    probe = SimpleNamespace(trial_id="probe", config={UNJUDGED: True})
+    scheduler.on_trial_complete(None, probe, {"epoch": 8, "objective": 0.95})
+    assert epochs_run(scheduler, "second", 0.91, 8, **{UNJUDGED: False}) == 0

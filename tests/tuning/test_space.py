@@ -12,10 +12,10 @@ from data.preprocess import Preprocessing
 from models.config import TrialConfig
 from tests.tuning.making import BACKBONE, PREPROCESSINGS, recipe
 from tuning.domains import Setting
-from tuning.recipe import Recipe, Training
+from tuning.recipe import Training
 from tuning.space import FIRST, SearchSpace
 
-KNOWN = ("backbone", *FIRST, "lr")
+KNOWN = ("backbone", "image_size", *FIRST, "lr")
 
 
 class Recorder:
@@ -90,7 +90,7 @@ def test_rates_that_the_user_gives_hold_for_every_optimizer() -> None:
 
 
 def test_trial_0_is_what_an_expert_tries_first() -> None:
-    assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "lr": 1e-3}
+    assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "image_size": 32, "lr": 1e-3}
 
 
 @pytest.mark.parametrize(("imbalance", "searched"), [(1.0, False), (1.5, False), (1.6, True)])
@@ -172,33 +172,85 @@ def test_a_trials_configuration_holds_its_settings_and_survives_its_own_json(tex
     space = SearchSpace(recipe(**texts, seed=7, max_epochs=5, weights="none"))
     settings = space.suggest(Recorder())
     config = space.trial_config(settings, PREPROCESSINGS)
-    held = {**config.network.model_dump(), **config.batches.model_dump(), **config.fit.model_dump()}
+    parts = (config.network, config.batches, config.fit)
+    held = {"image_size": config.preprocessing.image_size}
+    held |= {name: value for part in parts for name, value in part.model_dump().items()}
     assert {name: held[name] for name in KNOWN} == settings
     assert TrialConfig.from_json(config.to_json()) == config
 
 
 def test_a_trials_configuration_takes_the_rest_from_the_recipe() -> None:
-    given_recipe = Recipe(seed=7, max_epochs=5, weights="none")
-    space = SearchSpace(given_recipe)
+    space = SearchSpace(recipe(seed=7, max_epochs=5, weights="none", patience=3, step_epochs=2, reuse="exact", views=7))
     config = space.trial_config(space.first_settings(), PREPROCESSINGS)
-    assert (config.seed, config.fit.max_epochs, config.network.weights) == (7, 5, "none")
-    assert config.preprocessing == PREPROCESSINGS[BACKBONE]
+    assert (config.seed, config.network.weights) == (7, "none")
+    assert (config.fit.max_epochs, config.fit.patience, config.fit.step_epochs) == (5, 3, 2)
+    assert (config.features.reuse, config.features.views) == ("exact", 7)
+    assert config.preprocessing == PREPROCESSINGS[BACKBONE, 32]
 
 
-def test_a_trial_gets_the_preprocessing_of_its_own_backbone() -> None:
-    space = SearchSpace(recipe(backbone="small,large"))
+def test_a_trial_gets_the_preprocessing_of_its_own_backbone_and_size() -> None:
+    space = SearchSpace(recipe(backbone="small,large", image_size="32,64"))
     settings = space.suggest(Recorder())
-    config = space.trial_config(settings, {"small": Preprocessing(32), "large": Preprocessing(64)})
-    assert (config.network.backbone, config.preprocessing.image_size) == ("large", 64)
+    means = {"small": (0.1, 0.1, 0.1), "large": (0.9, 0.9, 0.9)}
+    known = {(name, size): Preprocessing(size, mean=mean) for name, mean in means.items() for size in (32, 64)}
+    assert space.trial_config(settings, known).preprocessing == known["large", 64]
 
 
-def test_the_linear_probe_is_tried_after_the_default() -> None:
-    first, probe = SearchSpace(Recipe()).starts()
-    assert first == SearchSpace(Recipe()).first()
-    assert probe == {**first, "freeze_fraction": 1.0}
+def test_the_sweep_probes_every_network_size_and_cut() -> None:
+    space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="2,0,1,5"))
+    probes = space.sweep()
+    swept = [(probe["backbone"], probe["image_size"], probe["truncate"]) for probe in probes]
+    assert swept == [(name, size, cut) for name in ("small", "large") for size in (32, 64) for cut in (0, 1, 2)]
+    assert {probe["freeze_fraction"] for probe in probes} == {1.0}
+    assert {probe["augmentation"] for probe in probes} == {"none"}
+    assert {probe["lr"] for probe in probes} == {3e-3}
 
 
-def test_a_narrowed_freeze_line_has_its_own_end_or_one_start() -> None:
-    narrow = SearchSpace(Recipe.model_validate({"freeze_fraction": "0.2..0.6"})).starts()
-    assert [start["freeze_fraction"] for start in narrow] == [0.5, 0.6]
-    assert len(SearchSpace(Recipe.model_validate({"freeze_fraction": "0.3"})).starts()) == 1
+@pytest.mark.parametrize(
+    "texts",
+    [{"sweep": "off"}, {"reuse": "off"}, {"freeze_fraction": "0..0.9"}, {"mix": "mixup"}, {"augmentation": "light"}],
+)
+def test_there_is_no_sweep_where_a_probe_would_cost_a_trial_or_is_not_allowed(texts: dict[str, str]) -> None:
+    assert SearchSpace(recipe(**texts)).sweep() == []
+
+
+@given(narrowed)
+def test_every_probe_lies_inside_a_narrowed_space(texts: dict[str, str]) -> None:
+    space = SearchSpace(recipe(**texts))
+    for probe in space.sweep():
+        asker = Inside(probe)
+        space.suggest(asker)
+        assert not asker.left
+
+
+def test_the_best_probe_is_fine_tuned_as_trial_0_is() -> None:
+    space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
+    probe = space.suggest(Inside(space.sweep()[-1]))
+    assert space.fine_tune(probe) == {**space.first(), "backbone": "large", "image_size": 64, "truncate": 1}
+
+
+TWO = [
+    {"name": "whole", "settings": {"freeze_fraction": "0", "optimizer": "adam"}},
+    {"name": "probe", "settings": {"freeze_fraction": "1", "optimizer": "sgd", "weights": "none", "patience": "3"}},
+]
+
+
+def test_a_variant_is_asked_for_first_and_then_only_its_own_settings() -> None:
+    space = SearchSpace(recipe(variants=TWO))
+    recorder = Recorder()
+    settings = space.suggest(recorder)
+    assert recorder.asked["variant"] == ("whole", "probe")
+    assert {name.partition("@")[2] for name in recorder.asked} == {"", "probe"}
+    assert (settings["variant"], settings["freeze_fraction"], settings["optimizer"]) == ("probe", 1.0, "sgd")
+    config = space.trial_config(settings, PREPROCESSINGS)
+    assert (config.network.weights, config.fit.patience) == ("none", 3)
+
+
+def test_trial_0_is_the_first_variants() -> None:
+    settings = SearchSpace(recipe(variants=TWO)).first_settings()
+    assert (settings["variant"], settings["freeze_fraction"], settings["optimizer"]) == ("whole", 0.0, "adam")
+
+
+def test_only_a_variant_that_may_freeze_all_is_swept() -> None:
+    space = SearchSpace(recipe(variants=TWO))
+    assert {probe["variant"] for probe in space.sweep()} == {"probe"}

@@ -87,7 +87,6 @@ def test_a_task_survives_its_own_json(tmp_path: Path) -> None:
         ({"cpus_per_trial": "3"}, 8, 2),
         ({"cpus_per_trial": "16"}, 8, 1),
         ({"concurrent": "5"}, 2, 5),
-        ({"concurrent": "5", "trials": "3"}, 2, 3),
     ],
 )
 def test_as_many_trials_run_at_once_as_asked_for_or_as_the_cores_carry(

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from models.evaluate import score
 from tests.tuning.conftest import Clock
-from tests.tuning.making import candidate, epoch, trial_result
+from tests.tuning.making import candidate, epoch, recipe, trial_result
 from tuning.promote import Promotion
 from tuning.views.evaluation import class_table, score_lines
 from tuning.views.lines import Lines, score_text
@@ -27,6 +27,7 @@ from tuning.views.summary import (
     decision_line,
     leaderboard,
     next_commands,
+    plan_line,
     result_lines,
     show,
 )
@@ -57,7 +58,7 @@ def test_the_leaderboard_fits_into_80_columns_and_says_what_was_tried() -> None:
     lines = printed(leaderboard([trial_result(12_345, 0.98765)]))
     row = next(line for line in lines if "12345" in line)
     assert max(map(len, lines)) <= 80
-    for part in ("0.9877", "2/3", "9/18", "adamw", "1.0e-03", "cosine", "light"):
+    for part in ("0.9877", "2/3", "9/18", "tf_efficientnet_lite0", "32", "1.0e-03", "light"):
         assert part in row
 
 
@@ -174,7 +175,7 @@ def test_without_a_terminal_progress_says_nothing_else(
 
 
 def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(3)
+    lines = Lines()
     worse, better = trial_result(0, 0.5), trial_result(1, 0.7, "pruned")
     lines.trial_started(worse)
     for number in (1, 2):
@@ -182,12 +183,36 @@ def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFix
     for result in (worse, better, trial_result(2, None, "failed", "ValueError: no")):
         lines.trial_ended(result, None)
     said = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert said[0].startswith("trial 0 runs: optimizer adamw, lr 0.001, freeze_fraction 0.5, batch_size 32")
+    assert said[0].startswith(
+        "trial 0 runs: tf_efficientnet_lite0 at 32 px, optimizer adamw, lr 0.001, freeze_fraction 0.5, batch_size 32"
+    )
     assert said[1:] == [
-        "trial 0 complete after 3 epochs: 0.5000, best 0.5000 by trial 0 (1 of 3 ended)",
-        "trial 1 pruned after 3 epochs: 0.7000, best 0.7000 by trial 1 (2 of 3 ended)",
-        "trial 2 failed: ValueError: no (3 of 3 ended)",
+        "trial 0 complete after 3 epochs: 0.5000, best 0.5000 by trial 0 (1 ended)",
+        "trial 1 pruned after 3 epochs: 0.7000, best 0.7000 by trial 1 (2 ended)",
+        "trial 2 failed: ValueError: no (3 ended)",
     ]
+
+
+def test_a_probe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines, probe = Lines(), trial_result(3, 0.9).model_copy(update={"origin": "probe"})
+    lines.epoch_ended(probe, epoch(1, 0.9))
+    lines.trial_ended(probe, None)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.endswith(
+        "trial 3, linear probe of tf_efficientnet_lite0 at 32 px: 0.9000, best 0.9000 by trial 3 (1 ended)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "probes", "line"),
+    [
+        ({}, 9, "9 linear probes, then 16 trials of up to 8 epochs, 2 at once, 5 minutes in all"),
+        ({"trials": "3"}, 0, "3 trials of up to 8 epochs, 2 at once"),
+        ({"minutes": "1.5"}, 0, "trials of up to 8 epochs, 2 at once, 1.5 minutes in all"),
+    ],
+)
+def test_a_search_says_what_it_is_about_to_do(texts: dict[str, str], probes: int, line: str) -> None:
+    assert plan_line(recipe(**texts), probes, 2) == line
 
 
 def test_a_trial_without_an_epoch_has_no_score_to_show() -> None:

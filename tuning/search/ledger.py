@@ -7,6 +7,7 @@ snapshots come too late to be trusted and are not used.
 from __future__ import annotations
 
 import json
+import math
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,15 +24,21 @@ if TYPE_CHECKING:
     import optuna
 
 Status = Literal["running", "complete", "pruned", "failed"]
+Origin = Literal["default", "probe", "fine-tune", "sampler"]
 STUDY_NAME = "search"
 STARTUP_TRIALS = 5  # asked at random before the sampler models what it saw; Optuna's 10 is most of a small search
 
 
 class TrialResult(Value):
-    """What is known of one trial; ``metrics`` are those of its best epoch."""
+    """What is known of one trial; ``metrics`` are those of its best epoch.
+
+    ``origin`` says who chose its settings: trial 0 is the default, the sweep's are probes, the best of them is
+    fine-tuned, all others are the sampler's.
+    """
 
     trial_uid: str
     number: int
+    origin: Origin
     status: Status
     reason: str
     config: TrialConfig
@@ -45,6 +52,11 @@ class TrialResult(Value):
     def score(self) -> float | None:
         """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
         return self.metrics.get("val_balanced_accuracy")
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What the best is chosen by: the highest score; among equals the lowest loss of its epoch."""
+        return self.score or 0.0, -self.metrics.get("val_loss", math.inf)
 
 
 class Ledger:
@@ -62,14 +74,26 @@ class Ledger:
         self._configure = configure
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
+        self._probes = len(space.sweep())
+
+    @property
+    def probes(self) -> int:
+        """How many trials the sweep is."""
+        return self._probes
 
     def ask(self) -> TrialResult:
-        """Return a new trial, already written down."""
+        """Return a new trial, already written down: the default, the sweep's, its best fine-tuned, the sampler's."""
+        number = len(self._results)
+        origin: Origin = "default" if number == 0 else "probe" if number <= self._probes else "sampler"
+        if self._probes and number == self._probes + 1 and (best := self._best_probe()):
+            self._study.enqueue_trial(self._space.fine_tune(best.settings))
+            origin = "fine-tune"
         asked = self._study.ask()
         settings = self._space.suggest(asked)
         result = TrialResult(
             trial_uid=uuid.uuid4().hex,
             number=asked.number,
+            origin=origin,
             status="running",
             reason="",
             config=self._configure(settings),
@@ -123,9 +147,18 @@ class Ledger:
         return tuple(sorted(self._results.values(), key=lambda result: result.number))
 
     def best(self) -> TrialResult | None:
-        """Return the trial with the highest score at its best epoch (the earlier one of equals), or None."""
-        scored = [result for result in self.results() if result.score is not None and result.status != "failed"]
-        return max(scored, key=lambda result: (result.score or 0.0, -result.number), default=None)
+        """Return the trial with the highest score at its best epoch, or None; among equals the lowest loss decides."""
+        return max(self._scored(), key=lambda result: result.rank, default=None)
+
+    def _best_probe(self) -> TrialResult | None:
+        return max(
+            (result for result in self._scored() if result.origin == "probe"),
+            key=lambda result: result.rank,
+            default=None,
+        )
+
+    def _scored(self) -> list[TrialResult]:
+        return [result for result in self.results() if result.score is not None and result.status != "failed"]
 
 
 def open_ledger(
@@ -148,6 +181,6 @@ def open_ledger(
             constant_liar=True,
         )
     study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
-    for start in space.starts():
+    for start in (space.first(), *space.sweep()):
         study.enqueue_trial(start)
     return Ledger(study, space, configure)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuning.interrupts import Interrupts
 from tuning.recipe import Recipe
+from tuning.search.budget import Clock
 from tuning.search.cluster import cores
 from tuning.search.ledger import Ledger, TrialResult
 from tuning.search.paths import SearchPaths
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
 
 def concurrency(recipe: Recipe) -> int:
     """Return how many trials run at once: what was asked for, else what the cores of this machine carry."""
-    return min(recipe.trials, recipe.concurrent or max(1, cores() // recipe.cpus_per_trial))
+    return recipe.concurrent or max(1, cores() // recipe.cpus_per_trial)
 
 
 def run_trials(
-    recipe: Recipe, paths: SearchPaths, ledger: Ledger, listeners: Sequence[Listener], interrupts: Interrupts
+    recipe: Recipe,
+    paths: SearchPaths,
+    ledger: Ledger,
+    listeners: Sequence[Listener],
+    interrupts: Interrupts,
+    clock: Clock,
 ) -> None:
-    """Run the recipe's trials on the Ray that was started; returns when they ended or the user asked to end.
+    """Run the recipe's trials on the Ray that was started; returns when they, the user or the clock ended.
 
-    Trials that were running when the user asked are left unfinished in the ledger.
+    Trials that were running then are left unfinished in the ledger.
     """
     from ray import tune
 
@@ -44,14 +50,17 @@ def run_trials(
         )
 
     def stop() -> bool:
-        return interrupts.requested
+        return interrupts.requested or clock.over
+
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
 
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(ledger, listeners, make_task, stop),
+            search_alg=LedgerSearcher(ledger, (*listeners, clock), make_task, stop),
             scheduler=build_scheduler(recipe.scheduler, recipe.max_epochs),
-            num_samples=recipe.trials,
+            num_samples=ledger.probes + recipe.most_trials if recipe.most_trials else -1,
             max_concurrent_trials=concurrency(recipe),
             reuse_actors=True,
             trial_name_creator=_name,
@@ -59,10 +68,10 @@ def run_trials(
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(paths.ray), verbose=0),
     )
-    # Tune ends its loop on SIGUSR1; until its handler is there the signal must not end the process.
+    # Until Tune's handler is there the signal must not end the process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     interrupts.install()
-    with interrupts.deferred(lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+    with interrupts.deferred(end), clock.ringing(end):
         tuner.fit()
 
 

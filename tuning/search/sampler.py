@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ray.tune.search import Searcher
 
 from tuning.search.ledger import Ledger, Status, TrialResult
-from tuning.search.schedulers import PROTECTED
+from tuning.search.schedulers import PROTECTED, UNJUDGED
 from tuning.trial import TrialReport, TrialTask
 
 
@@ -55,7 +55,8 @@ class LedgerSearcher(Searcher):
         self._uids[trial_id] = result.trial_uid
         for listener in self._listeners:
             listener.trial_started(result)
-        return {"task": self._make_task(result).to_json(), PROTECTED: result.number == 0}
+        marks = {PROTECTED: result.origin == "default", UNJUDGED: result.origin == "probe"}
+        return {"task": self._make_task(result).to_json(), **marks}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take an epoch of a trial that goes on."""

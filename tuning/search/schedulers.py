@@ -11,21 +11,33 @@ if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
-PROTECTED = "protected"  # in a trial's configuration: the scheduler must not stop it
+PROTECTED = "protected"  # in a trial's configuration: the scheduler must not stop it ...
+UNJUDGED = "unjudged"  # ... nor hold it against others
 REDUCTION_FACTOR = 2
 GRACE = 0.25  # of the epochs: measured, a grace of 1 in 16 cost 5 points of accuracy and 4 in 16 cost 0.3
 
 
 class ProtectingAsha(AsyncHyperBandScheduler):
-    """ASHA that judges every trial but stops none whose configuration says that it is protected.
+    """ASHA that stops no trial whose configuration says that it is protected.
 
-    Trial 0 is: a search must never end worse on validation than the default configuration trained to its end.
+    Trial 0 is: a search must never end worse on validation than the default configuration trained to its end. So are
+    the probes of the sweep, which cost nothing; they are not judged either: a head alone learns faster than a network,
+    and would have every fine-tune stopped in its first epochs.
     """
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Take an epoch of a trial; return whether it goes on."""
+        if trial.config.get(UNJUDGED):
+            return TrialScheduler.CONTINUE
         decision: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if trial.config.get(PROTECTED) else decision
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """Take the end of a trial."""
+        if trial.config.get(UNJUDGED):
+            self.on_trial_remove(tune_controller, trial)
+        else:
+            super().on_trial_complete(tune_controller, trial, result)
 
 
 def build_scheduler(name: str, max_epochs: int) -> TrialScheduler:

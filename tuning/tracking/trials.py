@@ -26,7 +26,7 @@ class TrialRuns:
                 trial_uid=result.trial_uid,
                 name=f"trial-{result.number:03d}",
                 params={"trial": result.number, **params(result)},
-                tags={"trial_config": result.config.to_json()},
+                tags={"trial_config": result.config.to_json(), "origin": result.origin},
             )
         )
 
@@ -54,8 +54,9 @@ def params(result: TrialResult) -> Mapping[str, object]:
     return {
         **result.settings,
         "log10_lr": round(math.log10(config.fit.lr), 6),
-        "image_size": config.preprocessing.image_size,
         "weights": config.network.weights,
+        "reuse": config.features.reuse,
+        "views": config.features.views,
         "max_epochs": config.fit.max_epochs,
         "seed": config.seed,
     }

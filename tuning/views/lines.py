@@ -20,8 +20,7 @@ def say(text: str) -> None:
 class Lines:
     """A listener of the search that prints how each trial ended, and the best so far."""
 
-    def __init__(self, trials: int) -> None:
-        self._trials = trials
+    def __init__(self) -> None:
         self._ended = 0
         self._best: TrialResult | None = None
 
@@ -29,22 +28,23 @@ class Lines:
         """Print nothing: Ray asks for a trial before a worker is free for it."""
 
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
-        """Print a trial's settings with its first epoch: now it runs."""
-        if report.epoch == 1:
+        """Print a trial's settings with its first epoch: now it runs; a probe is over at once."""
+        if report.epoch == 1 and result.origin != "probe":
             say(f"trial {result.number} runs: {settings_text(result)}")
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
         """Print how a trial ended."""
         self._ended += 1
         if result.status == "failed":
-            say(f"trial {result.number} failed: {result.reason} ({self._ended} of {self._trials} ended)")
+            say(f"trial {result.number} failed: {result.reason} ({self._ended} ended)")
             return
-        if self._best is None or (result.score or 0) > (self._best.score or 0):
+        if self._best is None or result.rank > self._best.rank:
             self._best = result
-        say(
-            f"trial {result.number} {result.status} after {result.epochs} epochs: {score_text(result)}, "
-            f"best {score_text(self._best)} by trial {self._best.number} ({self._ended} of {self._trials} ended)"
-        )
+        best = f"best {score_text(self._best)} by trial {self._best.number} ({self._ended} ended)"
+        if result.origin == "probe":
+            say(f"trial {result.number}, linear probe of {network_text(result)}: {score_text(result)}, {best}")
+        else:
+            say(f"trial {result.number} {result.status} after {result.epochs} epochs: {score_text(result)}, {best}")
 
 
 def score_text(result: TrialResult) -> str:
@@ -52,9 +52,16 @@ def score_text(result: TrialResult) -> str:
     return "-" if result.score is None else f"{result.score:.4f}"
 
 
+def network_text(result: TrialResult) -> str:
+    """Return the network, the size at which it sees pictures, and how many of its last blocks are dropped."""
+    network = result.config.network
+    cut = f" without its last {network.truncate} blocks" if network.truncate else ""
+    return f"{network.backbone}{cut} at {result.config.preprocessing.image_size} px"
+
+
 def settings_text(result: TrialResult) -> str:
     """Return the settings that tell one trial from another."""
-    parts = []
+    parts = [network_text(result)]
     for name in SHOWN:
         setting = result.settings[name]
         parts.append(f"{name} {setting:.3g}" if isinstance(setting, float) else f"{name} {setting}")

@@ -12,20 +12,29 @@ from rich.console import Console
 from rich.table import Table
 
 from tuning.promote import METRIC, Candidate, Promotion
+from tuning.recipe import Recipe
 from tuning.search.ledger import TrialResult
 from tuning.views.lines import score_text
 
 ROWS = 5
-COLUMNS = ("trial", "bal. acc.", "epoch", "frozen", "optimizer", "lr", "schedule", "augment")
-NUMBERS = ("trial", "bal. acc.", "epoch", "frozen", "lr")
+COLUMNS = ("trial", "bal. acc.", "epoch", "network", "px", "frozen", "lr", "augment")
+NUMBERS = ("trial", "bal. acc.", "epoch", "px", "frozen", "lr")
 LOCAL_UI = "http://127.0.0.1:5000"
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
+
+
+def plan_line(recipe: Recipe, probes: int, at_once: int) -> str:
+    """Return what a search is about to do."""
+    sweep = f"{probes} linear probes, then " if probes else ""
+    trials = f"{recipe.most_trials} trials" if recipe.most_trials else "trials"
+    minutes = f", {recipe.budget_s / 60:g} minutes in all" if recipe.budget_s else ""
+    return f"{sweep}{trials} of up to {recipe.max_epochs} epochs, {at_once} at once{minutes}"
 
 
 def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialResult]:
     """Return the trials with the highest scores, best first."""
     scored = [result for result in results if result.score is not None and result.status != "failed"]
-    return sorted(scored, key=lambda result: (-(result.score or 0.0), result.number))[:most]
+    return sorted(scored, key=lambda result: result.rank, reverse=True)[:most]
 
 
 def leaderboard(results: Sequence[TrialResult]) -> Table:
@@ -40,16 +49,16 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
 
 def _cells(result: TrialResult) -> list[str]:
     """Return what stands in a trial's row, by ``COLUMNS``."""
-    fit, facts = result.config.fit, result.facts
+    config, facts = result.config, result.facts
     return [
         str(result.number),
         score_text(result),
         f"{result.best_epoch}/{result.epochs}",
+        config.network.backbone,
+        str(config.preprocessing.image_size),
         f"{facts.get('freeze_depth', '?')}/{facts.get('blocks', '?')}",
-        fit.optimizer,
-        f"{fit.lr:.1e}",
-        fit.lr_scheduler,
-        result.config.batches.augmentation,
+        f"{config.fit.lr:.1e}",
+        config.batches.augmentation,
     ]
 
 
