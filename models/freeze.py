@@ -26,7 +26,7 @@ from torch import Tensor, fx, nn
 
 from data.errors import BackboneError
 from data.values import Value
-from models.graph import Constant, Cut, end_at, find_cuts, halve, learned_in, tap_at, trace
+from models.graph import Constant, Cut, end_at, find_cuts, halve, learned_in, split_at, tap_at, trace
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +169,14 @@ def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Mod
         return nn.Identity(), fx.GraphModule(network, graph, "Suffix")
     last = blocks[depth - 1]
     return halve(network, graph, last.node, last.constants)
+
+
+def parts(network: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
+    """Return a module for each block; one after another they are the network. There are none if it can't be cut."""
+    graph = trace(network) if blocks[0].node else None
+    if graph is None:
+        return []
+    return [*split_at(network, graph, [(block.node, block.constants) for block in blocks[:-1]])]
 
 
 def learned_by_block(network: nn.Module, blocks: Sequence[Block]) -> list[set[nn.Parameter]]:

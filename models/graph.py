@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -227,6 +227,19 @@ def halve(
     )
 
 
+def split_at(
+    network: nn.Module, graph: fx.Graph, cuts: Sequence[tuple[str, dict[str, Constant]]]
+) -> list[fx.GraphModule]:
+    """Return the parts of a network up to, between and after cuts, each its node's name and constants, in order."""
+    nodes = list(graph.nodes)
+    position = {node.name: index for index, node in enumerate(nodes)}
+    places = [position[name] for name, _ in cuts]
+    parts = [_prefix(nodes[: places[0] + 1])]
+    for (_, constants), at, end in zip(cuts, places, [*places[1:], len(nodes) - 1], strict=True):
+        parts.append(_suffix(nodes[: end + 1], at, constants))
+    return [fx.GraphModule(network, part, "Part") for part in parts]
+
+
 def _prefix(nodes: list[fx.Node]) -> fx.Graph:
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -261,6 +274,8 @@ def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx
 
     for node in nodes[at + 1 :]:
         copied(node)
+    if nodes[-1].op != "output":
+        graph.output(copies[nodes[-1]])
     return graph
 
 

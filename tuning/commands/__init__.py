@@ -21,6 +21,7 @@ SUMMARIES = {
     "promote": "decide whether a packaged model becomes champion",
     "predict": "classify pictures with a packaged model",
     "audit": "say what is wrong with a data set, file by file, before any training",
+    "blocks": "show where a network can be frozen or truncated, and what each block costs",
     "store": "show or clear what is kept on disk to be used again",
 }
 

@@ -1,0 +1,38 @@
+"""Where a network can be frozen: its blocks, what each costs to run, and what it takes to keep its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from data.values import Value
+from tuning.options import parse
+
+EXAMPLE = "python -m tuning blocks --backbone resnet34 --image_size 128"
+
+
+class BlocksOptions(Value):
+    """The options of ``blocks``; the weights don't matter to it, so it needs no hub."""
+
+    backbone: str = Field(min_length=1, description="name of a network: NAME, timm/NAME or torchvision/NAME")
+    image_size: int = Field(224, ge=8, le=2048, description="side of the pictures in px")
+
+
+OPTIONS = BlocksOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print a row for each block of the network, first to last."""
+    options = parse(BlocksOptions, arguments)
+    from models.backbones import create_backbone
+    from models.blocktimes import time_blocks
+    from models.freeze import find_blocks
+    from tuning.views.blocks import blocks_table, how_lines
+    from tuning.views.summary import show
+
+    backbone = create_backbone(options.backbone, "none", options.image_size)
+    blocks = find_blocks(backbone.network, options.image_size)
+    seconds = time_blocks(backbone.network, blocks, options.image_size)
+    show(blocks_table(blocks, seconds), *how_lines(backbone.name, options.image_size, blocks, seconds))
+    return 0
