@@ -47,7 +47,7 @@ def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Op
     Raises:
         SettingError: with a sentence for each option that is unknown, repeated, without a value or wrong.
     """
-    texts, problems = _read(model, arguments)
+    texts, problems = read(model, arguments)
     values = {**given, **texts}
     try:
         options = model.model_validate(values)
@@ -58,7 +58,7 @@ def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Op
     return options
 
 
-def _read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options' texts by name, and a sentence for each argument that can't be read."""
     texts: dict[str, str] = {}
     problems: list[str] = []

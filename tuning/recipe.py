@@ -152,13 +152,19 @@ VARIED = (
 class Variant(Value):
     """A named corner of a search: settings that take the place of the recipe's own."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")
     settings: Mapping[str, Any]
 
 
 class Recipe(Training):
-    """One search, as it was asked for."""
+    """One search, as it was asked for; ``tuning.recipes`` reads it from a command line and a recipe's file."""
 
+    recipe: str = Field(
+        "auto",
+        min_length=1,
+        description="auto, quick, faces, emotions, efficient, cats-vs-dogs, celebrities, or a .yaml file of your own: "
+        "options that these take the place of",
+    )
     variants: tuple[Variant, ...] = Field((), json_schema_extra={"option": False}, description="only in a recipe file")
     trials: int | None = Field(
         None, ge=1, le=100_000, description="how many configurations are tried; empty: 16, or what minutes allows"

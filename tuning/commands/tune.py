@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuning.options import parse
 from tuning.recipe import Recipe
+from tuning.recipes import load_recipe
 
 OPTIONS = Recipe
-EXAMPLE = "python -m tuning tune --data photos/ --trials 20"
+EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Search, and register the best trial's model."""
-    recipe = parse(Recipe, arguments)
+    recipe = load_recipe(arguments)
     from tuning.job import search  # torch, Ray and MLflow take seconds: not before the options are right
 
     return search(recipe)
