@@ -93,6 +93,18 @@ class Store:
         self.trim()
         return entry
 
+    def get(self, key: str) -> Path | None:
+        """Return the entry's folder, None where it is absent or spoiled; it stays as with ``get_or_make``.
+
+        Raises:
+            ValueError: as ``get_or_make``.
+        """
+        entry = self._entry(key)
+        if not self.has(key):
+            return None
+        self._lease(key)
+        return entry if self._is_whole(entry) else None
+
     def has(self, key: str) -> bool:
         """Return whether an entry is there, without looking into it."""
         return (self._entry(key) / SUMS).exists()

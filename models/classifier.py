@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from data.errors import SettingError
 from data.values import Value
-from models.backbones import DEFAULT_BACKBONE, create_backbone
-from models.device import to_channels_last
-from models.freeze import Block, cut, find_blocks, learned_by_block, truncated
+from models.backbones import DEFAULT_BACKBONE
+from models.freeze import Block, cut, learned_by_block, truncated
 from models.heads import LINEAR, build_head, check_head
+from models.prepared import prepared
 
 
 class NetworkConfig(Value):
@@ -157,14 +157,11 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
         BackboneError: see ``models.backbones.create_backbone`` and ``models.freeze.truncated``.
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
+    pristine = prepared(config.backbone, config.weights, image_size, seed)
+    network, blocks, features = truncated(pristine.copy(), pristine.blocks, config.truncate)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        backbone = create_backbone(config.backbone, config.weights, image_size)
-        blocks = find_blocks(backbone.network, image_size)
-        to_channels_last(backbone.network)
-        network, blocks, features = truncated(backbone.network, blocks, config.truncate)
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
-        head = build_head(config.head, features or backbone.features, classes, config.dropout)
+        head = build_head(config.head, features or pristine.features, classes, config.dropout)
     return Classifier(network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
 
 

@@ -26,6 +26,7 @@ from tuning.search.paths import SearchPaths
 
 if TYPE_CHECKING:
     from data.batches import Batches
+    from data.variants import Source
     from models.classifier import Classifier
     from models.fit import EpochResult
 
@@ -109,31 +110,41 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
     """
     import torch
 
+    from data.images import pixel_cache
     from models.classifier import build_classifier
+    from models.device import choose_device
+    from models.features.source import FrozenFeatures
     from models.fit import fit
 
     torch.set_num_threads(task.threads)
     paths, config = SearchPaths(task.search_root), task.config
     dataset = Dataset.from_json(paths.dataset.read_text())
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
+    classifier.to(choose_device())
+    features = FrozenFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
     facts = _facts(classifier)
 
     def on_epoch(result: EpochResult, is_best: bool) -> None:
         if is_best:
             save_weights(classifier, paths.weights(task.trial_uid))
         report = TrialReport(
-            status="running", epoch=result.epoch, metrics=result.metrics(), is_best=is_best, facts=facts
+            status="running",
+            epoch=result.epoch,
+            metrics=result.metrics(),
+            is_best=is_best,
+            facts=facts | features.facts(),
         )
         tell(report)
 
-    fit(
-        classifier,
-        split_batches(dataset, config, "train"),
-        split_batches(dataset, config, "val"),
-        config.fit,
-        on_epoch,
-        seed=config.seed,
-    )
+    with contextlib.closing(features):
+        fit(
+            classifier,
+            split_batches(dataset, config, "train", features.source("train")),
+            split_batches(dataset, config, "val", features.source("val")),
+            config.fit,
+            on_epoch,
+            seed=config.seed,
+        )
 
 
 def _facts(classifier: Classifier) -> dict[str, str | int | float]:
@@ -146,8 +157,11 @@ def _facts(classifier: Classifier) -> dict[str, str | int | float]:
     }
 
 
-def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName) -> Batches:
-    """Return the batches of one split; only those of ``train`` are shuffled and augmented."""
+def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName, source: Source | None = None) -> Batches:
+    """Return the batches of one split, of pictures or of what a source gives for them.
+
+    Only those of ``train`` are shuffled and augmented.
+    """
     from data.batches import Batches
     from data.images import pixel_cache
 
@@ -160,6 +174,7 @@ def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName) -> Ba
         config.seed,
         training=split == "train",
         classes=len(dataset.classes),
+        source=source,
     )
 
 

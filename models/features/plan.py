@@ -42,7 +42,8 @@ def plan(features: FeaturesConfig, batches: BatchConfig, numbers: int, pictures:
     """Return what is kept for a trial on so many training pictures whose frozen blocks give so many numbers for each.
 
     ``numbers`` is 0 where nothing is frozen or the network can't be cut: training is live then. So it is without
-    views of what is augmented, and where pictures are mixed. What would take more than ``MOST_BYTES`` is shown in the same views, live.
+    views of what is augmented, and where pictures are mixed. What would take more than ``MOST_BYTES`` is shown in the
+    same views, live.
     """
     from data.variants import views_of
 

@@ -1,0 +1,127 @@
+"""The files of an entry: what a network gave for every picture of a split, memory-mapped.
+
+An entry holds one or several arrays, ``0.npy``, ``1.npy``, ..., each [n, ...] with the axes in the order in which they
+lay in memory, and that order in ``axes.json``: what is read back lies in memory as what was computed.
+
+Shapes: n pictures, b of them in a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from data.balance import Rows
+
+logger = logging.getLogger(__name__)
+
+AXES = "axes.json"
+SMALL_BYTES, MOST_SMALL = 16 * 2**20, 32  # what is this small is kept in memory, the last so many of it
+
+Floats = npt.NDArray[np.floating]
+
+
+class Packed(NamedTuple):
+    """Values [b, ...] with their axes in the order in which they lie in memory, and that order."""
+
+    values: Tensor
+    axes: tuple[int, ...]
+
+    @property
+    def unpacked(self) -> Tensor:
+        """The values with their own axes, in the same place in memory."""
+        return self.values.permute(*(self.axes.index(axis) for axis in range(len(self.axes))))
+
+
+def pack(x: Tensor) -> Packed:
+    """Return values [b, ...] with axes in the order of their strides; the first one stays the first."""
+    rest = sorted(range(1, x.ndim), key=x.stride, reverse=True)
+    axes = (0, *rest)
+    return Packed(x.permute(*axes).contiguous(), axes)
+
+
+def write(folder: Path, compute: Callable[[], Iterable[tuple[Tensor, ...]]], count: int, half: bool) -> None:
+    """Write what ``compute`` yields for ``count`` pictures, batch after batch, in float16 if ``half`` and they fit.
+
+    Values beyond float16 make it begin again, in float32.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    if half and _written(folder, compute(), count, np.dtype(np.float16)):
+        return
+    if half:
+        logger.info("features go beyond what float16 can hold: they are kept in float32")
+    _written(folder, compute(), count, np.dtype(np.float32))
+
+
+def _written(folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dtype: np.dtype[np.floating]) -> bool:
+    """Write all batches; return False at the first value that the type turns into an infinity."""
+    axes: list[tuple[int, ...]] = []
+    with ExitStack() as stack:
+        # Not by a memory map: writing into one on a full disk kills the process.
+        files = None
+        for batch in batches:
+            packed = [pack(x) for x in batch]
+            if files is None:
+                axes = [part.axes for part in packed]
+                files = [stack.enter_context((folder / f"{at}.npy").open("wb")) for at in range(len(packed))]
+                for file, part in zip(files, packed, strict=True):
+                    shape = (count, *part.values.shape[1:])
+                    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+            for file, part in zip(files, packed, strict=True):
+                values = part.values.numpy()
+                with np.errstate(over="ignore"):
+                    cast = values.astype(dtype, copy=False)
+                if dtype != values.dtype and not np.isfinite(cast).all():
+                    return False
+                file.write(cast.data)
+    (folder / AXES).write_text(json.dumps(axes))
+    return True
+
+
+class Stored:
+    """One array of an entry."""
+
+    def __init__(self, folder: Path, index: int) -> None:
+        """Open array ``index``; a small one is read into memory."""
+        array: Floats = np.asarray(np.load(folder / f"{index}.npy", mmap_mode="r"))
+        self.is_small = array.nbytes <= SMALL_BYTES
+        self._array = array.astype(np.float32) if self.is_small else array
+        self._axes = tuple(json.loads((folder / AXES).read_bytes())[index])
+
+    def rows(self, rows: Rows) -> Packed:
+        """Return rows [b] as float32 [b, ...]."""
+        return Packed(torch.from_numpy(self._array[rows]).float(), self._axes)
+
+
+_SMALL: OrderedDict[tuple[Path, int], Stored] = OrderedDict()  # by entry; content-addressed, so never out of date
+
+
+def remembered(folder: Path, index: int) -> Stored | None:
+    """Return an array that this process has in memory, without looking at the disk."""
+    if (folder, index) not in _SMALL:
+        return None
+    _SMALL.move_to_end((folder, index))
+    return _SMALL[folder, index]
+
+
+def opened(folder: Path, index: int) -> Stored:
+    """Return an array of an entry that is in the store; a small one is remembered."""
+    stored = Stored(folder, index)
+    if stored.is_small:
+        _SMALL[folder, index] = stored
+        while len(_SMALL) > MOST_SMALL:
+            _SMALL.popitem(last=False)
+    return stored

@@ -1,0 +1,138 @@
+"""The frozen half of a classifier: what its features are named after, and how they are computed.
+
+Shapes: b pictures, n pictures in all; an activation is [b, ...], and pooled it is [b, f].
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from data.balance import Rows
+from data.errors import BackboneError
+from models.classifier import Classifier
+from models.device import autocast, keep_freed_memory
+from models.features.entries import pack
+from models.freeze import Block, pooled_axes, taps
+from models.graph import halve
+from models.prepared import Prepared
+
+CHUNK = 16  # pictures at a time; more is hardly faster. Always as many: oneDNN's last bits depend on how many there are
+TAPS = 4  # truncations whose features one entry holds: they come out of the same pass, and are small
+
+
+@dataclass(frozen=True)
+class Start:
+    """An activation nearer to the pictures that computing can start from: its name, and where it is in the graph."""
+
+    name: str
+    block: Block
+
+
+class FrozenPrefix:
+    """What the frozen blocks of a classifier compute.
+
+    Attributes:
+        numbers: how many it gives for a picture; 0 where nothing is frozen or the network can't be cut.
+        name: a hash of all that an entry's content follows from, apart from the pictures.
+        index: which of the entry's arrays is this classifier's.
+        starts: where computing can start instead of at the pictures, the nearest to the end first.
+    """
+
+    def __init__(self, classifier: Classifier, pristine: Prepared, truncate: int) -> None:
+        """Take a classifier, the network that it was copied from, and how many blocks were dropped of it."""
+        self._classifier = classifier
+        self._pristine = pristine
+        depth = classifier.freeze_depth
+        self.numbers, self.name, self.index = 0, "", 0
+        self._truncations: tuple[int, ...] = ()
+        if not pristine.names or depth == 0:
+            before = 0
+        elif depth < len(classifier.blocks):
+            self.numbers, self.name = math.prod(classifier.blocks[depth - 1].output_shape), pristine.names[depth - 1]
+            before = depth - 1
+        else:
+            before = self._pooled(truncate)
+        ends = zip(pristine.names[:before], pristine.blocks[:before], strict=True)
+        self.starts = [Start(name, block) for name, block in ends][::-1]
+
+    def _pooled(self, truncate: int) -> int:
+        """Take the averaged activations of the last blocks, all in one entry; return how many blocks come before."""
+        blocks, names = self._pristine.blocks, self._pristine.names
+        first = truncate - truncate % TAPS
+        axes = {t: axes for t in range(first, first + TAPS) if (axes := _axes(blocks, t)) is not None}
+        self._truncations = tuple(axes)
+        self.index = self._truncations.index(truncate)
+        self.numbers = _pooled_numbers(blocks[-1 - truncate], axes[truncate])
+        described = repr([(names[-1 - t], axes[t]) for t in self._truncations])
+        self.name = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+        return len(blocks) - 1 - max(self._truncations)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self._classifier.device
+
+    def compute(self, pictures: Tensor) -> Tensor:
+        """Return this classifier's features of pictures [b, 3, s, s], the same bits for any b, on the CPU."""
+        chunks = [run(self._classifier.prefix, chunk, self.device)[0] for chunk in torch.split(pictures, CHUNK)]
+        packed = [pack(chunk) for chunk in chunks]
+        return packed[0]._replace(values=torch.cat([part.values for part in packed])).unpacked
+
+    def module(self) -> nn.Module:
+        """Return what gives all of an entry's arrays for pictures."""
+        if not self._truncations:
+            return self._classifier.prefix
+        network = self._pristine.network
+        network = network if self.device.type == "cpu" else copy.deepcopy(network).to(self.device)
+        return taps(network, self._pristine.blocks, self._truncations).eval()
+
+    def module_after(self, start: Start) -> nn.Module:
+        """Return what gives all of an entry's arrays for the activation of a start."""
+        whole = self.module()
+        assert isinstance(whole, fx.GraphModule)  # noqa: S101  (it has a name, so it was traced)
+        return halve(whole, whole.graph, start.block.node, start.block.constants)[1].eval()
+
+
+def in_chunks(count: int) -> Iterator[Rows]:
+    """Yield the rows 0..count in order, ``CHUNK`` at a time."""
+    for first in range(0, count, CHUNK):
+        yield np.arange(first, min(first + CHUNK, count))
+
+
+@torch.no_grad()
+def run(module: nn.Module, x: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    """Return what a module gives for at most ``CHUNK`` pictures or activations [b, ...], float32 on the CPU."""
+    keep_freed_memory()
+    with autocast(device):
+        given = module(_filled(x).to(device))
+    outputs = given if isinstance(given, tuple) else (given,)
+    return tuple(output[: len(x)].float().cpu() for output in outputs)
+
+
+def _filled(x: Tensor) -> Tensor:
+    """Return ``CHUNK`` pictures, of which the last may be there several times, lying in memory as before."""
+    if len(x) == CHUNK:
+        return x
+    packed = pack(x)
+    rest = packed.values[-1:].expand(CHUNK - len(x), *packed.values.shape[1:])
+    return packed._replace(values=torch.cat([packed.values, rest])).unpacked
+
+
+def _axes(blocks: tuple[Block, ...], truncate: int) -> tuple[int, ...] | None:
+    """Return what is averaged after a network's last block but ``truncate``, None where it can't end there."""
+    try:
+        return pooled_axes(blocks, truncate) if truncate < len(blocks) else None
+    except BackboneError:
+        return None
+
+
+def _pooled_numbers(block: Block, axes: tuple[int, ...]) -> int:
+    return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)

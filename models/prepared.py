@@ -1,0 +1,65 @@
+"""A network as it is before training, ready to be copied: created, loaded and taken apart once in a process.
+
+Two trials on one backbone begin with the same network. To create it, load its weights and find its blocks takes ten
+times longer than to copy it, and as long as training a linear probe on kept features.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.backbones import create_backbone
+from models.device import to_channels_last
+from models.freeze import Block, find_blocks
+from models.naming import prefix_names
+
+MOST_KEPT = 2  # networks in a process; a search goes back and forth between few
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network without its classifier, on the CPU in channels_last, its blocks, and how many features it gives.
+
+    ``network`` is shared by all who ask for it in this process: nothing may change its tensors.
+    """
+
+    network: nn.Module
+    blocks: tuple[Block, ...]
+    features: int
+
+    def copy(self) -> nn.Module:
+        """Return a network of one's own."""
+        return copy.deepcopy(self.network)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each block's activation is known by: a hash of all that it is computed with."""
+        return prefix_names(self.network, self.blocks)
+
+
+def prepared(backbone: str, weights: str, image_size: int, seed: int) -> Prepared:
+    """Return the network that these arguments give; ``seed`` decides what weights don't.
+
+    Raises:
+        BackboneError: see ``models.backbones.create_backbone``.
+    """
+    file = Path(weights).expanduser()
+    state = file.stat() if file.is_file() else None
+    return _prepared(backbone, weights, image_size, seed, (state.st_mtime_ns, state.st_size) if state else None)
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _prepared(backbone: str, weights: str, image_size: int, seed: int, stamp: tuple[int, int] | None) -> Prepared:
+    del stamp  # another file under the same name is another network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        created = create_backbone(backbone, weights, image_size)
+    blocks = find_blocks(created.network, image_size)
+    to_channels_last(created.network)
+    return Prepared(created.network, blocks, created.features)
