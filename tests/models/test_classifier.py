@@ -62,31 +62,6 @@ def test_batch_norm_statistics_move_only_behind_the_line(
     assert {counts[name] for name, has_moved in moved.items() if not has_moved} == {0}
 
 
-@pytest.mark.parametrize("backbone", [NETWORK, "timm/test_vit", "torchvision/mobilenet_v2"])
-def test_gradients_equal_those_of_a_normally_frozen_network(make_batches: MakeBatches, backbone: str) -> None:
-    torch.manual_seed(0)
-    network = create_backbone(backbone, "none", SIZE).network
-    blocks = find_blocks(network, SIZE)
-    plain, head = copy.deepcopy(network), nn.Linear(create_backbone(backbone, "none", SIZE).features, len(CLASSES))
-    classifier = Classifier(network, blocks, len(blocks) // 2, copy.deepcopy(head))
-    frozen = {name for name, _ in classifier.prefix.named_parameters()}
-    plain.train()
-    for name, parameter in plain.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    for module in plain.modules():
-        own = list(module.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
-    x, y = next(iter(make_batches(8).epoch(0)))
-    for network_of_two in (classifier, nn.Sequential(plain, head)):
-        nn.functional.cross_entropy(network_of_two(x), y).backward()
-    found = {n.removeprefix("network."): p.grad for n, p in classifier.named_parameters() if n.startswith("network.")}
-    expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
-    assert {name for name, grad in found.items() if grad is None} == frozen
-    assert len(frozen) > 10
-    assert all(torch.equal(grad, expected[name]) for name, grad in found.items() if grad is not None)
-
-
 def test_no_graph_is_kept_of_the_prefix(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
     classifier = make_classifier(0.5)
     seen: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Where networks are cut, and that the halves are the network."""
+"""Where networks are cut, and what the halves hold; ``test_architectures`` cuts many of them."""
 
 from __future__ import annotations
 
@@ -13,52 +13,6 @@ from data.errors import BackboneError
 from models.backbones import create_backbone
 from models.classifier import Classifier
 from models.freeze import Block, PartlyFrozen, cut, find_blocks
-
-# backbone, image size in px, number of blocks, some of their names
-ARCHITECTURES = [
-    ("timm/resnet18", 32, 9, ["conv1", "layer1.0", "layer3.1", "layer4.1"]),
-    ("torchvision/resnet34", 32, 17, ["conv1", "layer3.5", "layer4.2"]),
-    ("timm/resnet50", 32, 17, ["layer3.1", "layer4.2"]),
-    ("timm/mobilenetv2_100", 32, 19, ["conv_stem", "blocks.0.0", "blocks.5.2", "conv_head"]),
-    ("torchvision/mobilenet_v2", 32, 19, ["features.0", "features.12", "features.18"]),
-    ("timm/mobilenetv3_large_100", 32, 18, ["blocks.5.2", "blocks.6.0", "conv_head"]),
-    ("timm/tf_efficientnet_lite0", 32, 18, ["conv_stem", "blocks.5.3", "conv_head"]),
-    ("timm/convnext_atto", 32, 16, ["stem", "stages.2.downsample", "stages.2.blocks.4"]),
-    ("torchvision/convnext_tiny", 32, 22, ["features.0", "features.5.8"]),
-    ("torchvision/vgg11_bn", 32, 10, ["features.0", "features.25", "classifier.3"]),
-    ("timm/vit_tiny_patch16_224", 48, 13, ["patch_embed", "blocks.7", "blocks.11"]),
-    ("timm/swin_tiny_patch4_window7_224", 64, 16, ["patch_embed", "layers.2.blocks.4", "layers.3.downsample"]),
-    ("timm/regnety_004", 32, 17, ["stem", "s3.b4"]),
-    ("timm/densenet121", 32, 8, ["features.denseblock2", "features.transition3"]),
-    ("torchvision/squeezenet1_1", 32, 9, ["features.0", "features.12"]),
-    ("torchvision/googlenet", 64, 12, ["inception4a", "inception5b"]),
-    ("timm/test_vit", 48, 7, ["patch_embed", "blocks.3"]),
-    ("timm/pvt_v2_b0", 32, 12, ["stages.1.blocks.1"]),  # its token count and batch size are live at its cuts
-    ("timm/test_nfnet", 64, 9, ["stem.conv4", "stages.3.0"]),  # its blocks aren't traced into
-    ("timm/ghostnet_100", 32, 19, ["blocks.6.3", "conv_head"]),
-]
-
-
-@pytest.mark.parametrize(("name", "size", "count", "known"), ARCHITECTURES, ids=[row[0] for row in ARCHITECTURES])
-def test_blocks_have_known_names_and_prefix_then_suffix_is_the_network(
-    name: str, size: int, count: int, known: list[str]
-) -> None:
-    torch.manual_seed(0)
-    network = create_backbone(name, "none", size).network.eval()
-    blocks = find_blocks(network, size)
-    names = [block.name for block in blocks]
-    assert len(blocks) == count
-    assert set(known) <= set(names)
-    assert len(set(names)) == count
-    x = torch.randn(3, 3, size, size)
-    with torch.no_grad():
-        whole = network(x)
-        for depth in (0, 1, count // 2, count - 1, count):
-            prefix, suffix = cut(network, blocks, depth)
-            frozen = prefix(x)
-            if depth > 0:
-                assert frozen.shape == (3, *blocks[depth - 1].output_shape)
-            assert torch.equal(suffix(frozen), whole), f"depth {depth}"
 
 
 def test_blocks_hold_every_parameter_once() -> None:
