@@ -71,8 +71,8 @@ class Asker(Protocol):
 class SearchSpace:
     """Where each setting of a recipe may lie; immutable.
 
-    ``suggest`` asks for the settings of one trial and returns them under the names that the user knows. ``first``,
-    ``sweep`` and ``fine_tunes`` give settings to try before the sampler chooses, in the sampler's own names.
+    ``suggest`` asks for the settings of one trial and returns them under the names that the user knows. ``defaults``,
+    ``sweep`` and ``fine_tune`` give settings to try before the sampler chooses, in the sampler's own names.
     """
 
     def __init__(self, recipe: Training, imbalance: float = 1.0) -> None:
@@ -97,6 +97,12 @@ class SearchSpace:
     def first_settings(self) -> dict[str, Setting]:
         """Return trial 0's settings under the names that the user knows."""
         return self.suggest(_Fixed(self.first()))
+
+    def defaults(self) -> list[dict[str, Setting]]:
+        """Return trial 0's settings, and those of each other variant that the sweep leaves out: all are compared."""
+        swept = {probe.get(VARIANT) for probe in self.sweep()}
+        left_out = [name for name in list(self._corners)[1:] if name not in swept]
+        return [self.first(), *(self._marked(name, {}, FIRST_LR) for name in left_out)]
 
     def sweep(self) -> list[dict[str, Setting]]:
         """Return linear probes of all networks, image sizes and cuts, where a probe costs next to nothing.

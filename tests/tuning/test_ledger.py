@@ -236,6 +236,14 @@ def test_a_search_begins_with_the_default_then_the_sweep_and_its_best_probe_fine
     assert [result.number for result in (tuned, sampled)] == [5, 6]
 
 
+def test_the_defaults_of_all_variants_come_before_what_the_sampler_chooses(tmp_path: Path) -> None:
+    variants = [{"name": name, "settings": {"dropout": dropout}} for name, dropout in (("a", "0"), ("b", "0.5"))]
+    ledger = ledger_at(tmp_path, recipe(variants=variants, sweep="off"))
+    asked = [ledger.ask() for _ in range(3)]
+    assert [result.origin for result in asked] == ["default", "default", "sampler"]
+    assert [result.settings["variant"] for result in asked[:2]] == ["a", "b"]
+
+
 def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
     for score in (0.9, 0.5, 0.6, 0.9, 0.7):

@@ -251,6 +251,15 @@ def test_trial_0_is_the_first_variants() -> None:
     assert (settings["variant"], settings["freeze_fraction"], settings["optimizer"]) == ("whole", 0.0, "adam")
 
 
+def test_each_variant_that_the_sweep_leaves_out_has_a_default_of_its_own() -> None:
+    def named(**texts: object) -> list[object]:
+        return [start["variant"] for start in SearchSpace(recipe(variants=TWO, **texts)).defaults()]
+
+    assert named() == ["whole"]
+    assert named(sweep="off") == ["whole", "probe"]
+    assert named(reuse="off") == ["whole", "probe"]
+
+
 def test_only_a_variant_that_may_freeze_all_is_swept() -> None:
     space = SearchSpace(recipe(variants=TWO))
     assert {probe["variant"] for probe in space.sweep()} == {"probe"}

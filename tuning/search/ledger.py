@@ -32,8 +32,8 @@ STARTUP_TRIALS = 5  # asked at random before the sampler models what it saw; Opt
 class TrialResult(Value):
     """What is known of one trial; ``metrics`` are those of its best epoch.
 
-    ``origin`` says who chose its settings: trial 0 is the default, the sweep's are probes, the best of them is
-    fine-tuned, all others are the sampler's.
+    ``origin`` says who chose its settings: trial 0 is the default, and so is that of each variant that the sweep leaves
+    out; the sweep's are probes, the best of them is fine-tuned, all others are the sampler's.
     """
 
     trial_uid: str
@@ -74,7 +74,7 @@ class Ledger:
         self._configure = configure
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
-        self._probes = len(space.sweep())
+        self._defaults, self._probes = len(space.defaults()), len(space.sweep())
 
     @property
     def probes(self) -> int:
@@ -84,8 +84,9 @@ class Ledger:
     def ask(self) -> TrialResult:
         """Return a new trial, already written down: the default, the sweep's, its best fine-tuned, the sampler's."""
         number = len(self._results)
-        origin: Origin = "default" if number == 0 else "probe" if number <= self._probes else "sampler"
-        if self._probes and number == self._probes + 1 and (best := self._best_probe()):
+        first = self._defaults + self._probes  # that nobody has chosen yet
+        origin: Origin = "default" if number < self._defaults else "probe" if number < first else "sampler"
+        if self._probes and number == first and (best := self._best_probe()):
             self._study.enqueue_trial(self._space.fine_tune(best.settings))
             origin = "fine-tune"
         asked = self._study.ask()
@@ -181,6 +182,6 @@ def open_ledger(
             constant_liar=True,
         )
     study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
-    for start in (space.first(), *space.sweep()):
+    for start in (*space.defaults(), *space.sweep()):
         study.enqueue_trial(start)
     return Ledger(study, space, configure)
