@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import socket
 import subprocess
@@ -23,10 +24,10 @@ from data import preprocess
 from data.preprocess import normalize
 from models import package as package_module
 from models import served
-from models.classifier import build_classifier
+from models.classifier import NetworkConfig, build_classifier
 from models.config import TrialConfig
 from models.package import Exported, ExportError, export, log_package, requirements, save_package
-from tests.models.conftest import CLASSES, SIZE, Packaged, coloured_pixels
+from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, coloured_pixels
 
 ROOT = Path(__file__).parents[2]
 
@@ -271,6 +272,54 @@ def test_a_server_never_opens_a_path_even_where_paths_are_allowed(
         for path in (str(tmp_path / "absent.png"), str(packaged.picture))
     )
     assert absent == present  # MLflow repeats the request; nothing else tells whether the file is there
+
+
+# --- other networks ---
+
+
+SHORTENED = [
+    NetworkConfig(backbone=NETWORK, weights="none", truncate=2, head="16:norm:leaky_relu+8"),
+    NetworkConfig(backbone="timm/test_vit", weights="none", truncate=2, freeze_fraction=1.0),
+    NetworkConfig(backbone="small_cnn", freeze_fraction=0.0, head="32:norm"),
+    NetworkConfig(backbone="small_cnn", truncate=1),
+]
+
+
+@pytest.mark.parametrize("network", SHORTENED, ids=lambda network: f"{network.backbone}-{network.truncate}")
+def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_was_dropped(
+    network: NetworkConfig, packaged: Packaged, tmp_path: Path
+) -> None:
+    import onnx
+    from safetensors.torch import load_file
+
+    config = packaged.config.model_copy(update={"network": network})
+    classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
+    classifier.takes_features = True  # as training on kept features leaves it
+    exported = export(classifier, config, CLASSES, "f", coloured_pixels(5)[0], tmp_path)
+    assert (exported.graph, exported.notes) == ("model.onnx", ())
+    state = load_file(tmp_path / "weights.safetensors")
+    assert state.keys() == classifier.state_dict().keys()
+    whole = build_classifier(network.model_copy(update={"truncate": 0, "head": "linear"}), len(CLASSES), SIZE, seed=0)
+    dropped = [block.name for block in whole.blocks[len(classifier.blocks) :]]
+    assert len(dropped) == network.truncate
+    assert not [name for name in state if any(f".{block}." in name for block in dropped)]
+    constants = onnx.load(tmp_path / "model.onnx").graph.initializer
+    held, kept, all_of_it = (
+        sum(map(math.prod, shapes))
+        for shapes in (
+            [tensor.dims for tensor in constants],
+            [tensor.shape for tensor in state.values()],
+            [tensor.shape for tensor in whole.state_dict().values()],
+        )
+    )
+    assert 0.9 * kept < held < kept + 100
+    assert network.truncate == 0 or held < 0.9 * all_of_it
+    again = build_classifier(TrialConfig.from_json((tmp_path / "trial.json").read_text()).network, len(CLASSES), SIZE)
+    again.load_state_dict(state)
+    x = normalize(coloured_pixels(5)[0], config.preprocessing)
+    with torch.inference_mode():
+        expected = again.eval()(torch.from_numpy(x)).numpy()
+    assert np.abs(served.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
 
 
 # --- the fallback ---
