@@ -94,7 +94,7 @@ class _Search:
             with ProgressView() as progress:
                 for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
                     pixel_cache(dataset, preprocessing, progress)
-            say(summary.plan_line(recipe, ledger.probes, concurrency(recipe)))
+            say(summary.plan_line(recipe, ledger.probes_left, concurrency(recipe)))
             with ray_started():
                 run_trials(recipe, self._paths, ledger, (runs, Lines()), self._interrupts, clock)
         finally:

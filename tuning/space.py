@@ -49,7 +49,7 @@ FIRST: Mapping[str, Setting] = {
 }
 FIRST_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}  # a head alone bears, and needs, more
-NETWORKS = ("backbone", "image_size")  # the first of each is trial 0's
+NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the sweep begins with the small sizes
 
 # A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once.
 PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}

@@ -78,3 +78,14 @@ def test_a_search_that_ends_before_its_time_hears_nothing() -> None:
         keep_an_epoch(clock)
         assert not clock.over
     assert not [thread for thread in threading.enumerate() if thread.name == "search-clock"]
+
+
+def test_the_sweep_has_half_of_the_trials_time(begun: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = begun
+    monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
+    clock = Clock(245)
+    now = begun + 99
+    assert not clock.sweep_over
+    now = begun + 101
+    assert clock.sweep_over
+    assert not Clock(None).sweep_over

@@ -226,7 +226,7 @@ SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
 
 def test_a_search_begins_with_the_default_then_the_sweep_and_its_best_probe_fine_tuned(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
-    assert ledger.probes == 4
+    assert ledger.probes_left == 4
     ended = [end(ledger, score) for score in (0.99, 0.5, 0.6, 0.9, 0.7)]
     assert [result.origin for result in ended] == ["default", *["probe"] * 4]
     tuned, sampled = ledger.ask(), ledger.ask()
@@ -252,6 +252,16 @@ def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     assert [trial.value for trial in trials[1:]] == [0.5, 0.6, 0.9, 0.7]
     assert {trial.params["freeze_fraction"] for trial in trials[1:]} == {1.0}
+
+
+def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    for score in (0.9, 0.5):
+        end(ledger, score)
+    ledger.end_sweep()
+    assert ledger.probes_left == 0
+    assert [ledger.ask().origin, ledger.ask().origin] == ["fine-tune", "sampler"]
+    assert ledger.trials == 3
 
 
 def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from models.config import TrialConfig
 from tests.tuning.making import BACKBONE, PREPROCESSINGS, recipe
 from tuning.domains import Setting
 from tuning.recipe import Training
-from tuning.space import FIRST, SearchSpace
+from tuning.space import FIRST, NETWORKS, SearchSpace
 
-KNOWN = ("backbone", "image_size", *FIRST, "lr")
+KNOWN = (*NETWORKS, *FIRST, "lr")
 
 
 class Recorder:
@@ -199,8 +199,8 @@ def test_a_trial_gets_the_preprocessing_of_its_own_backbone_and_size() -> None:
 def test_the_sweep_probes_every_network_size_and_cut() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="2,0,1,5"))
     probes = space.sweep()
-    swept = [(probe["backbone"], probe["image_size"], probe["truncate"]) for probe in probes]
-    assert swept == [(name, size, cut) for name in ("small", "large") for size in (32, 64) for cut in (0, 1, 2)]
+    swept = [(probe["image_size"], probe["backbone"], probe["truncate"]) for probe in probes]
+    assert swept == [(size, name, cut) for size in (32, 64) for name in ("small", "large") for cut in (0, 1, 2)]
     assert {probe["freeze_fraction"] for probe in probes} == {1.0}
     assert {probe["augmentation"] for probe in probes} == {"none"}
     assert {probe["lr"] for probe in probes} == {3e-3}

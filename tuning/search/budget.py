@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RESERVE_S = 45.0
 RESERVE_SHARE = 0.3
 
+SWEEP_SHARE = 0.5  # of the trials' time that the sweep may take: with many pictures features take long to make
+
 
 def reserve_s(budget_s: float) -> float:
     """Return the part of a budget that is kept for what comes after the trials, in seconds."""
@@ -31,8 +33,14 @@ class Clock:
 
     def __init__(self, budget_s: float | None) -> None:
         """Take the seconds from the start of this process to its end; None for as long as it takes."""
+        self._began = time.time()
         self._deadline = None if budget_s is None else _process_began() + budget_s - reserve_s(budget_s)
         self._has_epoch = threading.Event()
+
+    @property
+    def sweep_over(self) -> bool:
+        """Whether no more probes are to be started."""
+        return self._deadline is not None and time.time() >= self._began + SWEEP_SHARE * (self._deadline - self._began)
 
     @property
     def over(self) -> bool:

@@ -10,6 +10,7 @@ import json
 import math
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,21 +75,30 @@ class Ledger:
         self._configure = configure
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
-        self._defaults, self._probes = len(space.defaults()), len(space.sweep())
+        self._starts: deque[tuple[Origin, Mapping[str, Setting]]] = deque()
+        self._starts.extend(("default", settings) for settings in space.defaults())
+        self._starts.extend(("probe", settings) for settings in space.sweep())
+        self._fine_tuned = False
 
     @property
-    def probes(self) -> int:
-        """How many trials the sweep is."""
-        return self._probes
+    def probes_left(self) -> int:
+        """How many probes of the sweep have not been asked for."""
+        return sum(origin == "probe" for origin, _ in self._starts)
+
+    @property
+    def trials(self) -> int:
+        """How many trials have been asked for, the sweep's probes aside."""
+        return sum(result.origin != "probe" for result in self._results.values())
+
+    def end_sweep(self) -> None:
+        """Leave out the probes that have not been asked for."""
+        self._starts = deque(start for start in self._starts if start[0] != "probe")
 
     def ask(self) -> TrialResult:
         """Return a new trial, already written down: the default, the sweep's, its best fine-tuned, the sampler's."""
-        number = len(self._results)
-        first = self._defaults + self._probes  # that nobody has chosen yet
-        origin: Origin = "default" if number < self._defaults else "probe" if number < first else "sampler"
-        if self._probes and number == first and (best := self._best_probe()):
-            self._study.enqueue_trial(self._space.fine_tune(best.settings))
-            origin = "fine-tune"
+        origin, chosen = self._next_start()
+        if chosen is not None:
+            self._study.enqueue_trial(dict(chosen))
         asked = self._study.ask()
         settings = self._space.suggest(asked)
         result = TrialResult(
@@ -107,6 +117,16 @@ class Ledger:
         self._asked[result.trial_uid] = asked
         self._write(result)
         return result
+
+    def _next_start(self) -> tuple[Origin, Mapping[str, Setting] | None]:
+        """Return who chooses the next trial's settings, and the settings unless it is the sampler."""
+        if self._starts:
+            return self._starts.popleft()
+        best = None if self._fine_tuned else self._best_probe()
+        if best is None:
+            return "sampler", None
+        self._fine_tuned = True
+        return "fine-tune", self._space.fine_tune(best.settings)
 
     def report(self, trial_uid: str, report: TrialReport) -> TrialResult:
         """Add an epoch of a running trial; the same epoch again changes nothing."""
@@ -165,7 +185,7 @@ class Ledger:
 def open_ledger(
     paths: SearchPaths, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig], seed: int
 ) -> Ledger:
-    """Return the ledger of a new search, kept in ``paths.journal``, with the first trials enqueued."""
+    """Return the ledger of a new search, kept in ``paths.journal``, without a trial yet."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -182,6 +202,4 @@ def open_ledger(
             constant_liar=True,
         )
     study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
-    for start in (*space.defaults(), *space.sweep()):
-        study.enqueue_trial(start)
     return Ledger(study, space, configure)

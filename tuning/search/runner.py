@@ -50,7 +50,10 @@ def run_trials(
         )
 
     def stop() -> bool:
-        return interrupts.requested or clock.over
+        if clock.sweep_over:
+            ledger.end_sweep()
+        spent = recipe.most_trials is not None and not ledger.probes_left and ledger.trials >= recipe.most_trials
+        return spent or interrupts.requested or clock.over
 
     def end() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
@@ -60,7 +63,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(ledger, (*listeners, clock), make_task, stop),
             scheduler=build_scheduler(recipe.scheduler, recipe.max_epochs),
-            num_samples=ledger.probes + recipe.most_trials if recipe.most_trials else -1,
+            num_samples=-1,  # ``stop`` ends it
             max_concurrent_trials=concurrency(recipe),
             reuse_actors=True,
             trial_name_creator=_name,

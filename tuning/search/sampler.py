@@ -30,6 +30,11 @@ class Listener(Protocol):
         """Hear how a trial ended; ``report`` is None for a lost worker."""
 
 
+def marks(result: TrialResult) -> dict[str, bool]:
+    """Return what the scheduler must know of a trial, as a part of its configuration."""
+    return {PROTECTED: result.origin == "default", UNJUDGED: result.origin == "probe"}
+
+
 class LedgerSearcher(Searcher):
     """Proposes what the ledger asks for, until ``stop`` says that it is enough."""
 
@@ -55,8 +60,7 @@ class LedgerSearcher(Searcher):
         self._uids[trial_id] = result.trial_uid
         for listener in self._listeners:
             listener.trial_started(result)
-        marks = {PROTECTED: result.origin == "default", UNJUDGED: result.origin == "probe"}
-        return {"task": self._make_task(result).to_json(), **marks}
+        return {"task": self._make_task(result).to_json(), **marks(result)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take an epoch of a trial that goes on."""

@@ -1,0 +1,124 @@
+"""Learning curves of real trials, recorded once so that searches can be replayed in seconds.
+
+``python -m benchmarks.curves FOLDER [--configurations 150]`` trains the default configuration, the sweep's probes and
+configurations drawn at random from a search space, each as a trial does it, on one thread, and appends a line for each
+to ``benchmarks/curves/NAME.jsonl``; started again, it goes on. Times are seconds of processor time, which another
+program on the machine changes little. What it took to make an entry of the store stands apart from the trial's own
+time, with the entry's key: in a search the first trial that needs the entry pays for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from data.dataset import Dataset, load_dataset
+from data.store import Store
+from models.backbones import preprocessing_for
+from tuning.domains import Choice, Setting
+from tuning.recipe import Recipe
+from tuning.search.paths import SearchPaths
+from tuning.space import Preprocessings, SearchSpace
+from tuning.trial import TrialReport, TrialTask, train
+
+FOLDER = Path(__file__).parent / "curves"
+# Smaller than the defaults, so that hundreds of trials take hours and not days.
+SPACE = {"backbone": "tf_efficientnet_lite0,tf_efficientnet_lite1", "image_size": "64,96,128", "truncate": "0,3"}
+SEED = 0
+
+
+class MeasuredStore(Store):
+    """A store that remembers which entries were made, and the processor time that it took."""
+
+    made: dict[str, float] = {}  # noqa: RUF012  # one for all stores of this process: they share a root
+
+    def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
+        """Return the entry's folder, made if need be."""
+
+        def measured(folder: Path) -> None:
+            began = time.process_time()
+            make(folder)
+            self.made[key] = time.process_time() - began
+
+        return super().get_or_make(key, measured)
+
+
+def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, Setting]]:
+    """Yield the default, the sweep, and ``count`` random configurations, always the same."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
+    starts = (space.first(), *space.sweep())
+    for start in starts:
+        study.enqueue_trial(start)
+    for _ in range(len(starts) + count):
+        yield space.suggest(study.ask())
+
+
+def record(task: TrialTask, settings: dict[str, Setting]) -> dict[str, Any]:
+    """Train one configuration; return its curve and its times."""
+    MeasuredStore.made.clear()
+    reports: list[TrialReport] = []
+    began = time.process_time()
+    train(task, reports.append)
+    seconds = time.process_time() - began
+    return {
+        "settings": settings,
+        "val_balanced_accuracy": [round(report.metrics["val_balanced_accuracy"], 6) for report in reports],
+        "val_loss": [round(report.metrics["val_loss"], 6) for report in reports],
+        "own_s": round(seconds - sum(MeasuredStore.made.values()), 3),
+        "made_s": {key: round(value, 3) for key, value in MeasuredStore.made.items()},
+        "facts": reports[-1].facts,
+    }
+
+
+def preprocessings(recipe: Recipe) -> Preprocessings:
+    """Return how each of the recipe's networks sees pictures, at each of its sizes."""
+    domains = (recipe.backbone, recipe.image_size)
+    names, sizes = (domain.options if isinstance(domain, Choice) else () for domain in domains)
+    return {(str(name), int(size)): preprocessing_for(str(name), int(size)) for name in names for size in sizes}
+
+
+def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
+    """Append what is missing of the table ``file``; ``root`` is for what a trial writes."""
+    recipe = Recipe.model_validate(SPACE)
+    space, known = SearchSpace(recipe, dataset.imbalance), preprocessings(recipe)
+    paths = SearchPaths(root)
+    paths.write(recipe, dataset)
+    done = len(file.read_text().splitlines()) if file.exists() else 0
+    for number, settings in enumerate(configurations(space, count)):
+        if number < done:
+            continue
+        config = space.trial_config(settings, known)
+        row = record(TrialTask(trial_uid="curve", config=config, search_root=root, threads=1), settings)
+        with file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        best = max(row["val_balanced_accuracy"])
+        print(f"{number}: {best:.4f} {row['own_s']:.1f} s + {sum(row['made_s'].values()):.1f} s", flush=True)
+
+
+def main() -> None:
+    """Record the table of one data folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--configurations", type=int, default=150)
+    arguments = parser.parse_args()
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FREEZELINE_HOME"] = folder
+        import models.features.source
+
+        models.features.source.Store = MeasuredStore  # type: ignore[misc]
+        dataset = load_dataset(arguments.data)
+        run(dataset, arguments.configurations, FOLDER / f"{dataset.name}.jsonl", Path(folder) / "trial")
+
+
+if __name__ == "__main__":
+    main()
