@@ -1,8 +1,8 @@
 """Whether the sweep helps: ``python -m benchmarks.sweep [--seeds 10]`` replays searches on recorded learning curves.
 
-Each search is the real one (ledger, sampler, ASHA), one trial at a time, with and without the sweep; a trial has the curve
-and time of the recorded configuration that is nearest to what was asked for and not yet used in this search. An
-entry of the feature store is paid for by the first trial that needs it. Printed is the regret: how far the best
+Each search is the real one (ledger, sampler, ASHA), one trial at a time, with and without the sweep; a trial has the
+curve and time of the recorded configuration that is nearest to what was asked for and not yet used in this search.
+An entry of the feature store is paid for by the first trial that needs it. Printed is the regret: how far the best
 validation score so far lies below the best of the table, as the mean over the seeds, by seconds of one core.
 """
 
