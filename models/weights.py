@@ -7,6 +7,7 @@ only are read: no pickled code.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pickle
@@ -14,7 +15,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from data.errors import BackboneError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
+QUICK_TIMEOUT_S = 2.0  # of a hub that nobody has asked for
 NESTED = ("state_dict", "model")  # where training scripts keep the state dict inside their checkpoint
 COUNTER = "num_batches_tracked"  # of batch norm; files made before 2018 lack it, and nothing depends on it
 
@@ -53,6 +55,7 @@ PACKAGES = {
 }
 SCRATCH = ("freezeline/small_cnn",)  # there are no weights of these: they are trained from scratch
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
+HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 as timm says
 WAYS_OUT = (
     "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
     f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
@@ -184,17 +187,38 @@ def _misfit(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
 # --- the hub ---
 
 
-def hub_problem(name: str) -> str | None:
-    """Return why a backbone's pretrained weights can't be had in one sentence; the cache is asked first."""
+def hub_problems(names: Iterable[str]) -> list[str]:
+    """Return why backbones' pretrained weights can't be had, in one sentence for all that a hub would have to give.
+
+    The cache is asked first, and each server once.
+    """
+    located = {name: _location(name) for name in dict.fromkeys(names)}
+    problems = [f"{name} has no pretrained weights; {WAYS_OUT}" for name, place in located.items() if place == NOWHERE]
+    urls = {name: url for name, (_, url) in located.items() if url}
+    servers = {_server(url): url for url in urls.values()}
+    reasons = {server: _unreachable(url, HUB_TIMEOUT_S) for server, url in servers.items()}
+    away = ", ".join(name for name, url in urls.items() if reasons[_server(url)])
+    if away:
+        why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
+        problems.append(f"weights of {away} have to come from the hub, which can't be reached ({why}); {WAYS_OUT}")
+    return problems
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Return whether timm's hub answers in ``QUICK_TIMEOUT_S``; it is asked once in a process."""
+    from huggingface_hub import constants
+
+    return _unreachable(constants.ENDPOINT, QUICK_TIMEOUT_S) is None
+
+
+NOWHERE = (False, "")
+
+
+def _location(name: str) -> tuple[bool, str]:
+    """Return whether a backbone's weights are in a cache, else the address that shows whether they can be had."""
     library, _, architecture = name.partition("/")
-    cached, url = (_timm_location if library == "timm" else _torchvision_location)(architecture)
-    if cached:
-        return None
-    if not url:
-        return f"{name} has no pretrained weights; {WAYS_OUT}"
-    reason = _unreachable(url)
-    problem = f"weights of {name} have to come from the hub, which can't be reached ({reason}); {WAYS_OUT}"
-    return problem if reason else None
+    return (_timm_location if library == "timm" else _torchvision_location)(architecture)
 
 
 def _timm_location(architecture: str) -> tuple[bool, str]:
@@ -203,9 +227,9 @@ def _timm_location(architecture: str) -> tuple[bool, str]:
 
     config = get_pretrained_cfg(architecture)
     if not config or not config.has_weights:
-        return False, ""
+        return NOWHERE
     if not config.hf_hub_id:
-        return _torch_cached(str(config.url)), str(config.url)
+        return _torch_location(str(config.url))
     files = (config.hf_hub_filename or constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
     cached = any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
     return cached, "" if cached else constants.ENDPOINT
@@ -215,29 +239,34 @@ def _torchvision_location(architecture: str) -> tuple[bool, str]:
     from torchvision.models import get_model_weights
 
     url: str = get_model_weights(architecture).DEFAULT.url
-    return _torch_cached(url), url
+    return _torch_location(url)
 
 
-def _torch_cached(url: str) -> bool:
-    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlsplit(url).path).name).is_file()
+def _torch_location(url: str) -> tuple[bool, str]:
+    cached = (Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlsplit(url).path).name).is_file()
+    return cached, "" if cached else url
 
 
-def _unreachable(url: str) -> str | None:
+def _server(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc
+
+
+def _unreachable(url: str, timeout_s: float) -> str | None:
     """Ask for a page's head once; return why it can't be had, or None. It never takes longer than the time limit."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"
     answers: list[str | None] = []
     # A name server that doesn't answer is outside urlopen's own time limit, so a thread waits for it.
-    asking = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
+    asking = threading.Thread(target=lambda: answers.append(_ask(url, timeout_s)), daemon=True)
     asking.start()
-    asking.join(HUB_TIMEOUT_S + 1)
-    return answers[0] if answers else f"no answer within {HUB_TIMEOUT_S:g} s"
+    asking.join(timeout_s)
+    return answers[0] if answers else f"no answer within {timeout_s:g} s"
 
 
-def _ask(url: str) -> str | None:
+def _ask(url: str, timeout_s: float) -> str | None:
     host = urllib.parse.urlsplit(url).hostname
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S):  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):  # noqa: S310
             return None
     except urllib.error.HTTPError as error:
         return f"{host} answers {error.code}"

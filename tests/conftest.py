@@ -13,6 +13,7 @@ from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub, wherever it runs
 
 # A busy machine is no failure: an example may take as long as it needs.
 hypothesis.settings.register_profile(

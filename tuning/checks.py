@@ -66,13 +66,12 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     Raises:
         UserError: with all that is wrong.
     """
-    from models.backbones import OFFLINE_BACKBONES, check_weights, preprocessing_for
+    from models.backbones import OFFLINE_BACKBONES, Wanted, check_networks, preprocessing_for
 
     networks = dict.fromkeys(network for part in _parts(training) for network in _networks(part))
     problems: list[str] = []
-    for network in networks:
-        with _gathered(problems):
-            check_weights(network.backbone, network.weights, *network.sizes[:1])
+    with _gathered(problems):
+        check_networks(Wanted(network.backbone, network.weights, *network.sizes[:1]) for network in networks)
     client = None
     with _gathered(problems):
         client = connect()
@@ -83,12 +82,13 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     if problems or client is None:
         raise UserError(*problems)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
+    left = []
     for backbone, weights, given in networks:
         sizes = given or automatic_sizes(dataset.median_side)
         if backbone not in OFFLINE_BACKBONES:  # those take every size
-            for size in sizes[1 if given else 0 :]:
-                check_weights(backbone, weights, size)
+            left += [Wanted(backbone, weights, size) for size in sizes[1 if given else 0 :]]
         preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
+    check_networks(left)
     return Ground(client, dataset, preprocessings)
 
 
@@ -129,13 +129,23 @@ class _Network(NamedTuple):
 
 
 def _networks(training: Training) -> list[_Network]:
-    from models.backbones import OFFLINE_BACKBONES
-    from models.weights import source_of
-
-    fits_one = source_of("", training.weights) == "file"
-    backbones = _given(training.backbone) or (OFFLINE_BACKBONES[:1] if fits_one else OFFLINE_BACKBONES)
+    backbones = _given(training.backbone) or automatic_backbones(training.weights)
     sizes = tuple(int(size) for size in _given(training.image_size))
     return [_Network(str(backbone), training.weights, sizes) for backbone in backbones]
+
+
+def automatic_backbones(weights: str) -> tuple[str, ...]:
+    """Return the networks of ``backbone=auto``: those that need no hub, and more where one answers.
+
+    A weights file fits one network only, and is taken for the first.
+    """
+    from models.backbones import HUB_BACKBONES, OFFLINE_BACKBONES
+    from models.weights import hub_answers, source_of
+
+    source = source_of("", weights)
+    if source == "file":
+        return OFFLINE_BACKBONES[:1]
+    return OFFLINE_BACKBONES + HUB_BACKBONES if source == "hub" and hub_answers() else OFFLINE_BACKBONES
 
 
 def _given(domain: Domain | None) -> tuple[Setting, ...]:

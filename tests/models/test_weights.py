@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from torch import nn
 
 from data.errors import BackboneError
 from models import weights as weights_module
-from models.backbones import OFFLINE_BACKBONES, check_weights, create_backbone
-from models.weights import PACKAGES, load_weights, read_state
+from models.backbones import OFFLINE_BACKBONES, Wanted, check_networks, check_weights, create_backbone
+from models.weights import PACKAGES, hub_answers, load_weights, read_state
 
 NAME = "timm/test_resnet"
 WAYS_OUT = r"use a local file .*, an offline backbone \(backbone=tf_efficientnet_lite0 or .*\), or weights=none"
@@ -218,9 +219,54 @@ def test_no_hub_is_said_in_one_sentence_with_the_ways_out(monkeypatch: pytest.Mo
         check_weights(name, "auto")
 
 
+def test_all_networks_that_no_hub_gives_share_a_sentence_and_each_server_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def refuse(request: urllib.request.Request, **_: object) -> None:
+        asked.append(request.host)
+        raise OSError(f"no route to {request.host}")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    names = (
+        "torchvision/resnet18",
+        "resnet18",
+        "torchvision/resnet34",
+        "small_cnn",
+        "tf_efficientnet_lite0",
+        "resnt18",
+    )
+    with pytest.raises(BackboneError, match=r"\S") as raised:
+        check_networks([Wanted(name, "auto", 32) for name in names])
+    typo, away = raised.value.problems
+    assert "got 'resnt18'; did you mean resnet18" in typo
+    assert away.startswith(
+        "weights of torchvision/resnet18, timm/resnet18, torchvision/resnet34 have to come from the "
+    )
+    assert "no route to download.pytorch.org; huggingface.co: no route to huggingface.co); use a local file" in away
+    assert asked == ["download.pytorch.org", "huggingface.co"]
+
+
+@pytest.mark.parametrize(("offline", "asked"), [("1", 0), ("", 1)])
+def test_whether_a_hub_answers_is_asked_once_and_never_offline(
+    monkeypatch: pytest.MonkeyPatch, offline: str, asked: int
+) -> None:
+    timeouts: list[float] = []
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, timeout: contextlib.nullcontext(timeouts.append(timeout)))
+    hub_answers.cache_clear()
+    try:
+        assert [hub_answers(), hub_answers()] == [bool(asked)] * 2
+    finally:
+        hub_answers.cache_clear()
+    assert timeouts == [2.0] * asked
+
+
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(weights_module, "HUB_TIMEOUT_S", -0.9)
+    monkeypatch.setattr(weights_module, "HUB_TIMEOUT_S", 0.1)
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: time.sleep(3))
     began = time.monotonic()
     with pytest.raises(BackboneError, match="no answer within"):

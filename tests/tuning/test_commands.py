@@ -17,7 +17,7 @@ from tests.tuning.making import candidate, trial_config
 from tests.tuning.test_predicting import FakeModel
 from tuning import commands
 from tuning.__main__ import main
-from tuning.checks import automatic_sizes, check_from_url, check_ground
+from tuning.checks import automatic_backbones, automatic_sizes, check_from_url, check_ground
 from tuning.domains import Choice
 from tuning.options import names
 from tuning.recipe import Recipe, Training
@@ -280,6 +280,23 @@ def test_networks_and_sizes_that_are_left_open_are_those_without_a_hub_at_the_pi
         (name, size): size for name in OFFLINE for size in (48, 64, 96)
     }
     assert_untouched(client)
+
+
+@pytest.mark.parametrize(
+    ("weights", "answers", "more"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("hub", True, True),
+        ("none", True, False),
+        ("package", True, False),
+    ],
+)
+def test_two_more_networks_are_tried_where_a_hub_answers_that_may_be_used(
+    weights: str, answers: bool, more: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.weights.hub_answers", lambda: answers)
+    assert automatic_backbones(weights) == OFFLINE + ("mobilenetv3_large_100", "convnext_femto") * more
 
 
 def test_each_variant_gets_the_networks_and_sizes_that_it_leaves_open(image_folder: Path, client: MlflowClient) -> None:
