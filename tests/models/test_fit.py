@@ -18,7 +18,7 @@ from models.fit import Divergence, EpochResult, FitConfig, Learner, fit
 from models.freeze import find_blocks
 from tests.models import repeat
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
-from tests.models.test_freeze import Wayward
+from tests.models.test_freeze import Hasty, Wayward
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -232,6 +232,13 @@ def test_lr_decay_reaches_a_network_that_cannot_be_cut() -> None:
     assert {name.rpartition(".")[0]: rate for name, rate in found.items()} == pytest.approx(
         {"network.body.0": 0.01, "network.body.1": 0.01, "network.tail.0": 0.1, "network.tail.1": 0.1, "head": 1}
     )
+
+
+def test_a_parameter_taken_in_front_of_the_line_learns_as_the_block_that_uses_it() -> None:
+    network = Hasty()
+    classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(4, 3))
+    found = rate_of_each(classifier, FitConfig(lr_decay=0.5))
+    assert found["network.scale"] == found["network.second.weight"] == pytest.approx(0.5)
 
 
 def test_weight_decay_spares_norm_layers_and_biases(make_classifier: MakeClassifier) -> None:

@@ -218,7 +218,7 @@ def test_taps_see_an_activation_before_it_is_changed_in_place() -> None:
     ]
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        found = taps(network, blocks, (1, 3))(x)
+        found = taps(network, blocks, (1, 3, 0))(x)
         first = network.first(x)
         assert torch.equal(found[1], first.mean((2, 3)))
         assert torch.equal(found[0], network.third(network.flat(network.second(first.relu()))))
