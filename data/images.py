@@ -51,14 +51,16 @@ def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: Progre
 
 def _make(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress: Progress | None) -> None:
     size, count = preprocessing.image_size, len(dataset.samples)
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, size, size, 3))
 
     def decode(sample: Sample) -> Pixels:
         return _decode(dataset, sample, preprocessing)
 
-    for row, picture in enumerate(in_parallel(decode, dataset.samples, "resizing pictures", progress)):
-        pixels[row] = picture
-    pixels.flush()
+    # Not by a memory map: writing into one on a full disk kills the process.
+    with (folder / "pixels.npy").open("wb") as file:
+        header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": (count, size, size, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for picture in in_parallel(decode, dataset.samples, "resizing pictures", progress):
+            file.write(np.ascontiguousarray(picture).data)
     np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
     (folder / "splits.json").write_text(json.dumps(_bounds(dataset)))
 

@@ -103,7 +103,10 @@ class Store:
         if not self.has(key):
             return None
         self._lease(key)
-        return entry if self._is_whole(entry) else None
+        if self._is_whole(entry):
+            return entry
+        self.release(key)
+        return None
 
     def has(self, key: str) -> bool:
         """Return whether an entry is there, without looking into it."""

@@ -1,0 +1,97 @@
+"""One small trial on kept features, told to the last bit; as a program it may be slow, or be killed while it keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.batches import BatchConfig, Batches
+from data.dataset import Dataset, load_dataset
+from data.images import pixel_cache
+from data.preprocess import Preprocessing
+from data.sources import SplitName
+from models.classifier import NetworkConfig, build_classifier
+from models.config import TrialConfig
+from models.features import FeaturesConfig, source
+from models.features.source import FrozenFeatures
+from models.fit import FitConfig, fit
+from tests.models.conftest import NETWORK, SIZE
+
+Told = list[dict[str, str]]
+CLOCKED = {"epoch_s", "images_per_s"}
+
+
+def config(reuse: str = "exact", views: int = 2, fraction: float = 0.5, **changes: Any) -> TrialConfig:
+    """Return a trial of two epochs on the test network; ``changes`` are of any of its parts."""
+
+    def given(kind: Any, **fields: Any) -> Any:
+        return kind(**fields | {name: value for name, value in changes.items() if name in kind.model_fields})
+
+    return TrialConfig(
+        seed=changes.get("seed", 3),
+        preprocessing=changes.get("preprocessing", Preprocessing(SIZE)),
+        batches=given(BatchConfig, batch_size=8, augmentation="none"),
+        network=given(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),
+        fit=given(FitConfig, max_epochs=2),
+        features=FeaturesConfig(reuse=reuse, views=views),
+    )
+
+
+def train(dataset: Dataset, trial: TrialConfig) -> tuple[Told, dict[str, str | int | float]]:
+    """Return each epoch's metrics as hexadecimal numbers, and what is known of the features at the end."""
+    pixels = pixel_cache(dataset, trial.preprocessing)
+    classifier = build_classifier(trial.network, len(dataset.classes), trial.preprocessing.image_size, trial.seed)
+    features = FrozenFeatures(classifier, trial, dataset, pixels)
+
+    def batches(split: SplitName) -> Batches:
+        return Batches(
+            *pixels.split(split),
+            trial.preprocessing,
+            trial.batches,
+            trial.seed,
+            training=split == "train",
+            classes=len(dataset.classes),
+            source=features.source(split),
+        )
+
+    with contextlib.closing(features):
+        result = fit(classifier, batches("train"), batches("val"), trial.fit, seed=trial.seed)
+        facts = features.facts()
+    return [{n: v.hex() for n, v in epoch.metrics().items() if n not in CLOCKED} for epoch in result.history], facts
+
+
+def _spoilt_write(how: str) -> Any:
+    """Return ``write`` of an entry that says that it was called, and is slow, or kills the process half-way."""
+    write = source.write
+
+    def spoilt(folder: Path, compute: Any, count: int, half: bool) -> None:
+        def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+            for number, batch in enumerate(compute()):
+                if how == "killed" and number == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(0.5 if how == "slow" else 0)
+                yield batch
+
+        print("made", file=sys.stderr)
+        write(folder, batches, count, half)
+
+    return spoilt
+
+
+def main(folder: str, how: str) -> None:
+    torch.set_num_threads(1)
+    source.write = _spoilt_write(how)
+    print(json.dumps(train(load_dataset(folder), config())[0]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
