@@ -19,12 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
 from models.backbones import create_backbone
 from models.device import keep_freed_memory, to_channels_last
-from models.graph import trace
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "mobilenetv3_large_100", "convnext_tiny", "vit_tiny_patch16_224")
 BATCH, BATCHES = 16, (4, 8, 16, 32, 64)
@@ -42,36 +40,6 @@ def channels_last(network: nn.Module, x: Tensor) -> Run:
     del x
     to_channels_last(network)
     return lambda batch: network(batch.contiguous(memory_format=torch.channels_last))
-
-
-def folded(network: nn.Module, x: Tensor) -> Run:
-    """Fold each batch norm into the convolution before it."""
-    graph = trace(network)
-    if graph is None:
-        raise ValueError("can't be traced")
-    module = fx.GraphModule(network, graph)
-    for node in list(module.graph.nodes):
-        norm = _norm(module, node)
-        before = node.args[0] if norm else None
-        if norm and before.op == "call_module" and len(before.users) == 1:
-            conv = module.get_submodule(before.target)
-            if isinstance(conv, nn.Conv2d):
-                module.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
-                node.replace_all_uses_with(before)
-                module.graph.erase_node(node)
-    module.recompile()
-    return channels_last(module, x)
-
-
-def _norm(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
-    """Return the batch norm that a node is, also one that the tracer went into."""
-    if node.op == "call_module":
-        found = module.get_submodule(str(node.target))
-        return found if isinstance(found, nn.BatchNorm2d) else None
-    if node.op == "call_function" and node.target is nn.functional.batch_norm:
-        path = str(node.args[1].target).rpartition(".")[0]
-        return module.get_submodule(path)  # timm's, with its activation
-    return None
 
 
 def bfloat16(network: nn.Module, x: Tensor) -> Run:
@@ -109,7 +77,6 @@ def onnxruntime(network: nn.Module, x: Tensor) -> Run:
 ENGINES: dict[str, Callable[[nn.Module, Tensor], Run]] = {
     "eager": eager,
     "channels_last": channels_last,
-    "folded": folded,
     "bfloat16": bfloat16,
     "compiled": compiled,
     "onnxruntime": onnxruntime,
