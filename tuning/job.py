@@ -26,7 +26,7 @@ from tuning.space import SearchSpace
 from tuning.tracking.parent import ParentRun, lifecycle, take_run_id, tracking_uri
 from tuning.tracking.trials import TrialRuns
 from tuning.tracking.writer import Writer
-from tuning.views import summary
+from tuning.views import networks, summary
 from tuning.views.lines import Lines, say
 from tuning.views.progress import ProgressView
 from tuning.views.summary import show
@@ -72,6 +72,7 @@ class _Search:
         self._report_best(best, len(ledger.results()))
         candidate = self._candidate(best)
         show(summary.leaderboard(ledger.results()), *summary.result_lines(candidate, self._baseline()))
+        compared = self._compare(ledger)
         for sentence in undelivered:
             say(f"not delivered to MLflow: {sentence}")
         if self._interrupts.requested:
@@ -80,7 +81,8 @@ class _Search:
         version, promotion = promote(self._parent.client, candidate, self._ground.dataset)
         self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
         decision = summary.decision_line(candidate, version, promotion)
-        self._parent.describe_result(summary.note(ledger.results(), candidate, decision))
+        note = summary.note(ledger.results(), candidate, decision)
+        self._parent.describe_result(note + networks.markdown(compared))
         show(decision, *self._next(ledger, run_ids, promotion.alias))
         return FINISHED
 
@@ -154,6 +156,14 @@ class _Search:
         )
         save_candidate(self._parent.client, candidate)
         return candidate
+
+    def _compare(self, ledger: Ledger) -> list[networks.Compared]:
+        """Show and keep what each network reached and costs, if there is more than one."""
+        compared = networks.compare(ledger.results(), len(self._ground.dataset.classes))
+        if compared:
+            show(networks.table(compared))
+            self._parent.client.log_text(self._parent.run_id, networks.as_json(compared), "networks.json")
+        return compared
 
     def _baseline(self) -> float:
         """Return what raw pixels alone reach on the test pictures."""

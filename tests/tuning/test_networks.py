@@ -1,0 +1,102 @@
+"""The table that compares networks at the end of a search."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+
+from models.cost import Cost
+from tests.tuning.making import trial_result
+from tuning.search.ledger import TrialResult
+from tuning.views.networks import as_json, compare, markdown, table
+
+COST = Cost(parameters=3_500_000, flops=601_000_000, bytes=14_100_000)
+
+
+@pytest.fixture(autouse=True)
+def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.views.networks.cost", lambda *_: COST)
+
+
+def tried(
+    number: int, score: float | None, backbone: str, variant: str = "", status: str = "complete", **metrics: float
+) -> TrialResult:
+    """Return a trial of a backbone, as part of a variant if there is one."""
+    result = trial_result(number, score, status)  # type: ignore[arg-type]
+    network = result.config.network.model_copy(update={"backbone": backbone})
+    return result.model_copy(
+        update={
+            "config": result.config.model_copy(update={"network": network}),
+            "settings": {**result.settings, **({"variant": variant} if variant else {})},
+            "metrics": {**result.metrics, **metrics},
+        }
+    )
+
+
+RESULTS = [
+    tried(0, 0.5, "resnet18", val_accuracy=0.55),
+    tried(1, 0.75, "vgg11_bn", val_accuracy=0.8),
+    tried(2, 0.625, "resnet18", val_accuracy=0.7),
+    tried(3, 0.9, "resnet18", status="failed", val_accuracy=0.9),
+]
+
+
+def lines(results: list[TrialResult]) -> list[list[str]]:
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(table(compare(results, 3)))
+    return [line.split() for line in captured.get().splitlines()]
+
+
+def test_each_backbone_has_a_row_with_its_best_trial_and_its_cost_the_best_first() -> None:
+    assert lines(RESULTS)[1:] == [
+        ["network", "px", "bal.", "acc.", "top-1", "M", "params", "GFLOPs", "MB"],
+        ["vgg11_bn", "32", "0.7500", "0.8000", "3.50", "0.60", "14.1"],
+        ["resnet18", "32", "0.6250", "0.7000", "3.50", "0.60", "14.1"],
+    ]
+
+
+def test_variants_are_rows_of_their_own_and_top_5_is_there_where_it_was_measured() -> None:
+    metrics = {"val_accuracy": 0.5, "val_top5_accuracy": 0.875}
+    results = [tried(at, 0.5 + at / 8, "resnet18", name, **metrics) for at, name in enumerate(("one", "two"))]
+    assert lines(results)[1:] == [
+        ["variant", "network", "px", "bal.", "acc.", "top-1", "top-5", "M", "params", "GFLOPs", "MB"],
+        ["two", "resnet18", "32", "0.6250", "0.5000", "0.8750", "3.50", "0.60", "14.1"],
+        ["one", "resnet18", "32", "0.5000", "0.5000", "0.8750", "3.50", "0.60", "14.1"],
+    ]
+
+
+@pytest.mark.parametrize(("score", "status"), [(None, "failed"), (0.99, "failed"), (None, "pruned")])
+def test_a_network_without_a_score_comes_last_and_is_not_left_out(score: float | None, status: str) -> None:
+    failed = tried(4, score, "resnet50", status=status)
+    assert lines([failed, *RESULTS])[-1] == ["resnet50", "32", "-", "-", "3.50", "0.60", "14.1"]
+
+
+@pytest.mark.parametrize("results", [[], RESULTS[:1], [RESULTS[0], RESULTS[2]]])
+def test_one_network_alone_is_not_compared(results: list[TrialResult]) -> None:
+    assert compare(results, 3) == []
+    assert markdown(compare(results, 3)) == ""
+
+
+def test_a_network_that_cannot_be_counted_costs_a_cell_and_not_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Cost:
+        raise NotImplementedError
+
+    monkeypatch.setattr("tuning.views.networks.cost", fail)
+    assert lines(RESULTS)[2] == ["vgg11_bn", "32", "0.7500", "0.8000", "-", "-", "-"]
+    assert json.loads(as_json(compare(RESULTS, 3)))[0]["cost"] is None
+
+
+def test_the_table_is_there_as_markdown_and_as_json() -> None:
+    compared = compare(RESULTS, 3)
+    assert markdown(compared).splitlines()[3:] == [
+        "| network | px | bal. acc. | top-1 | M params | GFLOPs | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| vgg11_bn | 32 | 0.7500 | 0.8000 | 3.50 | 0.60 | 14.1 |",
+        "| resnet18 | 32 | 0.6250 | 0.7000 | 3.50 | 0.60 | 14.1 |",
+    ]
+    first = json.loads(as_json(compared))[0]
+    assert (first["backbone"], first["trial"], first["cost"]) == ("vgg11_bn", 1, COST.model_dump())
+    assert first["metrics"]["val_balanced_accuracy"] == 0.75
