@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from data.balance import Balance
@@ -51,7 +51,10 @@ FIRST_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}  # a head alone bears, and needs, more
 NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the sweep begins with the small sizes
 
-# A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once.
+# A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once. What
+# is the same in all probes is not asked for: the sampler learns from them about networks, sizes and cuts, and not that
+# good trials have a certain batch size.
+PROBED = (*NETWORKS, "truncate")
 PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
 SWEPT_CUTS = 3  # cuts of each network that the sweep probes, counted from the end
 
@@ -83,16 +86,16 @@ class SearchSpace:
             parts = {variant.name: recipe.varied(variant) for variant in recipe.variants}
             self._corners = {name: _Corner(part, imbalance, f"@{name}") for name, part in parts.items()}
 
-    def suggest(self, asker: Asker) -> dict[str, Setting]:
-        """Ask for the settings of one trial and return them under the names that the user knows."""
+    def suggest(self, asker: Asker, *, probe: bool = False) -> dict[str, Setting]:
+        """Ask for the settings of one trial, or of a probe, and return them under the names that the user knows."""
         if "" in self._corners:
-            return self._corners[""].suggest(asker)
+            return self._corners[""].suggest(asker, probe)
         variant = str(asker.suggest_categorical(VARIANT, tuple(self._corners)))
-        return {VARIANT: variant, **self._corners[variant].suggest(asker)}
+        return {VARIANT: variant, **self._corners[variant].suggest(asker, probe)}
 
     def first(self) -> dict[str, Setting]:
         """Return trial 0's settings, moved into the recipe's limits, under the sampler's names."""
-        return self._marked(next(iter(self._corners)), {}, FIRST_LR)
+        return self._named(next(iter(self._corners)), {})
 
     def first_settings(self) -> dict[str, Setting]:
         """Return trial 0's settings under the names that the user knows."""
@@ -102,7 +105,7 @@ class SearchSpace:
         """Return trial 0's settings, and those of each other variant that the sweep leaves out: all are compared."""
         swept = {probe.get(VARIANT) for probe in self.sweep()}
         left_out = [name for name in list(self._corners)[1:] if name not in swept]
-        return [self.first(), *(self._marked(name, {}, FIRST_LR) for name in left_out)]
+        return [self.first(), *(self._named(name, {}) for name in left_out)]
 
     def sweep(self) -> list[dict[str, Setting]]:
         """Return linear probes of all networks, image sizes and cuts, where a probe costs next to nothing.
@@ -111,17 +114,19 @@ class SearchSpace:
         """
         if not (isinstance(self._recipe, Recipe) and self._recipe.sweep):
             return []
-        corners = self._corners.items()
-        return [self._marked(name, probe, PROBE_LR) for name, corner in corners for probe in corner.probes()]
+        probes = [(name, probe) for name, corner in self._corners.items() for probe in corner.probes()]
+        return [self._named(name, probe, probe) for name, probe in probes]
 
     def fine_tune(self, probe: Mapping[str, Setting]) -> dict[str, Setting]:
         """Return trial 0's settings on the network, image size and cut of a probe (settings as ``suggest`` gives)."""
-        network = {name: probe[name] for name in (*NETWORKS, "truncate")}
-        return self._marked(str(probe.get(VARIANT, "")), network, FIRST_LR)
+        return self._named(str(probe.get(VARIANT, "")), {name: probe[name] for name in PROBED})
 
-    def _marked(self, variant: str, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
-        mark = {VARIANT: variant} if variant else {}
-        return {**mark, **self._corners[variant].nearest(wanted, rates)}
+    def _named(
+        self, variant: str, wanted: Mapping[str, Setting], only: Iterable[str] | None = None
+    ) -> dict[str, Setting]:
+        corner, mark = self._corners[variant], {VARIANT: variant} if variant else {}
+        settings = corner.nearest(wanted, FIRST_LR)
+        return {**mark, **corner.named({name: settings[name] for name in settings if only is None or name in only})}
 
     def trial_config(self, settings: Mapping[str, Setting], preprocessings: Preprocessings) -> TrialConfig:
         """Return the whole configuration of the trial that has these ``settings``, as ``suggest`` returns them."""
@@ -148,32 +153,38 @@ class _Corner:
         if recipe.balance is None:
             self._domains["balance"] = BALANCES if imbalance > IMBALANCED else Choice(options=("none",))
 
-    def suggest(self, asker: Asker) -> dict[str, Setting]:
-        settings = {name: _ask(asker, name + self._suffix, domain) for name, domain in self._domains.items()}
+    def suggest(self, asker: Asker, probe: bool) -> dict[str, Setting]:
+        domains = {name: domain for name, domain in self._domains.items() if name in PROBED or not probe}
+        settings = {name: _ask(asker, name + self._suffix, domain) for name, domain in domains.items()}
+        if probe:
+            return self.nearest({**PROBE, **settings}, PROBE_LR)
         optimizer = str(settings["optimizer"])
         settings["lr"] = _ask(asker, self._lr_name(optimizer) + self._suffix, self._lr_domain(optimizer))
         return settings
 
     def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
-        """Return the settings nearest to those wanted, else to trial 0's, under the sampler's names.
-
-        ``rates`` are the learning rates wanted, by optimizer.
-        """
+        """Return the settings nearest to those wanted, else to trial 0's; ``rates`` are by optimizer."""
         firsts = {name: domain.options[0] for name, domain in self._domains.items() if isinstance(domain, Choice)}
         near = {**firsts, **FIRST, **wanted}
         settings = {name: domain.nearest(near[name]) for name, domain in self._domains.items()}
         optimizer = str(settings["optimizer"])
-        settings[self._lr_name(optimizer)] = self._lr_domain(optimizer).nearest(rates[optimizer])
-        return {name + self._suffix: setting for name, setting in settings.items()}
+        settings["lr"] = self._lr_domain(optimizer).nearest(rates[optimizer])
+        return settings
+
+    def named(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+        """Return settings under the sampler's names."""
+        lr_name = self._lr_name(str(settings.get("optimizer", "")))
+        names = {name: lr_name if name == "lr" else name for name in settings}
+        return {names[name] + self._suffix: setting for name, setting in settings.items()}
 
     def probes(self) -> Iterator[dict[str, Setting]]:
         allowed = all(self._domains[name].nearest(setting) == setting for name, setting in PROBE.items())
         if self.recipe.reuse == "off" or not allowed:
             return
-        swept = {name: _options(self._domains[name]) for name in (*NETWORKS, "truncate")}
+        swept = {name: _options(self._domains[name]) for name in PROBED}
         swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
         for combination in itertools.product(*swept.values()):
-            yield {**PROBE, **dict(zip(swept, combination, strict=True))}
+            yield dict(zip(swept, combination, strict=True))
 
     def _lr_name(self, optimizer: str) -> str:
         # SGD's rates lie elsewhere: one name for both would tell the sampler that they mean the same.

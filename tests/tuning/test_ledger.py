@@ -251,7 +251,7 @@ def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -
     trials = journal(tmp_path)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     assert [trial.value for trial in trials[1:]] == [0.5, 0.6, 0.9, 0.7]
-    assert {trial.params["freeze_fraction"] for trial in trials[1:]} == {1.0}
+    assert {tuple(trial.params) for trial in trials[1:]} == {("image_size", "backbone", "truncate")}
 
 
 def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:

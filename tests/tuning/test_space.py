@@ -201,9 +201,16 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
     probes = space.sweep()
     swept = [(probe["image_size"], probe["backbone"], probe["truncate"]) for probe in probes]
     assert swept == [(size, name, cut) for size in (32, 64) for name in ("small", "large") for cut in (0, 1, 2)]
-    assert {probe["freeze_fraction"] for probe in probes} == {1.0}
-    assert {probe["augmentation"] for probe in probes} == {"none"}
-    assert {probe["lr"] for probe in probes} == {3e-3}
+    settings = space.suggest(Inside(probes[-1]), probe=True)
+    assert settings == {
+        **FIRST,
+        "image_size": 64,
+        "backbone": "large",
+        "truncate": 2,
+        "freeze_fraction": 1.0,
+        "augmentation": "none",
+        "lr": 3e-3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -219,13 +226,13 @@ def test_every_probe_lies_inside_a_narrowed_space(texts: dict[str, str]) -> None
     space = SearchSpace(recipe(**texts))
     for probe in space.sweep():
         asker = Inside(probe)
-        space.suggest(asker)
+        space.suggest(asker, probe=True)
         assert not asker.left
 
 
 def test_the_best_probe_is_fine_tuned_as_trial_0_is() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
-    probe = space.suggest(Inside(space.sweep()[-1]))
+    probe = space.suggest(Inside(space.sweep()[-1]), probe=True)
     assert space.fine_tune(probe) == {**space.first(), "backbone": "large", "image_size": 64, "truncate": 1}
 
 

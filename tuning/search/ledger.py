@@ -100,7 +100,7 @@ class Ledger:
         if chosen is not None:
             self._study.enqueue_trial(dict(chosen))
         asked = self._study.ask()
-        settings = self._space.suggest(asked)
+        settings = self._space.suggest(asked, probe=origin == "probe")
         result = TrialResult(
             trial_uid=uuid.uuid4().hex,
             number=asked.number,
