@@ -26,7 +26,7 @@ from data.balance import Rows
 logger = logging.getLogger(__name__)
 
 AXES = "axes.json"
-SMALL_BYTES, MOST_SMALL = 16 * 2**20, 32  # what is this small is kept in memory, the last so many of it
+SMALL_BYTES, MOST_SMALL = 8 * 2**20, 16  # what is this small is kept in memory, the last so many of it: 256 MB at most
 
 Floats = npt.NDArray[np.floating]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 10**9  # that one trial's training features may take up; above it the prefix is run in every epoch
 
 Kept = Literal["half", "exact", "live"]
-BYTES = {"half": 2, "exact": 4}  # of a number
+BYTES: dict[Kept, int] = {"half": 2, "exact": 4}  # of a number
 
 
 class FeaturesConfig(Value):

@@ -41,6 +41,7 @@ class FrozenPrefix:
 
     Attributes:
         numbers: how many it gives for a picture; 0 where nothing is frozen or the network can't be cut.
+        numbers_kept: how many an entry holds for a picture.
         name: a hash of all that an entry's content follows from, apart from the pictures.
         index: which of the entry's arrays is this classifier's.
         starts: where computing can start instead of at the pictures, the nearest to the end first.
@@ -51,7 +52,7 @@ class FrozenPrefix:
         self._classifier = classifier
         self._pristine = pristine
         depth = classifier.freeze_depth
-        self.numbers, self.name, self.index = 0, "", 0
+        self.numbers, self.numbers_kept, self.name, self.index = 0, 0, "", 0
         self._truncations: tuple[int, ...] = ()
         if not pristine.names or depth == 0:
             before = 0
@@ -60,6 +61,7 @@ class FrozenPrefix:
             before = depth - 1
         else:
             before = self._pooled(truncate)
+        self.numbers_kept = self.numbers_kept or self.numbers
         ends = zip(pristine.names[:before], pristine.blocks[:before], strict=True)
         self.starts = [Start(name, block) for name, block in ends][::-1]
 
@@ -70,7 +72,8 @@ class FrozenPrefix:
         axes = {t: axes for t in range(first, first + TAPS) if (axes := _axes(blocks, t)) is not None}
         self._truncations = tuple(axes)
         self.index = self._truncations.index(truncate)
-        self.numbers = _pooled_numbers(blocks[-1 - truncate], axes[truncate])
+        numbers = {t: _pooled_numbers(blocks[-1 - t], axes[t]) for t in axes}
+        self.numbers, self.numbers_kept = numbers[truncate], sum(numbers.values())
         described = repr([(names[-1 - t], axes[t]) for t in self._truncations])
         self.name = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
         return len(blocks) - 1 - max(self._truncations)

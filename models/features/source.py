@@ -9,11 +9,13 @@ Shapes: b pictures, n pictures in all; features are [b, ...].
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,7 +32,7 @@ from data.store import Store
 from data.variants import PLAIN, Take, ViewedPictures, views_of
 from models.classifier import Classifier
 from models.features.entries import Packed, Stored, opened, remembered, write
-from models.features.plan import Kept, plan
+from models.features.plan import BYTES, Kept, plan
 from models.features.prefix import FrozenPrefix, Start, in_chunks, run
 from models.prepared import prepared
 
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is kept and how it is computed
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+MOST_RESERVED = 10**9  # bytes that are left free for weights and logs: a tenth of the disk, but no more than this
 
 
 class FrozenFeatures:
@@ -117,8 +120,9 @@ class FeatureSource:
 
     def close(self) -> None:
         """Let the store throw out what this source has used."""
-        for key in self._keys:
-            self._store.release(key)
+        with contextlib.suppress(OSError):  # on a full disk; the store sees it when this process has ended
+            for key in self._keys:
+                self._store.release(key)
         self._keys = []
 
     def _features(self, rows: Rows, shown: Rows) -> Tensor:
@@ -162,6 +166,7 @@ class FeatureSource:
         return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{name}-{kept}"
 
     def _make(self, folder: Path, which: int) -> None:
+        self._check_room(folder)
         start = self._start(which)
         module = self._prefix.module_after(start.at) if start else self._prefix.module()
 
@@ -175,6 +180,12 @@ class FeatureSource:
         finally:
             if start:
                 self._store.release(start.key)
+
+    def _check_room(self, folder: Path) -> None:
+        disk = shutil.disk_usage(folder)
+        needed = len(self._pictures) * self._prefix.numbers_kept * BYTES[self._kept]
+        if disk.free - needed < min(MOST_RESERVED, disk.total // 10):
+            raise OSError(errno.ENOSPC, f"{needed} bytes are needed, {disk.free} are free", str(folder))
 
     def _start(self, which: int) -> _Start | None:
         """Return the deepest entry that lies before ours; what is exact is made of what is exact only."""

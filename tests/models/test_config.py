@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from models.config import TrialConfig
+from models.features import FeaturesConfig
 
 
 def test_a_configuration_survives_json(trial_config: TrialConfig) -> None:
@@ -22,3 +25,17 @@ def test_a_setting_that_does_not_exist_is_refused(trial_config: TrialConfig) -> 
 def test_a_configuration_cannot_be_changed(trial_config: TrialConfig) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         trial_config.seed = 4  # type: ignore[misc]
+
+
+def test_a_configuration_from_before_features_were_kept_can_be_read(trial_config: TrialConfig) -> None:
+    fields = trial_config.model_dump(mode="json")
+    del fields["features"]
+    read = TrialConfig.model_validate_json(json.dumps(fields))
+    assert read == trial_config
+    assert (read.features.reuse, read.features.views) == ("on", 4)
+
+
+@pytest.mark.parametrize("wrong", [{"reuse": "half"}, {"views": -1}, {"view": 2}])
+def test_what_is_kept_is_checked_when_a_configuration_is_made(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        FeaturesConfig.model_validate(wrong)

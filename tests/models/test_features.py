@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -394,6 +395,20 @@ def test_on_a_full_disk_a_trial_goes_on_with_the_same_numbers(
     assert told == live
     assert facts["features"] == "live (disk full)"
     assert "the disk is full" in caplog.text
+    assert shutil.disk_usage(small_disk).free > 40_000
+    assert list(small_disk.rglob(".*.making")) == []
+
+
+def test_a_disk_that_becomes_full_while_an_entry_is_written_leaves_nothing(
+    pictures: Dataset, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, _ = train(pictures, config("off", fraction=0.2))
+    monkeypatch.setenv("FREEZELINE_HOME", str(small_disk))
+    monkeypatch.setattr("models.features.source.MOST_RESERVED", -(10**9))  # begin, though it won't fit
+    pixel_cache(pictures, config().preprocessing)
+    (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
+    told, facts = train(pictures, config("exact", fraction=0.2))
+    assert (told, facts["features"]) == (live, "live (disk full)")
     assert list(small_disk.rglob(".*.making")) == []
 
 

@@ -1,0 +1,39 @@
+"""A network is created once in a process, and no trial can tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import models.prepared
+from models.backbones import create_backbone
+from models.classifier import NetworkConfig, build_classifier
+from models.prepared import prepared
+from tests.models.conftest import NETWORK, SIZE
+
+
+def test_a_network_is_created_once_and_copied_for_each_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = NetworkConfig(backbone=NETWORK, weights="none", freeze_fraction=0.0)
+    first = build_classifier(config, 3, SIZE, seed=5)
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    for tensor in first.state_dict().values():
+        tensor.zero_()
+    monkeypatch.setattr(models.prepared, "create_backbone", None)
+    again = build_classifier(config, 3, SIZE, seed=5).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in before.items())
+    assert again["network.conv_stem.weight"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_another_seed_or_another_file_of_the_same_name_is_another_network(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    names = [prepared(NETWORK, "none", SIZE, seed).names for seed in (0, 1)]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        state = create_backbone(NETWORK, "none", SIZE).network.state_dict()
+        save_file(state, file)
+        names.append(prepared(NETWORK, str(file), SIZE, 0).names)
+    assert len(set(names)) == 2
+    assert names[:2] == names[2:]
