@@ -54,6 +54,16 @@ def prepared(backbone: str, weights: str, image_size: int, seed: int) -> Prepare
     return _prepared(backbone, weights, image_size, seed, (state.st_mtime_ns, state.st_size) if state else None)
 
 
+def most_truncated(backbone: str, image_size: int) -> int:
+    """Return how many blocks at most can be dropped from a backbone's end; 0 where it can't be cut.
+
+    Raises:
+        BackboneError: see ``models.backbones.create_backbone``.
+    """
+    blocks = prepared(backbone, "none", image_size, 0).blocks
+    return len(blocks) - 1 if blocks[0].node else 0
+
+
 @functools.lru_cache(maxsize=MOST_KEPT)
 def _prepared(backbone: str, weights: str, image_size: int, seed: int, stamp: tuple[int, int] | None) -> Prepared:
     del stamp  # another file under the same name is another network

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from data.dataset import Dataset, load_dataset
-from data.errors import DataError, UserError
+from data.errors import BackboneError, DataError, UserError
 from data.preprocess import Preprocessing
 from tuning.domains import Choice, Domain, Setting
 from tuning.recipe import Recipe, Training
@@ -27,6 +27,9 @@ CLONED_FROM = "mlflow.source.git.repoURL"  # the tag of a run whose project mlfl
 # five times sees a point; above the ladder's end time grows with the square of the side, and accuracy hardly.
 LADDER = (48, 64, 96, 128, 160, 224)
 RUNGS = 3
+
+DROPPED = 3  # blocks from the end, where the recipe leaves it open and the networks have twice as many to spare
+MANY = 14  # blocks that each of the offline backbones has to spare, at every size
 
 Some = TypeVar("Some", bound=Training)
 
@@ -51,9 +54,11 @@ class Ground:
 
     def _left_open(self, training: Training) -> dict[str, Choice]:
         sizes = automatic_sizes(self.dataset.median_side)
+        networks = _networks(training)
         found = {
-            "backbone": Choice(options=tuple(network.backbone for network in _networks(training))),
+            "backbone": Choice(options=tuple(network.backbone for network in networks)),
             "image_size": Choice(options=sizes),
+            "truncate": Choice(options=_automatic_cuts(networks, sizes[0])),
         }
         return {name: domain for name, domain in found.items() if getattr(training, name) is None}
 
@@ -89,6 +94,8 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
             left += [Wanted(backbone, weights, size) for size in sizes[1 if given else 0 :]]
         preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
     check_networks(left)
+    for part in _parts(training):
+        _check_cuts(part, automatic_sizes(dataset.median_side)[0])
     return Ground(client, dataset, preprocessings)
 
 
@@ -150,6 +157,33 @@ def automatic_backbones(weights: str) -> tuple[str, ...]:
 
 def _given(domain: Domain | None) -> tuple[Setting, ...]:
     return domain.options if isinstance(domain, Choice) else ()
+
+
+def _automatic_cuts(networks: Sequence[_Network], size: int) -> tuple[int, ...]:
+    """Return how many blocks to drop where the recipe leaves it open: none, and a few of networks that have many."""
+    return (0, DROPPED) if all(_most_truncated(network, size) >= 2 * DROPPED for network in networks) else (0,)
+
+
+def _most_truncated(network: _Network, size: int, wanted: int = MANY) -> int:
+    """Return how many blocks can be dropped at most, at least ``wanted`` where that is known without a look."""
+    from models.backbones import OFFLINE_BACKBONES
+    from models.prepared import most_truncated
+
+    if network.backbone in OFFLINE_BACKBONES and wanted <= MANY:
+        return MANY
+    return most_truncated(network.backbone, network.sizes[0] if network.sizes else size)
+
+
+def _check_cuts(training: Training, size: int) -> None:
+    wanted = max((int(count) for count in _given(training.truncate)), default=0)
+    problems = []
+    for network in _networks(training) if wanted else ():
+        most = _most_truncated(network, size, wanted)
+        if wanted > most:
+            rule = f"truncate must be 0..{most} for {network.backbone}"
+            problems.append(f"{rule}, got {wanted}; python -m tuning blocks shows its blocks")
+    if problems:
+        raise BackboneError(*problems)
 
 
 def automatic_sizes(median_side: int) -> tuple[int, ...]:

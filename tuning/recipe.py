@@ -103,8 +103,8 @@ class Training(Value):
     image_size: Annotated[Sizes | None, AUTO] = Field(
         None, description="side in pixels that pictures are resized to; empty or 'auto': by the pictures' own size"
     )
-    truncate: Counts = Field(
-        Choice(options=(0, 3)), description="blocks dropped from the end of the network before the head"
+    truncate: Annotated[Counts | None, AUTO] = Field(
+        None, description="blocks dropped from the network's end before the head; empty or 'auto': 0, and 3 of many"
     )
     freeze_fraction: Fractions = Field(Range(low=0.0, high=1.0), description="share of the blocks that stays frozen")
     head: Heads = Field(

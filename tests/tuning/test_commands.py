@@ -276,6 +276,7 @@ def test_networks_and_sizes_that_are_left_open_are_those_without_a_hub_at_the_pi
     settled = ground.settled(asked)
     assert settled.backbone == Choice(options=OFFLINE)
     assert settled.image_size == Choice(options=(48, 64, 96))
+    assert settled.truncate == Choice(options=(0, 3))
     assert {pair: one.image_size for pair, one in ground.preprocessings.items()} == {
         (name, size): size for name in OFFLINE for size in (48, 64, 96)
     }
@@ -301,16 +302,27 @@ def test_two_more_networks_are_tried_where_a_hub_answers_that_may_be_used(
 
 def test_each_variant_gets_the_networks_and_sizes_that_it_leaves_open(image_folder: Path, client: MlflowClient) -> None:
     variants = [
-        {"name": "one", "settings": {"backbone": "test_efficientnet", "image_size": "32"}},
+        {"name": "one", "settings": {"backbone": "small_cnn", "image_size": "32"}},
         {"name": "any", "settings": {"freeze_fraction": "1"}},
     ]
     asked = Recipe.model_validate({"data": str(image_folder), "weights": "none", "variants": variants})
     ground = check_ground(asked)
     one, some = ground.settled(asked).variants
-    assert one == asked.variants[0]
-    assert some.settings == {"freeze_fraction": "1", "backbone": ",".join(OFFLINE), "image_size": "48,64,96"}
-    assert ("test_efficientnet", 32) in ground.preprocessings
-    assert ("test_efficientnet", 48) not in ground.preprocessings
+    assert one.settings == {"backbone": "small_cnn", "image_size": "32", "truncate": "0"}  # it has few blocks
+    found = {"backbone": ",".join(OFFLINE), "image_size": "48,64,96", "truncate": "0,3"}
+    assert some.settings == {"freeze_fraction": "1", **found}
+    assert ("small_cnn", 32) in ground.preprocessings
+    assert ("small_cnn", 48) not in ground.preprocessings
+    assert_untouched(client)
+
+
+def test_more_blocks_cannot_be_dropped_than_a_network_has(
+    image_folder: Path, client: MlflowClient, capsys: Capture
+) -> None:
+    options = ("--data", str(image_folder), "--backbone", "small_cnn,tf_efficientnet_lite0", "--truncate", "0,40")
+    first, second = mistakes(capsys, "tune", *options, "--weights", "none")
+    assert first == ("tune: truncate must be 0..3 for small_cnn, got 40; python -m tuning blocks shows its blocks.")
+    assert "truncate must be 0..17 for tf_efficientnet_lite0, got 40" in second
     assert_untouched(client)
 
 
