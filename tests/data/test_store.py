@@ -131,6 +131,20 @@ def test_an_entry_that_was_copied_with_other_times_is_whole(tmp_path: Path) -> N
     assert (Store(tmp_path).get_or_make("key", write("second")) / "file").read_text() == "first"
 
 
+def test_an_entry_is_got_only_where_it_is_there_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    assert store.get("key") is None
+    store.get_or_make("key", write("content"))
+    store.release("key")
+    assert store.get("key") == tmp_path / "key"
+    assert store.entries()[0].in_use
+    store.release("key")
+    spoil_a_byte(tmp_path / "key" / "file")
+    forget(monkeypatch)
+    assert Store(tmp_path).get("key") is None
+    assert not Store(tmp_path).entries()[0].in_use
+
+
 def test_verify_reads_every_entry(tmp_path: Path) -> None:
     store = Store(tmp_path)
     spoil_a_byte_unseen(store.get_or_make("a", write("content")) / "file")

@@ -9,11 +9,22 @@ from typing import Any
 import pytest
 import ray.tune
 
+from data.dataset import Dataset, load_dataset
+from models.config import TrialConfig
+from models.evaluate import predict
 from tests.tuning.making import dataset, epoch, recipe, trial_config
 from tuning.candidate import count_look
 from tuning.search.paths import SearchPaths
 from tuning.search.runner import concurrency
-from tuning.trial import TRACEBACK_CHARACTERS, TrialReport, TrialTask, run_trial
+from tuning.trial import (
+    TRACEBACK_CHARACTERS,
+    TrialReport,
+    TrialTask,
+    load_classifier,
+    run_trial,
+    split_batches,
+    train,
+)
 
 Tell = Callable[[TrialReport], None]
 Run = Callable[[Callable[[TrialTask, Tell], None]], list[dict[str, Any]]]
@@ -65,6 +76,42 @@ def test_a_trial_that_fails_before_its_first_epoch_has_no_score(run: Run) -> Non
     (told,) = run(train)
     assert (told["epoch"], told["objective"]) == (0, float("-inf"))
     assert len(TrialReport.from_json(told["report"]).traceback) == TRACEBACK_CHARACTERS
+
+
+def trained(root: Path, pictures: Path, **changes: object) -> list[TrialReport]:
+    """Return what a trial of two epochs on a folder of pictures tells."""
+    paths = SearchPaths(root)
+    paths.root.mkdir(parents=True, exist_ok=True)
+    paths.dataset.write_text(load_dataset(str(pictures)).to_json())
+    fields = trial_config(max_epochs=2).model_dump()
+    fields["network"]["backbone"] = "timm/test_efficientnet"
+    config = TrialConfig.model_validate(fields | changes)
+    told: list[TrialReport] = []
+    train(TrialTask(trial_uid="uid", config=config, search_root=root, threads=1), told.append)
+    return told
+
+
+def test_a_trial_gives_the_same_numbers_whether_features_are_kept_or_not(tmp_path: Path, image_folder: Path) -> None:
+    live, kept, again = (
+        trained(tmp_path / "search", image_folder, features={"reuse": reuse, "views": 2})
+        for reuse in ("off", "exact", "exact")
+    )
+    clocked = {"epoch_s": 0.0, "images_per_s": 0.0}
+    for told in (kept, again):
+        assert [one.metrics | clocked for one in told] == [one.metrics | clocked for one in live]
+    assert [told[-1].facts["features"] for told in (live, kept, again)] == ["live", "exact", "exact"]
+    assert kept[-1].facts["views_shown"] == live[-1].facts["views_shown"] == 2
+
+
+def test_weights_of_a_trial_on_kept_features_take_pictures(tmp_path: Path, image_folder: Path) -> None:
+    trained(tmp_path, image_folder)
+    data = Dataset.from_json(SearchPaths(tmp_path).dataset.read_text())
+    fields = trial_config().model_dump()
+    fields["network"]["backbone"] = "timm/test_efficientnet"
+    config = TrialConfig.model_validate(fields)
+    classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid"))
+    probabilities, labels = predict(classifier, split_batches(data, config, "test").epoch(0))
+    assert (classifier.takes_features, probabilities.shape) == (False, (len(labels), 3))
 
 
 def test_a_user_who_interrupts_a_worker_is_not_a_failed_trial(run: Run) -> None:
