@@ -104,6 +104,8 @@ def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
         return f"--{name} must be given: {names(model)[name].description}."
     rule = RULES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     rule = rule.format(**detail.get("ctx", {}))
+    if ", got " in rule:  # whoever checks the setting has said it all
+        return rule if rule.endswith("?") else f"{rule}."
     if "; did you mean" in rule:
         rule, _, near = rule.partition("; did you mean")
         return f"{name} {rule}, got {detail['input']!r}; did you mean{near}"

@@ -145,6 +145,17 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
         ("scheduler", "ash", "scheduler must be 'asha' or 'none', got 'ash'; did you mean asha?"),
         ("seed", "-1", "seed must be at least 0, got '-1'."),
         (
+            "head",
+            "128:rel",
+            "what follows a layer's size in a head must be relu, leaky_relu or norm, got '128:rel'; did you mean relu?",
+        ),
+        (
+            "augmentation",
+            "flip,zebra",
+            "augmentation must be one of none, light, medium, strong, flip, turn, shift, crop, colour, light_change, "
+            "cutout, or several with + between, got 'zebra'.",
+        ),
+        (
             "name",
             "my pets",
             "name must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first, got 'my pets'.",

@@ -1,0 +1,393 @@
+"""Recipes: what each says, that each runs, and what is read from a file of the user's own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from data.errors import SettingError
+from models.backbones import create_backbone
+from models.classifier import freeze_depth
+from models.freeze import find_blocks
+from tests.conftest import MakeFolder
+from tuning.__main__ import main
+from tuning.checks import Ground, check_ground
+from tuning.domains import Choice, Range
+from tuning.options import names
+from tuning.recipe import VARIED, Recipe
+from tuning.recipes import FOLDER, load_recipe, recipe_names
+from tuning.search.paths import SearchPaths
+from tuning.space import SearchSpace
+from tuning.trial import TrialReport, TrialTask, train
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("auto", "cats-vs-dogs", "celebrities", "efficient", "emotions", "faces", "quick")
+RESNET34_END = ("layer4.2", "layer4.1", "layer4.0", "layer3.5")
+
+
+def load(**options: str) -> Recipe:
+    return load_recipe([f"--{name}={text}" for name, text in options.items()])
+
+
+def parts(recipe: Recipe) -> dict[str, Recipe]:
+    """Return the recipe of each variant by its name, or the recipe itself under an empty one."""
+    return {variant.name: recipe.varied(variant) for variant in recipe.variants} or {"": recipe}
+
+
+def problems(*arguments: str) -> Sequence[str]:
+    with pytest.raises(SettingError, match=r"\S") as raised:
+        load_recipe(arguments)
+    return raised.value.problems
+
+
+@functools.cache
+def block_names(backbone: str) -> tuple[str, ...]:
+    return tuple(block.name for block in find_blocks(create_backbone(backbone, "none", 64).network, 64))
+
+
+# --- all files ---
+
+
+def test_there_are_seven_recipes_and_the_option_and_the_docs_name_each() -> None:
+    assert recipe_names() == NAMES
+    assert {path.suffix for path in FOLDER.iterdir() if path.is_file()} == {".yaml", ".py"}
+    description = str(names(Recipe)["recipe"].description)
+    docs = (ROOT / "docs" / "recipes.md").read_text()
+    assert [name for name in NAMES if name not in description or f"-P recipe={name} " not in docs] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_in_its_head_what_it_is_for_and_the_command(name: str) -> None:
+    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    head = lines[: next(at for at, line in enumerate(lines) if not line.startswith("#"))]
+    assert f"#   mlflow run . -e tune --env-manager local -P recipe={name} -P data=FOLDER" in head
+    assert head[0].startswith(("# For ", "# To "))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_holds_options_that_are_read_as_they_are_typed(name: str) -> None:
+    held = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    recipe = load(recipe=name)
+    assert set(held) <= {*names(Recipe), "variants"} - {"recipe", "data", "name"}
+    assert {option for own in held.get("variants", {}).values() for option in own} <= set(VARIED)
+    assert [variant.name for variant in recipe.variants] == list(held.get("variants", {}))
+    assert recipe.model_fields_set == {*held, "recipe", "variants"}
+
+
+class Trained:
+    """What came of one tiny trial for each network of a recipe."""
+
+    def __init__(self, recipe: Recipe, ground: Ground, root: Path) -> None:
+        self.reports: dict[tuple[str, str], list[TrialReport]] = {}
+        for variant, part in parts(ground.settled(recipe)).items():
+            assert isinstance(part.backbone, Choice)
+            for backbone in part.backbone.options:
+                alone = part.model_copy(update={"backbone": Choice(options=(backbone,))})
+                self.reports[variant, str(backbone)] = _train(alone, ground, root / variant / str(backbone))
+
+
+def _train(recipe: Recipe, ground: Ground, root: Path) -> list[TrialReport]:
+    space, paths = SearchSpace(recipe, ground.dataset.imbalance), SearchPaths(root)
+    paths.write(recipe, ground.dataset)
+    config = space.trial_config(space.first_settings(), ground.preprocessings)
+    reports: list[TrialReport] = []
+    train(TrialTask(trial_uid="uid", config=config, search_root=root, threads=1), reports.append)
+    return reports
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize(
+    ("name", "networks"),
+    list(zip(NAMES, (3, 5, 4, 4, 3, 1, 2), strict=True)),
+)
+def test_each_network_of_a_recipe_trains_without_weights(
+    name: str, networks: int, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = make_folder(dict.fromkeys("abcdef", 4))
+    smaller = {"truncate": "1"} if name == "cats-vs-dogs" else {}  # VGG's last block has 100 million parameters
+    tiny = {"weights": "none", "image_size": "32", "max_epochs": "1", "batch_size": "8", **smaller}
+    recipe = load(recipe=name, data=str(folder), **tiny)
+    trained = Trained(recipe, check_ground(recipe), tmp_path / "trials")
+    assert len(trained.reports) == networks
+    for reports in trained.reports.values():
+        assert [report.epoch for report in reports] == [1]
+        assert {"val_balanced_accuracy", "val_accuracy", "val_top5_accuracy"} <= set(reports[0].metrics)
+
+
+# --- what the recipes promise ---
+
+
+def test_auto_is_what_a_search_without_a_recipe_does() -> None:
+    assert load() == load(recipe="auto") == Recipe()
+
+
+def test_quick_takes_five_minutes_and_needs_no_hub() -> None:
+    recipe = load(recipe="quick")
+    assert recipe.budget_s == 300
+    assert str(recipe.backbone) == "tf_efficientnet_lite0,tf_efficientnet_lite1"
+    assert isinstance(recipe.image_size, Choice)
+    assert max(recipe.image_size.options) < 128
+
+
+def test_faces_is_resnet_34_on_classes_of_one_size() -> None:
+    recipe = load(recipe="faces")
+    assert (str(recipe.backbone), str(recipe.balance)) == ("torchvision/resnet34", "none")
+
+
+def test_emotions_searches_balance_and_regularisation_over_backbones_of_timm() -> None:
+    recipe = load(recipe="emotions")
+    assert str(recipe.balance) == "none,weights,sampler,oversample"
+    assert str(recipe.mix) == "none,mixup,cutmix"
+    assert all(isinstance(domain, Range) for domain in (recipe.weight_decay, recipe.dropout, recipe.label_smoothing))
+    assert isinstance(recipe.backbone, Choice)
+    assert all("/" not in str(backbone) for backbone in recipe.backbone.options)
+
+
+@pytest.mark.usefixtures("client")
+def test_efficient_compares_four_networks_as_they_were_described(image_folder: Path) -> None:
+    recipe = load(recipe="efficient", data=str(image_folder), weights="none")
+    one, two, resnet50, resnet18 = parts(recipe).values()
+    assert [str(part.backbone).rpartition("/")[2] for part in (one, two, resnet50, resnet18)] == [
+        "mobilenet_v2",
+        "mobilenet_v2",
+        "resnet50",
+        "resnet18",
+    ]
+    for part in (one, two, resnet50, resnet18):
+        assert (str(part.image_size), str(part.augmentation), str(part.truncate)) == ("224", "flip+turn", "0")
+        assert part.patience > 0
+    assert (str(one.freeze_fraction), str(one.head)) == ("0.0", "256:norm:relu")
+    assert (str(one.optimizer), str(one.lr_scheduler)) == ("adam", "plateau")
+    assert (str(two.head), str(two.optimizer)) == ("256:leaky_relu+128:relu", "adamw")
+    assert (str(two.lr_scheduler), two.step_epochs) == ("step", 10)
+    assert isinstance(one.dropout, Range)
+    assert isinstance(two.weight_decay, Range)
+    assert min(one.dropout.low, two.weight_decay.low) > 0
+    assert recipe.max_epochs > 2 * two.step_epochs
+    blocks = block_names("torchvision/mobilenet_v2")
+    assert isinstance(two.freeze_fraction, Choice)
+    depth = freeze_depth(float(two.freeze_fraction.options[0]), len(blocks))
+    assert blocks[:depth] == tuple(f"features.{number}" for number in range(10))
+    for preprocessing in check_ground(recipe).preprocessings.values():
+        assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_each_network_of_efficient_is_tried_before_the_sampler_chooses() -> None:
+    defaults = SearchSpace(load(recipe="efficient")).defaults()
+    assert [start["variant"] for start in defaults] == ["mobilenetv2-1", "mobilenetv2-2", "resnet50", "resnet18"]
+
+
+def test_cats_vs_dogs_is_a_baseline_from_scratch_against_four_families() -> None:
+    recipe = load(recipe="cats-vs-dogs", truncate="0")
+    baseline, pretrained = parts(recipe).values()
+    assert (str(baseline.backbone), str(baseline.freeze_fraction)) == ("small_cnn", "0.0")
+    assert str(pretrained.backbone) == "convnext_nano,mobilenetv3_large_100,resnet34,vgg11_bn"
+    space = SearchSpace(recipe)
+    assert [start["variant"] for start in space.defaults()] == ["baseline"]
+    assert isinstance(pretrained.backbone, Choice)
+    assert {probe["backbone@pretrained"] for probe in space.sweep()} == set(pretrained.backbone.options)
+
+
+def test_celebrities_keeps_four_lengths_of_a_frozen_resnet_34() -> None:
+    recipe = load(recipe="celebrities")
+    blocks = block_names("torchvision/resnet34")
+    ends = []
+    for part in parts(recipe).values():
+        assert (str(part.freeze_fraction), str(part.head), str(part.backbone)) == (
+            "1.0",
+            "linear",
+            "torchvision/resnet34",
+        )
+        assert isinstance(part.truncate, Choice)
+        ends.append(blocks[len(blocks) - 1 - int(part.truncate.options[0])])
+    assert tuple(ends) == RESNET34_END
+    assert [probe["variant"] for probe in SearchSpace(recipe).sweep()] == [variant.name for variant in recipe.variants]
+
+
+@pytest.mark.parametrize(
+    ("name", "networks"),
+    [
+        ("efficient", "torchvision/mobilenet_v2, torchvision/resnet50, torchvision/resnet18"),
+        ("emotions", "timm/mobilenetv3_large_100, timm/efficientnet_b0, timm/convnext_atto"),
+    ],
+)
+def test_weights_that_no_hub_gives_are_one_sentence_before_anything_starts(
+    name: str, networks: str, image_folder: Path, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", "--recipe", name, "--data", str(image_folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tune: weights of {networks} have to come from the hub, which can't be reached")
+    assert all(way in line for way in ("a local file (weights=", "an offline backbone (backbone=", "weights=none"))
+    assert client.search_runs(["0"]) == []
+
+
+# --- what wins ---
+
+OWN = """
+# mine
+data: photos
+lr: 1e-4..1e-2
+sweep: off
+reuse: off
+optimizer: [adam, sgd]
+patience:
+minutes: null
+image-size: 64
+variants:
+  frozen: {freeze_fraction: 1, image_size: 32}
+  whole: {freeze_fraction: 0}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Return a recipe of the user's own."""
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    return path
+
+
+def test_a_file_is_read_as_its_options_would_be_typed(own: Path) -> None:
+    recipe = load(recipe=str(own))
+    assert (recipe.recipe, recipe.data, recipe.sweep, recipe.reuse) == (str(own), "photos", False, "off")
+    assert (recipe.lr, str(recipe.optimizer)) == (Range(low=1e-4, high=1e-2, log=True), "adam,sgd")
+    assert (recipe.patience, recipe.minutes) == (0, None)
+    assert [str(part.image_size) for part in parts(recipe).values()] == ["32", "64"]
+
+
+def test_a_typed_option_wins_over_the_file_and_inside_its_variants(own: Path) -> None:
+    recipe = load(recipe=str(own), image_size="96", lr="0.01", reuse="exact")
+    assert (str(recipe.lr), recipe.reuse, recipe.data) == ("0.01", "exact", "photos")
+    assert [str(part.image_size) for part in parts(recipe).values()] == ["96", "96"]
+    assert [str(part.freeze_fraction) for part in parts(recipe).values()] == ["1.0", "0.0"]
+    assert [part.image_size for part in parts(load(recipe=str(own), image_size="auto")).values()] == [None, None]
+
+
+def test_variants_that_then_say_the_same_are_one() -> None:
+    recipe = load(recipe="efficient", backbone="resnet18", weights="none", image_size="64")
+    assert [variant.name for variant in recipe.variants] == ["mobilenetv2-1", "mobilenetv2-2", "resnet50"]
+    assert {str(part.backbone) for part in parts(recipe).values()} == {"resnet18"}
+    assert {str(part.head) for part in parts(recipe).values()} == {"256:norm:relu", "256:leaky_relu+128:relu", "linear"}
+
+
+def test_a_recipe_that_was_asked_for_survives_its_own_json(own: Path) -> None:
+    for recipe in (load(recipe="celebrities"), load(recipe=str(own))):
+        assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        (
+            "celebrites",
+            f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'celebrites'; "
+            "did you mean celebrities?",
+        ),
+        ("x/y", f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'x/y'"),
+    ],
+)
+def test_an_unknown_recipe_is_told_the_nearest_and_all_there_are(recipe: str, sentence: str) -> None:
+    assert problems("--recipe", recipe) == (sentence,)
+
+
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = f"recipe must be a file that exists, got 'no.yaml'; there is no {tmp_path / 'no.yaml'}"
+    assert problems("--recipe", "no.yaml") == (said,)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (
+            "lr: [1",
+            ["own.yaml must be a recipe in YAML, but line 1 is none: expected ',' or ']', but got '<stream end>'"],
+        ),
+        ("- lr", ["own.yaml: a recipe must be names with values, as in 'trials: 20'."]),
+        ("just words", ["own.yaml: a recipe must be names with values, as in 'trials: 20'."]),
+        ("trails: 3", ["own.yaml: there is no option trails here; did you mean trials?"]),
+        ("lr: 1\nlr: 2", ["own.yaml: lr must be there once."]),
+        ("lr: {a: 1}", ["own.yaml: lr must be a value as on the command line, not names with values."]),
+        ("lr: fast", ["own.yaml: lr must be a number, several as a,b or a range as a..b, got 'fast'."]),
+        ("variants: 3", ["own.yaml: variants must be names with values, as in 'trials: 20'."]),
+        ("variants: {a: 3}", ["own.yaml: variant a must be names with values, as in 'trials: 20'."]),
+        ("variants: {a: {hed: '1'}}", ["own.yaml, variant a: there is no option hed here; did you mean head?"]),
+        (
+            "variants: {a: {optimizer: adm}}",
+            ["own.yaml, variant a: optimizer must be of adamw, adam, sgd, got 'adm'; did you mean adam or adamw?"],
+        ),
+        (
+            "variants: {a b: {lr: 1}}",
+            [
+                "own.yaml: variants must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first, "
+                "got 'a b'."
+            ],
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_a_sentence_with_the_file_and_the_key(
+    text: str, sentences: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    assert list(problems("--recipe", str(path))) == sentences
+
+
+def test_a_setting_that_no_variant_can_have_is_told_those_that_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("recipe: auto\nvariants: {a: {trials: 3}}")
+    within, variant = problems("--recipe", str(path))
+    assert within.startswith("own.yaml: there is no option recipe here; there are augmentation, backbone, ")
+    assert variant.startswith("own.yaml, variant a: there is no option trials here; there are augmentation, ")
+
+
+def test_a_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    (line,) = problems("--recipe", str(path))
+    assert line.startswith(f"recipe {path} can't be read (")
+
+
+def test_all_mistakes_of_the_command_line_and_of_the_file_are_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("trials: 0\nminutes: 5\nvariants: {a: {lr: fast}, b: {lr: fast, head: x}}")
+    found = problems("--recipe", str(path), "--trails", "3", "--minutes", "0")
+    assert [line.split(" must")[0].split("; did")[0] for line in found] == [
+        "there is no option --trails",
+        "own.yaml: trials",
+        "minutes",
+        "own.yaml, variant a: lr",
+        "own.yaml, variant b: a head's layer",
+        "own.yaml, variant b: lr",
+    ]
+
+
+def test_a_typed_value_takes_the_place_of_a_wrong_one_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("trials: 0\nvariants: {a: {lr: fast}}")
+    assert load(recipe=str(path), trials="3", lr="0.1").trials == 3
+
+
+# --- the docs ---
+
+
+def test_the_example_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "pets.yaml"
+    path.write_text((ROOT / "docs" / "recipes.md").read_text().split("```yaml\n")[1].split("```")[0])
+    recipe = load(recipe=str(path), truncate="0")
+    assert (recipe.data, recipe.budget_s, str(recipe.image_size)) == ("photos/pets", 600, "128,160")
+    head_only, deep = parts(recipe).values()
+    assert (str(head_only.head), str(deep.lr_decay), deep.patience) == ("linear,256:norm:relu", "0.7,0.9", 3)
+    starts = [*SearchSpace(recipe).defaults(), *SearchSpace(recipe).sweep()]
+    assert {start["variant"] for start in starts} == {"head-only", "deep"}
