@@ -44,7 +44,7 @@ RESULTS = [
 
 
 def lines(results: list[TrialResult]) -> list[list[str]]:
-    console = Console(width=100)
+    console = Console(width=80)
     with console.capture() as captured:
         console.print(table(compare(results, 3)))
     return [line.split() for line in captured.get().splitlines()]
@@ -52,9 +52,9 @@ def lines(results: list[TrialResult]) -> list[list[str]]:
 
 def test_each_backbone_has_a_row_with_its_best_trial_and_its_cost_the_best_first() -> None:
     assert lines(RESULTS)[1:] == [
-        ["network", "px", "bal.", "acc.", "top-1", "M", "params", "GFLOPs", "MB"],
-        ["vgg11_bn", "32", "0.7500", "0.8000", "3.50", "0.60", "14.1"],
-        ["resnet18", "32", "0.6250", "0.7000", "3.50", "0.60", "14.1"],
+        ["network", "px", "bal.", "acc.", "top-1", "params", "GFLOPs", "MB"],
+        ["vgg11_bn", "32", "0.7500", "0.8000", "3.50M", "0.60", "14.1"],
+        ["resnet18", "32", "0.6250", "0.7000", "3.50M", "0.60", "14.1"],
     ]
 
 
@@ -62,16 +62,29 @@ def test_variants_are_rows_of_their_own_and_top_5_is_there_where_it_was_measured
     metrics = {"val_accuracy": 0.5, "val_top5_accuracy": 0.875}
     results = [tried(at, 0.5 + at / 8, "resnet18", name, **metrics) for at, name in enumerate(("one", "two"))]
     assert lines(results)[1:] == [
-        ["variant", "network", "px", "bal.", "acc.", "top-1", "top-5", "M", "params", "GFLOPs", "MB"],
-        ["two", "resnet18", "32", "0.6250", "0.5000", "0.8750", "3.50", "0.60", "14.1"],
-        ["one", "resnet18", "32", "0.5000", "0.5000", "0.8750", "3.50", "0.60", "14.1"],
+        ["network", "px", "bal.", "acc.", "top-1", "top-5", "params", "GFLOPs", "MB"],
+        ["two:", "resnet18", "32", "0.6250", "0.5000", "0.8750", "3.50M", "0.60", "14.1"],
+        ["one:", "resnet18", "32", "0.5000", "0.5000", "0.8750", "3.50M", "0.60", "14.1"],
+    ]
+
+
+def test_names_that_are_too_long_take_two_lines_and_no_number_is_cut() -> None:
+    metrics = {"val_accuracy": 0.5, "val_top5_accuracy": 0.875}
+    variants = ("without-last-two-blocks", "mobilenetv2-1")
+    results = [tried(at, 0.5, "torchvision/mobilenet_v2", name, **metrics) for at, name in enumerate(variants)]
+    numbers = ["32", "0.5000", "0.5000", "0.8750", "3.50M", "0.60", "14.1"]
+    assert sorted(lines(results)[2:]) == [
+        ["mobilenetv2-1:", *numbers],
+        ["torchvision/mobilenet_v2"],
+        ["torchvision/mobilenet_v2"],
+        ["without-last-two-blocks:", *numbers],
     ]
 
 
 @pytest.mark.parametrize(("score", "status"), [(None, "failed"), (0.99, "failed"), (None, "pruned")])
 def test_a_network_without_a_score_comes_last_and_is_not_left_out(score: float | None, status: str) -> None:
     failed = tried(4, score, "resnet50", status=status)
-    assert lines([failed, *RESULTS])[-1] == ["resnet50", "32", "-", "-", "3.50", "0.60", "14.1"]
+    assert lines([failed, *RESULTS])[-1] == ["resnet50", "32", "-", "-", "3.50M", "0.60", "14.1"]
 
 
 @pytest.mark.parametrize("results", [[], RESULTS[:1], [RESULTS[0], RESULTS[2]]])
@@ -92,10 +105,10 @@ def test_a_network_that_cannot_be_counted_costs_a_cell_and_not_the_search(monkey
 def test_the_table_is_there_as_markdown_and_as_json() -> None:
     compared = compare(RESULTS, 3)
     assert markdown(compared).splitlines()[3:] == [
-        "| network | px | bal. acc. | top-1 | M params | GFLOPs | MB |",
+        "| network | px | bal. acc. | top-1 | params | GFLOPs | MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
-        "| vgg11_bn | 32 | 0.7500 | 0.8000 | 3.50 | 0.60 | 14.1 |",
-        "| resnet18 | 32 | 0.6250 | 0.7000 | 3.50 | 0.60 | 14.1 |",
+        "| vgg11_bn | 32 | 0.7500 | 0.8000 | 3.50M | 0.60 | 14.1 |",
+        "| resnet18 | 32 | 0.6250 | 0.7000 | 3.50M | 0.60 | 14.1 |",
     ]
     first = json.loads(as_json(compared))[0]
     assert (first["backbone"], first["trial"], first["cost"]) == ("vgg11_bn", 1, COST.model_dump())

@@ -16,8 +16,8 @@ from tuning.views.lines import score_text
 NOTHING = "-"
 TITLE = "Networks by validation"
 SCORES = {"top-1": "val_accuracy", "top-5": "val_top5_accuracy"}
-COSTS = ("M params", "GFLOPs", "MB")
-LEFT = (VARIANT, "network")  # columns of names; the others hold numbers
+COSTS = ("params", "GFLOPs", "MB")
+NETWORK = "network"
 
 
 class Compared(NamedTuple):
@@ -56,10 +56,11 @@ def _cost(result: TrialResult, classes: int) -> Cost | None:
 
 
 def table(compared: Sequence[Compared]) -> Table:
-    """Return a row for each network, best first."""
-    shown = Table(title=TITLE, title_justify="left", title_style="bold", box=None)
+    """Return a row for each network, best first; where 80 columns are too few for a name, it takes two lines."""
+    shown = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in _columns(compared):
-        shown.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
+        is_name = name == NETWORK
+        shown.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
     for one in compared:
         shown.add_row(*_cells(one, compared))
     return shown
@@ -93,15 +94,13 @@ def as_json(compared: Sequence[Compared]) -> str:
 
 def _columns(compared: Sequence[Compared]) -> list[str]:
     scores = [label for label, name in SCORES.items() if any(name in one.result.metrics for one in compared)]
-    variant = [VARIANT] if any(one.variant for one in compared) else []
-    return [*variant, "network", "px", "bal. acc.", *scores, *COSTS]
+    return [NETWORK, "px", "bal. acc.", *scores, *COSTS]
 
 
 def _cells(one: Compared, compared: Sequence[Compared]) -> list[str]:
     config = one.result.config
     cells = {
-        VARIANT: one.variant,
-        "network": config.network.backbone,
+        NETWORK: f"{one.variant}: {config.network.backbone}" if one.variant else config.network.backbone,
         "px": str(config.preprocessing.image_size),
         "bal. acc.": score_text(one.result) if _ended_well(one.result) else NOTHING,
         **{label: _score(one.result, name) for label, name in SCORES.items()},
@@ -117,4 +116,4 @@ def _score(result: TrialResult, name: str) -> str:
 def _cost_cells(known: Cost | None) -> list[str]:
     if known is None:
         return [NOTHING] * len(COSTS)
-    return [f"{known.parameters / 1e6:.2f}", f"{known.flops / 1e9:.2f}", f"{known.bytes / 1e6:.1f}"]
+    return [f"{known.parameters / 1e6:.2f}M", f"{known.flops / 1e9:.2f}", f"{known.bytes / 1e6:.1f}"]
