@@ -1,6 +1,6 @@
 """Learning curves of real trials, recorded once so that searches can be replayed in seconds.
 
-``python -m benchmarks.curves FOLDER [--configurations 150]`` trains the default configuration, the sweep's probes and
+``python -m benchmarks.curves FOLDER [--configurations 100]`` trains the default configuration, the sweep's probes and
 configurations drawn at random from a search space, each as a trial does it, on one thread, and appends a line for each
 to ``benchmarks/curves/NAME.jsonl``; started again, it goes on. Times are seconds of processor time, which another
 program on the machine changes little. What it took to make an entry of the store stands apart from the trial's own
@@ -31,7 +31,7 @@ from tuning.trial import TrialReport, TrialTask, train
 
 FOLDER = Path(__file__).parent / "curves"
 # Smaller than the defaults, so that hundreds of trials take hours and not days.
-SPACE = {"backbone": "tf_efficientnet_lite0,tf_efficientnet_lite1", "image_size": "64,96", "truncate": "0,3"}
+SPACE = {"backbone": "tf_efficientnet_lite0,tf_efficientnet_lite1", "image_size": "48,64,96", "truncate": "0,3"}
 SEED = 0
 
 
@@ -55,10 +55,13 @@ def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, Setting
     """Yield the default, the sweep, and ``count`` random configurations, always the same."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
-    starts = (space.first(), *space.sweep())
-    for start in starts:
+    for start in space.defaults():
         study.enqueue_trial(start)
-    for _ in range(len(starts) + count):
+        yield space.suggest(study.ask())
+    for probe in space.sweep():
+        study.enqueue_trial(probe)
+        yield space.suggest(study.ask(), probe=True)
+    for _ in range(count):
         yield space.suggest(study.ask())
 
 
@@ -108,7 +111,7 @@ def main() -> None:
     """Record the table of one data folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--configurations", type=int, default=150)
+    parser.add_argument("--configurations", type=int, default=100)
     arguments = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
