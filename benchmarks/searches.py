@@ -14,28 +14,54 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ("test_accuracy", "test_balanced_accuracy", "test_raw_pixel_accuracy", "best_val_balanced_accuracy")
 
 
-def search(data: str, seed: int, folder: Path) -> dict[str, float]:
-    """Run one search; return its minutes and the parent run's metrics."""
+class Search(NamedTuple):
+    """A search that has ended: how long the command took, its parent run and its trials' runs."""
+
+    minutes: float
+    client: MlflowClient
+    parent: Run
+    trials: list[Run]
+
+
+def search(data: str, seed: int, folder: Path, *options: str) -> Search:
+    """Run one search in ``folder``, which keeps its tracking database, its home and what it printed."""
+    from mlflow import MlflowClient
+
+    folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "FREEZELINE_HOME": str(folder / "home")}
-    command = [sys.executable, "-m", "tuning", "tune", "--data", data, "--seed", str(seed), "--name", f"seed-{seed}"]
+    command = [
+        sys.executable,
+        "-m",
+        "tuning",
+        "tune",
+        "--data",
+        data,
+        "--seed",
+        str(seed),
+        "--name",
+        "search",
+        *options,
+    ]
     began = time.monotonic()
-    with (folder / f"{Path(data).name}-{seed}.log").open("w") as log:
+    with (folder / "log").open("w") as log:
         subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
     minutes = (time.monotonic() - began) / 60
-
-    import mlflow
-
-    client = mlflow.MlflowClient(uri)
-    experiment = client.get_experiment_by_name(f"seed-{seed}")
-    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
-    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    return {"minutes": minutes, **{name: parent.data.metrics[name] for name in SHOWN}}
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("search").experiment_id])
+    trials = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    return Search(minutes, client, parent, trials)
 
 
 def main() -> None:
@@ -49,7 +75,8 @@ def main() -> None:
         for data in arguments.data:
             rows = []
             for seed in arguments.seeds:
-                rows.append(search(data, seed, Path(folder)))
+                done = search(data, seed, Path(folder) / f"{Path(data).name}-{seed}")
+                rows.append({"minutes": done.minutes, **{name: done.parent.data.metrics[name] for name in SHOWN}})
                 print(Path(data).name, seed, *(f"{value:.4f}" for value in rows[-1].values()), flush=True)
             means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
             print(Path(data).name, "mean", *(f"{value:.4f}" for value in means.values()), flush=True)
