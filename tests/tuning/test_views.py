@@ -62,6 +62,12 @@ def test_the_leaderboard_fits_into_80_columns_and_says_what_was_tried() -> None:
         assert part in row
 
 
+def test_the_leaderboard_names_a_trials_variant() -> None:
+    result = trial_result()
+    varied = result.model_copy(update={"settings": {**result.settings, "variant": "mobilenetv2-1"}})
+    assert any("mobilenetv2-1" in line for line in printed(leaderboard([varied])))
+
+
 def test_a_leaderboard_without_a_scored_trial_has_no_row() -> None:
     assert leaderboard([trial_result(0, None, "failed")]).row_count == 0
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from tuning.promote import METRIC, Candidate, Promotion
 from tuning.recipe import Recipe
 from tuning.search.ledger import TrialResult
+from tuning.space import VARIANT
 from tuning.views.lines import score_text
 
 ROWS = 5
@@ -54,7 +55,7 @@ def _cells(result: TrialResult) -> list[str]:
         str(result.number),
         score_text(result),
         f"{result.best_epoch}/{result.epochs}",
-        config.network.backbone,
+        str(result.settings.get(VARIANT, config.network.backbone)),
         str(config.preprocessing.image_size),
         f"{facts.get('freeze_depth', '?')}/{facts.get('blocks', '?')}",
         f"{config.fit.lr:.1e}",
