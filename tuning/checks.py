@@ -36,11 +36,15 @@ Some = TypeVar("Some", bound=Training)
 
 @dataclass(frozen=True)
 class Ground:
-    """What a search stands on, checked: the tracking client, the data set, the networks, and how each sees pictures."""
+    """What a search stands on, checked: the tracking client, the data set, and how each network sees pictures.
+
+    ``uncut`` are the networks that can't be cut in two.
+    """
 
     client: MlflowClient
     dataset: Dataset
     preprocessings: Preprocessings
+    uncut: frozenset[str]
 
     def settled(self, training: Some) -> Some:
         """Return the training, and its variants, with the networks and image sizes that were left open."""
@@ -96,7 +100,9 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     check_networks(left)
     for part in _parts(training):
         _check_cuts(part, automatic_sizes(dataset.median_side)[0])
-    return Ground(client, dataset, preprocessings)
+    first_sizes = dict(reversed(preprocessings))
+    uncut = frozenset(backbone for backbone, size in first_sizes.items() if _is_uncut(backbone, size))
+    return Ground(client, dataset, preprocessings, uncut)
 
 
 def check_from_url(client: MlflowClient, given_run: str, data: str) -> None:
@@ -162,6 +168,14 @@ def _given(domain: Domain | None) -> tuple[Setting, ...]:
 def _automatic_cuts(networks: Sequence[_Network], size: int) -> tuple[int, ...]:
     """Return how many blocks to drop where the recipe leaves it open: none, and a few of networks that have many."""
     return (0, DROPPED) if all(_most_truncated(network, size) >= 2 * DROPPED for network in networks) else (0,)
+
+
+def _is_uncut(backbone: str, size: int) -> bool:
+    """Return whether a network can't be cut in two; the log says so, once."""
+    from models.backbones import OFFLINE_BACKBONES
+    from models.prepared import prepared
+
+    return backbone not in OFFLINE_BACKBONES and not prepared(backbone, "none", size, 0).blocks[0].node
 
 
 def _most_truncated(network: _Network, size: int, wanted: int = MANY) -> int:

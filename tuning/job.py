@@ -112,7 +112,7 @@ class _Search:
     def _open(self) -> Ledger:
         """Write down what is searched, on disk and on the parent run, and return the new ledger."""
         recipe, dataset = self._recipe, self._ground.dataset
-        space = SearchSpace(recipe, dataset.imbalance)
+        space = SearchSpace(recipe, dataset.imbalance, self._ground.uncut)
 
         def configure(settings: Mapping[str, Setting]) -> TrialConfig:
             return space.trial_config(settings, self._ground.preprocessings)

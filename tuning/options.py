@@ -102,8 +102,8 @@ def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else "the options"
     if detail["type"] == "missing":
         return f"--{name} must be given: {names(model)[name].description}."
-    rule = RULES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    rule = rule.format(**detail.get("ctx", {}))
+    known = RULES.get(detail["type"])
+    rule = known.format(**detail.get("ctx", {})) if known else detail["msg"].removeprefix("Value error, ")
     if ", got " in rule:  # whoever checks the setting has said it all
         return rule if rule.endswith("?") else f"{rule}."
     if "; did you mean" in rule:

@@ -121,7 +121,7 @@ class Training(Value):
     lr_decay: Shares = Field(
         Choice(options=(1.0,)), description="each block nearer the input learns at this share of the next one's rate"
     )
-    label_smoothing: Fractions = Field(Choice(options=(0.0,)), description="share of a target spread over all classes")
+    label_smoothing: Dropouts = Field(Choice(options=(0.0,)), description="share of a target spread over all classes")
     batch_size: BatchSizes = Field(Choice(options=(16, 32, 64)), description="pictures in a training step")
     dropout: Dropouts = Field(Range(low=0.0, high=0.5), description="before the head's linear layer")
     augmentation: Policies = Field(
@@ -135,6 +135,13 @@ class Training(Value):
     leaks: Literal["drop", "keep"] = Field(
         "drop", description="training pictures that are also in a later split that you gave"
     )
+
+    @model_validator(mode="after")
+    def _batches_can_be_normed(self) -> Training:
+        normed = [head for head in self.head.options if "norm" in str(head)] if isinstance(self.head, Choice) else []
+        if normed and isinstance(self.batch_size, Choice) and 1 in self.batch_size.options:
+            raise ValueError(f"batch_size must be 2 or more with a head of norm layers ({normed[0]}), for they need it")
+        return self
 
 
 # What a search gets where neither trials nor minutes are given: whichever is spent first.

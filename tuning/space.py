@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from data.balance import Balance
@@ -54,8 +54,9 @@ NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the swe
 # A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once. What
 # is the same in all probes is not asked for: the sampler learns from them about networks, sizes and cuts, and not that
 # good trials have a certain batch size.
-PROBED = (*NETWORKS, "truncate")
-PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
+# Cuts stand before networks: those of one network share their features, and workers side by side would wait for them.
+PROBED = ("image_size", "truncate", "backbone")
+PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "balance": "none", "mix": "none"}
 SWEPT_CUTS = 3  # cuts of each network that the sweep probes, counted from the end
 
 VARIANT = "variant"
@@ -78,13 +79,17 @@ class SearchSpace:
     ``sweep`` and ``fine_tune`` give settings to try before the sampler chooses, in the sampler's own names.
     """
 
-    def __init__(self, recipe: Training, imbalance: float = 1.0) -> None:
-        """Take a recipe whose networks and sizes are known, and how many times the largest class has the smallest's."""
+    def __init__(self, recipe: Training, imbalance: float = 1.0, uncut: Collection[str] = ()) -> None:
+        """Take a recipe whose networks, sizes and cuts are known.
+
+        ``imbalance`` is how many times the largest class has the smallest's pictures, ``uncut`` are the networks that
+        can't be cut in two: nothing of them is kept, so they are not probed.
+        """
         self._recipe = recipe
-        self._corners = {"": _Corner(recipe, imbalance)}
-        if isinstance(recipe, Recipe) and recipe.variants:
-            parts = {variant.name: recipe.varied(variant) for variant in recipe.variants}
-            self._corners = {name: _Corner(part, imbalance, f"@{name}") for name, part in parts.items()}
+        variants = recipe.variants if isinstance(recipe, Recipe) else ()
+        parts = {variant.name: recipe.varied(variant) for variant in variants} if isinstance(recipe, Recipe) else {}
+        named = {name: _Corner(part, imbalance, uncut, f"@{name}") for name, part in parts.items()}
+        self._corners = named or {"": _Corner(recipe, imbalance, uncut)}
 
     def suggest(self, asker: Asker, *, probe: bool = False) -> dict[str, Setting]:
         """Ask for the settings of one trial, or of a probe, and return them under the names that the user knows."""
@@ -105,7 +110,8 @@ class SearchSpace:
         """Return trial 0's settings, and those of each other variant that the sweep leaves out: all are compared."""
         swept = {probe.get(VARIANT) for probe in self.sweep()}
         left_out = [name for name in list(self._corners)[1:] if name not in swept]
-        return [self.first(), *(self._named(name, {}) for name in left_out)]
+        every = [self.first(), *(self._named(name, {}) for name in left_out)]
+        return every[: self._recipe.most_trials] if isinstance(self._recipe, Recipe) else every
 
     def sweep(self) -> list[dict[str, Setting]]:
         """Return linear probes of all networks, image sizes and cuts, where a probe costs next to nothing.
@@ -146,8 +152,9 @@ class SearchSpace:
 class _Corner:
     """The settings of a recipe without variants, or of one variant, whose names in the study end in ``suffix``."""
 
-    def __init__(self, recipe: Training, imbalance: float, suffix: str = "") -> None:
+    def __init__(self, recipe: Training, imbalance: float, uncut: Collection[str], suffix: str = "") -> None:
         self.recipe = recipe
+        self._uncut = uncut
         self._suffix = suffix
         self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in (*NETWORKS, *FIRST)}
         if recipe.balance is None:
@@ -184,7 +191,9 @@ class _Corner:
         swept = {name: _options(self._domains[name]) for name in PROBED}
         swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
         for combination in itertools.product(*swept.values()):
-            yield dict(zip(swept, combination, strict=True))
+            probe = dict(zip(swept, combination, strict=True))
+            if probe["backbone"] not in self._uncut:
+                yield probe
 
     def _lr_name(self, optimizer: str) -> str:
         # SGD's rates lie elsewhere: one name for both would tell the sampler that they mean the same.

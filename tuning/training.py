@@ -10,6 +10,7 @@ from data.errors import TrackingError
 from models.config import TrialConfig
 from tuning.candidate import absolute, make_candidate
 from tuning.checks import check_ground
+from tuning.domains import Choice
 from tuning.interrupts import caught
 from tuning.recipe import Recipe, Training
 from tuning.registry import save_candidate
@@ -49,10 +50,11 @@ def train(training: Training, run: str) -> int:
             again = finished_trial(connect(), run)
             training, config = again.training, again.config
         ground = check_ground(training, given_run)
+        training = ground.settled(training)
         found = audit(ground.dataset)
         show(*found.lines())
         if config is None:
-            space = SearchSpace(ground.settled(training), ground.dataset.imbalance)
+            space = SearchSpace(training, ground.dataset.imbalance)
             config = space.trial_config(space.first_settings(), ground.preprocessings)
         name = training.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)
@@ -108,5 +110,15 @@ def finished_trial(client: MlflowClient, run_id: str) -> Again:
         raise TrackingError(f"run must be a trial's run, below its search, but {run_id} holds no configuration.")
     if "recipe" not in parent:
         raise TrackingError(f"run must be a trial of a search or a training, but no recipe is kept with {run_id}.")
-    recipe = Recipe.from_json(parent["recipe"])
-    return Again(recipe, TrialConfig.from_json(tags["trial_config"]))
+    config = TrialConfig.from_json(tags["trial_config"])
+    return Again(_of_one(Recipe.from_json(parent["recipe"]), config), config)
+
+
+def _of_one(recipe: Recipe, config: TrialConfig) -> Recipe:
+    """Return the recipe with the network of one trial only: others need not be there to train it again."""
+    network = {
+        "backbone": Choice(options=(config.network.backbone,)),
+        "image_size": Choice(options=(config.preprocessing.image_size,)),
+        "truncate": Choice(options=(config.network.truncate,)),
+    }
+    return recipe.model_copy(update={**network, "weights": config.network.weights, "variants": ()})

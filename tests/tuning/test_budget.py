@@ -72,6 +72,14 @@ def test_a_search_has_its_first_epoch_however_short_its_minutes_are() -> None:
 
 
 @pytest.mark.usefixtures("begun")
+def test_a_search_whose_trials_all_fail_before_an_epoch_has_an_end() -> None:
+    clock = Clock(0.01)
+    time.sleep(0.02)
+    clock.trial_ended(trial_result(0, None, "failed"), None)
+    assert clock.over
+
+
+@pytest.mark.usefixtures("begun")
 def test_a_search_that_ends_before_its_time_hears_nothing() -> None:
     clock = Clock(3600)
     with clock.ringing(lambda: pytest.fail("rang")):

@@ -426,10 +426,12 @@ def trial_run(client: MlflowClient, parent_tags: dict[str, str]) -> str:
     return str(client.create_run("0", tags=tags).info.run_id)
 
 
-def test_a_finished_trial_is_found_with_its_searchs_recipe(client: MlflowClient) -> None:
-    asked = Recipe(data="photos", name="pets", cpus_per_trial=2)
-    again = finished_trial(client, trial_run(client, {"recipe": asked.to_json()}))
-    assert again.training == asked
+def test_a_finished_trial_is_found_with_its_searchs_recipe_for_its_own_network(client: MlflowClient) -> None:
+    variants = [{"name": "other", "settings": {"backbone": "resnet34"}}]
+    texts = {"data": "photos", "name": "pets", "cpus_per_trial": 2, "variants": variants}
+    again = finished_trial(client, trial_run(client, {"recipe": Recipe.model_validate(texts).to_json()}))
+    own = {"backbone": "tf_efficientnet_lite0", "image_size": "32", "truncate": "0", "weights": "none"}
+    assert again.training == Recipe.model_validate({**texts, "variants": (), **own})
     assert again.config == trial_config(lr=0.25)
 
 

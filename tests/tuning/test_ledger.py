@@ -206,8 +206,8 @@ def test_another_seed_gives_other_trials_after_the_sweep_and_its_best(tmp_path: 
         (tmp_path / str(seed)).mkdir()
         ledger = ledger_at(tmp_path / str(seed), recipe(seed=seed))
         searches.append([end(ledger, 0.5).settings for _ in range(5)])
-    assert searches[0][:4] == searches[1][:4]
-    assert searches[0][4] != searches[1][4]
+    assert searches[0][:3] == searches[1][:3]
+    assert searches[0][3] != searches[1][3]
 
 
 @given(score=st.none() | st.floats(0, 1), reason=st.text(max_size=20), number=st.integers(0, 10**6))
@@ -231,7 +231,7 @@ def test_a_search_begins_with_the_default_then_the_sweep_and_its_best_probe_fine
     assert [result.origin for result in ended] == ["default", *["probe"] * 4]
     tuned, sampled = ledger.ask(), ledger.ask()
     assert (tuned.origin, sampled.origin) == ("fine-tune", "sampler")
-    assert (tuned.settings["image_size"], tuned.settings["truncate"]) == (64, 0)
+    assert (tuned.settings["image_size"], tuned.settings["truncate"]) == (64, 0)  # the third probe: 32 px come first
     assert tuned.settings["freeze_fraction"] == 0.5
     assert [result.number for result in (tuned, sampled)] == [5, 6]
 
@@ -256,12 +256,28 @@ def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -
 
 def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
-    for score in (0.9, 0.5):
+    for score in (0.9, 0.5, 0.6):
         end(ledger, score)
     ledger.end_sweep()
     assert ledger.probes_left == 0
     assert [ledger.ask().origin, ledger.ask().origin] == ["fine-tune", "sampler"]
     assert ledger.trials == 3
+
+
+def test_the_default_is_not_run_again_as_the_best_probe_fine_tuned(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    for score in (0.9, 0.8, 0.5, 0.5, 0.5):  # the best probe has trial 0's size and cut
+        end(ledger, score)
+    assert ledger.ask().origin == "sampler"
+
+
+def test_a_search_whose_first_trials_all_fail_is_hopeless(ledger: Ledger) -> None:
+    for _ in range(6):
+        assert not ledger.is_hopeless
+        end(ledger, None, "failed")
+    assert ledger.is_hopeless
+    end(ledger, 0.5)
+    assert not ledger.is_hopeless
 
 
 def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
         ("image_size", "0", "image_size must be a whole number from 16 to 1024, got '0'."),
         ("image_size", "9999", "image_size must be a whole number from 16 to 1024, got '9999'."),
         ("image_size", "big", "image_size must be a whole number, or several as a,b, got 'big'."),
+        ("label_smoothing", "1", "label_smoothing must be a number from 0 to 0.9, got '1'."),
         ("minutes", "0", "minutes must be more than 0.0, got '0'."),
         ("trials", "0", "trials must be at least 1, got '0'."),
         ("trials", "abc", "trials must be a whole number, got 'abc'."),
@@ -166,6 +167,17 @@ def test_a_recipes_mistake_is_one_sentence(option: str, text: str, sentence: str
     with pytest.raises(SettingError, match=r"\S") as raised:
         parse(Recipe, (f"--{option}", text))
     assert raised.value.problems == (sentence,)
+
+
+@pytest.mark.parametrize("option", ["head", "augmentation"])
+def test_braces_in_a_value_are_no_format(option: str) -> None:
+    with pytest.raises(SettingError, match=r"\{x\}"):
+        parse(Recipe, (f"--{option}", "{x}"))
+
+
+def test_norm_layers_need_more_than_one_picture() -> None:
+    with pytest.raises(SettingError, match="batch_size must be 2 or more with a head of norm layers"):
+        parse(Recipe, ("--head", "linear,64:norm", "--batch_size", "1,8"))
 
 
 def test_a_name_that_starts_with_a_dash_is_told_why_it_is_wrong() -> None:

@@ -199,8 +199,8 @@ def test_a_trial_gets_the_preprocessing_of_its_own_backbone_and_size() -> None:
 def test_the_sweep_probes_every_network_size_and_cut() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="2,0,1,5"))
     probes = space.sweep()
-    swept = [(probe["image_size"], probe["backbone"], probe["truncate"]) for probe in probes]
-    assert swept == [(size, name, cut) for size in (32, 64) for name in ("small", "large") for cut in (0, 1, 2)]
+    swept = [(probe["image_size"], probe["truncate"], probe["backbone"]) for probe in probes]
+    assert swept == [(size, cut, name) for size in (32, 64) for cut in (0, 1, 2) for name in ("small", "large")]
     settings = space.suggest(Inside(probes[-1]), probe=True)
     assert settings == {
         **FIRST,
@@ -215,7 +215,14 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
 
 @pytest.mark.parametrize(
     "texts",
-    [{"sweep": "off"}, {"reuse": "off"}, {"freeze_fraction": "0..0.9"}, {"mix": "mixup"}, {"augmentation": "light"}],
+    [
+        {"sweep": "off"},
+        {"reuse": "off"},
+        {"balance": "oversample"},
+        {"freeze_fraction": "0..0.9"},
+        {"mix": "mixup"},
+        {"augmentation": "light"},
+    ],
 )
 def test_there_is_no_sweep_where_a_probe_would_cost_a_trial_or_is_not_allowed(texts: dict[str, str]) -> None:
     assert SearchSpace(recipe(**texts)).sweep() == []
@@ -228,6 +235,11 @@ def test_every_probe_lies_inside_a_narrowed_space(texts: dict[str, str]) -> None
         asker = Inside(probe)
         space.suggest(asker, probe=True)
         assert not asker.left
+
+
+def test_a_network_that_cannot_be_cut_is_not_probed() -> None:
+    space = SearchSpace(recipe(backbone="small,large"), uncut={"large"})
+    assert {probe["backbone"] for probe in space.sweep()} == {"small"}
 
 
 def test_the_best_probe_is_fine_tuned_as_trial_0_is() -> None:
@@ -265,6 +277,11 @@ def test_each_variant_that_the_sweep_leaves_out_has_a_default_of_its_own() -> No
     assert named() == ["whole"]
     assert named(sweep="off") == ["whole", "probe"]
     assert named(reuse="off") == ["whole", "probe"]
+
+
+def test_no_more_variants_are_tried_first_than_trials_were_asked_for() -> None:
+    assert len(SearchSpace(recipe(variants=TWO, sweep="off")).defaults()) == 2
+    assert len(SearchSpace(recipe(variants=TWO, sweep="off", trials="1")).defaults()) == 1
 
 
 def test_only_a_variant_that_may_freeze_all_is_swept() -> None:

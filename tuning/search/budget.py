@@ -28,14 +28,14 @@ def reserve_s(budget_s: float) -> float:
 class Clock:
     """A listener of the search that knows when its trials' time is over; without a budget it never is.
 
-    It is not over before one epoch has ended, so that there is something to keep.
+    It is not over before one epoch has ended, so that there is something to keep, or one trial has failed before.
     """
 
     def __init__(self, budget_s: float | None) -> None:
         """Take the seconds from the start of this process to its end; None for as long as it takes."""
         self._began = time.time()
         self._deadline = None if budget_s is None else _process_began() + budget_s - reserve_s(budget_s)
-        self._has_epoch = threading.Event()
+        self._has_begun = threading.Event()
 
     @property
     def sweep_over(self) -> bool:
@@ -45,7 +45,7 @@ class Clock:
     @property
     def over(self) -> bool:
         """Whether the trials must end."""
-        return self._deadline is not None and time.time() >= self._deadline and self._has_epoch.is_set()
+        return self._deadline is not None and time.time() >= self._deadline and self._has_begun.is_set()
 
     @contextmanager
     def ringing(self, ring: Callable[[], None]) -> Iterator[None]:
@@ -55,7 +55,7 @@ class Clock:
         def wait() -> None:
             if self._deadline is None or ended.wait(max(0.0, self._deadline - time.time())):
                 return
-            self._has_epoch.wait()
+            self._has_begun.wait()
             if not ended.is_set():
                 ring()
 
@@ -65,7 +65,7 @@ class Clock:
             yield
         finally:
             ended.set()
-            self._has_epoch.set()
+            self._has_begun.set()
             thread.join()
 
     def trial_started(self, result: TrialResult) -> None:
@@ -73,10 +73,11 @@ class Clock:
 
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
         """Note that there is something to keep."""
-        self._has_epoch.set()
+        self._has_begun.set()
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
-        """Do nothing."""
+        """Note that the trials run: a search whose trials all fail before their first epoch has an end, too."""
+        self._has_begun.set()
 
 
 def _process_began() -> float:

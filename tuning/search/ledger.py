@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Status = Literal["running", "complete", "pruned", "failed"]
 Origin = Literal["default", "probe", "fine-tune", "sampler"]
 STUDY_NAME = "search"
+HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and says why
 STARTUP_TRIALS = 5  # asked at random before the sampler models what it saw; Optuna's 10 is most of a small search
 
 
@@ -53,6 +54,11 @@ class TrialResult(Value):
     def score(self) -> float | None:
         """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
         return self.metrics.get("val_balanced_accuracy")
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be the best: it has a score, and did not fail afterwards."""
+        return self.score is not None and self.status != "failed"
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -90,6 +96,12 @@ class Ledger:
         """How many trials have been asked for, the sweep's probes aside."""
         return sum(result.origin != "probe" for result in self._results.values())
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all trials have failed so far, and they are enough to say that others will."""
+        ended = [result for result in self._results.values() if result.status != "running"]
+        return len(ended) >= HOPELESS_TRIALS and all(result.status == "failed" for result in ended)
+
     def end_sweep(self) -> None:
         """Leave out the probes that have not been asked for."""
         self._starts = deque(start for start in self._starts if start[0] != "probe")
@@ -123,10 +135,12 @@ class Ledger:
         if self._starts:
             return self._starts.popleft()
         best = None if self._fine_tuned else self._best_probe()
-        if best is None:
-            return "sampler", None
-        self._fine_tuned = True
-        return "fine-tune", self._space.fine_tune(best.settings)
+        if best is not None:
+            self._fine_tuned = True
+            settings = self._space.fine_tune(best.settings)
+            if settings not in self._space.defaults():  # that have run already
+                return "fine-tune", settings
+        return "sampler", None
 
     def report(self, trial_uid: str, report: TrialReport) -> TrialResult:
         """Add an epoch of a running trial; the same epoch again changes nothing."""
@@ -179,7 +193,7 @@ class Ledger:
         )
 
     def _scored(self) -> list[TrialResult]:
-        return [result for result in self.results() if result.score is not None and result.status != "failed"]
+        return [result for result in self.results() if result.counts]
 
 
 def open_ledger(

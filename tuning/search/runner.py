@@ -53,7 +53,7 @@ def run_trials(
         if clock.sweep_over:
             ledger.end_sweep()
         spent = recipe.most_trials is not None and not ledger.probes_left and ledger.trials >= recipe.most_trials
-        return spent or interrupts.requested or clock.over
+        return spent or ledger.is_hopeless or interrupts.requested or clock.over
 
     def end() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it

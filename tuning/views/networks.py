@@ -38,14 +38,10 @@ def compare(results: Sequence[TrialResult], classes: int) -> list[Compared]:
     ``classes`` is how many the head has.
     """
     best: dict[tuple[str, str], TrialResult] = {}
-    for result in sorted(results, key=lambda result: (_ended_well(result), result.rank)):
+    for result in sorted(results, key=lambda result: (result.counts, result.rank)):
         best[str(result.settings.get(VARIANT, "")), result.config.network.backbone] = result
-    ranked = sorted(best.values(), key=lambda result: (_ended_well(result), result.rank), reverse=True)
+    ranked = sorted(best.values(), key=lambda result: (result.counts, result.rank), reverse=True)
     return [Compared(result, _cost(result, classes)) for result in ranked] if len(ranked) > 1 else []
-
-
-def _ended_well(result: TrialResult) -> bool:
-    return result.score is not None and result.status != "failed"
 
 
 def _cost(result: TrialResult, classes: int) -> Cost | None:
@@ -102,7 +98,7 @@ def _cells(one: Compared, compared: Sequence[Compared]) -> list[str]:
     cells = {
         NETWORK: f"{one.variant}: {config.network.backbone}" if one.variant else config.network.backbone,
         "px": str(config.preprocessing.image_size),
-        "bal. acc.": score_text(one.result) if _ended_well(one.result) else NOTHING,
+        "bal. acc.": score_text(one.result) if one.result.counts else NOTHING,
         **{label: _score(one.result, name) for label, name in SCORES.items()},
         **dict(zip(COSTS, _cost_cells(one.cost), strict=True)),
     }
@@ -110,7 +106,7 @@ def _cells(one: Compared, compared: Sequence[Compared]) -> list[str]:
 
 
 def _score(result: TrialResult, name: str) -> str:
-    return f"{result.metrics[name]:.4f}" if _ended_well(result) and name in result.metrics else NOTHING
+    return f"{result.metrics[name]:.4f}" if result.counts and name in result.metrics else NOTHING
 
 
 def _cost_cells(known: Cost | None) -> list[str]:

@@ -18,7 +18,8 @@ from tuning.space import VARIANT
 from tuning.views.lines import score_text
 
 ROWS = 5
-COLUMNS = ("trial", "bal. acc.", "epoch", "network", "px", "frozen", "lr", "augment")
+NETWORK = "network"
+COLUMNS = ("trial", "bal. acc.", "epoch", NETWORK, "px", "frozen", "lr", "augment")
 NUMBERS = ("trial", "bal. acc.", "epoch", "px", "frozen", "lr")
 LOCAL_UI = "http://127.0.0.1:5000"
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
@@ -34,7 +35,7 @@ def plan_line(recipe: Recipe, probes: int, at_once: int) -> str:
 
 def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialResult]:
     """Return the trials with the highest scores, best first."""
-    scored = [result for result in results if result.score is not None and result.status != "failed"]
+    scored = [result for result in results if result.counts]
     return sorted(scored, key=lambda result: result.rank, reverse=True)[:most]
 
 
@@ -42,7 +43,8 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
     """Return the table of the best trials; it fits into 80 columns."""
     table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=None)
     for name in COLUMNS:
-        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
+        is_name = name == NETWORK
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=not is_name, overflow="fold")
     for result in best_trials(results):
         table.add_row(*_cells(result))
     return table
@@ -50,12 +52,12 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
 
 def _cells(result: TrialResult) -> list[str]:
     """Return what stands in a trial's row, by ``COLUMNS``."""
-    config, facts = result.config, result.facts
+    config, facts, variant = result.config, result.facts, result.settings.get(VARIANT)
     return [
         str(result.number),
         score_text(result),
         f"{result.best_epoch}/{result.epochs}",
-        str(result.settings.get(VARIANT, config.network.backbone)),
+        f"{variant}: {config.network.backbone}" if variant else config.network.backbone,
         str(config.preprocessing.image_size),
         f"{facts.get('freeze_depth', '?')}/{facts.get('blocks', '?')}",
         f"{config.fit.lr:.1e}",
