@@ -2,14 +2,14 @@
 
 A view is one augmented variant of a picture, by its number; what it looks like depends on the policy, the picture's
 row and the view's number alone, so whatever is computed of it holds for other trials too. All pictures of an epoch show
-the same number: an epoch needs one view of each, and what is made for it an epoch later is of use to every trial.
+the same number, the next one where an epoch shows a picture again: it needs one view of each, or few, and what is made
+for it is of use to every trial.
 
 Shapes: b pictures, n pictures in all, s pixels a side.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -102,6 +102,7 @@ class ViewedPictures:
         self._pixels = pixels
         self._preprocessing = preprocessing
         self._seed = seed
+        self._policies: dict[str, Policy] = {}
 
     def __len__(self) -> int:
         """Return how many pictures there are, each in all views."""
@@ -124,11 +125,12 @@ class ViewedPictures:
                 pictures[at] = self._policy(policy)(pictures[at], _view_seed(int(row), number))
         return torch.from_numpy(normalize(pictures, self._preprocessing))
 
-    @functools.cache  # noqa: B019  (Albumentations takes seconds to import: it is not, where all views are kept)
     def _policy(self, name: str) -> Policy:
-        policy = build_policy(name, self._preprocessing.image_size)
-        assert policy is not None, name  # noqa: S101  (``views_of`` names none only as ``PLAIN``)
-        return policy
+        if name not in self._policies:  # not before: Albumentations takes seconds to import, and kept views need none
+            policy = build_policy(name, self._preprocessing.image_size)
+            assert policy is not None, name  # noqa: S101  (``views_of`` names none only as ``PLAIN``)
+            self._policies[name] = policy
+        return self._policies[name]
 
 
 def _view_seed(row: int, number: int) -> int:

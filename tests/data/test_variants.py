@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,14 @@ def test_a_view_depends_on_row_and_number_alone() -> None:
 def test_pictures_of_one_view_are_varied_each_in_its_own_way() -> None:
     alike = ViewedPictures(np.repeat(PIXELS[:1], 10, axis=0), PREPROCESSING, 0, (View("light", 0),))
     assert len({x.numpy().tobytes() for x in alike.pictures(np.arange(10), ONCE)}) > 6
+
+
+def test_pictures_in_views_are_freed_when_nobody_needs_them() -> None:
+    source = viewed(View("light", 0))
+    source.pictures(np.arange(10), ONCE)
+    freed = weakref.ref(source)
+    del source
+    assert freed() is None
 
 
 def test_batches_show_the_views_of_their_epoch() -> None:
