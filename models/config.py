@@ -21,7 +21,8 @@ class TrialConfig(Value):
         batches: from pictures to training batches.
         network: which network, and how much of it is trained.
         fit: how it is trained.
-        features: whether what the frozen blocks compute is kept.
+        features: whether what the frozen blocks compute is kept, and how pictures vary; JSON without it is of a time
+            when nothing was kept, and pictures were augmented anew in every epoch.
     """
 
     seed: NonNegativeInt
@@ -29,4 +30,4 @@ class TrialConfig(Value):
     batches: BatchConfig
     network: NetworkConfig
     fit: FitConfig
-    features: FeaturesConfig = FeaturesConfig()
+    features: FeaturesConfig = FeaturesConfig(reuse="off", views=0)

@@ -7,8 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from data.batches import BatchConfig
 from models.config import TrialConfig
-from models.features import FeaturesConfig
+from models.features import FeaturesConfig, Plan, plan
 
 
 def test_a_configuration_survives_json(trial_config: TrialConfig) -> None:
@@ -27,12 +28,12 @@ def test_a_configuration_cannot_be_changed(trial_config: TrialConfig) -> None:
         trial_config.seed = 4  # type: ignore[misc]
 
 
-def test_a_configuration_from_before_features_were_kept_can_be_read(trial_config: TrialConfig) -> None:
+def test_a_configuration_from_before_features_were_kept_means_what_it_meant_then(trial_config: TrialConfig) -> None:
     fields = trial_config.model_dump(mode="json")
     del fields["features"]
     read = TrialConfig.model_validate_json(json.dumps(fields))
-    assert read == trial_config
-    assert (read.features.reuse, read.features.views) == ("on", 4)
+    assert read == trial_config.model_copy(update={"features": FeaturesConfig(reuse="off", views=0)})
+    assert plan(read.features, BatchConfig(), numbers=100, pictures=10) == Plan("live", 0)
 
 
 @pytest.mark.parametrize("wrong", [{"reuse": "half"}, {"views": -1}, {"view": 2}])
