@@ -40,7 +40,6 @@ __all__ = [
     "Backbone",
     "Wanted",
     "check_networks",
-    "check_weights",
     "create_backbone",
     "preprocessing_for",
     "resolve",
@@ -82,11 +81,6 @@ class Wanted(NamedTuple):
     backbone: str
     weights: str
     image_size: int | None = None
-
-
-def check_weights(name: str, weights: str, image_size: int | None = None) -> None:
-    """Find out before anything starts whether a backbone and its weights can be had; see ``check_networks``."""
-    check_networks([Wanted(name, weights, image_size)])
 
 
 def check_networks(networks: Iterable[Wanted]) -> None:

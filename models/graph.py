@@ -44,7 +44,7 @@ class _Tracer(fx.Tracer):
 
 def trace(network: nn.Module) -> fx.Graph | None:
     """Return the graph of the network in eval mode with one placeholder, or None where it can't be traced."""
-    if isinstance(network, fx.GraphModule):  # ``pooled_at`` made it; traced again, its nodes would get other names
+    if isinstance(network, fx.GraphModule):  # ``end_at`` made it; traced again, its nodes would get other names
         return network.graph
     defaults = {name: p.default for name, p in list(inspect.signature(network.forward).parameters.items())[1:]}
     try:

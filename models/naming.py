@@ -18,7 +18,7 @@ from models.graph import trace
 from models.weights import COUNTER
 
 LIBRARIES = ("torch", "torchvision", "timm")  # what a module of a class computes is theirs to change
-PLAIN = (bool, int, float, str, tuple)
+PLAIN = (bool, int, float, str, tuple)  # settings of a module; anything else that it holds is a tensor or a module
 Hash = Callable[[bytes], None]
 
 
@@ -47,9 +47,7 @@ def _described(node: fx.Node) -> str:
 
 def _add_module(add: Hash, module: nn.Module) -> None:
     for path, part in module.named_modules():
-        plain = {
-            name: value for name, value in vars(part).items() if isinstance(value, bool | int | float | str | tuple)
-        }
+        plain = {name: value for name, value in vars(part).items() if isinstance(value, PLAIN)}
         plain.pop("training", None)
         add(repr((path, torch.typename(part), part.extra_repr(), sorted(plain.items()))).encode())
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):

@@ -13,7 +13,8 @@ from data.errors import BackboneError
 from models.backbones import (
     DEFAULT_BACKBONE,
     OFFLINE_BACKBONES,
-    check_weights,
+    Wanted,
+    check_networks,
     create_backbone,
     preprocessing_for,
     resolve,
@@ -65,7 +66,7 @@ def test_segmentation_and_detection_networks_are_no_classifiers() -> None:
 
 def test_offline_backbones_are_resolved_and_prepared_for_without_importing_a_library() -> None:
     code = (
-        "import sys; from models.backbones import *; check_weights(DEFAULT_BACKBONE, 'auto');"
+        "import sys; from models.backbones import *; check_networks([Wanted(DEFAULT_BACKBONE, 'auto')]);"
         "preprocessing_for(DEFAULT_BACKBONE, 64);"
         "sys.exit('timm' in sys.modules or 'torchvision' in sys.modules)"
     )
@@ -133,7 +134,7 @@ def test_position_embeddings_are_resized_not_drawn_anew() -> None:
 
 def test_a_size_that_the_network_cannot_take_is_found_before_anything_starts() -> None:
     with pytest.raises(BackboneError, match=r"inception_v3 can't take pictures of 64 px.*; choose another image_size"):
-        check_weights("timm/inception_v3", "none", image_size=64)
+        check_networks([Wanted("timm/inception_v3", "none", 64)])
 
 
 def test_the_default_is_an_offline_backbone() -> None:
@@ -157,12 +158,12 @@ def test_small_cnn_is_a_network_like_any_other(size: int) -> None:
 
 def test_small_cnn_says_which_pictures_are_too_small() -> None:
     with pytest.raises(BackboneError, match=r"small_cnn can't take pictures of 15 px: .*; choose another image_size"):
-        check_weights("small_cnn", "auto", image_size=15)
+        check_networks([Wanted("small_cnn", "auto", 15)])
 
 
 def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
     code = (
-        "import sys; from models.backbones import *; check_weights('small_cnn', 'auto', 16);"
+        "import sys; from models.backbones import *; check_networks([Wanted('small_cnn', 'auto', 16)]);"
         "print(preprocessing_for('small_cnn', 64).to_dict());"
         "sys.exit('timm.models' in sys.modules or 'torchvision' in sys.modules)"
     )
@@ -173,7 +174,7 @@ def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
 
 @pytest.mark.parametrize("weights", ["auto", "none"])
 def test_small_cnn_starts_from_scratch(weights: str) -> None:
-    check_weights("small_cnn", weights)
+    check_networks([Wanted("small_cnn", weights)])
     torch.manual_seed(0)
     first = create_backbone("small_cnn", weights, 16).network.state_dict()
     second = create_backbone("small_cnn", weights, 16).network.state_dict()
@@ -185,7 +186,8 @@ def test_weights_for_small_cnn_are_refused(weights: str) -> None:
     sentence = (
         f"small_cnn is trained from scratch: its weights must be auto or none, got '{weights}'; or choose another"
     )
-    for ask in (check_weights, create_backbone):
-        with pytest.raises(BackboneError, match=sentence) as caught:
-            ask("small_cnn", weights)
-        assert len(caught.value.problems) == 1
+    with pytest.raises(BackboneError, match=sentence) as caught:
+        check_networks([Wanted("small_cnn", weights)])
+    assert len(caught.value.problems) == 1
+    with pytest.raises(BackboneError, match=sentence):
+        create_backbone("small_cnn", weights)
