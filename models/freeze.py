@@ -31,6 +31,7 @@ from models.graph import Constant, Cut, end_at, find_cuts, halve, learned_in, sp
 logger = logging.getLogger(__name__)
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+Shape = tuple[int, ...]  # of an activation for one picture
 
 
 class Block(Value):
@@ -80,7 +81,7 @@ def truncated(
     it is the network itself, and how many features that gives isn't said (None).
 
     Raises:
-        BackboneError: no block would be left, or the network can't be cut.
+        BackboneError: no block would be left, the network can't be cut, or it can't end there (``pooled_axes``).
     """
     if truncate == 0:
         return network, tuple(blocks), None
@@ -105,33 +106,63 @@ def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]
     return tapped.train(network.training)
 
 
+def most_dropped(blocks: Sequence[Block]) -> int:
+    """Return up to how many of a network's last blocks can be dropped, each number up to it; 0 if it can't be cut."""
+    ends = itertools.takewhile(functools.partial(can_end, blocks), range(1, len(blocks) if blocks[0].node else 1))
+    return sum(1 for _ in ends)
+
+
+def can_end(blocks: Sequence[Block], truncate: int) -> bool:
+    """Return whether a network without its last ``truncate`` blocks has something to average."""
+    if truncate >= len(blocks):
+        return False
+    try:
+        pooled_axes(blocks, truncate)
+    except BackboneError:
+        return False
+    return True
+
+
 def pooled_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
     """Return the axes, 0 being the batch, that are averaged after a network's last block but ``truncate``.
 
-    All that hold places, none that holds channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c] and
-    of tokens [b, n, c]; pictures are square, so the two that are alike hold places. Where all three are alike, the
-    other blocks of the network tell.
+    All that hold places, none that holds channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c], of
+    tokens [b, n, c] and of tokens in windows [b, w, n, c].
 
     Raises:
-        BackboneError: an activation of another form.
+        BackboneError: an activation of another form, or one whose axes can't be told apart.
     """
     last = blocks[-1 - truncate]
-    if len(last.output_shape) > 3:
+    count = len(last.output_shape)
+    channels = count if count < 3 else _channels_axis(last.output_shape, [block.output_shape for block in blocks])
+    if channels is None:
         raise BackboneError(
-            f"the network can't end after {last.name}, whose activation of {list(last.output_shape)} isn't a picture "
-            "or a row of tokens; choose another truncate"
+            f"the network can't end after {last.name}, whose activation of {list(last.output_shape)} doesn't tell "
+            "places from channels; choose another truncate"
         )
-    if len(last.output_shape) < 3:
-        return tuple(range(1, len(last.output_shape)))
-    layouts = (_is_channels_last(block.output_shape) for block in (last, *blocks))
-    return (1, 2) if next((found for found in layouts if found is not None), False) else (2, 3)
+    return tuple(axis for axis in range(1, count + 1) if axis != channels)
 
 
-def _is_channels_last(shape: tuple[int, ...]) -> bool | None:
+def _channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:
+    """Return which axis of an activation holds channels, given all of the network's, None where that can't be told.
+
+    Pictures are square, so the two sides that are alike hold places; where all three are alike, the other activations
+    tell. With three different sides they are tokens in windows if the last one is as long as the network's features.
+    Where there are windows, [., n, n] may be as many tokens as channels.
+    """
+    different = len(set(shape))
+    if len(shape) != 3 or different == 3:
+        return 3 if shape[2:] == shapes[-1] else None
+    told = {_by_sides(other) for other in ([shape] if different == 2 else shapes)} - {None}
+    in_windows = any(len(set(other)) == 3 for other in shapes)
+    return told.pop() if len(told) == 1 and (told == {3} or not in_windows) else None
+
+
+def _by_sides(shape: Shape) -> int | None:
     """Tell [h, w, c] from [c, h, w] by the two sides that are alike; None where that doesn't tell."""
     if len(shape) != 3 or (shape[0] == shape[1]) == (shape[1] == shape[2]):
         return None
-    return shape[0] == shape[1]
+    return 3 if shape[0] == shape[1] else 1
 
 
 def _graph_for(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx.Graph:

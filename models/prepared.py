@@ -16,7 +16,7 @@ from torch import nn
 
 from models.backbones import create_backbone
 from models.device import to_channels_last
-from models.freeze import Block, find_blocks
+from models.freeze import Block, find_blocks, most_dropped
 from models.naming import prefix_names
 
 MOST_KEPT = 2  # networks in a process; a search goes back and forth between few
@@ -55,13 +55,12 @@ def prepared(backbone: str, weights: str, image_size: int, seed: int) -> Prepare
 
 
 def most_truncated(backbone: str, image_size: int) -> int:
-    """Return how many blocks at most can be dropped from a backbone's end; 0 where it can't be cut.
+    """Return up to how many blocks can be dropped from a backbone's end; 0 where none can, or it can't be cut.
 
     Raises:
         BackboneError: see ``models.backbones.create_backbone``.
     """
-    blocks = prepared(backbone, "none", image_size, 0).blocks
-    return len(blocks) - 1 if blocks[0].node else 0
+    return most_dropped(prepared(backbone, "none", image_size, 0).blocks)
 
 
 @functools.lru_cache(maxsize=MOST_KEPT)

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from data.balance import Rows
-from data.errors import BackboneError
 from models.classifier import Classifier
 from models.device import autocast, keep_freed_memory
 from models.features.entries import pack
-from models.freeze import Block, pooled_axes, taps
+from models.freeze import Block, can_end, pooled_axes, taps
 from models.graph import halve
 from models.prepared import Prepared
 
@@ -69,7 +68,7 @@ class FrozenPrefix:
         """Take the averaged activations of the last blocks, all in one entry; return how many blocks come before."""
         blocks, names = self._pristine.blocks, self._pristine.names
         first = truncate - truncate % TAPS
-        axes = {t: axes for t in range(first, first + TAPS) if (axes := _axes(blocks, t)) is not None}
+        axes = {t: pooled_axes(blocks, t) for t in range(first, first + TAPS) if can_end(blocks, t)}
         self._truncations = tuple(axes)
         self.index = self._truncations.index(truncate)
         numbers = {t: _pooled_numbers(blocks[-1 - t], axes[t]) for t in axes}
@@ -127,14 +126,6 @@ def _filled(x: Tensor) -> Tensor:
     packed = pack(x)
     rest = packed.values[-1:].expand(CHUNK - len(x), *packed.values.shape[1:])
     return packed._replace(values=torch.cat([packed.values, rest])).unpacked
-
-
-def _axes(blocks: tuple[Block, ...], truncate: int) -> tuple[int, ...] | None:
-    """Return what is averaged after a network's last block but ``truncate``, None where it can't end there."""
-    try:
-        return pooled_axes(blocks, truncate) if truncate < len(blocks) else None
-    except BackboneError:
-        return None
 
 
 def _pooled_numbers(block: Block, axes: tuple[int, ...]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from data.errors import BackboneError
 from models.backbones import create_backbone
 from models.classifier import Classifier, NetworkConfig, build_classifier, freeze_depth
 from models.fit import FitConfig, fit
-from models.freeze import Block, cut, find_blocks, pooled_axes, taps, truncated
+from models.freeze import Block, can_end, cut, find_blocks, most_dropped, pooled_axes, taps, truncated
+from models.prepared import most_truncated
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
 from tests.models.test_freeze import Wayward
 
@@ -76,12 +79,19 @@ def test_halves_of_a_truncated_network_are_the_truncated_network(name: str) -> N
             assert torch.equal(suffix.eval()(prefix.eval()(x)), whole), f"depth {depth}"
 
 
+def blocks_of(shapes: list[tuple[int, ...]]) -> list[Block]:
+    return [
+        Block(index=index, name=f"block{index}", node=str(index), output_shape=shape, parameters=0)
+        for index, shape in enumerate(shapes)
+    ]
+
+
 @pytest.mark.parametrize(
     ("shapes", "axes"),
     [
         ([(32, 64, 64), (64, 64, 64)], (2, 3)),  # [64, 64, 64] alone doesn't tell, the block before it does
         ([(16, 16, 8), (8, 8, 8)], (1, 2)),
-        ([(8, 8, 8)], (2, 3)),
+        ([(4, 32, 32), (8, 16, 16), (8, 8, 8)], (2, 3)),
         ([(7, 1, 1)], (2, 3)),
         ([(1, 1, 7)], (1, 2)),
         ([(10, 192)], (1,)),
@@ -91,19 +101,53 @@ def test_halves_of_a_truncated_network_are_the_truncated_network(name: str) -> N
 def test_the_axes_that_hold_places_are_told_by_their_lengths(
     shapes: list[tuple[int, ...]], axes: tuple[int, ...]
 ) -> None:
-    blocks = [
-        Block(index=index, name=str(index), node=str(index), output_shape=shape, parameters=0)
-        for index, shape in enumerate(shapes)
-    ]
-    assert pooled_axes(blocks, 0) == axes
+    assert pooled_axes(blocks_of(shapes), 0) == axes
 
 
-def test_an_activation_of_another_form_is_refused() -> None:
-    block = Block(index=0, name="video", node="video", output_shape=(8, 3, 4, 4), parameters=0)
-    with pytest.raises(
-        BackboneError, match=r"can't end after video, whose activation of \[8, 3, 4, 4\].*another trunc"
-    ):
-        pooled_axes([block], 0)
+# As timm's nest_tiny has at 128 px: tokens in windows, and pictures between the levels.
+WINDOWS = [(16, 64, 96), (96, 32, 32), (4, 64, 192), (192, 16, 16), (1, 64, 384), (1, 64, 384), (384,)]
+
+
+def test_tokens_in_windows_are_told_by_the_features_that_the_network_ends_with() -> None:
+    blocks = blocks_of(WINDOWS)
+    assert [pooled_axes(blocks, truncate) for truncate in (1, 2)] == [(1, 2), (1, 2)]
+    assert most_dropped(blocks) == 2
+    assert pooled_axes(blocks_of([(16, 16, 96), (4, 16, 192), (384,)]), 2) == (1, 2)  # as many windows as tokens
+
+
+@pytest.mark.parametrize(
+    ("shapes", "truncate"),
+    [
+        ([(8, 3, 4, 4)], 0),
+        ([(8, 8, 8)], 0),
+        ([(28, 28, 64), (64, 28, 28), (28, 28, 28)], 0),
+        ([(64, 16, 64), (64,)], 1),
+        (WINDOWS, 4),
+        ([(4, 64, 192), (4, 64, 64), (192,)], 1),  # [windows, tokens, channels] or [c, h, w]
+    ],
+)
+def test_an_activation_that_does_not_tell_places_from_channels_is_refused(
+    shapes: list[tuple[int, ...]], truncate: int
+) -> None:
+    blocks = blocks_of(shapes)
+    name, shape = blocks[-1 - truncate].name, re.escape(str(list(shapes[-1 - truncate])))
+    with pytest.raises(BackboneError, match=rf"can't end after {name}, .* of {shape} doesn't tell.*another truncate"):
+        pooled_axes(blocks, truncate)
+    assert not can_end(blocks, truncate)
+
+
+def test_a_network_of_windows_is_averaged_over_places_alone_or_refused() -> None:
+    torch.manual_seed(0)
+    network = create_backbone("timm/nest_tiny", "none", 128).network
+    blocks = find_blocks(network, 128)
+    assert most_truncated("timm/nest_tiny", 128) == 8
+    ended, left, features = truncated(network, blocks, 8)
+    assert (left[-1].output_shape, features) == ((1, 64, 384), 384)
+    with pytest.raises(BackboneError, match=r"can't end after .* of \[192, 16, 16\]"):
+        truncated(network, blocks, 9)
+    x = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        assert torch.equal(ended.eval()(x), cut(network.eval(), blocks, len(left))[0](x).mean((1, 2)))
 
 
 @pytest.mark.parametrize("truncate", [7, 40])
@@ -116,6 +160,7 @@ def test_a_network_that_cannot_be_cut_cannot_be_truncated() -> None:
     network = Wayward()
     blocks = find_blocks(network, 16)
     assert truncated(network, blocks, 0)[0] is network
+    assert most_dropped(blocks) == 0
     with pytest.raises(BackboneError, match="truncate must be 0 for Wayward, which can't be cut, got 1; or choose"):
         truncated(network, blocks, 1)
 
