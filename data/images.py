@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from data.preprocess import ImageError, Pixels, Preprocessing, read_image, to_pi
 from data.readings import digest_of
 from data.sources import SplitName
 from data.sources.base import SPLITS
-from data.store import Store
+from data.store import NO_ROOM, Store
 
 VERSION = 1  # of the files in an entry
 
@@ -42,11 +43,25 @@ def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: Progre
     """Return the data set's pixels, decoded in parallel where no earlier search has left them in the store.
 
     Raises:
-        DataError: a picture has been changed or taken away since the data set was loaded.
+        DataError: a picture has been changed or taken away since the data set was loaded, or the disk is full.
     """
     settings = json.dumps([VERSION, dataset.fingerprint, preprocessing.to_dict()])
     key = f"pixels/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
-    return PixelCache(Store().get_or_make(key, lambda folder: _make(folder, dataset, preprocessing, progress)))
+    store = Store()
+    try:
+        return PixelCache(store.get_or_make(key, lambda folder: _make(folder, dataset, preprocessing, progress)))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DataError(_no_room(store.root, len(dataset.samples), preprocessing.image_size)) from error
+
+
+def _no_room(folder: Path, count: int, size: int) -> str:
+    needed, free = count * size * size * 3 / 1e6, shutil.disk_usage(folder).free / 1e6
+    return (
+        f"decoded pictures must fit on the disk: {count} at {size} px take {needed:.1f} MB, but {free:.1f} MB are free "
+        f"in {folder}; make room, set FREEZELINE_HOME to a folder on another disk, or choose a smaller image_size"
+    )
 
 
 def _make(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress: Progress | None) -> None:

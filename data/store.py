@@ -8,6 +8,7 @@ uses go, the least recently used first.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from data.sums import Sums
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 GONE, MAKING = ".gone", ".making"  # suffixes of hidden folders that are no entry any more, or not yet
 DEFAULT_LIMIT_GB = 20.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's share of it, is full
 CHECKED_BYTES = 2**30  # up to this size, content is compared even where every file's time says it is untouched
 _LEASES: dict[Path, Leases] = {}  # by root: one for the whole process
 _CHECKED: set[tuple[Path, int]] = set()  # sums that this process has found to hold

@@ -59,6 +59,27 @@ def test_a_picture_that_changed_since_it_was_loaded_is_named(image_folder: Path)
         pixel_cache(dataset, SIZE)
 
 
+def test_a_full_disk_is_said_with_what_is_needed_and_what_is_free(
+    image_folder: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_dataset(str(image_folder))
+    monkeypatch.setenv("FREEZELINE_HOME", str(small_disk))
+    sentence = r"must fit on the disk: 24 at 128 px take 1\.2 MB, but 0\.[34] MB are free in .*; make room, set FREEZE"
+    with pytest.raises(DataError, match=sentence):
+        pixel_cache(dataset, Preprocessing(128))
+    assert [path for path in small_disk.rglob("*") if path.suffix in (".npy", ".making")] == []
+    pixel_cache(dataset, SIZE)
+
+
+def test_an_error_of_another_kind_is_no_full_disk(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "not yours")
+
+    monkeypatch.setattr(data.images, "_make", fail)
+    with pytest.raises(PermissionError, match="not yours"):
+        pixel_cache(load_dataset(str(image_folder)), SIZE)
+
+
 def test_a_worker_opens_the_cache_without_torch(image_folder: Path) -> None:
     cache = pixel_cache(load_dataset(str(image_folder)), SIZE)
     code = (
