@@ -417,6 +417,15 @@ def test_the_store_is_shown_and_cleared(capsys: Capture, freezeline_home: Path) 
     assert "pixels/abc" not in cleared
 
 
+@pytest.mark.parametrize("kind", ["pixels", "features"])
+def test_one_kind_of_what_is_stored_is_cleared_and_the_other_stays(capsys: Capture, kind: str) -> None:
+    make = "[Store().get_or_make(key, lambda folder: None) for key in ('pixels/abc', 'features/abc/def')]"
+    subprocess.run([sys.executable, "-c", f"from data.store import Store; {make}"], cwd=ROOT, check=True)
+    assert main(["store", "--clear", kind]) == 0
+    cleared = capsys.readouterr().out
+    assert [name for name in ("pixels", "features") if f"{name}/abc" not in cleared] == [kind]
+
+
 # --- a finished trial, to be trained again ---
 
 

@@ -1,4 +1,4 @@
-"""What is kept on disk to be used again: decoded pictures; shown and cleared."""
+"""What is kept on disk to be used again: decoded pictures, and what frozen blocks gave for them; shown and cleared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ EXAMPLE = "python -m tuning store --clear pixels"
 class StoreOptions(Value):
     """The options of ``store``."""
 
-    clear: Literal["", "all", "pixels"] = Field("", description="throw out what no process uses now: all, or one kind")
+    clear: Literal["", "all", "pixels", "features"] = Field(
+        "", description="throw out what no process uses now: all, or one kind"
+    )
 
 
 OPTIONS = StoreOptions
