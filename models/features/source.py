@@ -2,7 +2,7 @@
 
 An entry holds one view of every picture of a split. It is made when an epoch first needs it, by one process while
 others wait, from the pictures or from the deepest entry that lies before it. A full disk is no failure: what can't be
-kept is computed in every epoch, and the log says so.
+kept is computed in every epoch, and the trial's facts say so.
 
 Shapes: b pictures, n pictures in all; features are [b, ...].
 """
@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import augment
+from data import augment, images
 from data.balance import Rows
 from data.images import PixelCache
 from data.sources import SplitName
-from data.store import Store
+from data.store import NO_ROOM, Store, limit_bytes
 from data.variants import PLAIN, Take, ViewedPictures, views_of
 from models.classifier import Classifier
 from models.features.entries import Packed, Stored, opened, remembered, write
-from models.features.plan import BYTES, Kept, plan
+from models.features.plan import BYTES, DISK_FULL, Kept, plan
 from models.features.prefix import FrozenPrefix, Start, in_chunks, run
 from models.prepared import prepared
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what is kept and how it is computed
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+AUGMENTING = ("albumentations", "opencv-python-headless")  # the distributions that change a view's pixels
 MOST_RESERVED = 10**9  # bytes that are left free for weights and logs: a tenth of the disk, but no more than this
 
 
@@ -65,7 +65,8 @@ class FrozenFeatures:
         self._config = config
         self._dataset = dataset
         self._pixels = pixels
-        self.plan = plan(config.features, config.batches, self._prefix.numbers, len(dataset.split("train")))
+        numbers, pictures = self._prefix.numbers, len(dataset.split("train"))
+        self.plan = plan(config.features, config.batches, numbers, pictures, limit_bytes())
         self._sources: list[FeatureSource] = []
         # On a GPU what isn't kept is better computed where it is used, and batches have their own last bits anyway.
         self._takes_features = self.plan.views > 0 and (self.plan.kept != "live" or classifier.device.type == "cpu")
@@ -92,7 +93,7 @@ class FrozenFeatures:
     def facts(self) -> dict[str, str | int | float]:
         """Return what is known of the trial's features by now."""
         full = any(source.disk_is_full for source in self._sources)
-        return {"features": "live (disk full)" if full else self.plan.kept, "views_shown": self.plan.views}
+        return {"features": DISK_FULL if full else self.plan.kept, "views_shown": self.plan.views}
 
     def close(self) -> None:
         """Say that this process no longer needs the entries."""
@@ -160,9 +161,9 @@ class FeatureSource:
 
     def _key(self, which: int, name: str, kept: Kept) -> str:
         view = self._pictures.views[which]
-        # What a policy does is decided by its name, our version of it, and the library.
-        policy = [] if view == PLAIN else [augment.VERSION, importlib.metadata.version("albumentations")]
-        settings = json.dumps([VERSION, self._prefix.device.type, self._content, view, policy])
+        # What a policy does is decided by its name, our version of it, and the libraries.
+        policy = [] if view == PLAIN else [augment.VERSION, *map(importlib.metadata.version, AUGMENTING)]
+        settings = json.dumps([VERSION, images.VERSION, self._prefix.device.type, self._content, view, policy])
         return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{name}-{kept}"
 
     def _make(self, folder: Path, which: int) -> None:

@@ -33,7 +33,7 @@ def test_a_configuration_from_before_features_were_kept_means_what_it_meant_then
     del fields["features"]
     read = TrialConfig.model_validate_json(json.dumps(fields))
     assert read == trial_config.model_copy(update={"features": FeaturesConfig(reuse="off", views=0)})
-    assert plan(read.features, BatchConfig(), numbers=100, pictures=10) == Plan("live", 0)
+    assert plan(read.features, BatchConfig(), numbers=100, pictures=10, limit_bytes=10**9) == Plan("live", 0)
 
 
 @pytest.mark.parametrize("wrong", [{"reuse": "half"}, {"views": -1}, {"view": 2}])

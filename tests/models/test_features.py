@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,21 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_kept_follows_from_the_configuration(
     features: dict[str, Any], batches: dict[str, Any], numbers: int, pictures: int, expected: Plan
 ) -> None:
-    assert plan(FeaturesConfig(**features), BatchConfig(**batches), numbers, pictures) == expected
+    assert plan(FeaturesConfig(**features), BatchConfig(**batches), numbers, pictures, 20 * 10**9) == expected
+
+
+def test_what_would_take_more_than_a_quarter_of_the_store_is_not_kept() -> None:
+    limit = 8_000_000
+    assert plan(FeaturesConfig(), BatchConfig(), 250, 1000, limit) == Plan("half", 4)
+    assert plan(FeaturesConfig(), BatchConfig(), 251, 1000, limit) == Plan("live", 4)
+
+
+def test_a_store_that_is_too_small_is_left_alone(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREEZELINE_STORE_GB", "0.0002")
+    live, facts = train(pictures, config("exact"))
+    assert (facts, feature_keys()) == ({"features": "live", "views_shown": 1}, [])
+    monkeypatch.delenv("FREEZELINE_STORE_GB")
+    assert train(pictures, config("exact")) == (live, {"features": "exact", "views_shown": 1})
 
 
 # --- the same numbers ---
@@ -218,6 +232,21 @@ def test_an_augmented_trial_shares_validation_and_further_views_are_added(pictur
         train(pictures, config(weights=str(weights), **case))
         counts.append(len(feature_keys()))
     assert counts == [2, 3, 4, 6]
+
+
+def test_another_version_of_what_makes_pictures_or_views_shares_nothing(
+    pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+    case = {"augmentation": "flip", "views": 1}
+    train(pictures, config(**case))
+    assert len(feature_keys()) == 2
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if "opencv" in name else version(name))
+    train(pictures, config(**case))
+    assert len(feature_keys()) == 3
+    monkeypatch.setattr("data.images.VERSION", 99)
+    train(pictures, config(**case))
+    assert len(feature_keys()) == 5
 
 
 def test_weights_count_up_to_the_line_only(pictures: Dataset, weights: Path) -> None:
@@ -372,18 +401,6 @@ def test_a_flipped_byte_is_found_and_the_entry_made_anew(pictures: Dataset, monk
     forget(monkeypatch)
     assert train(pictures, config())[0] == first
     assert Store().verify() == []
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 400 KB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_on_a_full_disk_a_trial_goes_on_with_the_same_numbers(
