@@ -1,4 +1,4 @@
-# make tune    search on the demo pictures (ARGS="-P data=FOLDER -P trials=20" for your own)
+# make tune    search on the demo pictures for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
 # make test    the test suite
 # make check   lint, types and import rules
 # Each builds .venv once; make setup does only that.
@@ -7,7 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
-ARGS ?=
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: setup tune test check clean
@@ -21,7 +20,7 @@ $(STAMP): requirements.txt
 	@touch $@
 
 tune: $(STAMP)
-	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(ARGS)
+	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(or $(ARGS),-P minutes=3)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

@@ -57,6 +57,7 @@ NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the swe
 # Cuts stand before networks: those of one network share their features, and workers side by side would wait for them.
 PROBED = ("image_size", "truncate", "backbone")
 PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "balance": "none", "mix": "none"}
+FINE_TUNED = (0.5, 0.2)  # shares of the blocks that stay frozen where the best probe's network is fine-tuned
 SWEPT_CUTS = 3  # cuts of each network that the sweep probes, counted from the end
 
 VARIANT = "variant"
@@ -76,7 +77,7 @@ class SearchSpace:
     """Where each setting of a recipe may lie; immutable.
 
     ``suggest`` asks for the settings of one trial and returns them under the names that the user knows. ``defaults``,
-    ``sweep`` and ``fine_tune`` give settings to try before the sampler chooses, in the sampler's own names.
+    ``sweep`` and ``fine_tunes`` give settings to try before the sampler chooses, in the sampler's own names.
     """
 
     def __init__(self, recipe: Training, imbalance: float = 1.0, uncut: Collection[str] = ()) -> None:
@@ -123,9 +124,15 @@ class SearchSpace:
         probes = [(name, probe) for name, corner in self._corners.items() for probe in corner.probes()]
         return [self._named(name, probe, probe) for name, probe in probes]
 
-    def fine_tune(self, probe: Mapping[str, Setting]) -> dict[str, Setting]:
-        """Return trial 0's settings on the network, image size and cut of a probe (settings as ``suggest`` gives)."""
-        return self._named(str(probe.get(VARIANT, "")), {name: probe[name] for name in PROBED})
+    def fine_tunes(self, probe: Mapping[str, Setting]) -> list[dict[str, Setting]]:
+        """Return trial 0's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
+
+        ``probe`` has settings as ``suggest`` gives them. What is trial 0 again is left out.
+        """
+        network, variant = {name: probe[name] for name in PROBED}, str(probe.get(VARIANT, ""))
+        tuned = [self._named(variant, {**network, "freeze_fraction": fraction}) for fraction in FINE_TUNED]
+        known = self.defaults()
+        return [settings for at, settings in enumerate(tuned) if settings not in known + tuned[:at]]
 
     def _named(
         self, variant: str, wanted: Mapping[str, Setting], only: Iterable[str] | None = None

@@ -242,10 +242,22 @@ def test_a_network_that_cannot_be_cut_is_not_probed() -> None:
     assert {probe["backbone"] for probe in space.sweep()} == {"small"}
 
 
-def test_the_best_probe_is_fine_tuned_as_trial_0_is() -> None:
+def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
     probe = space.suggest(Inside(space.sweep()[-1]), probe=True)
-    assert space.fine_tune(probe) == {**space.first(), "backbone": "large", "image_size": 64, "truncate": 1}
+    network = {"backbone": "large", "image_size": 64, "truncate": 1}
+    assert space.fine_tunes(probe) == [
+        {**space.first(), **network, "freeze_fraction": fraction} for fraction in (0.5, 0.2)
+    ]
+
+
+def test_what_has_run_as_trial_0_or_is_the_same_is_not_fine_tuned_again() -> None:
+    space = SearchSpace(recipe())
+    probe = space.suggest(Inside(space.sweep()[0]), probe=True)
+    assert [settings["freeze_fraction"] for settings in space.fine_tunes(probe)] == [0.2]
+    fixed = SearchSpace(recipe(freeze_fraction="1", image_size="32,64"))
+    probe = fixed.suggest(Inside(fixed.sweep()[-1]), probe=True)
+    assert [settings["freeze_fraction"] for settings in fixed.fine_tunes(probe)] == [1.0]
 
 
 TWO = [

@@ -107,7 +107,7 @@ class Ledger:
         self._starts = deque(start for start in self._starts if start[0] != "probe")
 
     def ask(self) -> TrialResult:
-        """Return a new trial, already written down: the default, the sweep's, its best fine-tuned, the sampler's."""
+        """Return a new trial, already written down: the default, the probes, the best of them fine-tuned, the sampler's."""
         origin, chosen = self._next_start()
         if chosen is not None:
             self._study.enqueue_trial(dict(chosen))
@@ -137,10 +137,8 @@ class Ledger:
         best = None if self._fine_tuned else self._best_probe()
         if best is not None:
             self._fine_tuned = True
-            settings = self._space.fine_tune(best.settings)
-            if settings not in self._space.defaults():  # that have run already
-                return "fine-tune", settings
-        return "sampler", None
+            self._starts.extend(("fine-tune", settings) for settings in self._space.fine_tunes(best.settings))
+        return self._starts.popleft() if self._starts else ("sampler", None)
 
     def report(self, trial_uid: str, report: TrialReport) -> TrialResult:
         """Add an epoch of a running trial; the same epoch again changes nothing."""
