@@ -209,6 +209,15 @@ def test_a_probe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_a_full_disk_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    lines, full = Lines(), {"features": "live (disk full)"}
+    for number in (2, 3):
+        lines.epoch_ended(trial_result(4), epoch(number, 0.5).model_copy(update={"facts": full}))
+    lines.epoch_ended(trial_result(5), epoch(2, 0.5).model_copy(update={"facts": full}))
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "the disk is full: trial 4, at least, computes its frozen blocks in every epoch; make room" in said
+
+
 @pytest.mark.parametrize(
     ("texts", "probes", "line"),
     [

@@ -299,6 +299,20 @@ def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: Ml
     assert result.config.from_json(run.data.tags["trial_config"]) == result.config
 
 
+def test_a_fact_that_is_another_at_the_end_is_a_tag(client: MlflowClient) -> None:
+    first, last = {"blocks": 18, "features": "half"}, {"blocks": 18, "features": "live (disk full)"}
+    result = trial_result().model_copy(update={"facts": last})
+    run = heard(
+        client,
+        lambda runs: runs.trial_started(result),
+        lambda runs: runs.epoch_ended(result, epoch(1, 0.7).model_copy(update={"facts": first})),
+        lambda runs: runs.epoch_ended(result, epoch(2, 0.8).model_copy(update={"facts": last})),
+        lambda runs: runs.trial_ended(result, TrialReport(status="complete", epoch=2)),
+    )
+    assert (run.data.params["features"], run.data.tags["features"]) == ("half", "live (disk full)")
+    assert "blocks" not in run.data.tags
+
+
 def test_a_failed_trials_run_holds_the_traceback(client: MlflowClient) -> None:
     failed = trial_result(score=None, status="failed", reason="ValueError: no")
     report = TrialReport(status="failed", epoch=0, traceback="Traceback: no")

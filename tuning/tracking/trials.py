@@ -18,6 +18,7 @@ class TrialRuns:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._facts: dict[str, Mapping[str, object]] = {}  # as they were logged, by trial
 
     def trial_started(self, result: TrialResult) -> None:
         """Make the trial's run, with its settings and the configuration that makes it again."""
@@ -32,17 +33,23 @@ class TrialRuns:
 
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
         """Log an epoch; with the first, what is known once the network is built."""
-        facts = report.facts if report.epoch == 1 else {}
+        facts = report.facts if result.trial_uid not in self._facts else {}
+        self._facts.setdefault(result.trial_uid, facts)
         # The UI's comparison opens with the first metric: the one that selects.
         metrics = {SELECTS: report.metrics[SELECTS], **report.metrics}
         self._writer.send(LogEpoch(result.trial_uid, report.epoch, metrics, facts))
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
-        """End the run with its status, its reason and its best epoch's scores."""
+        """End the run with its status, its reason, its best epoch's scores, and what is no longer as it was logged.
+
+        MLflow's parameters can't be changed: a fact that has become another, as on a disk that is full, is a tag.
+        """
         if result.score is not None:
             best = {f"best_{name}": value for name, value in result.metrics.items() if name.startswith("val_")}
             self._writer.send(LogEpoch(result.trial_uid, result.epochs, {**best, "best_epoch": result.best_epoch}))
-        tags = {"reason": result.reason}
+        logged = self._facts.pop(result.trial_uid, {})
+        tags = {name: str(fact) for name, fact in result.facts.items() if name in logged and logged[name] != fact}
+        tags["reason"] = result.reason
         if report is not None and report.traceback:
             tags["traceback"] = report.traceback
         self._writer.send(EndRun(result.trial_uid, STATUS[result.status], tags))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 
+from models.features.plan import DISK_FULL
 from tuning.search.ledger import TrialResult
 from tuning.trial import TrialReport
 
@@ -23,14 +24,19 @@ class Lines:
     def __init__(self) -> None:
         self._ended = 0
         self._best: TrialResult | None = None
+        self._is_full = False
 
     def trial_started(self, result: TrialResult) -> None:
         """Print nothing: Ray asks for a trial before a worker is free for it."""
 
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
-        """Print a trial's settings with its first epoch: now it runs; a probe is over at once."""
+        """Print a trial's settings with its first epoch: now it runs; a probe is over at once. A full disk once."""
         if report.epoch == 1 and result.origin != "probe":
             say(f"trial {result.number} runs: {settings_text(result)}")
+        if not self._is_full and report.facts.get("features") == DISK_FULL:
+            self._is_full = True
+            what = f"the disk is full: trial {result.number}, at least, computes its frozen blocks in every epoch"
+            say(f"{what}; make room, as with python -m tuning store --clear all")
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
         """Print how a trial ended."""
