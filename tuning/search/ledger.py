@@ -107,7 +107,7 @@ class Ledger:
         self._starts = deque(start for start in self._starts if start[0] != "probe")
 
     def ask(self) -> TrialResult:
-        """Return a new trial, already written down: the default, the probes, the best of them fine-tuned, the sampler's."""
+        """Return a new trial, already written down: the default, the probes, the best fine-tuned, the sampler's."""
         origin, chosen = self._next_start()
         if chosen is not None:
             self._study.enqueue_trial(dict(chosen))

@@ -32,7 +32,7 @@ class Listener(Protocol):
 
 def marks(result: TrialResult) -> dict[str, bool]:
     """Return what the scheduler must know of a trial, as a part of its configuration."""
-    return {PROTECTED: result.origin == "default", UNJUDGED: result.origin == "probe"}
+    return {PROTECTED: result.origin in {"default", "fine-tune"}, UNJUDGED: result.origin == "probe"}
 
 
 class LedgerSearcher(Searcher):

@@ -21,8 +21,8 @@ class ProtectingAsha(AsyncHyperBandScheduler):
     """ASHA that stops no trial whose configuration says that it is protected.
 
     Trial 0 is: a search must never end worse on validation than the default configuration trained to its end. So are
-    the probes of the sweep, which cost nothing; they are not judged either: a head alone learns faster than a network,
-    and would have every fine-tune stopped in its first epochs.
+    the best probe's fine-tunes, which would be judged by it alone, and the probes, which cost nothing. Probes are not
+    judged either: a head alone learns faster than a network, and would have every fine-tune stopped at once.
     """
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
