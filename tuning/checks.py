@@ -62,7 +62,7 @@ class Ground:
         found = {
             "backbone": Choice(options=tuple(network.backbone for network in networks)),
             "image_size": Choice(options=sizes),
-            "truncate": Choice(options=_automatic_cuts(networks, sizes[0])),
+            "truncate": Choice(options=_automatic_cuts(networks, sizes)),
         }
         return {name: domain for name, domain in found.items() if getattr(training, name) is None}
 
@@ -99,7 +99,7 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
         preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
     check_networks(left)
     for part in _parts(training):
-        _check_cuts(part, automatic_sizes(dataset.median_side)[0])
+        _check_cuts(part, automatic_sizes(dataset.median_side))
     first_sizes = dict(reversed(preprocessings))
     uncut = frozenset(backbone for backbone, size in first_sizes.items() if _is_uncut(backbone, size))
     return Ground(client, dataset, preprocessings, uncut)
@@ -165,9 +165,9 @@ def _given(domain: Domain | None) -> tuple[Setting, ...]:
     return domain.options if isinstance(domain, Choice) else ()
 
 
-def _automatic_cuts(networks: Sequence[_Network], size: int) -> tuple[int, ...]:
+def _automatic_cuts(networks: Sequence[_Network], sizes: Sequence[int]) -> tuple[int, ...]:
     """Return how many blocks to drop where the recipe leaves it open: none, and a few of networks that have many."""
-    return (0, DROPPED) if all(_most_truncated(network, size) >= 2 * DROPPED for network in networks) else (0,)
+    return (0, DROPPED) if all(_most_truncated(network, sizes) >= 2 * DROPPED for network in networks) else (0,)
 
 
 def _is_uncut(backbone: str, size: int) -> bool:
@@ -178,21 +178,21 @@ def _is_uncut(backbone: str, size: int) -> bool:
     return backbone not in OFFLINE_BACKBONES and not prepared(backbone, "none", size, 0).blocks[0].node
 
 
-def _most_truncated(network: _Network, size: int, wanted: int = MANY) -> int:
+def _most_truncated(network: _Network, sizes: Sequence[int], wanted: int = MANY) -> int:
     """Return how many blocks can be dropped at most, at least ``wanted`` where that is known without a look."""
     from models.backbones import OFFLINE_BACKBONES
     from models.prepared import most_truncated
 
     if network.backbone in OFFLINE_BACKBONES and wanted <= MANY:
         return MANY
-    return most_truncated(network.backbone, network.sizes[0] if network.sizes else size)
+    return min(most_truncated(network.backbone, each) for each in network.sizes or sizes)
 
 
-def _check_cuts(training: Training, size: int) -> None:
+def _check_cuts(training: Training, sizes: Sequence[int]) -> None:
     wanted = max((int(count) for count in _given(training.truncate)), default=0)
     problems = []
     for network in _networks(training) if wanted else ():
-        most = _most_truncated(network, size, wanted)
+        most = _most_truncated(network, sizes, wanted)
         if wanted > most:
             rule = f"truncate must be 0..{most} for {network.backbone}"
             problems.append(f"{rule}, got {wanted}; python -m tuning blocks shows its blocks")
