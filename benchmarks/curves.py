@@ -23,6 +23,8 @@ import optuna
 from data.dataset import Dataset, load_dataset
 from data.store import Store
 from models.backbones import preprocessing_for
+from models.config import TrialConfig
+from models.features import FeaturesConfig
 from tuning.domains import Choice, Setting
 from tuning.recipe import Recipe
 from tuning.search.paths import SearchPaths
@@ -82,6 +84,13 @@ def record(task: TrialTask, settings: dict[str, Setting]) -> dict[str, Any]:
     }
 
 
+def warm_up(config: TrialConfig, root: Path) -> None:
+    """Train an epoch and keep no features: the first trial of a process imports torch, timm and Albumentations."""
+    fit, features = config.fit.model_copy(update={"max_epochs": 1}), FeaturesConfig(reuse="off")
+    once = config.model_copy(update={"fit": fit, "features": features})
+    train(TrialTask(trial_uid="warm", config=once, search_root=root, threads=1), lambda report: None)
+
+
 def preprocessings(recipe: Recipe) -> Preprocessings:
     """Return how each of the recipe's networks sees pictures, at each of its sizes."""
     domains = (recipe.backbone, recipe.image_size)
@@ -96,9 +105,9 @@ def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
     paths = SearchPaths(root)
     paths.write(recipe, dataset)
     done = len(file.read_text().splitlines()) if file.exists() else 0
-    for number, settings in enumerate(configurations(space, count)):
-        if number < done:
-            continue
+    rows = list(configurations(space, count))
+    warm_up(space.trial_config(rows[0], known), root)
+    for number, settings in list(enumerate(rows))[done:]:
         config = space.trial_config(settings, known)
         row = record(TrialTask(trial_uid="curve", config=config, search_root=root, threads=1), settings)
         with file.open("a") as out:
