@@ -19,7 +19,14 @@ from tuning.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 # A small network with random weights, small pictures: an epoch takes a tenth of a second.
-SMALL = {"backbone": "test_efficientnet", "weights": "none", "image_size": "32", "max_epochs": "2", "trials": "3"}
+SMALL = {
+    "backbone": "test_efficientnet",
+    "weights": "none",
+    "image_size": "32",
+    "max_epochs": "2",
+    "trials": "3",
+    "sweep": "off",
+}
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ STRATEGIES = {"whole-layer4": 0, "without-last-block": 1, "without-last-two-bloc
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_four_strategies_of_celebrities_end_in_one_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    small = {**SMALL, "backbone": "test_resnet", "data": str(world.photos), "recipe": "celebrities", "trials": "1"}
+    changed = {"backbone": "test_resnet", "recipe": "celebrities", "trials": "1", "sweep": "on"}
+    small = {**SMALL, **changed, "data": str(world.photos)}
     assert main(["tune", *(f"--{name}={text}" for name, text in small.items())]) == 0
     shown = capsys.readouterr().out
     assert "Networks by validation" in shown
