@@ -174,7 +174,7 @@ class Recipe(Training):
     )
     variants: tuple[Variant, ...] = Field((), json_schema_extra={"option": False}, description="only in a recipe file")
     trials: int | None = Field(
-        None, ge=1, le=100_000, description="how many configurations are tried, the sweep aside; empty: 16, or what minutes allows"
+        None, ge=1, le=100_000, description="configurations tried, the sweep aside; empty: 16, or what minutes allows"
     )
     minutes: float | None = Field(
         None, gt=0, le=1e6, description="from the command to its end; empty: 5, or what trials takes"
