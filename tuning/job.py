@@ -173,7 +173,9 @@ class _Search:
         return accuracy
 
     def _next(self, ledger: Ledger, run_ids: Mapping[str, str], alias: str) -> list[str]:
-        compared = [run_ids[result.trial_uid] for result in ledger.results() if result.trial_uid in run_ids]
+        # MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
+        scored = [result.trial_uid for result in ledger.results() if result.score is not None]
+        compared = [run_ids[trial_uid] for trial_uid in scored if trial_uid in run_ids]
         uri = tracking_uri()
         link = summary.comparison_link(uri, self._parent.experiment_id, compared)
         self._parent.tag(comparison=link)
