@@ -30,6 +30,7 @@ from tuning.search.schedulers import build_scheduler
 from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
+VAL = 180  # validation pictures: as many as the smaller of the recorded data sets has
 TIMES_S = (5, 10, 20, 40, 80, 160, 320, 640)
 LOGARITHMIC = ("lr", "weight_decay")
 # A freeze line at the very end is another thing than one right before it: whole features are kept, nothing is trained.
@@ -60,7 +61,7 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     """Yield, after each epoch, the seconds so far and the best validation score so far."""
     recipe = Recipe.model_validate({**SPACE, "sweep": sweep, "seed": seed})
     space, known, rows = SearchSpace(recipe), preprocessings(recipe), list(table)
-    ledger = open_ledger(SearchPaths(root), space, lambda settings: space.trial_config(settings, known), seed)
+    ledger = open_ledger(SearchPaths(root), space, lambda settings: space.trial_config(settings, known), seed, VAL)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     made: set[str] = set()
     now_s, best = 0.0, 0.0

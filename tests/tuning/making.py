@@ -68,7 +68,7 @@ def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
     asked = given or recipe(max_epochs=4, sweep="off")
     space = SearchSpace(asked)
     return open_ledger(
-        SearchPaths(root), space, lambda settings: space.trial_config(settings, PREPROCESSINGS), asked.seed
+        SearchPaths(root), space, lambda settings: space.trial_config(settings, PREPROCESSINGS), asked.seed, 100
     )
 
 

@@ -74,11 +74,16 @@ class Ledger:
     """
 
     def __init__(
-        self, study: optuna.Study, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig]
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        configure: Callable[[Mapping[str, Setting]], TrialConfig],
+        val_pictures: int,
     ) -> None:
         self._study = study
         self._space = space
         self._configure = configure
+        self._val_pictures = val_pictures
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
         self._starts: deque[tuple[Origin, Mapping[str, Setting]]] = deque()
@@ -134,7 +139,7 @@ class Ledger:
         """Return who chooses the next trial's settings, and the settings unless it is the sampler."""
         if self._starts:
             return self._starts.popleft()
-        best = None if self._fine_tuned else self._best_probe()
+        best = None if self._fine_tuned else self._probe_to_tune()
         if best is not None:
             self._fine_tuned = True
             self._starts.extend(("fine-tune", settings) for settings in self._space.fine_tunes(best.settings))
@@ -183,21 +188,37 @@ class Ledger:
         """Return the trial with the highest score at its best epoch, or None; among equals the lowest loss decides."""
         return max(self._scored(), key=lambda result: result.rank, default=None)
 
-    def _best_probe(self) -> TrialResult | None:
-        return max(
-            (result for result in self._scored() if result.origin == "probe"),
-            key=lambda result: result.rank,
-            default=None,
-        )
+    def _probe_to_tune(self) -> TrialResult | None:
+        """Return, of the probes that are within one standard error of the best, the best at the smallest image size.
+
+        Breiman et al., "Classification and Regression Trees" (1984), choose among trees by the same rule: scores that
+        the validation pictures can't tell apart are no reason to pay for more.
+        """
+        probes = [result for result in self._scored() if result.origin == "probe"]
+        if not probes:
+            return None
+        top = max(result.score or 0.0 for result in probes)
+        least = top - math.sqrt(top * (1 - top) / self._val_pictures)
+        good = [result for result in probes if (result.score or 0.0) >= least]
+        smallest = min(result.config.preprocessing.image_size for result in good)
+        sized = [result for result in good if result.config.preprocessing.image_size == smallest]
+        return max(sized, key=lambda result: result.rank)
 
     def _scored(self) -> list[TrialResult]:
         return [result for result in self.results() if result.counts]
 
 
 def open_ledger(
-    paths: SearchPaths, space: SearchSpace, configure: Callable[[Mapping[str, Setting]], TrialConfig], seed: int
+    paths: SearchPaths,
+    space: SearchSpace,
+    configure: Callable[[Mapping[str, Setting]], TrialConfig],
+    seed: int,
+    val_pictures: int,
 ) -> Ledger:
-    """Return the ledger of a new search, kept in ``paths.journal``, without a trial yet."""
+    """Return the ledger of a new search, kept in ``paths.journal``, without a trial yet.
+
+    ``val_pictures`` is how many pictures the scores are of.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -214,4 +235,4 @@ def open_ledger(
             constant_liar=True,
         )
     study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
-    return Ledger(study, space, configure)
+    return Ledger(study, space, configure, val_pictures)
