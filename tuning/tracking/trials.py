@@ -65,5 +65,7 @@ def params(result: TrialResult) -> Mapping[str, object]:
         "reuse": config.features.reuse,
         "views": config.features.views,
         "max_epochs": config.fit.max_epochs,
+        "patience": config.fit.patience,
+        "step_epochs": config.fit.step_epochs,
         "seed": config.seed,
     }
