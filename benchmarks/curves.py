@@ -25,7 +25,7 @@ from data.store import Store
 from models.backbones import preprocessing_for
 from models.config import TrialConfig
 from models.features import FeaturesConfig
-from tuning.domains import Choice, Setting
+from tuning.domains import Setting
 from tuning.recipe import Recipe
 from tuning.search.paths import SearchPaths
 from tuning.space import Preprocessings, SearchSpace
@@ -94,7 +94,7 @@ def warm_up(config: TrialConfig, root: Path) -> None:
 def preprocessings(recipe: Recipe) -> Preprocessings:
     """Return how each of the recipe's networks sees pictures, at each of its sizes."""
     domains = (recipe.backbone, recipe.image_size)
-    names, sizes = (domain.options if isinstance(domain, Choice) else () for domain in domains)
+    names, sizes = (domain.options if domain else () for domain in domains)
     return {(str(name), int(size)): preprocessing_for(str(name), int(size)) for name in names for size in sizes}
 
 

@@ -12,18 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from data.augment import check_policy
 from data.balance import Balance, class_weights, epoch_rows, epoch_size
-from data.errors import SettingError
 from data.mixing import Mix, mix_batch
 from data.preprocess import Pixels, Preprocessing
-from data.values import Value
+from data.values import Value, passing
 from data.variants import LivePictures, Source
 
 Labels = npt.NDArray[np.int64]
@@ -42,18 +42,9 @@ class BatchConfig(Value):
     """
 
     batch_size: int = Field(default=32, ge=1)
-    augmentation: str = "light"
+    augmentation: Annotated[str, AfterValidator(passing(check_policy))] = "light"
     balance: Balance = "none"
     mix: Mix = "none"
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            check_policy(name)
-        except SettingError as error:
-            raise ValueError(str(error)) from error
-        return name
 
 
 class Batches:

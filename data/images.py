@@ -18,7 +18,7 @@ from data.preprocess import ImageError, Pixels, Preprocessing, read_image, to_pi
 from data.readings import digest_of
 from data.sources import SplitName
 from data.sources.base import SPLITS
-from data.store import NO_ROOM, Store
+from data.store import NO_ROOM, Store, begin_array
 
 VERSION = 1  # of the files in an entry
 
@@ -70,10 +70,8 @@ def _make(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress
     def decode(sample: Sample) -> Pixels:
         return _decode(dataset, sample, preprocessing)
 
-    # Not by a memory map: writing into one on a full disk kills the process.
     with (folder / "pixels.npy").open("wb") as file:
-        header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": (count, size, size, 3)}
-        np.lib.format.write_array_header_1_0(file, header)
+        begin_array(file, np.dtype(np.uint8), (count, size, size, 3))
         for picture in in_parallel(decode, dataset.samples, "resizing pictures", progress):
             file.write(np.ascontiguousarray(picture).data)
     np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))

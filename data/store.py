@@ -15,8 +15,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 
@@ -54,6 +55,15 @@ def limit_bytes() -> int:
     if not 0 < gigabytes < float("inf"):
         raise SettingError(f"FREEZELINE_STORE_GB must be a number above 0, got {text!r}; set it to 20, say")
     return int(gigabytes * 10**9)
+
+
+def begin_array(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Write the head of a .npy file; its rows follow, as bytes, in order.
+
+    A memory map would be shorter, but writing into one on a full disk kills the process.
+    """
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 class Entry(NamedTuple):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
+
+from data.errors import SettingError
 
 
 class Value(BaseModel):
@@ -20,3 +23,16 @@ class Value(BaseModel):
     def from_json(cls, text: str | bytes) -> Self:
         """Return the value that ``to_json`` wrote; raise ``pydantic.ValidationError`` for anything else."""
         return cls.model_validate_json(text)
+
+
+def passing(check: Callable[[str], None]) -> Callable[[str], str]:
+    """Return what pydantic validates a text with that ``check`` raises SettingError for where it is wrong."""
+
+    def validate(text: str) -> str:
+        try:
+            check(text)
+        except SettingError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return validate

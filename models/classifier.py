@@ -6,14 +6,13 @@ Shapes: b pictures of s pixels a side, f features, k classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import AfterValidator, Field, NonNegativeInt
 from torch import Tensor, nn
 
-from data.errors import SettingError
-from data.values import Value
+from data.values import Value, passing
 from models.backbones import DEFAULT_BACKBONE
 from models.freeze import Block, cut, learned_by_block, truncated
 from models.heads import LINEAR, build_head, check_head
@@ -36,17 +35,8 @@ class NetworkConfig(Value):
     weights: str = "auto"
     truncate: NonNegativeInt = 0
     freeze_fraction: float = Field(default=0.5, ge=0, le=1)
-    head: str = LINEAR
+    head: Annotated[str, AfterValidator(passing(check_head))] = LINEAR
     dropout: float = Field(default=0.2, ge=0, lt=1)
-
-    @field_validator("head")
-    @classmethod
-    def _known(cls, head: str) -> str:
-        try:
-            check_head(head)
-        except SettingError as error:
-            raise ValueError(str(error)) from error
-        return head
 
 
 class Classifier(nn.Module):

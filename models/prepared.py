@@ -54,6 +54,7 @@ def prepared(backbone: str, weights: str, image_size: int, seed: int) -> Prepare
     return _prepared(backbone, weights, image_size, seed, (state.st_mtime_ns, state.st_size) if state else None)
 
 
+@functools.cache
 def most_truncated(backbone: str, image_size: int) -> int:
     """Return up to how many blocks can be dropped from a backbone's end; 0 where none can, or it can't be cut.
 

@@ -162,7 +162,7 @@ def automatic_backbones(weights: str) -> tuple[str, ...]:
 
 
 def _given(domain: Domain | None) -> tuple[Setting, ...]:
-    return domain.options if isinstance(domain, Choice) else ()
+    return domain.options if domain else ()
 
 
 def _automatic_cuts(networks: Sequence[_Network], sizes: Sequence[int]) -> tuple[int, ...]:

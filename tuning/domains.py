@@ -52,6 +52,11 @@ class Range(Value):
     high: float
     log: bool = False
 
+    @property
+    def options(self) -> tuple[Setting, ...]:
+        """None: there is no end of the numbers between."""
+        return ()
+
     @model_validator(mode="after")
     def _is_a_range(self) -> Range:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):

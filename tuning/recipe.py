@@ -7,39 +7,29 @@ A searched setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=ad
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from data.augment import check_policy
 from data.balance import Balance
-from data.errors import SettingError
 from data.mixing import Mix
-from data.values import Value
-from tuning.domains import AS_TYPED, Choice, Range, names, numbers, words
+from data.values import Value, passing
+from models.heads import check_head
+from tuning.domains import AS_TYPED, Choice, Domain, Range, names, numbers, words
 
 
-def _known_policies(domain: Choice | Range) -> Choice | Range:
-    """Refuse an augmentation that ``data.augment`` doesn't know."""
-    for name in domain.options if isinstance(domain, Choice) else ():
-        try:
-            check_policy(str(name))
-        except SettingError as error:
-            raise ValueError(str(error)) from None
-    return domain
+def _each(check: Callable[[str], None]) -> AfterValidator:
+    """Return the validator of a domain that refuses an option that ``check`` raises SettingError for."""
+    accept = passing(check)
 
+    def validate(domain: Domain) -> Domain:
+        for option in domain.options:
+            accept(str(option))
+        return domain
 
-def _known_heads(domain: Choice | Range) -> Choice | Range:
-    """Refuse a head that ``models.heads`` can't build."""
-    from models.heads import check_head
-
-    for text in domain.options if isinstance(domain, Choice) else ():
-        try:
-            check_head(str(text))
-        except SettingError as error:
-            raise ValueError(str(error)) from None
-    return domain
+    return AfterValidator(validate)
 
 
 Names = Annotated[Choice | Range, BeforeValidator(names), AS_TYPED]
@@ -47,8 +37,8 @@ Optimizers = Annotated[Choice | Range, BeforeValidator(words("adamw", "adam", "s
 Schedules = Annotated[
     Choice | Range, BeforeValidator(words("constant", "step", "cosine", "one_cycle", "plateau")), AS_TYPED
 ]
-Heads = Annotated[Choice | Range, BeforeValidator(names), AfterValidator(_known_heads), AS_TYPED]
-Policies = Annotated[Choice | Range, BeforeValidator(names), AfterValidator(_known_policies), AS_TYPED]
+Heads = Annotated[Choice | Range, BeforeValidator(names), _each(check_head), AS_TYPED]
+Policies = Annotated[Choice | Range, BeforeValidator(names), _each(check_policy), AS_TYPED]
 Balances = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Balance))), AS_TYPED]
 Mixes = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Mix))), AS_TYPED]
 Rates = Annotated[Choice | Range, BeforeValidator(numbers(1e-8, 10.0, log=True)), AS_TYPED]
@@ -138,8 +128,8 @@ class Training(Value):
 
     @model_validator(mode="after")
     def _batches_can_be_normed(self) -> Training:
-        normed = [head for head in self.head.options if "norm" in str(head)] if isinstance(self.head, Choice) else []
-        if normed and isinstance(self.batch_size, Choice) and 1 in self.batch_size.options:
+        normed = [head for head in self.head.options if "norm" in str(head)]
+        if normed and 1 in self.batch_size.options:
             raise ValueError(f"batch_size must be 2 or more with a head of norm layers ({normed[0]}), for they need it")
         return self
 

@@ -178,7 +178,7 @@ class _Corner:
 
     def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
         """Return the settings nearest to those wanted, else to trial 0's; ``rates`` are by optimizer."""
-        firsts = {name: domain.options[0] for name, domain in self._domains.items() if isinstance(domain, Choice)}
+        firsts = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
         near = {**firsts, **FIRST, **wanted}
         settings = {name: domain.nearest(near[name]) for name, domain in self._domains.items()}
         optimizer = str(settings["optimizer"])
@@ -195,7 +195,7 @@ class _Corner:
         allowed = all(self._domains[name].nearest(setting) == setting for name, setting in PROBE.items())
         if self.recipe.reuse == "off" or not allowed:
             return
-        swept = {name: _options(self._domains[name]) for name in PROBED}
+        swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBED}
         swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
         for combination in itertools.product(*swept.values()):
             probe = dict(zip(swept, combination, strict=True))
@@ -232,10 +232,6 @@ def _ask(asker: Asker, name: str, domain: Domain) -> Setting:
         return asker.suggest_float(name, domain.low, domain.high, log=domain.log)
     setting: Setting = asker.suggest_categorical(name, domain.options)
     return setting
-
-
-def _options(domain: Domain) -> list[Any]:
-    return list(domain.options) if isinstance(domain, Choice) else []
 
 
 def _pick(settings: Mapping[str, Setting], names: Mapping[str, object]) -> dict[str, Setting]:

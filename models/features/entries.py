@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from data.balance import Rows
+from data.store import begin_array
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,6 @@ def _written(folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dt
     """Write all batches; return False at the first value that the type turns into an infinity."""
     axes: list[tuple[int, ...]] = []
     with ExitStack() as stack:
-        # Not by a memory map: writing into one on a full disk kills the process.
         files = None
         for batch in batches:
             packed = [pack(x) for x in batch]
@@ -77,9 +77,7 @@ def _written(folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dt
                 axes = [part.axes for part in packed]
                 files = [stack.enter_context((folder / f"{at}.npy").open("wb")) for at in range(len(packed))]
                 for file, part in zip(files, packed, strict=True):
-                    shape = (count, *part.values.shape[1:])
-                    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
+                    begin_array(file, dtype, (count, *part.values.shape[1:]))
             for file, part in zip(files, packed, strict=True):
                 values = part.values.numpy()
                 with np.errstate(over="ignore"):

@@ -18,7 +18,7 @@ from data.values import Value
 from models.config import TrialConfig
 from tuning.domains import Setting
 from tuning.search.paths import SearchPaths
-from tuning.space import SearchSpace
+from tuning.space import VARIANT, SearchSpace
 from tuning.trial import TrialReport
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class TrialResult(Value):
     def score(self) -> float | None:
         """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
         return self.metrics.get("val_balanced_accuracy")
+
+    @property
+    def variant(self) -> str:
+        """The name of the recipe's variant that it is of; empty without variants."""
+        return str(self.settings.get(VARIANT, ""))
 
     @property
     def counts(self) -> bool:

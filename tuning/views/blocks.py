@@ -9,10 +9,10 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from models.blocktimes import PICTURES, RUNS
+from models.features.plan import BYTES
 from models.freeze import Block
 
 NOTHING = "-"
-HALF_BYTES = 2  # of a number in half precision
 COLUMNS = (("depth", True), ("block", False), ("output", True), ("parameters", True), ("time", True), ("kept", True))
 
 
@@ -31,7 +31,7 @@ def _cells(block: Block, seconds: Sequence[float]) -> list[str]:
     if not seconds:
         return [NOTHING, parameters, NOTHING, NOTHING]
     shape = " x ".join(str(side) for side in block.output_shape)
-    kept = decimal(math.prod(block.output_shape) * HALF_BYTES)
+    kept = decimal(math.prod(block.output_shape) * BYTES["half"])
     return [shape, parameters, f"{seconds[block.index] / sum(seconds):.1%}", kept]
 
 

@@ -58,6 +58,12 @@ def score_text(result: TrialResult) -> str:
     return "-" if result.score is None else f"{result.score:.4f}"
 
 
+def network_name(result: TrialResult) -> str:
+    """Return a trial's network, after its variant if it is of one."""
+    backbone = result.config.network.backbone
+    return f"{result.variant}: {backbone}" if result.variant else backbone
+
+
 def network_text(result: TrialResult) -> str:
     """Return the network, the size at which it sees pictures, and how many of its last blocks are dropped."""
     network = result.config.network

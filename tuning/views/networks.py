@@ -10,8 +10,7 @@ from rich.table import Table
 
 from models.cost import Cost, cost
 from tuning.search.ledger import TrialResult
-from tuning.space import VARIANT
-from tuning.views.lines import score_text
+from tuning.views.lines import network_name, score_text
 
 NOTHING = "-"
 TITLE = "Networks by validation"
@@ -26,11 +25,6 @@ class Compared(NamedTuple):
     result: TrialResult
     cost: Cost | None
 
-    @property
-    def variant(self) -> str:
-        """The variant's name; empty without variants."""
-        return str(self.result.settings.get(VARIANT, ""))
-
 
 def compare(results: Sequence[TrialResult], classes: int) -> list[Compared]:
     """Return each variant and backbone that was tried, the best first; nothing where there is but one of them.
@@ -39,7 +33,7 @@ def compare(results: Sequence[TrialResult], classes: int) -> list[Compared]:
     """
     best: dict[tuple[str, str], TrialResult] = {}
     for result in sorted(results, key=lambda result: (result.counts, result.rank)):
-        best[str(result.settings.get(VARIANT, "")), result.config.network.backbone] = result
+        best[result.variant, result.config.network.backbone] = result
     ranked = sorted(best.values(), key=lambda result: (result.counts, result.rank), reverse=True)
     return [Compared(result, _cost(result, classes)) for result in ranked] if len(ranked) > 1 else []
 
@@ -75,7 +69,7 @@ def as_json(compared: Sequence[Compared]) -> str:
     """Return the numbers, unrounded."""
     rows = [
         {
-            "variant": one.variant,
+            "variant": one.result.variant,
             "backbone": one.result.config.network.backbone,
             "image_size": one.result.config.preprocessing.image_size,
             "truncate": one.result.config.network.truncate,
@@ -96,7 +90,7 @@ def _columns(compared: Sequence[Compared]) -> list[str]:
 def _cells(one: Compared, compared: Sequence[Compared]) -> list[str]:
     config = one.result.config
     cells = {
-        NETWORK: f"{one.variant}: {config.network.backbone}" if one.variant else config.network.backbone,
+        NETWORK: network_name(one.result),
         "px": str(config.preprocessing.image_size),
         "bal. acc.": score_text(one.result) if one.result.counts else NOTHING,
         **{label: _score(one.result, name) for label, name in SCORES.items()},

@@ -14,8 +14,7 @@ from rich.table import Table
 from tuning.promote import METRIC, Candidate, Promotion
 from tuning.recipe import Recipe
 from tuning.search.ledger import TrialResult
-from tuning.space import VARIANT
-from tuning.views.lines import score_text
+from tuning.views.lines import network_name, score_text
 
 ROWS = 5
 NETWORK = "network"
@@ -52,12 +51,12 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
 
 def _cells(result: TrialResult) -> list[str]:
     """Return what stands in a trial's row, by ``COLUMNS``."""
-    config, facts, variant = result.config, result.facts, result.settings.get(VARIANT)
+    config, facts = result.config, result.facts
     return [
         str(result.number),
         score_text(result),
         f"{result.best_epoch}/{result.epochs}",
-        f"{variant}: {config.network.backbone}" if variant else config.network.backbone,
+        network_name(result),
         str(config.preprocessing.image_size),
         f"{facts.get('freeze_depth', '?')}/{facts.get('blocks', '?')}",
         f"{config.fit.lr:.1e}",
