@@ -77,9 +77,9 @@ def train(training: Training, run: str) -> int:
             task = TrialTask(
                 trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
             )
-            train_task(task, tell)
+            weights = paths.weights(TRIAL_UID, train_task(task, tell))
             candidate = make_candidate(
-                name, parent, ground.dataset, absolute(training.data), config, paths.weights(TRIAL_UID), paths.package
+                name, parent, ground.dataset, absolute(training.data), config, weights, paths.package
             )
             save_candidate(parent.client, candidate)
             show(*result_lines(candidate, None))

@@ -51,6 +51,30 @@ class SearchPaths:
         """The winner's packaged form."""
         return self.root / "package"
 
-    def weights(self, trial_uid: str) -> Path:
-        """The weights of a trial's best epoch."""
-        return self.root / "trials" / f"{trial_uid}.safetensors"
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on the search."""
+        return self.root / "search.lock"
+
+    @property
+    def spent(self) -> Path:
+        """Seconds that the search has taken so far, as text."""
+        return self.root / "spent_s"
+
+    @property
+    def winner(self) -> Path:
+        """The trial that was measured and packaged, and the candidate that came of it."""
+        return self.root / "winner.json"
+
+    @property
+    def trials(self) -> Path:
+        """The folder of all trials' files."""
+        return self.root / "trials"
+
+    def weights(self, trial_uid: str, epoch: int) -> Path:
+        """The weights of a trial after an epoch that was its best so far."""
+        return self.trials / f"{trial_uid}.{epoch}.safetensors"
+
+    def checkpoint(self, trial_uid: str) -> Path:
+        """What a trial that was stopped goes on from."""
+        return self.trials / f"{trial_uid}.checkpoint"
