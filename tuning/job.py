@@ -90,7 +90,7 @@ class _Search:
         """Run all trials; return the ledger, each trial's MLflow run, and what could not be delivered."""
         recipe, dataset = self._recipe, self._ground.dataset
         ledger = self._open()
-        writer = Writer(self._parent.client, self._parent.experiment_id, self._parent.child_tags())
+        writer = Writer(self._parent.client, self._parent.experiment_id, self._parent.child_tags(), self._paths.spool)
         runs, clock = TrialRuns(writer), Clock(recipe.budget_s)
         try:
             with ProgressView() as progress:

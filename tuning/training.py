@@ -16,8 +16,8 @@ from tuning.recipe import Recipe, Training
 from tuning.registry import save_candidate
 from tuning.search.paths import SearchPaths
 from tuning.space import SearchSpace
+from tuning.tracking.operations import now_ms
 from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
-from tuning.tracking.writer import now_ms
 from tuning.trial import TrialReport, TrialTask
 from tuning.trial import train as train_task
 from tuning.views.lines import say

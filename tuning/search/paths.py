@@ -42,6 +42,11 @@ class SearchPaths:
         return self.root / "study.journal"
 
     @property
+    def spool(self) -> Path:
+        """What is to be delivered to MLflow."""
+        return self.root / "spool.jsonl"
+
+    @property
     def ray(self) -> Path:
         """Ray Tune's own files."""
         return self.root / "ray"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from data.audit import Audit, contact_sheets
 from data.errors import TrackingError
 from tuning.interrupts import Interrupts
-from tuning.tracking.writer import now_ms
+from tuning.tracking.operations import now_ms
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
