@@ -27,8 +27,9 @@ PARENT_RUN = "mlflow.parentRunId"
 LONGEST_PARAM = 6000  # characters; MLflow refuses a longer value
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # MLflow's limit for one batch
-# What a server says of a request that it will never take, whoever asks and whenever.
-REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
+LONGEST_TAG = 8000  # characters; MLflow cuts or refuses a longer value
+# What a server says of a request that it will never take. Not BAD_REQUEST: a database that restarts is told as that.
+REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 
 
 def is_refusal(error: Exception) -> bool:
@@ -38,6 +39,16 @@ def is_refusal(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in REFUSALS
     return isinstance(error, KeyError | TypeError | FileNotFoundError)
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether an error says that the server, or what is behind it, does not do its work now."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code not in REFUSALS
+    return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
 
 
 class Delivery:
@@ -116,7 +127,7 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         pairs = texts(params)
-        labels = [RunTag(name, text) for name, text in tags.items()]
+        labels = [RunTag(name, text[:LONGEST_TAG]) for name, text in tags.items()]
         for start in range(0, max(len(pairs), 1 if labels else 0), PARAMS_PER_CALL):
             part = [Param(*pair) for pair in pairs[start : start + PARAMS_PER_CALL]]
             self._client.log_batch(run_id, params=part, tags=[] if start else labels)
