@@ -126,6 +126,10 @@ class Training(Value):
         "drop", description="training pictures that are also in a later split that you gave"
     )
 
+    tracking: Literal["server", "spool"] = Field(
+        "server", description="spool: keep all that is for MLflow, a server need not be there; sync delivers it"
+    )
+
     @model_validator(mode="after")
     def _batches_can_be_normed(self) -> Training:
         normed = [head for head in self.head.options if "norm" in str(head)]

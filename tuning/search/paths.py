@@ -21,6 +21,12 @@ class SearchPaths:
         paths.root.mkdir(parents=True, exist_ok=True)
         return paths
 
+    @classmethod
+    def all(cls) -> list[SearchPaths]:
+        """Return the paths of every search that has a folder, oldest first."""
+        roots = [root for root in (home() / "searches").glob("*") if root.is_dir()]
+        return [cls(root) for root in sorted(roots, key=lambda root: root.stat().st_mtime)]
+
     @property
     def recipe(self) -> Path:
         """The merged recipe as JSON."""
@@ -40,6 +46,26 @@ class SearchPaths:
     def journal(self) -> Path:
         """Optuna's journal: the persistent study."""
         return self.root / "study.journal"
+
+    @property
+    def spool(self) -> Path:
+        """What is to be delivered to MLflow."""
+        return self.root / "spool.jsonl"
+
+    @property
+    def target(self) -> Path:
+        """Which experiment and run the spool is for."""
+        return self.root / "target.json"
+
+    @property
+    def kept(self) -> Path:
+        """Files that are to become artifacts."""
+        return self.root / "kept"
+
+    @property
+    def late(self) -> Path:
+        """What the end of the search could not do without the server."""
+        return self.root / "late.json"
 
     @property
     def ray(self) -> Path:
