@@ -227,12 +227,12 @@ def open_ledger(
     """
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
+    from tuning.search.journal import Journal
     from tuning.search.samplers import build_sampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(paths.journal)))
+    storage = JournalStorage(Journal(paths.journal))
     study = optuna.create_study(
         study_name=STUDY_NAME, storage=storage, sampler=build_sampler(sampler, seed), direction="maximize"
     )
