@@ -129,7 +129,7 @@ class _Search:
             "registered_model": self._name,
         }
         self._parent.describe(recipe.model_dump(mode="json"), tags, dataset)
-        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")))
+        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
 
     def _nothing(self, ledger: Ledger) -> int:
         if self._interrupts.requested:

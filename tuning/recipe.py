@@ -176,7 +176,8 @@ class Recipe(Training):
     sweep: bool = Field(True, description="begin with linear probes of all networks, sizes and cuts, where reuse is")
     concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
-    scheduler: Literal["asha", "none"] = Field("asha", description="what stops hopeless trials early")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings: tpe learns from all trials")
+    scheduler: Literal["asha", "median", "none"] = Field("asha", description="what stops hopeless trials early")
 
     @field_validator("variants")
     @classmethod
