@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from data.dataset import Dataset
 from data.store import home, write_atomically
+from data.values import Value
 from models.config import TrialConfig
 from tuning.promote import Candidate
 from tuning.registry import CANDIDATE_FILE
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
 INTERVALS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
+class Winner(Value):
+    """The trial that was packaged and measured, and the candidate that came of it."""
+
+    trial_uid: str
+    candidate: Candidate
 
 
 def make_candidate(

@@ -176,6 +176,10 @@ class Recipe(Training):
     sweep: bool = Field(True, description="begin with linear probes of all networks, sizes and cuts, where reuse is")
     concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
+    finalists: int = Field(
+        3, ge=0, le=100, description="best trials that are trained again before one wins by its mean; 0: none"
+    )
+    final_seeds: int = Field(2, ge=0, le=100, description="other seeds that each finalist is trained with")
     sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings: tpe learns from all trials")
     scheduler: Literal["asha", "median", "none"] = Field("asha", description="what stops hopeless trials early")
     max_latency_ms: float | None = Field(

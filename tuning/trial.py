@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOSSES = 3  # of a trial's worker, after which the trial has failed
 CHECKPOINT_EVERY_S = 5.0  # of training, at least: what a killed worker loses at most, and an epoch
 TRACEBACK_CHARACTERS = 4000  # of a failed trial's traceback; MLflow cuts a tag at 8000
 
@@ -48,7 +49,10 @@ class TrialTask(Value):
 
 
 class TrialReport(Value):
-    """What a worker says: after each epoch, and once when the trial is over."""
+    """What a worker says: after each epoch, and once when the trial is over.
+
+    ``blameless`` says of a failure that the trial's settings had no part in it.
+    """
 
     status: Literal["running", "complete", "failed"]
     epoch: int
@@ -57,6 +61,7 @@ class TrialReport(Value):
     facts: dict[str, str | int | float] = Field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
+    blameless: bool = False
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -104,6 +109,7 @@ def _failure(error: Exception, epoch: int) -> TrialReport:
         epoch=epoch,
         reason=f"{type(error).__name__}: {error}",
         traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
+        blameless=isinstance(error, OSError),
     )
 
 

@@ -154,7 +154,7 @@ def training_probabilities(searched: Searched, files: list[Path]) -> npt.NDArray
     best = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
     config = TrialConfig.from_json(best.data.tags["trial_config"])
     paths = SearchPaths(Path(parent.data.tags["search_folder"]))
-    classifier = load_classifier(config, 3, paths.weights(best.data.tags["trial_uid"])).eval()
+    classifier = load_classifier(config, 3, paths.weights(best.data.tags["trial_uid"], int(best.data.metrics["best_epoch"]))).eval()
     pixels = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.no_grad():
         logits = classifier(torch.from_numpy(normalize(pixels, config.preprocessing)))

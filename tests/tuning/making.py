@@ -15,8 +15,9 @@ from models.fit import FitConfig
 from tuning.domains import Setting
 from tuning.promote import Candidate
 from tuning.recipe import Recipe
-from tuning.search.ledger import Ledger, Status, TrialResult, open_ledger
+from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
+from tuning.search.results import Status, TrialResult
 from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
@@ -58,10 +59,13 @@ def trial_result(
         config=trial_config(),
         settings=settings,
         facts={"freeze_depth": 9, "freeze_block": "blocks.4", "blocks": 18},
-        metrics={} if score is None else {"val_balanced_accuracy": score, "val_loss": 1 - score},
-        best_epoch=0 if score is None else 2,
-        epochs=0 if score is None else 3,
+        history=() if score is None else tuple(metrics(one) for one in (0.9 * score, score, 0.9 * score)),
     )
+
+
+def metrics(score: float) -> dict[str, float]:
+    """Return what an epoch measured."""
+    return {"val_balanced_accuracy": score, "val_loss": 1 - score}
 
 
 def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
@@ -77,9 +81,8 @@ def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
 
 def epoch(number: int, score: float, is_best: bool = True) -> TrialReport:
     """Return what a worker says after an epoch."""
-    metrics = {"val_balanced_accuracy": score, "val_loss": 1 - score}
     return TrialReport(
-        status="running", epoch=number, metrics=metrics, is_best=is_best, facts={"freeze_depth": 9, "blocks": 18}
+        status="running", epoch=number, metrics=metrics(score), is_best=is_best, facts={"freeze_depth": 9, "blocks": 18}
     )
 
 

@@ -16,6 +16,7 @@ from tuning.options import describe
 
 SUMMARIES = {
     "tune": "search for the best fine-tune of a classifier for a folder of pictures, and register it",
+    "resume": "go on with a search that was ended or killed, or make a finished one longer",
     "train": "train one configuration, or that of a finished trial again",
     "evaluate": "measure a packaged model on pictures",
     "promote": "decide whether a packaged model becomes champion",

@@ -188,6 +188,11 @@ class ParentRun:
         target.write(paths.target)
         return cls(client, target.run_id or target.search_id, target.experiment_id, writer, opened_by_mlflow)
 
+    def reopen(self) -> None:
+        """Let the run of a search that goes on run again."""
+        if self.client is not None:
+            self.client.update_run(self.run_id, status="RUNNING")
+
     def describe(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
         """Log what was asked for, on which data, with which code, in which environment."""
         params = {RECIPE_PREFIX + name: str(value) for name, value in recipe.items()}

@@ -107,6 +107,18 @@ class Writer:
         """How many operations are not delivered, about; exact after ``flush`` and ``close``: those are left to sync."""
         return len(self._pending) + self._queue.qsize()
 
+    def is_known(self, trial_uid: str) -> bool:
+        """Return whether an earlier writer of the spool wrote down that the trial's run begins."""
+        return trial_uid in self._spool.starts
+
+    def last_epoch(self, trial_uid: str) -> int:
+        """Return the last epoch of the run that an earlier writer of the spool wrote down; 0 if none."""
+        return self._spool.epochs.get(trial_uid, 0)
+
+    def has_ended(self, trial_uid: str) -> bool:
+        """Return whether an earlier writer of the spool wrote down that the run has ended."""
+        return trial_uid in self._spool.ended
+
     def run_ids(self) -> Mapping[str, str]:
         """Return the MLflow run of each trial; complete once the writer is flushed."""
         return dict(self._spool.run_ids)

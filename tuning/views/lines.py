@@ -6,7 +6,7 @@ import sys
 from datetime import datetime
 
 from models.features.plan import DISK_FULL
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
 from tuning.trial import TrialReport
 
 SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
