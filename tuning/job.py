@@ -153,6 +153,7 @@ class _Search:
             config=best.config,
             weights=self._paths.weights(best.trial_uid),
             folder=self._paths.package,
+            gate=self._recipe.gate,
         )
         save_candidate(self._parent.client, candidate)
         return candidate

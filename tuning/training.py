@@ -79,7 +79,14 @@ def train(training: Training, run: str) -> int:
             )
             train_task(task, tell)
             candidate = make_candidate(
-                name, parent, ground.dataset, absolute(training.data), config, paths.weights(TRIAL_UID), paths.package
+                name=name,
+                parent=parent,
+                dataset=ground.dataset,
+                data=absolute(training.data),
+                config=config,
+                weights=paths.weights(TRIAL_UID),
+                folder=paths.package,
+                gate=training.gate,
             )
             save_candidate(parent.client, candidate)
             show(*result_lines(candidate, None))
