@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data.errors import TrackingError
+from tests.models.serving import free_port, running
 from tuning.turns import TICKET, Turn
 from tuning.versions import Versions
 
@@ -185,3 +186,14 @@ def assert_decided_in_order(versions: Versions, count: int) -> None:
 
 def test_twenty_at_once_on_a_local_database_end_as_one_after_another(versions: Versions) -> None:
     decide_at_once(versions)
+
+
+def test_twenty_at_once_on_a_server_end_as_one_after_another(
+    versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "2", "--host", "127.0.0.1"]
+    command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    with running(command, f"{uri}/health", tmp_path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        decide_at_once(versions)

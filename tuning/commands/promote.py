@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(PromoteOptions, arguments)
     by_version = bool(options.name) and options.version is not None
     if bool(options.run) == by_version or bool(options.name) != (options.version is not None):
-        raise SettingError("promote needs --run RUN_ID, or --name NAME and --version N; give one of the two.")
+        raise SettingError("either --run RUN_ID or --name NAME with --version N must be given.")
     from data.dataset import load_dataset
     from data.errors import DataError
     from tuning.registry import load_candidate, load_candidate_of, promote
