@@ -41,7 +41,9 @@ def server(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     address = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", MODEL, "--env-manager", "local"]
     command += ["--port", address.rpartition(":")[2]]
-    with running(command, f"{address}/ping", tmp_path_factory.mktemp("served"), MLFLOW_TRACKING_URI=store):
+    with running(
+        command, f"{address}/ping", tmp_path_factory.mktemp("served"), MLFLOW_TRACKING_URI=store, MALLOC_ARENA_MAX="2"
+    ):
         yield address
 
 
