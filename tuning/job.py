@@ -232,6 +232,7 @@ class _Search:
             config=best.config,
             weights=self._paths.weights(best.trial_uid, best.best_epoch),
             folder=self._paths.package,
+            gate=self._recipe.gate,
         )
         winner_ = Winner(trial_uid=best.trial_uid, candidate=candidate)
         write_atomically(known, winner_.to_json().encode())

@@ -20,6 +20,8 @@ SUMMARIES = {
     "train": "train one configuration, or that of a finished trial again",
     "evaluate": "measure a packaged model on pictures",
     "promote": "decide whether a packaged model becomes champion",
+    "rollback": "give the alias back to the champion before",
+    "champions": "show who was champion after whom, and why",
     "predict": "classify pictures with a packaged model",
     "sync": "deliver to MLflow what a search could not: metrics, files, the model and its decision",
     "audit": "say what is wrong with a data set, file by file, before any training",
