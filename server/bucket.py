@@ -17,7 +17,7 @@ BUCKET = "mlflow"
 
 def client() -> Any:  # noqa: ANN401  # boto3's clients are made at run time
     """Return a client of the endpoint that the environment names."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     return boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
 

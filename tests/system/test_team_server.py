@@ -5,8 +5,10 @@ In every case all points that a trial measured are in the store, once: counted a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,8 +20,10 @@ import pytest
 from mlflow import MlflowClient
 
 from server.parts import postgres_tool
-from tests.system.conftest import make_world, runs_of, tune
+from tests.system.conftest import World, make_world, runs_of, tune
 from tests.system.team import Team, team_folder
+from tuning.__main__ import main
+from tuning.search.paths import SearchPaths
 from tuning.tracking.operations import PARENT, EndRun, LogEpoch, LogText, StartRun
 from tuning.tracking.writer import Writer
 
@@ -126,26 +130,81 @@ def through(trials: Trials, fault: Callable[[], None], repair: Callable[[], None
     assert trials.check() == 6 * 40 * len(NAMES)
 
 
-def test_a_search_of_six_trials_from_a_client_without_aws_variables(
-    ray_cluster: None,
-    client: MlflowClient,
-    empty_database: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    world = make_world(tmp_path, empty_database)
-    assert tune(world, trials="6", name="team") == 0
-    parent, children = runs_of(client, "team")
+def sent_points(spool: Path) -> dict[str, set[tuple[str, int, float, int]]]:
+    """Return every point that a search wrote down, by the trial that it is of."""
+    found: dict[str, set[tuple[str, int, float, int]]] = {}
+    for line in spool.read_text().splitlines():
+        fields = json.loads(line.partition(" ")[2])
+        if fields.get("kind") == "LogEpoch":
+            points = found.setdefault(fields["trial_uid"], set())
+            points |= {(name, fields["step"], value, fields["time_ms"]) for name, value in fields["metrics"].items()}
+    return found
+
+
+def check_search(client: MlflowClient, name: str, trials: int) -> None:
+    """Compare all that a search measured with all that is stored; no run is doubled or left running."""
+    parent, children = runs_of(client, name)
     assert parent.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert len(children) == 6
+    assert len(children) == trials
     assert {run.info.status for run in [parent, *children]} <= {"FINISHED", "KILLED"}
-    for run in children:
-        steps = [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")]
-        assert steps == list(range(1, len(steps) + 1))
-    assert int(client.get_model_version_by_alias("team", "champion").version) == 1
+    (paths,) = SearchPaths.all()
+    sent = sent_points(paths.spool)
+    for run in [parent, *children]:
+        stored = [
+            (point.key, point.step, point.value, point.timestamp)
+            for metric in run.data.metrics
+            for point in client.get_metric_history(run.info.run_id, metric)
+        ]
+        assert len(stored) == len(set(stored))
+        assert set(stored) == sent[run.data.tags.get("trial_uid", PARENT)]
+    assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"audit.json", "candidate.json", "environment.json", "test_scores.json"} <= files
+
+
+@pytest.fixture
+def photos(client: MlflowClient, empty_database: Path, tmp_path: Path) -> World:
+    """Pictures to search on, in a world of which only these are used."""
+    return make_world(tmp_path, empty_database)
+
+
+def test_a_search_of_six_trials_from_a_client_without_aws_variables(
+    ray_cluster: None, client: MlflowClient, photos: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(photos, trials="6", name="team") == 0
+    check_search(client, "team", 6)
     capsys.readouterr()
-    assert main(["predict", "--model", "models:/team@champion", "--files", str(world.photos / "red")]) == 0
+    assert main(["predict", "--model", "models:/team@champion", "--files", str(photos.photos / "red")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the_rest(
+    ray_cluster: None, client: MlflowClient, team: Team, photos: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killer = threading.Thread(target=kill_after_first_epoch, args=(client, team))
+    killer.start()
+    assert tune(photos, trials="3", name="dying") == 0
+    killer.join(60)
+    printed = capsys.readouterr().out
+    assert "were not delivered" in printed
+    (paths,) = SearchPaths.all()
+    assert f"python -m tuning sync --run {paths.root.name} delivers them" in printed
+    assert f"python -m tuning sync --run {paths.root.name} hands it over" in printed
+    team.mlflow.start()
+    assert main(["sync"]) == 0
+    assert "models:/dying@champion is now version 1" in capsys.readouterr().out
+    check_search(client, "dying", 3)
+
+
+def kill_after_first_epoch(client: MlflowClient, team: Team) -> None:
+    ends = time.monotonic() + 200
+    while time.monotonic() < ends:
+        found = client.get_experiment_by_name("dying")
+        runs = client.search_runs([found.experiment_id]) if found else []
+        if any("val_loss" in run.data.metrics for run in runs):
+            break
+        time.sleep(0.1)
+    team.mlflow.kill()
 
 
 def test_a_server_that_is_killed_and_comes_back_gets_every_point(trials: Trials, team: Team) -> None:

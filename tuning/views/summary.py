@@ -14,6 +14,7 @@ from rich.table import Table
 from tuning.promote import METRIC, Candidate, Promotion
 from tuning.recipe import Recipe
 from tuning.search.ledger import TrialResult
+from tuning.tracking.redact import redacted
 from tuning.views.lines import network_name, score_text
 
 ROWS = 5
@@ -123,7 +124,7 @@ def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> li
 
 
 def show(*parts: object) -> None:
-    """Print tables and lines; a line is never wrapped, so that it can be copied."""
+    """Print tables and lines, secrets hidden in lines; a line is never wrapped, so that it can be copied."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for part in parts:
-        console.print(part)
+        console.print(redacted(part) if isinstance(part, str) else part)
