@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,6 +95,10 @@ class Team:
         return self._ports["0.0.0.0 --port 5000"]
 
     @property
+    def database_port(self) -> int:
+        return self._ports["postgres:5432"]
+
+    @property
     def uri(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
@@ -130,6 +135,11 @@ class Team:
         self.run("bucket")
         self.run("migrate")
         self.mlflow.start()
+
+    def empty_bucket(self) -> None:
+        """Lose all that the store holds, as a new one has lost it."""
+        reset = f"http://{LOOPBACK}:{self._ports['store:9000']}/moto-api/reset"
+        urllib.request.urlopen(urllib.request.Request(reset, method="POST")).close()
 
     def stop(self) -> None:
         for part in reversed(self.parts):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -18,10 +20,11 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import load_text
 
 from server.parts import postgres_tool
 from tests.system.conftest import World, make_world, runs_of, tune
-from tests.system.team import Team, team_folder
+from tests.system.team import ROOT, Team, team_folder
 from tuning.__main__ import main
 from tuning.search.paths import SearchPaths
 from tuning.tracking.operations import PARENT, EndRun, LogEpoch, LogText, StartRun
@@ -285,3 +288,64 @@ def test_with_logins_on_nobody_gets_in_without_one(guarded: Team, monkeypatch: p
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-admin-password")
     assert MlflowClient(guarded.uri).search_experiments(max_results=1)
     assert "planted-admin-password" not in guarded.mlflow.log.read_text()
+
+
+# --- backup ---
+
+DOCKER = """#!/usr/bin/env bash
+# Stands in for docker: runs what the scripts ask of a service natively.
+set -euo pipefail
+shift 3  # compose -f FILE
+case "$1" in
+  exec) shift 3; exec "$@" ;;
+  run) mount="$5"; shift 6; set -- "${@//\\/server/$SERVER}"; exec "$PYTHON" "${@//\\/backup/${mount%%:*}}" ;;
+  stop|up) ;;
+  *) echo "not expected: $*" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_a_backup_brings_back_the_runs_and_their_files(
+    team: Team, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = client.create_experiment("kept")
+    run_id = client.create_run(experiment).info.run_id
+    client.log_metric(run_id, "loss", 0.5, timestamp=7, step=3)
+    client.log_text(run_id, "what it was", "why.txt")
+    stand_in = tmp_path / "bin" / "docker"
+    stand_in.parent.mkdir()
+    stand_in.write_text(DOCKER)
+    stand_in.chmod(0o755)
+    tools = str(Path(postgres_tool("pg_dump") or "").parent)
+    environment = {
+        **os.environ,
+        **team.environment("bucket"),
+        "PATH": f"{stand_in.parent}{os.pathsep}{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "SERVER": str(ROOT / "server"),
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(team.database_port),
+        "PGPASSWORD": team.services["postgres"]["environment"]["POSTGRES_PASSWORD"],
+    }
+
+    def script(name: str) -> None:
+        done = subprocess.run(
+            [str(ROOT / "server" / name), str(tmp_path / "kept")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    script("backup.sh")
+    client.set_tag(run_id, "changed", "after the backup")
+    client.delete_experiment(experiment)
+    team.empty_bucket()
+    script("restore.sh")
+    run = client.get_run(run_id)
+    assert "changed" not in run.data.tags
+    assert client.get_experiment(experiment).lifecycle_stage == "active"
+    (point,) = client.get_metric_history(run_id, "loss")
+    assert (point.value, point.timestamp, point.step) == (0.5, 7, 3)
+    assert load_text(f"runs:/{run_id}/why.txt") == "what it was"
