@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tuning.search.results import TrialResult
-from tuning.tracking.operations import EndRun, LogEpoch, StartRun
+from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 from tuning.tracking.writer import Writer
 from tuning.trial import TrialReport
 
+TRACEBACK = "traceback.txt"  # its end
 SELECTS = "val_balanced_accuracy"
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own
 
@@ -65,7 +66,7 @@ class TrialRuns:
         tags = {name: str(fact) for name, fact in result.facts.items() if name in logged and logged[name] != fact}
         tags["reason"] = result.reason
         if report is not None and report.traceback:
-            tags["traceback"] = report.traceback
+            self._writer.send(LogText(result.trial_uid, TRACEBACK, report.traceback))
         self._writer.send(EndRun(result.trial_uid, STATUS[result.status], tags))
 
 

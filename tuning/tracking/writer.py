@@ -26,7 +26,7 @@ from tuning.tracking.spool import Spool
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BATCH_WAIT_S = 0.5  # for more to come before a batch is sent
+BATCH_WAIT_S = 2.0  # for more to come before a batch is sent: a call costs the same for one epoch and for four
 TRIES = 4  # at the end, before what is left is left to sync
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0

@@ -16,6 +16,7 @@ from tuning.promote import METRIC, Candidate, Promotion
 from tuning.recipe import Recipe
 from tuning.search.finals import Finalist, Gain, ranked
 from tuning.search.results import TrialResult
+from tuning.tracking.redact import redacted
 from tuning.views.lines import network_name, score_text
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> li
 
 
 def show(*parts: object) -> None:
-    """Print tables and lines; a line is never wrapped, so that it can be copied."""
+    """Print tables and lines, secrets hidden in lines; a line is never wrapped, so that it can be copied."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for part in parts:
-        console.print(part)
+        console.print(redacted(part) if isinstance(part, str) else part)
