@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,6 +91,9 @@ class Ledger:
         self._val_pictures = val_pictures
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
+        # Counted as they come: Ray asks between any two epochs whether the search is over.
+        self._probes: list[str] = []
+        self._ended: Counter[Status] = Counter()
         self._starts: deque[tuple[Origin, Mapping[str, Setting]]] = deque()
         self._starts.extend(("default", settings) for settings in space.defaults())
         self._starts.extend(("probe", settings) for settings in space.sweep())
@@ -104,13 +107,12 @@ class Ledger:
     @property
     def trials(self) -> int:
         """How many trials have been asked for, the sweep's probes aside."""
-        return sum(result.origin != "probe" for result in self._results.values())
+        return len(self._results) - len(self._probes)
 
     @property
     def is_hopeless(self) -> bool:
         """Whether all trials have failed so far, and they are enough to say that others will."""
-        ended = [result for result in self._results.values() if result.status != "running"]
-        return len(ended) >= HOPELESS_TRIALS and all(result.status == "failed" for result in ended)
+        return self._ended["failed"] == self._ended.total() >= HOPELESS_TRIALS
 
     def end_sweep(self) -> None:
         """Leave out the probes that have not been asked for."""
@@ -137,6 +139,8 @@ class Ledger:
             epochs=0,
         )
         self._asked[result.trial_uid] = asked
+        if origin == "probe":
+            self._probes.append(result.trial_uid)
         self._write(result)
         return result
 
@@ -169,6 +173,7 @@ class Ledger:
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[status]
         result = self._results[trial_uid].model_copy(update={"status": status, "reason": reason})
         self._write(result)
+        self._ended[status] += 1
         asked = self._asked.pop(trial_uid)
         self._study.tell(asked, result.score if status == "complete" else None, state)
         return result
@@ -191,7 +196,8 @@ class Ledger:
 
     def best(self) -> TrialResult | None:
         """Return the trial with the highest score at its best epoch, or None; among equals the lowest loss decides."""
-        return max(self._scored(), key=lambda result: result.rank, default=None)
+        scored = (result for result in self.results() if result.counts)
+        return max(scored, key=lambda result: result.rank, default=None)
 
     def _probe_to_tune(self) -> TrialResult | None:
         """Return, of the probes that are within one standard error of the best, the best at the smallest image size.
@@ -199,7 +205,7 @@ class Ledger:
         Breiman et al., "Classification and Regression Trees" (1984), choose among trees by the same rule: scores that
         the validation pictures can't tell apart are no reason to pay for more.
         """
-        probes = [result for result in self._scored() if result.origin == "probe"]
+        probes = [result for result in map(self.result, self._probes) if result.counts]
         if not probes:
             return None
         top = max(result.score or 0.0 for result in probes)
@@ -208,9 +214,6 @@ class Ledger:
         smallest = min(result.config.preprocessing.image_size for result in good)
         sized = [result for result in good if result.config.preprocessing.image_size == smallest]
         return max(sized, key=lambda result: result.rank)
-
-    def _scored(self) -> list[TrialResult]:
-        return [result for result in self.results() if result.counts]
 
 
 def open_ledger(

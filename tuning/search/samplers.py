@@ -29,9 +29,9 @@ BLAMELESS = "blameless"  # a user attribute of a failed trial: its settings had 
 # TPE takes the best of the trials that it sees for good: a tenth of them, at most 25 (Optuna's default_gamma). With
 # these 25, and no less than 250 in all, what it takes for good is what it would among all trials, and what it takes
 # for bad is a sample of it. benchmarks/samplers.py compares the regret.
-BEST, NEWEST, OTHERS = 25, 125, 250  # finished trials in view
+BEST, NEWEST, OTHERS = 25, 100, 150  # finished trials in view
 FAILED_FOR_GOOD = 9  # failed trials in view for each that didn't fail, so that none is among the best tenth
-PENDING_NEWEST, PENDING_OTHERS = 100, 100  # running trials in view, which repel the next (the constant liar)
+PENDING_NEWEST, PENDING_OTHERS = 25, 50  # running trials in view, which repel the next (the constant liar)
 
 View = Callable[[Sequence[FrozenTrial], np.random.Generator], list[FrozenTrial]]
 
