@@ -19,7 +19,7 @@ from pydantic import Field
 
 from data.dataset import Dataset
 from data.sources import SplitName
-from data.store import write_atomically
+from data.store import NO_ROOM, write_atomically
 from data.values import Value
 from models.config import TrialConfig
 from tuning.search.paths import SearchPaths
@@ -43,7 +43,10 @@ class TrialTask(Value):
 
 
 class TrialReport(Value):
-    """What a worker says: after each epoch, and once when the trial is over."""
+    """What a worker says: after each epoch, and once when the trial is over.
+
+    ``blameless``: it failed, and its settings had no part in that.
+    """
 
     status: Literal["running", "complete", "failed"]
     epoch: int
@@ -52,6 +55,7 @@ class TrialReport(Value):
     facts: dict[str, str | int | float] = Field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
+    blameless: bool = False
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -99,6 +103,7 @@ def _failure(error: Exception, epoch: int) -> TrialReport:
         epoch=epoch,
         reason=f"{type(error).__name__}: {error}",
         traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
+        blameless=isinstance(error, OSError) and error.errno in NO_ROOM,
     )
 
 

@@ -166,15 +166,22 @@ class Ledger:
         self._results[trial_uid] = result.model_copy(update=changes)
         return self._results[trial_uid]
 
-    def finish(self, trial_uid: str, status: Status, reason: str) -> TrialResult:
-        """End a running trial, tell the sampler, and return what is known of it."""
+    def finish(self, trial_uid: str, status: Status, reason: str, blameless: bool = False) -> TrialResult:
+        """End a running trial, tell the sampler, and return what is known of it.
+
+        The sampler takes the settings of a failed trial for bad ones, unless it was ``blameless``.
+        """
         from optuna.trial import TrialState
+
+        from tuning.search.samplers import BLAMELESS
 
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[status]
         result = self._results[trial_uid].model_copy(update={"status": status, "reason": reason})
         self._write(result)
         self._ended[status] += 1
         asked = self._asked.pop(trial_uid)
+        if blameless:
+            asked.set_user_attr(BLAMELESS, True)
         self._study.tell(asked, result.score if status == "complete" else None, state)
         return result
 

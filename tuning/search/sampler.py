@@ -70,11 +70,11 @@ class LedgerSearcher(Searcher):
         """Take the end of a trial: its own last word, the scheduler's stop, or a worker that was lost."""
         trial_uid = self._uids.pop(trial_id)
         if error or result is None or "report" not in result:
-            self._finish(trial_uid, "failed", "its worker was lost", None)
+            self._finish(trial_uid, "failed", "its worker was lost", None, blameless=True)
             return
         report = TrialReport.from_json(result["report"])
         if report.status == "failed":
-            self._finish(trial_uid, "failed", report.reason, report)
+            self._finish(trial_uid, "failed", report.reason, report, report.blameless)
             return
         if report.status == "running":  # stopped in this very epoch: Ray tells it only here
             self._epoch(trial_uid, report)
@@ -89,8 +89,10 @@ class LedgerSearcher(Searcher):
             for listener in self._listeners:
                 listener.epoch_ended(result, report)
 
-    def _finish(self, trial_uid: str, status: Status, reason: str, report: TrialReport | None) -> None:
-        result = self._ledger.finish(trial_uid, status, reason)
+    def _finish(
+        self, trial_uid: str, status: Status, reason: str, report: TrialReport | None, blameless: bool = False
+    ) -> None:
+        result = self._ledger.finish(trial_uid, status, reason, blameless)
         for listener in self._listeners:
             listener.trial_ended(result, report)
 
