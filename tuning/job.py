@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from data.audit import audit
 from data.errors import SearchError
 from data.images import pixel_cache
+from data.likeness import likeness
 from models.baseline import raw_pixel_accuracy
 from models.config import TrialConfig
 from tuning.candidate import absolute, make_candidate
@@ -24,6 +25,7 @@ from tuning.search.paths import SearchPaths
 from tuning.search.runner import concurrency, run_trials
 from tuning.space import SearchSpace
 from tuning.tracking.parent import ParentRun, lifecycle, take_run_id, tracking_uri
+from tuning.tracking.past import LIKENESS, past_line, take_past
 from tuning.tracking.trials import TrialRuns
 from tuning.tracking.writer import Writer
 from tuning.views import networks, summary
@@ -124,8 +126,14 @@ class _Search:
             "recipe": recipe.to_json(),
             "registered_model": self._name,
         }
-        self._parent.describe(recipe.model_dump(mode="json"), tags, dataset)
-        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
+        alike = likeness(dataset)
+        self._parent.describe(recipe.model_dump(mode="json"), {**tags, LIKENESS: alike.to_json()}, dataset)
+        ledger = open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
+        if recipe.warm_start:
+            found = take_past(self._parent, alike)
+            ledger.start_with(space.near(past.config) for past in found)
+            say(past_line(found))
+        return ledger
 
     def _nothing(self, ledger: Ledger) -> int:
         if self._interrupts.requested:

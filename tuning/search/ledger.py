@@ -10,7 +10,7 @@ import json
 import math
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.values import Value
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tuning.search.samplers import SamplerName
 
 Status = Literal["running", "complete", "pruned", "failed"]
-Origin = Literal["default", "probe", "fine-tune", "sampler"]
+Origin = Literal["default", "past", "probe", "fine-tune", "sampler"]
 STUDY_NAME = "search"
 HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and says why
 
@@ -35,7 +35,8 @@ class TrialResult(Value):
     """What is known of one trial; ``metrics`` are those of its best epoch.
 
     ``origin`` says who chose its settings: trial 0 is the default, and so is that of each variant that the sweep leaves
-    out; the sweep's are probes, the best of them is fine-tuned, all others are the sampler's.
+    out; the past's come from earlier searches; the sweep's are probes, the best of them is fine-tuned, all others are
+    the sampler's.
     """
 
     trial_uid: str
@@ -113,6 +114,17 @@ class Ledger:
     def is_hopeless(self) -> bool:
         """Whether all trials have failed so far, and they are enough to say that others will."""
         return self._ended["failed"] == self._ended.total() >= HOPELESS_TRIALS
+
+    def start_with(self, starts: Iterable[Mapping[str, Setting]]) -> None:
+        """Try these settings, in the sampler's own names, after the defaults and before the sweep.
+
+        What is tried anyway is left out.
+        """
+        at = sum(origin == "default" for origin, _ in self._starts)
+        for start in starts:
+            if start not in [settings for _, settings in self._starts]:
+                self._starts.insert(at, ("past", start))
+                at += 1
 
     def end_sweep(self) -> None:
         """Leave out the probes that have not been asked for."""
