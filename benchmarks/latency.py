@@ -1,0 +1,76 @@
+"""The quick measure of what serving costs, against the package itself.
+
+``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as ``models.serving``
+does, and prints for both the seconds of processor time, the latency of a picture and the size. Both graphs are measured
+in turns, the better of three rounds, so that the machine's other work hits both.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from data.batches import BatchConfig
+from data.preprocess import Preprocessing
+from models.classifier import NetworkConfig
+from models.config import TrialConfig
+from models.fit import FitConfig
+from models.package import export
+from models.serving import ServedForm, export_quickly, latency_ms, untrained
+
+NETWORKS = (
+    "tf_efficientnet_lite0@96",
+    "tf_efficientnet_lite2@160",
+    "mobilenetv3_large_100@128",
+    "resnet18@96",
+    "convnext_femto@96",
+    "vit_tiny_patch16_224@96",
+    "torchvision/mobilenet_v2@160",
+)
+CLASSES = 6
+ROUNDS = 3
+
+
+def compare(name: str, size: int) -> str:
+    """Return a row of the table: seconds, milliseconds and megabytes of the package and of the quick export."""
+    classifier = untrained(ServedForm(name, size, 0, "linear", CLASSES))
+    config = TrialConfig(
+        seed=0,
+        preprocessing=Preprocessing(size),
+        batches=BatchConfig(),
+        network=NetworkConfig(backbone=name, weights="none"),
+        fit=FitConfig(),
+    )
+    pixels = np.zeros((2, size, size, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        quick = Path(folder) / "quick.onnx"
+        began = time.process_time()
+        exported = export(classifier, config, [str(k) for k in range(CLASSES)], "none", pixels, Path(folder))
+        package = Path(folder) / exported.graph
+        between = time.process_time()
+        export_quickly(classifier, size, quick)
+        seconds = between - began, time.process_time() - between
+        rounds = [(latency_ms(package, size), latency_ms(quick, size)) for _ in range(ROUNDS)]
+        ms = [min(times) for times in zip(*rounds, strict=True)]
+        mb = [file.stat().st_size / 1e6 for file in (package, quick)]
+    cells = [name, str(size)]
+    for exact, cheap, form in ((*seconds, "{:.1f}"), (*ms, "{:.2f}"), (*mb, "{:.2f}")):
+        cells += [form.format(exact), form.format(cheap)]
+    return f"| {' | '.join(cells)} | {ms[1] / ms[0] - 1:+.1%} | {mb[1] / mb[0] - 1:+.1%} |"
+
+
+def main() -> None:
+    """Print the table."""
+    print("| network | px | s, package | s, quick | ms, package | ms, quick | MB, package | MB, quick | ms | MB |")
+    print("|" + " --- |" * 10)
+    for text in sys.argv[1:] or NETWORKS:
+        name, _, size = text.partition("@")
+        print(compare(name, int(size)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Measuring what a search's networks cost to serve: as many as there is time for, the most promising first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from models.serving import ServedForm, ServingCost, serving_cost
+from tuning.choice import Limits, form_of, ranked
+from tuning.search.ledger import TrialResult
+
+Measured = Callable[[ServedForm], ServingCost]
+
+
+def price(
+    results: Sequence[TrialResult],
+    classes: int,
+    limits: Limits,
+    enough_s: float,
+    measured: Measured = serving_cost,
+) -> dict[ServedForm, ServingCost]:
+    """Return what the networks of the trials cost, by the score of the best trial of each.
+
+    After ``enough_s`` no further one is measured, but that one fits the limits is always looked for to the end: the
+    first that fits in this order is the best of all that do. A network that can't be measured is left out.
+    """
+    began, fits = time.monotonic(), False
+    costs: dict[ServedForm, ServingCost] = {}
+    for form in dict.fromkeys(form_of(result, classes) for result in ranked(results)):
+        if time.monotonic() - began > enough_s and (fits or not limits.given):
+            break
+        try:
+            costs[form] = measured(form)
+        except Exception:  # noqa: S112  a network of a library's that can't be exported costs a row, not the search
+            continue
+        fits = fits or limits.excess(costs[form]) <= 1
+    return costs
