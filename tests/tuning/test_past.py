@@ -11,8 +11,9 @@ import pytest
 from data.likeness import Likeness
 from models.config import TrialConfig
 from tests.tuning.making import trial_config
-from tuning.tracking.parent import ParentRun, experiment
+from tuning.tracking.parent import ParentRun
 from tuning.tracking.past import FINGERPRINT, LIKENESS, MOST_STARTS, SCORE, past_bests, past_line, take_past
+from tuning.tracking.target import experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,6 +26,7 @@ def parent(client: MlflowClient) -> ParentRun:
     """Return the parent run of the search that asks."""
     asking = ParentRun.open(client, None, "asking")
     asking.tag(**{LIKENESS: PETS.to_json(), FINGERPRINT: "asking"})
+    asking.writer.flush()
     return asking
 
 
@@ -88,6 +90,7 @@ def test_the_search_that_asks_is_not_its_own_past(client: MlflowClient, parent: 
 def test_what_is_used_is_logged_on_the_parent_and_said(client: MlflowClient, parent: ParentRun) -> None:
     run_id = searched(client, "pet", 2000, {0.75: config(1e-3)})
     (past,) = take_past(parent, PETS)
+    parent.writer.flush()
     assert client.get_run(parent.run_id).data.tags["warm_start"] == run_id
     (row,) = json.loads(Path(client.download_artifacts(parent.run_id, "warm_start.json")).read_text())
     assert TrialConfig.model_validate(row["config"]) == past.config
@@ -98,5 +101,12 @@ def test_what_is_used_is_logged_on_the_parent_and_said(client: MlflowClient, par
 
 def test_a_first_search_has_nothing_to_start_from_and_says_so(client: MlflowClient, parent: ParentRun) -> None:
     assert take_past(parent, PETS) == ()
+    parent.writer.flush()
     assert client.get_run(parent.run_id).data.tags["warm_start"] == "nothing to start from"
     assert past_line(()) == "warm start: no earlier search in this MLflow has a best trial to start from"
+
+
+def test_without_a_server_there_is_no_past() -> None:
+    parent = ParentRun.open(None, None, "asking")
+    assert take_past(parent, PETS) == ()
+    parent.close()

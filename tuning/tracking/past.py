@@ -46,10 +46,13 @@ class Past(Value):
 
 
 def take_past(parent: ParentRun, wanted: Likeness) -> tuple[Past, ...]:
-    """Return what earlier searches know of data sets like this one, and log it on the search's parent run."""
-    found = past_bests(parent.client, wanted, parent.run_id)
+    """Return what earlier searches know of data sets like this one, and log it on the search's parent run.
+
+    Without a server there is nobody to ask, and nothing is known.
+    """
+    found = past_bests(parent.client, wanted, parent.run_id) if parent.client else ()
     rows = [past.model_dump(mode="json") for past in found]
-    parent.client.log_text(parent.run_id, json.dumps(rows, indent=2), "warm_start.json")
+    parent.log_text(json.dumps(rows, indent=2), "warm_start.json")
     parent.tag(warm_start=", ".join(past.run_id for past in found) or "nothing to start from")
     return found
 
