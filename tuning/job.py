@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from data.audit import audit
 from data.errors import SearchError
 from data.images import pixel_cache
+from data.likeness import likeness
 from data.store import write_atomically
 from models.baseline import raw_pixel_accuracy
 from models.config import TrialConfig
@@ -30,6 +31,7 @@ from tuning.search.runner import Runner, concurrency
 from tuning.search.tidying import Tidying
 from tuning.space import SearchSpace
 from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id, tracking_uri
+from tuning.tracking.past import LIKENESS, past_line, take_past
 from tuning.tracking.trials import TrialRuns
 from tuning.views import networks, summary
 from tuning.views.lines import Lines, say
@@ -163,7 +165,13 @@ class _Search:
         def configure(settings: Mapping[str, Setting]) -> TrialConfig:
             return space.trial_config(settings, self._ground.preprocessings)
 
-        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
+        is_new = not self._paths.journal.exists()
+        ledger = open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
+        if is_new and recipe.warm_start:
+            found = take_past(self._parent, likeness(dataset))
+            ledger.start_with(space.near(past.config) for past in found)
+            say(past_line(found))
+        return ledger
 
     def _budgeted(self, ledger: Ledger) -> Recipe:
         """Return the recipe with the budget that is to come."""
@@ -184,6 +192,7 @@ class _Search:
             "data_fingerprint": dataset.fingerprint,
             "recipe": recipe.to_json(),
             "registered_model": self._name,
+            LIKENESS: likeness(dataset).to_json(),
         }
         self._parent.describe(recipe.model_dump(mode="json"), tags, dataset)
 

@@ -134,11 +134,27 @@ class SearchSpace:
         known = self.defaults()
         return [settings for at, settings in enumerate(tuned) if settings not in known + tuned[:at]]
 
+    def near(self, config: TrialConfig) -> dict[str, Setting]:
+        """Return another search's settings, moved into the recipe's limits, under the sampler's names.
+
+        They go to the first variant that has their network, or to the first of all.
+        """
+        every = {**config.batches.model_dump(), **config.network.model_dump(), **config.fit.model_dump()}
+        every["image_size"] = config.preprocessing.image_size
+        having = [name for name, corner in self._corners.items() if corner.has_network(every["backbone"])]
+        variant = having[0] if having else next(iter(self._corners))
+        wanted = {name: every[name] for name in (*NETWORKS, *FIRST)}
+        return self._named(variant, wanted, rates={**FIRST_LR, every["optimizer"]: every["lr"]})
+
     def _named(
-        self, variant: str, wanted: Mapping[str, Setting], only: Iterable[str] | None = None
+        self,
+        variant: str,
+        wanted: Mapping[str, Setting],
+        only: Iterable[str] | None = None,
+        rates: Mapping[str, float] = FIRST_LR,
     ) -> dict[str, Setting]:
         corner, mark = self._corners[variant], {VARIANT: variant} if variant else {}
-        settings = corner.nearest(wanted, FIRST_LR)
+        settings = corner.nearest(wanted, rates)
         return {**mark, **corner.named({name: settings[name] for name in settings if only is None or name in only})}
 
     def trial_config(self, settings: Mapping[str, Setting], preprocessings: Preprocessings) -> TrialConfig:
@@ -184,6 +200,10 @@ class _Corner:
         optimizer = str(settings["optimizer"])
         settings["lr"] = self._lr_domain(optimizer).nearest(rates[optimizer])
         return settings
+
+    def has_network(self, backbone: str) -> bool:
+        """Return whether this network is searched here."""
+        return backbone in self._domains["backbone"].options
 
     def named(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
         """Return settings under the sampler's names."""

@@ -109,7 +109,7 @@ def _failure(error: Exception, epoch: int) -> TrialReport:
         epoch=epoch,
         reason=f"{type(error).__name__}: {error}",
         traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
-        blameless=isinstance(error, OSError),
+        blameless=isinstance(error, OSError) and error.errno in NO_ROOM,
     )
 
 

@@ -155,7 +155,9 @@ def training_probabilities(searched: Searched, files: list[Path]) -> npt.NDArray
     best = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
     config = TrialConfig.from_json(best.data.tags["trial_config"])
     paths = SearchPaths(Path(parent.data.tags["search_folder"]))
-    classifier = load_classifier(config, 3, paths.weights(best.data.tags["trial_uid"], int(best.data.metrics["best_epoch"]))).eval()
+    classifier = load_classifier(
+        config, 3, paths.weights(best.data.tags["trial_uid"], int(best.data.metrics["best_epoch"]))
+    ).eval()
     pixels = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.no_grad():
         logits = classifier(torch.from_numpy(normalize(pixels, config.preprocessing)))
@@ -202,6 +204,17 @@ def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_ch
     version = world.client.get_model_version("photos", "2")
     assert "of champion version 1 on the same 9 pictures" in version.tags["reason"]
     assert int(world.client.get_model_version_by_alias("photos", version.tags["gate"]).version) == 2
+
+
+def test_a_warm_start_begins_with_what_an_earlier_search_knows(
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(shutil.copytree(searched.world.folder, tmp_path / "copy"))
+    world.enter(monkeypatch)
+    assert tune(world, trials="2", name="again", warm_start="on", dropout="0.1") == 0
+    parent, children = runs_of(world.client, "again")
+    assert parent.data.tags["warm_start"] == runs_of(world.client)[0].info.run_id
+    assert {run.data.params["dropout"] for run in children} == {"0.1"}
 
 
 def test_a_trial_trained_again_gets_its_numbers_and_can_be_promoted(

@@ -302,3 +302,14 @@ def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: Ledger) -> None:
     best = ledger.best()
     assert best is not None
     assert best.number == 1
+
+
+def test_what_earlier_searches_know_comes_after_the_default_and_before_the_sweep(tmp_path: Path) -> None:
+    asked = recipe(**SWEPT)
+    known = [{**SearchSpace(asked).first(), "lr": rate} for rate in (2e-3, 3e-3)]
+    ledger = ledger_at(tmp_path, asked)
+    ledger.start_with([*known, SearchSpace(asked).first(), known[0]])
+    started = [ledger.ask() for _ in range(4)]
+    assert [result.origin for result in started] == ["default", "past", "past", "probe"]
+    assert [result.settings["lr"] for result in started[:3]] == [1e-3, 2e-3, 3e-3]
+    assert ledger.trials == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from ray.tune.search import Searcher
 from tests.tuning.making import epoch, ledger_at
 from tuning.search.course import Step
 from tuning.search.ledger import Ledger
+from tuning.search.paths import SearchPaths
 from tuning.search.results import TrialResult
 from tuning.search.sampler import LOST, LedgerSearcher
+from tuning.search.samplers import BLAMELESS
 from tuning.search.schedulers import PROTECTED
 from tuning.trial import TrialReport, TrialTask
 
@@ -141,6 +144,18 @@ def test_a_lost_worker_is_a_failed_trial(search: Search, result: dict[str, Any] 
     search.searcher.on_trial_complete("ray-1", result, error=error)
     assert (search.only().status, search.only().reason) == ("failed", LOST)
     assert search.heard[-1] == ("b", "ended", 0, "failed", True)
+
+
+@pytest.mark.parametrize("blameless", [True, False])
+def test_what_a_failure_says_about_the_settings_is_written_down(search: Search, blameless: bool) -> None:
+    search.start("ray-1")
+    failed = TrialReport(status="failed", epoch=0, reason="OSError: full", blameless=blameless)
+    search.searcher.on_trial_complete("ray-1", told(failed))
+    search.start("ray-2")
+    search.searcher.on_trial_complete("ray-2", error=True)
+    lines = map(json.loads, SearchPaths(search.root).journal.read_text().splitlines())
+    noted = [line["trial_id"] for line in lines if line.get("user_attr") == {BLAMELESS: True}]
+    assert noted == ([0, 1] if blameless else [1])
 
 
 def test_listeners_are_told_in_their_order_and_the_result_already_holds_the_epoch(search: Search) -> None:

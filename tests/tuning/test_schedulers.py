@@ -1,68 +1,125 @@
-"""What stops a hopeless trial early, and how many epochs it gets before: the schedulers are driven without Ray."""
+"""What stops a hopeless trial early, and how many epochs it gets before: the schedulers are driven without Ray.
+
+The tests that take ``name`` are the contract of every scheduler.
+"""
 
 from __future__ import annotations
 
+import typing
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuning.search.schedulers import PROTECTED, UNJUDGED, build_scheduler
+from tuning.search.schedulers import MEDIAN_OF, PROTECTED, UNJUDGED, SchedulerName, build_scheduler
+
+NAMES = typing.get_args(SchedulerName)
+STOPPING = [name for name in NAMES if name != "none"]
 
 
-def epochs_run(scheduler: Any, name: str, score: float, epochs: int, **config: object) -> int:
-    """Report that many epochs and a last word, all with ``score``; return the epoch in which it was stopped, or 0."""
-    trial = SimpleNamespace(trial_id=name, config=config)
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> SchedulerName:
+    given: SchedulerName = request.param
+    return given
+
+
+def epochs_run(scheduler: Any, trial_id: str, score: float, epochs: int, **config: object) -> int:
+    """Run a trial of that many epochs and a last word, all with ``score``; return where it was stopped, or 0."""
+    trial = SimpleNamespace(trial_id=trial_id, config=config)
     scheduler.on_trial_add(None, trial)
+    stopped, result = 0, {}
     for epoch in (*range(1, epochs + 1), epochs):
         result = {"epoch": epoch, "objective": score}
         if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
-            return epoch
-    return 0
+            stopped = epoch
+            break
+    scheduler.on_trial_complete(None, trial, result)
+    return stopped
 
 
-@pytest.mark.parametrize(("name", "max_epochs"), [("none", 8), ("asha", 1)])
-def test_without_asha_or_with_one_epoch_nothing_is_stopped(name: str, max_epochs: int) -> None:
+def good_ones(scheduler: Any, epochs: int, count: int = MEDIAN_OF, score: float = 0.9) -> None:
+    """Run as many good trials as it takes for others to be judged by them."""
+    assert [epochs_run(scheduler, f"good {at}", score, epochs) for at in range(count)] == [0] * count
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2, 8, 9])
+def test_the_best_trial_is_never_stopped_nor_its_last_word_cut_off(name: SchedulerName, max_epochs: int) -> None:
     scheduler = build_scheduler(name, max_epochs)
-    assert epochs_run(scheduler, "good", 0.9, max_epochs) == 0
-    assert epochs_run(scheduler, "hopeless", 0.1, max_epochs) == 0
+    scores = (0.3, 0.5, 0.6, 0.7, 0.7)
+    assert [epochs_run(scheduler, f"{at}", score, max_epochs) for at, score in enumerate(scores)] == [0] * 5
 
 
+def test_a_trial_of_one_epoch_is_never_stopped(name: SchedulerName) -> None:
+    scheduler = build_scheduler(name, 1)
+    good_ones(scheduler, 1)
+    assert epochs_run(scheduler, "hopeless", 0.1, 1) == 0
+
+
+def test_a_protected_trial_is_never_stopped_and_the_others_are_judged_by_it(name: SchedulerName) -> None:
+    scheduler = build_scheduler(name, 8)
+    good_ones(scheduler, 8)
+    assert epochs_run(scheduler, "default", 0.5, 8, **{PROTECTED: True}) == 0
+    assert epochs_run(scheduler, "hopeless", 0.1, 8, **{PROTECTED: False}) == (0 if name == "none" else 2)
+
+
+def test_a_probe_is_neither_stopped_nor_held_against_others(name: SchedulerName) -> None:
+    scheduler = build_scheduler(name, 8)
+    probes = [epochs_run(scheduler, f"probe {at}", 0.95, 8, **{UNJUDGED: True}) for at in range(MEDIAN_OF)]
+    good = [epochs_run(scheduler, f"good {at}", 0.9, 8, **{UNJUDGED: False}) for at in range(MEDIAN_OF)]
+    poor = epochs_run(scheduler, "poor probe", 0.1, 8, **{UNJUDGED: True})
+    assert (probes, good, poor) == ([0] * MEDIAN_OF, [0] * MEDIAN_OF, 0)
+
+
+def test_a_trial_can_fail_before_its_first_epoch(name: SchedulerName) -> None:
+    scheduler: Any = build_scheduler(name, 8)
+    good_ones(scheduler, 8)
+    trial, failed = SimpleNamespace(trial_id="failed", config={}), {"epoch": 0, "objective": float("-inf")}
+    scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, trial, failed) == TrialScheduler.CONTINUE
+    scheduler.on_trial_complete(None, trial, failed)
+
+
+def test_a_trial_whose_worker_was_lost_goes_on_and_hears_no_epoch_twice(name: SchedulerName) -> None:
+    scheduler: Any = build_scheduler(name, 8)
+    good_ones(scheduler, 8)
+    trial = SimpleNamespace(trial_id="lost", config={})
+    scheduler.on_trial_add(None, trial)
+    told = [{"epoch": epoch, "objective": 0.95} for epoch in (1, 2, 3, 4)]
+    decisions = [scheduler.on_trial_result(None, trial, result) for result in told]
+    scheduler.on_trial_error(None, trial)
+    decisions += [scheduler.on_trial_result(None, trial, result) for result in told[2:]]
+    assert decisions == [TrialScheduler.CONTINUE] * 6
+
+
+@pytest.mark.parametrize("name", STOPPING)
 @pytest.mark.parametrize(("max_epochs", "grace"), [(2, 1), (4, 1), (5, 2), (8, 2), (16, 4), (100, 25)])
-def test_asha_gives_a_hopeless_trial_a_quarter_of_the_epochs(max_epochs: int, grace: int) -> None:
-    scheduler = build_scheduler("asha", max_epochs)
-    assert epochs_run(scheduler, "good", 0.9, max_epochs) == 0
+def test_a_hopeless_trial_gets_a_quarter_of_the_epochs(name: SchedulerName, max_epochs: int, grace: int) -> None:
+    scheduler = build_scheduler(name, max_epochs)
+    good_ones(scheduler, max_epochs)
     assert epochs_run(scheduler, "hopeless", 0.1, max_epochs) == grace
 
 
-@pytest.mark.parametrize("max_epochs", [2, 8, 9])
-def test_asha_never_cuts_off_a_good_trials_last_word(max_epochs: int) -> None:
-    scheduler = build_scheduler("asha", max_epochs)
-    scores = (0.5, 0.6, 0.7)
-    assert [epochs_run(scheduler, str(score), score, max_epochs) for score in scores] == [0, 0, 0]
+def test_without_a_scheduler_nothing_is_stopped() -> None:
+    scheduler = build_scheduler("none", 8)
+    good_ones(scheduler, 8)
+    assert epochs_run(scheduler, "hopeless", 0.1, 8) == 0
 
 
-def test_asha_lets_a_trial_fail_before_its_first_epoch() -> None:
-    scheduler: Any = build_scheduler("asha", 8)
-    trial = SimpleNamespace(trial_id="failed", config={})
-    scheduler.on_trial_add(None, trial)
-    failed = {"epoch": 0, "objective": float("-inf")}
-    assert scheduler.on_trial_result(None, trial, failed) == TrialScheduler.CONTINUE
+def test_the_median_rule_waits_for_others_that_have_come_as_far() -> None:
+    scheduler = build_scheduler("median", 8)
+    good_ones(scheduler, 8, MEDIAN_OF - 1)
+    assert epochs_run(scheduler, "hopeless", 0.1, 8) == 0
+    assert epochs_run(scheduler, "hopeless too", 0.05, 8) == 2
 
 
-def test_asha_never_stops_a_protected_trial_and_judges_the_others_by_it() -> None:
-    scheduler = build_scheduler("asha", 8)
-    assert epochs_run(scheduler, "good", 0.9, 8, **{PROTECTED: False}) == 0
-    assert epochs_run(scheduler, "default", 0.5, 8, **{PROTECTED: True}) == 0
-    assert epochs_run(scheduler, "hopeless", 0.1, 8, **{PROTECTED: False}) == 2
-
-
-def test_asha_neither_stops_a_probe_nor_holds_it_against_others() -> None:
-    scheduler: Any = build_scheduler("asha", 8)
-    assert epochs_run(scheduler, "probe", 0.95, 8, **{UNJUDGED: True}) == 0
-    assert epochs_run(scheduler, "good", 0.9, 8, **{UNJUDGED: False}) == 0
-    assert epochs_run(scheduler, "poor probe", 0.1, 8, **{UNJUDGED: True}) == 0
-    probe = SimpleNamespace(trial_id="probe", config={UNJUDGED: True})
-    scheduler.on_trial_complete(None, probe, {"epoch": 8, "objective": 0.95})
-    assert epochs_run(scheduler, "second", 0.91, 8, **{UNJUDGED: False}) == 0
+def test_the_median_rule_compares_the_best_score_with_the_others_average_scores() -> None:
+    scheduler: Any = build_scheduler("median", 4)
+    for at in range(MEDIAN_OF):
+        trial = SimpleNamespace(trial_id=f"late {at}", config={})
+        scheduler.on_trial_add(None, trial)
+        for epoch, score in enumerate((0.2, 0.4, 0.9, 0.9), start=1):  # on average 0.2, 0.3, 0.5, 0.6
+            scheduler.on_trial_result(None, trial, {"epoch": epoch, "objective": score})
+        scheduler.on_trial_complete(None, trial, {"epoch": 4, "objective": 0.9})
+    assert epochs_run(scheduler, "below the average", 0.35, 4) == 3
+    assert epochs_run(scheduler, "above the average", 0.61, 4) == 0

@@ -299,3 +299,34 @@ def test_no_more_variants_are_tried_first_than_trials_were_asked_for() -> None:
 def test_only_a_variant_that_may_freeze_all_is_swept() -> None:
     space = SearchSpace(recipe(variants=TWO))
     assert {probe["variant"] for probe in space.sweep()} == {"probe"}
+
+
+@given(narrowed, narrowed)
+def test_the_best_of_another_search_lies_inside_any_space_and_is_itself_where_it_may_be(
+    texts: dict[str, str], others: dict[str, str]
+) -> None:
+    other = SearchSpace(recipe(**others))
+    settings = other.suggest(Recorder())
+    config = other.trial_config(settings, PREPROCESSINGS)
+    space = SearchSpace(recipe(**texts))
+    asker = Inside(space.near(config))
+    moved = space.suggest(asker)
+    assert not asker.left, "near() names what is never asked for"
+    assert space.trial_config(moved, PREPROCESSINGS).network.backbone == BACKBONE
+    back = SearchSpace(recipe(**others))
+    assert back.suggest(Inside(back.near(config))) == settings
+
+
+def test_a_rate_of_another_search_is_taken_with_its_optimizer_and_else_left() -> None:
+    other = SearchSpace(recipe(optimizer="sgd", lr="0.07"))
+    config = other.trial_config(other.first_settings(), PREPROCESSINGS)
+    assert SearchSpace(recipe()).near(config)["sgd_lr"] == 0.07
+    assert SearchSpace(recipe(optimizer="adam")).near(config)["lr"] == 1e-3
+
+
+def test_the_best_of_another_search_goes_to_the_variant_that_has_its_network() -> None:
+    variants = [{"name": name, "settings": {"backbone": name}} for name in ("small", BACKBONE)]
+    space = SearchSpace(recipe(variants=variants))
+    config = SearchSpace(recipe()).trial_config(SearchSpace(recipe()).first_settings(), PREPROCESSINGS)
+    elsewhere = config.model_copy(update={"network": config.network.model_copy(update={"backbone": "unknown"})})
+    assert [space.near(one)["variant"] for one in (config, elsewhere)] == [BACKBONE, "small"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def test_a_trial_that_raises_is_reported_and_does_not_raise(run: Run) -> None:
     report = TrialReport.from_json(run(train)[-1]["report"])
     assert (report.status, report.epoch, report.reason) == ("failed", 1, "ValueError: no such thing")
     assert "no such thing" in report.traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "blameless"),
+    [(OSError(errno.ENOSPC, "full"), True), (OSError(errno.EIO, "torn"), False), (MemoryError("no"), False)],
+)
+def test_a_full_disk_says_nothing_about_the_settings(run: Run, error: Exception, blameless: bool) -> None:
+    def fail(task: TrialTask, tell: Tell) -> None:
+        raise error
+
+    assert TrialReport.from_json(run(fail)[-1]["report"]).blameless is blameless
 
 
 def test_a_trial_that_fails_before_its_first_epoch_has_no_score(run: Run) -> None:

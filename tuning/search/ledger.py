@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +31,8 @@ HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and s
 # Attributes of the study and of its trials, as the journal has them.
 STARTS, SWEEP_ENDED, FINE_TUNED = "starts", "sweep_ended", "fine_tuned"
 RESULT, EPOCH = "result", "epoch:"
+
+ORDER: tuple[Origin, ...] = ("default", "past", "probe", "fine-tune")  # in which starts are tried
 
 
 class Start(NamedTuple):
@@ -62,19 +64,21 @@ class Ledger:
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
         self._put_back: deque[str] = deque()
+        # Counted as they come: Ray asks between any two epochs what comes next.
         self._trials = 0
+        self._probes: list[str] = []
+        self._ended: Counter[Status] = Counter()
         attributes = study.user_attrs
         self._starts = [Start(*start) for start in attributes.get(STARTS, ())]
         self._fine_tuned = bool(attributes.get(FINE_TUNED))
         self._read()
         done = {result.start for result in self._results.values()}
         sweeps = not attributes.get(SWEEP_ENDED)
-        self._next = deque(
-            at for at, start in enumerate(self._starts) if at not in done and (sweeps or start.origin != "probe")
-        )
+        left = (at for at, start in enumerate(self._starts) if at not in done and (sweeps or start.origin != "probe"))
+        self._next = self._in_order(left)
         if not self._starts:
-            self.add_starts(Start("default", settings) for settings in space.defaults())
-            self.add_starts(Start("probe", settings) for settings in space.sweep())
+            self._add_starts("default", space.defaults())
+            self._add_starts("probe", space.sweep())
 
     # --- what is known ---
 
@@ -91,10 +95,7 @@ class Ledger:
     @property
     def is_hopeless(self) -> bool:
         """Whether all trials have failed so far, and they are enough to say that others will."""
-        ended = len(self._results) - len(self._asked)
-        if ended < HOPELESS_TRIALS:
-            return False
-        return all(result.status in {"failed", "running"} for result in self._results.values())
+        return self._ended["failed"] == self._ended.total() >= HOPELESS_TRIALS
 
     def result(self, trial_uid: str) -> TrialResult:
         """Return what is known of one trial so far."""
@@ -115,19 +116,27 @@ class Ledger:
 
     def best(self) -> TrialResult | None:
         """Return the trial with the highest score at its best epoch, or None; among equals the lowest loss decides."""
-        return max(self._scored(), key=lambda result: result.rank, default=None)
-
-    def _scored(self) -> list[TrialResult]:
-        return [result for result in self._results.values() if result.counts]
+        scored = (result for result in self._results.values() if result.counts)
+        return max(scored, key=lambda result: result.rank, default=None)
 
     # --- what comes next ---
 
-    def add_starts(self, starts: Iterable[Start]) -> None:
-        """Try these settings, in their order, after those that are waiting already."""
-        added = list(starts)
-        self._next.extend(range(len(self._starts), len(self._starts) + len(added)))
-        self._starts += added
+    def start_with(self, starts: Iterable[Mapping[str, Setting]]) -> None:
+        """Try these settings, in the sampler's own names, after the defaults and before the sweep.
+
+        What is tried anyway is left out.
+        """
+        known = [dict(start.settings) for start in self._starts]
+        self._add_starts("past", [settings for settings in starts if dict(settings) not in known])
+
+    def _add_starts(self, origin: Origin, starts: Iterable[Mapping[str, Setting]]) -> None:
+        before = len(self._starts)
+        self._starts += [Start(origin, settings) for settings in starts]
+        self._next = self._in_order([*self._next, *range(before, len(self._starts))])
         self._study.set_user_attr(STARTS, [[start.origin, dict(start.settings)] for start in self._starts])
+
+    def _in_order(self, places: Iterable[int]) -> deque[int]:
+        return deque(sorted(places, key=lambda at: ORDER.index(self._starts[at].origin)))
 
     def end_sweep(self) -> None:
         """Leave out the probes that have not been asked for."""
@@ -194,15 +203,19 @@ class Ledger:
     def _take(self, result: TrialResult, asked: optuna.Trial | None) -> None:
         self._results[result.trial_uid] = result
         self._trials += result.origin not in {"probe", "final"}
+        if result.origin == "probe":
+            self._probes.append(result.trial_uid)
         if asked is not None:
             self._asked[result.trial_uid] = asked
+        if result.status != "running":
+            self._ended[result.status] += 1
 
     def _decide_fine_tunes(self) -> None:
         """Once the starts are through, add those that fine-tune the best probe."""
         best = None if self._next or self._fine_tuned else self._probe_to_tune()
         if best is not None:
             self._fine_tuned = True
-            self.add_starts(Start("fine-tune", settings) for settings in self._space.fine_tunes(best.settings))
+            self._add_starts("fine-tune", self._space.fine_tunes(best.settings))
             self._study.set_user_attr(FINE_TUNED, True)
 
     def _probe_to_tune(self) -> TrialResult | None:
@@ -211,7 +224,7 @@ class Ledger:
         Breiman et al., "Classification and Regression Trees" (1984), choose among trees by the same rule: scores that
         the validation pictures can't tell apart are no reason to pay for more.
         """
-        probes = [result for result in self._scored() if result.origin == "probe"]
+        probes = [result for result in map(self.result, self._probes) if result.counts]
         if not probes:
             return None
         top = max(result.score or 0.0 for result in probes)
@@ -238,7 +251,7 @@ class Ledger:
     def finish(self, trial_uid: str, status: Status, reason: str, blameless: bool = False) -> TrialResult:
         """End a running trial, tell the sampler, and return what is known of it.
 
-        ``blameless``: it failed, but not of its settings, which the sampler need not avoid.
+        The sampler takes the settings of a failed trial for bad ones, unless it was ``blameless``.
         """
         from tuning.search.samplers import BLAMELESS
 
@@ -246,6 +259,7 @@ class Ledger:
         if blameless:
             self._asked[trial_uid].set_user_attr(BLAMELESS, True)
         self._write(result)
+        self._ended[status] += 1
         self._tell(result, self._asked.pop(trial_uid))
         return result
 

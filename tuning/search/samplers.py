@@ -29,9 +29,10 @@ BLAMELESS = "blameless"  # a user attribute of a failed trial: its settings had 
 # TPE takes the best of the trials that it sees for good: a tenth of them, at most 25 (Optuna's default_gamma). With
 # these 25, and no less than 250 in all, what it takes for good is what it would among all trials, and what it takes
 # for bad is a sample of it. benchmarks/samplers.py compares the regret.
-BEST, NEWEST, OTHERS = 25, 125, 250  # finished trials in view
+BEST, NEWEST, OTHERS = 25, 100, 150  # finished trials in view
 FAILED_FOR_GOOD = 9  # failed trials in view for each that didn't fail, so that none is among the best tenth
-PENDING_NEWEST, PENDING_OTHERS = 100, 100  # running trials in view, which repel the next (the constant liar)
+PENDING_NEWEST, PENDING_OTHERS = 25, 50  # running trials in view, which repel the next (the constant liar)
+SEEN = "seen"  # the name of the study that a view is shown as
 
 View = Callable[[Sequence[FrozenTrial], np.random.Generator], list[FrozenTrial]]
 
@@ -53,6 +54,8 @@ class ViewingSampler(BaseSampler):
         self._seed = seed
         self._make = make
         self._view = view
+        self._storage = _Seen()
+        self._storage.create_new_study([StudyDirection.MAXIMIZE], SEEN)
         self._sampler: BaseSampler  # of the trial at hand, and what it sees: Optuna asks for the search space first
         self._seen: Study
 
@@ -78,26 +81,21 @@ class ViewingSampler(BaseSampler):
     def _look(self, study: Study, trial: FrozenTrial) -> None:
         state, subset = np.random.SeedSequence((self._seed, trial.number)).spawn(2)
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        storage = _Seen(self._view(others, np.random.default_rng(subset)))
-        study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
+        self._storage.trials = self._view(others, np.random.default_rng(subset))
         self._sampler = self._make(int(state.generate_state(1)[0]))
-        self._seen = optuna.load_study(
-            study_name=storage.get_study_name_from_id(study_id), storage=storage, sampler=self._sampler
-        )
+        self._seen = optuna.load_study(study_name=SEEN, storage=self._storage, sampler=self._sampler)
 
 
 class _Seen(InMemoryStorage):
-    """A storage that holds given trials, to be read only."""
+    """A storage whose trials are those that it is given, to be read only."""
 
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        super().__init__()
-        self._seen = trials
+    trials: Sequence[FrozenTrial] = ()
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         del study_id, deepcopy
-        return [trial for trial in self._seen if states is None or trial.state in states]
+        return [trial for trial in self.trials if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: ANN401
         """Do nothing: TPE tells other processes what it proposes, and ours is the only one."""

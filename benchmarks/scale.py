@@ -1,0 +1,141 @@
+"""What a search costs its driver as it grows: ``python -m benchmarks.scale [--trials 10000] [--pending 1000]``.
+
+Drives the searcher and the scheduler at their own interfaces, as Ray Tune does, on the real ledger with its journal and
+with the listener that keeps the trials' runs, whose operations go nowhere. No actor runs: scores are made up, so the
+table says nothing about quality. Trials end in the order in which they would with as many workers as are pending.
+A row is of the last tenth of the trials up to it: milliseconds of processor time for each trial, of which for the
+proposal alone (mean and 95th percentile), and of the wall's time, which other programs lengthen; then MB of memory and
+of the journal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from ray.tune.schedulers import TrialScheduler
+
+from benchmarks.curves import SPACE, preprocessings
+from tuning.recipe import Recipe
+from tuning.search.ledger import open_ledger
+from tuning.search.paths import SearchPaths
+from tuning.search.sampler import LedgerSearcher
+from tuning.search.schedulers import build_scheduler
+from tuning.space import SearchSpace
+from tuning.tracking.trials import TrialRuns
+from tuning.tracking.writer import Operation, Writer
+from tuning.trial import TrialReport, TrialTask
+
+ROWS = (100, 1_000, 10_000)
+FACTS = {"freeze_depth": 9, "freeze_block": "blocks.3.2", "blocks": 18, "trainable_parameters": 3124710}
+METRICS = ("val_loss", "val_accuracy", "val_macro_f1", "train_loss", "epoch_s", "images_per_s", "lr")
+
+
+class Row(NamedTuple):
+    """What a trial costs once there are so many."""
+
+    trials: int
+    cpu_ms: float
+    ask_cpu_ms: float
+    ask_cpu_ms_p95: float
+    ask_ms_p95: float
+    memory_mb: float
+    journal_mb: float
+
+
+class _Nowhere:
+    """A writer whose operations are dropped."""
+
+    def send(self, operation: Operation) -> None:
+        """Drop it."""
+
+
+class Simulation:
+    """A search without workers: each step ends the trial that was started first, then starts another."""
+
+    def __init__(self, root: Path, recipe: Recipe, pending: int) -> None:
+        space, known, paths = SearchSpace(recipe), preprocessings(recipe), SearchPaths(root)
+        self.ledger = open_ledger(
+            paths, space, lambda settings: space.trial_config(settings, known), recipe.seed, 100, recipe.sampler
+        )
+        self._journal = paths.journal
+        self._pending = pending
+        self._scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
+        listener = TrialRuns(cast(Writer, _Nowhere()))
+        self._searcher = LedgerSearcher(self.ledger, [listener], self._task, lambda: self.ledger.is_hopeless)
+        self._running: deque[Any] = deque()
+        self._random = random.Random(recipe.seed)  # noqa: S311
+        self._asked_s: list[tuple[float, float]] = []  # processor, wall
+
+    def _task(self, result: Any) -> TrialTask:  # noqa: ANN401
+        return TrialTask(trial_uid=result.trial_uid, config=result.config, search_root=self._journal.parent, threads=1)
+
+    def run(self, trials: int, rows: tuple[int, ...] = ROWS) -> Iterator[Row]:
+        """Start ``trials`` trials and end them all but those pending; yield a row at each number of ``rows``."""
+        began = 0.0
+        for number in range(1, trials + 1):
+            if any(number == row - row // 10 + 1 for row in rows):
+                began, self._asked_s = time.process_time(), []
+            self._start(f"ray-{number}")
+            if len(self._running) >= self._pending:
+                self._end(self._running.popleft())
+            if number in rows:
+                yield self._row(number, time.process_time() - began)
+
+    def _start(self, name: str) -> None:
+        cpu_s, wall_s = time.process_time(), time.perf_counter()
+        config = self._searcher.suggest(name)
+        self._asked_s.append((time.process_time() - cpu_s, time.perf_counter() - wall_s))
+        trial = SimpleNamespace(trial_id=name, config=config)
+        self._scheduler.on_trial_add(None, trial)
+        self._running.append(trial)
+
+    def _end(self, trial: Any) -> None:  # noqa: ANN401
+        """Report epochs that grow towards a random score, until the scheduler or the last epoch ends the trial."""
+        config = TrialTask.from_json(trial.config["task"]).config
+        reach, last = self._random.random(), config.fit.max_epochs
+        for epoch in range(1, last + 1):
+            score = reach * epoch / last
+            metrics = {"val_balanced_accuracy": score, **dict.fromkeys(METRICS, 1 - score)}
+            report = TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=True, facts=FACTS)
+            result = {"epoch": epoch, "objective": score, "report": report.to_json()}
+            if self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP or epoch == last:
+                self._searcher.on_trial_complete(trial.trial_id, result)
+                self._scheduler.on_trial_complete(None, trial, result)
+                return
+            self._searcher.on_trial_result(trial.trial_id, result)
+
+    def _row(self, number: int, cpu_s: float) -> Row:
+        cpu, wall = 1000 * np.array(self._asked_s).T
+        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        journal_mb = self._journal.stat().st_size / 2**20
+        p95, wall_p95 = np.percentile(cpu, 95), np.percentile(wall, 95)
+        return Row(number, 1000 * cpu_s / len(cpu), cpu.mean(), p95, wall_p95, memory_mb, journal_mb)
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=ROWS[-1])
+    parser.add_argument("--pending", type=int, default=1_000)
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--scheduler", default="asha")
+    arguments = parser.parse_args()
+    recipe = Recipe.model_validate({**SPACE, "sampler": arguments.sampler, "scheduler": arguments.scheduler})
+    print(" ".join(Row._fields), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in Simulation(Path(folder), recipe, arguments.pending).run(arguments.trials):
+            print(row.trials, *(f"{value:.1f}" for value in row[1:]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
