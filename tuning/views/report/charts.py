@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,8 +24,10 @@ from tuning.views.report.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, SIZE
 mpl.use("Agg")  # no window, on no machine
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 SCORE = "validation balanced accuracy"
 ORIGINS: dict[Origin, tuple[str, str, str]] = {  # its name, colour and mark; told apart without the colour
@@ -105,7 +107,8 @@ def importances(content: ReportContent) -> dict[str, float]:
 def _figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=size)
+    figure, axes = plt.subplots(figsize=size)
+    return figure, axes
 
 
 def _history(content: ReportContent) -> Figure:
@@ -120,7 +123,7 @@ def _history(content: ReportContent) -> Figure:
     line.set(color=ORANGE, alpha=1, linewidth=1.5, drawstyle="steps-post")
     if (old := axes.get_legend()) is not None:
         old.remove()
-    axes.legend([points, line], ["a trial", "best so far"], loc="lower right", labelcolor=INK)
+    _legend(axes, [points, line], ["a trial", "best so far"])
     axes.set_xlabel("trial")
     return axes.figure
 
@@ -146,9 +149,10 @@ def _curves(content: ReportContent) -> Figure:
             axes.plot(epochs[-1], curve[-1], marker=mark, color=colour, markersize=5, zorder=order, linestyle="none")
         elif len(curve) == 1:
             axes.plot(1, curve[0], marker=".", color=colour, markersize=4, zorder=order, linestyle="none")
-    _legend(axes, [("best", ORANGE, "-"), ("ran to its end", BLUE, "-"), ("pruned here", MUTED, "x")], "lower right")
+    marks = [_mark(ORANGE, "-"), _mark(BLUE, "-"), _mark(MUTED, "x")]
+    _legend(axes, marks, ["the winner", "ran to its end", "pruned here"])
     axes.set(xlabel="epoch", ylabel=SCORE)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     return figure
 
 
@@ -156,7 +160,7 @@ def _says_curves(content: ReportContent) -> str:
     pruned = sum(trial.result.status == "pruned" for trial in content.trials)
     best = content.winner.result
     return (
-        f"Each line is a trial, a cross is where one was pruned ({pruned} were). "
+        f"Each line is a trial, a cross is where one was pruned ({pruned} of {len(content.trials)}). "
         f"The best, trial {best.number}, is at its best in epoch {best.best_epoch} of {best.epochs}."
     )
 
@@ -172,7 +176,7 @@ def _freeze(content: ReportContent) -> Figure:
     if share is not None:
         _ring(axes, share, content.winner.result.score or 0.0)
     axes.set(xlabel="frozen share of the network's blocks, %", ylabel=SCORE, xlim=(-4, 104))
-    axes.legend(labelcolor=INK, loc="best")
+    _legend(axes, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -241,7 +245,7 @@ def _cost(content: ReportContent, measure: Measure) -> Figure:
     figure, axes = _figure()
     leading = front(content.priced, measure)
     points = [(getattr(one.cost, measure), one.result.score) for one in content.priced]
-    axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, label="best trial of a network", zorder=2)
+    axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, label="a network", zorder=2)
     steps = [(getattr(one.cost, measure), one.result.score) for one in reversed(leading)]
     axes.plot(*zip(*steps, strict=True), color=ORANGE, drawstyle="steps-post", linewidth=1.5, label="front", zorder=1)
     most = content.limits.given.get(measure)
@@ -250,7 +254,7 @@ def _cost(content: ReportContent, measure: Measure) -> Figure:
     if content.price is not None:
         _ring(axes, getattr(content.price.cost, measure), content.winner.result.score or 0.0)
     axes.set(xlabel=COSTS[measure], ylabel=SCORE)
-    axes.legend(labelcolor=INK, loc="lower right")
+    _legend(axes, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -260,15 +264,18 @@ def _ring(axes: Axes, x: float, y: float) -> None:
     axes.scatter([x], [y], s=130, label="the winner", zorder=3, **ring)
 
 
-def _legend(axes: Axes, entries: list[tuple[str, str, str]], place: str) -> None:
-    """Draw a legend of lines (``-``) and marks."""
+def _mark(colour: str, mark: str) -> Line2D:
+    """Return what stands for a line (``-``) or a mark in a legend."""
     from matplotlib.lines import Line2D
 
-    lines = [
-        Line2D([], [], color=colour, linestyle="-" if mark == "-" else "none", marker="" if mark == "-" else mark)
-        for _, colour, mark in entries
-    ]
-    axes.legend(lines, [name for name, _, _ in entries], loc=place, labelcolor=INK)
+    return Line2D([], [], color=colour, linestyle="-" if mark == "-" else "none", marker="" if mark == "-" else mark)
+
+
+def _legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Draw a legend above the chart, where it covers nothing."""
+    rows = 2 if len(labels) > 3 else 1
+    columns = math.ceil(len(labels) / rows)
+    axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns, labelcolor=INK, handletextpad=0.5)
 
 
 @contextmanager

@@ -74,6 +74,7 @@ def restyle(axes: Axes) -> None:
     figure = axes.figure
     figure.set_size_inches(SIZE)
     figure.set_facecolor(PAPER)
+    figure.set_layout_engine("constrained")
     axes.set_facecolor(PAPER)
     axes.set_title("")
     axes.set_title("", loc="left")
