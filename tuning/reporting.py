@@ -11,11 +11,10 @@ from data.dataset import Dataset
 from data.images import pixel_cache
 from models.serving import machine
 from tuning.choice import Costs, Limits, priced
-from tuning.promote import Candidate, Promotion
+from tuning.promote import Candidate
 from tuning.search.ledger import TrialResult
 from tuning.views.report import ReportContent, ReportTrial
 from tuning.views.report.pictures import audit_pairs, train_examples, val_examples, worst_mistakes
-from tuning.views.summary import decision_line
 
 if TYPE_CHECKING:
     from models.evaluate import Labels, Probabilities
@@ -28,7 +27,8 @@ def report_content(
     best: TrialResult,
     candidate: Candidate,
     answers: tuple[Probabilities, Labels],
-    decided: tuple[int, Promotion] | None,
+    decision: str,
+    model: str,
     costs: Costs,
     limits: Limits,
     baseline: float | None,
@@ -42,7 +42,8 @@ def report_content(
         best: the one that won.
         candidate: what it was measured to be on the test pictures.
         answers: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
-        decided: the version that it was registered as, and what was decided about it; None if it was not.
+        decision: what became of it, a sentence.
+        model: its address in the registry; empty if it was not registered.
         costs: of the networks that were measured.
         limits: that the winner had to keep.
         baseline: test accuracy of raw pixels alone, if it is known.
@@ -55,8 +56,8 @@ def report_content(
         made=f"{datetime.now():%Y-%m-%d %H:%M}",
         candidate=candidate,
         scores=score(*answers, dataset.classes),
-        decision=decision_line(candidate, *decided) if decided else "It was packaged, and not registered.",
-        model=f"models:/{candidate.name}@{decided[1].alias}" if decided else "",
+        decision=decision,
+        model=model,
         trials=tuple(trials),
         best=best.number,
         priced=tuple(priced([trial.result for trial in trials], costs, len(dataset.classes))),
