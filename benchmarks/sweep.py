@@ -61,7 +61,8 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     """Yield, after each epoch, the seconds so far and the best validation score so far."""
     recipe = Recipe.model_validate({**SPACE, "sweep": sweep, "seed": seed})
     space, known, rows = SearchSpace(recipe), preprocessings(recipe), list(table)
-    ledger = open_ledger(SearchPaths(root), space, lambda settings: space.trial_config(settings, known), seed, VAL)
+    paths = SearchPaths(root)
+    ledger = open_ledger(paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     made: set[str] = set()
     now_s, best = 0.0, 0.0

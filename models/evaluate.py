@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data.values import Value
 from models.classifier import Classifier
+from models.depthwise import FastDepthwise
 from models.device import autocast, keep_freed_memory, to_device
 
 Probabilities = npt.NDArray[np.float64]
@@ -84,7 +85,7 @@ def run_pass(
     classifier.train(learn is not None)
     device = classifier.device
     found = []
-    with torch.set_grad_enabled(learn is not None):
+    with torch.set_grad_enabled(learn is not None), FastDepthwise():
         for x, y in batches:
             labels = to_device(y, device)
             with autocast(device):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -30,11 +31,13 @@ CYCLE_RISE = 0.3  # ``one_cycle``: share of the steps in which the learning rate
 CYCLE_START = (
     0.04  # ... from so much of it; as fastai and torch have it, after Smith & Topin, "Super-Convergence" (2017)
 )
+DIVERGED = 3.0  # training loss, as a multiple of that of guessing, at which training will not come back
+SMALLEST_PART = 4  # pictures; batch norm learns little from fewer, and nothing from one
 MOMENTUM = 0.9  # of SGD, with Nesterov's correction: the usual choice in fine-tuning
 
 
 class Divergence(FreezelineError):
-    """Training that can't go on: the loss is no finite number any more; ``str()`` is the reason."""
+    """Training that can't go on: the loss is no finite number or beyond return; ``str()`` is the reason."""
 
 
 class FitConfig(Value):
@@ -94,7 +97,10 @@ class EpochResult(Value):
 
 @dataclass(frozen=True)
 class FitResult:
-    """All epochs, which was best, and the trained tensors after it (``Classifier.trained_state``)."""
+    """All epochs, which was best, and the trained tensors after it (``Classifier.trained_state``).
+
+    ``best_state`` is empty where the best epoch lies before the progress that training went on from.
+    """
 
     best_epoch: int
     best_state: dict[str, Tensor]
@@ -120,7 +126,25 @@ class EpochBatches(Protocol):
         """Yield normalised pictures [b, 3, s, s] and labels [b], or the classes' shares [b, k] of mixed pictures."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after an epoch: with it, ``fit`` goes on as if it had never stopped.
+
+    All else that training has, such as the learning rate and what ``plateau`` waits for, follows from the history.
+
+    Attributes:
+        history: the epochs so far, from the first.
+        trained: ``Classifier.trained_state`` after the last of them.
+        optimizer: the optimizer's tensors after it, as ``PARAMETER.NAME``.
+    """
+
+    history: tuple[EpochResult, ...]
+    trained: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
 OnEpoch = Callable[[EpochResult, bool], None]
+Keep = Callable[[Callable[[], Progress]], None]
 
 
 def fit(
@@ -131,52 +155,96 @@ def fit(
     on_epoch: OnEpoch | None = None,
     *,
     seed: int = 0,
+    chunks: int = 1,
+    progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> FitResult:
     """Train the classifier in place and return what came of it; the classifier ends with the last epoch's weights.
 
-    ``on_epoch(result, is_best)`` is called after every epoch: it may save the weights, and may raise to
-    stop. What training draws at random (dropout) depends on ``seed`` and the epoch's number alone.
+    What training draws at random (dropout) depends on ``seed`` and the epoch's number alone.
+
+    Args:
+        classifier: as ``build_classifier`` made it, also when training goes on.
+        train: what is trained on.
+        val: what each epoch is measured on.
+        config: how it is trained.
+        on_epoch: called with (result, is best) after every epoch: may save the weights, and may raise to stop.
+        seed: of what is drawn at random.
+        chunks: parts that a batch is computed in, one after another, its gradient summed: less memory, the same steps
+            but for batch norm, which sees a part at a time.
+        progress: where an earlier training of the same classifier, batches and configuration stood.
+        keep: called after ``on_epoch`` for each epoch but the last, with what gives the progress so far.
 
     Raises:
-        Divergence: a loss is NaN or infinite.
+        Divergence: a loss is NaN or infinite, or training is worse than guessing.
     """
     classifier.to(choose_device())
-    learner = Learner(classifier, config, steps=len(train), class_weights=train.class_weights)
-    history: list[EpochResult] = []
-    best = FitResult(0, {}, ())
-    for epoch in range(1, config.max_epochs + 1):
+    learner = Learner(classifier, config, steps=len(train), class_weights=train.class_weights, chunks=chunks)
+    history = list(progress.history) if progress else []
+    best = _go_on(classifier, learner, progress) if progress else FitResult(0, {}, ())
+    for epoch in range(len(history) + 1, config.max_epochs + 1):
+        if _is_out_of_patience(history, config.patience):
+            break
         torch.manual_seed(1_000_003 * seed + epoch)
         result = _run_epoch(classifier, train, val, learner, epoch)
         history.append(result)
-        is_best = best.best_epoch == 0 or _rank(result) > _rank(best.best)
+        is_best = is_better(result, history[:-1])
         if is_best:
             best = FitResult(epoch, classifier.trained_state(), tuple(history))
         if on_epoch:
             on_epoch(result, is_best)
-        if _is_out_of_patience(history, config.patience):
-            break
+        if keep and epoch < config.max_epochs:
+            keep(partial(_progress, classifier, learner, tuple(history)))
     return FitResult(best.best_epoch, best.best_state, tuple(history))
+
+
+def _progress(classifier: Classifier, learner: Learner, history: tuple[EpochResult, ...]) -> Progress:
+    return Progress(history, classifier.trained_state(), learner.state())
+
+
+def _go_on(classifier: Classifier, learner: Learner, progress: Progress) -> FitResult:
+    """Put the classifier and the learner where they stood; return the best so far."""
+    classifier.load_state_dict(progress.trained, strict=False)
+    learner.go_on(progress)
+    best = max(progress.history, key=_rank)  # the first among equals
+    return FitResult(best.epoch, {}, progress.history)
+
+
+def is_better(result: EpochResult, before: Sequence[EpochResult]) -> bool:
+    """Return whether an epoch is better than all before it: higher balanced accuracy, or as high with a lower loss."""
+    return all(_rank(result) > _rank(other) for other in before)
 
 
 def _run_epoch(
     classifier: Classifier, train: EpochBatches, val: EpochBatches, learner: Learner, epoch: int
 ) -> EpochResult:
     began = time.perf_counter()
-    logits, labels = run_pass(classifier, train.epoch(epoch), learner)
+    logits, labels = run_pass(classifier, learner.parts(train.epoch(epoch)), learner)
     trained_s = time.perf_counter() - began
+    train_loss = float(learner.loss(logits, labels))
     scores = score(*predict(classifier, val.epoch(epoch)))
-    if not math.isfinite(scores.loss):
-        raise Divergence(f"the validation loss became {scores.loss} in epoch {epoch} (lr {learner.lr:.3g})")
+    _check(epoch, train_loss, scores.loss, classes=logits.shape[1], lr=learner.lr)
     learner.end_epoch(scores.loss)
     return EpochResult(
         epoch=epoch,
-        train_loss=float(learner.loss(logits, labels)),
+        train_loss=train_loss,
         train_accuracy=float((logits.argmax(dim=1) == hard(labels)).double().mean()),
         val=scores,
         lr=learner.lr,
         epoch_s=time.perf_counter() - began,
         images_per_s=len(labels) / trained_s,
     )
+
+
+def _check(epoch: int, train_loss: float, val_loss: float, classes: int, lr: float) -> None:
+    """Raise Divergence where an epoch's losses say that training is lost; the first epoch may begin badly."""
+    if not math.isfinite(val_loss):
+        raise Divergence(f"the validation loss became {val_loss} in epoch {epoch} (lr {lr:.3g})")
+    if epoch > 1 and train_loss > DIVERGED * math.log(max(2, classes)):
+        raise Divergence(
+            f"the training loss is {train_loss:.3g} after epoch {epoch}, more than {DIVERGED:g} times that of guessing "
+            f"(lr {lr:.3g})"
+        )
 
 
 def hard(labels: Tensor) -> Tensor:
@@ -190,26 +258,47 @@ def _rank(result: EpochResult) -> tuple[float, float]:
 
 def _is_out_of_patience(history: list[EpochResult], patience: int) -> bool:
     losses = [result.val.loss for result in history]
-    return patience > 0 and len(losses) - 1 - losses.index(min(losses)) >= patience
+    return patience > 0 and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 class Learner:
     """One training step after another: loss, gradient, optimizer, learning rate."""
 
     def __init__(
-        self, classifier: Classifier, config: FitConfig, steps: int, class_weights: Tensor | None = None
+        self,
+        classifier: Classifier,
+        config: FitConfig,
+        steps: int,
+        class_weights: Tensor | None = None,
+        chunks: int = 1,
     ) -> None:
-        """Take ``steps``, the number of steps in an epoch, and what the loss weighs each class with, [k]."""
+        """Take ``steps``, the number of steps in an epoch, and what the loss weighs each class with, [k].
+
+        A batch may come in ``chunks`` parts, one call for each; ``run_pass`` cuts it.
+        """
         self.config = config
         self.class_weights = class_weights
+        self.chunks = chunks
+        self._parameters = dict(classifier.trainable_parameters())
         self.optimizer = _optimizer(classifier, config)
         self.steps = steps
         self.taken = 0
         self.plateau = _Plateau()
         self.lr = 0.0
+        self._part = _Part()
+
+    def parts(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches, each in ``chunks`` parts where it is large enough; the learner steps after the last."""
+        for x, y in batches:
+            count = min(self.chunks, max(1, len(y) // SMALLEST_PART))
+            for number, (part, labels) in enumerate(
+                zip(x.tensor_split(count), y.tensor_split(count), strict=True), start=1
+            ):
+                self._part = _Part(len(labels) / len(y), is_first=number == 1, is_last=number == count)
+                yield part, labels
 
     def __call__(self, logits: Tensor, labels: Tensor) -> None:
-        """Learn from one batch's logits [b, k] and labels [b], or shares of classes [b, k].
+        """Learn from the logits [b, k] and labels [b], or shares of classes [b, k], of one batch or of its next part.
 
         Raises:
             Divergence: the loss is NaN or infinite; nothing has been changed then.
@@ -218,8 +307,13 @@ class Learner:
         if not torch.isfinite(loss):
             epoch = self.taken // self.steps + 1
             raise Divergence(f"the training loss became {loss.item()} in epoch {epoch} (lr {self.lr:.3g})")
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if self._part.is_first:
+            self.optimizer.zero_grad()
+        (loss * self._part.share).backward()  # type: ignore[no-untyped-call]
+        if self._part.is_last:
+            self._step()
+
+    def _step(self) -> None:
         self.lr = self.config.lr * self._factor()
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["lr_factor"]
@@ -236,6 +330,27 @@ class Learner:
         """Take note of an epoch's validation loss; ``plateau`` acts on it."""
         if self.config.lr_scheduler == "plateau":
             self.plateau.see(val_loss)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies on the CPU of the optimizer's tensors, as ``PARAMETER.NAME``."""
+        kept = {}
+        for name, parameter in self._parameters.items():
+            for key, tensor in self.optimizer.state.get(parameter, {}).items():
+                kept[f"{name}.{key}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return kept
+
+    def go_on(self, progress: Progress) -> None:
+        """Put the optimizer, the count of steps and what ``plateau`` waits for where they stood."""
+        for name, tensor in progress.optimizer.items():
+            parameter_name, _, key = name.rpartition(".")
+            parameter = self._parameters[parameter_name]
+            # Fused steps go through parameter and state in the order of memory: it must be the same in both.
+            like = parameter if tensor.shape == parameter.shape else tensor
+            device = parameter.device
+            self.optimizer.state[parameter][key] = torch.empty_like(like, device=device).copy_(tensor).detach()
+        self.taken = len(progress.history) * self.steps
+        for result in progress.history:
+            self.end_epoch(result.val.loss)
 
     def _factor(self) -> float:
         """Return what the learning rate is multiplied by in the step to come."""
@@ -254,6 +369,15 @@ class Learner:
         if self.config.step_epochs:
             return epoch // self.config.step_epochs
         return STEPS_DOWN * epoch // self.config.max_epochs
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Which part of a batch comes next: its share of the pictures, and whether it is the first or the last."""
+
+    share: float = 1.0
+    is_first: bool = True
+    is_last: bool = True
 
 
 def _one_cycle(done: float) -> float:

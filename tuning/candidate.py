@@ -13,6 +13,8 @@ from data.dataset import Dataset
 from data.store import home, write_atomically
 from models.config import TrialConfig
 from tuning.promote import Candidate
+from tuning.registry import CANDIDATE_FILE
+from tuning.tracking.delivery import is_away
 from tuning.tracking.parent import ParentRun
 from tuning.trial import load_classifier, split_batches
 from tuning.views.lines import say
@@ -29,7 +31,7 @@ def make_candidate(
 ) -> Candidate:
     """Measure the weights on the test pictures, package them in ``folder``, log both on the parent run."""
     from models.evaluate import interval, predict, score
-    from models.package import export, log_package
+    from models.package import export
 
     classifier = load_classifier(config, len(dataset.classes), weights)
     batches = split_batches(dataset, config, "test")
@@ -41,7 +43,7 @@ def make_candidate(
     candidate = Candidate(
         name=name,
         run_id=parent.run_id,
-        model_uri=log_package(folder, parent.run_id),
+        model_uri=_logged(parent, folder),
         data=data,
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,
@@ -51,8 +53,24 @@ def make_candidate(
         intervals={f"test_{metric}": interval(metric, probabilities, labels) for metric in INTERVALS},
     )
     parent.log_metrics({**candidate.metrics, **_by_class(scores)})
-    parent.client.log_text(parent.run_id, scores.to_json(indent=2), "test_scores.json")
+    parent.log_text(scores.to_json(indent=2), "test_scores.json")
+    if candidate.model_uri:
+        parent.log_text(candidate.to_json(indent=2), CANDIDATE_FILE)
     return candidate
+
+
+def _logged(parent: ParentRun, folder: Path) -> str:
+    """Log the package on the parent run and return its address; empty where the server is away: sync logs it."""
+    from models.package import log_package
+
+    if parent.client is None:
+        return ""
+    try:
+        return log_package(folder, parent.run_id)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        return ""
 
 
 def absolute(data: str) -> str:

@@ -38,10 +38,10 @@ Some = TypeVar("Some", bound=Training)
 class Ground:
     """What a search stands on, checked: the tracking client, the data set, and how each network sees pictures.
 
-    ``uncut`` are the networks that can't be cut in two.
+    ``client`` is None where no server is asked (``tracking=spool``). ``uncut`` are networks that can't be cut in two.
     """
 
-    client: MlflowClient
+    client: MlflowClient | None
     dataset: Dataset
     preprocessings: Preprocessings
     uncut: frozenset[str]
@@ -83,12 +83,12 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
         check_networks(Wanted(network.backbone, network.weights, *network.sizes[:1]) for network in networks)
     client = None
     with _gathered(problems):
-        client = connect()
+        client = connect() if training.tracking == "server" else None
     with _gathered(problems), ProgressView() as progress:
         if client and given_run:
             check_from_url(client, given_run, training.data)
         dataset = load_dataset(training.data, progress, keep_leaks=training.leaks == "keep")
-    if problems or client is None:
+    if problems:
         raise UserError(*problems)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
     left = []

@@ -14,9 +14,9 @@ from tuning.candidate import absolute, make_candidate
 from tuning.checks import Ground, check_ground
 from tuning.domains import Setting
 from tuning.interrupts import Interrupts, caught
+from tuning.late import decided, leave
 from tuning.promote import Candidate
 from tuning.recipe import Recipe
-from tuning.registry import promote, save_candidate
 from tuning.search.budget import Clock
 from tuning.search.cluster import ray_started
 from tuning.search.ledger import Ledger, TrialResult, open_ledger
@@ -25,7 +25,6 @@ from tuning.search.runner import concurrency, run_trials
 from tuning.space import SearchSpace
 from tuning.tracking.parent import ParentRun, lifecycle, take_run_id, tracking_uri
 from tuning.tracking.trials import TrialRuns
-from tuning.tracking.writer import Writer
 from tuning.views import networks, summary
 from tuning.views.lines import Lines, say
 from tuning.views.progress import ProgressView
@@ -65,7 +64,7 @@ class _Search:
 
     def run(self) -> int:
         """Run the trials, then package, measure and register the best; return the exit status."""
-        ledger, run_ids, undelivered = self._run_trials()
+        ledger, run_ids = self._run_trials()
         best = ledger.best()
         if best is None:
             return self._nothing(ledger)
@@ -73,12 +72,17 @@ class _Search:
         candidate = self._candidate(best)
         show(summary.leaderboard(ledger.results()), *summary.result_lines(candidate, self._baseline()))
         compared = self._compare(ledger)
-        for sentence in undelivered:
-            say(f"not delivered to MLflow: {sentence}")
         if self._interrupts.requested:
+            if not candidate.model_uri:
+                leave(self._paths, candidate, decides=False)
             say(f"stopped: the best so far is packaged; python -m tuning promote --run {self._parent.run_id} goes on")
             return INTERRUPTED
-        version, promotion = promote(self._parent.client, candidate, self._ground.dataset)
+        outcome = decided(self._parent.client, self._paths, candidate, self._ground.dataset)
+        if outcome is None:
+            note = summary.note(ledger.results(), candidate, "Not decided yet: the server was away.")
+            self._parent.describe_result(note + networks.markdown(compared))
+            return FINISHED
+        version, promotion = outcome
         self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
         decision = summary.decision_line(candidate, version, promotion)
         note = summary.note(ledger.results(), candidate, decision)
@@ -86,11 +90,11 @@ class _Search:
         show(decision, *self._next(ledger, run_ids, promotion.alias))
         return FINISHED
 
-    def _run_trials(self) -> tuple[Ledger, Mapping[str, str], tuple[str, ...]]:
-        """Run all trials; return the ledger, each trial's MLflow run, and what could not be delivered."""
+    def _run_trials(self) -> tuple[Ledger, Mapping[str, str]]:
+        """Run all trials; return the ledger, and each trial's MLflow run as far as it was made."""
         recipe, dataset = self._recipe, self._ground.dataset
         ledger = self._open()
-        writer = Writer(self._parent.client, self._parent.experiment_id, self._parent.child_tags())
+        writer = self._parent.writer
         runs, clock = TrialRuns(writer), Clock(recipe.budget_s)
         try:
             with ProgressView() as progress:
@@ -106,8 +110,8 @@ class _Search:
                         runs.trial_ended(ledger.finish(result.trial_uid, "pruned", "the minutes were spent"), None)
                     else:
                         runs.trial_ended(result.model_copy(update={"reason": "the search ended before it"}), None)
-                undelivered = writer.close()
-        return ledger, writer.run_ids(), undelivered
+                writer.flush()
+        return ledger, writer.run_ids()
 
     def _open(self) -> Ledger:
         """Write down what is searched, on disk and on the parent run, and return the new ledger."""
@@ -125,7 +129,7 @@ class _Search:
             "registered_model": self._name,
         }
         self._parent.describe(recipe.model_dump(mode="json"), tags, dataset)
-        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")))
+        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
 
     def _nothing(self, ledger: Ledger) -> int:
         if self._interrupts.requested:
@@ -145,7 +149,7 @@ class _Search:
 
     def _candidate(self, best: TrialResult) -> Candidate:
         say(f"trial {best.number} is the best; it is packaged and measured on the test pictures")
-        candidate = make_candidate(
+        return make_candidate(
             name=self._name,
             parent=self._parent,
             dataset=self._ground.dataset,
@@ -154,15 +158,13 @@ class _Search:
             weights=self._paths.weights(best.trial_uid),
             folder=self._paths.package,
         )
-        save_candidate(self._parent.client, candidate)
-        return candidate
 
     def _compare(self, ledger: Ledger) -> list[networks.Compared]:
         """Show and keep what each network reached and costs, if there is more than one."""
         compared = networks.compare(ledger.results(), len(self._ground.dataset.classes))
         if compared:
             show(networks.table(compared))
-            self._parent.client.log_text(self._parent.run_id, networks.as_json(compared), "networks.json")
+            self._parent.log_text(networks.as_json(compared), "networks.json")
         return compared
 
     def _baseline(self) -> float:

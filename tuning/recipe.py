@@ -126,6 +126,10 @@ class Training(Value):
         "drop", description="training pictures that are also in a later split that you gave"
     )
 
+    tracking: Literal["server", "spool"] = Field(
+        "server", description="spool: keep all that is for MLflow, a server need not be there; sync delivers it"
+    )
+
     @model_validator(mode="after")
     def _batches_can_be_normed(self) -> Training:
         normed = [head for head in self.head.options if "norm" in str(head)]
@@ -172,7 +176,8 @@ class Recipe(Training):
     sweep: bool = Field(True, description="begin with linear probes of all networks, sizes and cuts, where reuse is")
     concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
-    scheduler: Literal["asha", "none"] = Field("asha", description="what stops hopeless trials early")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings: tpe learns from all trials")
+    scheduler: Literal["asha", "median", "none"] = Field("asha", description="what stops hopeless trials early")
     max_latency_ms: float | None = Field(
         None, gt=0, le=1e6, description="the winner takes at most this for a picture, on one core; empty: any time"
     )

@@ -12,12 +12,12 @@ from tuning.candidate import absolute, make_candidate
 from tuning.checks import check_ground
 from tuning.domains import Choice
 from tuning.interrupts import caught
+from tuning.late import leave
 from tuning.recipe import Recipe, Training
-from tuning.registry import save_candidate
 from tuning.search.paths import SearchPaths
 from tuning.space import SearchSpace
+from tuning.tracking.operations import now_ms
 from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
-from tuning.tracking.writer import now_ms
 from tuning.trial import TrialReport, TrialTask
 from tuning.trial import train as train_task
 from tuning.views.lines import say
@@ -77,13 +77,15 @@ def train(training: Training, run: str) -> int:
             task = TrialTask(
                 trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
             )
-            train_task(task, tell)
+            weights = paths.weights(TRIAL_UID, train_task(task, tell))
             candidate = make_candidate(
-                name, parent, ground.dataset, absolute(training.data), config, paths.weights(TRIAL_UID), paths.package
+                name, parent, ground.dataset, absolute(training.data), config, weights, paths.package
             )
-            save_candidate(parent.client, candidate)
             show(*result_lines(candidate, None))
-            say(f"to register it: python -m tuning promote --run {parent.run_id}")
+            if candidate.model_uri:
+                say(f"to register it: python -m tuning promote --run {parent.run_id}")
+            else:
+                leave(paths, candidate, decides=False)
     return 0
 
 
@@ -121,4 +123,5 @@ def _of_one(recipe: Recipe, config: TrialConfig) -> Recipe:
         "image_size": Choice(options=(config.preprocessing.image_size,)),
         "truncate": Choice(options=(config.network.truncate,)),
     }
-    return recipe.model_copy(update={**network, "weights": config.network.weights, "variants": ()})
+    here = {"weights": config.network.weights, "variants": (), "tracking": Training.model_fields["tracking"].default}
+    return recipe.model_copy(update={**network, **here})

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import math
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from pydantic import Field
 
 from data.dataset import Dataset
 from data.sources import SplitName
-from data.store import write_atomically
+from data.store import NO_ROOM, write_atomically
 from data.values import Value
 from models.config import TrialConfig
 from tuning.search.paths import SearchPaths
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from data.batches import Batches
     from data.variants import Source
     from models.classifier import Classifier
-    from models.fit import EpochResult
+    from models.fit import EpochResult, Progress
 
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY_S = 5.0  # of training, at least: what a killed worker loses at most, and an epoch
 TRACEBACK_CHARACTERS = 4000  # of a failed trial's traceback; MLflow cuts a tag at 8000
 
 
@@ -102,19 +107,35 @@ def _failure(error: Exception, epoch: int) -> TrialReport:
     )
 
 
-def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
-    """Train the task's configuration, keep the best epoch's weights on disk, and ``tell`` each epoch.
+def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> int:
+    """Train the task's configuration, keep the best epoch's weights on disk, and ``tell`` each epoch; return the best.
+
+    A training that was stopped goes on from its checkpoint; the epochs before it are told again. Where an accelerator's
+    memory does not suffice, each batch is computed in two parts from then on.
 
     Raises:
         whatever training raises; a weights file is there once an epoch was finished.
     """
     import torch
 
+    try:
+        return _train(task, tell, chunks=1)
+    except torch.OutOfMemoryError as error:
+        logger.warning("memory did not suffice, so each batch is computed in two parts: %s", error)
+    give_memory_back()  # out of the handler: its error holds what did not fit
+    torch.cuda.empty_cache()
+    return _train(task, tell, chunks=2)
+
+
+def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) -> int:
+    import torch
+
     from data.images import pixel_cache
+    from models.checkpoint import read_progress
     from models.classifier import build_classifier
     from models.device import choose_device
     from models.features.source import FrozenFeatures
-    from models.fit import fit
+    from models.fit import fit, is_better
 
     torch.set_num_threads(task.threads)
     paths, config = SearchPaths(task.search_root), task.config
@@ -122,29 +143,66 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
     features = FrozenFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
-    facts = _facts(classifier)
+    facts = _facts(classifier) | ({"batch_parts": chunks} if chunks > 1 else {})
+    progress = read_progress(paths.checkpoint(task.trial_uid))
 
-    def on_epoch(result: EpochResult, is_best: bool) -> None:
-        if is_best:
-            save_weights(classifier, paths.weights(task.trial_uid))
-        report = TrialReport(
+    def told(result: EpochResult, is_best: bool) -> TrialReport:
+        return TrialReport(
             status="running",
             epoch=result.epoch,
             metrics=result.metrics(),
             is_best=is_best,
             facts=facts | features.facts(),
         )
-        tell(report)
+
+    def on_epoch(result: EpochResult, is_best: bool) -> None:
+        if is_best:
+            save_weights(classifier, paths.weights(task.trial_uid, result.epoch))
+        tell(told(result, is_best))
+        if is_best:  # heard by now: the weights of the best epoch before are nobody's any more
+            _drop_weights(paths, task.trial_uid, but=result.epoch)
 
     with contextlib.closing(features):
-        fit(
+        for at, result in enumerate(progress.history if progress else ()):
+            tell(told(result, is_better(result, progress.history[:at] if progress else ())))
+        return fit(
             classifier,
             split_batches(dataset, config, "train", features.source("train")),
             split_batches(dataset, config, "val", features.source("val")),
             config.fit,
             on_epoch,
             seed=config.seed,
-        )
+            chunks=chunks,
+            progress=progress,
+            keep=_Keeper(paths.checkpoint(task.trial_uid)),
+        ).best_epoch
+
+
+class _Keeper:
+    """Writes checkpoints, but seldom: where an epoch takes no time, training it again costs less than a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last_s = time.monotonic()
+
+    def __call__(self, progress: Callable[[], Progress]) -> None:
+        from models.checkpoint import write_progress
+
+        if time.monotonic() - self._last_s < CHECKPOINT_EVERY_S:
+            return
+        try:
+            write_progress(self._path, progress())
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            logger.warning("the disk is full: the trial goes on without a new checkpoint (%s)", error)
+        self._last_s = time.monotonic()
+
+
+def _drop_weights(paths: SearchPaths, trial_uid: str, but: int) -> None:
+    for file in paths.trials.glob(f"{trial_uid}.*.safetensors"):
+        if file != paths.weights(trial_uid, but):
+            file.unlink(missing_ok=True)
 
 
 def _facts(classifier: Classifier) -> dict[str, str | int | float]:

@@ -359,3 +359,18 @@ def test_the_same_seed_gives_the_same_bits_in_a_fresh_process_and_in_a_used_one(
     command = [sys.executable, "-m", "tests.models.repeat", "7"]
     done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
     assert json.loads(done.stdout) == first
+
+
+def test_a_training_that_is_worse_than_guessing_by_far_is_stopped_early(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    told: list[int] = []
+    with pytest.raises(Divergence, match=r"^the training loss is .* after epoch 2, more than 3 times that of guessing"):
+        fit(
+            make_classifier(1.0),
+            make_batches(32, training=True),
+            make_batches(8),
+            FitConfig(optimizer="sgd", lr=1e4, lr_scheduler="constant", max_epochs=6),
+            lambda result, _: told.append(result.epoch),
+        )
+    assert told == [1]

@@ -12,6 +12,7 @@ from data.sources import SplitName
 from models.classifier import NetworkConfig
 from models.config import TrialConfig
 from models.fit import FitConfig
+from tuning.domains import Setting
 from tuning.promote import Candidate
 from tuning.recipe import Recipe
 from tuning.search.ledger import Ledger, Status, TrialResult, open_ledger
@@ -67,9 +68,11 @@ def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
     """Return the ledger of a new search in ``root``, by default without a sweep."""
     asked = given or recipe(max_epochs=4, sweep="off")
     space = SearchSpace(asked)
-    return open_ledger(
-        SearchPaths(root), space, lambda settings: space.trial_config(settings, PREPROCESSINGS), asked.seed, 100
-    )
+
+    def configure(settings: Mapping[str, Setting]) -> TrialConfig:
+        return space.trial_config(settings, PREPROCESSINGS)
+
+    return open_ledger(SearchPaths(root), space, configure, asked.seed, 100, asked.sampler)
 
 
 def epoch(number: int, score: float, is_best: bool = True) -> TrialReport:

@@ -29,7 +29,9 @@ def words(monkeypatch: pytest.MonkeyPatch) -> Words:
 
 def test_a_run_that_mlflow_opened_and_the_user_killed_gets_a_last_word(client: MlflowClient, words: Words) -> None:
     run_id = client.create_run("0").info.run_id
-    ParentRun.open(client, run_id, "pets").kill()
+    parent = ParentRun.open(client, run_id, "pets")
+    parent.kill()
+    assert parent.close() == ""
     assert client.get_run(run_id).info.status == "KILLED"
     assert words == [(run_id, "KILLED")]
 
@@ -37,6 +39,7 @@ def test_a_run_that_mlflow_opened_and_the_user_killed_gets_a_last_word(client: M
 def test_a_run_of_our_own_needs_no_last_word(client: MlflowClient, words: Words) -> None:
     parent = ParentRun.open(client, None, "pets")
     parent.kill()
+    assert parent.close() == ""
     assert client.get_run(parent.run_id).info.status == "KILLED"
     assert words == []
 

@@ -143,7 +143,7 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
         ("lr", "fast", "lr must be a number, several as a,b or a range as a..b, got 'fast'."),
         ("dropout", "0.95", "dropout must be a number from 0 to 0.9, got '0.95'."),
         ("optimizer", "adm", "optimizer must be of adamw, adam, sgd, got 'adm'; did you mean adam or adamw?"),
-        ("scheduler", "ash", "scheduler must be 'asha' or 'none', got 'ash'; did you mean asha?"),
+        ("scheduler", "ash", "scheduler must be 'asha', 'median' or 'none', got 'ash'; did you mean asha?"),
         ("seed", "-1", "seed must be at least 0, got '-1'."),
         (
             "head",

@@ -17,21 +17,29 @@ import pytest
 from data.errors import TrackingError, UserError
 from tests.tuning.making import dataset, recipe
 from tuning.interrupts import Interrupts
+from tuning.tracking.operations import StartRun
 from tuning.tracking.parent import (
     REPOSITORY,
     ParentRun,
     code_version,
     connect,
     environment,
-    experiment,
     hide_password,
     lifecycle,
     take_run_id,
     tracking_uri,
 )
+from tuning.tracking.target import experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.tracking.writer.BATCH_WAIT_S", 0.0)
+    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -39,7 +47,15 @@ def parent(client: MlflowClient) -> ParentRun:
     return ParentRun.open(client, None, "pets")
 
 
+def run_of(parent: ParentRun) -> Run:
+    """Return the run once all that was sent to it is there."""
+    assert parent.client is not None
+    assert parent.writer.flush() == ()
+    return parent.client.get_run(parent.run_id)
+
+
 def status(parent: ParentRun) -> tuple[str, str | None]:
+    assert parent.client is not None
     run = parent.client.get_run(parent.run_id)
     return run.info.status, run.data.tags.get("reason")
 
@@ -72,14 +88,16 @@ def test_a_given_run_that_does_not_exist_is_a_mistake(client: MlflowClient) -> N
 
 
 def test_a_run_of_its_own_is_in_the_experiment_of_its_name(parent: ParentRun) -> None:
-    run = parent.client.get_run(parent.run_id)
+    run = run_of(parent)
     assert parent.client.get_experiment(parent.experiment_id).name == "pets"
     assert (run.info.run_name, run.info.status) == ("pets", "RUNNING")
     assert "mlflow.user" in run.data.tags
 
 
-def test_a_trials_run_lies_below_the_parent(parent: ParentRun) -> None:
-    tags = parent.child_tags()
+def test_a_trials_run_lies_below_the_parent(parent: ParentRun, client: MlflowClient) -> None:
+    parent.writer.send(StartRun("uid0", "trial-000", {}, {}))
+    assert parent.writer.flush() == ()
+    tags = client.get_run(parent.writer.run_ids()["uid0"]).data.tags
     assert tags["mlflow.parentRunId"] == parent.run_id
     assert "mlflow.user" in tags
 
@@ -90,7 +108,7 @@ def test_a_trials_run_lies_below_the_parent(parent: ParentRun) -> None:
 def test_the_parent_says_what_was_asked_for_on_which_data_with_which_code(parent: ParentRun, tmp_path: Path) -> None:
     pets = dataset(tmp_path)
     parent.describe(recipe(lr="1e-3,1e-2").model_dump(mode="json"), {"search_folder": "/x"}, pets)
-    run = parent.client.get_run(parent.run_id)
+    run = run_of(parent)
     wanted = {"recipe.lr": "0.001,0.01", "recipe.trials": "None", "recipe.optimizer": "adamw,adam,sgd"}
     assert wanted.items() <= run.data.params.items()
     assert run.data.tags["search_folder"] == "/x"
@@ -105,7 +123,7 @@ def test_the_recipe_can_be_logged_beside_what_mlflow_run_logged(client: MlflowCl
     client.log_param(given.info.run_id, "trials", "'3'")
     parent = ParentRun.open(client, given.info.run_id, "pets")
     parent.describe({"trials": 3}, {}, dataset(tmp_path))
-    params = client.get_run(parent.run_id).data.params
+    params = run_of(parent).data.params
     assert params == {"trials": "'3'", "recipe.trials": "3"}
 
 
@@ -128,12 +146,12 @@ def test_the_environment_names_every_package() -> None:
     assert {"mlflow", "optuna", "torch"} <= set(packages)
 
 
-def test_metrics_of_an_epoch_and_final_numbers_are_logged(parent: ParentRun) -> None:
+def test_metrics_of_an_epoch_and_final_numbers_are_logged(parent: ParentRun, client: MlflowClient) -> None:
     parent.log_epoch(3, {"val_loss": 0.25}, time_ms=77)
     parent.log_metrics({"test_accuracy": 0.5})
-    (point,) = parent.client.get_metric_history(parent.run_id, "val_loss")
+    assert run_of(parent).data.metrics["test_accuracy"] == 0.5
+    (point,) = client.get_metric_history(parent.run_id, "val_loss")
     assert (point.step, point.timestamp, point.value) == (3, 77, 0.25)
-    assert parent.client.get_run(parent.run_id).data.metrics["test_accuracy"] == 0.5
 
 
 # --- how it ends ---

@@ -109,7 +109,7 @@ def test_weights_of_a_trial_on_kept_features_take_pictures(tmp_path: Path, image
     fields = trial_config().model_dump()
     fields["network"]["backbone"] = "timm/test_efficientnet"
     config = TrialConfig.model_validate(fields)
-    classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid"))
+    classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid", 1))
     probabilities, labels = predict(classifier, split_batches(data, config, "test").epoch(0))
     assert (classifier.takes_features, probabilities.shape) == (False, (len(labels), 3))
 

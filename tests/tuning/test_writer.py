@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuning.making import epoch, trial_result
+from tuning.tracking.delivery import find_run, texts
+from tuning.tracking.operations import EndRun, LogEpoch, LogFile, LogText, Operation, StartRun
+from tuning.tracking.parent import REPOSITORY
 from tuning.tracking.trials import TrialRuns
-from tuning.tracking.writer import TRIES, EndRun, LogEpoch, Operation, StartRun, Writer, batches, find_run, texts
+from tuning.tracking.writer import TRIES, Sent, Writer, batches
 from tuning.trial import TrialReport
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "0"
 PARENT = {"mlflow.parentRunId": "parent"}
+SPOOL = Path("spool.jsonl")  # in the test's own folder
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +62,14 @@ class Flaky:
         return call
 
 
+def writer_of(client: MlflowClient | Flaky | None, spool: Path = SPOOL) -> Writer:
+    """Return a writer on the test's own spool; an earlier one must be closed."""
+    return Writer(client, EXPERIMENT, PARENT, spool)  # type: ignore[arg-type]
+
+
 def deliver(client: MlflowClient | Flaky, *operations: Operation) -> tuple[str, ...]:
     """Send all through a writer of its own and return what could not be delivered."""
-    writer = Writer(client, EXPERIMENT, PARENT)  # type: ignore[arg-type]
+    writer = writer_of(client)
     for operation in operations:
         writer.send(operation)
     return writer.close()
@@ -123,7 +138,7 @@ def test_what_is_infinite_is_left_out_and_the_rest_arrives(client: MlflowClient)
 
 
 def test_more_points_than_one_call_takes_arrive(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.tracking.writer.METRICS_PER_CALL", 7)
+    monkeypatch.setattr("tuning.tracking.delivery.METRICS_PER_CALL", 7)
     assert deliver(client, start(), LogEpoch("uid0", 1, {f"m{i}": float(i) for i in range(20)})) == ()
     assert only_run(client).data.metrics == {f"m{i}": float(i) for i in range(20)}
 
@@ -136,7 +151,7 @@ def test_a_long_parameter_is_cut_to_what_mlflow_takes(client: MlflowClient) -> N
 
 def test_trials_at_once_each_get_their_own(client: MlflowClient) -> None:
     uids = ("a", "b", "c")
-    writer = Writer(client, EXPERIMENT, PARENT)
+    writer = writer_of(client)
     for uid in uids:
         writer.send(start(uid))
     for step in (1, 2, 3):
@@ -167,11 +182,11 @@ def test_a_call_that_fails_after_it_was_carried_out_makes_nothing_twice(client: 
 def test_what_cannot_be_delivered_is_told_and_not_raised(client: MlflowClient) -> None:
     flaky = Flaky(client, "set_terminated", lambda *_: True)
     assert deliver(flaky, start(), EndRun("uid0", "FINISHED", {})) == ("EndRun of trial uid0 (ConnectionError)",)
-    assert len(flaky.calls) == 4
+    assert len(flaky.calls) >= TRIES
 
 
 def test_one_trial_that_fails_does_not_hold_up_another(client: MlflowClient) -> None:
-    writer = Writer(client, EXPERIMENT, PARENT)
+    writer = writer_of(client)
     writer.send(LogEpoch("never started", 1, {"loss": 0.5}))
     writer.send(start())
     writer.send(EndRun("uid0", "FINISHED", {}))
@@ -183,7 +198,7 @@ def gated(client: MlflowClient, *later: Operation) -> tuple[tuple[str, ...], Fla
     """Queue ``later`` while the run is being made, so that all of it is one batch; return what was not delivered."""
     gate = threading.Event()
     flaky = Flaky(client, "log_batch", lambda *_: not gate.wait(10))
-    writer = Writer(flaky, EXPERIMENT, PARENT)  # type: ignore[arg-type]
+    writer = writer_of(flaky)
     writer.send(start(lr=0.1))
     for operation in later:
         writer.send(operation)
@@ -201,7 +216,7 @@ def test_epochs_that_wait_are_sent_in_one_call(client: MlflowClient) -> None:
 
 def test_to_send_never_waits(client: MlflowClient) -> None:
     gate = threading.Event()
-    writer = Writer(Flaky(client, "search_runs", lambda *_: not gate.wait(30)), EXPERIMENT, PARENT)  # type: ignore[arg-type]
+    writer = writer_of(Flaky(client, "search_runs", lambda *_: not gate.wait(30)))
     for operation in (start(), EndRun("uid0", "FINISHED", {})):
         writer.send(operation)
     assert writer.run_ids() == {}, "the writer is held up by the server, the search is not"
@@ -211,17 +226,173 @@ def test_to_send_never_waits(client: MlflowClient) -> None:
 
 def test_each_operation_that_is_lost_is_told(client: MlflowClient) -> None:
     gate = threading.Event()
-    writer = Writer(Flaky(client, "search_runs", lambda *_: gate.wait(10)), EXPERIMENT, PARENT)  # type: ignore[arg-type]
+    writer = writer_of(Flaky(client, "search_runs", lambda *_: gate.wait(10)))
     for operation in (start(), *(LogEpoch("uid0", step, {"loss": 0.5}) for step in (1, 2, 3))):
         writer.send(operation)
     gate.set()
     assert len(writer.close()) == 4
 
 
-def test_a_trial_whose_start_was_lost_is_delivered_once_the_server_is_back(client: MlflowClient) -> None:
-    away = Flaky(client, "create_run", lambda call, _: call <= TRIES)
-    deliver(away, start(), LogEpoch("uid0", 1, {"loss": 0.5}), EndRun("uid0", "FINISHED", {}))
+# --- the spool ---
+
+
+def away(client: MlflowClient) -> Flaky:
+    """Return a client of a server that answers nothing."""
+
+    class Away(Flaky):
+        def __getattr__(self, name: str) -> Any:
+            def call(*_: Any, **__: Any) -> Any:
+                raise ConnectionError("the server is away")
+
+            return call
+
+    return Away(client, "", lambda *_: True)
+
+
+def test_what_a_server_that_is_away_did_not_take_the_next_writer_delivers_in_order(client: MlflowClient) -> None:
+    epochs = [LogEpoch("uid0", step, {"loss": 1 / step}, {"blocks": 18}, time_ms=step) for step in (1, 2, 3)]
+    sent = [start(lr=0.1), *epochs, EndRun("uid0", "FINISHED", {"reason": "done"}, time_ms=9)]
+    assert len(deliver(away(client), *sent)) == 5
+    assert client.search_runs([EXPERIMENT]) == []
+    assert deliver(client) == ()
+    run = only_run(client)
+    assert points(client, run, "loss") == [(step, 1 / step, step) for step in (1, 2, 3)]
+    assert (run.info.status, run.info.end_time, run.data.params) == ("FINISHED", 9, {"lr": "0.1", "blocks": "18"})
+
+
+def test_what_was_delivered_is_not_sent_again(client: MlflowClient) -> None:
+    deliver(client, start(), LogEpoch("uid0", 1, {"loss": 0.5}))
+    counting = Flaky(client, "log_batch", lambda *_: False)
+    assert deliver(counting) == ()
+    assert counting.calls == []
+
+
+def test_a_server_that_comes_back_while_the_search_goes_on_gets_everything(client: MlflowClient) -> None:
+    flaky = Flaky(client, "create_run", lambda call, _: call <= 3 * TRIES)
+    writer = writer_of(flaky)
+    writer.send(start())
+    writer.send(LogEpoch("uid0", 1, {"loss": 0.5}, time_ms=7))
+    ends = time.monotonic() + 20
+    while len(flaky.calls) <= 3 * TRIES and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert writer.close() == ()
+    assert points(client, only_run(client), "loss") == [(1, 0.5, 7)]
+
+
+def test_a_later_process_goes_on_in_the_run_of_a_trial(client: MlflowClient) -> None:
+    deliver(client, start(lr=0.1), EndRun("uid0", "KILLED", {"reason": "stopped"}))
+    writer = writer_of(client)
+    assert writer.run_ids() == {"uid0": only_run(client).info.run_id}
+    writer.send(start(lr=0.1))
+    assert writer.flush() == ()
+    assert only_run(client).info.status == "RUNNING"
+    writer.send(LogEpoch("uid0", 2, {"loss": 0.5}, time_ms=2))
+    assert writer.close() == ()
+    assert points(client, only_run(client), "loss") == [(2, 0.5, 2)]
+
+
+def test_an_epoch_of_a_later_process_needs_no_new_start(client: MlflowClient) -> None:
+    deliver(client, start(lr=0.1))
+    assert deliver(client, LogEpoch("uid0", 2, {"loss": 0.5}, time_ms=2)) == ()
+    assert points(client, only_run(client), "loss") == [(2, 0.5, 2)]
+
+
+def test_what_the_server_refuses_for_good_holds_nothing_up_and_is_told(client: MlflowClient) -> None:
+    sent = [start(lr=0.1), LogEpoch("uid0", 1, {}, {"lr": 0.2}), EndRun("uid0", "FINISHED", {})]
+    assert deliver(client, *sent) == ("epoch 1 of trial uid0 (MlflowException)",)
     assert only_run(client).info.status == "FINISHED"
+
+
+def test_of_a_batch_only_what_is_refused_is_set_aside(client: MlflowClient) -> None:
+    bad = LogEpoch("uid0", 2, {"no\nname": 0.5}, time_ms=2)
+    good = [LogEpoch("uid0", step, {"loss": 0.5}, time_ms=step) for step in (1, 3)]
+    undelivered, _ = gated(client, good[0], bad, good[1])
+    assert undelivered == ("epoch 2 of trial uid0 (MlflowException)",)
+    assert [step for step, _, _ in points(client, only_run(client), "loss")] == [1, 3]
+
+
+def test_artifacts_go_the_same_way_beside_what_a_run_is_told(client: MlflowClient, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<p>")
+    flaky = Flaky(client, "log_artifact", lambda *_: True)
+    sent = [
+        start(),
+        LogFile("uid0", str(report), "pages"),
+        LogText("uid0", "why.txt", "so"),
+        EndRun("uid0", "FAILED", {}),
+    ]
+    assert len(deliver(flaky, *sent)) == 2, "a text waits for the file before it"
+    assert only_run(client).info.status == "FAILED", "its end waits for no file"
+    assert deliver(client) == ()
+    run_id = only_run(client).info.run_id
+    assert {file.path for file in client.list_artifacts(run_id)} == {"pages", "why.txt"}
+    assert [file.path for file in client.list_artifacts(run_id, "pages")] == ["pages/report.html"]
+
+
+def test_a_writer_without_a_server_keeps_all_for_later(client: MlflowClient) -> None:
+    writer = writer_of(None)
+    writer.send(start())
+    writer.send(EndRun("uid0", "FINISHED", {}))
+    assert writer.close() == ()
+    assert writer.waiting == 2
+    assert deliver(client) == ()
+    assert only_run(client).info.status == "FINISHED"
+
+
+def test_a_disk_that_is_full_costs_no_point_while_the_server_is_there(client: MlflowClient, small_disk: Path) -> None:
+    fill(small_disk)
+    writer = writer_of(client, small_disk / "spool.jsonl")
+    writer.send(start())
+    for step in range(1, 201):
+        writer.send(LogEpoch("uid0", step, {"loss": 1 / step}, time_ms=step))
+    assert writer.close() == ()
+    assert len(points(client, only_run(client), "loss")) == 200
+
+
+def test_what_neither_disk_nor_server_takes_is_told_as_lost(client: MlflowClient, small_disk: Path) -> None:
+    fill(small_disk)
+    writer = writer_of(away(client), small_disk / "spool.jsonl")
+    writer.send(start())
+    assert writer.close() == ("StartRun of trial uid0 (ConnectionError, and the disk has no place to keep it)",)
+
+
+def test_what_a_disk_could_not_take_is_kept_once_it_can(client: MlflowClient, small_disk: Path) -> None:
+    filler = fill(small_disk)
+    writer = writer_of(away(client), small_disk / "spool.jsonl")
+    writer.send(start())
+    filler.unlink()
+    assert len(writer.close()) == 1
+    rest = writer_of(client, small_disk / "spool.jsonl")
+    assert rest.close() == ()
+    assert only_run(client).info.run_name == "trial-uid0"
+
+
+def fill(folder: Path) -> Path:
+    """Fill a small disk to its last byte; return the file that does."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    return path
+
+
+KILLED = """
+import os, signal, sys, pathlib
+from tuning.tracking.operations import LogEpoch, StartRun
+from tuning.tracking.writer import Writer
+writer = Writer(None, "", {}, pathlib.Path(sys.argv[1]))
+writer.send(StartRun("uid0", "trial-uid0", {}, {}, time_ms=1))
+for step in range(1, 101):
+    writer.send(LogEpoch("uid0", step, {"loss": 1 / step}, time_ms=step))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_driver_that_is_killed_right_after_it_sent_loses_nothing(client: MlflowClient) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(SPOOL.absolute())], cwd=REPOSITORY, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert deliver(client) == ()
+    assert points(client, only_run(client), "loss") == [(step, 1 / step, step) for step in range(1, 101)]
 
 
 # --- batches ---
@@ -240,7 +411,7 @@ operations = st.lists(
 
 @given(operations)
 def test_batches_keep_every_operation_and_each_trials_order(sent: list[Operation]) -> None:
-    gathered = batches(sent)
+    gathered = [[one.operation for one in batch] for batch in batches(map(Sent, range(len(sent)), sent))]
     flat = [operation for batch in gathered for operation in batch]
     assert len(flat) == len(sent)
     for uid in "abc":
@@ -253,10 +424,8 @@ def test_batches_keep_every_operation_and_each_trials_order(sent: list[Operation
 
 def test_epochs_of_one_trial_are_gathered_around_those_of_others() -> None:
     sent = [LogEpoch(uid, step, {}) for step in (1, 2) for uid in "ab"]
-    assert [[(one.trial_uid, one.step) for one in batch] for batch in batches([*sent])] == [  # type: ignore[union-attr]
-        [("a", 1), ("a", 2)],
-        [("b", 1), ("b", 2)],
-    ]
+    gathered = [[one.ticket for one in batch] for batch in batches(map(Sent, range(4), sent))]
+    assert gathered == [[0, 2], [1, 3]]
 
 
 # --- what the trials' runs hold ---
@@ -264,7 +433,7 @@ def test_epochs_of_one_trial_are_gathered_around_those_of_others() -> None:
 
 def heard(client: MlflowClient, *events: Callable[[TrialRuns], None]) -> Run:
     """Return the run that a listener makes of the events."""
-    writer = Writer(client, EXPERIMENT, PARENT)
+    writer = writer_of(client)
     runs = TrialRuns(writer)
     for event in events:
         event(runs)

@@ -20,6 +20,7 @@ SUMMARIES = {
     "evaluate": "measure a packaged model on pictures",
     "promote": "decide whether a packaged model becomes champion",
     "predict": "classify pictures with a packaged model",
+    "sync": "deliver to MLflow what a search could not: metrics, files, the model and its decision",
     "audit": "say what is wrong with a data set, file by file, before any training",
     "blocks": "show where a network can be frozen or truncated, and what each block costs",
     "store": "show or clear what is kept on disk to be used again",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import uuid
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,11 +23,12 @@ from tuning.trial import TrialReport
 if TYPE_CHECKING:
     import optuna
 
+    from tuning.search.samplers import SamplerName
+
 Status = Literal["running", "complete", "pruned", "failed"]
 Origin = Literal["default", "probe", "fine-tune", "sampler"]
 STUDY_NAME = "search"
 HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and says why
-STARTUP_TRIALS = 5  # asked at random before the sampler models what it saw; Optuna's 10 is most of a small search
 
 
 class TrialResult(Value):
@@ -219,25 +219,21 @@ def open_ledger(
     configure: Callable[[Mapping[str, Setting]], TrialConfig],
     seed: int,
     val_pictures: int,
+    sampler: SamplerName,
 ) -> Ledger:
     """Return the ledger of a new search, kept in ``paths.journal``, without a trial yet.
 
-    ``val_pictures`` is how many pictures the scores are of.
+    ``val_pictures`` is how many pictures the scores are of, ``sampler`` who proposes once the starts are tried.
     """
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from tuning.search.journal import Journal
+    from tuning.search.samplers import build_sampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(paths.journal)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=STARTUP_TRIALS,
-            multivariate=True,
-            group=True,  # settings that only some trials have (SGD's rate) are modelled among those that have them
-            constant_liar=True,
-        )
-    study = optuna.create_study(study_name=STUDY_NAME, storage=storage, sampler=sampler, direction="maximize")
+    storage = JournalStorage(Journal(paths.journal))
+    study = optuna.create_study(
+        study_name=STUDY_NAME, storage=storage, sampler=build_sampler(sampler, seed), direction="maximize"
+    )
     return Ledger(study, space, configure, val_pictures)

@@ -21,6 +21,12 @@ class SearchPaths:
         paths.root.mkdir(parents=True, exist_ok=True)
         return paths
 
+    @classmethod
+    def all(cls) -> list[SearchPaths]:
+        """Return the paths of every search that has a folder, oldest first."""
+        roots = [root for root in (home() / "searches").glob("*") if root.is_dir()]
+        return [cls(root) for root in sorted(roots, key=lambda root: root.stat().st_mtime)]
+
     @property
     def recipe(self) -> Path:
         """The merged recipe as JSON."""
@@ -42,6 +48,26 @@ class SearchPaths:
         return self.root / "study.journal"
 
     @property
+    def spool(self) -> Path:
+        """What is to be delivered to MLflow."""
+        return self.root / "spool.jsonl"
+
+    @property
+    def target(self) -> Path:
+        """Which experiment and run the spool is for."""
+        return self.root / "target.json"
+
+    @property
+    def kept(self) -> Path:
+        """Files that are to become artifacts."""
+        return self.root / "kept"
+
+    @property
+    def late(self) -> Path:
+        """What the end of the search could not do without the server."""
+        return self.root / "late.json"
+
+    @property
     def ray(self) -> Path:
         """Ray Tune's own files."""
         return self.root / "ray"
@@ -51,6 +77,30 @@ class SearchPaths:
         """The winner's packaged form."""
         return self.root / "package"
 
-    def weights(self, trial_uid: str) -> Path:
-        """The weights of a trial's best epoch."""
-        return self.root / "trials" / f"{trial_uid}.safetensors"
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on the search."""
+        return self.root / "search.lock"
+
+    @property
+    def spent(self) -> Path:
+        """Seconds that the search has taken so far, as text."""
+        return self.root / "spent_s"
+
+    @property
+    def winner(self) -> Path:
+        """The trial that was measured and packaged, and the candidate that came of it."""
+        return self.root / "winner.json"
+
+    @property
+    def trials(self) -> Path:
+        """The folder of all trials' files."""
+        return self.root / "trials"
+
+    def weights(self, trial_uid: str, epoch: int) -> Path:
+        """The weights of a trial after an epoch that was its best so far."""
+        return self.trials / f"{trial_uid}.{epoch}.safetensors"
+
+    def checkpoint(self, trial_uid: str) -> Path:
+        """What a trial that was stopped goes on from."""
+        return self.trials / f"{trial_uid}.checkpoint"

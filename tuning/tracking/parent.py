@@ -9,8 +9,8 @@ import platform
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.parse
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING
 
 from data.audit import Audit, contact_sheets
 from data.errors import TrackingError
+from data.store import write_atomically
 from tuning.interrupts import Interrupts
-from tuning.tracking.writer import now_ms
+from tuning.search.paths import SearchPaths
+from tuning.tracking.delivery import PARENT_RUN
+from tuning.tracking.operations import PARENT, Describe, EndRun, LogEpoch, LogFile, LogInput, LogText, now_ms
+from tuning.tracking.redact import Redactor
+from tuning.tracking.target import Target
+from tuning.tracking.writer import Writer
+from tuning.views.lines import say
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +40,15 @@ DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 INTERRUPTED = "the user asked to end"
 RECIPE_PREFIX = "recipe."  # mlflow run logs our options under their own names, as quoted text, and allows no change
 LONGEST_DIGEST = 36  # characters of a data set's digest that MLflow stores
+NOTE = "mlflow.note.content"
+# MLflow's own patience with a server that is away is minutes for every call; the writer has a patience of its own.
+MLFLOW_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 
 
 def take_run_id() -> str | None:
@@ -43,15 +59,19 @@ def take_run_id() -> str | None:
     return os.environ.pop("MLFLOW_RUN_ID", None) or None
 
 
+def settle_mlflow() -> None:
+    """Set what MLflow reads from the environment, where the user has not."""
+    for name, value in MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 def connect() -> MlflowClient:
     """Return a client of the tracking server (or local database) that the environment names.
 
     Raises:
         TrackingError: if it can't be reached.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    settle_mlflow()
     import mlflow
 
     uri = mlflow.get_tracking_uri()
@@ -86,7 +106,8 @@ def _check_server(uri: str) -> None:
     except requests.RequestException as error:
         raise TrackingError(
             f"the MLflow server must answer before a search starts, but {hide_password(uri)} does not "
-            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, or unset it for a local database."
+            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or give "
+            "tracking=spool to deliver later."
         ) from None
 
 
@@ -115,102 +136,147 @@ def hide_password(uri: str) -> str:
 
 @dataclass(frozen=True)
 class ParentRun:
-    """The run that holds a search; every write is one call to the tracking server."""
+    """The run that holds a search; what it is told goes through the writer, as what the trials' runs are told.
 
-    client: MlflowClient
+    Attributes:
+        client: None where the search runs without a server (``tracking=spool``).
+        run_id: the run; without a server a name of our own, until ``sync`` makes the run.
+        experiment_id: empty without a server.
+        writer: of this search.
+        opened_by_mlflow: whether ``mlflow run`` opened it, and will end it once more.
+    """
+
+    client: MlflowClient | None
     run_id: str
     experiment_id: str
+    writer: Writer
     opened_by_mlflow: bool = False
 
     @classmethod
-    def open(cls, client: MlflowClient, run_id: str | None, name: str) -> ParentRun:
-        """Go on in the run ``run_id``, or make one in the experiment ``name``."""
-        if run_id is not None:
-            return cls(client, run_id, _experiment_of(client, run_id), opened_by_mlflow=True)
+    def open(cls, client: MlflowClient | None, run_id: str | None, name: str) -> ParentRun:
+        """Go on in the run ``run_id``, or make one in the experiment ``name``; without a client, ``sync`` does later.
+
+        Raises:
+            TrackingError: there is no such run, or no such experiment can be made.
+        """
+        settle_mlflow()
         from mlflow.tracking.context.registry import resolve_tags
 
-        experiment_id = experiment(client, name)
-        run = client.create_run(experiment_id, run_name=name, tags=resolve_tags())
-        return cls(client, run.info.run_id, experiment_id)
+        target = Target(
+            search_id=run_id or uuid.uuid4().hex,
+            experiment=name,
+            run_id=run_id or "",
+            experiment_id="",
+            tags=resolve_tags(),
+            time_ms=now_ms(),
+        )
+        if client is not None:
+            target = target.settled(client)
+            target = target.model_copy(update={"search_id": target.run_id})
+        return cls.of(target, client, opened_by_mlflow=run_id is not None)
 
-    def child_tags(self) -> dict[str, str]:
-        """Return the tags of every trial's run: who, with which code, below this run."""
-        from mlflow.tracking.context.registry import resolve_tags
+    @classmethod
+    def of(cls, target: Target, client: MlflowClient | None, opened_by_mlflow: bool = False) -> ParentRun:
+        """Return the parent run of a search; what is left in its spool is delivered.
 
-        return {**resolve_tags(), "mlflow.parentRunId": self.run_id}
+        Raises:
+            TrackingError: another process has the search's spool open.
+        """
+        paths = SearchPaths.of(target.search_id)
+        tags = {**target.tags, PARENT_RUN: target.run_id}
+        writer = Writer(client, target.experiment_id, tags, paths.spool)
+        target.write(paths.target)
+        return cls(client, target.run_id or target.search_id, target.experiment_id, writer, opened_by_mlflow)
 
     def describe(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
         """Log what was asked for, on which data, with which code, in which environment."""
-        from mlflow.entities import Param, RunTag
-
-        self.client.log_batch(
-            self.run_id,
-            params=[Param(RECIPE_PREFIX + name, str(value)) for name, value in recipe.items()],
-            tags=[RunTag(name, text) for name, text in {**tags, **code_version()}.items()],
-        )
-        self.log_dataset(self.run_id, dataset)
-        self.client.log_text(self.run_id, json.dumps(environment(), indent=2), "environment.json")
+        params = {RECIPE_PREFIX + name: str(value) for name, value in recipe.items()}
+        self.writer.send(Describe(PARENT, params, {**tags, **code_version()}))
+        self.log_dataset(dataset)
+        self.log_text(json.dumps(environment(), indent=2), "environment.json")
 
     def log_audit(self, found: Audit) -> None:
         """Keep the audit as JSON and as contact sheets."""
-        self.client.log_text(self.run_id, found.to_json(indent=2), "audit.json")
-        with tempfile.TemporaryDirectory() as folder:
-            for sheet in contact_sheets(found, Path(folder)):
-                self.client.log_artifact(self.run_id, str(sheet), "audit")
+        self.log_text(found.to_json(indent=2), "audit.json")
+        sheets = self._paths.kept / "audit"
+        sheets.mkdir(parents=True, exist_ok=True)
+        for sheet in contact_sheets(found, sheets):
+            self.log_file(sheet, "audit")
 
-    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
-        """Log the data set and its fingerprint as the input of a run."""
-        from mlflow.entities import Dataset as LoggedDataset
-        from mlflow.entities import DatasetInput, InputTag
-
-        logged = LoggedDataset(
-            name=dataset.name,
-            digest=dataset.fingerprint[:LONGEST_DIGEST],
-            source_type="local",
-            source=json.dumps({"uri": str(dataset.root)}),
-            schema=json.dumps({"classes": list(dataset.classes)}),
-            profile=json.dumps(dataset.counts()),
-        )
-        self.client.log_inputs(run_id, [DatasetInput(logged, [InputTag("mlflow.data.context", "training")])])
+    def log_dataset(self, dataset: Dataset) -> None:
+        """Log the data set and its fingerprint as the input of the run."""
+        logged = {
+            "name": dataset.name,
+            "digest": dataset.fingerprint[:LONGEST_DIGEST],
+            "source_type": "local",
+            "source": json.dumps({"uri": str(dataset.root)}),
+            "schema": json.dumps({"classes": list(dataset.classes)}),
+            "profile": json.dumps(dataset.counts()),
+        }
+        self.writer.send(LogInput(PARENT, logged))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float], time_ms: int) -> None:
         """Log the metrics of one epoch."""
-        from mlflow.entities import Metric
-
-        points = [Metric(name, value, time_ms, epoch) for name, value in metrics.items()]
-        self.client.log_batch(self.run_id, metrics=points)
+        self.writer.send(LogEpoch(PARENT, epoch, metrics, time_ms=time_ms))
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log final numbers."""
         self.log_epoch(0, metrics, now_ms())
 
+    def log_text(self, text: str, path: str) -> None:
+        """Log a text as the artifact ``path``."""
+        self.writer.send(LogText(PARENT, path, text))
+
+    def log_file(self, file: Path, folder: str = "") -> None:
+        """Log a file as an artifact in ``folder``; a copy is kept until it is delivered, with secrets hidden."""
+        kept = file
+        if self._paths.kept not in file.parents:
+            kept = self._paths.kept / folder / file.name
+            write_atomically(kept, file.read_bytes())
+        Redactor().file(kept)
+        self.writer.send(LogFile(PARENT, str(kept), folder))
+
     def describe_result(self, markdown: str) -> None:
         """Set the description that MLflow's UI shows on the run's page."""
-        self.client.set_tag(self.run_id, "mlflow.note.content", markdown)
+        self.writer.send(Describe(PARENT, {}, {NOTE: markdown}))
 
     def tag(self, **tags: str) -> None:
         """Set tags on the parent."""
-        for name, text in tags.items():
-            self.client.set_tag(self.run_id, name, text)
+        self.writer.send(Describe(PARENT, {}, tags))
 
     def end(self, status: str, reason: str = "") -> None:
         """End the run as FINISHED, FAILED or KILLED; a reason becomes a tag."""
-        if reason:
-            self.tag(reason=reason)
-        self.client.set_terminated(self.run_id, status)
+        self.writer.send(EndRun(PARENT, status, {"reason": reason} if reason else {}))
 
     def kill(self) -> None:
         """End the run as KILLED, for good, because the user asked to."""
         self.end("KILLED", INTERRUPTED)
-        if self.opened_by_mlflow:
+        if self.opened_by_mlflow and self.client is not None:
             from tuning.tracking.last_word import have_last_word
 
             have_last_word(self.run_id, "KILLED")
 
+    def close(self) -> str:
+        """Wait for what can be delivered; return a sentence about the rest, empty if there is none."""
+        lost = self.writer.close()
+        left = self.writer.waiting
+        if not left and not lost:
+            return ""
+        if self.client is None:
+            return f"{left} messages to MLflow are kept; python -m tuning sync --run {self.run_id} delivers them"
+        return (
+            f"{len(lost)} messages to MLflow were not delivered ({lost[0]}{', ...' if len(lost) > 1 else ''}) but are "
+            f"kept; python -m tuning sync --run {self.run_id} delivers them"
+        )
+
+    @property
+    def _paths(self) -> SearchPaths:
+        return SearchPaths.of(self.run_id)
+
 
 @contextmanager
 def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
-    """Within: the search of ``parent`` goes on; afterwards its run has ended, whatever happened."""
+    """Within: the search of ``parent`` goes on; afterwards its run has ended, whatever happened, and is delivered."""
     try:
         yield
     except BaseException as error:
@@ -219,44 +285,20 @@ def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
                 parent.kill()
             else:
                 parent.end("FAILED", f"{type(error).__name__}: {error}")
+            _close(parent)
         raise
     with interrupts.shielded():
         if interrupts.requested:
             parent.kill()
         else:
             parent.end("FINISHED")
+        _close(parent)
 
 
-def _experiment_of(client: MlflowClient, run_id: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client.get_run(run_id).info.experiment_id)
-    except MlflowException:
-        raise TrackingError(
-            f"MLFLOW_RUN_ID must be a run of {hide_password(tracking_uri())}, got {run_id!r}, which is not there; "
-            "unset it"
-        ) from None
-
-
-def experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment ``name``, made if need be, also when two searches make it at once."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage == "deleted":
-            raise TrackingError(
-                f"experiment {name!r} is deleted in MLflow; restore it (mlflow experiments restore) or give --name."
-            )
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name))
-    except MlflowException:
-        made = client.get_experiment_by_name(name)
-        if made is None:
-            raise
-        return str(made.experiment_id)
+def _close(parent: ParentRun) -> None:
+    sentence = parent.close()
+    if sentence:
+        say(sentence)
 
 
 def code_version() -> dict[str, str]:

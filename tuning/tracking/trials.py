@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 
 from tuning.search.ledger import TrialResult
-from tuning.tracking.writer import EndRun, LogEpoch, StartRun, Writer
+from tuning.tracking.operations import EndRun, LogEpoch, StartRun
+from tuning.tracking.writer import Writer
 from tuning.trial import TrialReport
 
 SELECTS = "val_balanced_accuracy"

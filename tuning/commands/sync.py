@@ -1,0 +1,66 @@
+"""Deliver to MLflow what searches could not: metrics, files, models and their decisions, the ends of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from data.errors import UserError
+from data.values import Value
+from tuning.options import parse
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tuning.search.paths import SearchPaths
+
+EXAMPLE = "python -m tuning sync --run PARENT_RUN_ID"
+
+
+class SyncOptions(Value):
+    """The options of ``sync``."""
+
+    run: str = Field("", description="the search's parent run; empty: every search of this machine")
+
+
+OPTIONS = SyncOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Deliver to the server that the environment names; exit status 1 if something is left."""
+    options = parse(SyncOptions, arguments)
+    from tuning.tracking.parent import connect, take_run_id
+    from tuning.tracking.sync import searches
+    from tuning.views.summary import show
+
+    take_run_id()
+    found = searches(options.run)
+    client = connect()
+    problems: list[str] = []
+    for paths in found:
+        try:
+            problems += _one(client, paths)
+        except UserError as error:
+            problems += error.problems
+    if not found:
+        show("no search of this machine has anything to deliver")
+    show(*(f"left: {problem}" for problem in problems))
+    return 1 if problems else 0
+
+
+def _one(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
+    """Deliver one search and say what was; return what is left."""
+    from tuning.late import catch_up
+    from tuning.tracking.sync import deliver
+    from tuning.views.summary import show
+
+    synced = deliver(client, paths)
+    show(f"search {synced.run_id}: {synced.delivered} messages delivered")
+    if synced.undelivered:
+        return synced.undelivered
+    decision = catch_up(client, paths, synced.run_id)
+    if decision:
+        show(decision)
+    return ()

@@ -1,0 +1,94 @@
+"""Keeping secrets out of whatever others will read: parameters, tags, artifacts, what is printed.
+
+A secret is the value of an environment variable whose name says so, a password in an address (of the environment's
+variables, or in any text), and what has the shape of a well-known key. It is replaced by ``***``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuning.tracking.operations import Operation
+
+HIDDEN = "***"
+SHORTEST_SECRET = 6  # characters: a shorter value stands in too many innocent words
+LARGEST_TEXT = 16 * 2**20  # bytes of a file that is looked through; ours are reports of a few MB
+SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
+NO_SECRET = {"true", "false", "token", "disabled", "enabled"}
+LOGIN = re.compile(r"(?<=://)([^\s/:@\"']*):([^\s/\"']+)@(?=[\w\[])")
+KEYS = re.compile(
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"  # AWS access key ids
+    r"|\bgh[opusr]_[A-Za-z0-9]{36,}\b|\bgithub_pat_\w{50,}\b"  # GitHub
+    r"|\bhf_[A-Za-z0-9]{30,}\b"  # Hugging Face
+    r"|(?<=Bearer )[\w.~+/=-]{12,}|(?<=Basic )[A-Za-z0-9+/=]{12,}"  # HTTP headers
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?-----END [A-Z ]*PRIVATE KEY-----"
+)
+
+
+class Redactor:
+    """Hides the secrets that the environment holds when it is made."""
+
+    def __init__(self) -> None:
+        found = sorted(set(_secrets(os.environ)), key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, found))) if found else None
+
+    def text(self, text: str) -> str:
+        """Return the text with its secrets hidden."""
+        if self._known is not None:
+            text = self._known.sub(HIDDEN, text)
+        if "://" in text:
+            text = LOGIN.sub(rf"\1:{HIDDEN}@", text)
+        return KEYS.sub(HIDDEN, text)
+
+    def operation(self, operation: Operation) -> Operation:
+        """Return the operation with the secrets in its texts hidden."""
+        hidden: dict[str, Any] = {name: self._hide(value) for name, value in vars(operation).items()}
+        return type(operation)(**hidden)
+
+    def file(self, path: Path) -> None:
+        """Hide the secrets in a file of text, in place; what is no UTF-8 or very large stays as it is."""
+        if path.stat().st_size > LARGEST_TEXT:
+            return
+        try:
+            before = path.read_bytes().decode()
+        except UnicodeDecodeError:
+            return
+        after = self.text(before)
+        if after != before:
+            path.write_text(after)
+
+    def _hide(self, value: object) -> object:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self._hide(inner) for name, inner in value.items()}
+        return value
+
+
+def redacted(text: str) -> str:
+    """Return the text with the secrets of today's environment hidden."""
+    return Redactor().text(text)
+
+
+def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
+    for name, value in environment.items():
+        if SECRET_NAME.search(name) and value.lower() not in NO_SECRET and value[:1] != "/":
+            yield from _as_written(value)
+        if "://" in value and "@" in value:
+            try:
+                password = urllib.parse.urlsplit(value).password
+            except ValueError:
+                continue
+            if password:
+                yield from _as_written(urllib.parse.unquote(password))
+
+
+def _as_written(secret: str) -> Iterator[str]:
+    """Yield the secret as it may stand in a text: plain, and as a part of an address; nothing if it is too short."""
+    if len(secret) >= SHORTEST_SECRET:
+        yield from {secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)}

@@ -1,0 +1,54 @@
+"""Delivering what searches left in their spools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data.errors import TrackingError
+from tuning.search.paths import SearchPaths
+from tuning.tracking.parent import ParentRun
+from tuning.tracking.target import Target
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of one spool: the parent run, how much was delivered, and a sentence for each that was not."""
+
+    run_id: str
+    delivered: int
+    undelivered: tuple[str, ...]
+
+
+def searches(run: str) -> list[SearchPaths]:
+    """Return the search of the parent run ``run``, or every search that has a spool.
+
+    Raises:
+        TrackingError: there is none of that run on this machine.
+    """
+    found = [paths for paths in SearchPaths.all() if paths.target.exists()]
+    if not run:
+        return found
+    ours = [paths for paths in found if run in {paths.root.name, Target.from_json(paths.target.read_text()).run_id}]
+    if not ours:
+        raise TrackingError(
+            f"run must be the parent run of a search that this machine made, got {run!r}, of which it has no folder; "
+            "set FREEZELINE_HOME to where the search ran"
+        )
+    return ours
+
+
+def deliver(client: MlflowClient, paths: SearchPaths) -> Synced:
+    """Deliver a search's spool to the client's server.
+
+    Raises:
+        TrackingError: the search goes on, or the run that it began in is not on this server.
+    """
+    target = Target.from_json(paths.target.read_text()).settled(client)
+    parent = ParentRun.of(target, client)
+    waiting = parent.writer.waiting
+    undelivered = parent.writer.close()
+    return Synced(target.run_id, waiting - parent.writer.waiting, undelivered)
