@@ -84,6 +84,7 @@ def past_search(client: MlflowClient, given: str) -> PastSearch:
 def _parent(client: MlflowClient, given: str) -> Run:
     from mlflow.exceptions import MlflowException
 
+    run: Run | None
     try:
         run = client.get_run(given)
     except MlflowException:
