@@ -115,7 +115,7 @@ def _history(content: ReportContent) -> Figure:
     from optuna.visualization.matplotlib import plot_optimization_history
 
     with _quiet_style():
-        axes: Axes = plot_optimization_history(as_study(content.trials, pruned_count=True), target_name=SCORE)
+        axes: Axes = plot_optimization_history(as_study(content.trials, with_pruned=True), target_name=SCORE)
     restyle(axes)
     points, line = axes.collections[0], axes.lines[0]
     points.set_color(BLUE)

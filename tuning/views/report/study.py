@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOGARITHMIC = ("lr", "weight_decay")
 
 
-def as_study(trials: Sequence[ReportTrial], pruned_count: bool = False) -> optuna.Study:
+def as_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna.Study:
     """Return a study of the trials that have a score; those that were pruned count as ended where they were, or not.
 
     Settings that were the same in all trials are left out: nothing can be said about them.
@@ -32,7 +32,7 @@ def as_study(trials: Sequence[ReportTrial], pruned_count: bool = False) -> optun
     asked = _distributions([result.settings for result in scored])
     study = optuna.create_study(direction="maximize")
     for result in scored:
-        is_whole = result.status == "complete" or pruned_count
+        is_whole = result.status == "complete" or with_pruned
         study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE if is_whole else TrialState.PRUNED,
