@@ -24,6 +24,7 @@ SUMMARIES = {
     "champions": "show who was champion after whom, and why",
     "predict": "classify pictures with a packaged model",
     "sync": "deliver to MLflow what a search could not: metrics, files, the model and its decision",
+    "compare": "compare what searches reached, with which network, in which time",
     "audit": "say what is wrong with a data set, file by file, before any training",
     "blocks": "show where a network can be frozen or truncated, and what each block costs",
     "store": "show or clear what is kept on disk to be used again",
