@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from data.preprocess import Pixels
     from data.sources import SplitName
     from models.classifier import Classifier
-    from models.evaluate import Metric, Scores
+    from models.evaluate import Labels, Metric, Probabilities, Scores
 
 NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
 LEAKS = ("leak", "group_leak")
@@ -65,6 +66,7 @@ def make_candidate(
         say(sentence)
     proof = _proof(classifier, config, test.pixels, measured.temperature)
     write_atomically(proof_of(folder), proof.to_json().encode())
+    _keep_answers(folder, measured)
     seen, tested = seen_and_test(dataset)
     candidate = Candidate(
         name=name,
@@ -106,6 +108,24 @@ class _Measured:
     intervals: dict[str, tuple[float, float]]
     truth: tuple[int, ...]
     predicted: tuple[int, ...]
+    probabilities: Probabilities
+
+
+def _keep_answers(folder: Path, measured: _Measured) -> None:
+    """Keep, beside the package, what the winner says of each test picture: the report shows it."""
+    buffer = io.BytesIO()
+    np.savez(buffer, probabilities=measured.probabilities, labels=np.array(measured.truth, dtype=np.int64))
+    write_atomically(_answers(folder), buffer.getvalue())
+
+
+def kept_answers(folder: Path) -> tuple[Probabilities, Labels]:
+    """Return the probabilities [n, k] and labels [n] of the test pictures for the package in ``folder``."""
+    with np.load(_answers(folder), allow_pickle=False) as kept:
+        return kept["probabilities"], kept["labels"]
+
+
+def _answers(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.answers.npz")
 
 
 def _measure(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _Measured:
@@ -132,6 +152,7 @@ def _measure(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _
         intervals={f"test_{metric}": interval(metric, probabilities, labels) for metric in INTERVALS},
         truth=tuple(labels.tolist()),
         predicted=tuple(probabilities.argmax(axis=1).tolist()),
+        probabilities=probabilities,
     )
 
 

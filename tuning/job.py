@@ -10,38 +10,32 @@ from data.audit import audit
 from data.errors import SearchError
 from data.images import pixel_cache
 from data.likeness import likeness
-from data.store import write_atomically
-from models.baseline import raw_pixel_accuracy
 from models.config import TrialConfig
-from tuning.candidate import Winner, absolute, make_candidate
+from tuning.candidate import absolute
 from tuning.checks import Ground, check_ground
 from tuning.domains import Setting
+from tuning.ending import INTERRUPTED, Ending
 from tuning.interrupts import Interrupts, caught
-from tuning.late import decided, leave
-from tuning.promote import Candidate
 from tuning.recipe import Recipe
 from tuning.resuming import FOLDER, check_same_pictures, continued, kept_search
 from tuning.search.budget import Clock, spent_s
 from tuning.search.cluster import ray_started
-from tuning.search.finals import finalists, gain_over_default, ranked, winner
 from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.results import TrialResult
 from tuning.search.runner import Runner, concurrency
 from tuning.search.tidying import Tidying
 from tuning.space import SearchSpace
-from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id, tracking_uri
+from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
 from tuning.tracking.past import LIKENESS, past_line, take_past
 from tuning.tracking.trials import TrialRuns
-from tuning.views import networks, summary
+from tuning.views import summary
 from tuning.views.lines import Lines, say
 from tuning.views.progress import ProgressView
 from tuning.views.summary import show
 
 if TYPE_CHECKING:
     from tuning.commands.resume import ResumeOptions
-
-FINISHED, INTERRUPTED = 0, 130  # exit statuses; 130 is 128 + SIGINT, as shells count
 
 
 def search(recipe: Recipe) -> int:
@@ -104,33 +98,11 @@ class _Search:
         """Run the trials, then package, measure and register the best; return the exit status."""
         ledger, run_ids = self._run_trials()
         results = ledger.results()
-        best = winner(ranked(results), results, self._recipe.finalists)
-        if best is None:
-            return self._nothing(ledger)
-        self._report_best(best, results)
-        candidate = self._candidate(best)
-        show(summary.leaderboard(results), *summary.result_lines(candidate, self._baseline()))
-        compared = self._compare(ledger)
-        if self._interrupts.requested:
-            if not candidate.model_uri:
-                leave(self._paths, candidate, decides=False)
-            say(
-                f"stopped: the best so far is packaged; python -m tuning promote --run {self._parent.run_id} registers "
-                f"it, and python -m tuning resume --run {self._parent.run_id} goes on"
-            )
-            return INTERRUPTED
-        outcome = decided(self._parent.client, self._paths, candidate, self._ground.dataset)
-        if outcome is None:
-            note = summary.note(results, candidate, "Not decided yet: the server was away.")
-            self._parent.describe_result(note + networks.markdown(compared))
-            return FINISHED
-        version, promotion = outcome
-        self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
-        decision = summary.decision_line(candidate, version, promotion)
-        note = summary.note(results, candidate, decision)
-        self._parent.describe_result(note + networks.markdown(compared))
-        show(decision, *self._next(ledger, run_ids, promotion.alias))
-        return FINISHED
+        if not any(result.counts for result in results):
+            return self._nothing(results)
+        return Ending(self._recipe, self._ground, self._parent, self._paths, self._name, results, run_ids).run(
+            self._interrupts
+        )
 
     def _run_trials(self) -> tuple[Ledger, Mapping[str, str]]:
         """Run all trials; return the ledger, and each trial's MLflow run as far as it was made."""
@@ -205,70 +177,12 @@ class _Search:
             before_s=spent_s(self._paths.spent),
         )
 
-    def _nothing(self, ledger: Ledger) -> int:
+    def _nothing(self, results: Sequence[TrialResult]) -> int:
         if self._interrupts.requested:
             say("stopped before a trial finished an epoch")
             return INTERRUPTED
-        reasons = Counter(result.reason for result in ledger.results() if result.status == "failed")
+        reasons = Counter(result.reason for result in results if result.status == "failed")
         listed = "; ".join(f"{count} trials: {reason}" for reason, count in reasons.most_common(3))
         raise SearchError(
             f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow"
         )
-
-    def _report_best(self, best: TrialResult, results: Sequence[TrialResult]) -> None:
-        metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
-        self._parent.log_metrics(
-            {**metrics, "best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(results)}
-        )
-        finals = finalists(results, self._recipe.finalists)
-        gain = gain_over_default(best, results, self._recipe.finalists, len(self._ground.dataset.split("val")))
-        self._parent.log_metrics(summary.finals_metrics(best, finals, gain))
-        show(*summary.finals_lines(best, finals, gain))
-
-    def _candidate(self, best: TrialResult) -> Candidate:
-        """Return the winner, measured and packaged, once: the test pictures are not looked at again for it."""
-        known = self._paths.winner
-        if known.exists():
-            before = Winner.from_json(known.read_text())
-            if before.trial_uid == best.trial_uid:
-                return before.candidate
-        say(f"trial {best.number} is the best; it is packaged and measured on the test pictures")
-        candidate = make_candidate(
-            name=self._name,
-            parent=self._parent,
-            dataset=self._ground.dataset,
-            data=self._recipe.data,
-            config=best.config,
-            weights=self._paths.weights(best.trial_uid, best.best_epoch),
-            folder=self._paths.package,
-            gate=self._recipe.gate,
-        )
-        winner_ = Winner(trial_uid=best.trial_uid, candidate=candidate)
-        write_atomically(known, winner_.to_json().encode())
-        return candidate
-
-    def _compare(self, ledger: Ledger) -> list[networks.Compared]:
-        """Show and keep what each network reached and costs, if there is more than one."""
-        compared = networks.compare(ledger.results(), len(self._ground.dataset.classes))
-        if compared:
-            show(networks.table(compared))
-            self._parent.log_text(networks.as_json(compared), "networks.json")
-        return compared
-
-    def _baseline(self) -> float:
-        """Return what raw pixels alone reach on the test pictures."""
-        cache = pixel_cache(self._ground.dataset, next(iter(self._ground.preprocessings.values())))
-        accuracy = raw_pixel_accuracy(cache.split("train"), cache.split("test"))
-        self._parent.log_metrics({"test_raw_pixel_accuracy": accuracy})
-        return accuracy
-
-    def _next(self, ledger: Ledger, run_ids: Mapping[str, str], alias: str) -> list[str]:
-        # MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
-        scored = [result.trial_uid for result in ledger.results() if result.score is not None]
-        compared = [run_ids[trial_uid] for trial_uid in scored if trial_uid in run_ids]
-        uri = tracking_uri()
-        link = summary.comparison_link(uri, self._parent.experiment_id, compared)
-        self._parent.tag(comparison=link)
-        dataset = self._ground.dataset
-        picture = dataset.root / dataset.split("test")[0].path
-        return summary.next_commands(uri, link, f"models:/{self._name}@{alias}", picture)

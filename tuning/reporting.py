@@ -12,7 +12,7 @@ from data.images import pixel_cache
 from models.serving import machine
 from tuning.choice import Costs, Limits, priced
 from tuning.promote import Candidate
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
 from tuning.views.report import ReportContent, ReportTrial
 from tuning.views.report.pictures import audit_pairs, train_examples, val_examples, worst_mistakes
 

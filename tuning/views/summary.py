@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 import urllib.parse
@@ -56,6 +58,31 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
     for result in best_trials(results):
         table.add_row(*_cells(result))
     return table
+
+
+def leaderboard_csv(results: Sequence[TrialResult]) -> str:
+    """Return all trials as CSV, by number: how each ended, its best epoch's metrics, and its settings."""
+    rows: list[dict[str, object]] = [
+        {
+            "trial": result.number,
+            "origin": result.origin,
+            "status": result.status,
+            "reason": result.reason,
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            **result.metrics,
+            **result.settings,
+            **result.facts,
+            "seed": result.config.seed,
+            "trial_uid": result.trial_uid,
+        }
+        for result in results
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _cells(result: TrialResult) -> list[str]:

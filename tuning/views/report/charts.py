@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import matplotlib as mpl
 
 from tuning.choice import Measure, front
-from tuning.search.ledger import Origin, TrialResult
+from tuning.search.results import Origin, TrialResult
 from tuning.views.lines import network_text, score_text
 from tuning.views.report.content import ReportContent
 from tuning.views.report.study import as_study

@@ -9,7 +9,7 @@ from data.audit import Audit
 from models.evaluate import Scores
 from tuning.choice import Limits, Priced, form_of
 from tuning.promote import Candidate
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
 from tuning.views.summary import best_trials
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from data.audit import Audit
 from data.audit.sheets import SHOWN
 from data.preprocess import ImageError, Pixels, Preprocessing, read_image
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
 from tuning.views.report.content import Example, Mistake, Pair
 
 if TYPE_CHECKING:
