@@ -290,7 +290,7 @@ def test_hostile_clients_get_a_clear_error_each_and_the_server_lives_on(
         for _ in range(3):  # the first two warm up what is kept to be used again
             assert_refused(server)
             held.append(server_memory(server))
-        assert held[2] < held[1] + 30_000_000, held
+        assert held[2] < held[1] + 50_000_000, held  # each time they send about as much
         with pytest.raises(TimeoutError, match="timed out"):
             trap.accept()
     assert not MARK.exists()
