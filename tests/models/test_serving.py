@@ -286,10 +286,11 @@ def test_hostile_clients_get_a_clear_error_each_and_the_server_lives_on(
         os.mkfifo(pipe)  # whoever opens it waits for ever
         for text in (url, str(pipe), pipe.as_uri(), str(packaged.picture)):
             assert "must be a picture in base64" in ask_json(server, {"inputs": [text]})[1]
-        assert_refused(server)
-        first = server_memory(server)
-        assert_refused(server)
-        assert server_memory(server) < first + 50_000_000
+        held = []
+        for _ in range(3):  # the first two warm up what is kept to be used again
+            assert_refused(server)
+            held.append(server_memory(server))
+        assert held[2] < held[1] + 50_000_000, held  # each time they send about as much
         with pytest.raises(TimeoutError, match="timed out"):
             trap.accept()
     assert not MARK.exists()
