@@ -168,7 +168,8 @@ def fill(client: MlflowClient, runs: int) -> str:
     rows: dict[Any, list[dict[str, Any]]] = {
         SqlRun: [
             {"run_uuid": uid, "name": uid[:8], "experiment_id": int(experiment), "status": "FINISHED",
-             "start_time": at, "end_time": at, "lifecycle_stage": "active", "artifact_uri": "mlflow-artifacts:/x"}
+             "start_time": at, "end_time": at, "lifecycle_stage": "active", "artifact_uri": "mlflow-artifacts:/x",
+             "source_type": "LOCAL", "source_name": "", "source_version": "", "entry_point_name": "", "user_id": ""}
             for at, uid in enumerate(uids)
         ],
         SqlTag: [{"run_uuid": uid, "key": "trial_uid", "value": uid} for uid in uids],
