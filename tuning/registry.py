@@ -58,8 +58,13 @@ def hand_over(client: MlflowClient, folder: Path, run_id: str) -> str:
     from models.package import log_package
 
     model_uri = log_package(folder, run_id)
-    client.log_text(run_id, proof_of(folder).read_text(), _proof_file(model_uri.removeprefix("models:/")))
+    save_proof(client, run_id, model_uri, Proof.from_json(proof_of(folder).read_text()))
     return model_uri
+
+
+def save_proof(client: MlflowClient, run_id: str, model_uri: str, proof: Proof) -> None:
+    """Keep what a package must answer on its run."""
+    client.log_text(run_id, proof.to_json(), _proof_file(model_uri.removeprefix("models:/")))
 
 
 def load_candidate(client: MlflowClient, run_id: str) -> Candidate:

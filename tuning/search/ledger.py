@@ -126,8 +126,11 @@ class Ledger:
 
         What is tried anyway is left out.
         """
-        known = [dict(start.settings) for start in self._starts]
-        self._add_starts("past", [settings for settings in starts if dict(settings) not in known])
+        new: list[Mapping[str, Setting]] = []
+        for settings in starts:
+            if settings not in [*new, *(start.settings for start in self._starts)]:
+                new.append(settings)
+        self._add_starts("past", new)
 
     def _add_starts(self, origin: Origin, starts: Iterable[Mapping[str, Setting]]) -> None:
         before = len(self._starts)
