@@ -1,9 +1,10 @@
 # make tune    search on the demo pictures for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
 # make test    the test suite
 # make check   lint, types and import rules
+# make faults  what a search survives: kills, signals, memory (20 minutes; ARGS="--times 1" for less)
 # make server  the team's MLflow server, with Docker; server-down ends it, server-logs shows what it says
 # make server-local  the same without Docker, in the foreground
-# tune, test, check and server-local build .venv once; make setup does only that.
+# tune, test, check, faults and server-local build .venv once; make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
 
-.PHONY: setup tune test check clean server server-down server-logs server-local
+.PHONY: setup tune test check faults clean server server-down server-logs server-local
 
 setup: $(STAMP)
 
@@ -50,6 +51,9 @@ server-logs:
 
 server-local: $(STAMP)
 	$(BIN)/python -m server.local $(ARGS)
+
+faults: $(STAMP)
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 clean:
 	rm -rf $(VENV)

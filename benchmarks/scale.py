@@ -73,7 +73,7 @@ class Simulation:
         listener = TrialRuns(cast(Writer, _Nowhere()))
         self._searcher = LedgerSearcher(self.ledger, [listener], self._task, lambda: self.ledger.is_hopeless)
         self._running: deque[Any] = deque()
-        self._random = random.Random(recipe.seed)  # noqa: S311
+        self._random = random.Random(recipe.seed)
         self._asked_s: list[tuple[float, float]] = []  # processor, wall
 
     def _task(self, result: Any) -> TrialTask:  # noqa: ANN401

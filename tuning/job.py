@@ -19,7 +19,7 @@ from tuning.interrupts import Interrupts, caught
 from tuning.recipe import Recipe
 from tuning.resuming import FOLDER, check_same_pictures, continued, kept_search
 from tuning.search.budget import Clock, spent_s
-from tuning.search.cluster import ray_started
+from tuning.search.cluster import check_shared, ray_started, resources
 from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.results import TrialResult
@@ -116,8 +116,9 @@ class _Search:
             with ProgressView() as progress:
                 for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
                     pixel_cache(self._ground.dataset, preprocessing, progress)
-            say(summary.plan_line(recipe, ledger, concurrency(recipe)))
             with ray_started():
+                check_shared(self._paths.root)
+                say(summary.plan_line(recipe, ledger, concurrency(recipe, resources())))
                 Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, say).run()
         finally:
             with self._interrupts.shielded():

@@ -14,7 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.tuning.making import epoch, ledger_at, recipe, trial_result
-from tuning.search.ledger import STUDY_NAME, Ledger, _written
+from tuning.search.ledger import STUDY_NAME, Ledger
+from tuning.search.ledger import written as ledger_written
 from tuning.search.paths import SearchPaths
 from tuning.search.results import Status, TrialResult
 from tuning.space import SearchSpace
@@ -35,7 +36,7 @@ def journal(root: Path) -> list[FrozenTrial]:
 
 
 def written(trial: FrozenTrial) -> TrialResult:
-    return _written(trial.user_attrs)
+    return ledger_written(trial.user_attrs)
 
 
 def test_trial_0_is_what_an_expert_tries_first(ledger: Ledger) -> None:

@@ -140,19 +140,20 @@ def test_a_task_survives_its_own_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "cores", "at_once"),
+    ("texts", "resources", "at_once"),
     [
-        ({}, 8, 8),
-        ({"cpus_per_trial": "3"}, 8, 2),
-        ({"cpus_per_trial": "16"}, 8, 1),
-        ({"concurrent": "5"}, 2, 5),
+        ({}, {"CPU": 8.0}, 8),
+        ({"cpus_per_trial": "3"}, {"CPU": 8.0}, 2),
+        ({"cpus_per_trial": "16"}, {"CPU": 8.0}, 1),
+        ({"concurrent": "5"}, {"CPU": 2.0}, 5),
+        ({"gpus_per_trial": "0.5"}, {"CPU": 8.0, "GPU": 2.0}, 4),
+        ({"gpus_per_trial": "1"}, {"CPU": 8.0, "GPU": 2.0}, 2),
     ],
 )
-def test_as_many_trials_run_at_once_as_asked_for_or_as_the_cores_carry(
-    monkeypatch: pytest.MonkeyPatch, texts: dict[str, str], cores: int, at_once: int
+def test_as_many_trials_run_at_once_as_asked_for_or_as_ray_carries(
+    texts: dict[str, str], resources: dict[str, float], at_once: int
 ) -> None:
-    monkeypatch.setattr("tuning.search.runner.cores", lambda: cores)
-    assert concurrency(recipe(**texts)) == at_once
+    assert concurrency(recipe(**texts), resources) == at_once
 
 
 def test_a_search_keeps_what_its_workers_need(tmp_path: Path, freezeline_home: Path) -> None:

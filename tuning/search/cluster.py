@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from data.errors import SettingError
+from data.store import home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,6 +31,9 @@ ENVIRONMENT = {
 }
 # What a worker needs beyond what it inherits; the pictures and threads of a trial are its own affair.
 WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+# Of this project's folder, what a cluster's workers don't need.
+NOT_SHIPPED = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
 
 
 def cores() -> int:
@@ -63,10 +69,58 @@ def ray_started() -> Iterator[None]:
             ray.shutdown()
 
 
+def resources() -> Mapping[str, float]:
+    """Return what the Ray that was started has in all its nodes now: CPU, GPU, ..."""
+    import ray
+
+    found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def check_shared(folder: Path) -> None:
+    """Check that every node of a cluster sees what this process writes into ``folder``: checkpoints go there.
+
+    Raises:
+        SettingError: one doesn't; the sentence names it.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    word = secrets.token_hex(8)
+    file = folder / f".shared-{word}"
+    file.write_text(word)
+
+    @ray.remote(num_cpus=0)
+    def sees(path: str) -> str:
+        return Path(path).read_text() if Path(path).exists() else ""
+
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        asked = {
+            node["NodeManagerHostname"]: sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(file))
+            for node in nodes
+        }
+        blind = sorted(name for name, answer in asked.items() if ray.get(answer) != word)
+    finally:
+        file.unlink(missing_ok=True)
+    if blind:
+        raise SettingError(
+            f"FREEZELINE_HOME must be a folder that all nodes of the cluster share, but {', '.join(blind)} "
+            f"{'does' if len(blind) == 1 else 'do'} not see {folder}; set it to one on a network file system"
+        )
+
+
 def _init(address: str) -> None:
     import ray
 
-    environment = {"PYTHONPATH": str(REPOSITORY), **WORKER_ENVIRONMENT}
+    environment = {**WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(home())}
+    shipped: dict[str, object] = {"working_dir": str(REPOSITORY), "excludes": NOT_SHIPPED}
+    if address == "local":
+        environment["PYTHONPATH"], shipped = str(REPOSITORY), {}
     ray.init(
         address=address,
         num_cpus=cores() if address == "local" else None,
@@ -74,5 +128,5 @@ def _init(address: str) -> None:
         log_to_driver=False,
         logging_level=logging.CRITICAL,
         configure_logging=False,
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": environment, **shipped},
     )

@@ -290,7 +290,7 @@ class Ledger:
                 self._study.tell(self._study.ask(), state=TrialState.FAIL)
             elif RESULT in trial.user_attrs:
                 open_ = trial.state is TrialState.RUNNING
-                result = _written(trial.user_attrs)
+                result = written(trial.user_attrs)
                 self._take(result, optuna.Trial(self._study, trial._trial_id) if open_ else None)
                 if open_ and result.status != "running":  # killed between the two lines that end a trial
                     self._tell(result, self._asked.pop(result.trial_uid))
@@ -299,7 +299,7 @@ class Ledger:
         self.put_back()
 
 
-def _written(attributes: Mapping[str, Any]) -> TrialResult:
+def written(attributes: Mapping[str, Any]) -> TrialResult:
     """Return the trial that the journal's attributes describe."""
     history: list[dict[str, float]] = []
     facts: dict[str, Setting] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from data.errors import SearchError
 from tuning.interrupts import Interrupts
 from tuning.recipe import Recipe
 from tuning.search.budget import Clock
-from tuning.search.cluster import cores
+from tuning.search.cluster import resources
 from tuning.search.course import Course
 from tuning.search.ledger import Ledger
 from tuning.search.paths import SearchPaths
@@ -30,9 +30,12 @@ logger = logging.getLogger(__name__)
 COLLAPSES = 5  # of Tune's loop, as when memory ran out, before a search gives up
 
 
-def concurrency(recipe: Recipe) -> int:
-    """Return how many trials run at once: what was asked for, else what the cores in use carry."""
-    return recipe.concurrent or max(1, int(cores() // recipe.cpus_per_trial))
+def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at once: what was asked for, else what Ray's ``resources`` carry; at least one."""
+    carried = resources.get("CPU", 0.0) // recipe.cpus_per_trial
+    if recipe.gpus_per_trial:
+        carried = min(carried, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
+    return recipe.concurrent or max(1, int(carried))
 
 
 class Runner:
@@ -92,12 +95,12 @@ class Runner:
 
     def _lose(self, error: RuntimeError) -> None:
         """Let what ran be run again, with one trial less at once."""
-        self._fewer = min(self._fewer + 1, concurrency(self._recipe) - 1)
+        self._fewer = min(self._fewer + 1, concurrency(self._recipe, resources()) - 1)
         self._ledger.put_back()
         self._say(f"Ray lost its workers ({_last_line(error)}); the search goes on, {self._at_once()} trials at once")
 
     def _at_once(self) -> int:
-        return max(1, concurrency(self._recipe) - self._fewer)
+        return max(1, concurrency(self._recipe, resources()) - self._fewer)  # nodes come and go
 
     def _run_once(self) -> None:
         from ray import tune

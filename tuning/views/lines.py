@@ -32,7 +32,7 @@ class Lines:
 
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
         """Print a trial's settings with its first epoch: now it runs; a probe is over at once. A full disk once."""
-        if report.epoch == 1 and result.origin != "probe":
+        if report.epoch == 1 and result.origin not in {"probe", "final"}:
             say(f"trial {result.number} runs: {settings_text(result)}")
         if not self._is_full and report.facts.get("features") == DISK_FULL:
             self._is_full = True
@@ -44,6 +44,9 @@ class Lines:
         self._ended += 1
         if result.status == "failed":
             say(f"trial {result.number} failed: {result.reason} ({self._ended} ended)")
+            return
+        if result.origin == "final":
+            say(f"trial {result.number}, a finalist again with seed {result.config.seed}: {score_text(result)}")
             return
         if self._best is None or result.rank > self._best.rank:
             self._best = result
