@@ -1,7 +1,9 @@
 # make tune    search on the demo pictures for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
 # make test    the test suite
 # make check   lint, types and import rules
-# Each builds .venv once; make setup does only that.
+# make server  the team's MLflow server, with Docker; server-down ends it, server-logs shows what it says
+# make server-local  the same without Docker, in the foreground
+# tune, test, check and server-local build .venv once; make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +11,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: setup tune test check clean
+COMPOSE := docker compose -f mlflow-compose.yml
+
+.PHONY: setup tune test check clean server server-down server-logs server-local
 
 setup: $(STAMP)
 
@@ -30,6 +34,22 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+server: .env
+	$(COMPOSE) up -d --wait
+	@echo "export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
+
+.env:
+	$(PYTHON) -m server.passwords
+
+server-down:
+	$(COMPOSE) down
+
+server-logs:
+	$(COMPOSE) logs --follow --tail 100
+
+server-local: $(STAMP)
+	$(BIN)/python -m server.local $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as ``models.serving``
 does, and prints for both the seconds of processor time, the latency of a picture and the size. Both graphs are measured
-in turns, the better of three rounds, so that the machine's other work hits both.
+in turns, the best of eight rounds, so that the machine's other work hits both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NETWORKS = (
     "torchvision/mobilenet_v2@160",
 )
 CLASSES = 6
-ROUNDS = 3
+ROUNDS = 8
 
 
 def compare(name: str, size: int) -> str:

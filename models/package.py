@@ -4,7 +4,7 @@
 
     model.onnx             normalised pictures [b, 3, s, s] float32 -> logits [b, k]; any b; one file. Where ONNX can't
                            express the network, model.pt2 of torch.export instead, which makes the package need torch
-    facts.json             labels, preprocessing, what the check of the graph found, the data's fingerprint
+    facts.json             labels, preprocessing, temperature, what the check of the graph found, the data's fingerprint
     preprocess.py          data/preprocess.py, verbatim
     weights.safetensors    and trial.json: what is needed to go on training
 
@@ -24,13 +24,14 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import NonNegativeFloat
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data import preprocess
@@ -38,7 +39,7 @@ from data.errors import FreezelineError
 from data.preprocess import Pixels, normalize
 from data.values import Value
 from models import served
-from models.classifier import Classifier
+from models.classifier import Classifier, build_classifier
 from models.config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
@@ -83,10 +84,11 @@ def export(
     data_fingerprint: str,
     pixels: Pixels,
     folder: Path,
+    temperature: float = 1.0,
 ) -> Exported:
     """Write the package's files into ``folder`` and check its graph on ``pixels``, real pictures [n, s, s, 3].
 
-    The classifier isn't changed. Takes seconds to a minute.
+    The served model divides its logits by ``temperature``. The classifier isn't changed. Takes seconds to a minute.
 
     Raises:
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
@@ -100,6 +102,7 @@ def export(
         "labels": list(classes),
         "preprocessing": config.preprocessing.to_dict(),
         "data_fingerprint": data_fingerprint,
+        "temperature": temperature,
         **exported.model_dump(mode="json"),
     }
     (folder / ARTIFACTS["facts"]).write_text(json.dumps(facts, indent=2))
@@ -215,20 +218,50 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
     """Write what ``export`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
     import mlflow
     from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     graph = json.loads((folder / ARTIFACTS["facts"]).read_text())["graph"]
     files = ARTIFACTS | {"graph": graph}
+    params = [ParamSpec("top_k", DataType.integer, 0), ParamSpec("batch_size", DataType.integer, served.BATCH)]
     with _quiet(), _no_progress_bars():
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=Model(run_id=run_id, model_id=model_id),
             python_model=served.__file__,
             artifacts={name: str(folder / file) for name, file in files.items()},
-            signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)])),
+            signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)]), params=ParamSchema(params)),
             pip_requirements=requirements(graph),
             model_config={"allow_paths": None},  # only a key that is there can be overridden when it is loaded
         )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a package holds to go on training with: the whole classifier, how it was trained, its classes in order."""
+
+    classifier: Classifier
+    config: TrialConfig
+    classes: tuple[str, ...]
+
+
+def load_for_training(model_uri: str) -> Trained:
+    """Return the classifier of a packaged model with all its weights, unfrozen from where its configuration says.
+
+    Nothing but the package is needed: no weights file, no hub.
+
+    Raises:
+        mlflow.exceptions.MlflowException: there is no such model, or none of its files could be fetched.
+    """
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as scratch, _no_progress_bars():
+        folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch)) / "artifacts"
+        config = TrialConfig.from_json((folder / ARTIFACTS["trial"]).read_text())
+        labels = tuple(json.loads((folder / ARTIFACTS["facts"]).read_text())["labels"])
+        network = config.network.model_copy(update={"weights": "none"})  # all of them come from the package
+        classifier = build_classifier(network, len(labels), config.preprocessing.image_size, config.seed)
+        classifier.load_state_dict(load_file(folder / ARTIFACTS["weights"]))
+    return Trained(classifier, config, labels)
 
 
 def requirements(graph: str) -> list[str]:

@@ -17,8 +17,16 @@ variables that they set, other servers by their module (``SERVERS``). Otherwise 
 that file. ``load_model(..., model_config={"allow_paths": False})`` turns paths in a str off altogether, and
 ``True`` turns them on where another server's module is merely loaded; under MLflow's servers they stay off.
 
-The answer is a DataFrame: ``label``, ``score`` (the label's probability), and a column for each class with its
-probability; a class that is called label or score gets an underscore behind its column's name.
+The answer is a DataFrame, a row for each picture in order: ``label``, ``score`` (the label's probability), ``error``,
+and a column for each class with its probability; a class that is called like one of the first three gets an underscore
+behind its column's name. A picture that can't be read has its reason in ``error`` and nothing else in its row; the
+others are answered all the same.
+
+``model.predict(pictures, params={...})`` takes:
+
+* ``top_k``: instead of a column for each class, ``label_2``, ``score_2``, ... for that many most probable classes in
+  all; 0, the default, is every class;
+* ``batch_size``: how many pictures are computed at once.
 """
 
 from __future__ import annotations
@@ -46,9 +54,11 @@ from PIL import Image
 Floats = npt.NDArray[np.float32]
 Graph = Callable[[Floats], Floats]
 
-BATCH = 32  # pictures that are in memory as numbers at once
+BATCH = 32  # pictures that are computed, and in memory as numbers, at once
+MOST_AT_ONCE = 1024
 LONGEST_PATH = 4096  # characters; a longer text is a picture
-ANSWER_COLUMNS = ("label", "score")
+LONGEST_TEXT = 2**27  # characters of base64, or bytes of a file: 128 MB, more than any camera writes
+ANSWER_COLUMNS = ("label", "score", "error")
 MLFLOW_SERVER_VARIABLES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "__pyfunc_model_path__", "SERVING_MODEL_CONFIG")
 MLFLOW_SERVER_MODULE = "mlflow.pyfunc.scoring_server"  # load_model and predict don't import it
 SERVERS = (
@@ -94,6 +104,7 @@ class PictureClassifier(PythonModel):
         files = {name: Path(path) for name, path in context.artifacts.items()}
         facts = json.loads(files["facts"].read_text(encoding="utf-8"))
         self.labels: list[str] = facts["labels"]
+        self.temperature: float = facts["temperature"]
         self.preprocess = _load_module(files["preprocess"])
         self.preprocessing = self.preprocess.Preprocessing.from_dict(facts["preprocessing"])
         self.graph = open_graph(files["graph"])
@@ -105,21 +116,40 @@ class PictureClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Return label, score and every class's probability for each picture, in order.
+        """Return label, score and every class's probability for each picture, in order, or why it can't be read.
 
         Raises:
-            MlflowException: pictures that can't be read; each is named by its position, from 0, with the reason.
+            MlflowException: a parameter that is out of its range.
         """
+        given = params or {}
+        top_k = _whole("top_k", given.get("top_k", 0), 0, len(self.labels))
+        batch_size = _whole("batch_size", given.get("batch_size", BATCH), 1, MOST_AT_ONCE)
         elements = list(_elements(model_input))
-        pixels, problems = [], []
+        parts = [self._batch(elements[start : start + batch_size]) for start in range(0, len(elements), batch_size)]
+        problems = [problem for _, found in parts for problem in found]
+        probabilities = np.concatenate([np.zeros((0, len(self.labels))), *(rows for rows, _ in parts)])
+        answer = self._best(probabilities, top_k) if top_k else self._every(probabilities)
+        answer.insert(0, "label", [self.labels[index] for index in probabilities.argmax(axis=1)])
+        answer.insert(1, "score", probabilities.max(axis=1, initial=0.0))
+        answer.insert(2, "error", pd.Series(problems, dtype=object))
+        return _blanked(answer)
+
+    def _batch(self, elements: list[object]) -> tuple[npt.NDArray[np.float64], list[str | None]]:
+        """Return the probabilities [b, k] of pictures, 0 for those that can't be read, and the reasons."""
+        pixels: dict[int, npt.NDArray[np.uint8]] = {}
+        problems: list[str | None] = [None] * len(elements)
         for position, element in enumerate(elements):
             try:
-                pixels.append(self._pixels(element))
+                pixels[position] = self._pixels(element)
             except ValueError as error:
-                problems.append(f"picture {position}: {error}")
-        if problems:
-            raise MlflowException.invalid_parameter_value("; ".join(problems))
-        return self._answer(self._probabilities(pixels))
+                problems[position] = str(error)
+        probabilities = np.zeros((len(elements), len(self.labels)))
+        if pixels:
+            pictures = self.preprocess.normalize(np.stack(list(pixels.values())), self.preprocessing)
+            logits = self.graph(np.ascontiguousarray(pictures)).astype(np.float64) / self.temperature
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities[list(pixels)] = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities, problems
 
     def _pixels(self, element: object) -> npt.NDArray[np.uint8]:
         source = self._from_text(element) if isinstance(element, str) else element
@@ -128,12 +158,16 @@ class PictureClassifier(PythonModel):
         if not isinstance(source, (bytes, Path, Image.Image, np.ndarray)):
             kinds = "bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array"
             raise ValueError(f"must be {kinds}, got {type(source).__name__}")
+        if isinstance(source, bytes) and len(source) > LONGEST_TEXT:
+            raise ValueError(f"must be at most {LONGEST_TEXT:,} bytes, got {len(source):,}")
         image = self.preprocess.read_image(source)
         return np.asarray(self.preprocess.to_pixels(image, self.preprocessing))
 
     def _from_text(self, text: str) -> bytes | Path:
         if may_open_paths(self.allow_paths) and (path := _existing_file(text)):
             return path
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"must be at most {LONGEST_TEXT:,} characters of base64, got {len(text):,}")
         content = text.partition(",")[2] if text.startswith("data:") else text
         try:
             return base64.b64decode("".join(content.split()), validate=True)
@@ -141,21 +175,36 @@ class PictureClassifier(PythonModel):
             reason = "a text must be a picture in base64; for a local file give its bytes or a pathlib.Path"
             raise ValueError(reason) from None
 
-    def _probabilities(self, pixels: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
-        logits = [np.zeros((0, len(self.labels)))]
-        for start in range(0, len(pixels), BATCH):
-            pictures = self.preprocess.normalize(np.stack(pixels[start : start + BATCH]), self.preprocessing)
-            logits.append(self.graph(np.ascontiguousarray(pictures)).astype(np.float64))
-        every = np.concatenate(logits)
-        powers = np.exp(every - every.max(axis=1, keepdims=True, initial=-np.inf))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-    def _answer(self, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
+    def _every(self, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
+        """Return a column for each class."""
         columns = [f"{label}_" if label in ANSWER_COLUMNS else label for label in self.labels]
-        answer = pd.DataFrame(probabilities, columns=columns)
-        answer.insert(0, "label", [self.labels[index] for index in probabilities.argmax(axis=1)])
-        answer.insert(1, "score", probabilities.max(axis=1, initial=0.0))
+        return pd.DataFrame(probabilities, columns=columns)
+
+    def _best(self, probabilities: npt.NDArray[np.float64], top_k: int) -> pd.DataFrame:
+        """Return label_2, score_2, ... of the ``top_k`` most probable classes; the first is label and score."""
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        answer = pd.DataFrame(index=range(len(probabilities)))
+        for rank in range(1, top_k):
+            answer[f"label_{rank + 1}"] = [self.labels[index] for index in order[:, rank]]
+            answer[f"score_{rank + 1}"] = np.take_along_axis(probabilities, order[:, rank : rank + 1], axis=1)[:, 0]
         return answer
+
+
+def _blanked(answer: pd.DataFrame) -> pd.DataFrame:
+    """Return the answer with nothing but the error in the rows that have one: None, which is null in JSON."""
+    bad = answer["error"].notna()
+    if not bad.any():
+        return answer
+    said = answer.drop(columns="error").astype(object)
+    said[bad] = None
+    said.insert(2, "error", answer["error"])
+    return said
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> int:  # noqa: ANN401  (whatever the caller gave)
+    if isinstance(value, bool) or int(value) != value or not least <= value <= most:
+        raise MlflowException.invalid_parameter_value(f"{name} must be a whole number {least}..{most}, got {value}")
+    return int(value)
 
 
 def may_open_paths(allow_paths: bool | None) -> bool:

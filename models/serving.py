@@ -29,8 +29,8 @@ VERSION = 1  # of how it is measured
 LIBRARIES = ("onnxruntime", "torch", "torchvision", "timm")
 OPSET = 18  # of ONNX: the newest that torch's older exporter writes
 WARM_UP = 3  # passes that aren't counted
-LEAST_RUNS, MOST_RUNS = 10, 60
-ENOUGH_S = 1.0  # of measuring one network, once it has run ``LEAST_RUNS`` times
+LEAST_RUNS, MOST_RUNS = 10, 500
+ENOUGH_S = 0.5  # of processor time, once a network has run ``LEAST_RUNS`` times
 FILE = "cost.json"
 
 

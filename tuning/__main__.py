@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 from data.errors import FreezelineError, UserError, did_you_mean
 from tuning import commands
+from tuning.tracking.redact import redacted
 
 FAILED = 1
 MISTAKE = 2
@@ -35,10 +38,10 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return commands.load(name).run(arguments)
     except UserError as error:
         for problem in error.problems:
-            print(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}", file=sys.stderr)
+            _complain(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")
         return MISTAKE
     except FreezelineError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        _complain(f"{name}: {error}")
         return FAILED
     except BrokenPipeError:  # whoever read our output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,5 +51,15 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
+def _complain(text: str) -> None:
+    print(redacted(text), file=sys.stderr)
+
+
+def _hide_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback that nobody caught, secrets hidden."""
+    _complain("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
 if __name__ == "__main__":
+    sys.excepthook = _hide_secrets
     sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 from data.errors import SearchError
 from data.values import Value
 from models.serving import ServedForm, ServingCost
-from tuning.search.ledger import TrialResult
+from tuning.search.finals import ranked
+from tuning.search.results import TrialResult
 from tuning.views.lines import network_text
 
 Costs = Mapping[ServedForm, ServingCost]
@@ -70,11 +71,6 @@ def fitting(results: Sequence[TrialResult], costs: Costs, limits: Limits, classe
     if not fits:
         raise SearchError(_none_fits(priced(results, costs, classes), limits))
     return fits
-
-
-def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
-    """Return the trials that have a score and did not fail, best first."""
-    return sorted((result for result in results if result.counts), key=lambda result: result.rank, reverse=True)
 
 
 def priced(results: Sequence[TrialResult], costs: Costs, classes: int) -> list[Priced]:

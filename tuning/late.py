@@ -12,7 +12,7 @@ from data.errors import DataError
 from data.store import write_atomically
 from data.values import Value
 from tuning.promote import Candidate, Promotion
-from tuning.registry import promote, save_candidate
+from tuning.registry import hand_over, promote, save_candidate
 from tuning.search.paths import SearchPaths
 from tuning.tracking.delivery import is_away
 from tuning.tracking.parent import NOTE
@@ -70,9 +70,7 @@ def catch_up(client: MlflowClient, paths: SearchPaths, run_id: str) -> str:
     late = Late.from_json(paths.late.read_text())
     candidate = late.candidate.model_copy(update={"run_id": run_id})
     if not candidate.model_uri:
-        from models.package import log_package
-
-        candidate = candidate.model_copy(update={"model_uri": log_package(paths.package, run_id)})
+        candidate = candidate.model_copy(update={"model_uri": hand_over(client, paths.package, run_id)})
         _keep(paths, Late(candidate=candidate, decides=late.decides))  # or a second try would log it twice
         save_candidate(client, candidate)
     if late.decides:

@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from data.dataset import Dataset, Sample
 from data.errors import DataError, TrackingError
+from data.parallel import Progress
 
 BATCH = 32
-RENAMED = {"label_": "label", "score_": "score"}  # what the packaged model calls the columns of classes of these names
+OWN = ("label", "score", "error")  # columns of an answer
+RENAMED = {f"{name}_": name for name in OWN}  # what the packaged model calls the columns of classes of these names
 
 
 class Model(Protocol):
     """A packaged model, as ``registry.load_model`` returns it."""
 
     def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
-        """Return a data frame with ``label``, ``score`` and a column for each class."""
+        """Return a data frame with ``label``, ``score``, ``error`` and a column for each class."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +63,32 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def predict_files(model: Model, files: Sequence[Path]) -> Iterator[Answer]:
-    """Yield the model's answer for each file, in order."""
+def predict_files(model: Model, files: Sequence[Path], progress: Progress | None = None) -> Iterator[Answer]:
+    """Yield the model's answer for each file, in order; ``progress(what, done, of)`` is called after each batch.
+
+    Raises:
+        TrackingError: the model is not one of ours.
+    """
     for start in range(0, len(files), BATCH):
         batch = list(files[start : start + BATCH])
-        try:
-            answers = list(_ask(model, batch))
-        except Exception:  # the model refuses a batch for one bad picture: find it
-            answers = [_ask_one(model, file) for file in batch]
-        yield from answers
-
-
-def _ask_one(model: Model, file: Path) -> Answer:
-    try:
-        return next(_ask(model, [file]))
-    except Exception as error:  # a broken picture must not end the others
-        return Answer(file, error=str(error))
+        yield from _ask(model, batch)
+        if progress:
+            progress("classifying", start + len(batch), len(files))
 
 
 def _ask(model: Model, files: list[Path]) -> Iterator[Answer]:
-    rows = model.predict(files).to_dict("records")
-    for file, row in zip(files, rows, strict=True):
-        probabilities = tuple(
-            (RENAMED.get(name, name), float(value)) for name, value in row.items() if name not in RENAMED.values()
+    frame = model.predict(files)
+    if not set(OWN) <= set(frame.columns):
+        raise TrackingError(
+            f"model must be one that this project packaged, which answers with {', '.join(OWN)}; "
+            f"this one answers with {', '.join(map(str, frame.columns))}."
         )
-        yield Answer(file, str(row["label"]), float(row["score"]), probabilities)
+    for file, row in zip(files, frame.to_dict("records"), strict=True):
+        if isinstance(row["error"], str):  # an empty cell is None or NaN
+            yield Answer(file, error=row["error"])
+            continue
+        known = tuple((RENAMED.get(name, name), float(value)) for name, value in row.items() if name not in OWN)
+        yield Answer(file, str(row["label"]), float(row["score"]), known)
 
 
 def probabilities_of(

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from models.serving import ServedForm, ServingCost, serving_cost
-from tuning.choice import Limits, form_of, ranked
-from tuning.search.ledger import TrialResult
+from tuning.choice import Limits, form_of
+from tuning.search.finals import ranked
+from tuning.search.results import TrialResult
 
 Measured = Callable[[ServedForm], ServingCost]
 

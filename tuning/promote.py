@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, NonNegativeInt
 
 from data.values import Value
+from tuning.paired import Comparison, Metric, class_weights, compare
 
 METRIC = "test_balanced_accuracy"
+FLOOR_MARGIN = 0.05  # a first version must be better than always answering the largest class by this much
+ROUNDING = 1e-9
+MOST_NAMED = 8  # classes that a sentence lists
+KEPT_DIGEST = 16  # letters of a picture's digest: 64 bits, so that two of a million pictures don't share one
+
+
+class Gate(Value):
+    """What a candidate must keep to; the defaults are those of the recipe's options.
+
+    Attributes:
+        metric: what is compared on the test pictures.
+        min_gain: the least gain that is worth a change.
+        significance: highest chance, by a paired test, that the gain is luck; 1 asks for no proof.
+        max_class_loss: how much of a class's recall may be lost; one picture of a class may always be.
+        max_latency_ms: for one picture; None: no limit.
+        max_mb: of the package; None: no limit.
+    """
+
+    metric: Metric
+    min_gain: float
+    significance: float
+    max_class_loss: float
+    max_latency_ms: float | None = None
+    max_mb: float | None = None
 
 
 class Candidate(Value):
@@ -18,29 +45,73 @@ class Candidate(Value):
         name: of the registered model.
         run_id: the run that holds the packaged model.
         model_uri: where the package is.
+        commit: of the code that trained it; empty outside git.
         test_looks: how often this data set's test pictures had been looked at, this time included.
         metrics: on the test pictures, by their names in MLflow: test_loss, test_accuracy, ...
         intervals: 95 % interval of some of the metrics, low and high.
+        truth: class of each test picture, as an index into ``classes``, in the data set's order.
+        predicted: what the model says of it.
+        test_digests: each test picture's, shortened to ``KEPT_DIGEST``.
+        seen_digests: of the pictures that it was trained and validated on, likewise.
+        leaks: test pictures that are tied to pictures it has seen, and were kept.
+        gate: what it must keep to.
+        temperature: that its logits are divided by.
+        max_difference: largest difference of a logit between the package and torch.
+        checked_pictures: on how many test pictures that was checked.
+        size_mb: of the package's graph.
+        latency_ms: for one picture; None if it was not measured.
     """
 
     name: str
     run_id: str
     model_uri: str
+    commit: str = ""
     data: str
     data_fingerprint: str
     classes: tuple[str, ...]
-    test_pictures: int
     test_looks: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    truth: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    predicted: tuple[NonNegativeInt, ...]
+    test_digests: tuple[str, ...]
+    seen_digests: tuple[str, ...]
+    leaks: NonNegativeInt
+    gate: Gate
+    temperature: float
+    max_difference: float
+    checked_pictures: int
+    size_mb: float
+    latency_ms: float | None = None
+
+    @property
+    def test_pictures(self) -> int:
+        """How many test pictures it was measured on."""
+        return len(self.truth)
+
+    @property
+    def model_id(self) -> str:
+        """The package's id in MLflow."""
+        return self.model_uri.removeprefix("models:/")
 
 
 class Champion(Value):
-    """The version that serves today, measured on the candidate's test pictures; ``score`` is None if it can't be."""
+    """The version that serves today.
+
+    Attributes:
+        version: its number.
+        classes: that it knows.
+        predicted: what it says of each of the candidate's test pictures, as an index into the candidate's classes;
+            None if it could not be asked.
+        seen_digests: of the pictures that it was trained and validated on; empty if nobody knows.
+        test_digests: of those that it was measured on.
+    """
 
     version: int
     classes: tuple[str, ...]
-    score: float | None
+    predicted: tuple[NonNegativeInt, ...] | None
+    seen_digests: frozenset[str] = frozenset()
+    test_digests: frozenset[str] = frozenset()
 
 
 class Promotion(Value):
@@ -49,28 +120,133 @@ class Promotion(Value):
     alias: Literal["champion", "challenger"]
     reason: str = Field(min_length=1)
     evidence: dict[str, float]
+    forced: bool = False
 
 
-def decide(candidate: Candidate, champion: Champion | None) -> Promotion:
-    """Return the candidate's alias: champion if it is better on the same test pictures or has no rival."""
-    score = candidate.metrics[METRIC]
-    evidence = {"candidate": score}
-    if champion is None:
-        return Promotion(alias="champion", reason="there was no champion before", evidence=evidence)
-    if set(champion.classes) != set(candidate.classes):
-        reason = (
-            f"champion version {champion.version} knows other classes ({', '.join(champion.classes)}), "
-            "so the two can't be compared"
+def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> Promotion:
+    """Return the candidate's alias: champion if it keeps to its gate, against ``champion`` if there is one.
+
+    ``force`` is a person's reason to make it champion whatever the gate says; both are kept in the promotion's reason.
+    """
+    verdict = _Verdict(candidate, champion)
+    if verdict.refusals and force:
+        reason = f"forced ({force}), where the gate said: {'; '.join(verdict.refusals)}"
+        return Promotion(alias="champion", reason=reason, evidence=verdict.evidence, forced=True)
+    if verdict.refusals:
+        return Promotion(alias="challenger", reason="; ".join(verdict.refusals), evidence=verdict.evidence)
+    return Promotion(alias="champion", reason=verdict.praise, evidence=verdict.evidence)
+
+
+class _Verdict:
+    """All that the gate finds: what speaks against the candidate, or what speaks for it, and the numbers."""
+
+    def __init__(self, candidate: Candidate, champion: Champion | None) -> None:
+        self._candidate = candidate
+        self._gate = candidate.gate
+        self._metric = candidate.gate.metric.replace("_", " ")
+        self._truth = np.array(candidate.truth)
+        self._predicted = np.array(candidate.predicted)
+        self.praise = ""
+        self.evidence: dict[str, float] = {}
+        alone = list(self._alone())
+        against = list(self._floor() if champion is None else self._against(champion))
+        self.refusals = [*against, *alone]
+
+    def _alone(self) -> Iterator[str]:
+        """Yield what speaks against the candidate whoever is champion."""
+        candidate, gate = self._candidate, self._gate
+        leaks = max(candidate.leaks, len(set(candidate.seen_digests) & set(candidate.test_digests)))
+        if leaks:
+            yield f"{_count(leaks, 'test picture')} leaked into training, so the test proves nothing"
+        if gate.max_latency_ms is not None and candidate.latency_ms is None:
+            yield f"its latency was not measured, and the limit is {gate.max_latency_ms:g} ms"
+        elif gate.max_latency_ms is not None and (candidate.latency_ms or 0.0) > gate.max_latency_ms:
+            yield f"too slow: {candidate.latency_ms:.1f} ms for one picture, the limit is {gate.max_latency_ms:g} ms"
+        if gate.max_mb is not None and candidate.size_mb > gate.max_mb:
+            yield f"too large: {candidate.size_mb:.1f} MB, the limit is {gate.max_mb:g} MB"
+
+    def _floor(self) -> Iterator[str]:
+        """Yield why the candidate is no first champion."""
+        support = np.bincount(self._truth)
+        weights = class_weights(self._gate.metric, support)
+        score = float(weights[self._truth[self._predicted == self._truth]].sum())
+        largest = float((weights * support)[support.argmax()])
+        self.evidence = {"candidate": score, "floor": largest}
+        numbers = (
+            f"test {self._metric} {score:.4f} against {largest:.4f} of always answering the largest class, "
+            f"on {_count(len(self._truth), 'picture')}"
         )
-        return Promotion(alias="challenger", reason=reason, evidence=evidence)
-    if champion.score is None:
-        reason = f"champion version {champion.version} could not be measured on these test pictures"
-        return Promotion(alias="challenger", reason=reason, evidence=evidence)
-    evidence["champion"] = champion.score
-    numbers = (
-        f"test balanced accuracy {score:.4f} against {champion.score:.4f} of champion version {champion.version} "
-        f"on the same {candidate.test_pictures} pictures"
-    )
-    if score > champion.score:
-        return Promotion(alias="champion", reason=f"better: {numbers}", evidence=evidence)
-    return Promotion(alias="challenger", reason=f"not better: {numbers}", evidence=evidence)
+        self.praise = f"there was no champion before, and it is better than the floor: {numbers}"
+        if score < largest + FLOOR_MARGIN:
+            rule = f"a first one must be better than the floor by {FLOOR_MARGIN:g}"
+            yield f"there is no champion yet, but {rule}: {numbers}"
+
+    def _against(self, champion: Champion) -> Iterator[str]:
+        """Yield why the candidate does not take the champion's place."""
+        name = f"champion version {champion.version}"
+        if set(champion.classes) != set(self._candidate.classes):
+            yield (
+                f"{name} knows other classes ({_listed(champion.classes)}), so the two can't be compared; "
+                "promote with --force and a reason if it shall be replaced"
+            )
+            return
+        spoiled = len(set(self._candidate.seen_digests) & champion.test_digests)
+        if spoiled:
+            yield f"{_count(spoiled, 'test picture')} of {name} lay in its training data, which a content split forbids"
+        if champion.predicted is None:
+            yield f"{name} could not be measured on these test pictures"
+            return
+        fair = np.array([digest not in champion.seen_digests for digest in self._candidate.test_digests])
+        if not fair.any():
+            yield f"{name} has seen all of these test pictures in training, so the two can't be compared"
+            return
+        rival = np.array(champion.predicted)[fair]
+        yield from self._compared(name, self._truth[fair], self._predicted[fair], rival)
+
+    def _compared(self, name: str, truth: np.ndarray, predicted: np.ndarray, rival: np.ndarray) -> Iterator[str]:
+        gate, found = self._gate, compare(self._gate.metric, truth, predicted, rival)
+        self.evidence = _evidence(found)
+        numbers = (
+            f"test {self._metric} {found.candidate:.4f} against {found.champion:.4f} of {name} "
+            f"on the same {_count(found.pictures, 'picture')} that neither has seen "
+            f"({found.wins} won, {found.losses} lost, p = {_p(found.p_value)})"
+        )
+        self.praise = f"better: {numbers}"
+        if found.gain <= ROUNDING:
+            yield f"not better: {numbers}"
+        elif found.gain < gate.min_gain - ROUNDING:
+            yield f"better by less than the minimum gain of {gate.min_gain:g}: {numbers}"
+        elif found.p_value > gate.significance:
+            yield f"better, but that may be luck, for p is above {gate.significance:g}: {numbers}"
+        losses = self._class_losses(truth, predicted, rival)
+        if losses:
+            self.evidence["worst_class_loss"] = max(losses.values())
+            said = ", ".join(f"{label} by {loss:.2f}" for label, loss in losses.items())
+            yield f"worse by more than {gate.max_class_loss:g} of recall in {said}"
+
+    def _class_losses(self, truth: np.ndarray, predicted: np.ndarray, rival: np.ndarray) -> Mapping[str, float]:
+        """Return how much recall is lost, by class, where that is more than the gate allows and than one picture."""
+        support, classes = np.bincount(truth), self._candidate.classes
+        right = np.bincount(truth[predicted == truth], minlength=len(support))
+        lost = np.bincount(truth[rival == truth], minlength=len(support)) - right
+        allowed = np.maximum(self._gate.max_class_loss * support, 1)
+        return {
+            classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + ROUNDING)
+        }
+
+
+def _evidence(found: Comparison) -> dict[str, float]:
+    return {**found.model_dump(), "gain": found.gain}
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "below 0.001"

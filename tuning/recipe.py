@@ -18,6 +18,8 @@ from data.mixing import Mix
 from data.values import Value, passing
 from models.heads import check_head
 from tuning.domains import AS_TYPED, Choice, Domain, Range, names, numbers, words
+from tuning.paired import Metric
+from tuning.promote import Gate
 
 
 def _each(check: Callable[[str], None]) -> AfterValidator:
@@ -125,6 +127,26 @@ class Training(Value):
     leaks: Literal["drop", "keep"] = Field(
         "drop", description="training pictures that are also in a later split that you gave"
     )
+    gate_metric: Metric = Field(
+        "balanced_accuracy", description="what a candidate is compared with the champion by, on the test pictures"
+    )
+    min_gain: float = Field(0.005, ge=0, le=1, description="of that metric, the least that makes a new champion")
+    significance: float = Field(
+        0.05, gt=0, le=1, description="highest chance (paired test) that the gain is luck; 1: no proof asked"
+    )
+    max_class_loss: float = Field(
+        0.1, ge=0, le=1, description="recall that a class may lose to a new champion; one picture of it always may"
+    )
+
+    @property
+    def gate(self) -> Gate:
+        """What the winner must keep to."""
+        return Gate(
+            metric=self.gate_metric,
+            min_gain=self.min_gain,
+            significance=self.significance,
+            max_class_loss=self.max_class_loss,
+        )
 
     tracking: Literal["server", "spool"] = Field(
         "server", description="spool: keep all that is for MLflow, a server need not be there; sync delivers it"
@@ -177,6 +199,10 @@ class Recipe(Training):
     warm_start: bool = Field(False, description="begin with the best of searches on data like this in the same MLflow")
     concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
+    finalists: int = Field(
+        3, ge=0, le=100, description="best trials that are trained again before one wins by its mean; 0: none"
+    )
+    final_seeds: int = Field(2, ge=0, le=100, description="other seeds that each finalist is trained with")
     sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings: tpe learns from all trials")
     scheduler: Literal["asha", "median", "none"] = Field("asha", description="what stops hopeless trials early")
     max_latency_ms: float | None = Field(

@@ -1,7 +1,7 @@
 """Carrying out a promotion in MLflow's model registry.
 
-Aliases have no compare-and-swap, so one promotion at a time is decided and carried out under a lock of this
-machine, and the alias is read again after it was written.
+A version is registered, loaded back in a clean process, decided when its turn comes (``tuning.turns``), tagged with
+the evidence, and given its alias. Whatever ends this process on the way, ``promote`` again goes on.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+import numpy as np
+from pydantic import ValidationError
 
 from data.errors import TrackingError
-from data.store import home
+from tuning.loadback import LoadBackError, Proof, absolute_uri, check_loads
+from tuning.modelcard import card
 from tuning.predicting import probabilities_of
-from tuning.promote import METRIC, Candidate, Champion, Promotion, decide
+from tuning.promote import Candidate, Champion, Promotion, decide
+from tuning.succession import Event, Kind, before, now
+from tuning.turns import Turn
+from tuning.versions import MODEL_ID, Versions
+from tuning.views.summary import without_login
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,14 +31,40 @@ if TYPE_CHECKING:
 
     from data.dataset import Dataset
 
-CANDIDATE_FILE = "candidate.json"
+CANDIDATE_FILE = "candidate.json"  # the last one of a run; of each package, see CANDIDATES
+CANDIDATES = "candidates"
 BY_HAND = "someone gave it the alias by hand"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def save_candidate(client: MlflowClient, candidate: Candidate) -> None:
     """Keep the candidate on its run, for ``promote``."""
-    client.log_text(candidate.run_id, candidate.to_json(indent=2), CANDIDATE_FILE)
+    for file in candidate_files(candidate):
+        client.log_text(candidate.run_id, candidate.to_json(), file)
+
+
+def candidate_files(candidate: Candidate) -> tuple[str, str]:
+    """Return the artifacts that hold a candidate on its run: under its model's id, and as the run's newest."""
+    return f"{CANDIDATES}/{candidate.model_id}.json", CANDIDATE_FILE
+
+
+def proof_of(folder: Path) -> Path:
+    """Return the file beside a package's folder that holds what the package must answer."""
+    return folder.with_name(f"{folder.name}.proof.json")
+
+
+def hand_over(client: MlflowClient, folder: Path, run_id: str) -> str:
+    """Log the package in ``folder``, and what it must answer, on a run; return the package's address."""
+    from models.package import log_package
+
+    model_uri = log_package(folder, run_id)
+    save_proof(client, run_id, model_uri, Proof.from_json(proof_of(folder).read_text()))
+    return model_uri
+
+
+def save_proof(client: MlflowClient, run_id: str, model_uri: str, proof: Proof) -> None:
+    """Keep what a package must answer on its run."""
+    client.log_text(run_id, proof.to_json(), _proof_file(model_uri.removeprefix("models:/")))
 
 
 def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
@@ -40,7 +73,6 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
     Raises:
         TrackingError: if there is no such run, or it packaged no model.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
@@ -54,70 +86,159 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
             f"run must have packaged a model, but {run_id} has none; "
             "give the parent run of a search that finished a trial."
         )
-    return Candidate.from_json(mlflow.artifacts.load_text(f"runs:/{run_id}/{CANDIDATE_FILE}"))
+    return _read_candidate(run_id, CANDIDATE_FILE)
 
 
-def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset) -> tuple[int, Promotion]:
-    """Register the candidate, decide on the test pictures of ``dataset``, move the alias; return its version.
+def load_candidate_of(client: MlflowClient, name: str, version: int) -> Candidate:
+    """Return the candidate that a version was made of.
 
-    A candidate that is champion already stays it, with the reason that it became it for.
+    Raises:
+        TrackingError: if there is no such version, or it was registered by other means.
     """
-    (home() / "locks").mkdir(parents=True, exist_ok=True)
-    with FileLock(home() / "locks" / f"promote-{candidate.name}.lock"):
-        version = _register(client, candidate)
-        holder = _holder(client, candidate.name, CHAMPION)
-        if holder == version:
-            reason = client.get_model_version(candidate.name, str(version)).tags.get("reason") or BY_HAND
-            promotion = Promotion(alias="champion", reason=reason, evidence={})
-        else:
-            champion = None if holder is None else _measure(client, candidate, dataset, holder)
-            promotion = decide(candidate, champion)
-            _carry_out(client, candidate, version, promotion)
-        if promotion.alias == CHAMPION and _holder(client, candidate.name, CHALLENGER) == version:
-            client.delete_registered_model_alias(candidate.name, CHALLENGER)  # a champion is nobody's challenger
-    return version, promotion
-
-
-def _register(client: MlflowClient, candidate: Candidate) -> int:
-    """Return the candidate's version: the one that its package already has, or a new one."""
     from mlflow.exceptions import MlflowException
 
+    versions = Versions(client, name)
+    versions.check()
+    model_id = versions.tags(version).get(MODEL_ID, "")
     try:
-        client.create_registered_model(candidate.name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    model_id = candidate.model_uri.removeprefix("models:/")
-    source = client.get_logged_model(model_id).artifact_location
-    for version in client.search_model_versions(f"name = '{candidate.name}'"):
-        if version.source == source:
-            return int(version.version)
-    made = client.create_model_version(candidate.name, source, candidate.run_id, model_id=model_id)
-    return int(made.version)
+        run_id = str(client.get_model_version(name, str(version)).run_id)
+        return _read_candidate(run_id, f"{CANDIDATES}/{model_id}.json")
+    except (MlflowException, OSError):
+        raise TrackingError(
+            f"version {version} of {name} must be of a search or a training, but its run holds no candidate; "
+            "give another version."
+        ) from None
 
 
-def _holder(client: MlflowClient, name: str, alias: str) -> int | None:
-    """Return the version that has the alias, or None."""
-    version = client.get_registered_model(name).aliases.get(alias)
-    return None if version is None else int(version)
+def _read_candidate(run_id: str, file: str) -> Candidate:
+    import mlflow
+
+    try:
+        return Candidate.from_json(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
+    except ValidationError:
+        raise TrackingError(
+            f"run must hold a candidate of this version of the project, but that of {run_id} can't be read; "
+            "search or train again."
+        ) from None
 
 
-def _measure(client: MlflowClient, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
-    """Return today's champion, measured on the candidate's test pictures where that can be done."""
-    classes = tuple(json.loads(client.get_model_version(candidate.name, str(version)).tags.get("classes", "[]")))
-    score = None
+def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force: str = "") -> tuple[int, Promotion]:
+    """Register the candidate, decide on the test pictures of ``dataset``, move the alias; return its version.
+
+    A candidate that is champion already stays it, with the reason that it became it for. ``force`` is a person's
+    reason to make it champion against the gate.
+
+    Raises:
+        LoadBackError: the version can't be loaded back, or answers otherwise; no alias was moved.
+        TrackingError: someone else moved an alias at the same time.
+    """
+    versions = Versions(client, candidate.name)
+    with _turn(versions, candidate) as turn:
+        _check_loads(versions, candidate, turn.version)
+        turn.wait()
+        holder = versions.holder(CHAMPION)
+        if holder == turn.version:
+            promotion = _champion_again(versions, holder)
+        else:
+            champion = None if holder is None else _measure(versions, candidate, dataset, holder)
+            promotion = decide(candidate, champion, force)
+            turn.check()
+            _carry_out(versions, candidate, turn.version, promotion, holder)
+        if promotion.alias == CHAMPION and versions.holder(CHALLENGER) == turn.version:
+            versions.drop(CHALLENGER)  # a champion is nobody's challenger
+    return turn.version, promotion
+
+
+def rollback(client: MlflowClient, name: str, reason: str) -> Event:
+    """Give the alias back to the champion before the one that has it; return what happened.
+
+    Raises:
+        TrackingError: there is no such model, no champion, or none before it.
+        LoadBackError: the version can't be loaded back; the alias stays.
+    """
+    versions = Versions(client, name)
+    versions.check()
+    holder = versions.holder(CHAMPION)
+    if holder is None:
+        raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version.")
+    version = _before(versions, holder)
+    with Turn.of_known(versions, version) as turn:
+        _check_loads(versions, load_candidate_of(client, name, version), version)
+        turn.wait()
+        now_holding = versions.holder(CHAMPION)
+        if now_holding != holder:
+            raise TrackingError(
+                f"rollback goes back from version {holder} of {name}, but {now_holding} became champion meanwhile; "
+                "look at python -m tuning champions and run rollback again."
+            )
+        turn.check()
+        versions.move(CHAMPION, version)
+        return _record(versions, version, holder, "rolled back", reason)
+
+
+def _before(versions: Versions, holder: int) -> int:
+    version = before(versions.history(), holder)
+    if version is None:
+        raise TrackingError(
+            f"rollback needs an earlier champion, but version {holder} is the first of {versions.name}; "
+            "promote another version with --force and a reason."
+        )
+    return version
+
+
+def _turn(versions: Versions, candidate: Candidate) -> Turn:
+    """Return the turn of the version that the candidate's package already has, or of a new one."""
+    versions.open()
+    source = versions.client.get_logged_model(candidate.model_id).artifact_location
+    known = versions.of_source(source)
+    if known is not None:
+        return Turn.of_known(versions, known)
+    return Turn.of_new(versions, source, candidate.run_id, candidate.model_id)
+
+
+def _check_loads(versions: Versions, candidate: Candidate, version: int) -> None:
+    """See that a clean process loads the version by its name and gets the logged predictions; tag it if not."""
+    import mlflow
+
+    proof = Proof.from_json(mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{_proof_file(candidate.model_id)}"))
+    try:
+        check_loads(f"models:/{candidate.name}/{version}", proof, absolute_uri(mlflow.get_tracking_uri()))
+    except LoadBackError as error:
+        versions.tag(version, {"gate": "broken", "reason": str(error)})
+        raise
+
+
+def _proof_file(model_id: str) -> str:
+    return f"{CANDIDATES}/{model_id}.proof.json"
+
+
+def _champion_again(versions: Versions, version: int) -> Promotion:
+    """Return why a version is champion, and mend the history where whoever made it champion ended before that."""
+    reason = versions.tags(version).get("reason") or BY_HAND
+    events = versions.history()
+    if not events or events[-1].version != version:
+        _record(versions, version, events[-1].version if events else None, "promoted", reason)
+    return Promotion(alias="champion", reason=reason, evidence={})
+
+
+def _measure(versions: Versions, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
+    """Return today's champion, asked about the candidate's test pictures where that can be done."""
+    classes = tuple(json.loads(versions.tags(version).get("classes", "[]")))
+    predicted, record = None, None
     if set(classes) == set(candidate.classes):
         with contextlib.suppress(TrackingError):  # its package is gone, or reads other pictures
-            score = _balanced_accuracy(f"models:/{candidate.name}/{version}", dataset)
-    return Champion(version=version, classes=classes, score=score)
-
-
-def _balanced_accuracy(model_uri: str, dataset: Dataset) -> float:
-    """Return the packaged model's mean recall over the classes on the test pictures."""
-    from models.evaluate import score
-
-    probabilities, labels = probabilities_of(load_model(model_uri), dataset, dataset.split("test"))
-    return score(probabilities, labels, dataset.classes).balanced_accuracy
+            model = load_model(f"models:/{candidate.name}/{version}")
+            probabilities, _ = probabilities_of(model, dataset, dataset.split("test"))
+            predicted = tuple(int(index) for index in np.argmax(probabilities, axis=1))
+    with contextlib.suppress(TrackingError):  # registered by other means: nobody knows what it has seen
+        record = load_candidate_of(versions.client, candidate.name, version)
+    return Champion(
+        version=version,
+        classes=classes,
+        predicted=predicted,
+        seen_digests=frozenset(record.seen_digests if record else ()),
+        test_digests=frozenset(record.test_digests if record else ()),
+    )
 
 
 def load_model(model_uri: str) -> PyFuncModel:
@@ -139,31 +260,49 @@ def load_model(model_uri: str) -> PyFuncModel:
         ) from error
 
 
-def _carry_out(client: MlflowClient, candidate: Candidate, version: int, promotion: Promotion) -> None:
-    tags = {
+def _carry_out(
+    versions: Versions, candidate: Candidate, version: int, promotion: Promotion, holder: int | None
+) -> None:
+    versions.tag(version, _tags(candidate, promotion, holder))
+    versions.describe(version, card(candidate, version, promotion, _run_link(versions.client, candidate.run_id)))
+    versions.move(promotion.alias, version)
+    if promotion.alias == CHAMPION:
+        kind: Kind = "forced" if promotion.forced else "promoted"
+        _record(versions, version, holder, kind, promotion.reason)
+
+
+def _tags(candidate: Candidate, promotion: Promotion, holder: int | None) -> dict[str, str]:
+    """Return what a version's tags say of it: numbers, evidence, decision."""
+    spans = {f"{name}_95": f"{low:.6f} to {high:.6f}" for name, (low, high) in candidate.intervals.items()}
+    return {
+        MODEL_ID: candidate.model_id,
         "classes": json.dumps(candidate.classes),
         "data_fingerprint": candidate.data_fingerprint,
+        "git_commit": candidate.commit,
         "gate": promotion.alias,
+        "forced": str(promotion.forced).lower(),
         "reason": promotion.reason,
+        "evidence": json.dumps(promotion.evidence),
+        "previous_champion": "" if holder is None else str(holder),
         **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
+        **spans,
     }
-    for name, text in tags.items():
-        client.set_model_version_tag(candidate.name, str(version), name, text)
-    client.update_model_version(candidate.name, str(version), _card(candidate, promotion))
-    client.set_registered_model_alias(candidate.name, promotion.alias, str(version))
-    holder = _holder(client, candidate.name, promotion.alias)
-    if holder != version:
-        raise TrackingError(
-            f"alias {promotion.alias} of {candidate.name} must point to version {version} but was moved to {holder} "
-            "at the same time by someone else; run promote again"
-        )
 
 
-def _card(candidate: Candidate, promotion: Promotion) -> str:
-    low, high = candidate.intervals[METRIC]
-    return (
-        f"An image classifier of {len(candidate.classes)} classes, trained on {candidate.data}.\n\n"
-        f"Test balanced accuracy {candidate.metrics[METRIC]:.4f} (95 % interval {low:.4f} to {high:.4f}, "
-        f"{candidate.test_pictures} pictures).\n\nDecision: {promotion.alias}, {promotion.reason}.\n\n"
-        f"Run: {candidate.run_id}\n"
-    )
+def _record(versions: Versions, version: int, previous: int | None, kind: Kind, reason: str) -> Event:
+    events = versions.history()
+    number = 1 + (events[-1].number if events else 0)
+    event = Event(number=number, version=version, previous=previous, kind=kind, reason=reason, at=now())
+    versions.record(event)
+    return event
+
+
+def _run_link(client: MlflowClient, run_id: str) -> str:
+    """Return a Markdown link to a run where there is a server, else its id."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith("http"):
+        return f"`{run_id}`"
+    experiment = client.get_run(run_id).info.experiment_id
+    return f"[{run_id}]({without_login(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id})"

@@ -79,7 +79,14 @@ def train(training: Training, run: str) -> int:
             )
             weights = paths.weights(TRIAL_UID, train_task(task, tell))
             candidate = make_candidate(
-                name, parent, ground.dataset, absolute(training.data), config, weights, paths.package
+                name=name,
+                parent=parent,
+                dataset=ground.dataset,
+                data=absolute(training.data),
+                config=config,
+                weights=weights,
+                folder=paths.package,
+                gate=training.gate,
             )
             show(*result_lines(candidate, None))
             if candidate.model_uri:

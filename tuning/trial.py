@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOSSES = 3  # of a trial's worker, after which the trial has failed
 CHECKPOINT_EVERY_S = 5.0  # of training, at least: what a killed worker loses at most, and an epoch
 TRACEBACK_CHARACTERS = 4000  # of a failed trial's traceback; MLflow cuts a tag at 8000
 
@@ -50,7 +51,7 @@ class TrialTask(Value):
 class TrialReport(Value):
     """What a worker says: after each epoch, and once when the trial is over.
 
-    ``blameless``: it failed, and its settings had no part in that.
+    ``blameless`` says of a failure that the trial's settings had no part in it.
     """
 
     status: Literal["running", "complete", "failed"]

@@ -48,7 +48,8 @@ def probabilities(answer: pd.DataFrame) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 2, 5, 33])
 def test_probabilities_are_trainings(packaged: Packaged, model: served.PictureClassifier, count: int) -> None:
     answer = model.predict(None, pd.DataFrame({"picture": [packaged.picture.read_bytes()] * count}))
-    assert list(answer.columns) == ["label", "score", *CLASSES]
+    assert list(answer.columns) == ["label", "score", "error", *CLASSES]
+    assert answer["error"].isna().all()
     assert np.abs(probabilities(answer) - packaged.expected(count)).max() < 1e-4
     assert np.allclose(answer["score"], probabilities(answer).max(axis=1))
     assert list(answer["label"]) == [CLASSES[index] for index in probabilities(answer).argmax(axis=1)]
@@ -71,46 +72,129 @@ def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: served.P
         assert np.abs(probabilities(answer) - packaged.expected(len(forms))).max() < 1e-4
 
 
-def test_bad_pictures_are_named_by_position_with_the_reason(
+def test_one_bad_picture_is_an_error_of_its_own_row(
     packaged: Packaged, model: served.PictureClassifier, tmp_path: Path
+) -> None:
+    bad = [b"", b"no picture", 3.5, "no base64!", tmp_path / "absent.png", np.zeros((4, 4, 3)), None, ["list"]]
+    given = [packaged.picture, *bad, packaged.picture]
+    answer = model.predict(None, pd.DataFrame({"p": pd.Series(given, dtype=object)}))
+    rows = answer.to_dict("records")
+    assert [row["error"] for row in rows] == [
+        None,
+        "is empty (0 bytes)",
+        "is no picture that Pillow can read",
+        "must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got float",
+        "a text must be a picture in base64; for a local file give its bytes or a pathlib.Path",
+        "does not exist",
+        "must be an array of uint8 (0 to 255), got float64",
+        "must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got NoneType",
+        "must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got list",
+        None,
+    ]
+    assert all(value is None for row in rows[1:-1] for name, value in row.items() if name != "error")
+    good = probabilities(answer)[[0, -1]].astype(float)
+    assert np.abs(good - packaged.expected(2)).max() < 1e-4
+    json.dumps(rows, allow_nan=False)
+
+
+def test_all_bad_pictures_are_all_errors(model: served.PictureClassifier) -> None:
+    answer = model.predict(None, pd.DataFrame({"p": [b"", b"x"]}))
+    assert list(answer["error"]) == ["is empty (0 bytes)", "is no picture that Pillow can read"]
+    assert list(answer["label"]) == [None, None]
+
+
+def test_a_text_or_file_that_no_camera_writes_is_refused_before_it_is_read(
+    model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "LONGEST_TEXT", 1000)
+    monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("it was decoded"))
+    answer = model.predict(None, pd.DataFrame({"p": pd.Series(["A" * 1001, b"A" * 1001], dtype=object)}))
+    assert list(answer["error"]) == [
+        "must be at most 1,000 characters of base64, got 1,001",
+        "must be at most 1,000 bytes, got 1,001",
+    ]
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_the_most_probable_classes_come_in_order(
+    packaged: Packaged, model: served.PictureClassifier, top_k: int
+) -> None:
+    answer = model.predict(None, pd.DataFrame({"p": [packaged.picture, b""]}), {"top_k": top_k})
+    others = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score")]
+    assert list(answer.columns) == ["label", "score", "error", *others]
+    order = np.argsort(-packaged.expected(1)[0])
+    row, bad = answer.to_dict("records")
+    names = ["label", *(f"label_{rank}" for rank in range(2, top_k + 1))]
+    assert [row[name] for name in names] == [CLASSES[index] for index in order[:top_k]]
+    assert [row[name.replace("label", "score")] for name in names] == pytest.approx(
+        packaged.expected(1)[0][order[:top_k]], abs=1e-4
+    )
+    assert {name: value for name, value in bad.items() if value is not None} == {"error": "is empty (0 bytes)"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 1024])
+def test_the_batch_size_changes_no_answer(
+    packaged: Packaged, model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    graph, sizes = model.graph, []
+
+    def counted(pictures: np.ndarray) -> np.ndarray:
+        sizes.append(len(pictures))
+        return graph(pictures)
+
+    monkeypatch.setattr(model, "graph", counted)
+    given = pd.DataFrame({"p": pd.Series([packaged.picture, b"", packaged.picture], dtype=object)})
+    answer = model.predict(None, given, {"batch_size": batch_size})
+    assert np.abs(probabilities(answer)[[0, 2]].astype(float) - packaged.expected(2)).max() < 1e-4
+    assert list(answer["error"].notna()) == [False, True, False]
+    assert max(sizes) <= batch_size
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"top_k": 4}, r"top_k must be a whole number 0\.\.3, got 4"),
+        ({"top_k": -1}, r"top_k must be a whole number 0\.\.3, got -1"),
+        ({"batch_size": 0}, r"batch_size must be a whole number 1\.\.1024, got 0"),
+        ({"batch_size": 1e9}, "batch_size must be"),
+        ({"top_k": 1.5}, "top_k must be"),
+    ],
+)
+def test_a_parameter_out_of_range_is_a_mistake(
+    model: served.PictureClassifier, params: dict[str, object], sentence: str
 ) -> None:
     from mlflow.exceptions import MlflowException
 
-    given = [packaged.picture, b"", b"no picture", 3.5, "no base64!", tmp_path / "absent.png", np.zeros((4, 4, 3))]
-    with pytest.raises(MlflowException) as caught:
-        model.predict(None, pd.DataFrame({"p": pd.Series(given, dtype=object)}))
-    assert [part.partition(":")[0] for part in str(caught.value).split("; picture")] == [
-        *("picture 1", *(f" {position}" for position in range(2, 7)))
-    ]
-    assert "picture 3: must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got float" in str(
-        caught.value
-    )
-    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    with pytest.raises(MlflowException, match=sentence):
+        model.predict(None, pd.DataFrame({"p": [b""]}), params)
+
+
+def test_the_temperature_softens_every_answer(packaged: Packaged, model: served.PictureClassifier) -> None:
+    given = pd.DataFrame({"p": [packaged.picture]})
+    before = probabilities(model.predict(None, given))[0]
+    model.temperature = 4.0
+    softer = before ** (1 / 4)
+    assert probabilities(model.predict(None, given))[0] == pytest.approx(softer / softer.sum(), abs=1e-6)
 
 
 def test_no_pictures_give_no_answers(model: served.PictureClassifier) -> None:
     answer = model.predict(None, pd.DataFrame({"p": []}))
     assert len(answer) == 0
-    assert list(answer.columns) == ["label", "score", *CLASSES]
+    assert list(answer.columns) == ["label", "score", "error", *CLASSES]
 
 
-def test_classes_called_label_or_score_keep_their_columns(packaged: Packaged, model: served.PictureClassifier) -> None:
-    model.labels = ["label", "score", "other"]
+def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: served.PictureClassifier) -> None:
+    model.labels = ["label", "score", "error"]
     answer = model.predict(None, pd.DataFrame({"p": [packaged.picture]}))
-    assert list(answer.columns) == ["label", "score", "label_", "score_", "other"]
+    assert list(answer.columns) == ["label", "score", "error", "label_", "score_", "error_"]
 
 
 # --- paths in texts ---
 
 
 def refuses_text_paths(packaged: Packaged, model: served.PictureClassifier) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        model.predict(None, pd.DataFrame({"p": [str(packaged.picture)]}))
-    except MlflowException as error:
-        return "for a local file give its bytes or a pathlib.Path" in str(error)
-    return False
+    (error,) = model.predict(None, pd.DataFrame({"p": [str(packaged.picture)]}))["error"]
+    return error is not None and "for a local file give its bytes or a pathlib.Path" in error
 
 
 @pytest.mark.parametrize("setting", [None, True])

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.artifacts import load_text
 
 from data.preprocess import normalize, read_image, to_pixels
 from models.config import TrialConfig
@@ -154,11 +155,13 @@ def training_probabilities(searched: Searched, files: list[Path]) -> npt.NDArray
     best = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
     config = TrialConfig.from_json(best.data.tags["trial_config"])
     paths = SearchPaths(Path(parent.data.tags["search_folder"]))
-    classifier = load_classifier(config, 3, paths.weights(best.data.tags["trial_uid"])).eval()
+    classifier = load_classifier(
+        config, 3, paths.weights(best.data.tags["trial_uid"], int(best.data.metrics["best_epoch"]))
+    ).eval()
     pixels = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.no_grad():
         logits = classifier(torch.from_numpy(normalize(pixels, config.preprocessing)))
-    return np.asarray(logits.double().softmax(dim=1))
+    return np.asarray((logits.double() / parent.data.metrics["temperature"]).softmax(dim=1))
 
 
 def test_evaluate_gives_the_numbers_that_the_search_logged(
@@ -171,6 +174,20 @@ def test_evaluate_gives_the_numbers_that_the_search_logged(
     scores = json.loads(output.read_text())["scores"]
     parent = runs_of(searched.client)[0]
     assert scores["balanced_accuracy"] == parent.data.metrics["test_balanced_accuracy"]
+
+
+def test_the_champion_was_calibrated_on_validation_and_its_version_says_what_it_is(searched: Searched) -> None:
+    parent = runs_of(searched.client)[0]
+    for split in ("val", "test"):
+        for name in ("ece", "ece_uncalibrated"):
+            assert 0 <= parent.data.metrics[f"{split}_{name}"] <= 1
+    version = searched.client.get_model_version("photos", "1")
+    assert version.tags["git_commit"] == parent.data.tags["git_commit"]
+    assert version.tags["data_fingerprint"] == parent.data.tags["data_fingerprint"]
+    assert parent.info.run_id in version.description
+    assert "| red |" in version.description
+    files = {file.path for file in searched.client.list_artifacts(parent.info.run_id, "candidates")}
+    assert {Path(file).suffixes[-2:] == [".proof", ".json"] for file in files} == {True, False}
 
 
 def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_champion(
@@ -226,5 +243,5 @@ def test_trials_that_fail_are_told_with_their_reason_and_the_search_has_no_model
     assert parent.info.status == "FAILED"
     assert [run.info.status for run in children] == ["FAILED", "FAILED"]
     assert "Divergence" in children[0].data.tags["reason"]
-    assert "Traceback" in children[0].data.tags["traceback"]
+    assert "Traceback" in load_text(f"runs:/{children[0].info.run_id}/traceback.txt")
     assert "no trial finished an epoch" in capsys.readouterr().err

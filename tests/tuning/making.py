@@ -15,8 +15,9 @@ from models.fit import FitConfig
 from tuning.domains import Setting
 from tuning.promote import Candidate
 from tuning.recipe import Recipe
-from tuning.search.ledger import Ledger, Status, TrialResult, open_ledger
+from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
+from tuning.search.results import Status, TrialResult
 from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
@@ -58,10 +59,13 @@ def trial_result(
         config=trial_config(),
         settings=settings,
         facts={"freeze_depth": 9, "freeze_block": "blocks.4", "blocks": 18},
-        metrics={} if score is None else {"val_balanced_accuracy": score, "val_loss": 1 - score},
-        best_epoch=0 if score is None else 2,
-        epochs=0 if score is None else 3,
+        history=() if score is None else tuple(metrics(one) for one in (0.9 * score, score, 0.9 * score)),
     )
+
+
+def metrics(score: float) -> dict[str, float]:
+    """Return what an epoch measured."""
+    return {"val_balanced_accuracy": score, "val_loss": 1 - score}
 
 
 def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
@@ -77,9 +81,8 @@ def ledger_at(root: Path, given: Recipe | None = None) -> Ledger:
 
 def epoch(number: int, score: float, is_best: bool = True) -> TrialReport:
     """Return what a worker says after an epoch."""
-    metrics = {"val_balanced_accuracy": score, "val_loss": 1 - score}
     return TrialReport(
-        status="running", epoch=number, metrics=metrics, is_best=is_best, facts={"freeze_depth": 9, "blocks": 18}
+        status="running", epoch=number, metrics=metrics(score), is_best=is_best, facts={"freeze_depth": 9, "blocks": 18}
     )
 
 
@@ -94,23 +97,49 @@ def dataset(root: Path, counts: Mapping[SplitName, int] | None = None) -> Datase
     return Dataset(name="pets", root=root, classes=CLASSES, samples=tuple(samples), median_side=32)
 
 
+GATE = Recipe().gate
+
+
+def predictions(right: Sequence[int], of: int) -> tuple[int, ...]:
+    """Return predictions for ``of`` pictures of each class, of which the first ``right`` of the class are right."""
+    classes = len(right)
+    return tuple(
+        label if number < right[label] else (label + 1) % classes for label in range(classes) for number in range(of)
+    )
+
+
 def candidate(
     score: float = 0.8,
     classes: Sequence[str] = CLASSES,
     run_id: str = "run",
     model_uri: str = "models:/m-1",
     test_looks: int = 1,
+    right: Sequence[int] | None = None,
+    of: int = 10,
 ) -> Candidate:
+    """Return a candidate that is right for ``right`` of ``of`` pictures of each class, by default ``score`` of them."""
     names = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")
+    right = right or [round(score * of)] * len(classes)
+    truth = tuple(label for label in range(len(classes)) for _ in range(of))
     return Candidate(
         name="pets",
         run_id=run_id,
         model_uri=model_uri,
+        commit="c0ffee",
         data="photos",
         data_fingerprint="f" * 32,
         classes=tuple(classes),
-        test_pictures=20,
         test_looks=test_looks,
         metrics=dict.fromkeys(names, score),
         intervals=dict.fromkeys(names, (score - 0.05, score + 0.05)),
+        truth=truth,
+        predicted=predictions(right, of),
+        test_digests=tuple(f"test{number}" for number in range(len(truth))),
+        seen_digests=("seen0", "seen1"),
+        leaks=0,
+        gate=GATE,
+        temperature=1.0,
+        max_difference=1e-5,
+        checked_pictures=20,
+        size_mb=10.0,
     )

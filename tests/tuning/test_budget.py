@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.tuning.making import epoch, recipe, trial_result
-from tuning.search.budget import Clock, reserve_s
+from tuning.search.budget import Clock, reserve_s, spent_s
 
 
 @pytest.fixture
@@ -17,6 +20,16 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> float:
     now = time.time()
     monkeypatch.setattr("tuning.search.budget._process_began", lambda: now)
     return now
+
+
+MakeClock = Callable[..., Clock]
+
+
+@pytest.fixture
+def make_clock(begun: float, tmp_path: Path) -> MakeClock:
+    """Return a maker of clocks of a process that has begun now."""
+    del begun
+    return partial(Clock, spent=tmp_path / "spent")
 
 
 def keep_an_epoch(clock: Clock) -> None:
@@ -42,28 +55,25 @@ def test_time_is_kept_for_what_comes_after_the_trials(budget_s: float, kept_s: f
     assert reserve_s(budget_s) == pytest.approx(kept_s)
 
 
-@pytest.mark.usefixtures("begun")
-def test_without_minutes_the_time_is_never_over() -> None:
-    clock = Clock(None)
+def test_without_minutes_the_time_is_never_over(make_clock: MakeClock) -> None:
+    clock = make_clock(None)
     keep_an_epoch(clock)
     with clock.ringing(lambda: pytest.fail("rang")):
         assert not clock.over
 
 
-@pytest.mark.usefixtures("begun")
-def test_the_clock_rings_once_when_the_time_is_over() -> None:
+def test_the_clock_rings_once_when_the_time_is_over(make_clock: MakeClock) -> None:
     rung = threading.Event()
-    clock = Clock(0.1)
+    clock = make_clock(0.1)
     keep_an_epoch(clock)
     with clock.ringing(rung.set):
         assert rung.wait(5)
     assert clock.over
 
 
-@pytest.mark.usefixtures("begun")
-def test_a_search_has_its_first_epoch_however_short_its_minutes_are() -> None:
+def test_a_search_has_its_first_epoch_however_short_its_minutes_are(make_clock: MakeClock) -> None:
     rung = threading.Event()
-    clock = Clock(0.01)
+    clock = make_clock(0.01)
     with clock.ringing(rung.set):
         assert not rung.wait(0.1)
         assert not clock.over
@@ -71,29 +81,73 @@ def test_a_search_has_its_first_epoch_however_short_its_minutes_are() -> None:
         assert rung.wait(5)
 
 
-@pytest.mark.usefixtures("begun")
-def test_a_search_whose_trials_all_fail_before_an_epoch_has_an_end() -> None:
-    clock = Clock(0.01)
+def test_a_search_whose_trials_all_fail_before_an_epoch_has_an_end(make_clock: MakeClock) -> None:
+    clock = make_clock(0.01)
     time.sleep(0.02)
     clock.trial_ended(trial_result(0, None, "failed"), None)
     assert clock.over
 
 
-@pytest.mark.usefixtures("begun")
-def test_a_search_that_ends_before_its_time_hears_nothing() -> None:
-    clock = Clock(3600)
+def test_a_search_that_ends_before_its_time_hears_nothing(make_clock: MakeClock) -> None:
+    clock = make_clock(3600)
     with clock.ringing(lambda: pytest.fail("rang")):
         keep_an_epoch(clock)
         assert not clock.over
     assert not [thread for thread in threading.enumerate() if thread.name == "search-clock"]
 
 
-def test_the_sweep_has_half_of_the_trials_time(begun: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_has_half_of_the_trials_time(
+    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = begun
     monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
-    clock = Clock(245)
+    clock = make_clock(245)
     now = begun + 99
     assert not clock.sweep_over
     now = begun + 101
     assert clock.sweep_over
-    assert not Clock(None).sweep_over
+    assert not make_clock(None).sweep_over
+
+
+def test_a_share_of_the_time_is_kept_for_the_finals(
+    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = begun
+    monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
+    clock, without = make_clock(245, finals=True), make_clock(245)
+    now = begun + 161
+    assert not clock.sampling_over  # before there is anything to train again
+    keep_an_epoch(clock)
+    keep_an_epoch(without)
+    assert clock.sampling_over
+    assert not without.sampling_over
+    assert not clock.over
+    slow, fast = (trial_result().model_copy(update={"history": ({"epoch_s": each},)}) for each in (35.0, 20.0))
+    assert not clock.fits(slow)
+    assert clock.fits(fast)
+
+
+def test_a_resumed_search_has_the_time_that_is_left(
+    begun: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, file = begun, tmp_path / "spent"
+    monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
+    first = Clock(1045, file)
+    now = begun + 400
+    keep_an_epoch(first)
+    assert spent_s(file) == pytest.approx(400, abs=0.1)
+    second = Clock(1045, file, has_begun=True, before_s=spent_s(file))
+    now = begun + 590
+    assert not second.over
+    now = begun + 610
+    assert second.over
+    keep_an_epoch(second)
+    assert spent_s(file) == pytest.approx(1010, abs=0.1)
+
+
+@pytest.mark.parametrize("content", [None, "", "soon"])
+def test_a_search_whose_time_was_not_kept_has_taken_none(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "spent"
+    if content is not None:
+        file.write_text(content)
+    assert spent_s(file) == 0.0

@@ -12,7 +12,7 @@ from tests.tuning.making import trial_result
 from tests.tuning.test_views import printed
 from tuning.choice import Costs, Limits, choose, fitting, form_of, front, priced
 from tuning.pricing import price
-from tuning.search.ledger import Status, TrialResult
+from tuning.search.results import Status, TrialResult
 from tuning.views.front import as_json, efficient, markdown, table
 
 CLASSES = 3

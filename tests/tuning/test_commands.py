@@ -134,7 +134,12 @@ def test_an_unknown_command_is_a_mistake(capsys: Capture) -> None:
         (("evaluate", "--split", "tset", "--model", "m"),
          ["evaluate: split must be 'test', 'val', 'train' or 'all', got 'tset'; did you mean test?"]),
         (("promote", "--run", ""),
-         ["promote: --run must be given: id of the parent run of a search, or of a training."]),
+         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
+        (("promote", "--run", "a", "--name", "pets", "--version", "1"),
+         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
+        (("promote", "--name", "pets"),
+         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
+        (("rollback", "--name", "pets"), ["rollback: --reason must be given: why, for the history."]),
         (("predict", "--format", "xml", "--model", "m", "--files", "f"),
          ["predict: format must be 'json' or 'csv', got 'xml'."]),
     ],
@@ -359,6 +364,18 @@ def test_predict_prints_a_line_a_file_and_ends_with_1_where_one_is_broken(tmp_pa
     assert capsys.readouterr().out.splitlines()[0] == "file,label,score,error"
 
 
+@pytest.mark.usefixtures("client", "fake_model")
+def test_predict_takes_several_files_folders_and_patterns(tmp_path: Path, capsys: Capture) -> None:
+    for name in ("a/red.png", "b/blue.png", "b/green.png", "c/red.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    given = (str(tmp_path / "a" / "red.png"), f"{tmp_path}/b/*.png", str(tmp_path / "c"))
+    assert main(["predict", "--model", "m", *given, "--format", "csv"]) == 0
+    said = capsys.readouterr()
+    assert [line.split(",")[1] for line in said.out.splitlines()[1:]] == ["red", "blue", "green", "red"]
+    assert said.err == ""
+
+
 @pytest.mark.usefixtures("client")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
@@ -366,6 +383,9 @@ def test_predict_prints_a_line_a_file_and_ends_with_1_where_one_is_broken(tmp_pa
         (("predict", "--model", "models:/no@champion", "--files", "missing"), "files must be a picture, a folder"),
         (("predict", "--model", "models:/no@champion", "--files", __file__), "model must be a packaged model such as"),
         (("promote", "--run", "0" * 32), "run must be the id of a search or a training"),
+        (("promote", "--name", "pets", "--version", "1"), "name must be a registered model, got 'pets'"),
+        (("rollback", "--name", "pets", "--reason", "r"), "name must be a registered model, got 'pets'"),
+        (("champions", "--name", "pets"), "name must be a registered model, got 'pets'"),
         (("train", "--run", "0" * 32), "run must be the id of a trial's run"),
     ],
 )
@@ -381,10 +401,35 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     output = tmp_path / "numbers.json"
     arguments = ("--model", "m", "--data", str(image_folder), "--split", "all", "--json", str(output))
     assert main(["evaluate", *arguments]) == 0
-    assert "m on 24 pictures of pictures" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for part in ("m on 24 pictures of pictures", "Taken for", "calibration error  0.1"):
+        assert part in said
     numbers = json.loads(output.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
+
+
+@pytest.mark.usefixtures("client")
+def test_champions_shows_the_history_and_who_holds_each_alias(client: MlflowClient, capsys: Capture) -> None:
+    from tuning.succession import Event
+    from tuning.versions import Versions
+
+    versions = Versions(client, "pets")
+    versions.open()
+    assert main(["champions", "--name", "pets"]) == 0
+    assert "models:/pets@champion: nobody" in capsys.readouterr().out
+    versions.create("/package", client.create_run("0").info.run_id, "m-1", {"mark": ""}, "mark")
+    versions.move("champion", 1)
+    said = {"kind": "promoted", "at": "2026-01-02T03:04:05+00:00"}
+    versions.record(Event.model_validate({"number": 1, "version": 1, "previous": None, "reason": "better", **said}))
+    assert main(["champions", "--name", "pets"]) == 0
+    first = capsys.readouterr().out
+    for part in ("2026-01-02T03:04:05", "promoted", "better", "models:/pets@champion: version 1"):
+        assert part in first
+    assert "by hand" not in first
+    versions.drop("champion")
+    assert main(["champions", "--name", "pets"]) == 0
+    assert "was moved by hand: version 1 got it here last" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.tuning.making import epoch, ledger_at, recipe, trial_result
-from tuning.search.ledger import STUDY_NAME, Ledger, Status, TrialResult
+from tuning.search.ledger import STUDY_NAME, Ledger, _written
 from tuning.search.paths import SearchPaths
+from tuning.search.results import Status, TrialResult
 from tuning.space import SearchSpace
 
 
@@ -35,7 +35,7 @@ def journal(root: Path) -> list[FrozenTrial]:
 
 
 def written(trial: FrozenTrial) -> TrialResult:
-    return TrialResult.from_json(json.dumps(trial.user_attrs["result"]))
+    return _written(trial.user_attrs)
 
 
 def test_trial_0_is_what_an_expert_tries_first(ledger: Ledger) -> None:
@@ -313,3 +313,111 @@ def test_what_earlier_searches_know_comes_after_the_default_and_before_the_sweep
     assert [result.origin for result in started] == ["default", "past", "past", "probe"]
     assert [result.settings["lr"] for result in started[:3]] == [1e-3, 2e-3, 3e-3]
     assert ledger.trials == 3
+
+
+# --- a ledger that another process wrote ---
+
+
+def test_a_ledger_that_is_opened_again_knows_all_that_was_written(tmp_path: Path) -> None:
+    before = ledger_at(tmp_path)
+    complete, pruned = end(before, 0.9), end(before, 0.3, "pruned")
+    failed = end(before, None, "failed")
+    after = ledger_at(tmp_path)
+    assert after.results() == before.results() == (complete, pruned, failed)
+    assert (after.trials, after.running(), after.put_back_left) == (3, (), 0)
+    assert after.best() == complete
+
+
+def test_a_trial_that_had_not_ended_comes_first_with_its_epochs_and_goes_on(tmp_path: Path) -> None:
+    before = ledger_at(tmp_path)
+    uid = before.ask().trial_uid
+    before.report(uid, epoch(1, 0.5))
+    before.report(uid, epoch(2, 0.7))
+    after = ledger_at(tmp_path)
+    assert after.put_back_left == 1
+    again = after.ask()
+    assert (again.trial_uid, again.epochs, again.score, again.best_epoch) == (uid, 2, 0.7, 2)
+    assert again.facts == {"freeze_depth": 9, "blocks": 18}
+    after.report(uid, epoch(3, 0.6))
+    after.finish(uid, "complete", "ran to its end")
+    (trial,) = journal(tmp_path)
+    assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.6}
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.7)
+
+
+def test_a_resumed_search_proposes_what_one_that_was_never_interrupted_would(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = ledger_at(tmp_path / "a")
+    wanted = [end(whole, score).settings for score in (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9)]
+    found = []
+    for score in (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9):
+        found.append(end(ledger_at(tmp_path / "b"), score).settings)
+    assert found == wanted
+
+
+def test_starts_that_were_not_asked_for_are_asked_for_after_all(tmp_path: Path) -> None:
+    asked = recipe(max_epochs=4, sweep="on", image_size="32,64")
+    before = ledger_at(tmp_path, asked)
+    probes = before.probes_left
+    assert probes > 2
+    origins = [before.ask().origin for _ in range(2)]
+    assert origins == ["default", "probe"]
+    after = ledger_at(tmp_path, asked)
+    assert after.probes_left == probes - 1
+    assert [after.ask().origin for _ in range(3)] == ["default", "probe", "probe"]  # the first two are put back
+
+
+def test_a_sweep_that_was_ended_stays_ended(tmp_path: Path) -> None:
+    asked = recipe(max_epochs=4, sweep="on", image_size="32,64")
+    before = ledger_at(tmp_path, asked)
+    before.ask()
+    before.end_sweep()
+    assert ledger_at(tmp_path, asked).probes_left == 0
+
+
+def test_the_best_probe_is_fine_tuned_once_however_often_a_search_is_resumed(tmp_path: Path) -> None:
+    asked = recipe(max_epochs=4, sweep="on")
+    ledger = ledger_at(tmp_path, asked)
+    end(ledger, 0.5)
+    while ledger.probes_left:
+        probe = ledger.ask()
+        ledger.report(probe.trial_uid, epoch(1, 0.9 if probe.settings["truncate"] else 0.1))
+        ledger.finish(probe.trial_uid, "complete", "")
+    first = ledger.ask()
+    assert first.origin == "fine-tune"
+    ledger.finish(first.trial_uid, "failed", "")
+    origins = [end(ledger_at(tmp_path, asked), 0.6).origin for _ in range(3)]
+    assert origins == ["fine-tune", "sampler", "sampler"]
+
+
+def test_what_a_killed_process_left_half_written_is_put_in_order(tmp_path: Path) -> None:
+    """Killed after it wrote how a trial ended, before it told; and before it wrote down a trial that it asked for."""
+    ledger = ledger_at(tmp_path)
+    ended, started = ledger.ask(), ledger.ask()
+    ledger.report(ended.trial_uid, epoch(1, 0.6))
+    ledger._write(ledger.result(ended.trial_uid).model_copy(update={"status": "complete"}))
+    ledger._study.enqueue_trial({"lr": 1e-3})
+    ledger._study.ask()
+    ledger._study.enqueue_trial({"lr": 1e-3})
+    after = ledger_at(tmp_path)
+    assert [(result.trial_uid, result.status) for result in after.results()] == [
+        (ended.trial_uid, "complete"),
+        (started.trial_uid, "running"),
+    ]
+    states = [trial.state for trial in journal(tmp_path)]
+    assert states == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL, TrialState.FAIL]
+    assert after.ask().trial_uid == started.trial_uid
+
+
+def test_a_final_is_the_same_trial_with_another_seed_and_no_trial_of_the_budget(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path)
+    first = end(ledger, 0.9)
+    final = ledger.ask_final(first, seed=7)
+    assert final.config == first.config.model_copy(update={"seed": 7})
+    assert (final.origin, final.of, final.settings) == ("final", first.trial_uid, first.settings)
+    ledger.report(final.trial_uid, epoch(1, 0.95))
+    assert ledger.finish(final.trial_uid, "complete", "").counts is False
+    assert ledger.trials == 1
+    assert ledger.best() == first
+    assert journal(tmp_path)[1].params == journal(tmp_path)[0].params

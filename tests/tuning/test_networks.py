@@ -9,7 +9,7 @@ from rich.console import Console
 
 from models.cost import Cost
 from tests.tuning.making import trial_result
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
 from tuning.views.networks import as_json, compare, markdown, table
 
 COST = Cost(parameters=3_500_000, flops=601_000_000, bytes=14_100_000)

@@ -20,7 +20,7 @@ from tuning.views.predictions import write
 
 
 class FakeModel:
-    """Knows a picture's class by the first letters of its name; refuses a batch with a broken one, as ours does."""
+    """Knows a picture's class by the first letters of its name; a broken one gets its error, as with ours."""
 
     def __init__(self, classes: Sequence[str] = CLASSES) -> None:
         self.classes = classes
@@ -28,21 +28,13 @@ class FakeModel:
 
     def predict(self, data: list[Path]) -> pd.DataFrame:
         self.batches.append(len(data))
-        if any("broken" in file.name for file in data):
-            raise ValueError("picture 0: is cut off")
         rows = [[0.9 if file.name.startswith(name) else 0.1 for name in self.classes] for file in data]
         frame = pd.DataFrame(rows, columns=list(self.classes))
         frame.insert(0, "label", [self.classes[int(np.argmax(row))] for row in rows])
         frame.insert(1, "score", frame[list(self.classes)].max(axis=1))
+        errors = ["is cut off" if "broken" in file.name else None for file in data]
+        frame.insert(2, "error", pd.Series(errors, dtype=object))
         return frame
-
-
-class LosingModel(FakeModel):
-    """Loses the last row of every batch of several pictures."""
-
-    def predict(self, data: list[Path]) -> pd.DataFrame:
-        frame = super().predict(data)
-        return frame.iloc[:-1] if len(frame) > 1 else frame
 
 
 def touched(root: Path, *names: str) -> list[Path]:
@@ -116,12 +108,23 @@ def test_one_broken_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     answers = list(predict_files(FakeModel(), files))
     assert [answer.file for answer in answers] == files
     assert [answer.label for answer in answers] == ["cat", "", "dog"]
-    assert [answer.error for answer in answers] == ["", "picture 0: is cut off", ""]
+    assert [answer.error for answer in answers] == ["", "is cut off", ""]
 
 
-def test_a_file_is_answered_once_also_by_a_model_that_loses_a_row(tmp_path: Path) -> None:
-    files = [tmp_path / name for name in ("cat.png", "dog.png", "cat2.png")]
-    assert [answer.file for answer in predict_files(LosingModel(), files)] == files
+def test_how_far_it_has_come_is_told_after_each_batch(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    files = [tmp_path / f"cat-{number}.png" for number in range(BATCH + 1)]
+    assert len(list(predict_files(FakeModel(), files, lambda *news: told.append(news)))) == BATCH + 1
+    assert told == [("classifying", BATCH, BATCH + 1), ("classifying", BATCH + 1, BATCH + 1)]
+
+
+def test_a_model_of_another_project_is_a_mistake(tmp_path: Path) -> None:
+    class Foreign(FakeModel):
+        def predict(self, data: list[Path]) -> pd.DataFrame:
+            return super().predict(data)[["cat"]]
+
+    with pytest.raises(TrackingError, match=r"must be one that this project packaged, .* this one answers with cat"):
+        list(predict_files(Foreign(), [tmp_path / "cat.png"]))
 
 
 def test_probabilities_are_in_the_data_sets_order_of_classes(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
 def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     broken = pets.split("test")[0].model_copy(update={"path": "cat/broken.png"})
-    with pytest.raises(TrackingError, match=r"cat/broken\.png must be readable by the model: picture 0: is cut off"):
+    with pytest.raises(TrackingError, match=r"cat/broken\.png must be readable by the model: is cut off"):
         probabilities_of(FakeModel(), pets, (broken,))
 
 

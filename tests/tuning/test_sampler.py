@@ -12,9 +12,11 @@ import pytest
 from ray.tune.search import Searcher
 
 from tests.tuning.making import epoch, ledger_at
-from tuning.search.ledger import Ledger, TrialResult
+from tuning.search.course import Step
+from tuning.search.ledger import Ledger
 from tuning.search.paths import SearchPaths
-from tuning.search.sampler import LedgerSearcher
+from tuning.search.results import TrialResult
+from tuning.search.sampler import LOST, LedgerSearcher
 from tuning.search.samplers import BLAMELESS
 from tuning.search.schedulers import PROTECTED
 from tuning.trial import TrialReport, TrialTask
@@ -46,10 +48,14 @@ class Search:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stopped = False
+        self.waits = False
         self.heard: Heard = []
         self.ledger: Ledger = ledger_at(root)
         listeners = (Listener("a", self.heard), Listener("b", self.heard))
-        self.searcher = LedgerSearcher(self.ledger, listeners, self.make_task, lambda: self.stopped)
+        self.searcher = LedgerSearcher(self.ledger, listeners, self.make_task, self.next_trial)
+
+    def next_trial(self) -> Step:
+        return "end" if self.stopped else "wait" if self.waits else self.ledger.ask()
 
     def make_task(self, result: TrialResult) -> TrialTask:
         return TrialTask(trial_uid=result.trial_uid, config=result.config, search_root=self.root, threads=1)
@@ -90,6 +96,12 @@ def test_nothing_is_suggested_once_it_is_enough(search: Search) -> None:
     assert search.heard == []
 
 
+def test_where_it_is_to_wait_nothing_is_suggested_and_the_search_is_not_finished(search: Search) -> None:
+    search.waits = True
+    assert search.searcher.suggest("ray-1") is None
+    assert search.ledger.results() == ()
+
+
 def test_a_trial_that_says_its_last_word_is_complete(search: Search) -> None:
     search.start()
     search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
@@ -110,6 +122,8 @@ def test_a_trial_that_is_stopped_in_an_epoch_keeps_it_and_is_pruned(search: Sear
 
 def test_a_trial_that_is_stopped_in_its_last_epoch_is_complete(search: Search) -> None:
     search.start()
+    for number in (1, 2, 3):
+        search.searcher.on_trial_result("ray-1", told(epoch(number, 0.5)))
     search.searcher.on_trial_complete("ray-1", told(epoch(4, 0.6)))
     assert (search.only().status, search.only().epochs) == ("complete", 4)
 
@@ -128,7 +142,7 @@ def test_a_trial_that_failed_is_told_with_its_own_reason(search: Search) -> None
 def test_a_lost_worker_is_a_failed_trial(search: Search, result: dict[str, Any] | None, error: bool) -> None:
     search.start()
     search.searcher.on_trial_complete("ray-1", result, error=error)
-    assert (search.only().status, search.only().reason) == ("failed", "its worker was lost")
+    assert (search.only().status, search.only().reason) == ("failed", LOST)
     assert search.heard[-1] == ("b", "ended", 0, "failed", True)
 
 

@@ -116,12 +116,12 @@ def test_a_trial_gives_the_same_numbers_whether_features_are_kept_or_not(tmp_pat
 
 
 def test_weights_of_a_trial_on_kept_features_take_pictures(tmp_path: Path, image_folder: Path) -> None:
-    trained(tmp_path, image_folder)
+    best = max(told.epoch for told in trained(tmp_path, image_folder) if told.is_best)
     data = Dataset.from_json(SearchPaths(tmp_path).dataset.read_text())
     fields = trial_config().model_dump()
     fields["network"]["backbone"] = "timm/test_efficientnet"
     config = TrialConfig.model_validate(fields)
-    classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid", 1))
+    classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid", best))
     probabilities, labels = predict(classifier, split_batches(data, config, "test").epoch(0))
     assert (classifier.takes_features, probabilities.shape) == (False, (len(labels), 3))
 

@@ -179,6 +179,25 @@ def test_a_call_that_fails_after_it_was_carried_out_makes_nothing_twice(client: 
     assert only_run(client).data.params == {"lr": "0.1"}
 
 
+def test_a_run_that_was_made_though_the_answer_was_lost_is_found_again(client: MlflowClient) -> None:
+    class Deaf(Flaky):
+        def __getattr__(self, name: str) -> Any:
+            real = getattr(self._client, name)
+
+            def call(*arguments: Any, **named: Any) -> Any:
+                done = real(*arguments, **named)
+                self.calls.append(arguments)
+                if name == "create_run" and len(self.calls) == 1:
+                    raise ConnectionError("the answer was lost")
+                return done
+
+            return call
+
+    assert deliver(Deaf(client, "", lambda *_: False), start(lr=0.1), EndRun("uid0", "FINISHED", {})) == ()
+    assert only_run(client).data.params == {"lr": "0.1"}
+    assert only_run(client).info.status == "FINISHED"
+
+
 def test_what_cannot_be_delivered_is_told_and_not_raised(client: MlflowClient) -> None:
     flaky = Flaky(client, "set_terminated", lambda *_: True)
     assert deliver(flaky, start(), EndRun("uid0", "FINISHED", {})) == ("EndRun of trial uid0 (ConnectionError)",)
@@ -216,7 +235,7 @@ def test_epochs_that_wait_are_sent_in_one_call(client: MlflowClient) -> None:
 
 def test_to_send_never_waits(client: MlflowClient) -> None:
     gate = threading.Event()
-    writer = writer_of(Flaky(client, "search_runs", lambda *_: not gate.wait(30)))
+    writer = writer_of(Flaky(client, "create_run", lambda *_: not gate.wait(30)))
     for operation in (start(), EndRun("uid0", "FINISHED", {})):
         writer.send(operation)
     assert writer.run_ids() == {}, "the writer is held up by the server, the search is not"
@@ -226,7 +245,7 @@ def test_to_send_never_waits(client: MlflowClient) -> None:
 
 def test_each_operation_that_is_lost_is_told(client: MlflowClient) -> None:
     gate = threading.Event()
-    writer = writer_of(Flaky(client, "search_runs", lambda *_: gate.wait(10)))
+    writer = writer_of(Flaky(client, "create_run", lambda *_: gate.wait(10)))
     for operation in (start(), *(LogEpoch("uid0", step, {"loss": 0.5}) for step in (1, 2, 3))):
         writer.send(operation)
     gate.set()
@@ -486,7 +505,9 @@ def test_a_failed_trials_run_holds_the_traceback(client: MlflowClient) -> None:
     failed = trial_result(score=None, status="failed", reason="ValueError: no")
     report = TrialReport(status="failed", epoch=0, traceback="Traceback: no")
     run = heard(client, lambda runs: runs.trial_started(failed), lambda runs: runs.trial_ended(failed, report))
-    assert run.data.tags["traceback"] == "Traceback: no"
+    from mlflow.artifacts import load_text
+
+    assert load_text(f"{run.info.artifact_uri}/traceback.txt") == "Traceback: no"
     assert run.data.metrics == {}
 
 

@@ -16,11 +16,15 @@ from tuning.options import describe
 
 SUMMARIES = {
     "tune": "search for the best fine-tune of a classifier for a folder of pictures, and register it",
+    "resume": "go on with a search that was ended or killed, or make a finished one longer",
     "train": "train one configuration, or that of a finished trial again",
     "evaluate": "measure a packaged model on pictures",
     "promote": "decide whether a packaged model becomes champion",
+    "rollback": "give the alias back to the champion before",
+    "champions": "show who was champion after whom, and why",
     "predict": "classify pictures with a packaged model",
     "sync": "deliver to MLflow what a search could not: metrics, files, the model and its decision",
+    "compare": "compare what searches reached, with which network, in which time",
     "audit": "say what is wrong with a data set, file by file, before any training",
     "blocks": "show where a network can be frozen or truncated, and what each block costs",
     "store": "show or clear what is kept on disk to be used again",

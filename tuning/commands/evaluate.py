@@ -28,15 +28,16 @@ OPTIONS = EvaluateOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the model's scores with their intervals, and per class."""
+    """Print the model's scores with their intervals, per class, and what is taken for what."""
     options = parse(EvaluateOptions, arguments)
     from data.dataset import load_dataset
+    from models.calibration import calibration_error
     from models.evaluate import interval, score
     from tuning.candidate import INTERVALS
     from tuning.predicting import probabilities_of
     from tuning.registry import load_model
     from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.evaluation import class_table, score_lines
+    from tuning.views.evaluation import class_table, confusion_table, score_lines
     from tuning.views.summary import show
 
     take_run_id()
@@ -48,12 +49,22 @@ def run(arguments: Sequence[str]) -> int:
     intervals: dict[str, tuple[float, float]] = {
         metric: interval(metric, probabilities, labels) for metric in INTERVALS
     }
+    error = calibration_error(probabilities, labels)
     show(
         f"{options.model} on {len(samples)} pictures of {dataset.name}",
         class_table(scores),
+        confusion_table(scores),
         *score_lines(scores, intervals),
+        f"{'calibration error':18} {error:.4f}",
     )
     if options.json_file:
-        report = {"model": options.model, "data": options.data, "scores": scores.model_dump(), "intervals": intervals}
+        report = {
+            "model": options.model,
+            "data": options.data,
+            "data_fingerprint": dataset.fingerprint,
+            "scores": scores.model_dump(),
+            "intervals": intervals,
+            "calibration_error": error,
+        }
         Path(options.json_file).write_text(json.dumps(report, indent=2))
     return 0

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from data.values import Value
 from tuning.options import parse
 
-EXAMPLE = "python -m tuning predict --model models:/digits@champion --files 'photos/*.jpg'"
+EXAMPLE = "python -m tuning predict --model models:/digits@champion 'photos/*.jpg' more/photos one.png"
+
+
+def _words(given: object) -> object:
+    """Read one text as one name: a file's name may hold any letter, so that nothing can part two."""
+    return (given,) if isinstance(given, str) else given
 
 
 class PredictOptions(Value):
     """The options of ``predict``."""
 
     model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
-    files: str = Field(
-        min_length=1, description="a picture, a folder (all files in it), or a pattern such as 'new/*.jpg'"
+    files: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        min_length=1,
+        description="a picture, a folder (all files in it), or a pattern such as 'new/*.jpg'; "
+        "several of them are written without --files",
     )
     format: Literal["json", "csv"] = Field("json", description="one JSON object a line, or CSV with a head line")
 
@@ -28,13 +35,33 @@ OPTIONS = PredictOptions
 
 def run(arguments: Sequence[str]) -> int:
     """Print a line for each picture; a picture that can't be read gets its reason, and exit status 1 at the end."""
-    options = parse(PredictOptions, arguments)
+    named, rest = _parted(arguments)
+    options = parse(PredictOptions, rest, **({"files": named} if named else {}))
     from tuning.predicting import find_files, predict_files
     from tuning.registry import load_model
     from tuning.tracking.parent import connect, take_run_id
     from tuning.views.predictions import write
+    from tuning.views.progress import ProgressView
 
     take_run_id()
-    files = find_files(options.files)
+    files = [file for text in options.files for file in find_files(text)]
     connect()
-    return 1 if write(predict_files(load_model(options.model), files), options.format) else 0
+    model = load_model(options.model)
+    with ProgressView(on_errors=True) as progress:
+        return 1 if write(predict_files(model, files, progress), options.format) else 0
+
+
+def _parted(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the words that belong to no option, and the options with their values."""
+    named: list[str] = []
+    options: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            named.append(word)
+            continue
+        options.append(word)
+        if "=" not in word and rest:
+            options.append(rest.pop(0))
+    return tuple(named), options

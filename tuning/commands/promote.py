@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from data.errors import SettingError
 from data.values import Value
 from tuning.options import parse
 
@@ -15,30 +16,39 @@ EXAMPLE = "python -m tuning promote --run PARENT_RUN_ID"
 class PromoteOptions(Value):
     """The options of ``promote``."""
 
-    run: str = Field(min_length=1, description="id of the parent run of a search, or of a training")
+    run: str = Field("", description="id of the parent run of a search, or of a training")
+    name: str = Field("", description="of a registered model, with --version instead of --run")
+    version: int | None = Field(None, ge=1, description="of that model, to be decided about (again)")
+    force: str = Field("", description="your reason to make it champion whatever the gate says; it is kept")
 
 
 OPTIONS = PromoteOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Register the run's candidate and decide about it on its own test pictures."""
+    """Register the candidate of a run or a version, and decide about it on its own test pictures."""
     options = parse(PromoteOptions, arguments)
+    by_version = bool(options.name) and options.version is not None
+    if bool(options.run) == by_version or bool(options.name) != (options.version is not None):
+        raise SettingError("either --run RUN_ID or --name NAME with --version N must be given.")
     from data.dataset import load_dataset
     from data.errors import DataError
-    from tuning.registry import load_candidate, promote
+    from tuning.registry import load_candidate, load_candidate_of, promote
     from tuning.tracking.parent import connect, take_run_id
     from tuning.views.summary import decision_line, show
 
     take_run_id()
     client = connect()
-    candidate = load_candidate(client, options.run)
+    if options.version is None:
+        candidate = load_candidate(client, options.run)
+    else:
+        candidate = load_candidate_of(client, options.name, options.version)
     dataset = load_dataset(candidate.data)
     if dataset.fingerprint != candidate.data_fingerprint:
         raise DataError(
             f"promote compares on the pictures that the candidate was measured on, but {candidate.data} has changed "
             f"since (fingerprint {dataset.fingerprint} instead of {candidate.data_fingerprint}); search again."
         )
-    version, promotion = promote(client, candidate, dataset)
+    version, promotion = promote(client, candidate, dataset, options.force)
     show(decision_line(candidate, version, promotion))
     return 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.store import write_atomically
+
 if TYPE_CHECKING:
-    from tuning.search.ledger import TrialResult
+    from tuning.search.results import TrialResult
     from tuning.trial import TrialReport
 
 # What comes after the trials: the export, measured at 25 to 40 s on two cores, the test pictures and the registry.
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 RESERVE_S = 45.0
 RESERVE_SHARE = 0.3
 
+FINALS_SHARE = 0.2  # of the trials' time that is kept for training the best again with other seeds
+LONGER = 1.25  # a trial that is trained again may take so many times what it took
 SWEEP_SHARE = 0.5  # of the trials' time that the sweep may take: with many pictures features take long to make
 
 
@@ -28,24 +34,57 @@ def reserve_s(budget_s: float) -> float:
 class Clock:
     """A listener of the search that knows when its trials' time is over; without a budget it never is.
 
-    It is not over before one epoch has ended, so that there is something to keep, or one trial has failed before.
+    It is not over before one epoch has ended, so that there is something to keep, or one trial has failed before. The
+    time that the search has taken is kept in a file, so that a resumed search has what is left.
     """
 
-    def __init__(self, budget_s: float | None) -> None:
-        """Take the seconds from the start of this process to its end; None for as long as it takes."""
-        self._began = time.time()
-        self._deadline = None if budget_s is None else _process_began() + budget_s - reserve_s(budget_s)
+    def __init__(
+        self, budget_s: float | None, spent: Path, finals: bool = False, has_begun: bool = False, before_s: float = 0.0
+    ) -> None:
+        """Take the budget and where the time is kept.
+
+        Args:
+            budget_s: from the start of this process to its end, earlier parts counted; None for as long as it takes.
+            spent: the file with the seconds that the search has taken.
+            finals: whether a share of the time is kept for them.
+            has_begun: whether there is something to keep already.
+            before_s: what earlier parts of the search took.
+        """
+        self._spent = spent
+        self._before_s = before_s
+        self._process_s = _process_began()
+        self._began_s = time.time()
+        self._finals = finals
+        left_s = None if budget_s is None else max(0.0, budget_s - before_s)
+        self._deadline_s = None if left_s is None else self._process_s + left_s - reserve_s(left_s)
         self._has_begun = threading.Event()
+        if has_begun:
+            self._has_begun.set()
 
     @property
     def sweep_over(self) -> bool:
         """Whether no more probes are to be started."""
-        return self._deadline is not None and time.time() >= self._began + SWEEP_SHARE * (self._deadline - self._began)
+        return self._is_past(SWEEP_SHARE)
+
+    @property
+    def sampling_over(self) -> bool:
+        """Whether no new settings are to be tried."""
+        return self._has_begun.is_set() and self._is_past(1 - FINALS_SHARE if self._finals else 1.0)
 
     @property
     def over(self) -> bool:
         """Whether the trials must end."""
-        return self._deadline is not None and time.time() >= self._deadline and self._has_begun.is_set()
+        return self._is_past(1.0) and self._has_begun.is_set()
+
+    def fits(self, result: TrialResult) -> bool:
+        """Return whether there is time to train an ended trial again."""
+        return self._deadline_s is None or time.time() + LONGER * result.seconds < self._deadline_s
+
+    def _is_past(self, share: float) -> bool:
+        """Return whether this share of the trials' time is over."""
+        if self._deadline_s is None:
+            return False
+        return time.time() >= self._began_s + share * (self._deadline_s - self._began_s)
 
     @contextmanager
     def ringing(self, ring: Callable[[], None]) -> Iterator[None]:
@@ -53,7 +92,7 @@ class Clock:
         ended = threading.Event()
 
         def wait() -> None:
-            if self._deadline is None or ended.wait(max(0.0, self._deadline - time.time())):
+            if self._deadline_s is None or ended.wait(max(0.0, self._deadline_s - time.time())):
                 return
             self._has_begun.wait()
             if not ended.is_set():
@@ -74,10 +113,24 @@ class Clock:
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
         """Note that there is something to keep."""
         self._has_begun.set()
+        self._keep()
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
         """Note that the trials run: a search whose trials all fail before their first epoch has an end, too."""
         self._has_begun.set()
+        self._keep()
+
+    def _keep(self) -> None:
+        with contextlib.suppress(OSError):  # on a full disk a resumed search has a little more time
+            write_atomically(self._spent, f"{self._before_s + time.time() - self._process_s:.1f}".encode())
+
+
+def spent_s(path: Path) -> float:
+    """Return the seconds that a search has taken, as its clock kept them; 0 where it kept none."""
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _process_began() -> float:

@@ -93,6 +93,11 @@ class SearchPaths:
         return self.root / "winner.json"
 
     @property
+    def report(self) -> Path:
+        """The report of the finished search."""
+        return self.root / "report.html"
+
+    @property
     def trials(self) -> Path:
         """The folder of all trials' files."""
         return self.root / "trials"

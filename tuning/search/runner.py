@@ -2,80 +2,174 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+from data.errors import SearchError
 from tuning.interrupts import Interrupts
 from tuning.recipe import Recipe
 from tuning.search.budget import Clock
 from tuning.search.cluster import cores
-from tuning.search.ledger import Ledger, TrialResult
+from tuning.search.course import Course
+from tuning.search.ledger import Ledger
 from tuning.search.paths import SearchPaths
-from tuning.trial import TrialTask, run_trial
+from tuning.search.results import TrialResult
+from tuning.trial import LOSSES, TrialTask, run_trial
 
 if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
     from tuning.search.sampler import Listener
+
+logger = logging.getLogger(__name__)
+
+COLLAPSES = 5  # of Tune's loop, as when memory ran out, before a search gives up
 
 
 def concurrency(recipe: Recipe) -> int:
-    """Return how many trials run at once: what was asked for, else what the cores of this machine carry."""
-    return recipe.concurrent or max(1, cores() // recipe.cpus_per_trial)
+    """Return how many trials run at once: what was asked for, else what the cores in use carry."""
+    return recipe.concurrent or max(1, int(cores() // recipe.cpus_per_trial))
 
 
-def run_trials(
-    recipe: Recipe,
-    paths: SearchPaths,
-    ledger: Ledger,
-    listeners: Sequence[Listener],
-    interrupts: Interrupts,
-    clock: Clock,
-) -> None:
-    """Run the recipe's trials on the Ray that was started; returns when they, the user or the clock ended.
+class Runner:
+    """Runs the trials of one search on the Ray that was started.
 
-    Trials that were running then are left unfinished in the ledger.
+    Args:
+        recipe: with the budget that is left.
+        paths: of the search.
+        ledger: of the search; trials that were put back are run first.
+        listeners: told of everything.
+        interrupts: of the user.
+        clock: of the minutes.
+        say: tells the user a sentence.
     """
-    from ray import tune
 
-    from tuning.search.sampler import LedgerSearcher
-    from tuning.search.schedulers import build_scheduler
+    def __init__(
+        self,
+        recipe: Recipe,
+        paths: SearchPaths,
+        ledger: Ledger,
+        listeners: Sequence[Listener],
+        interrupts: Interrupts,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        self._recipe = recipe
+        self._paths = paths
+        self._ledger = ledger
+        self._listeners = (*listeners, clock)
+        self._interrupts = interrupts
+        self._clock = clock
+        self._say = say
+        self._fewer = 0  # trials at once than there could be, after memory ran out
 
-    def make_task(result: TrialResult) -> TrialTask:
+    def run(self) -> None:
+        """Run trials until they, the user or the clock ended; those that were running are left unfinished.
+
+        Tune ends as a whole when Ray kills a worker for memory; then a new one goes on, with one trial less at once.
+
+        Raises:
+            SearchError: Tune ended so too often.
+        """
+        for left in reversed(range(COLLAPSES)):
+            try:
+                self._run_once()
+                return
+            except RuntimeError as error:
+                logger.debug("Tune ended", exc_info=error)
+                if self._interrupts.requested or self._clock.over:
+                    return
+                if not left:
+                    raise SearchError(
+                        f"a search goes on when workers are lost, but they were {COLLAPSES} times "
+                        f"({_last_line(error)}); give it less to do at once (concurrent), then resume"
+                    ) from error
+                self._lose(error)
+
+    def _lose(self, error: RuntimeError) -> None:
+        """Let what ran be run again, with one trial less at once."""
+        self._fewer = min(self._fewer + 1, concurrency(self._recipe) - 1)
+        self._ledger.put_back()
+        self._say(f"Ray lost its workers ({_last_line(error)}); the search goes on, {self._at_once()} trials at once")
+
+    def _at_once(self) -> int:
+        return max(1, concurrency(self._recipe) - self._fewer)
+
+    def _run_once(self) -> None:
+        from ray import tune
+
+        from tuning.search.sampler import LedgerSearcher
+        from tuning.search.schedulers import build_scheduler
+
+        recipe = self._recipe
+        scheduler = build_scheduler(recipe.scheduler, recipe.max_epochs)
+        rebuild(scheduler, self._ledger.results())
+        course = Course(recipe, self._ledger, self._clock, lambda: self._interrupts.requested, self._at_once)
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
+            tune_config=tune.TuneConfig(
+                search_alg=LedgerSearcher(self._ledger, self._listeners, self._make_task, course.next),
+                scheduler=scheduler,
+                num_samples=-1,  # the course ends it
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self._paths.ray),
+                failure_config=tune.FailureConfig(max_failures=LOSSES),
+                verbose=0,
+            ),
+        )
+        # Until Tune's handler is there the signal must not end the process.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        self._interrupts.install()
+        with self._interrupts.deferred(_end), self._clock.ringing(_end):
+            tuner.fit()
+
+    def _make_task(self, result: TrialResult) -> TrialTask:
         return TrialTask(
             trial_uid=result.trial_uid,
             config=result.config,
-            search_root=paths.root,
-            threads=recipe.cpus_per_trial,
+            search_root=self._paths.root,
+            threads=self._recipe.cpus_per_trial,
         )
 
-    def stop() -> bool:
-        if clock.sweep_over:
-            ledger.end_sweep()
-        spent = recipe.most_trials is not None and not ledger.probes_left and ledger.trials >= recipe.most_trials
-        return spent or ledger.is_hopeless or interrupts.requested or clock.over
 
-    def end() -> None:
-        os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
+def rebuild(scheduler: TrialScheduler, results: Sequence[TrialResult]) -> None:
+    """Tell a new scheduler how the ended trials did, epoch by epoch; those that go on tell it themselves."""
+    from tuning.search.sampler import marks
 
-    tuner = tune.Tuner(
-        tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
-        tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(ledger, (*listeners, clock), make_task, stop),
-            scheduler=build_scheduler(recipe.scheduler, recipe.max_epochs),
-            num_samples=-1,  # ``stop`` ends it
-            max_concurrent_trials=concurrency(recipe),
-            reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(paths.ray), verbose=0),
-    )
-    # Until Tune's handler is there the signal must not end the process.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    interrupts.install()
-    with interrupts.deferred(end), clock.ringing(end):
-        tuner.fit()
+    for result in results:
+        if result.status == "running":
+            continue
+        trial: Any = SimpleNamespace(trial_id=result.trial_uid, config=marks(result))
+        controller: Any = None
+        scheduler.on_trial_add(controller, trial)
+        told: dict[str, Any] = {}
+        for epoch in range(1, result.epochs + 1):
+            best = max(metrics["val_balanced_accuracy"] for metrics in result.history[:epoch])
+            told = {"epoch": epoch, "objective": best}
+            scheduler.on_trial_result(controller, trial, told)
+        if told:
+            scheduler.on_trial_complete(controller, trial, told)
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what an error says in one line; of a chain, what it began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:200]
 
 
 def _name(trial: object) -> str:

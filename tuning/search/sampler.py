@@ -12,9 +12,13 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from tuning.search.ledger import Ledger, Status, TrialResult
+from tuning.search.course import Step
+from tuning.search.ledger import Ledger
+from tuning.search.results import Status, TrialResult
 from tuning.search.schedulers import PROTECTED, UNJUDGED
-from tuning.trial import TrialReport, TrialTask
+from tuning.trial import LOSSES, TrialReport, TrialTask
+
+LOST = f"its worker was lost more than {LOSSES} times"
 
 
 class Listener(Protocol):
@@ -32,31 +36,34 @@ class Listener(Protocol):
 
 def marks(result: TrialResult) -> dict[str, bool]:
     """Return what the scheduler must know of a trial, as a part of its configuration."""
-    return {PROTECTED: result.origin in {"default", "fine-tune"}, UNJUDGED: result.origin == "probe"}
+    return {
+        PROTECTED: result.origin in {"default", "fine-tune"},
+        UNJUDGED: result.origin in {"probe", "final"},
+    }
 
 
 class LedgerSearcher(Searcher):
-    """Proposes what the ledger asks for, until ``stop`` says that it is enough."""
+    """Proposes what ``next_trial`` gives, which the ledger has written down, until that says that it is enough."""
 
     def __init__(
         self,
         ledger: Ledger,
         listeners: Sequence[Listener],
         make_task: Callable[[TrialResult], TrialTask],
-        stop: Callable[[], bool],
+        next_trial: Callable[[], Step],
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self._ledger = ledger
         self._listeners = listeners
         self._make_task = make_task
-        self._stop = stop
+        self._next_trial = next_trial
         self._uids: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401  # Ray types it as a dict, and its FINISHED is a text
-        """Return the configuration of Ray's trial ``trial_id``: one task as JSON."""
-        if self._stop():
-            return Searcher.FINISHED
-        result = self._ledger.ask()
+        """Return the configuration of Ray's trial ``trial_id``: one task as JSON; None to be asked again later."""
+        result = self._next_trial()
+        if not isinstance(result, TrialResult):
+            return Searcher.FINISHED if result == "end" else None
         self._uids[trial_id] = result.trial_uid
         for listener in self._listeners:
             listener.trial_started(result)
@@ -70,7 +77,7 @@ class LedgerSearcher(Searcher):
         """Take the end of a trial: its own last word, the scheduler's stop, or a worker that was lost."""
         trial_uid = self._uids.pop(trial_id)
         if error or result is None or "report" not in result:
-            self._finish(trial_uid, "failed", "its worker was lost", None, blameless=True)
+            self._finish(trial_uid, "failed", LOST, None, blameless=True)
             return
         report = TrialReport.from_json(result["report"])
         if report.status == "failed":

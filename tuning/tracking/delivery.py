@@ -66,6 +66,7 @@ class Delivery:
         self._experiment_id = experiment_id
         self._parent_tags = parent_tags
         self._spool = spool
+        self._perhaps_made = set(spool.starts)  # trials whose run an earlier try, or process, may have made
 
     def carry_out(self, operations: Sequence[Operation]) -> None:
         """Carry out one operation, or several epochs of one run in one call; raises whatever the client raises."""
@@ -110,7 +111,8 @@ class Delivery:
         from mlflow.entities import Param
 
         uid = operation.trial_uid
-        run_id = find_run(self._client, self._experiment_id, uid)
+        run_id = find_run(self._client, self._experiment_id, uid) if uid in self._perhaps_made else None
+        self._perhaps_made.add(uid)
         is_new = run_id is None
         if run_id is None:
             tags = {**self._parent_tags, **operation.tags, TRIAL_UID: uid}

@@ -46,6 +46,7 @@ MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
@@ -187,6 +188,11 @@ class ParentRun:
         writer = Writer(client, target.experiment_id, tags, paths.spool)
         target.write(paths.target)
         return cls(client, target.run_id or target.search_id, target.experiment_id, writer, opened_by_mlflow)
+
+    def reopen(self) -> None:
+        """Let the run of a search that goes on run again."""
+        if self.client is not None:
+            self.client.update_run(self.run_id, status="RUNNING")
 
     def describe(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
         """Log what was asked for, on which data, with which code, in which environment."""

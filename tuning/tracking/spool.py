@@ -19,7 +19,7 @@ from typing import cast
 from filelock import FileLock, Timeout
 
 from data.errors import TrackingError
-from tuning.tracking.operations import Operation, StartRun, from_fields, to_json
+from tuning.tracking.operations import EndRun, LogEpoch, Operation, StartRun, from_fields, to_json
 
 DELIVERED, RUN_OF, RUN_ID = "delivered", "run_of", "run_id"
 
@@ -31,6 +31,8 @@ class Spool:
         pending: what is not delivered yet, by its ticket, in order.
         starts: how each trial's run was started, delivered or not.
         run_ids: the MLflow run of each trial that has one.
+        epochs: the last epoch that was written down of each run.
+        ended: the runs whose end was written down.
         spoiled: a sentence for each line that can't be read.
     """
 
@@ -44,6 +46,8 @@ class Spool:
         self.pending: dict[int, Operation] = {}
         self.starts: dict[str, StartRun] = {}
         self.run_ids: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
+        self.ended: set[str] = set()
         self.spoiled: list[str] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._claim = FileLock(path.with_suffix(".lock"), thread_local=False)
@@ -122,8 +126,18 @@ class Spool:
             self.run_ids[str(fields[RUN_OF])] = str(fields[RUN_ID])
         else:
             self.pending[ticket] = operation = from_fields(fields)
-            if isinstance(operation, StartRun):
-                self.starts[operation.trial_uid] = operation
+            self._note(operation)
+
+    def _note(self, operation: Operation) -> None:
+        uid = operation.trial_uid
+        match operation:
+            case StartRun():
+                self.starts[uid] = operation
+                self.ended.discard(uid)
+            case LogEpoch():
+                self.epochs[uid] = max(operation.step, self.epochs.get(uid, 0))
+            case EndRun():
+                self.ended.add(uid)
 
 
 def _line(text: str) -> bytes:

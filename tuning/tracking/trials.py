@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from tuning.search.ledger import TrialResult
-from tuning.tracking.operations import EndRun, LogEpoch, StartRun
+from tuning.search.results import TrialResult
+from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 from tuning.tracking.writer import Writer
 from tuning.trial import TrialReport
 
+TRACEBACK = "traceback.txt"  # its end
 SELECTS = "val_balanced_accuracy"
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own
 
@@ -21,14 +22,27 @@ class TrialRuns:
         self._writer = writer
         self._facts: dict[str, Mapping[str, object]] = {}  # as they were logged, by trial
 
+    def catch_up(self, results: Sequence[TrialResult]) -> None:
+        """Tell what the process that began the search knew of its ended trials, but was killed before it told it."""
+        for result in results:
+            if result.status == "running" or self._writer.has_ended(result.trial_uid):
+                continue
+            if not self._writer.is_known(result.trial_uid):
+                self.trial_started(result)
+            for epoch in range(self._writer.last_epoch(result.trial_uid) + 1, result.epochs + 1):
+                self._writer.send(LogEpoch(result.trial_uid, epoch, result.history[epoch - 1], result.facts))
+            self.trial_ended(result, None)
+
     def trial_started(self, result: TrialResult) -> None:
-        """Make the trial's run, with its settings and the configuration that makes it again."""
+        """Make the trial's run, with its settings and the configuration that makes it again; or let it run again."""
+        if result.epochs:  # it goes on, and its facts are there
+            self._facts[result.trial_uid] = result.facts
         self._writer.send(
             StartRun(
                 trial_uid=result.trial_uid,
                 name=f"trial-{result.number:03d}",
                 params={"trial": result.number, **params(result)},
-                tags={"trial_config": result.config.to_json(), "origin": result.origin},
+                tags={"trial_config": result.config.to_json(), "origin": result.origin, **_again(result)},
             )
         )
 
@@ -52,8 +66,12 @@ class TrialRuns:
         tags = {name: str(fact) for name, fact in result.facts.items() if name in logged and logged[name] != fact}
         tags["reason"] = result.reason
         if report is not None and report.traceback:
-            tags["traceback"] = report.traceback
+            self._writer.send(LogText(result.trial_uid, TRACEBACK, report.traceback))
         self._writer.send(EndRun(result.trial_uid, STATUS[result.status], tags))
+
+
+def _again(result: TrialResult) -> dict[str, str]:
+    return {"trains_again": result.of} if result.of else {}
 
 
 def params(result: TrialResult) -> Mapping[str, object]:

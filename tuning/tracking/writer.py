@@ -26,7 +26,7 @@ from tuning.tracking.spool import Spool
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BATCH_WAIT_S = 0.5  # for more to come before a batch is sent
+BATCH_WAIT_S = 2.0  # for more to come before a batch is sent: a call costs the same for one epoch and for four
 TRIES = 4  # at the end, before what is left is left to sync
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
@@ -106,6 +106,18 @@ class Writer:
     def waiting(self) -> int:
         """How many operations are not delivered, about; exact after ``flush`` and ``close``: those are left to sync."""
         return len(self._pending) + self._queue.qsize()
+
+    def is_known(self, trial_uid: str) -> bool:
+        """Return whether an earlier writer of the spool wrote down that the trial's run begins."""
+        return trial_uid in self._spool.starts
+
+    def last_epoch(self, trial_uid: str) -> int:
+        """Return the last epoch of the run that an earlier writer of the spool wrote down; 0 if none."""
+        return self._spool.epochs.get(trial_uid, 0)
+
+    def has_ended(self, trial_uid: str) -> bool:
+        """Return whether an earlier writer of the spool wrote down that the run has ended."""
+        return trial_uid in self._spool.ended
 
     def run_ids(self) -> Mapping[str, str]:
         """Return the MLflow run of each trial; complete once the writer is flushed."""

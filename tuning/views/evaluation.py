@@ -8,6 +8,9 @@ from rich.table import Table
 
 from models.evaluate import Scores
 
+MOST_COLUMNS = 12  # classes of a confusion matrix that a terminal has room for
+MOST_ROWS = 20
+
 
 def class_table(scores: Scores) -> Table:
     """Return a row for each class: how many pictures, precision, recall and F1."""
@@ -16,6 +19,34 @@ def class_table(scores: Scores) -> Table:
         table.add_column(name, justify="right")
     for row in scores.per_class:
         table.add_row(row.name, str(row.support), f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}")
+    return table
+
+
+def confusion_table(scores: Scores) -> Table:
+    """Return how many pictures of each class (row) were taken for each class (column); of many, the usual mistakes."""
+    if len(scores.per_class) > MOST_COLUMNS:
+        return _mistakes(scores)
+    table = Table("class", title="Taken for", title_justify="left", title_style="bold")
+    for row in scores.per_class:
+        table.add_column(row.name, justify="right")
+    for row, counts in zip(scores.per_class, scores.confusion, strict=True):
+        table.add_row(row.name, *(str(count) if count else "." for count in counts))
+    return table
+
+
+def _mistakes(scores: Scores) -> Table:
+    """Return the pairs of classes that are taken for one another most often."""
+    names = [row.name for row in scores.per_class]
+    pairs = [
+        (count, truth, answer)
+        for truth, counts in enumerate(scores.confusion)
+        for answer, count in enumerate(counts)
+        if count and truth != answer
+    ]
+    table = Table("class", "taken for", title="Most frequent mistakes", title_justify="left", title_style="bold")
+    table.add_column("pictures", justify="right")
+    for count, truth, answer in sorted(pairs, reverse=True)[:MOST_ROWS]:
+        table.add_row(names[truth], names[answer], str(count))
     return table
 
 

@@ -6,15 +6,16 @@ import sys
 from datetime import datetime
 
 from models.features.plan import DISK_FULL
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
+from tuning.tracking.redact import redacted
 from tuning.trial import TrialReport
 
 SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
 
 
 def say(text: str) -> None:
-    """Print a line with the time of day."""
-    sys.stdout.write(f"{datetime.now():%H:%M:%S}  {text}\n")
+    """Print a line with the time of day, secrets hidden."""
+    sys.stdout.write(f"{datetime.now():%H:%M:%S}  {redacted(text)}\n")
     sys.stdout.flush()
 
 

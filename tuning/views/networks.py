@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from models.cost import Cost, cost
-from tuning.search.ledger import TrialResult
+from tuning.search.results import TrialResult
 from tuning.views.lines import network_name, score_text
 
 NOTHING = "-"

@@ -17,8 +17,10 @@ LINE_EVERY_S = 5.0
 class ProgressView:
     """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down."""
 
-    def __init__(self) -> None:
-        self._console = Console()
+    def __init__(self, on_errors: bool = False) -> None:
+        """Show it on standard output, or on standard error and only in a terminal, where output is for programs."""
+        self._console = Console(stderr=on_errors)
+        self._quiet = on_errors
         self._bars = Progress(console=self._console, transient=True)
         self._tasks: dict[str, TaskID] = {}
         self._said_s = time.monotonic()
@@ -40,6 +42,6 @@ class ProgressView:
             if what not in self._tasks:
                 self._tasks[what] = self._bars.add_task(what, total=of)
             self._bars.update(self._tasks[what], completed=done)
-        elif time.monotonic() - self._said_s > LINE_EVERY_S:
+        elif not self._quiet and time.monotonic() - self._said_s > LINE_EVERY_S:
             self._said_s = time.monotonic()
             say(f"{what}: {done:,} of {of:,}")

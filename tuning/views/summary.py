@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from tuning.promote import METRIC, Candidate, Promotion
 from tuning.recipe import Recipe
-from tuning.search.ledger import TrialResult
+from tuning.search.finals import Finalist, Gain, ranked
+from tuning.search.results import TrialResult
+from tuning.tracking.redact import redacted
 from tuning.views.lines import network_name, score_text
+
+if TYPE_CHECKING:
+    from tuning.search.ledger import Ledger
 
 ROWS = 5
 NETWORK = "network"
@@ -24,18 +32,21 @@ LOCAL_UI = "http://127.0.0.1:5000"
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
 
 
-def plan_line(recipe: Recipe, probes: int, at_once: int) -> str:
+def plan_line(recipe: Recipe, ledger: Ledger, at_once: int) -> str:
     """Return what a search is about to do."""
-    sweep = f"{probes} linear probes, then " if probes else ""
-    trials = f"{recipe.most_trials} trials" if recipe.most_trials else "trials"
+    before = (
+        f"{len(ledger.results())} trials so far, {ledger.put_back_left} of them go on; " if ledger.results() else ""
+    )
+    sweep = f"{ledger.probes_left} linear probes, then " if ledger.probes_left else ""
+    most = recipe.most_trials
+    trials = f"{max(0, most - ledger.trials)} trials" if most is not None else "trials"
     minutes = f", {recipe.budget_s / 60:g} minutes in all" if recipe.budget_s else ""
-    return f"{sweep}{trials} of up to {recipe.max_epochs} epochs, {at_once} at once{minutes}"
+    return f"{before}{sweep}{trials} of up to {recipe.max_epochs} epochs, {at_once} at once{minutes}"
 
 
 def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialResult]:
     """Return the trials with the highest scores, best first."""
-    scored = [result for result in results if result.counts]
-    return sorted(scored, key=lambda result: result.rank, reverse=True)[:most]
+    return ranked(results)[:most]
 
 
 def leaderboard(results: Sequence[TrialResult]) -> Table:
@@ -47,6 +58,31 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
     for result in best_trials(results):
         table.add_row(*_cells(result))
     return table
+
+
+def leaderboard_csv(results: Sequence[TrialResult]) -> str:
+    """Return all trials as CSV, by number: how each ended, its best epoch's metrics, and its settings."""
+    rows: list[dict[str, object]] = [
+        {
+            "trial": result.number,
+            "origin": result.origin,
+            "status": result.status,
+            "reason": result.reason,
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            **result.metrics,
+            **result.settings,
+            **result.facts,
+            "seed": result.config.seed,
+            "trial_uid": result.trial_uid,
+        }
+        for result in results
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _cells(result: TrialResult) -> list[str]:
@@ -62,6 +98,37 @@ def _cells(result: TrialResult) -> list[str]:
         f"{config.fit.lr:.1e}",
         config.batches.augmentation,
     ]
+
+
+def finals_lines(best: TrialResult, finals: Sequence[Finalist], gain: Gain | None) -> list[str]:
+    """Return how the finals ended, and whether the search gained more than noise over its first trial."""
+    lines = []
+    trained = [one for one in finals if len(one.scores) > 1]
+    if trained:
+        lines.append("Finals, the best trained again with other seeds:")
+        lines += [
+            f"  trial {one.result.number}: mean {one.mean:.4f}, spread {one.spread:.4f} over {len(one.scores)} seeds"
+            + (" (wins)" if one.result.trial_uid == best.trial_uid else "")
+            for one in trained
+        ]
+    if gain is not None:
+        verdict = "more than" if gain.is_real else "not more than"
+        lines.append(
+            f"Against the default (trial 0): {gain.gain:+.4f} on validation, {verdict} twice the noise "
+            f"({gain.noise:.4f})"
+        )
+    return lines
+
+
+def finals_metrics(best: TrialResult, finals: Sequence[Finalist], gain: Gain | None) -> dict[str, float]:
+    """Return the finals' numbers by their names in MLflow."""
+    metrics: dict[str, float] = {}
+    for one in finals:
+        if one.result.trial_uid == best.trial_uid and len(one.scores) > 1:
+            metrics |= {"best_mean": one.mean, "best_spread": one.spread, "best_seeds": len(one.scores)}
+    if gain is not None:
+        metrics |= {"gain_over_default": gain.gain, "gain_noise": gain.noise}
+    return metrics
 
 
 def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
@@ -123,7 +190,7 @@ def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> li
 
 
 def show(*parts: object) -> None:
-    """Print tables and lines; a line is never wrapped, so that it can be copied."""
+    """Print tables and lines, secrets hidden in lines; a line is never wrapped, so that it can be copied."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     for part in parts:
-        console.print(part)
+        console.print(redacted(part) if isinstance(part, str) else part)

@@ -1,0 +1,145 @@
+"""The packaged model against eager torch: ``python -m benchmarks.predict [BACKBONE ...] [--size 224] [--rounds 40]``.
+
+Both begin with the bytes of a JPEG and end with probabilities, at batch 1 and 32, in turn and again (the machine may
+get busier), with the same number of threads: the package through ``mlflow.pyfunc``'s own ``predict``, torch with our
+preprocessing, in eval mode without gradients. The median of the rounds, and the package's share of torch's time. Then
+the seconds from a new process to its first answer: the package by the ``--python`` of your choice (such as a clean
+environment's, by default this one's), and torch with timm. Random weights: speed doesn't depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.batches import BatchConfig
+from data.preprocess import Preprocessing, normalize, read_image, to_pixels
+from models.classifier import Classifier, NetworkConfig, build_classifier
+from models.config import TrialConfig
+from models.fit import FitConfig
+from models.package import export, save_package
+
+BACKBONES = ("tf_efficientnet_lite0",)
+BATCHES = (1, 32)
+CLASSES = ("cat", "dog")
+PHOTO = (500, 375)  # pixels, as in the usual photo sets
+PACKAGED = """
+import pathlib, sys, mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+model.predict([pathlib.Path(sys.argv[2]).read_bytes()])
+"""
+TORCH = """
+import sys, timm, torch
+network = timm.create_model(sys.argv[1], num_classes=2).eval()
+with torch.inference_mode():
+    network(torch.zeros(1, 3, int(sys.argv[2]), int(sys.argv[2])))
+"""
+
+
+def photo() -> bytes:
+    """Return the bytes of a JPEG."""
+    buffer = io.BytesIO()
+    Image.effect_noise(PHOTO, 60).convert("RGB").save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def make_package(config: TrialConfig, folder: Path) -> Classifier:
+    """Package a network with random weights in ``folder / "model"``; return it."""
+    classifier = build_classifier(config.network, len(CLASSES), config.preprocessing.image_size, seed=0)
+    side = config.preprocessing.image_size
+    pixels = np.random.default_rng(0).integers(0, 255, (8, side, side, 3)).astype(np.uint8)
+    export(classifier, config, CLASSES, "benchmark", pixels, folder / "package")
+    save_package(folder / "package", folder / "model")
+    return classifier.eval()
+
+
+def eager(classifier: Classifier, config: TrialConfig) -> Callable[[list[bytes]], object]:
+    """Return what classifies pictures with torch."""
+
+    def run(contents: list[bytes]) -> object:
+        pixels = np.stack([to_pixels(read_image(content), config.preprocessing) for content in contents])
+        with torch.inference_mode():
+            return classifier(torch.from_numpy(normalize(pixels, config.preprocessing))).softmax(dim=1).numpy()
+
+    return run
+
+
+def medians_ms(
+    runs: dict[str, Callable[[list[bytes]], object]], contents: list[bytes], rounds: int
+) -> dict[str, float]:
+    """Return each one's median milliseconds for all of ``contents``, after one round that doesn't count."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run(contents)
+            if number:
+                times[name].append((time.perf_counter() - started) * 1000)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def cold_s(python: str, script: str, *arguments: str) -> float:
+    """Return the seconds that a new process takes from its start to its end."""
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        subprocess.run(
+            [python, "-I", "-W", "ignore", "-c", script, *arguments], cwd=folder, env=environment, check=True
+        )
+        return time.perf_counter() - started
+
+
+def measure(backbone: str, size: int, rounds: int, python: str) -> None:
+    """Print one network's lines."""
+    import mlflow
+
+    config = TrialConfig(
+        seed=0,
+        preprocessing=Preprocessing(size),
+        batches=BatchConfig(),
+        network=NetworkConfig(backbone=backbone, weights="none"),
+        fit=FitConfig(),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, content = Path(scratch), photo()
+        classifier = make_package(config, folder)
+        packaged = mlflow.pyfunc.load_model(str(folder / "model"))
+        runs = {"package": packaged.predict, "torch": eager(classifier, config)}
+        megabytes = sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file()) / 1e6
+        print(f"{backbone}, {size} px, {torch.get_num_threads()} threads, package {megabytes:.0f} MB")
+        for batch in BATCHES:
+            found = medians_ms(runs, [content] * batch, max(3, rounds // batch))
+            share = found["package"] / found["torch"]
+            print(f"  batch {batch:2}: package {found['package']:.1f} ms, torch {found['torch']:.1f} ms, {share:.2f}")
+        (folder / "photo.jpg").write_bytes(content)
+        ours = cold_s(python, PACKAGED, str(folder / "model"), str(folder / "photo.jpg"))
+        theirs = cold_s(sys.executable, TORCH, backbone, str(size))
+        print(f"  new process to first answer: package {ours:.1f} s, torch and timm {theirs:.1f} s")
+
+
+def main() -> None:
+    """Measure each network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("backbones", nargs="*", default=BACKBONES)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--python", default=sys.executable)
+    given = parser.parse_args()
+    for backbone in given.backbones:
+        measure(backbone, given.size, given.rounds, given.python)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The tracking server that a team shares: as plain processes, its bucket, its passwords, its backup."""

@@ -1,0 +1,98 @@
+"""The champion in an environment that holds what the model itself asks for, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models.conftest import CLASSES, Packaged, make_package
+from tests.models.serving import MODEL, clean_environment, free_port, register, running
+
+LIMIT_MB = 500
+CLIENT = """
+import importlib.util, json, os, pathlib, sys, time
+started = time.perf_counter()
+import mlflow
+absent = [name for name in ("torch", "timm", "ray", "data", "models", "tuning") if importlib.util.find_spec(name)]
+assert not absent, absent
+model = mlflow.pyfunc.load_model(sys.argv[1])
+content = pathlib.Path(sys.argv[2]).read_bytes()
+frame = model.predict([content, content])
+seconds = time.perf_counter() - started
+assert os.listdir() == []
+print(json.dumps({"rows": frame.to_dict("records"), "seconds": seconds}))
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+    from data.batches import BatchConfig
+    from data.preprocess import Preprocessing
+    from models.classifier import NetworkConfig
+    from models.config import TrialConfig
+    from models.fit import FitConfig
+
+    config = TrialConfig(
+        seed=0,
+        preprocessing=Preprocessing(32),
+        batches=BatchConfig(),
+        network=NetworkConfig(backbone="timm/test_efficientnet", weights="none"),
+        fit=FitConfig(),
+    )
+    return make_package(tmp_path_factory.mktemp("packaged"), config)
+
+
+@pytest.fixture(scope="module")
+def clean_python(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of a new environment with the model's own requirements, installed by pip."""
+    folder = tmp_path_factory.mktemp("clean")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--retries", "1", "--timeout", "20", "-r", str(package.model / "requirements.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"pip can't install the model's requirements here: {(done.stderr.splitlines() or ['?'])[-1]}")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def server(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of an MLflow server that holds the champion, and hands its files through."""
+    folder = tmp_path_factory.mktemp("server")
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with running(command, f"{uri}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
+        register(uri, package.folder)
+        yield uri
+
+
+@pytest.mark.timeout(900)
+def test_the_champion_answers_in_a_clean_environment_through_a_server(
+    package: Packaged, clean_python: Path, server: str, tmp_path: Path
+) -> None:
+    for model, environment in ((MODEL, {"MLFLOW_TRACKING_URI": server}), (str(package.model), {})):
+        command = [str(clean_python), "-I", "-c", CLIENT, model, str(package.picture)]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=clean_environment(**environment), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        found = np.array([[row[name] for name in CLASSES] for row in answer["rows"]])
+        assert np.abs(found - package.expected(2)).max() < 1e-4
+        print(f"{model}: first answer after {answer['seconds']:.1f} s")
+
+
+def test_the_clean_environment_is_small(clean_python: Path) -> None:
+    installed = clean_python.parents[1] / "lib"
+    size_mb = sum(file.stat().st_size for file in installed.rglob("*") if file.is_file()) / 1e6
+    print(f"installed: {size_mb:.0f} MB")
+    assert size_mb < LIMIT_MB
+    assert not list(installed.rglob("torch"))

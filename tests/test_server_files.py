@@ -1,0 +1,176 @@
+"""mlflow-compose.yml, Dockerfile and what goes with them: valid, pinned, closed to the world, without a password."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from server.passwords import filled
+from tests.system.team import services
+from tests.test_project_files import ROOT, pins
+
+COMPOSE = ROOT / "mlflow-compose.yml"
+EXAMPLE = (ROOT / ".env.example").read_text()
+ADMIN = "MLFLOW_ADMIN_PASSWORD"
+IMAGES = {"postgres", "store", "bucket", "migrate", "mlflow"}
+
+
+def specification() -> dict[str, Any]:
+    """Return the Compose specification's own schema, as check-jsonschema carries it."""
+    file = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    loaded: dict[str, Any] = json.loads(file.read_text())
+    return loaded
+
+
+def problems(compose: object) -> list[str]:
+    validator = jsonschema.validators.validator_for(specification())(specification())
+    return [error.message for error in validator.iter_errors(compose)]
+
+
+def test_the_compose_file_keeps_to_the_compose_specification() -> None:
+    loaded = yaml.safe_load(COMPOSE.read_text())
+    assert problems(loaded) == []
+    loaded["services"]["mlflow"]["portz"] = []
+    assert problems(loaded) != []
+
+
+def test_ports_are_published_on_this_machine_only() -> None:
+    ports = [port for service in services().values() for port in service.get("ports", ())]
+    assert ports == ["127.0.0.1:5000:5000"]
+
+
+def test_every_image_is_pinned_and_the_server_is_our_mlflow() -> None:
+    images = {name: service["image"] for name, service in services().items() if "build" not in service}
+    assert set(images) == IMAGES
+    assert all(re.search(r":v?\d+\.\d+", image) for image in images.values())
+    ours = f"ghcr.io/mlflow/mlflow:v{str(pins()['mlflow'].specifier)[2:]}-full"
+    assert {images[name] for name in ("bucket", "migrate", "mlflow")} == {ours}
+
+
+def test_what_stays_up_is_watched_and_started_again_and_keeps_its_data() -> None:
+    for name, service in services().items():
+        if name in {"postgres", "store", "mlflow"}:
+            assert service["restart"] == "unless-stopped"
+            assert service["healthcheck"]["test"]
+    volumes = set(yaml.safe_load(COMPOSE.read_text())["volumes"])
+    used = {mount.partition(":")[0] for service in services().values() for mount in service.get("volumes", ())}
+    assert volumes == {mount for mount in used if not mount.startswith(".")}
+
+
+def test_the_server_starts_after_its_tables_and_its_bucket_are_there() -> None:
+    waits = services()["mlflow"]["depends_on"]
+    assert waits == {name: {"condition": "service_completed_successfully"} for name in ("migrate", "bucket")}
+
+
+def test_the_file_holds_no_password_and_the_example_names_every_variable() -> None:
+    text = COMPOSE.read_text()
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    assert required == {"POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "SERVER_SECRET_KEY"}
+    assert set(re.findall(r"^(\w+)=$", EXAMPLE, re.MULTILINE)) == required
+    optional = set(re.findall(r"\$\{(\w+)", text)) - required
+    assert optional <= set(re.findall(r"^# (\w+)=", EXAMPLE, re.MULTILINE))
+    with pytest.raises(KeyError, match="POSTGRES_PASSWORD"):
+        services(POSTGRES_PASSWORD="")
+
+
+def test_defaults_in_the_example_are_those_of_the_file() -> None:
+    defaults = dict(re.findall(r"\$\{(\w+):-([^}]+)\}", COMPOSE.read_text()))
+    named = dict(re.findall(r"^# (\w+)=(\S+)$", EXAMPLE, re.MULTILINE))
+    shared = defaults.keys() & named.keys()
+    assert shared == {"DEVICE", "MLFLOW_LISTEN", "MLFLOW_PORT", "MLFLOW_HOSTS", "PICTURES"}
+    assert {name: named[name] for name in shared} == {name: defaults[name] for name in shared}
+
+
+def test_one_variable_switches_logins_on() -> None:
+    assert "--app-name" not in services()["mlflow"]["command"]
+    on = services(**{ADMIN: "twelve letters"})["mlflow"]
+    assert on["command"].rstrip().endswith("--app-name basic-auth")
+    assert "twelve letters" in on["environment"].values()
+
+
+def test_a_new_env_file_has_a_password_of_its_own_for_each() -> None:
+    first, second = filled(EXAMPLE), filled(EXAMPLE)
+    given = re.findall(r"^(\w+)=([0-9a-f]{48})$", first, re.MULTILINE)
+    assert len(given) == len({password for _, password in given}) == 4
+    assert first != second
+
+
+# --- Dockerfile ---
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions with their arguments, continued lines joined, comments left out."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    found = [line.partition(" ") for line in joined.splitlines() if line.strip()]
+    return [(name, rest.strip()) for name, _, rest in found]
+
+
+def test_the_image_has_condas_python_and_the_pinned_packages() -> None:
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"][0].removeprefix("python=")
+    steps = instructions()
+    assert steps[0][0] == "FROM"
+    assert steps[0][1].startswith(f"python:{conda}-")
+    runs = " ".join(rest for name, rest in steps if name == "RUN")
+    assert "pip install -r requirements.txt" in runs
+    assert not re.search(r"==\d", runs), "versions are pinned in requirements.txt alone"
+
+
+def test_the_image_is_built_in_an_order_that_the_cache_likes_and_does_not_run_as_root() -> None:
+    steps = instructions()
+    names = [" ".join(step) for step in steps]
+    packages, code = names.index("COPY requirements.txt ."), names.index("COPY --chown=freezeline . .")
+    last_run = max(at for at, (name, _) in enumerate(steps) if name == "RUN")
+    assert packages < last_run < code
+    assert steps.index(("USER", "freezeline")) > code
+    assert ("ARG", "DEVICE=cpu") in steps
+
+
+def test_the_image_and_the_search_service_run_the_projects_own_command() -> None:
+    entry = json.loads(dict(instructions())["ENTRYPOINT"])
+    assert entry == ["mlflow", "run", "/app", "-e", "tune", "--env-manager", "local"]
+    search = services()["search"]
+    assert search["profiles"] == ["search"]
+    assert "entrypoint" not in search
+    assert "./photos:/pictures:ro" in search["volumes"]
+    home = next(rest for name, rest in instructions() if "FREEZELINE_HOME" in rest)
+    assert f"FREEZELINE_HOME={search['volumes'][1].partition(':')[2]} " in home
+
+
+def test_no_secret_and_no_environment_goes_into_the_image() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {".env", ".venv", ".git"} <= set(ignored)
+
+
+# --- the Makefile and the scripts ---
+
+
+@pytest.mark.parametrize("target", ["server", "server-down", "server-logs", "server-local"])
+def test_make_has_a_target_for_each_thing_that_is_done_with_the_server(target: str) -> None:
+    shown = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("docker compose -f mlflow-compose.yml" in shown) is (target != "server-local")
+
+
+@pytest.mark.parametrize("script", ["backup.sh", "restore.sh"])
+def test_the_scripts_are_bash_that_stops_at_the_first_error(script: str) -> None:
+    path = ROOT / "server" / script
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    assert "set -euo pipefail" in path.read_text()
+    assert path.stat().st_mode & 0o111
+    told = subprocess.run([str(path)], capture_output=True, text=True, check=False)
+    assert told.returncode != 0
+    assert "give the folder" in told.stderr
+
+
+def test_all_python_of_the_server_is_there() -> None:
+    assert {path.name for path in Path(ROOT / "server").glob("*.py")} == {
+        "__init__.py", "bucket.py", "local.py", "parts.py", "passwords.py",
+    }  # fmt: skip

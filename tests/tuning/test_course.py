@@ -1,0 +1,111 @@
+"""What comes next in a search: interrupted trials, starts, the sampler's, finals; to wait, or that it is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuning.making import epoch, ledger_at, recipe
+from tuning.search.budget import Clock
+from tuning.search.course import Course, Step
+from tuning.search.ledger import Ledger
+from tuning.search.results import TrialResult
+
+
+class Led:
+    """A course on a real ledger, one trial at a time unless said otherwise."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **texts: Any) -> None:
+        self.recipe = recipe(
+            **{"max_epochs": 4, "sweep": "off", "trials": 3, "finalists": 2, "final_seeds": 1, **texts}
+        )
+        self.ledger: Ledger = ledger_at(root, self.recipe)
+        self.clock = Clock(self.recipe.budget_s, root / "spent", finals=True)
+        self.ended = False
+        self.most = 1
+        self.course = Course(self.recipe, self.ledger, self.clock, lambda: self.ended, lambda: self.most)
+        self.monkeypatch = monkeypatch
+
+    def next(self) -> Step:
+        return self.course.next()
+
+    def begin(self) -> TrialResult:
+        step = self.next()
+        assert isinstance(step, TrialResult)
+        return step
+
+    def run(self, score: float = 0.5) -> TrialResult:
+        trial = self.begin()
+        self.ledger.report(trial.trial_uid, epoch(1, score))
+        return self.ledger.finish(trial.trial_uid, "complete", "")
+
+
+@pytest.fixture
+def led(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Led:
+    return Led(tmp_path, monkeypatch)
+
+
+def test_trials_come_until_they_are_spent_and_then_the_finals_and_then_the_end(led: Led) -> None:
+    origins = [led.run(score).origin for score in (0.5, 0.6, 0.7, 0.1, 0.1)]
+    assert origins == ["default", "sampler", "sampler", "final", "final"]
+    assert led.next() == "end"
+
+
+def test_without_finalists_the_search_ends_with_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    led = Led(tmp_path, monkeypatch, finalists=0)
+    assert [led.run().origin for _ in range(3)] == ["default", "sampler", "sampler"]
+    assert led.next() == "end"
+
+
+def test_no_more_trials_are_begun_than_may_run_at_once(led: Led) -> None:
+    led.begin()
+    assert led.next() == "wait"
+    led.most = 2
+    assert isinstance(led.next(), TrialResult)
+
+
+def test_whoever_still_runs_is_waited_for_for_it_may_become_a_finalist(led: Led) -> None:
+    led.most = 2
+    slow = led.begin()
+    for score in (0.5, 0.6):
+        led.run(score)
+    for _ in range(2):
+        assert led.run(0.1).origin == "final"
+    assert led.next() == "wait"
+    led.ledger.report(slow.trial_uid, epoch(1, 0.9))
+    led.ledger.finish(slow.trial_uid, "complete", "")
+    assert led.run().of == slow.trial_uid
+    assert led.next() == "end"
+
+
+def test_trials_that_were_put_back_come_first(led: Led) -> None:
+    first = led.begin()
+    led.ledger.put_back()
+    assert led.begin().trial_uid == first.trial_uid
+    assert led.next() == "wait"
+
+
+def test_a_user_who_ends_gets_no_new_trial(led: Led) -> None:
+    led.ended = True
+    assert led.next() == "end"
+
+
+def test_a_search_whose_first_trials_all_fail_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    led = Led(tmp_path, monkeypatch, trials=50)
+    for _ in range(6):
+        led.ledger.finish(led.begin().trial_uid, "failed", "ValueError: no")
+    assert led.next() == "end"
+
+
+def test_when_the_time_for_new_settings_is_over_the_finals_begin_and_then_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    led = Led(tmp_path, monkeypatch, trials=50, minutes=60)
+    led.run(0.6)
+    led.run(0.5)
+    monkeypatch.setattr(Clock, "sampling_over", property(lambda _: True))
+    monkeypatch.setattr(led.clock, "fits", lambda _: True)
+    assert [led.run().origin for _ in range(2)] == ["final", "final"]
+    assert led.next() == "end"

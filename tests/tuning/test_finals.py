@@ -1,0 +1,93 @@
+"""The finals: who is trained again, who wins, and whether the search gained more than noise."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tuning.making import trial_result
+from tuning.search.finals import finalists, gain_over_default, next_final, winner
+from tuning.search.results import TrialResult
+
+PICTURES = 400
+
+
+def final(of: TrialResult, seed: int, score: float | None = 0.5, status: str = "complete") -> TrialResult:
+    made = trial_result(100 + 10 * of.number + seed, score)
+    config = of.config.model_copy(update={"seed": of.config.seed + seed})
+    return made.model_copy(update={"origin": "final", "of": of.trial_uid, "config": config, "status": status})
+
+
+def everyone(_: TrialResult) -> bool:
+    return True
+
+
+A, B, C, D = (trial_result(number, score) for number, score in enumerate((0.9, 0.8, 0.7, 0.6)))
+
+
+def test_the_finalists_are_the_best_that_ended_and_did_not_fail() -> None:
+    running = trial_result(4, 0.99, "running")
+    failed = trial_result(5, 0.98, "failed")
+    assert [one.result for one in finalists([D, C, running, B, failed, A], 2)] == [A, B]
+
+
+def test_seeds_go_round_the_finalists_so_that_a_short_time_is_spread_over_them() -> None:
+    results, order = [A, B, C], []
+    while (found := next_final(results, 2, 2, everyone)) is not None:
+        trial, seed = found
+        order.append((trial.number, seed - trial.config.seed))
+        results.append(final(trial, seed - trial.config.seed, 0.1))
+    assert order == [(0, 1), (1, 1), (0, 2), (1, 2)]
+
+
+def test_a_trial_that_there_is_no_time_for_is_left_out() -> None:
+    found = next_final([A, B], 2, 1, lambda trial: trial is B)
+    assert found == (B, B.config.seed + 1)
+    assert next_final([A, B], 2, 1, lambda _: False) is None
+
+
+def test_a_final_that_runs_or_failed_is_not_begun_again() -> None:
+    begun = [final(A, 1, None, "running"), final(B, 1, None, "failed")]
+    assert next_final([A, B, *begun], 2, 1, everyone) is None
+
+
+def test_the_highest_mean_wins_and_not_the_luckiest_score() -> None:
+    results = [A, B, C, final(A, 1, 0.5), final(B, 1, 0.8), final(C, 1, 0.7)]
+    assert winner([A, B, C], results, 3) is B
+
+
+def test_only_those_that_were_trained_again_are_held_against_each_other() -> None:
+    assert winner([A, B, C], [A, B, C, final(B, 1, 0.85)], 3) is A  # one mean alone says nothing about the others
+    assert winner([A, B, C], [A, B, C], 3) is A
+    assert winner([], [A], 3) is None
+
+
+def test_who_may_not_win_does_not() -> None:
+    results = [A, B, C, *(final(one, 1, 0.9) for one in (A, B, C))]
+    assert winner([B, C], results, 3) is B
+
+
+def test_a_final_that_failed_has_no_part_in_the_mean() -> None:
+    (one,) = finalists([A, final(A, 1, 0.1, "failed"), final(A, 2, 0.7)], 1)
+    assert one.scores == (0.9, 0.7)
+    assert one.mean == pytest.approx(0.8)
+    assert one.spread == pytest.approx(0.1 * 2**0.5)
+
+
+def test_a_gain_of_many_seeds_and_pictures_is_real_and_one_within_the_spread_is_not() -> None:
+    default, best = trial_result(0, 0.7), trial_result(1, 0.9)
+    steady = [final(best, seed, 0.9) for seed in (1, 2)]
+    gain = gain_over_default(best, [default, best, *steady], 1, PICTURES)
+    assert gain is not None
+    assert gain.gain == pytest.approx(0.2)
+    assert gain.noise == pytest.approx(((0.9 * 0.1 + 0.7 * 0.3) / PICTURES) ** 0.5)
+    assert gain.is_real
+    shaky = [final(best, 1, 0.5), final(best, 2, 0.95)]
+    unsure = gain_over_default(best, [default, best, *shaky], 1, PICTURES)
+    assert unsure is not None
+    assert not unsure.is_real
+
+
+def test_the_default_has_no_gain_over_itself() -> None:
+    default = trial_result(0, 0.9)
+    assert gain_over_default(default, [default], 3, PICTURES) is None
+    assert gain_over_default(B, [trial_result(0, None, "failed"), B], 3, PICTURES) is None

@@ -1,0 +1,61 @@
+"""Loading a model back in a clean process: a real process, a real package of a few lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuning.loadback import LoadBackError, absolute_uri, as_png, check_loads, make_proof
+
+MODEL = """
+import os, sys
+import mlflow, pandas as pd
+from mlflow.pyfunc.model import PythonModel
+
+class Fake(PythonModel):
+    def predict(self, context, model_input, params=None):
+        if not sys.flags.isolated or os.listdir() or os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] != "false":
+            raise RuntimeError("this process is not clean")
+        rows = [[len(content), 1.0] for content in model_input.iloc[:, 0]]
+        frame = pd.DataFrame(rows, columns=["cat", "dog"])
+        return frame.assign(label="cat", score=1.0, error=None)
+
+mlflow.models.set_model(Fake())
+"""
+PICTURE = as_png(np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, DataType, Schema
+
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "fake.py").write_text(MODEL)
+    signature = ModelSignature(inputs=Schema([ColSpec(DataType.binary)]))
+    save_model(folder / "model", python_model=str(folder / "fake.py"), signature=signature, pip_requirements=[])
+    return str(folder / "model")
+
+
+def test_a_model_that_answers_as_it_did_is_loaded_in_a_clean_process(model: str, tracking: str) -> None:
+    check_loads(model, make_proof([PICTURE], np.array([[len(PICTURE), 1.0]])), tracking)
+
+
+def test_a_model_that_answers_otherwise_is_told_by_how_much(model: str, tracking: str) -> None:
+    with pytest.raises(LoadBackError, match=r"but one differs by 0\.01, more than 0\.001"):
+        check_loads(model, make_proof([PICTURE], np.array([[len(PICTURE), 0.99]])), tracking)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_why(tmp_path: Path, tracking: str) -> None:
+    with pytest.raises(LoadBackError, match=r"absent can't be loaded by a clean process: .*absent"):
+        check_loads(str(tmp_path / "absent"), make_proof([PICTURE], np.ones((1, 2))), tracking)
+
+
+def test_a_relative_database_means_the_same_in_another_folder() -> None:
+    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{os.getcwd()}/mlflow.db"  # noqa: PTH109  # as MLflow sees it
+    for uri in ("sqlite:////tmp/mlflow.db", "http://127.0.0.1:5000", "postgresql://u@host/db"):
+        assert absolute_uri(uri) == uri

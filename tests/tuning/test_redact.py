@@ -1,0 +1,165 @@
+"""No secret of the environment reaches a parameter, tag, artifact, line or error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import UserError
+from tests.tuning.making import dataset, recipe, trial_result
+from tuning import __main__, commands
+from tuning.tracking.operations import PARENT, LogFile, LogText, StartRun
+from tuning.tracking.parent import REPOSITORY, ParentRun
+from tuning.tracking.redact import Redactor, redacted
+from tuning.tracking.trials import TrialRuns
+from tuning.trial import TrialReport
+from tuning.views.lines import say
+from tuning.views.summary import show
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PLANTED = {
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+planted",
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED00",
+    "AWS_SESSION_TOKEN": "planted-session-token",
+    "HF_TOKEN": "hf_plantedplantedplantedplantedplanted",
+    "RAY_AUTH_TOKEN": "planted-ray-token",
+    "MLFLOW_TRACKING_PASSWORD": "planted-tracking-password",
+    "DATABASE_URL": "postgresql://me:planted%40password@db.example/runs",
+    "SOME_API_KEY": "planted-api-key",
+}
+SECRETS = (
+    *(value for name, value in PLANTED.items() if name != "DATABASE_URL"),
+    "planted@password",
+    "planted%40password",
+)
+TEXT = "; ".join([*SECRETS, PLANTED["DATABASE_URL"]])
+
+
+@pytest.fixture(autouse=True)
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+
+
+def assert_clean(text: str) -> None:
+    assert [secret for secret in SECRETS if secret in text] == []
+    assert "planted" not in text.lower()
+
+
+def test_every_planted_secret_is_hidden() -> None:
+    assert_clean(redacted(TEXT))
+    assert redacted(TEXT).endswith("postgresql://me:***@db.example/runs")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:pass@host:5000/x", "http://me:***@host:5000/x"),
+        ("see https://u:p@h and s3://k:s@b/c", "see https://u:***@h and s3://k:***@b/c"),
+        ("key AKIAABCDEFGHIJKLMNOP.", "key ***."),
+        ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer ***"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "***"),
+        ("http://host:5000/#/compare-runs?a=@b", "http://host:5000/#/compare-runs?a=@b"),
+        ("models:/digits@champion is version 1", "models:/digits@champion is version 1"),
+        ("lr 1e-3 at 12:30, mail me@example.org", "lr 1e-3 at 12:30, mail me@example.org"),
+    ],
+)
+def test_passwords_and_well_known_keys_are_hidden_and_nothing_else(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", exclude_characters=":@")))
+def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
+    assert Redactor().text(text) == text
+
+
+@pytest.mark.parametrize(("name", "value"), [("RAY_AUTH_MODE", "token"), ("MY_TOKEN", "a"), ("SECRET_DIR", "/usr/lib")])
+def test_words_that_are_no_secret_are_not_hidden(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert redacted(f"it says {value} here") == f"it says {value} here"
+
+
+def everything(client: MlflowClient, run_id: str, folder: Path) -> str:
+    """Return all that MLflow holds of a run, files included."""
+    run = client.get_run(run_id)
+    for found in client.list_artifacts(run_id):
+        client.download_artifacts(run_id, found.path, str(folder))
+    files = [path.read_text() for path in folder.rglob("*") if path.is_file()]
+    return json.dumps([run.to_dictionary(), str(run.inputs), *files])
+
+
+def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Path) -> None:
+    pets = dataset(tmp_path)
+    parent = ParentRun.open(client, None, "pets")
+    parent.describe({**recipe().model_dump(mode="json"), "data": TEXT}, {"search_folder": TEXT}, pets)
+    parent.describe_result(TEXT)
+    parent.tag(comparison=TEXT)
+    parent.log_text(TEXT, "notes.txt")
+    report = tmp_path / "report.html"
+    report.write_text(f"<p>{TEXT}</p>")
+    parent.log_file(report)
+    runs = TrialRuns(parent.writer)
+    failed = trial_result(score=None, status="failed", reason=TEXT)
+    runs.trial_started(failed)
+    runs.trial_ended(failed, TrialReport(status="failed", epoch=0, traceback=TEXT))
+    parent.end("FAILED", TEXT)
+    assert parent.close() == ""
+    for run_id in (parent.run_id, parent.writer.run_ids()[failed.trial_uid]):
+        (tmp_path / run_id).mkdir()
+        said = everything(client, run_id, tmp_path / run_id)
+        assert "***" in said
+        assert_clean(said)
+    assert_clean(parent._paths.spool.read_text())
+    assert report.read_text() == f"<p>{TEXT}</p>", "a file of the user's is not changed"
+
+
+def test_a_file_that_is_no_text_stays_as_it_is(tmp_path: Path) -> None:
+    picture = tmp_path / "a.bin"
+    picture.write_bytes(b"\xff\xfe" + TEXT.encode())
+    Redactor().file(picture)
+    assert picture.read_bytes() == b"\xff\xfe" + TEXT.encode()
+
+
+def test_operations_keep_what_is_no_text() -> None:
+    for operation in (StartRun("u", "n", {"lr": 0.1}, {}), LogText(PARENT, "a", "b"), LogFile(PARENT, "a", "")):
+        assert Redactor().operation(operation) == operation
+
+
+def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    say(TEXT)
+    show(TEXT)
+    assert_clean(capsys.readouterr().out)
+
+
+def test_no_secret_is_in_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing:
+        @staticmethod
+        def run(_: object) -> int:
+            raise UserError(TEXT)
+
+    monkeypatch.setattr(commands, "load", lambda _: Failing)
+    assert __main__.main(["audit"]) == 2
+    assert_clean(capsys.readouterr().err)
+
+
+def test_no_secret_is_in_a_traceback_that_nobody_caught() -> None:
+    code = (
+        "import runpy, sys\nfrom tuning import commands\n"
+        "def load(name): raise RuntimeError(sys.argv[2])\n"
+        "commands.load = load\nrunpy.run_module('tuning', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "audit", TEXT], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert_clean(done.stderr)

@@ -1,0 +1,425 @@
+"""The report: one page that needs nothing else, whatever the pictures and classes are called."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import itertools
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.audit import Audit
+from data.batches import BatchConfig
+from data.dataset import Dataset, Sample
+from data.findings import Finding
+from data.preprocess import Preprocessing, normalize
+from models.evaluate import score
+from models.features import FeaturesConfig
+from models.serving import ServingCost
+from tests.tuning.making import candidate, trial_result
+from tuning.choice import Limits, Priced
+from tuning.views.report import Example, Mistake, Pair, ReportContent, ReportTrial, build_pictures, build_report
+from tuning.views.report.charts import charts, importances
+from tuning.views.report.pictures import (
+    _denormalized,
+    audit_pairs,
+    encoded,
+    train_examples,
+    val_examples,
+    worst_mistakes,
+)
+from tuning.views.report.study import as_study
+from tuning.views.report.theme import DARK, LIGHT
+
+HOSTILE = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
+PICTURE = encoded(Image.new("RGB", (8, 8), "red"))
+VOID = {"meta", "img", "br", "path", "use", "rect", "image", "link"}
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page: its elements with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes what is not open"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of an attribute, in order."""
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+
+def tried(number: int, value: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9) -> ReportTrial:
+    result = trial_result(number, value, status)  # type: ignore[arg-type]
+    settings = {**result.settings, "lr": lr, "freeze_fraction": depth / 18}
+    result = result.model_copy(update={"settings": settings, "facts": {**result.facts, "freeze_depth": depth}})
+    return ReportTrial(result, () if value is None else (value / 2, value, value - 0.01))
+
+
+def content(classes: tuple[str, ...] = HOSTILE, **changes: Any) -> ReportContent:
+    """Return what a report of seven trials shows."""
+    trials = (
+        tried(0, 0.7),
+        tried(1, 0.9, lr=3e-3, depth=18),
+        tried(2, 0.5, "pruned", lr=1e-2),
+        tried(3, None, "failed", lr=1e-1),
+        tried(4, 0.8, lr=2e-3, depth=3),
+        tried(5, 0.85, lr=5e-3, depth=12),
+        tried(6, 0.75, lr=5e-4, depth=6),
+    )
+    labels = np.arange(30, dtype=np.int64) % len(classes)
+    probabilities = np.full((30, len(classes)), 0.1)
+    probabilities[np.arange(30), labels] += 1 - 0.1 * len(classes)
+    probabilities[0] = np.roll(probabilities[0], 1)
+    audit = Audit(
+        name="pets",
+        root=Path("/pets"),
+        fingerprint="f",
+        counts={split: dict.fromkeys(classes, 10) for split in ("train", "val", "test")},
+        left_out=1,
+        imbalance=1.0,
+        median_side=32,
+        findings=(Finding(kind="duplicate", count=2, files=((f"{classes[0]}.png", "b.png"),), done="kept"),),
+    )
+    full = ReportContent(
+        search="run",
+        made="2026-11-24 18:00",
+        candidate=candidate(0.8, classes),
+        scores=score(probabilities, labels, classes),
+        decision="models:/pets@champion is now version 1: there was no champion before.",
+        model="models:/pets@champion",
+        trials=trials,
+        best=1,
+        priced=(
+            Priced(trials[1].result, ServingCost(latency_ms=9, mb=14)),
+            Priced(trials[4].result, ServingCost(latency_ms=3, mb=20)),
+        ),
+        limits=Limits(latency_ms=12.5),
+        machine="a processor",
+        baseline=0.42,
+        mistakes=(Mistake(PICTURE, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
+        train_examples=(Example("a/x.png", classes[0], PICTURE, (PICTURE, PICTURE)),),
+        val_examples=(Example("a/y.png", classes[1], PICTURE),),
+        audit=audit,
+        pairs={"duplicate": (Pair((f"{classes[0]}.png", "b.png"), (PICTURE, None)),)},
+    )
+    return dataclasses.replace(full, **changes)
+
+
+@pytest.fixture(scope="module")
+def report() -> str:
+    return build_report(content())
+
+
+@pytest.fixture(scope="module")
+def page(report: str) -> Page:
+    return Page(report)
+
+
+# --- the page as a whole ---
+
+
+def test_every_element_is_closed_and_no_name_is_there_twice(page: Page) -> None:
+    assert page.open == []
+    names = page.values("id")
+    assert len(names) > 50
+    assert len(set(names)) == len(names)
+
+
+def test_the_page_asks_nobody_for_anything_and_runs_no_script(page: Page) -> None:
+    assert not {"script", "iframe", "object", "link", "base", "form"} & {tag for tag, _ in page.elements}
+    assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
+    addresses = [*page.values("src"), *page.values("href"), *page.values("xlink:href")]
+    assert len(addresses) > 10
+    assert all(address.startswith(("data:image/", "#")) for address in addresses)
+    policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_every_link_within_the_page_and_within_a_chart_leads_somewhere(report: str, page: Page) -> None:
+    names = set(page.values("id"))
+    links = [address[1:] for address in (*page.values("href"), *page.values("xlink:href")) if address.startswith("#")]
+    assert len(links) > 10
+    assert set(links) | set(re.findall(r"url\(#([^)]+)\)", report)) | set(page.values("aria-labelledby")) <= names
+
+
+def test_names_of_classes_and_files_are_text_and_nothing_else(report: str, page: Page) -> None:
+    assert "<script" not in report
+    assert report.count(html.escape(HOSTILE[0])) >= 6
+    for name in HOSTILE:
+        assert name in page.text
+    assert f"{HOSTILE[0]}/x.png" in page.text
+
+
+def test_a_file_name_that_is_no_text_does_not_break_the_page() -> None:
+    mistake = Mistake(PICTURE, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
+    text = build_report(content(mistakes=(mistake,)))
+    assert "\\udcff\\u202egnp.exe" in text.encode().decode()
+
+
+def test_the_same_content_gives_the_same_page(report: str) -> None:
+    assert build_report(content()) == report
+
+
+# --- for everyone ---
+
+
+def test_every_picture_and_chart_says_what_it_is(page: Page) -> None:
+    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
+    assert len(pictures) == 6
+    assert len(drawings) == len(charts(content())) == 7
+    assert all(attributes["alt"] for attributes in pictures)
+    assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in drawings)
+
+
+def test_headings_go_down_one_level_at_a_time_and_the_language_is_named(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.values("lang") == ["en"]
+
+
+def test_what_scrolls_sideways_can_be_reached_by_keyboard_and_has_a_name(page: Page) -> None:
+    scrolling = [a for _, a in page.elements if a.get("class") == "wide"]
+    assert len(scrolling) >= 4
+    assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in scrolling)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize(("colours", "card"), [(LIGHT, "#f4f6f8"), (DARK, "#1f272f")])
+def test_text_and_charts_stand_out_from_the_page_in_light_and_dark(
+    colours: dict[str, str], card: str, report: str
+) -> None:
+    assert f"--card:{card}" in report
+    for name, least in {"ink": 7, "muted": 4.5, "blue": 4.5, "orange": 4.5, "green": 4.5, "red": 4.5}.items():
+        assert f"--{name}:{colours[name]};" in report
+        for paper in (colours["paper"], card):
+            low, high = sorted((luminance(colours[name]), luminance(paper)))
+            assert (high + 0.05) / (low + 0.05) >= least, (name, paper)
+
+
+def test_charts_take_the_colours_of_the_page(report: str) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", report, re.DOTALL)
+    used = {name for name in LIGHT if any(f"var(--{name})" in drawing for drawing in drawings)}
+    assert used >= {"ink", "muted", "grid", "blue", "orange"}
+    assert not any(colour in drawing for drawing in drawings for colour in LIGHT.values())
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_path: Path, report: str) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    sizes = "f.contentDocument.documentElement.scrollWidth, f.contentDocument.body.scrollHeight"
+    frame = f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{html.escape(report)}"></iframe>'
+    file = tmp_path / "frame.html"
+    script = f"<script>f.onload = () => {{ document.body.dataset.found = [{sizes}] }}</script>"
+    file.write_text(f"<!doctype html><body>{frame}{script}</body>")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'data-found="(\d+),(\d+)"', done.stdout)
+    assert found, done.stderr[-1000:]
+    assert int(found[1]) <= width
+    assert int(found[2]) > 1500
+
+
+# --- what it says ---
+
+
+def test_the_answer_comes_first(page: Page) -> None:
+    order = [
+        "80.0 % balanced accuracy",
+        "there was no champion before",
+        "0.750 to 0.850",
+        "+0.2000",
+        "0.4200",
+        "9.0 ms",
+    ]
+    order += ['load_model("models:/pets@champion")', "The best trials by validation"]
+    places = [page.text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_a_default_that_won_and_a_model_that_is_not_registered_are_said(page: Page) -> None:
+    text = Page(build_report(content(best=0, model="", baseline=None, priced=(), mistakes=()))).text
+    assert "the default itself, trial 0, has won" in text
+    assert "all 20 test pictures were classified rightly" in text
+    assert "No network's cost was measured" in text
+    for gone in ("load_model", "logistic regression", "on one core"):
+        assert gone in page.text
+        assert gone not in text
+
+
+def test_the_limit_and_the_front_are_shown(page: Page) -> None:
+    assert "The winner had to keep max_latency_ms=12.5" in page.text
+    assert "speed, size" in page.text
+
+
+def test_the_audits_pairs_are_shown_and_a_picture_that_is_gone_leaves_its_name(page: Page) -> None:
+    assert "2 copies, pixel for pixel, in one class" in page.text
+    assert page.text.count("b.png") == 1
+
+
+def test_few_trials_are_no_reason_to_fail() -> None:
+    text = Page(build_report(content(trials=(tried(0, 0.5),), best=0))).text
+    assert "Too few trials ran to their end" in text
+
+
+def test_each_class_has_its_wilson_intervals(page: Page) -> None:
+    # 9 of 10 of the first class are right, and the others' answers: Wilson's interval of 9 in 10.
+    assert "0.596 to 0.982" in page.text
+
+
+# --- charts ---
+
+
+def test_the_charts_are_there_as_pictures_under_the_names_that_the_page_uses() -> None:
+    pictures = build_pictures(content())
+    names = {"history", "curves", "freeze", "importance", "latency", "size", "confusion"}
+    assert set(pictures) == {f"{name}.png" for name in names}
+    for picture in pictures.values():
+        image = Image.open(io.BytesIO(picture))
+        assert image.width > 600
+        assert len(image.convert("RGB").getcolors(10**6) or ()) > 10
+
+
+def test_settings_that_differ_are_weighed_and_the_others_left_out() -> None:
+    assert set(importances(content())) == {"lr", "freeze_fraction"}
+    study = as_study(content().trials)
+    assert [trial.state.name for trial in study.trials].count("PRUNED") == 1
+    assert len(study.trials) == 6
+
+
+def test_drawing_leaves_matplotlib_as_it_was_and_no_figure_open() -> None:
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    before = dict(mpl.rcParams)
+    build_pictures(content())
+    assert plt.get_fignums() == []
+    assert {name: value for name, value in mpl.rcParams.items() if before[name] != value} == {}
+
+
+# --- its pictures ---
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Return a data set of two classes with real files."""
+    samples = []
+    for split in ("train", "val", "test"):
+        for number in range(6):
+            path = f"{split}{number}.png"
+            Image.new("RGB", (40, 30), (40 * number, 90, 200)).save(tmp_path / path)
+            samples.append(Sample(path=path, label=number % 2, split=split, digest=path))  # type: ignore[arg-type]
+    return Dataset(name="d", root=tmp_path, classes=("cat", "dog"), samples=tuple(samples), median_side=30)
+
+
+def test_the_worst_mistakes_are_those_that_the_model_was_most_sure_of(dataset: Dataset) -> None:
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    of_dog = np.array([0.2, 0.4, 0.9, 0.9, 0.6, 0.02])
+    found = worst_mistakes(dataset, np.stack([1 - of_dog, of_dog], axis=1), labels, most=3)
+    assert [(mistake.path, mistake.truth, mistake.answer) for mistake in found] == [
+        ("test5.png", "dog", "cat"),
+        ("test2.png", "cat", "dog"),
+        ("test1.png", "dog", "cat"),
+    ]
+    assert found[0].probability == pytest.approx(0.98)
+    assert found[0].probability_of_truth == pytest.approx(0.02)
+    (dataset.root / "test5.png").unlink()
+    assert len(worst_mistakes(dataset, np.stack([1 - of_dog, of_dog], axis=1), labels)) == 3
+
+
+@pytest.mark.parametrize("views_shown", [0, 2])
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+def test_training_examples_are_what_training_sees(dataset: Dataset, views_shown: int, mix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    result = trial_result()
+    seen = {
+        "batches": BatchConfig(augmentation="flip", mix=mix),  # type: ignore[arg-type]
+        "features": FeaturesConfig(views=views_shown),
+    }
+    config = result.config.model_copy(update=seen)
+    facts = {"views_shown": views_shown}
+    examples = train_examples(dataset, pixels, result.model_copy(update={"config": config, "facts": facts}))
+    assert [example.label for example in examples] == ["cat", "dog", "cat", "dog"]
+    assert {len(example.variants) for example in examples} == {views_shown or 4}
+    for row, example in enumerate(examples):
+        original, *variants = (
+            np.asarray(Image.open(io.BytesIO(each))) for each in (example.picture, *example.variants)
+        )
+        assert np.array_equal(original, pixels[row])
+        same = [any(np.array_equal(each, want) for want in (original, original[:, ::-1])) for each in variants]
+        assert all(same) or mix == "cutmix"
+
+
+def test_without_augmentation_there_is_the_picture_alone(dataset: Dataset) -> None:
+    result = trial_result()
+    config = result.config.model_copy(update={"batches": BatchConfig(augmentation="none")})
+    pixels = np.zeros((6, 32, 32, 3), np.uint8)
+    assert {
+        example.variants for example in train_examples(dataset, pixels, result.model_copy(update={"config": config}))
+    } == {()}
+    assert [example.path for example in val_examples(dataset, pixels)] == [
+        "val0.png",
+        "val1.png",
+        "val2.png",
+        "val3.png",
+    ]
+
+
+def test_what_the_network_is_given_can_be_shown_again() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(32)
+    assert np.array_equal(_denormalized(normalize(pixels, preprocessing), preprocessing), pixels)
+
+
+def test_the_audits_pairs_are_pictures_and_a_missing_file_is_none(dataset: Dataset) -> None:
+    files = (("train0.png", "gone.png"), ("val0.png", "val1.png"))
+    findings = (
+        Finding(kind="near_duplicate", count=4, files=files, done="kept"),
+        Finding(kind="unreadable", count=1, files=(("x",),), done="left out"),
+    )
+    audit = content().audit.model_copy(update={"root": dataset.root, "findings": findings})
+    pairs = audit_pairs(audit)
+    assert list(pairs) == ["near_duplicate"]
+    assert [[picture is not None for picture in pair.pictures] for pair in pairs["near_duplicate"]] == [
+        [True, False],
+        [True, True],
+    ]

@@ -1,0 +1,54 @@
+"""From a search's own values to the report, on real pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data.audit import audit
+from data.dataset import load_dataset
+from models.serving import ServingCost
+from tests.conftest import MakeFolder
+from tests.tuning.making import candidate, trial_result
+from tuning.choice import Limits, form_of
+from tuning.reporting import report_content
+from tuning.views.report import ReportContent, ReportTrial, build_report
+
+
+@pytest.fixture
+def content(make_folder: MakeFolder) -> ReportContent:
+    folder = make_folder({"blue": 20, "green": 20}, size=(40, 40))
+    copied = (folder / "blue" / "000.png").read_bytes()
+    (folder / "blue" / "copy.png").write_bytes(copied)
+    dataset = load_dataset(str(folder))
+    results = [trial_result(0, 0.5), trial_result(1, 0.75), trial_result(2, None, "failed")]
+    labels = np.array([sample.label for sample in dataset.split("test")])
+    probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
+    return report_content(
+        dataset,
+        audit(dataset),
+        [ReportTrial(result, (0.4, result.score) if result.score else ()) for result in results],
+        results[1],
+        candidate(0.8, dataset.classes),
+        (probabilities, labels),
+        decision="Not decided yet: the server was away.",
+        model="",
+        costs={form_of(results[1], 2): ServingCost(latency_ms=3, mb=14)},
+        limits=Limits(mb=20),
+        baseline=None,
+    )
+
+
+def test_a_search_on_real_pictures_gives_a_whole_report(content: ReportContent) -> None:
+    assert content.search == "run"
+    assert content.winner.result.number == 1
+    assert content.price is not None
+    assert content.price.cost.mb == 14
+    assert content.scores.accuracy == 0
+    assert len(content.mistakes) == sum(one.support for one in content.scores.per_class) > 1
+    assert {len(example.variants) for example in content.train_examples} == {4}
+    assert all(not example.variants for example in content.val_examples)
+    assert any(len(pair.paths) == 2 for pair in content.pairs["duplicate"])
+    page = build_report(content)
+    assert "Not decided yet" in page
+    assert "max_mb=20" in page

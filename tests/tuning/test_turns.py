@@ -1,0 +1,199 @@
+"""Whose turn it is: candidates that come at once are decided as if one had come after the other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from data.errors import TrackingError
+from tests.models.serving import free_port, running
+from tuning.turns import TICKET, Turn
+from tuning.versions import Versions
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def versions(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Versions:
+    monkeypatch.setattr("tuning.turns.POLL_S", 0.02)
+    found = Versions(client, "pets")
+    found.open()
+    return found
+
+
+def new(versions: Versions) -> Turn:
+    run_id = versions.client.create_run("0").info.run_id
+    return Turn.of_new(versions, f"/packages/{run_id}", run_id, "m-1")
+
+
+def waits(turn: Turn) -> bool:
+    """Tell whether a turn still waits after a while, and let it go."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        turn.wait()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return not ended.wait(1.0)
+
+
+def test_a_version_waits_for_lower_ones_only(versions: Versions) -> None:
+    first, second = new(versions), new(versions)
+    assert (first.version, second.version) == (1, 2)
+    assert not waits(first)
+    assert waits(second)
+    with first:
+        pass
+    assert not waits(second)
+
+
+def test_one_that_is_decided_again_comes_behind_all_that_wait_and_before_all_that_come(versions: Versions) -> None:
+    with new(versions):
+        pass
+    waiting = new(versions)
+    again = Turn.of_known(versions, 1)
+    later = new(versions)
+    assert not waits(waiting)
+    assert waits(again)
+    assert waits(later)
+    with waiting:
+        pass
+    assert not waits(again)
+    assert waits(later)
+    with again:
+        pass
+    assert not waits(later)
+
+
+def test_all_wait_while_someone_looks_for_a_number(versions: Versions) -> None:
+    with new(versions):
+        pass
+    versions.tag(1, {f"{TICKET}other": "-1.0/0"})
+    later = new(versions)
+    assert waits(later)
+    versions.untag(1, f"{TICKET}other")
+    assert not waits(later)
+
+
+def test_whoever_shows_no_life_is_passed_over_and_finds_out(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.turns.DEAD_S", 0.3)
+    asleep, second = new(versions), new(versions)
+    second.wait()
+    second.check()
+    tags = versions.tags(1)
+    assert (tags["gate"], tags["reason"]) == ("abandoned", "whoever decided about it showed no life for 0.3 s")
+    with pytest.raises(TrackingError, match=r"version 1 of pets .* was passed over; run promote again"):
+        asleep.check()
+
+
+def test_whoever_shows_life_is_not_passed_over(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.turns.DEAD_S", 0.8)
+    monkeypatch.setattr("tuning.turns.BEAT_S", 0.05)
+    slow, second = new(versions), new(versions)
+    with slow:
+        started = time.monotonic()
+        threading.Timer(2.0, lambda: slow.__exit__(None, None, None)).start()
+        second.wait()
+        assert time.monotonic() - started > 1.5
+        versions.tag(1, {f"{TICKET}{slow._owner}": ""})  # it was taken off already; within ``with`` it is once more
+    assert "gate" not in versions.tags(1)
+
+
+def test_a_version_that_was_made_though_the_answer_was_lost_is_not_made_again(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    make, made = versions.client.create_model_version, []
+
+    def lose_the_answer(*arguments: object, **options: object) -> object:
+        made.append(make(*arguments, **options))  # type: ignore[arg-type]
+        if len(made) == 1:
+            raise MlflowException("database is locked")
+        return made[-1]
+
+    monkeypatch.setattr(versions.client, "create_model_version", lose_the_answer)
+    assert new(versions).version == 1
+    assert len(versions.all()) == len(made) == 1
+
+
+# --- many processes at once ---
+
+# Each decider takes the alias if its score is higher than the champion's, as a gate would, and says whom it saw.
+DECIDER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from mlflow import MlflowClient
+from tuning.turns import Turn
+from tuning.versions import Versions
+
+def decide(score):
+    versions = Versions(MlflowClient(), "pets")
+    versions.open()
+    with Turn.of_new(versions, f"/packages/{score}", sys.argv[1], "m-1") as turn:
+        turn.wait()
+        holder = versions.holder("champion")
+        best = float(versions.tags(holder)["score"]) if holder else 0.0
+        turn.check()
+        versions.tag(turn.version, {"score": str(score), "against": str(holder or "")})
+        if score > best:
+            versions.move("champion", turn.version)
+
+with ThreadPoolExecutor(5) as pool:
+    list(pool.map(decide, map(float, sys.argv[2:])))
+"""
+PROCESSES, THREADS = 4, 5  # twenty processes of their own would spend minutes on importing MLflow
+
+
+def decide_at_once(versions: Versions) -> None:
+    scores = np.random.default_rng(0).permutation(PROCESSES * THREADS).reshape(PROCESSES, THREADS) + 1
+    run_id = versions.client.create_run("0").info.run_id
+    commands = [[sys.executable, "-c", DECIDER, run_id, *map(str, row)] for row in scores.tolist()]
+    processes = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+    try:
+        assert [process.wait(240) for process in processes] == [0] * PROCESSES
+    finally:
+        for process in processes:
+            process.kill()
+    assert_decided_in_order(versions, PROCESSES * THREADS)
+
+
+def assert_decided_in_order(versions: Versions, count: int) -> None:
+    """Deciding one after another, in the order of the versions, must have seen and left the same."""
+    found = versions.all()
+    assert [version.number for version in found] == list(range(1, count + 1))
+    champion, best = None, 0.0
+    for version in found:
+        assert version.tags["against"] == str(champion or "")
+        if float(version.tags["score"]) > best:
+            champion, best = version.number, float(version.tags["score"])
+    assert versions.holder("champion") == champion
+    assert not [name for version in found for name in version.tags if name.startswith(TICKET)]
+
+
+def test_twenty_at_once_on_a_local_database_end_as_one_after_another(versions: Versions) -> None:
+    decide_at_once(versions)
+
+
+def test_twenty_at_once_on_a_server_end_as_one_after_another(
+    versions: Versions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "2", "--host", "127.0.0.1"]
+    command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    with running(command, f"{uri}/health", tmp_path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        decide_at_once(versions)

@@ -1,0 +1,39 @@
+"""Show who was champion after whom, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from data.values import Value
+from tuning.options import parse
+
+EXAMPLE = "python -m tuning champions --name digits"
+
+
+class ChampionsOptions(Value):
+    """The options of ``champions``."""
+
+    name: str = Field(min_length=1, description="of the registered model")
+
+
+OPTIONS = ChampionsOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the history of a registered model's champions, and who holds each alias now."""
+    options = parse(ChampionsOptions, arguments)
+    from tuning.registry import CHALLENGER, CHAMPION
+    from tuning.tracking.parent import connect, take_run_id
+    from tuning.versions import Versions
+    from tuning.views.champions import history_table, holder_lines
+    from tuning.views.summary import show
+
+    take_run_id()
+    versions = Versions(connect(), options.name)
+    versions.check()
+    holders = {alias: versions.holder(alias) for alias in (CHAMPION, CHALLENGER)}
+    events = versions.history()
+    show(history_table(options.name, events), *holder_lines(options.name, events, holders))
+    return 0

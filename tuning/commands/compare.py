@@ -1,0 +1,51 @@
+"""Compare searches: what each reached, with which network, in which time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from data.errors import SettingError
+from data.values import Value
+from tuning.options import parse
+
+EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --picture compared.png"
+
+
+class CompareOptions(Value):
+    """The options of ``compare``."""
+
+    runs: str = Field(
+        min_length=1,
+        description="two or more, with commas between: parent runs, or experiments' names for the latest in each",
+    )
+    picture: str = Field("", description="a .png file that the chart of scores by time is written to")
+
+
+OPTIONS = CompareOptions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print a table of the searches; write the chart if a file is given."""
+    options = parse(CompareOptions, arguments)
+    wanted = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
+    if len(wanted) < 2:
+        raise SettingError(f"runs must be two or more searches with a comma between, got {options.runs!r}")
+    if options.picture and Path(options.picture).suffix != ".png":
+        raise SettingError(f"picture must be a .png file, got {options.picture!r}; call it compared.png, say")
+    from data.store import write_atomically
+    from tuning.tracking.parent import connect, take_run_id
+    from tuning.tracking.searches import past_search
+    from tuning.views.comparison import picture, table, warnings
+    from tuning.views.summary import show
+
+    take_run_id()
+    client = connect()
+    searches = [past_search(client, given) for given in wanted]
+    show(table(searches), *warnings(searches))
+    if options.picture:
+        write_atomically(Path(options.picture), picture(searches))
+        show(f"the scores by time are in {options.picture}")
+    return 0

@@ -1,0 +1,191 @@
+"""The end of a search: from its trials to the winner, measured, packaged, decided about and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from data.audit import audit
+from data.images import pixel_cache
+from data.store import write_atomically
+from models.baseline import raw_pixel_accuracy
+from tuning.candidate import Winner, kept_answers, make_candidate
+from tuning.checks import Ground
+from tuning.choice import Costs, Limits, fitting, priced
+from tuning.interrupts import Interrupts
+from tuning.late import decided, leave
+from tuning.pricing import price
+from tuning.promote import Candidate
+from tuning.recipe import Recipe
+from tuning.search.finals import finalists, gain_over_default, winner
+from tuning.search.paths import SearchPaths
+from tuning.search.results import SELECTS, TrialResult
+from tuning.tracking.parent import ParentRun, tracking_uri
+from tuning.views import front, networks, summary
+from tuning.views.lines import say
+from tuning.views.summary import show
+
+if TYPE_CHECKING:
+    from tuning.views.report import ReportContent
+
+FINISHED, INTERRUPTED = 0, 130  # exit statuses; 130 is 128 + SIGINT, as shells count
+PRICING_S = 8.0  # for measuring what networks cost to serve, where there is no limit that has to be kept
+UNDECIDED = "Not decided yet: the server was away."
+
+
+class Ending:
+    """What comes after the trials of one search; at least one of them has a score."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        ground: Ground,
+        parent: ParentRun,
+        paths: SearchPaths,
+        name: str,
+        results: Sequence[TrialResult],
+        run_ids: Mapping[str, str],
+    ) -> None:
+        """Take the search and its trials; ``name`` is the registered model's, ``run_ids`` are the trials' in MLflow."""
+        self._recipe = recipe
+        self._dataset = ground.dataset
+        self._ground = ground
+        self._parent = parent
+        self._paths = paths
+        self._name = name
+        self._results = results
+        self._run_ids = run_ids
+        self._limits = Limits(latency_ms=recipe.max_latency_ms, mb=recipe.max_mb)
+
+    def run(self, interrupts: Interrupts) -> int:
+        """Choose the winner, package, measure, decide and report; return the exit status.
+
+        Raises:
+            SearchError: no trial's network keeps the limits.
+        """
+        costs = price(self._results, len(self._dataset.classes), self._limits, PRICING_S)
+        best = self._winner(costs)
+        self._tell_best(best)
+        candidate = self._candidate(best)
+        baseline = self._baseline()
+        show(summary.leaderboard(self._results), *summary.result_lines(candidate, baseline))
+        tables = self._compare(costs)
+        if interrupts.requested:
+            return self._stop(candidate)
+        self._parent.writer.flush()  # whoever decides about another candidate must find this one whole
+        outcome = decided(self._parent.client, self._paths, candidate, self._dataset)
+        decision, model = UNDECIDED, ""
+        if outcome is not None:
+            version, promotion = outcome
+            self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
+            decision = summary.decision_line(candidate, version, promotion)
+            model = f"models:/{self._name}@{promotion.alias}"
+        self._parent.describe_result(summary.note(self._results, candidate, decision) + tables)
+        self._report(best, candidate, decision, model, costs, baseline)
+        if model:
+            show(decision, *self._next(model))
+        return FINISHED
+
+    def _winner(self, costs: Costs) -> TrialResult:
+        allowed = fitting(self._results, costs, self._limits, len(self._dataset.classes))
+        best = winner(allowed, self._results, self._recipe.finalists)
+        if best is None:
+            raise ValueError("a search ends with a winner only where a trial has a score")
+        return best
+
+    def _tell_best(self, best: TrialResult) -> None:
+        metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
+        counts = {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(self._results)}
+        finals = finalists(self._results, self._recipe.finalists)
+        gain = gain_over_default(best, self._results, self._recipe.finalists, len(self._dataset.split("val")))
+        self._parent.log_metrics({**metrics, **counts, **summary.finals_metrics(best, finals, gain)})
+        show(*summary.finals_lines(best, finals, gain))
+
+    def _candidate(self, best: TrialResult) -> Candidate:
+        """Return the winner, measured and packaged, once: the test pictures are not looked at again for it."""
+        known = self._paths.winner
+        if known.exists():
+            before = Winner.from_json(known.read_text())
+            if before.trial_uid == best.trial_uid:
+                return before.candidate
+        say(f"trial {best.number} is the best; it is packaged and measured on the test pictures")
+        candidate = make_candidate(
+            name=self._name,
+            parent=self._parent,
+            dataset=self._dataset,
+            data=self._recipe.data,
+            config=best.config,
+            weights=self._paths.weights(best.trial_uid, best.best_epoch),
+            folder=self._paths.package,
+            gate=self._recipe.gate,
+        )
+        write_atomically(known, Winner(trial_uid=best.trial_uid, candidate=candidate).to_json().encode())
+        return candidate
+
+    def _stop(self, candidate: Candidate) -> int:
+        if not candidate.model_uri:
+            leave(self._paths, candidate, decides=False)
+        run_id = self._parent.run_id
+        say(
+            f"stopped: the best so far is packaged; python -m tuning resume --run {run_id} goes on, and "
+            f"python -m tuning promote --run {run_id} registers it as it is"
+        )
+        return INTERRUPTED
+
+    def _compare(self, costs: Costs) -> str:
+        """Show and keep what the networks reached and cost; return it in Markdown."""
+        classes = len(self._dataset.classes)
+        compared = networks.compare(self._results, classes)
+        if compared:
+            show(networks.table(compared))
+            self._parent.log_text(networks.as_json(compared), "networks.json")
+        every = priced(self._results, costs, classes)
+        if every:
+            show(front.table(every))
+            self._parent.log_text(front.as_json(every), "costs.json")
+        return networks.markdown(compared) + front.markdown(every)
+
+    def _baseline(self) -> float:
+        """Return what raw pixels alone reach on the test pictures."""
+        cache = pixel_cache(self._dataset, next(iter(self._ground.preprocessings.values())))
+        accuracy = raw_pixel_accuracy(cache.split("train"), cache.split("test"))
+        self._parent.log_metrics({"test_raw_pixel_accuracy": accuracy})
+        return accuracy
+
+    def _report(
+        self, best: TrialResult, candidate: Candidate, decision: str, model: str, costs: Costs, baseline: float
+    ) -> None:
+        """Keep the report in the search's folder and, with its pictures, on the parent run."""
+        from tuning.reporting import report_content
+        from tuning.views.report import ReportTrial, build_pictures, build_report
+
+        content: ReportContent = report_content(
+            self._dataset,
+            audit(self._dataset),
+            [ReportTrial(one, tuple(metrics[SELECTS] for metrics in one.history)) for one in self._results],
+            best,
+            candidate,
+            kept_answers(self._paths.package),
+            decision,
+            model,
+            costs,
+            self._limits,
+            baseline,
+        )
+        write_atomically(self._paths.report, build_report(content).encode())
+        self._parent.log_file(self._paths.report)
+        self._parent.log_text(summary.leaderboard_csv(self._results), "leaderboard.csv")
+        for name, picture in build_pictures(content).items():
+            file = self._paths.kept / "charts" / name
+            write_atomically(file, picture)
+            self._parent.log_file(file, "charts")
+
+    def _next(self, model: str) -> list[str]:
+        # MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
+        scored = [result.trial_uid for result in self._results if result.score is not None]
+        compared = [self._run_ids[trial_uid] for trial_uid in scored if trial_uid in self._run_ids]
+        uri = tracking_uri()
+        link = summary.comparison_link(uri, self._parent.experiment_id, compared)
+        self._parent.tag(comparison=link)
+        picture = self._dataset.root / self._dataset.split("test")[0].path
+        return [f"the report:           {self._paths.report}", *summary.next_commands(uri, link, model, picture)]

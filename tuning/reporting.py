@@ -1,0 +1,72 @@
+"""From what a search knows at its end to what its report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from data.audit import Audit
+from data.dataset import Dataset
+from data.images import pixel_cache
+from models.serving import machine
+from tuning.choice import Costs, Limits, priced
+from tuning.promote import Candidate
+from tuning.search.results import TrialResult
+from tuning.views.report import ReportContent, ReportTrial
+from tuning.views.report.pictures import audit_pairs, train_examples, val_examples, worst_mistakes
+
+if TYPE_CHECKING:
+    from models.evaluate import Labels, Probabilities
+
+
+def report_content(
+    dataset: Dataset,
+    found: Audit,
+    trials: Sequence[ReportTrial],
+    best: TrialResult,
+    candidate: Candidate,
+    answers: tuple[Probabilities, Labels],
+    decision: str,
+    model: str,
+    costs: Costs,
+    limits: Limits,
+    baseline: float | None,
+) -> ReportContent:
+    """Return what the report of a search shows.
+
+    Args:
+        dataset: that was searched on; its pixels are in the store, or are decoded again.
+        found: its audit.
+        trials: all of them.
+        best: the one that won.
+        candidate: what it was measured to be on the test pictures.
+        answers: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
+        decision: what became of it, a sentence.
+        model: its address in the registry; empty if it was not registered.
+        costs: of the networks that were measured.
+        limits: that the winner had to keep.
+        baseline: test accuracy of raw pixels alone, if it is known.
+    """
+    from models.evaluate import score
+
+    cache = pixel_cache(dataset, best.config.preprocessing)
+    return ReportContent(
+        search=candidate.run_id,
+        made=f"{datetime.now():%Y-%m-%d %H:%M}",
+        candidate=candidate,
+        scores=score(*answers, dataset.classes),
+        decision=decision,
+        model=model,
+        trials=tuple(trials),
+        best=best.number,
+        priced=tuple(priced([trial.result for trial in trials], costs, len(dataset.classes))),
+        limits=limits,
+        machine=machine(),
+        baseline=baseline,
+        mistakes=worst_mistakes(dataset, *answers),
+        train_examples=train_examples(dataset, cache.split("train")[0], best),
+        val_examples=val_examples(dataset, cache.split("val")[0]),
+        audit=found,
+        pairs=audit_pairs(found),
+    )

@@ -1,0 +1,90 @@
+"""What is known of one trial: a value that the ledger writes down and everyone else reads."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from data.values import Value
+from models.config import TrialConfig
+from tuning.domains import Setting
+from tuning.space import VARIANT
+
+Status = Literal["running", "complete", "pruned", "failed"]
+Origin = Literal["default", "past", "probe", "fine-tune", "sampler", "final"]
+SELECTS = "val_balanced_accuracy"  # at the best epoch: the metric that decides
+
+
+class TrialResult(Value):
+    """What is known of one trial so far.
+
+    Attributes:
+        trial_uid: ties the ledger's trial, Ray's and MLflow's run together.
+        number: of Optuna's trial.
+        origin: who chose its settings. Trial 0 is the default, and so is that of each variant that the sweep leaves
+            out; the sweep's are probes, the best of them is fine-tuned, all others are the sampler's. A final trains
+            one of the best again with another seed.
+        start: its place among the starts that the ledger was given, if it is one of them.
+        of: of a final, the trial that it trains again.
+        reason: how it ended, in words.
+        config: all that is needed to train it again.
+        settings: what was searched, under the names that the user knows.
+        facts: what became known once its network was built.
+        history: the metrics of its epochs, from the first.
+    """
+
+    trial_uid: str
+    number: int
+    origin: Origin
+    start: int | None = None
+    of: str = ""
+    status: Status
+    reason: str
+    config: TrialConfig
+    settings: dict[str, Setting]
+    facts: dict[str, Setting]
+    history: tuple[dict[str, float], ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it has ended."""
+        return len(self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the highest score; among equals with the lowest loss; 0 before the first."""
+        return max(range(1, self.epochs + 1), key=lambda epoch: _rank(self.history[epoch - 1]), default=0)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of its best epoch; empty before the first."""
+        return self.history[self.best_epoch - 1] if self.history else {}
+
+    @property
+    def score(self) -> float | None:
+        """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
+        return self.metrics.get(SELECTS)
+
+    @property
+    def seconds(self) -> float:
+        """How long its epochs took."""
+        return sum(metrics.get("epoch_s", 0.0) for metrics in self.history)
+
+    @property
+    def variant(self) -> str:
+        """The name of the recipe's variant that it is of; empty without variants."""
+        return str(self.settings.get(VARIANT, ""))
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be the best: it has a score, did not fail afterwards, and is no other trial's final."""
+        return bool(self.history) and self.status != "failed" and self.origin != "final"
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What the best is chosen by: the highest score; among equals the lowest loss of its epoch."""
+        return _rank(self.metrics)
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics.get(SELECTS, 0.0), -metrics.get("val_loss", math.inf)

@@ -1,0 +1,58 @@
+"""Who was champion after whom, and why: a list of events, from which everything else follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from data.values import Value
+
+Kind = Literal["promoted", "forced", "rolled back"]
+
+
+class Event(Value):
+    """One change of the champion.
+
+    Attributes:
+        number: of the event; the first is 1.
+        version: that became champion.
+        previous: the champion before; None for the first.
+        kind: by the gate, by a person against the gate, or back to an earlier champion.
+        reason: in words.
+        at: when, in ISO 8601, UTC.
+    """
+
+    number: PositiveInt
+    version: PositiveInt
+    previous: PositiveInt | None
+    kind: Kind
+    reason: str = Field(min_length=1)
+    at: str
+
+
+def now() -> str:
+    """Return the time for an event."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def line(events: Sequence[Event]) -> list[int]:
+    """Return the champions that a rollback goes back along, oldest first: those rolled back from are no part of it."""
+    versions: list[int] = []
+    for event in events:
+        if event.kind == "rolled back":
+            while versions and versions[-1] != event.version:
+                versions.pop()
+        if not versions or versions[-1] != event.version:
+            versions.append(event.version)
+    return versions
+
+
+def before(events: Sequence[Event], holder: int) -> int | None:
+    """Return the champion before ``holder``, who has the alias now; None if there was none."""
+    versions = line(events)
+    if versions and versions[-1] == holder:
+        versions.pop()
+    return versions[-1] if versions else None

@@ -1,0 +1,138 @@
+"""Finished searches, read back from MLflow so that they can be compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data.errors import TrackingError
+from data.values import Value
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+SCORE = "best_val_balanced_accuracy"
+TEST = "test_balanced_accuracy"
+PAGE = 1000  # runs asked for at once
+
+
+class Progress(Value):
+    """The best score that a search had reached so many seconds after its first trial began."""
+
+    seconds: float
+    score: float
+
+
+class PastSearch(Value):
+    """A search as MLflow remembers it.
+
+    Attributes:
+        run_id: of its parent run.
+        name: of its experiment.
+        data_fingerprint: of the pictures that it learned from.
+        status: FINISHED, KILLED, FAILED or RUNNING.
+        trials: how many have a run.
+        network: of the best trial, in words; empty without one.
+        score: its validation balanced accuracy.
+        test: balanced accuracy of the candidate on the test pictures, if it came to that.
+        seconds: from the first trial's begin to the last one's end.
+        promotion: champion or challenger, and the version; empty if nothing was registered.
+        progress: each improvement, in order.
+    """
+
+    run_id: str
+    name: str
+    data_fingerprint: str
+    status: str
+    trials: int
+    network: str
+    score: float | None
+    test: float | None
+    seconds: float
+    promotion: str
+    progress: tuple[Progress, ...]
+
+
+def past_search(client: MlflowClient, given: str) -> PastSearch:
+    """Return the search whose parent run is ``given``, or the latest one of the experiment of that name.
+
+    Raises:
+        TrackingError: there is none.
+    """
+    parent = _parent(client, given)
+    children = sorted(_children(client, parent), key=lambda run: run.info.end_time or run.info.start_time)
+    scored = [run for run in children if SCORE in run.data.metrics and run.info.status != "FAILED"]
+    best = max(scored, key=lambda run: run.data.metrics[SCORE], default=None)
+    began = min((run.info.start_time for run in children), default=0)
+    ended = max((run.info.end_time or run.info.start_time for run in children), default=0)
+    tags = parent.data.tags
+    return PastSearch(
+        run_id=parent.info.run_id,
+        name=str(client.get_experiment(parent.info.experiment_id).name),
+        data_fingerprint=tags.get("data_fingerprint", ""),
+        status=parent.info.status,
+        trials=len(children),
+        network=_network(best) if best else "",
+        score=best.data.metrics[SCORE] if best else None,
+        test=parent.data.metrics.get(TEST),
+        seconds=(ended - began) / 1000,
+        promotion=f"{tags['promotion']} {tags.get('version', '')}".rstrip() if "promotion" in tags else "",
+        progress=_progress(scored, began),
+    )
+
+
+def _parent(client: MlflowClient, given: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    run: Run | None
+    try:
+        run = client.get_run(given)
+    except MlflowException:
+        run = _latest(client, given)
+    if run is None or "search_folder" not in run.data.tags:
+        raise TrackingError(
+            f"runs must be parent runs of searches, or names of experiments that hold one, got {given!r}; "
+            "mlflow ui shows them"
+        )
+    return run
+
+
+def _latest(client: MlflowClient, name: str) -> Run | None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    found = client.search_runs(
+        [experiment.experiment_id],
+        "tags.search_folder LIKE '%'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return next(iter(found), None)
+
+
+def _children(client: MlflowClient, parent: Run) -> list[Run]:
+    wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([parent.info.experiment_id], wanted, max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _network(run: Run) -> str:
+    params = run.data.params
+    return f"{params.get('backbone', '?')} at {params.get('image_size', '?')} px"
+
+
+def _progress(scored: list[Run], began: int) -> tuple[Progress, ...]:
+    """Return the improvements of runs in the order of their ends; ``began`` is in milliseconds since 1970."""
+    found: list[Progress] = []
+    for run in scored:
+        score = run.data.metrics[SCORE]
+        if not found or score > found[-1].score:
+            ended = run.info.end_time or run.info.start_time
+            found.append(Progress(seconds=(ended - began) / 1000, score=score))
+    return tuple(found)

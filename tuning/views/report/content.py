@@ -1,0 +1,119 @@
+"""What a report shows, as values: the page is made of these and of nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from data.audit import Audit
+from models.evaluate import Scores
+from tuning.choice import Limits, Priced, form_of
+from tuning.promote import Candidate
+from tuning.search.results import TrialResult
+from tuning.views.summary import best_trials
+
+
+@dataclass(frozen=True)
+class ReportTrial:
+    """A trial, and its validation balanced accuracy after each of its epochs."""
+
+    result: TrialResult
+    curve: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test picture that the model took for something else; both probabilities are the model's."""
+
+    picture: bytes
+    path: str
+    truth: str
+    answer: str
+    probability: float
+    probability_of_truth: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture of the data set, and the variants of it that training saw; none where it is only looked at."""
+
+    path: str
+    label: str
+    picture: bytes
+    variants: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Pictures that the audit found to belong together: their paths, and what they look like."""
+
+    paths: tuple[str, ...]
+    pictures: tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """All that a report shows.
+
+    Pictures are the bytes of WebP files, as ``tuning.views.report.pictures`` makes them.
+
+    Attributes:
+        search: id of the parent run.
+        made: when, as it is shown.
+        candidate: the winner as it was measured on the test pictures.
+        scores: of the winner on the test pictures.
+        decision: what became of it, a sentence.
+        model: its address in the registry; empty if it was not registered.
+        trials: by number, all of them.
+        best: number of the trial that won.
+        priced: the best trial of each network whose cost is known, best first.
+        limits: what the winner may cost.
+        machine: that latencies were measured on.
+        baseline: test accuracy of logistic regression on the raw pixels, if it was measured.
+        mistakes: the worst first.
+        train_examples: training pictures with what augmentation made of them.
+        val_examples: validation pictures.
+        audit: of the data set.
+        pairs: of the audit's findings, by the finding's kind.
+    """
+
+    search: str
+    made: str
+    candidate: Candidate
+    scores: Scores
+    decision: str
+    model: str
+    trials: tuple[ReportTrial, ...]
+    best: int
+    priced: tuple[Priced, ...]
+    limits: Limits
+    machine: str
+    baseline: float | None
+    mistakes: tuple[Mistake, ...]
+    train_examples: tuple[Example, ...]
+    val_examples: tuple[Example, ...]
+    audit: Audit
+    pairs: dict[str, tuple[Pair, ...]]
+
+    @cached_property
+    def winner(self) -> ReportTrial:
+        """The trial that won."""
+        return next(trial for trial in self.trials if trial.result.number == self.best)
+
+    @cached_property
+    def default(self) -> TrialResult | None:
+        """Trial 0, what an expert would try first, if it has a score."""
+        return next((trial.result for trial in self.trials if trial.result.number == 0 and trial.result.counts), None)
+
+    @cached_property
+    def ranked(self) -> list[TrialResult]:
+        """All trials that count, best first, then the others by number."""
+        results = [trial.result for trial in self.trials]
+        return best_trials(results, len(results)) + [result for result in results if not result.counts]
+
+    @cached_property
+    def price(self) -> Priced | None:
+        """What the winner costs, if that is known."""
+        classes = len(self.candidate.classes)
+        form = form_of(self.winner.result, classes)
+        return next((one for one in self.priced if form_of(one.result, classes) == form), None)

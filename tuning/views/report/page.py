@@ -1,0 +1,110 @@
+"""From a report's content to the page and to the charts as files."""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.evaluate import Scores, wilson
+from tuning.promote import METRIC
+from tuning.views.front import fronts
+from tuning.views.lines import network_name, score_text
+from tuning.views.report.charts import Chart, charts, drawn
+from tuning.views.report.content import ReportContent
+from tuning.views.report.theme import DARK, LIGHT, css, png, svg
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent
+TEMPLATE = "report.html"
+ROWS = 10  # of the leaderboard before the rest is folded away
+SCORES = {METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
+
+
+def build_report(content: ReportContent) -> str:
+    """Return the page: HTML that holds all it needs, runs no script and asks no server for anything."""
+    sections = {chart.name: _Section(chart) for chart in charts(content)}
+    template = _environment().get_template(TEMPLATE)
+    return template.render(
+        content=content,
+        winner=content.winner.result,
+        price=content.price,
+        charts=sections,
+        scores=[
+            (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
+            for name, label in SCORES.items()
+        ],
+        classes=_class_rows(content.scores),
+        rows=ROWS,
+        fronts={one.result.number: fronts(one, content.priced) for one in content.priced},
+        light=css(LIGHT),
+        dark=css(DARK),
+    )
+
+
+def build_pictures(content: ReportContent) -> dict[str, bytes]:
+    """Return the page's charts as PNGs, by the name of a file."""
+    found = {}
+    for chart in charts(content):
+        with drawn(chart) as figure:
+            found[f"{chart.name}.png"] = png(figure)
+    return found
+
+
+class _Section:
+    """A chart as the template uses it."""
+
+    def __init__(self, chart: Chart) -> None:
+        from markupsafe import Markup
+
+        self.title, self.says = chart.title, chart.says
+        with drawn(chart) as figure:
+            # Matplotlib has escaped the names in it; they are text between tags.
+            self.drawing = Markup(svg(figure, chart.name, f"{chart.title}. {chart.says}"))  # noqa: S704
+
+
+def _class_rows(scores: Scores) -> list[dict[str, object]]:
+    """Return each class with the 95 % intervals of its recall and precision (Wilson's, as for accuracy)."""
+    answered = [sum(column) for column in zip(*scores.confusion, strict=True)]
+    rows: list[dict[str, object]] = []
+    for at, one in enumerate(scores.per_class):
+        right = scores.confusion[at][at]
+        intervals = {
+            name: wilson(right, of) if of else None
+            for name, of in (("recall", one.support), ("precision", answered[at]))
+        }
+        rows.append({"scores": one, **intervals})
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        data_uri=lambda picture: f"data:image/webp;base64,{base64.b64encode(picture).decode()}",
+        score=score_text,
+        network=network_name,
+        percent=lambda share: f"{100 * share:.1f} %",
+    )
+    return environment
+
+
+def _printable(value: object) -> object:
+    """Return a text that a page can hold: names of files may be no Unicode, or turn what follows them around."""
+    from markupsafe import Markup
+
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in value)
