@@ -4,15 +4,14 @@ Drives the searcher and the scheduler at their own interfaces, as Ray Tune does,
 with the listener that keeps the trials' runs, whose operations go nowhere. No actor runs: scores are made up, so the
 table says nothing about quality. Trials end in the order in which they would with as many workers as are pending.
 A row is of the last tenth of the trials up to it: milliseconds of processor time for each trial, of which for the
-proposal alone (mean and 95th percentile), and of the wall's time, which other programs lengthen; then MB of memory and
-of the journal.
+proposal alone (mean and 95th percentile), and of the wall's time, which other programs lengthen; then the MB that
+memory has grown by, and those of the journal.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import resource
 import tempfile
 import time
 from collections import deque
@@ -22,10 +21,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import psutil
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.curves import SPACE, preprocessings
 from tuning.recipe import Recipe
+from tuning.search.budget import Clock
+from tuning.search.course import Course
 from tuning.search.ledger import open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.sampler import LedgerSearcher
@@ -71,9 +73,12 @@ class Simulation:
         self._pending = pending
         self._scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
         listener = TrialRuns(cast(Writer, _Nowhere()))
-        self._searcher = LedgerSearcher(self.ledger, [listener], self._task, lambda: self.ledger.is_hopeless)
+        unlimited = Clock(None, paths.spent)
+        course = Course(recipe, self.ledger, unlimited, is_ended=lambda: False, at_once=lambda: pending + 1)
+        self._searcher = LedgerSearcher(self.ledger, [listener], self._task, course.next)
         self._running: deque[Any] = deque()
         self._random = random.Random(recipe.seed)
+        self._began_mb = _memory_mb()
         self._asked_s: list[tuple[float, float]] = []  # processor, wall
 
     def _task(self, result: Any) -> TrialTask:  # noqa: ANN401
@@ -116,10 +121,14 @@ class Simulation:
 
     def _row(self, number: int, cpu_s: float) -> Row:
         cpu, wall = 1000 * np.array(self._asked_s).T
-        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        memory_mb = _memory_mb() - self._began_mb
         journal_mb = self._journal.stat().st_size / 2**20
         p95, wall_p95 = np.percentile(cpu, 95), np.percentile(wall, 95)
         return Row(number, 1000 * cpu_s / len(cpu), cpu.mean(), p95, wall_p95, memory_mb, journal_mb)
+
+
+def _memory_mb() -> float:
+    return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def main() -> None:
@@ -130,7 +139,9 @@ def main() -> None:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--scheduler", default="asha")
     arguments = parser.parse_args()
-    recipe = Recipe.model_validate({**SPACE, "sampler": arguments.sampler, "scheduler": arguments.scheduler})
+    recipe = Recipe.model_validate(
+        {**SPACE, "trials": arguments.trials, "sampler": arguments.sampler, "scheduler": arguments.scheduler}
+    )
     print(" ".join(Row._fields), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for row in Simulation(Path(folder), recipe, arguments.pending).run(arguments.trials):

@@ -26,9 +26,9 @@ from tuning.search.samplers import (
     OTHERS,
     PENDING_NEWEST,
     PENDING_OTHERS,
+    History,
     SamplerName,
     build_sampler,
-    visible,
 )
 from tuning.space import SearchSpace
 
@@ -162,7 +162,9 @@ def trial(number: int, state: TrialState, score: float | None = None, **user_att
 
 
 def seen(trials: list[FrozenTrial], seed: int = 0) -> list[FrozenTrial]:
-    return visible(trials, np.random.default_rng(seed))
+    history = History()
+    history.read(trials)
+    return history.view(np.random.default_rng(seed))
 
 
 def test_a_failed_trial_is_seen_as_the_worst_and_is_not_changed() -> None:
@@ -203,3 +205,21 @@ def test_the_best_are_those_that_optuna_takes_for_it_complete_ones_before_pruned
     pruned = [trial(number, TrialState.PRUNED, number / 1000) for number in range(20, 600)]
     shown = {one.number for one in seen(complete + pruned)}
     assert shown >= {*range(20), *range(595, 600)}
+
+
+def test_what_is_seen_does_not_depend_on_when_the_trials_were_read() -> None:
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
+    trials = [trial(number, states[number % 4], (number * 7919) % 2003 / 2003) for number in range(800)]
+    history = History()
+    for read in range(1, 800, 50):  # as they go: the newest twenty still run
+        running = [trial(number, TrialState.RUNNING) for number in range(max(0, read - 20), read)]
+        history.read(trials[: max(0, read - 20)] + running)
+    history.read(trials)
+    shown = history.view(np.random.default_rng(3))
+    assert [(one.number, one.state) for one in shown] == [(one.number, one.state) for one in seen(trials, 3)]
+
+
+def test_the_trial_that_is_asked_for_is_not_seen() -> None:
+    history = History()
+    history.read([trial(0, TrialState.COMPLETE, 0.5), trial(1, TrialState.RUNNING), trial(2, TrialState.RUNNING)])
+    assert [one.number for one in history.view(np.random.default_rng(0), but=2)] == [0, 1]

@@ -44,8 +44,7 @@ class Course:
         ledger = self._ledger
         if self._is_ended() or self._clock.over or ledger.is_hopeless:
             return "end"
-        at_work = len(ledger.running()) - ledger.put_back_left
-        if at_work >= self._at_once():
+        if ledger.at_work >= self._at_once():
             return "wait"
         if ledger.put_back_left:
             return ledger.ask()
@@ -56,7 +55,7 @@ class Course:
         final = self._final()
         if final is not None:
             return ledger.ask_final(*final)
-        return "wait" if at_work else "end"  # whoever runs may still become a finalist
+        return "wait" if ledger.at_work else "end"  # whoever runs may still become a finalist
 
     @property
     def _sampled(self) -> bool:

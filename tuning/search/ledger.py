@@ -106,6 +106,11 @@ class Ledger:
         return tuple(self._results[trial_uid] for trial_uid in self._asked)
 
     @property
+    def at_work(self) -> int:
+        """How many trials were asked for, have not ended and were not put back."""
+        return len(self._asked) - len(self._put_back)
+
+    @property
     def put_back_left(self) -> int:
         """How many trials that were put back wait to be asked for again."""
         return len(self._put_back)

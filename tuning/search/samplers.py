@@ -8,6 +8,8 @@ interrupted would; failed trials can be shown as what they are, the worst; and a
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Container, Sequence
@@ -34,26 +36,24 @@ FAILED_FOR_GOOD = 9  # failed trials in view for each that didn't fail, so that 
 PENDING_NEWEST, PENDING_OTHERS = 25, 50  # running trials in view, which repel the next (the constant liar)
 SEEN = "seen"  # the name of the study that a view is shown as
 
-View = Callable[[Sequence[FrozenTrial], np.random.Generator], list[FrozenTrial]]
-
 
 def build_sampler(name: SamplerName, seed: int) -> BaseSampler:
     """Return the sampler called ``name`` of a search with this seed."""
-    return ViewingSampler(seed, _tpe, visible) if name == "tpe" else ViewingSampler(seed, _random, _nothing)
+    return ViewingSampler(seed, _tpe, History()) if name == "tpe" else ViewingSampler(seed, _random)
 
 
 class ViewingSampler(BaseSampler):
     """Lets a sampler that is made anew for each trial propose from a view of the study.
 
     What it proposes follows from the seed, the trial's number and the study's trials alone. It changes nothing in the
-    study, and keeps nothing from one trial to the next.
+    study, and is for one study.
     """
 
-    def __init__(self, seed: int, make: Callable[[int], BaseSampler], view: View) -> None:
-        """Take the search's seed, what makes a sampler of a seed, and what it sees of a study's trials."""
+    def __init__(self, seed: int, make: Callable[[int], BaseSampler], history: History | None = None) -> None:
+        """Take the search's seed, what makes a sampler of a seed, and whose view it sees; without, it sees no trial."""
         self._seed = seed
         self._make = make
-        self._view = view
+        self._history = history
         self._storage = _Seen()
         self._storage.create_new_study([StudyDirection.MAXIMIZE], SEEN)
         self._sampler: BaseSampler  # of the trial at hand, and what it sees: Optuna asks for the search space first
@@ -80,8 +80,9 @@ class ViewingSampler(BaseSampler):
 
     def _look(self, study: Study, trial: FrozenTrial) -> None:
         state, subset = np.random.SeedSequence((self._seed, trial.number)).spawn(2)
-        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        self._storage.trials = self._view(others, np.random.default_rng(subset))
+        if self._history is not None:
+            self._history.read(study.get_trials(deepcopy=False))
+            self._storage.trials = self._history.view(np.random.default_rng(subset), but=trial.number)
         self._sampler = self._make(int(state.generate_state(1)[0]))
         self._seen = optuna.load_study(study_name=SEEN, storage=self._storage, sampler=self._sampler)
 
@@ -117,27 +118,54 @@ def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-def _nothing(trials: Sequence[FrozenTrial], generator: np.random.Generator) -> list[FrozenTrial]:
-    del trials, generator
-    return []
+class History:
+    """A study's trials in the orders that a view needs, kept from one proposal to the next.
 
-
-def visible(trials: Sequence[FrozenTrial], generator: np.random.Generator) -> list[FrozenTrial]:
-    """Return what TPE sees of a study, by number: the best, the newest and others drawn at random.
-
-    A trial that failed of its own settings is shown as pruned before its first epoch, which is the worst that there
-    is to TPE; it takes no notice of those that are FAIL. One whose settings are not to blame is left out.
+    A trial that has ended never changes, so only those that had not are looked at again: a look through 10,000 trials
+    takes longer than a proposal.
     """
-    good = [trial for trial in trials if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}]
-    failed = [trial for trial in trials if trial.state is TrialState.FAIL and not trial.user_attrs.get(BLAMELESS)]
-    pending = [trial for trial in trials if trial.state is TrialState.RUNNING]
-    ranked = sorted(good, key=_rank)
-    seen = ranked[:BEST]
-    bad = [_as_worst(trial) for trial in failed[-FAILED_FOR_GOOD * len(good) :]] if good else []
-    rest = sorted((*ranked[BEST:], *bad), key=lambda trial: trial.number)
-    seen += _thinned(rest, NEWEST, OTHERS, generator)
-    seen += _thinned(pending, PENDING_NEWEST, PENDING_OTHERS, generator)
-    return sorted(seen, key=lambda trial: trial.number)
+
+    def __init__(self) -> None:
+        self._trials: Sequence[FrozenTrial] = ()  # by number
+        self._open: list[int] = []  # numbers of those that had not ended, in their order, as all lists below
+        self._ranked: list[tuple[tuple[bool, int, float], int]] = []  # of those that didn't fail, the best first
+        self._failed: list[int] = []  # of their own settings
+        self._ended: list[int] = []  # both
+
+    def read(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take all trials of the study by number, as they are now."""
+        looked_at = [*self._open, *range(len(self._trials), len(trials))]
+        self._trials = trials
+        self._open = [number for number in looked_at if not trials[number].state.is_finished()]
+        for number in looked_at:
+            trial = trials[number]
+            if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}:
+                bisect.insort(self._ranked, (_rank(trial), number))
+                bisect.insort(self._ended, number)
+            elif trial.state is TrialState.FAIL and not trial.user_attrs.get(BLAMELESS):
+                bisect.insort(self._failed, number)
+                bisect.insort(self._ended, number)
+
+    def view(self, generator: np.random.Generator, but: int | None = None) -> list[FrozenTrial]:
+        """Return what TPE sees of the study, by number: the best, the newest and others drawn at random.
+
+        A trial that failed of its own settings is shown as pruned before its first epoch, which is the worst that there
+        is to TPE; it takes no notice of those that are FAIL. One whose settings are not to blame is left out, and so is
+        the trial ``but``, which is being asked for.
+        """
+        if not self._ranked:
+            return [self._trials[number] for number in self._running(generator, but)]
+        best = {number for _, number in self._ranked[:BEST]}
+        hidden = best.union(self._failed[: -FAILED_FOR_GOOD * len(self._ranked)])
+        seen = sorted(
+            (*best, *_thinned(self._ended, NEWEST, OTHERS, hidden, generator), *self._running(generator, but))
+        )
+        return [_shown(self._trials[number]) for number in seen]
+
+    def _running(self, generator: np.random.Generator, but: int | None) -> list[int]:
+        running = [number for number in self._open if self._trials[number].state is TrialState.RUNNING]
+        hidden = set() if but is None else {but}
+        return sorted(_thinned(running, PENDING_NEWEST, PENDING_OTHERS, hidden, generator))
 
 
 def _rank(trial: FrozenTrial) -> tuple[bool, int, float]:
@@ -148,16 +176,24 @@ def _rank(trial: FrozenTrial) -> tuple[bool, int, float]:
     return True, -(step or 0), -(trial.intermediate_values[step] if step is not None else -math.inf)
 
 
-def _as_worst(trial: FrozenTrial) -> FrozenTrial:
+def _shown(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state is not TrialState.FAIL:
+        return trial
     shown = copy(trial)
     shown.state, shown.values, shown.intermediate_values = TrialState.PRUNED, None, {}
     return shown
 
 
 def _thinned(
-    trials: Sequence[FrozenTrial], newest: int, others: int, generator: np.random.Generator
-) -> list[FrozenTrial]:
-    """Return the newest of the trials, and so many others at random."""
-    older, kept = trials[: max(0, len(trials) - newest)], list(trials[-newest:])
-    drawn = generator.choice(len(older), size=min(others, len(older)), replace=False)
-    return kept + [older[int(at)] for at in drawn]
+    numbers: Sequence[int], newest: int, others: int, hidden: set[int], generator: np.random.Generator
+) -> list[int]:
+    """Return the newest of the numbers, and so many others at random, all but the hidden ones."""
+    kept: list[int] = []
+    at = len(numbers)
+    while at and len(kept) < newest:
+        at -= 1
+        if numbers[at] not in hidden:
+            kept.append(numbers[at])
+    drawn = generator.choice(at, size=min(at, others + len(hidden)), replace=False)
+    older = (numbers[int(place)] for place in drawn)
+    return kept + list(itertools.islice((number for number in older if number not in hidden), others))
