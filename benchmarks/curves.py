@@ -32,8 +32,13 @@ from tuning.space import Preprocessings, SearchSpace
 from tuning.trial import TrialReport, TrialTask, train
 
 FOLDER = Path(__file__).parent / "curves"
-# Smaller than the defaults, so that hundreds of trials take hours and not days.
-SPACE = {"backbone": "tf_efficientnet_lite0,tf_efficientnet_lite1", "image_size": "48,64,96", "truncate": "0,3"}
+# Smaller than the defaults, so that hundreds of trials take an hour and not days.
+SPACE = {
+    "backbone": "tf_efficientnet_lite0,tf_efficientnet_lite1",
+    "image_size": "32,48,64",
+    "truncate": "0,3",
+    "max_epochs": "6",
+}
 SEED = 0
 
 
