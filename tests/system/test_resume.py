@@ -1,0 +1,109 @@
+"""A search that is killed and goes on: nothing lost, nothing twice, in the ledger and in MLflow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from benchmarks.faults import LONGEST_S, Searched, damage, strike, wait_for_epochs
+from data.dataset import Dataset
+from tests.system.conftest import World, runs_of, tune
+from tuning.__main__ import main
+from tuning.search.paths import SearchPaths
+
+TRIALS = 6  # of benchmarks.faults
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searched:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    made = Searched(tmp_path)
+    made.make_photos(30)
+    return made
+
+
+def test_a_search_whose_worker_and_then_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
+    searched: Searched,
+) -> None:
+    process = searched.tune()
+    wait_for_epochs(searched, 4, process)
+    strike("worker", searched, process)
+    wait_for_epochs(searched, 30, process)
+    strike("driver", searched, process)
+    before = {result.trial_uid: result.history for result in searched.results() if result.status != "running"}
+    assert searched.resume() == 0, searched.log.read_text()
+    lost, twice, wrong_points, running, _ = damage(searched, 0.0)
+    assert (lost, twice, wrong_points, running) == (0, 0, 0, 0)
+    after = {result.trial_uid: result for result in searched.results()}
+    assert len(after) == TRIALS
+    assert {result.status for result in after.values()} == {"complete"}
+    assert all(after[uid].history == history for uid, history in before.items())
+    files = {file.name for file in (searched.search_folder / "trials").iterdir()}
+    assert len(files) == TRIALS  # the best epoch's weights of each, and no checkpoint
+    assert searched.resume() == 0  # once more: there is nothing left to do
+    assert {result.trial_uid for result in searched.results()} == set(after)
+    looks = [json.loads(file.read_text()) for file in (searched.folder / "home" / "looks").glob("*.json")]
+    assert looks == [1]  # the test pictures were looked at once
+
+
+def test_a_user_who_ends_a_search_can_go_on_with_it(searched: Searched) -> None:
+    process = searched.tune()
+    wait_for_epochs(searched, 6, process)
+    strike("SIGTERM", searched, process)
+    assert process.wait(LONGEST_S) == 130
+    (parent,) = (run for run in _runs(searched.client) if "trial_uid" not in run.data.tags)
+    assert parent.info.status == "KILLED"
+    assert f"python -m tuning resume --run {parent.info.run_id}" in searched.log.read_text()
+    assert searched.resume() == 0, searched.log.read_text()
+    assert damage(searched, 0.0)[:4] == (0, 0, 0, 0)
+    assert searched.client.get_run(parent.info.run_id).info.status == "FINISHED"
+
+
+def _runs(client: MlflowClient) -> list:
+    return client.search_runs([one.experiment_id for one in client.search_experiments()])
+
+
+def test_a_finished_search_is_made_longer_in_its_own_parent_run(
+    ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(world, trials="2", finalists="0") == 0
+    parent, children = runs_of(world.client)
+    assert main(["resume", "--run", parent.info.run_id, "--trials", "2"]) == 0
+    assert "2 trials so far, 0 of them go on; 2 trials of up to 2 epochs" in capsys.readouterr().out
+    again, longer = runs_of(world.client)
+    assert again.info.run_id == parent.info.run_id
+    assert again.info.status == "FINISHED"
+    assert [run.info.run_id for run in longer][:2] == [run.info.run_id for run in children]
+    assert len(longer) == 4
+    assert again.data.metrics["trials"] == 4
+
+
+def test_a_search_that_cannot_go_on_says_why_before_anything_starts(
+    ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tune(world, trials="1", finalists="0") == 0
+    parent, children = runs_of(world.client)
+    for run, rule in (
+        ("nothing", "which does not exist"),
+        (children[0].info.run_id, "which is none; give the run above"),
+    ):
+        assert main(["resume", "--run", run]) == 2
+        assert rule in capsys.readouterr().err
+    folder = parent.data.tags["search_folder"]
+    paths = SearchPaths(Path(folder))
+    kept = paths.dataset.read_text()
+    dataset = Dataset.from_json(kept)
+    other = dataset.model_copy(update={"samples": dataset.samples[1:]})
+    paths.dataset.write_text(other.to_json())
+    assert main(["resume", "--run", parent.info.run_id]) == 2
+    assert "has changed since" in capsys.readouterr().err
+    paths.recipe.write_text("{}broken")
+    assert main(["resume", "--run", parent.info.run_id]) == 2
+    assert "holds none that can be read" in capsys.readouterr().err
+    monkeypatch.setenv("FREEZELINE_HOME", str(tmp_path / "elsewhere"))
+    assert main(["resume", "--run", parent.info.run_id]) == 2
+    assert f"it was {folder}" in capsys.readouterr().err
+    assert world.client.get_run(parent.info.run_id).info.status == "FINISHED"
