@@ -11,6 +11,8 @@ from data.errors import SearchError
 from data.images import pixel_cache
 from data.likeness import likeness
 from models.config import TrialConfig
+from models.device import choose_device
+from models.steptimes import step_times
 from tuning.candidate import absolute
 from tuning.checks import Ground, check_ground
 from tuning.domains import Setting
@@ -22,6 +24,7 @@ from tuning.search.budget import Clock, spent_s
 from tuning.search.cluster import check_shared, ray_started, resources
 from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
+from tuning.search.planning import plan
 from tuning.search.results import TrialResult
 from tuning.search.runner import Runner, concurrency
 from tuning.search.tidying import Tidying
@@ -118,7 +121,9 @@ class _Search:
                     pixel_cache(self._ground.dataset, preprocessing, progress)
             with ray_started():
                 check_shared(self._paths.root)
-                say(summary.plan_line(recipe, ledger, concurrency(recipe, resources())))
+                at_once = concurrency(recipe, resources())
+                say(summary.plan_line(recipe, ledger, at_once))
+                self._say_budget(recipe, at_once)
                 Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, say).run()
         finally:
             with self._interrupts.shielded():
@@ -145,6 +150,15 @@ class _Search:
             ledger.start_with(space.near(past.config) for past in found)
             say(past_line(found))
         return ledger
+
+    def _say_budget(self, recipe: Recipe, at_once: int) -> None:
+        """Say what the budget will buy; on an accelerator there is no saying before it runs."""
+        if choose_device().type != "cpu":
+            return
+        backbone, image_size = next(iter(self._ground.preprocessings))
+        train, val = (len(self._ground.dataset.split(split)) for split in ("train", "val"))
+        expected = plan(recipe, step_times(backbone, image_size), train, val, at_once)
+        say(summary.budget_line(recipe, expected, backbone, image_size, at_once))
 
     def _budgeted(self, ledger: Ledger) -> Recipe:
         """Return the recipe with the budget that is to come."""

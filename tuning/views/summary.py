@@ -23,6 +23,7 @@ from tuning.views.lines import network_name, score_text
 
 if TYPE_CHECKING:
     from tuning.search.ledger import Ledger
+    from tuning.search.planning import Plan
 
 ROWS = 5
 NETWORK = "network"
@@ -42,6 +43,18 @@ def plan_line(recipe: Recipe, ledger: Ledger, at_once: int) -> str:
     trials = f"{max(0, most - ledger.trials)} trials" if most is not None else "trials"
     minutes = f", {recipe.budget_s / 60:g} minutes in all" if recipe.budget_s else ""
     return f"{before}{sweep}{trials} of up to {recipe.max_epochs} epochs, {at_once} at once{minutes}"
+
+
+def budget_line(recipe: Recipe, expected: Plan, network: str, image_size: int, at_once: int) -> str:
+    """Return what the budget will buy."""
+    half, none = (expected.trial_s[fraction] for fraction in (0.5, 0.0))
+    trial = (
+        f"a trial of {recipe.max_epochs} epochs of {network} at {image_size} px takes about {half:.0f} s with half of "
+        f"it frozen, {none:.0f} s with nothing frozen"
+    )
+    if recipe.budget_s is not None:
+        return f"{trial}: {recipe.budget_s / 60:g} minutes buy about {expected.trials} such trials, {at_once} at once"
+    return f"{trial}: {recipe.most_trials} such trials, {at_once} at once, take about {expected.minutes:.0f} minutes"
 
 
 def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialResult]:

@@ -1,0 +1,22 @@
+"""What a training step takes by the frozen share: measured once, then read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import models.steptimes
+from data.store import Store
+from models.steptimes import FRACTIONS, step_times
+
+
+def test_steps_are_measured_once_and_the_less_is_frozen_the_longer_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    found = step_times("test_efficientnet", 64, store)
+    assert tuple(found) == FRACTIONS
+    assert 0 < found[1.0] < found[0.0]
+    monkeypatch.setattr(models.steptimes, "_measure", lambda *_: pytest.fail("measured again"))
+    assert step_times("test_efficientnet", 64, store) == found

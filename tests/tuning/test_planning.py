@@ -1,0 +1,31 @@
+"""What a budget buys, as it is said before it is spent."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.steptimes import PICTURES
+from tests.tuning.making import recipe
+from tuning.search.planning import plan
+from tuning.views.summary import budget_line
+
+STEP_S = {0.0: 0.4, 0.5: 0.2, 1.0: 0.0}
+
+
+def test_minutes_buy_trials_of_a_middling_share_side_by_side() -> None:
+    asked = recipe(minutes="11", max_epochs="10")
+    expected = plan(asked, STEP_S, train=10 * PICTURES, val=3 * PICTURES, at_once=2)
+    assert expected.trial_s == pytest.approx({0.0: 44.0, 0.5: 22.0, 1.0: 0.0})
+    assert expected.trials == int((660 - 45) * 2 / 22)
+    assert expected.minutes is None
+    assert budget_line(asked, expected, "net", 64, 2) == (
+        "a trial of 10 epochs of net at 64 px takes about 22 s with half of it frozen, 44 s with nothing frozen: "
+        "11 minutes buy about 55 such trials, 2 at once"
+    )
+
+
+def test_trials_take_minutes() -> None:
+    asked = recipe(trials="60", max_epochs="10")
+    expected = plan(asked, STEP_S, train=10 * PICTURES, val=3 * PICTURES, at_once=2)
+    assert (expected.trials, expected.minutes) == (None, pytest.approx(11.0))
+    assert budget_line(asked, expected, "net", 64, 2).endswith("60 such trials, 2 at once, take about 11 minutes")

@@ -1,0 +1,49 @@
+"""What a budget will buy, said before it is spent: from the measured time of a training step to a number of trials."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from models.steptimes import PICTURES
+from tuning.recipe import Recipe
+from tuning.search.budget import reserve_s
+
+FORWARD = 1 / 3  # of a training step's time: what validation costs for a picture (one pass of a step's three)
+
+
+class Plan(NamedTuple):
+    """What is expected of a search's fine-tunes, on its first network and image size.
+
+    Attributes:
+        trial_s: seconds of a trial that is not stopped early, by the frozen share of the blocks.
+        trials: how many of a middling share the minutes buy, side by side; None without minutes.
+        minutes: how long the trials take that were asked for; None where their number is open.
+    """
+
+    trial_s: Mapping[float, float]
+    trials: int | None
+    minutes: float | None
+
+
+def plan(recipe: Recipe, step_s: Mapping[float, float], train: int, val: int, at_once: int) -> Plan:
+    """Return what a recipe's budget buys.
+
+    Args:
+        recipe: with the budget.
+        step_s: seconds of a step of ``PICTURES`` pictures by the frozen share, as ``models.steptimes`` measures.
+        train: training pictures; each is seen once in an epoch.
+        val: validation pictures.
+        at_once: trials side by side; each has a core.
+    """
+    pictures = recipe.max_epochs * (train + FORWARD * val)
+    trial_s = {fraction: pictures / PICTURES * seconds for fraction, seconds in step_s.items()}
+    mean_s = statistics.fmean(trial_s.values())
+    left_s = None if recipe.budget_s is None else recipe.budget_s - reserve_s(recipe.budget_s)
+    most = recipe.most_trials
+    return Plan(
+        trial_s,
+        trials=None if left_s is None else max(1, int(left_s * at_once / mean_s)),
+        minutes=None if most is None else most * mean_s / at_once / 60,
+    )
