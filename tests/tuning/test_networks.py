@@ -30,7 +30,7 @@ def tried(
         update={
             "config": result.config.model_copy(update={"network": network}),
             "settings": {**result.settings, **({"variant": variant} if variant else {})},
-            "metrics": {**result.metrics, **metrics},
+            "history": tuple({**epoch, **metrics} for epoch in result.history),
         }
     )
 

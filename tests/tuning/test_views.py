@@ -16,7 +16,7 @@ from rich.table import Table
 
 from models.evaluate import score
 from tests.tuning.conftest import Clock
-from tests.tuning.making import candidate, epoch, recipe, trial_result
+from tests.tuning.making import candidate, epoch, ledger_at, recipe, trial_result
 from tuning.promote import Promotion
 from tuning.views.evaluation import class_table, score_lines
 from tuning.views.lines import Lines, score_text
@@ -219,15 +219,24 @@ def test_a_full_disk_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "probes", "line"),
+    ("texts", "begun", "line"),
     [
-        ({}, 9, "9 linear probes, then 16 trials of up to 8 epochs, 2 at once, 5 minutes in all"),
-        ({"trials": "3"}, 0, "3 trials of up to 8 epochs, 2 at once"),
-        ({"minutes": "1.5"}, 0, "trials of up to 8 epochs, 2 at once, 1.5 minutes in all"),
+        ({}, 0, "2 linear probes, then 16 trials of up to 8 epochs, 2 at once, 5 minutes in all"),
+        ({"trials": "3", "sweep": "off"}, 0, "3 trials of up to 8 epochs, 2 at once"),
+        ({"minutes": "1.5", "sweep": "off"}, 0, "trials of up to 8 epochs, 2 at once, 1.5 minutes in all"),
+        (
+            {"trials": "3", "sweep": "off"},
+            2,
+            "2 trials so far, 2 of them go on; 1 trials of up to 8 epochs, 2 at once",
+        ),
     ],
 )
-def test_a_search_says_what_it_is_about_to_do(texts: dict[str, str], probes: int, line: str) -> None:
-    assert plan_line(recipe(**texts), probes, 2) == line
+def test_a_search_says_what_it_is_about_to_do(tmp_path: Path, texts: dict[str, str], begun: int, line: str) -> None:
+    ledger = ledger_at(tmp_path, recipe(**texts))
+    for _ in range(begun):
+        ledger.ask()
+    ledger.put_back()
+    assert plan_line(recipe(**texts), ledger, 2) == line
 
 
 def test_a_trial_without_an_epoch_has_no_score_to_show() -> None:

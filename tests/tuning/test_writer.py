@@ -470,11 +470,42 @@ def test_a_trials_status_is_told_in_mlflows_words(client: MlflowClient, status: 
     assert (run.info.status, run.data.tags["reason"]) == (in_mlflow, "because")
 
 
+def fresh(result: TrialResult) -> TrialResult:
+    """Return a trial as it was before its first epoch."""
+    return result.model_copy(update={"history": (), "facts": {}, "status": "running"})
+
+
+def test_what_a_killed_process_did_not_tell_of_ended_trials_is_told_once(tmp_path: Path, client: MlflowClient) -> None:
+    """It wrote down that trial 1 began and its first epoch, and nothing of trial 2; trial 3 it had told whole."""
+    one, two, three, running = trial_result(1), trial_result(2), trial_result(3), trial_result(4, None, "running")
+    first, second = (Writer(client, "0", {}, tmp_path / "spool") for _ in ("lazy",)), None
+    (writer,) = first
+    runs = TrialRuns(writer)
+    runs.trial_started(fresh(one))
+    runs.epoch_ended(one, epoch(1, 0.45))
+    runs.trial_started(fresh(three))
+    for number, metrics in enumerate(three.history, start=1):
+        runs.epoch_ended(three, epoch(number, metrics[SELECTS]))
+    runs.trial_ended(three, None)
+    writer.close()
+    second = Writer(client, "0", {}, tmp_path / "spool")
+    TrialRuns(second).catch_up([one, two, three, running])
+    second.close()
+    stored = client.search_runs(["0"])
+    assert sorted((run.data.params["trial"], run.info.status) for run in stored) == [
+        ("1", "FINISHED"),
+        ("2", "FINISHED"),
+        ("3", "FINISHED"),
+    ]
+    for run in stored:
+        assert [step for step, _, _ in points(client, run, SELECTS)] == [1, 2, 3]
+
+
 def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: MlflowClient) -> None:
     result = trial_result(number=7, score=0.8)
     run = heard(
         client,
-        lambda runs: runs.trial_started(result),
+        lambda runs: runs.trial_started(fresh(result)),
         lambda runs: runs.epoch_ended(result, epoch(1, 0.7)),
         lambda runs: runs.epoch_ended(result, epoch(2, 0.8)),
         lambda runs: runs.trial_ended(result, TrialReport(status="complete", epoch=2)),
@@ -492,7 +523,7 @@ def test_a_fact_that_is_another_at_the_end_is_a_tag(client: MlflowClient) -> Non
     result = trial_result().model_copy(update={"facts": last})
     run = heard(
         client,
-        lambda runs: runs.trial_started(result),
+        lambda runs: runs.trial_started(fresh(result)),
         lambda runs: runs.epoch_ended(result, epoch(1, 0.7).model_copy(update={"facts": first})),
         lambda runs: runs.epoch_ended(result, epoch(2, 0.8).model_copy(update={"facts": last})),
         lambda runs: runs.trial_ended(result, TrialReport(status="complete", epoch=2)),
