@@ -26,6 +26,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.curves import SPACE, preprocessings
 from tuning.recipe import Recipe
+from tuning.search.budget import Clock
+from tuning.search.course import Course
 from tuning.search.ledger import open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.sampler import LedgerSearcher
@@ -35,6 +37,7 @@ from tuning.tracking.trials import TrialRuns
 from tuning.tracking.writer import Operation, Writer
 from tuning.trial import TrialReport, TrialTask
 
+SEARCH = {**SPACE, "trials": 100_000, "finalists": 0}  # it never comes to its end
 ROWS = (100, 1_000, 10_000)
 FACTS = {"freeze_depth": 9, "freeze_block": "blocks.3.2", "blocks": 18, "trainable_parameters": 3124710}
 METRICS = ("val_loss", "val_accuracy", "val_macro_f1", "train_loss", "epoch_s", "images_per_s", "lr")
@@ -70,8 +73,9 @@ class Simulation:
         self._journal = paths.journal
         self._pending = pending
         self._scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
+        course = Course(recipe, self.ledger, Clock(None, paths.spent), lambda: False, lambda: pending)
         listener = TrialRuns(cast(Writer, _Nowhere()))
-        self._searcher = LedgerSearcher(self.ledger, [listener], self._task, lambda: self.ledger.is_hopeless)
+        self._searcher = LedgerSearcher(self.ledger, [listener], self._task, course.next)
         self._running: deque[Any] = deque()
         self._random = random.Random(recipe.seed)  # noqa: S311
         self._began_mb = _memory_mb()
@@ -135,7 +139,7 @@ def main() -> None:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--scheduler", default="asha")
     arguments = parser.parse_args()
-    recipe = Recipe.model_validate({**SPACE, "sampler": arguments.sampler, "scheduler": arguments.scheduler})
+    recipe = Recipe.model_validate({**SEARCH, "sampler": arguments.sampler, "scheduler": arguments.scheduler})
     print(" ".join(Row._fields), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for row in Simulation(Path(folder), recipe, arguments.pending).run(arguments.trials):
