@@ -5,7 +5,7 @@ of each; and 12 real ones on the demo's pictures, each of two epochs with everyt
 that none gains from what another computed. Each kind is run in three forms, two trials at once:
 
 floor   the same trials in two plain processes
-ours    ``run_trials`` on the ledger with its sampler and its journal, Ray started as a search does, runs in MLflow
+ours    the search's runner on the ledger with its sampler and its journal, Ray started as a search does, runs in MLflow
 naive   a function trainable, OptunaSearch and MLflowLoggerCallback, all else as Ray Tune has it
 
 Printed are the seconds from the start of the form to that of its first trial, from there to the end of the last trial,
@@ -16,6 +16,7 @@ stopped early, so that all have the same trials.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -41,7 +42,7 @@ EPOCHS = 4
 WEIGHTS = b"w" * 2_000_000  # bytes: as many as a fine-tuned end of a small network has
 BACKBONE, SIZE = "tf_efficientnet_lite0", 48
 REAL = {"backbone": BACKBONE, "image_size": str(SIZE), "freeze_fraction": "1", "max_epochs": 2, "reuse": "off"}
-EVERY = {"data": "demo", "truncate": "0", "sweep": "off", "scheduler": "none", "concurrent": AT_ONCE}
+EVERY = {"data": "demo", "truncate": "0", "sweep": "off", "scheduler": "none", "concurrent": AT_ONCE, "finalists": 0}
 
 
 class Kind(NamedTuple):
@@ -152,9 +153,11 @@ def run_ours(search: Search, kind: Kind) -> None:
     ledger = open_ledger(search.paths, search.space, search.configure, 0, 100, search.recipe.sampler)
     tuning.search.runner.run_trial = trial_of(kind.seconds)
     with ray_started():
-        tuning.search.runner.run_trials(
-            search.recipe, search.paths, ledger, [TrialRuns(parent.writer)], Interrupts(), Clock(None)
+        listeners, clock = [TrialRuns(parent.writer)], Clock(None, search.paths.spent)
+        runner = tuning.search.runner.Runner(
+            search.recipe, search.paths, ledger, listeners, Interrupts(), clock, lambda sentence: None
         )
+        runner.run()
     parent.end("FINISHED")
     parent.close()
     failed = [result.reason for result in ledger.results() if result.status != "complete"]
@@ -162,14 +165,16 @@ def run_ours(search: Search, kind: Kind) -> None:
         raise RuntimeError(f"every trial must end, but: {failed}")
 
 
+def define(trial: Any) -> None:  # noqa: ANN401
+    """Ask for a trial's settings as OptunaSearch has it; Tune pickles it, so it stands by itself."""
+    SearchSpace(recipe_of(KINDS["short"])).suggest(trial)
+
+
 def run_naive(search: Search, kind: Kind) -> None:
     """Run the trials in the form that Ray's, Optuna's and MLflow's own pages show."""
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
-
-    def define(trial: Any) -> None:  # noqa: ANN401
-        search.space.suggest(trial)
 
     def trainable(config: dict[str, Any]) -> None:
         from benchmarks.overhead import work
@@ -200,9 +205,10 @@ def run_naive(search: Search, kind: Kind) -> None:
 FORMS: dict[str, Callable[[Search, Kind], None]] = {"floor": run_floor, "ours": run_ours, "naive": run_naive}
 
 
-def measure(form: str, kind: Kind, root: Path) -> tuple[float, float]:
+def measure(form: str, name: str, root: Path) -> tuple[float, float]:
     """Run a form in a process of its own; return the seconds to its first trial and from there to the last's end."""
     root.mkdir(parents=True)
+    kind = KINDS[name]
     recipe = recipe_of(kind)
     dataset = load_dataset(recipe.data)
     SearchPaths(root).write(recipe, dataset)
@@ -211,7 +217,7 @@ def measure(form: str, kind: Kind, root: Path) -> tuple[float, float]:
 
         pixel_cache(dataset, preprocessing_for(BACKBONE, SIZE))
     began = time.time()
-    child = multiprocessing.get_context("spawn").Process(target=_run, args=(form, kind, root))
+    child = multiprocessing.get_context("spawn").Process(target=_run, args=(form, name, root))
     child.start()
     child.join()
     times = [json.loads(line) for line in (root / "times").read_text().splitlines()]
@@ -221,9 +227,12 @@ def measure(form: str, kind: Kind, root: Path) -> tuple[float, float]:
     return first - began, last - first
 
 
-def _run(form: str, kind: Kind, root: Path) -> None:
-    recipe = recipe_of(kind)
-    FORMS[form](Search(SearchPaths(root), recipe, SearchSpace(recipe)), kind)
+def _run(form: str, name: str, root: Path) -> None:
+    """Run a form in a process of its own, with this module by its name: a worker can't import ``__main__``'s."""
+    overhead = importlib.import_module("benchmarks.overhead")
+    kind = overhead.KINDS[name]
+    recipe = overhead.recipe_of(kind)
+    overhead.FORMS[form](overhead.Search(SearchPaths(root), recipe, SearchSpace(recipe)), kind)
 
 
 def main() -> None:
@@ -234,12 +243,13 @@ def main() -> None:
     arguments = parser.parse_args()
     print("trials form first_s wall_s against_floor", flush=True)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
         os.environ["FREEZELINE_HOME"] = f"{folder}/home"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         for name in arguments.kinds.split(","):
             floor_s = 0.0
             for form in FORMS if arguments.naive == "on" else ("floor", "ours"):
-                first_s, wall_s = measure(form, KINDS[name], Path(folder) / name / form)
+                first_s, wall_s = measure(form, name, Path(folder) / name / form)
                 floor_s = floor_s or wall_s
                 print(name, form, f"{first_s:.1f} {wall_s:.2f} {wall_s / floor_s:.3f}", flush=True)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.curves import SPACE
-from benchmarks.scale import Simulation
+from benchmarks.scale import SEARCH, Simulation
 from tuning.recipe import Recipe
 
 
@@ -17,7 +16,7 @@ from tuning.recipe import Recipe
 def test_a_search_of_many_trials_at_once_costs_its_driver_little_and_no_more_as_it_grows(
     tmp_path: Path, sampler: str, scheduler: str, rows: tuple[int, int]
 ) -> None:
-    recipe = Recipe.model_validate({**SPACE, "trials": 1000, "sampler": sampler, "scheduler": scheduler})
+    recipe = Recipe.model_validate({**SEARCH, "sampler": sampler, "scheduler": scheduler})
     simulation = Simulation(tmp_path, recipe, pending=60)
     early, late = simulation.run(rows[-1], rows)
     assert len(simulation.ledger.running()) == 59

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuning.making import epoch, trial_result
+from tuning.search.results import SELECTS, TrialResult
 from tuning.tracking.delivery import find_run, texts
 from tuning.tracking.operations import EndRun, LogEpoch, LogFile, LogText, Operation, StartRun
 from tuning.tracking.parent import REPOSITORY
@@ -475,11 +476,10 @@ def fresh(result: TrialResult) -> TrialResult:
     return result.model_copy(update={"history": (), "facts": {}, "status": "running"})
 
 
-def test_what_a_killed_process_did_not_tell_of_ended_trials_is_told_once(tmp_path: Path, client: MlflowClient) -> None:
+def test_what_a_killed_process_did_not_tell_of_ended_trials_is_told_once(client: MlflowClient) -> None:
     """It wrote down that trial 1 began and its first epoch, and nothing of trial 2; trial 3 it had told whole."""
     one, two, three, running = trial_result(1), trial_result(2), trial_result(3), trial_result(4, None, "running")
-    first, second = (Writer(client, "0", {}, tmp_path / "spool") for _ in ("lazy",)), None
-    (writer,) = first
+    writer = writer_of(client)
     runs = TrialRuns(writer)
     runs.trial_started(fresh(one))
     runs.epoch_ended(one, epoch(1, 0.45))
@@ -488,17 +488,17 @@ def test_what_a_killed_process_did_not_tell_of_ended_trials_is_told_once(tmp_pat
         runs.epoch_ended(three, epoch(number, metrics[SELECTS]))
     runs.trial_ended(three, None)
     writer.close()
-    second = Writer(client, "0", {}, tmp_path / "spool")
-    TrialRuns(second).catch_up([one, two, three, running])
-    second.close()
-    stored = client.search_runs(["0"])
+    again = writer_of(client)
+    TrialRuns(again).catch_up([one, two, three, running])
+    again.close()
+    stored = client.search_runs([EXPERIMENT])
     assert sorted((run.data.params["trial"], run.info.status) for run in stored) == [
         ("1", "FINISHED"),
         ("2", "FINISHED"),
         ("3", "FINISHED"),
     ]
     for run in stored:
-        assert [step for step, _, _ in points(client, run, SELECTS)] == [1, 2, 3]
+        assert [step for step, *_ in points(client, run, SELECTS)] == [1, 2, 3]
 
 
 def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: MlflowClient) -> None:
