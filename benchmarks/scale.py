@@ -77,7 +77,7 @@ class Simulation:
         listener = TrialRuns(cast(Writer, _Nowhere()))
         self._searcher = LedgerSearcher(self.ledger, [listener], self._task, course.next)
         self._running: deque[Any] = deque()
-        self._random = random.Random(recipe.seed)  # noqa: S311
+        self._random = random.Random(recipe.seed)
         self._began_mb = _memory_mb()
         self._asked_s: list[tuple[float, float]] = []  # processor, wall
 

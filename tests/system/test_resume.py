@@ -25,6 +25,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searched:
     return made
 
 
+@pytest.mark.timeout(600)
 def test_a_search_whose_worker_and_then_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
     searched: Searched,
 ) -> None:

@@ -279,7 +279,7 @@ def test_the_answer_comes_first(page: Page) -> None:
 def test_a_default_that_won_and_a_model_that_is_not_registered_are_said(page: Page) -> None:
     text = Page(build_report(content(best=0, model="", baseline=None, priced=(), mistakes=()))).text
     assert "the default itself, trial 0, has won" in text
-    assert "all 20 test pictures were classified rightly" in text
+    assert "all 30 test pictures were classified rightly" in text
     assert "No network's cost was measured" in text
     for gone in ("load_model", "logistic regression", "on one core"):
         assert gone in page.text

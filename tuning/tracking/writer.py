@@ -31,6 +31,7 @@ TRIES = 4  # at the end, before what is left is left to sync
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
 LANES_TRIED = 3  # that fail one after another: then the server is away, and others would only wait for it too
+MOST_DOUBLINGS = 20  # of the pause: a server may be away for weeks
 STUCK_S = 60.0  # without a delivery, at the end: a call that never returns is not waited for
 
 
@@ -166,7 +167,7 @@ class Writer:
     def _pause_s(self, fails: int, is_awaited: bool) -> float | None:
         """Return how long to gather before the next try; None: until something comes."""
         if fails:
-            return min(FIRST_PAUSE_S * 2.0 ** (fails - 1), LONGEST_PAUSE_S)
+            return min(FIRST_PAUSE_S * 2.0 ** min(fails - 1, MOST_DOUBLINGS), LONGEST_PAUSE_S)
         if self._due():
             return FIRST_PAUSE_S
         return 0.0 if is_awaited else None
