@@ -18,7 +18,8 @@ from tests.conftest import tiny_picture
 from tuning.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
-# A small network with random weights, small pictures: an epoch takes a tenth of a second.
+# A small network with random weights, small pictures: an epoch takes a tenth of a second. The steps are many and long,
+# so that it is better than the floor after two epochs.
 SMALL = {
     "backbone": "test_efficientnet",
     "weights": "none",
@@ -26,6 +27,9 @@ SMALL = {
     "max_epochs": "2",
     "trials": "3",
     "sweep": "off",
+    "finalists": "0",
+    "batch_size": "4",
+    "lr": "1e-2",
 }
 
 

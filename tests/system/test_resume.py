@@ -70,7 +70,7 @@ def _runs(client: MlflowClient) -> list:
 def test_a_finished_search_is_made_longer_in_its_own_parent_run(
     ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tune(world, trials="2", finalists="0") == 0
+    assert tune(world, trials="2") == 0
     parent, children = runs_of(world.client)
     assert main(["resume", "--run", parent.info.run_id, "--trials", "2"]) == 0
     assert "2 trials so far, 0 of them go on; 2 trials of up to 2 epochs" in capsys.readouterr().out
@@ -82,10 +82,37 @@ def test_a_finished_search_is_made_longer_in_its_own_parent_run(
     assert again.data.metrics["trials"] == 4
 
 
+def test_the_best_are_trained_again_with_other_seeds_before_one_wins_by_its_mean(
+    ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(world, trials="2", finalists="2", final_seeds="1") == 0
+    said = capsys.readouterr().out
+    parent, children = runs_of(world.client)
+    finals = [run for run in children if run.data.tags["origin"] == "final"]
+    assert len(children) == 4
+    assert {run.data.tags["trains_again"] for run in finals} == {run.data.tags["trial_uid"] for run in children[:2]}
+    assert {run.data.params["seed"] for run in finals} == {"1"}
+    best = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
+    again = next(run for run in finals if run.data.tags["trains_again"] == best.data.tags["trial_uid"])
+    scores = [run.data.metrics["best_val_balanced_accuracy"] for run in (best, again)]
+    assert parent.data.metrics["best_mean"] == pytest.approx(sum(scores) / 2)
+    assert f"trial {best.data.params['trial']}: mean" in said
+    files = {file.path for file in world.client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "leaderboard.csv", "costs.json", "audit.json", "charts"} <= files
+
+
+def test_no_network_that_keeps_the_limit_is_a_sentence_that_names_the_nearest(
+    ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(world, trials="1", max_mb="0.001") == 1
+    assert "max_mb=0.001, and no trial's network does: the nearest is test_efficientnet" in capsys.readouterr().err
+    assert runs_of(world.client)[0].info.status == "FAILED"
+
+
 def test_a_search_that_cannot_go_on_says_why_before_anything_starts(
     ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tune(world, trials="1", finalists="0") == 0
+    assert tune(world, trials="1") == 0
     parent, children = runs_of(world.client)
     for run, rule in (
         ("nothing", "which does not exist"),
