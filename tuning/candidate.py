@@ -89,6 +89,7 @@ def make_candidate(
         max_difference=exported.max_difference,
         checked_pictures=exported.checked_pictures,
         size_mb=(folder / exported.graph).stat().st_size / 1e6,
+        latency_ms=_latency_ms(folder / exported.graph, config.preprocessing.image_size),
     )
     parent.log_metrics({**measured.metrics, "temperature": measured.temperature, **_by_class(measured.scores)})
     parent.log_text(measured.scores.to_json(indent=2), "test_scores.json")
@@ -168,6 +169,13 @@ def _proof(classifier: Classifier, config: TrialConfig, pixels: Pixels, temperat
     with torch.inference_mode():
         logits = classifier.eval()(torch.from_numpy(normalize(seen, config.preprocessing)).to(classifier.device))
     return make_proof(files, softmax(logits.double().cpu().numpy(), temperature))
+
+
+def _latency_ms(graph: Path, image_size: int) -> float | None:
+    """Return what a picture costs in the package, on one core; None where it is no ONNX graph."""
+    from models.serving import latency_ms
+
+    return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
 
 
 def seen_and_test(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -212,6 +212,12 @@ class Recipe(Training):
         None, gt=0, le=1e6, description="the winner's graph has at most this many million bytes; empty: any size"
     )
 
+    @property
+    def gate(self) -> Gate:
+        """What the winner must keep to, its costs among it."""
+        limits = {"max_latency_ms": self.max_latency_ms, "max_mb": self.max_mb}
+        return super().gate.model_copy(update=limits)
+
     @field_validator("variants")
     @classmethod
     def _named_once(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:

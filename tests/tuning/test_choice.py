@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import SearchError
 from models.serving import ServedForm, ServingCost
-from tests.tuning.making import trial_result
+from tests.tuning.making import recipe, trial_result
 from tests.tuning.test_views import printed
 from tuning.choice import Costs, Limits, choose, fitting, form_of, front, priced
 from tuning.pricing import price
@@ -161,3 +161,9 @@ def test_a_network_that_cannot_be_measured_costs_a_row_and_not_the_search() -> N
     found = price(RESULTS, CLASSES, Limits(), 60.0, measured)
     assert form_of(RESULTS[0], CLASSES) not in found
     assert len(found) == 3
+
+
+def test_the_gate_keeps_the_limits_of_the_search_too() -> None:
+    gate = recipe(max_latency_ms="12.5", max_mb="20", min_gain="0.02").gate
+    assert (gate.max_latency_ms, gate.max_mb, gate.min_gain) == (12.5, 20.0, 0.02)
+    assert recipe().gate.max_mb is None

@@ -98,13 +98,11 @@ def check_shared(folder: Path) -> None:
 
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        asked = {
-            node["NodeManagerHostname"]: sees.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(str(file))
-            for node in nodes
-        }
-        blind = sorted(name for name, answer in asked.items() if ray.get(answer) != word)
+        pinned = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
+        answers = ray.get([sees.options(scheduling_strategy=node).remote(str(file)) for node in pinned])
+        blind = sorted(
+            node["NodeManagerHostname"] for node, answer in zip(nodes, answers, strict=True) if answer != word
+        )
     finally:
         file.unlink(missing_ok=True)
     if blind:
