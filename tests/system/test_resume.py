@@ -44,8 +44,6 @@ def test_a_search_whose_worker_and_then_whose_driver_is_killed_loses_nothing_and
     assert all(after[uid].history == history for uid, history in before.items())
     files = {file.name for file in (searched.search_folder / "trials").iterdir()}
     assert len(files) == TRIALS  # the best epoch's weights of each, and no checkpoint
-    assert searched.resume() == 0  # once more: there is nothing left to do
-    assert {result.trial_uid for result in searched.results()} == set(after)
     looks = [json.loads(file.read_text()) for file in (searched.folder / "home" / "looks").glob("*.json")]
     assert looks == [1]  # the test pictures were looked at once
 
@@ -80,6 +78,9 @@ def test_a_finished_search_is_made_longer_in_its_own_parent_run(
     assert [run.info.run_id for run in longer][:2] == [run.info.run_id for run in children]
     assert len(longer) == 4
     assert again.data.metrics["trials"] == 4
+    assert main(["resume", "--run", parent.info.run_id]) == 0  # there is nothing left to do
+    assert len(runs_of(world.client)[1]) == 4
+    assert len(world.client.search_model_versions("name='photos'")) <= 2  # one for each winner
 
 
 def test_the_best_are_trained_again_with_other_seeds_before_one_wins_by_its_mean(
