@@ -1,8 +1,8 @@
 """The weight gradient of depthwise convolutions on a CPU, where oneDNN takes far too long for it.
 
 On small activations its time grows with the channels and hardly falls with the pixels. Summing shifted products is the
-same gradient to rounding, and a training step of EfficientNet-Lite0 at 64 px with half of it frozen is 1.6 times faster
-(``python -m benchmarks.depthwise``).
+same gradient to rounding, and a training step of EfficientNet-Lite0 at 64 px is 1.2 to 1.7 times faster; from 96 px on
+little is gained, and with nothing frozen nothing (``python -m benchmarks.depthwise``).
 
 Shapes: n pictures of c channels, h x w px in and o x p px out.
 """
