@@ -78,11 +78,6 @@ class SearchPaths:
         return self.root / "package"
 
     @property
-    def lock(self) -> Path:
-        """Held by the one process that works on the search."""
-        return self.root / "search.lock"
-
-    @property
     def spent(self) -> Path:
         """Seconds that the search has taken so far, as text."""
         return self.root / "spent_s"

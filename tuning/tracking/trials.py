@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tuning.search.results import TrialResult
+from tuning.search.results import SELECTS, TrialResult
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 from tuning.tracking.writer import Writer
 from tuning.trial import TrialReport
 
 TRACEBACK = "traceback.txt"  # its end
-SELECTS = "val_balanced_accuracy"
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own
 
 
