@@ -114,7 +114,7 @@ def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
     warm_up(space.trial_config(rows[0], known), root)
     for number, settings in list(enumerate(rows))[done:]:
         config = space.trial_config(settings, known)
-        row = record(TrialTask(trial_uid="curve", config=config, search_root=root, threads=1), settings)
+        row = record(TrialTask(trial_uid=f"curve-{number}", config=config, search_root=root, threads=1), settings)
         with file.open("a") as out:
             out.write(json.dumps(row) + "\n")
         best = max(row["val_balanced_accuracy"])
