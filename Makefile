@@ -2,9 +2,10 @@
 # make test    the test suite
 # make check   lint, types and import rules
 # make faults  what a search survives: kills, signals, memory (20 minutes; ARGS="--times 1" for less)
+# make pictures  the pictures of README and docs, from one real search (ten minutes; needs Chromium)
 # make server  the team's MLflow server, with Docker; server-down ends it, server-logs shows what it says
 # make server-local  the same without Docker, in the foreground
-# tune, test, check, faults and server-local build .venv once; make setup does only that.
+# tune, test, check, faults, pictures and server-local build .venv once; make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
 
-.PHONY: setup tune test check faults clean server server-down server-logs server-local
+.PHONY: setup tune test check faults pictures clean server server-down server-logs server-local
 
 setup: $(STAMP)
 
@@ -54,6 +55,9 @@ server-local: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
+
+pictures: $(STAMP)
+	$(BIN)/python -m benchmarks.pictures $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -1,0 +1,80 @@
+"""Make ``docs/pictures``: ``python -m benchmarks.pictures [--folder FOLDER]`` (``make pictures``).
+
+One search of three minutes on the demo digits, and a look at it in headless Chromium: its report in light, dark and on
+a phone, its run and the comparison of its trials in MLflow. ``--folder`` keeps the search, or takes the one that an
+earlier call has left there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.pictures.browser import Browser, Screen
+from benchmarks.searches import ROOT, Search, found, search
+from server.parts import LOOPBACK, free_port, mlflow_server
+from tuning.views.summary import comparison_link
+
+OUT = ROOT / "docs" / "pictures"
+NAME = "digits"
+COMPARED = 12  # trials in the comparison: more lines than that are a tangle
+DESKTOP = Screen(1280, 800)
+SCREENS = {"light": DESKTOP, "dark": DESKTOP._replace(dark=True), "phone": Screen(390, 844, scale=2)}
+SCORE = "best_val_balanced_accuracy"
+COMPLETE = "document.readyState === 'complete'"
+DRAWN = "document.querySelector('.js-plotly-plot .main-svg')"  # a chart of plotly is on the page
+SHOWS = "document.body && document.body.innerText.includes({})"
+
+
+def main() -> None:
+    """Search, and write the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="of the search, kept; made if need be")
+    folder: Path | None = parser.parse_args().folder
+    with tempfile.TemporaryDirectory() as passing:
+        at = (folder or Path(passing)).resolve()
+        done = _searched(at)
+        with Browser() as browser:
+            _report(browser, at)
+            _mlflow(browser, done, at)
+    for file in sorted(OUT.glob("*.png")):
+        print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} KB")
+
+
+def _searched(folder: Path) -> Search:
+    """Return the search that is in ``folder``, or a new one."""
+    from mlflow import MlflowClient
+
+    kept = folder / "mlflow.db"
+    if kept.exists():
+        return found(MlflowClient(f"sqlite:///{kept}"), NAME, minutes=0)
+    return search("demo", 0, folder, "--minutes", "3", name=NAME)
+
+
+def _report(browser: Browser, folder: Path) -> None:
+    (file,) = (folder / "home" / "searches").glob("*/report.html")
+    for name, screen in SCREENS.items():
+        browser.picture(file.as_uri(), screen, COMPLETE, OUT / f"report-{name}.png")
+    browser.picture(file.as_uri(), DESKTOP, COMPLETE, OUT / "report-freeze-line.png", "#freezing")
+
+
+def _mlflow(browser: Browser, done: Search, folder: Path) -> None:
+    port = free_port()
+    command = ["server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    server = mlflow_server(folder, port, command, {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db"})
+    server.start()
+    try:
+        root, info = f"http://{LOOPBACK}:{port}", done.parent.info
+        run = f"{root}/#/experiments/{info.experiment_id}/runs/{info.run_id}?workflowType=machine_learning"
+        browser.picture(run, DESKTOP, SHOWS.format(json.dumps("Best trials")), OUT / "mlflow-run.png")
+        best = sorted(done.trials, key=lambda run: -run.data.metrics.get(SCORE, 0))[:COMPARED]
+        link = comparison_link(root, info.experiment_id, [run.info.run_id for run in best])
+        browser.picture(link, DESKTOP, DRAWN, OUT / "mlflow-compare.png")
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
