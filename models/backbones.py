@@ -72,7 +72,8 @@ def resolve(name: str) -> str:
             return candidate
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
     word = architecture.partition(".")[0].lower()
-    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(word, sorted(set(_names(library))))}")
+    near = did_you_mean(word, sorted(set(_names(library)))) or "; timm.list_models() in Python shows most of them"
+    raise BackboneError(f"{rule}, got {name!r}{near}")
 
 
 class Wanted(NamedTuple):

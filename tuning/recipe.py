@@ -156,7 +156,9 @@ class Training(Value):
     def _batches_can_be_normed(self) -> Training:
         normed = [head for head in self.head.options if "norm" in str(head)]
         if normed and 1 in self.batch_size.options:
-            raise ValueError(f"batch_size must be 2 or more with a head of norm layers ({normed[0]}), for they need it")
+            raise ValueError(
+                f"batch_size must be 2 or more with a head of norm layers ({normed[0]}), got 1; leave out one of them"
+            )
         return self
 
 
@@ -240,7 +242,10 @@ class Recipe(Training):
         """
         unknown = set(variant.settings) - set(VARIED)
         if unknown:
-            raise ValueError(f"variant {variant.name} must have settings of {', '.join(VARIED)}, not {sorted(unknown)}")
+            raise ValueError(
+                f"variant {variant.name} must have settings of {', '.join(VARIED)}, "
+                f"got {', '.join(sorted(unknown))}; leave it out"
+            )
         return Recipe.model_validate({**self.model_dump(), "variants": (), **variant.settings})
 
     @property

@@ -1,6 +1,6 @@
 """Make ``docs/pictures``: ``python -m benchmarks.pictures [--folder FOLDER]`` (``make pictures``).
 
-One search of three minutes on the demo digits, and a look at it in headless Chromium: its report in light, dark and on
+One search of ten minutes on the demo digits, and a look at it in headless Chromium: its report in light, dark and on
 a phone, its run and the comparison of its trials in MLflow. ``--folder`` keeps the search, or takes the one that an
 earlier call has left there.
 """
@@ -19,6 +19,7 @@ from tuning.views.summary import comparison_link
 
 OUT = ROOT / "docs" / "pictures"
 NAME = "digits"
+BUDGET = ("--minutes", "10")
 COMPARED = 12  # trials in the comparison: more lines than that are a tangle
 DESKTOP = Screen(1280, 800)
 SCREENS = {"light": DESKTOP, "dark": DESKTOP._replace(dark=True), "phone": Screen(390, 844, scale=2)}
@@ -50,7 +51,7 @@ def _searched(folder: Path) -> Search:
     kept = folder / "mlflow.db"
     if kept.exists():
         return found(MlflowClient(f"sqlite:///{kept}"), NAME, minutes=0)
-    return search("demo", 0, folder, "--minutes", "3", name=NAME)
+    return search("demo", 0, folder, *BUDGET, name=NAME)
 
 
 def _report(browser: Browser, folder: Path) -> None:

@@ -116,6 +116,10 @@ def test_the_module_is_run_by_its_name() -> None:
 
 # --- mistakes in what was typed ---
 
+EITHER = (
+    "promote: either --run RUN_ID or --name NAME with --version N must be given, got {}; give the one or the other."
+)
+
 
 def test_an_unknown_command_is_a_mistake(capsys: Capture) -> None:
     assert mistakes(capsys, "zebra") == ["there is no command 'zebra'; see python -m tuning --help."]
@@ -133,12 +137,9 @@ def test_an_unknown_command_is_a_mistake(capsys: Capture) -> None:
         (("train", "--max_epochs", "0"), ["train: max_epochs must be at least 1, got '0'."]),
         (("evaluate", "--split", "tset", "--model", "m"),
          ["evaluate: split must be 'test', 'val', 'train' or 'all', got 'tset'; did you mean test?"]),
-        (("promote", "--run", ""),
-         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
-        (("promote", "--run", "a", "--name", "pets", "--version", "1"),
-         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
-        (("promote", "--name", "pets"),
-         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
+        (("promote", "--run", ""), [EITHER.format("none of them")]),
+        (("promote", "--run", "a", "--name", "pets", "--version", "1"), [EITHER.format("--run --name --version")]),
+        (("promote", "--name", "pets"), [EITHER.format("--name")]),
         (("rollback", "--name", "pets"), ["rollback: --reason must be given: why, for the history."]),
         (("predict", "--format", "xml", "--model", "m", "--files", "f"),
          ["predict: format must be 'json' or 'csv', got 'xml'."]),
