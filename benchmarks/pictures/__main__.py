@@ -1,8 +1,8 @@
 """Make ``docs/pictures``: ``python -m benchmarks.pictures [--folder FOLDER]`` (``make pictures``).
 
 One search of ten minutes on the demo digits, and a look at it in headless Chromium: its report in light, dark and on
-a phone, its run and the comparison of its trials in MLflow. ``--folder`` keeps the search, or takes the one that an
-earlier call has left there.
+a phone, its run and the comparison of its trials in MLflow; and the diagram of the freeze line. ``--folder`` keeps the
+search, or takes the one that an earlier call has left there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.pictures.browser import Browser, Screen
+from benchmarks.pictures.freezing import write_diagram
 from benchmarks.searches import ROOT, Search, found, search
 from server.parts import LOOPBACK, free_port, mlflow_server
 from tuning.views.summary import comparison_link
@@ -22,6 +23,12 @@ NAME = "digits"
 BUDGET = ("--minutes", "10")
 COMPARED = 12  # trials in the comparison: more lines than that are a tangle
 DESKTOP = Screen(1280, 800)
+WIDE = Screen(1440, 900)
+CLICKED = (
+    "button[data-component-id='mlflow.assistant.chat_panel.close']",  # MLflow opens its assistant at a first visit
+    "button[data-component-id='discovery.data_explorer.entity_comment.show_comment_text_toggle']",  # the whole note
+)
+CHART = "freeze.png"
 SCREENS = {"light": DESKTOP, "dark": DESKTOP._replace(dark=True), "phone": Screen(390, 844, scale=2)}
 SCORE = "best_val_balanced_accuracy"
 COMPLETE = "document.readyState === 'complete'"
@@ -34,6 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="of the search, kept; made if need be")
     folder: Path | None = parser.parse_args().folder
+    OUT.mkdir(parents=True, exist_ok=True)
+    write_diagram(OUT / "freeze-line.png")
     with tempfile.TemporaryDirectory() as passing:
         at = (folder or Path(passing)).resolve()
         done = _searched(at)
@@ -69,10 +78,21 @@ def _mlflow(browser: Browser, done: Search, folder: Path) -> None:
     try:
         root, info = f"http://{LOOPBACK}:{port}", done.parent.info
         run = f"{root}/#/experiments/{info.experiment_id}/runs/{info.run_id}?workflowType=machine_learning"
-        browser.picture(run, DESKTOP, SHOWS.format(json.dumps("Best trials")), OUT / "mlflow-run.png")
+        shown = SHOWS.format(json.dumps("Best trials"))
+        browser.picture(run, WIDE, shown, OUT / "mlflow-run.png", clicked=CLICKED, hidden=str(folder))
+        chart = f"{root}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/charts/{CHART}"
+        shown = "[...document.images].some(image => image.naturalWidth > 500)"
+        browser.picture(
+            f"{chart}?workflowType=machine_learning",
+            WIDE,
+            shown,
+            OUT / "mlflow-charts.png",
+            clicked=CLICKED,
+            hidden=str(folder),
+        )
         best = sorted(done.trials, key=lambda run: -run.data.metrics.get(SCORE, 0))[:COMPARED]
         link = comparison_link(root, info.experiment_id, [run.info.run_id for run in best])
-        browser.picture(link, DESKTOP, DRAWN, OUT / "mlflow-compare.png")
+        browser.picture(link, WIDE, DRAWN, OUT / "mlflow-compare.png", clicked=CLICKED, hidden=str(folder))
     finally:
         server.stop()
 

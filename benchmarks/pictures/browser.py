@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,6 +21,10 @@ LIMIT_S = 90.0  # MLflow's pages ask their server a dozen times before they are 
 POLL_S = 0.25
 SETTLED_S = 1.0  # what is drawn after the last text has come: charts, fonts
 COLOURS = 256  # of the palette that a picture is written with: a third of the bytes, and nobody sees it
+HIDE = """
+    for (const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walker.nextNode();)
+        walker.currentNode.data = walker.currentNode.data.replaceAll(%s, "…");
+"""
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -70,10 +75,20 @@ class Browser:
         self._answers.close()
         self._profile.cleanup()
 
-    def picture(self, url: str, screen: Screen, until: str, file: Path, scroll_to: str = "") -> None:
+    def picture(
+        self,
+        url: str,
+        screen: Screen,
+        until: str,
+        file: Path,
+        scroll_to: str = "",
+        clicked: Sequence[str] = (),
+        hidden: str = "",
+    ) -> None:
         """Write a page as a PNG, once the JavaScript expression ``until`` is true in it.
 
-        ``scroll_to`` is a CSS selector of what is to be at the top.
+        ``scroll_to`` is a CSS selector of what is to be at the top, ``clicked`` are those of what is clicked before, if
+        it is there. ``hidden`` is a text, such as a folder of this machine, in whose place the page shows "…".
 
         Raises:
             TimeoutError: it was not within ``LIMIT_S``.
@@ -85,9 +100,15 @@ class Browser:
         self._ask("Page.navigate", url="about:blank")  # two addresses that differ after # only are one page
         self._ask("Page.navigate", url=url)
         self._wait(until)
+        for selector in clicked:
+            self._ask("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})?.click()")
         if scroll_to:
-            self._ask("Runtime.evaluate", expression=f"document.querySelector({scroll_to!r}).scrollIntoView()")
+            self._ask(
+                "Runtime.evaluate", expression=f"document.querySelector({json.dumps(scroll_to)}).scrollIntoView()"
+            )
         time.sleep(SETTLED_S)
+        if hidden:
+            self._ask("Runtime.evaluate", expression=HIDE % json.dumps(hidden))
         png = base64.b64decode(self._ask("Page.captureScreenshot", format="png")["data"])
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(small(png))

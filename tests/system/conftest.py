@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -122,3 +124,26 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         timeout=240,
         check=False,
     )
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A world in which a search has ended, and what it printed."""
+
+    world: World
+    output: str
+
+    @property
+    def client(self) -> MlflowClient:
+        return self.world.client
+
+
+@pytest.fixture(scope="session")
+def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """One search that tests look at; one that changes anything works on a copy of its world."""
+    world = make_world(tmp_path_factory.mktemp("world"), empty_database)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        world.enter(patch)
+        assert tune(world) == 0
+    return Searched(world, printed.getvalue())

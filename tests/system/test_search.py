@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
 from data.preprocess import normalize, read_image, to_pixels
 from models.config import TrialConfig
-from tests.system.conftest import World, make_world, runs_of, tune
+from tests.system.conftest import Searched, World, runs_of, tune
 from tuning.__main__ import main
 from tuning.search.paths import SearchPaths
 from tuning.trial import load_classifier
@@ -46,29 +42,6 @@ asked = {
 }
 print(json.dumps({how: model.predict(data).to_dict("records") for how, data in asked.items()}))
 """
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A world in which a search has ended, and what it printed."""
-
-    world: World
-    output: str
-
-    @property
-    def client(self) -> MlflowClient:
-        return self.world.client
-
-
-@pytest.fixture(scope="module")
-def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """One search that the tests of this module look at."""
-    world = make_world(tmp_path_factory.mktemp("world"), empty_database)
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        world.enter(patch)
-        assert tune(world) == 0
-    return Searched(world, printed.getvalue())
 
 
 def test_a_search_ends_with_a_champion_and_tells_what_to_type_next(searched: Searched) -> None:

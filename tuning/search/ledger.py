@@ -23,7 +23,7 @@ from tuning.trial import TrialReport
 if TYPE_CHECKING:
     import optuna
 
-    from tuning.search.samplers import SamplerName
+    from tuning.recipe import SamplerName
 
 STUDY_NAME = "search"
 HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and says why
