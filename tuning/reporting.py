@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from data.audit import Audit
 from data.dataset import Dataset
 from data.images import pixel_cache
-from models.serving import machine
+from models.machine import machine
 from tuning.choice import Costs, Limits, priced
 from tuning.promote import Candidate
 from tuning.search.finals import Finalist, Gain

@@ -9,9 +9,8 @@ from data.audit import Audit
 from models.evaluate import Scores
 from tuning.choice import Limits, Priced, form_of
 from tuning.promote import Candidate
-from tuning.search.finals import Finalist, Gain
+from tuning.search.finals import Finalist, Gain, ranked
 from tuning.search.results import TrialResult
-from tuning.views.summary import best_trials
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class ReportContent:
     def ranked(self) -> list[TrialResult]:
         """All trials that count, best first, then the others by number."""
         results = [trial.result for trial in self.trials]
-        return best_trials(results, len(results)) + [result for result in results if not result.counts]
+        return ranked(results) + [result for result in results if not result.counts]
 
     @cached_property
     def price(self) -> Priced | None:
