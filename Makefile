@@ -1,5 +1,5 @@
 # make tune    search on the demo pictures for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
-# make test    the test suite
+# make test    the test suite, in two processes (ARGS="tests/data -x" for a part of it)
 # make check   lint, types and import rules
 # make faults  what a search survives: kills, signals, memory (20 minutes; ARGS="--times 1" for less)
 # make pictures  the pictures of README and docs, from one real search (12 minutes; needs Chromium)
@@ -29,7 +29,7 @@ tune: $(STAMP)
 	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(or $(ARGS),-P minutes=3)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # Imported by another package on our behalf, or run as a program.
 NOT_IMPORTED = {
     "moto",
+    "pytest-xdist",
     "onnx",
     "onnxscript",
     "psutil",

@@ -145,5 +145,5 @@ def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.T
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         world.enter(patch)
-        assert tune(world) == 0
+        assert tune(world, concurrent="1") == 0
     return Searched(world, printed.getvalue())

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from mlflow import MlflowClient
 from mlflow.artifacts import load_text
+from mlflow.entities import Run
 
 from data.preprocess import normalize, read_image, to_pixels
 from models.config import TrialConfig
@@ -170,13 +172,26 @@ def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_ch
     world.enter(monkeypatch)
     opened = world.client.create_run(world.client.create_experiment("opened")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", opened)
-    assert tune(world, trials="1", seed="1", name="photos") == 0
+    assert tune(world, concurrent="1", name="photos") == 0
     assert "MLFLOW_RUN_ID" not in os.environ  # or every Ray worker would log into the parent
     parent, children = runs_of(world.client, "opened")
-    assert (parent.info.run_id, len(children)) == (opened, 1)
+    assert (parent.info.run_id, len(children)) == (opened, 3)
+    # The same seed, one at a time: the same search, bit for bit.
+    assert [_numbers(world.client, run) for run in children] == [
+        _numbers(searched.client, run) for run in runs_of(searched.client)[1]
+    ]
     version = world.client.get_model_version("photos", "2")
     assert "of champion version 1 on the same 9 pictures" in version.tags["reason"]
     assert int(world.client.get_model_version_by_alias("photos", version.tags["gate"]).version) == 2
+
+
+def _numbers(client: MlflowClient, run: Run) -> dict[str, list[float]]:
+    """Return a trial's losses and scores of every epoch, and its learning rate."""
+    metrics = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in metrics}
+    found = {name: [point.value for point in history] for name, history in histories.items()}
+    assert all(found.values())
+    return {**found, "lr": [float(run.data.params["lr"])]}
 
 
 def test_a_warm_start_begins_with_what_an_earlier_search_knows(

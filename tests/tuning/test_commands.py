@@ -399,8 +399,9 @@ def test_what_does_not_exist_is_a_sentence(arguments: Sequence[str], sentence: s
 def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, tmp_path: Path, capsys: Capture) -> None:
     for file in image_folder.rglob("*.png"):
         file.rename(file.with_name(f"{file.parent.name}{file.name}"))
-    output = tmp_path / "numbers.json"
+    output, page = tmp_path / "numbers.json", tmp_path / "page.html"
     arguments = ("--model", "m", "--data", str(image_folder), "--split", "all", "--json", str(output))
+    arguments += ("--report", str(page))
     assert main(["evaluate", *arguments]) == 0
     said = capsys.readouterr().out
     for part in ("m on 24 pictures of pictures", "Taken for", "calibration error  0.1"):
@@ -408,6 +409,7 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     numbers = json.loads(output.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
+    assert "100.0 % of 24 pictures of pictures (all) are right" in page.read_text()
 
 
 @pytest.mark.usefixtures("client")

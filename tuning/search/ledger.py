@@ -119,11 +119,6 @@ class Ledger:
         """Return all trials by their number."""
         return tuple(self._results.values())
 
-    def best(self) -> TrialResult | None:
-        """Return the trial with the highest score at its best epoch, or None; among equals the lowest loss decides."""
-        scored = (result for result in self._results.values() if result.counts)
-        return max(scored, key=lambda result: result.rank, default=None)
-
     # --- what comes next ---
 
     def start_with(self, starts: Iterable[Mapping[str, Setting]]) -> None:
