@@ -93,3 +93,11 @@ def test_every_module_and_target_that_is_named_is_there() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 200
+
+
+def test_every_picture_is_shown_somewhere_and_is_small() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    files = sorted((ROOT / "docs" / "pictures").iterdir())
+    assert len(files) >= 8
+    assert [file.name for file in files if f"pictures/{file.name}" not in text] == []
+    assert [file.name for file in files if file.stat().st_size > 300_000] == []
