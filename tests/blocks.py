@@ -29,6 +29,7 @@ FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
 MARK = re.compile(r"^\s*<!-- (?P<kind>parsed|run by|not run):? (?P<detail>.+) -->\s*$")
 INDENTED = re.compile(r"^ {4,}\S")
 SPAN = re.compile(r"`(python -m tuning [^`]+|mlflow run [^`]+)`")
+OUTWARDS = {">", ">>", "|"}
 OUR_MODULE = ["python", "-m", "tuning"]
 
 
@@ -75,11 +76,11 @@ def indented(page: Path) -> list[str]:
 
 
 def shell_commands(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command of a shell block, comments left out."""
+    """Yield the words of each command of a shell block; comments, and where its output goes, are left out."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
-            yield words
+            yield list(itertools.takewhile(lambda word: word not in OUTWARDS, words))
 
 
 def as_tuning(words: list[str]) -> list[str] | None:
