@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from data.augment import CLASSICS, POLICIES
+from models.weights import PACKAGES, SCRATCH
 from tests.blocks import PAGES, Block, as_tuning, blocks, shell_commands
 from tests.system.conftest import Searched, World, runs_of
 from tuning.__main__ import main
+from tuning.search.samplers import SAMPLERS
 
 EXECUTED = [block for page in PAGES for block in blocks(page) if not block.mark]
 # What the docs call it, and what there is in the world of the test.
@@ -27,7 +33,8 @@ def copied(searched: Searched, tmp_path_factory: pytest.TempPathFactory) -> tupl
     folder = tmp_path_factory.mktemp("docs") / "copy"
     world = World(shutil.copytree(searched.world.folder, folder))
     picture = next(world.photos.rglob("*.png"))
-    for name in ("some.png", "cat.jpg"):
+    (folder / "new").mkdir()
+    for name in ("some.png", "cat.jpg", "new/1.png"):
         shutil.copy(picture, folder / name)
     return world, runs_of(world.client)[0].info.run_id
 
@@ -57,18 +64,21 @@ def test_a_block_of_commands_runs_as_it_stands(block: Block, inside: str, capsys
 
 
 @pytest.mark.parametrize("block", [block for block in EXECUTED if block.language == "python"], ids=str)
-def test_a_block_of_python_runs_as_it_stands(block: Block, inside: str, registries_kept: None) -> None:
-    code = compile(stood_in(block.text, inside), str(block), "exec")
-    exec(code, {"__name__": "docs"})  # noqa: S102  (our own docs)
+def test_a_block_of_python_runs_as_it_stands(
+    block: Block, inside: str, tables_kept: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("block_of_the_docs")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # what a block adds to a table is found by its module
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    exec(compile(stood_in(block.text, inside), str(block), "exec"), vars(module))  # noqa: S102  (our own docs)
 
 
 @pytest.fixture
-def registries_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a block add its own augmentation, weights or sampler without leaving them to the next test."""
-    from data import augment
-    from models import weights
-    from tuning.search import samplers
-
-    for module, name in ((augment, "POLICIES"), (augment, "CLASSICS"), (weights, "PACKAGES"), (samplers, "SAMPLERS")):
-        table: dict[Any, Any] = getattr(module, name)
-        monkeypatch.setattr(module, name, dict(table))
+def tables_kept() -> Iterator[None]:
+    """Let a block add its own augmentation, weights, network or sampler without leaving them to the next test."""
+    tables: tuple[dict[str, Any], ...] = (CLASSICS, POLICIES, PACKAGES, SCRATCH, SAMPLERS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
