@@ -16,12 +16,10 @@ from benchmarks.pictures.browser import Browser, Screen
 from benchmarks.pictures.freezing import write_diagram
 from benchmarks.searches import ROOT, Search, found, search
 from server.parts import LOOPBACK, free_port, mlflow_server
-from tuning.views.summary import comparison_link
 
 OUT = ROOT / "docs" / "pictures"
 NAME = "digits"
 BUDGET = ("--minutes", "10")
-COMPARED = 12  # trials in the comparison: more lines than that are a tangle
 DESKTOP = Screen(1280, 800)
 WIDE = Screen(1440, 900)
 CLICKED = (
@@ -30,7 +28,6 @@ CLICKED = (
 )
 CHART = "freeze.png"
 SCREENS = {"light": DESKTOP, "dark": DESKTOP._replace(dark=True), "phone": Screen(390, 844, scale=2)}
-SCORE = "best_val_balanced_accuracy"
 COMPLETE = "document.readyState === 'complete'"
 DRAWN = "document.querySelector('.js-plotly-plot .main-svg')"  # a chart of plotly is on the page
 SHOWS = "document.body && document.body.innerText.includes({})"
@@ -90,8 +87,7 @@ def _mlflow(browser: Browser, done: Search, folder: Path) -> None:
             clicked=CLICKED,
             hidden=str(folder),
         )
-        best = sorted(done.trials, key=lambda run: -run.data.metrics.get(SCORE, 0))[:COMPARED]
-        link = comparison_link(root, info.experiment_id, [run.info.run_id for run in best])
+        link = f"{root}/#{done.parent.data.tags['comparison'].partition('/#')[2]}"
         browser.picture(link, WIDE, DRAWN, OUT / "mlflow-compare.png", clicked=CLICKED, hidden=str(folder))
     finally:
         server.stop()
