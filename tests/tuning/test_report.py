@@ -6,6 +6,7 @@ import dataclasses
 import html
 import io
 import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +55,7 @@ from tuning.views.report.theme import DARK, LIGHT
 
 HOSTILE = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
 PICTURE = encoded(Image.new("RGB", (8, 8), "red"))
+PATIENCE = "--virtual-time-budget=60000"  # ms of the page's own time until it is looked at
 VOID = {"meta", "img", "br", "path", "use", "rect", "image", "link"}
 
 
@@ -144,6 +147,23 @@ def content(classes: tuple[str, ...] = HOSTILE, **changes: Any) -> ReportContent
         pairs={"duplicate": (Pair((f"{classes[0]}.png", "b.png"), (PICTURE, None)),)},
     )
     return dataclasses.replace(full, **changes)
+
+
+def evaluated(**changes: Any) -> EvaluationContent:
+    """Return what the report of an evaluation shows."""
+    full = content()
+    made = EvaluationContent(
+        model="models:/pets@champion",
+        made="2026-11-24 18:00",
+        data="pets",
+        split="test",
+        data_fingerprint="f",
+        scores=full.scores,
+        intervals={"accuracy": (0.7, 0.99)},
+        calibration_error=0.0321,
+        mistakes=full.mistakes,
+    )
+    return dataclasses.replace(made, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -253,23 +273,55 @@ def test_charts_take_the_colours_of_the_page(report: str) -> None:
     assert not any(colour in drawing for drawing in drawings for colour in LIGHT.values())
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_path: Path, report: str) -> None:
+def shown(file: Path, *options: str) -> str:
+    """Return the page of a file as Chromium has made it."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
+    always = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command = [browser, *always, *options, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", file.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_path: Path, report: str) -> None:
     sizes = "f.contentDocument.documentElement.scrollWidth, f.contentDocument.body.scrollHeight"
     frame = f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{html.escape(report)}"></iframe>'
     file = tmp_path / "frame.html"
     script = f"<script>f.onload = () => {{ document.body.dataset.found = [{sizes}] }}</script>"
     file.write_text(f"<!doctype html><body>{frame}{script}</body>")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'data-found="(\d+),(\d+)"', done.stdout)
-    assert found, done.stderr[-1000:]
+    found = re.search(r'data-found="(\d+),(\d+)"', shown(file))
+    assert found
     assert int(found[1]) <= width
     assert int(found[2]) > 1500
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "width"), [("search", "light", 390), ("search", "dark", 1200), ("evaluation", "light", 390)]
+)
+def test_axe_finds_nothing_that_shuts_anyone_out(
+    kind: str, scheme: str, width: int, tmp_path: Path, report: str
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(with_axe(report if kind == "search" else build_evaluation(evaluated())))
+    number = {"dark": 0, "light": 1}[scheme]  # of Chromium's own setting
+    page = shown(file, f"--blink-settings=preferredColorScheme={number}", f"--window-size={width},900", PATIENCE)
+    found = re.search(r'data-axe="([^"]*)"', page)
+    assert found
+    told = json.loads(html.unescape(found[1]))
+    assert told["dark"] == (scheme == "dark")
+    assert told["rules"] > 20
+    assert told["violations"] == []
+
+
+def with_axe(page: str) -> str:
+    """Return a page that runs axe-core on itself, and tells in ``data-axe`` what it found; our pages run no script."""
+    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+    run = """axe.run().then(found => { document.body.dataset.axe = JSON.stringify({
+        dark: matchMedia("(prefers-color-scheme: dark)").matches, rules: found.passes.length,
+        violations: found.violations.map(one => [one.id, one.nodes.map(node => node.html)])}) })"""
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    return free.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>")
 
 
 # --- what it says ---
@@ -333,26 +385,14 @@ def test_each_class_has_its_wilson_intervals(page: Page) -> None:
 
 
 def test_an_evaluations_page_shows_scores_classes_and_mistakes() -> None:
-    full = content()
-    evaluated = EvaluationContent(
-        model="models:/pets@champion",
-        made="2026-11-24 18:00",
-        data="pets",
-        split="test",
-        data_fingerprint="f",
-        scores=full.scores,
-        intervals={"accuracy": (0.7, 0.99)},
-        calibration_error=0.0321,
-        mistakes=full.mistakes,
-    )
-    text = build_evaluation(evaluated)
+    text = build_evaluation(evaluated())
     page = Page(text)
     assert page.open == []
     assert "models:/pets@champion: 96.7 % of 30 pictures of pets (test) are right" in page.text
     for part in ("0.700 to 0.990", "0.0321", "0.596 to 0.982", f"{HOSTILE[0]}/x.png"):
         assert part in page.text
     assert "<script" not in text
-    assert "There is none." in build_evaluation(dataclasses.replace(evaluated, mistakes=()))
+    assert "There is none." in build_evaluation(evaluated(mistakes=()))
 
 
 # --- charts ---
