@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from tuning.tracking.writer import Writer
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 ASKED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 CPU = f"{SYSTEM}cpu_utilization_percentage"
 
@@ -31,13 +33,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
 
 
-def loads(path: Path) -> Iterator[LogEpoch]:
-    """Yield the loads that a spool holds."""
-    spool = Spool(path)
-    spool.close()
-    for operation in spool.pending.values():
-        assert isinstance(operation, LogEpoch)
-        yield operation
+def loads(path: Path) -> list[LogEpoch]:
+    """Return the loads that a spool holds."""
+    with closing(Spool(path)) as spool:
+        return [operation for operation in spool.pending.values() if isinstance(operation, LogEpoch)]
 
 
 def watch(path: Path, until: int) -> list[LogEpoch]:
@@ -48,7 +47,7 @@ def watch(path: Path, until: int) -> list[LogEpoch]:
         while writer.waiting < until and time.monotonic() < ends:
             time.sleep(0.01)
     writer.close()
-    return list(loads(path))
+    return loads(path)
 
 
 def test_hardware_is_told_by_name_and_size() -> None:
@@ -86,7 +85,7 @@ def test_nothing_is_looked_at_that_nobody_asked_for(tmp_path: Path, monkeypatch:
     with watched(writer):
         time.sleep(0.1)
     writer.close()
-    assert list(loads(tmp_path / "spool.jsonl")) == []
+    assert loads(tmp_path / "spool.jsonl") == []
 
 
 def test_a_wish_that_is_neither_yes_nor_no_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

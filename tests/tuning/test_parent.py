@@ -35,11 +35,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.tracking.writer.BATCH_WAIT_S", 0.0)
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.0)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture
