@@ -34,7 +34,7 @@ from tuning.tracking.writer import Writer
 
 pytestmark = [
     pytest.mark.skipif(postgres_tool("initdb") is None, reason="PostgreSQL is not installed"),
-    pytest.mark.timeout(600),  # the first test starts everything
+    pytest.mark.timeout(900),  # the first test starts everything
 ]
 
 NAMES = ("val_loss", "val_accuracy", "train_loss")

@@ -7,15 +7,12 @@ import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from data.errors import TrackingError
 from models.serving import machine
 from tuning.tracking.operations import PARENT, LogEpoch
 from tuning.tracking.writer import Writer
-
-if TYPE_CHECKING:
-    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
 SYSTEM = "system/"  # what the names of metrics begin with that MLflow's UI shows on a page of their own
 INTERVAL_S = 10.0  # between two looks, as MLflow's own monitor has it
@@ -73,11 +70,12 @@ def watched(writer: Writer) -> Iterator[None]:
 
 def _watch(writer: Writer, over: threading.Event) -> None:
     """Send the load of each interval until it is over; a search that goes on goes on counting."""
-    from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL as INTERVAL
+    import mlflow.environment_variables as variables
 
+    interval: Any = variables.MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
     monitors = _monitors()
     step = writer.last_epoch(PARENT)
-    while not over.wait(INTERVAL.get() or INTERVAL_S):
+    while not over.wait(interval.get() or INTERVAL_S):
         step += 1
         found: dict[str, float] = {}
         for monitor in monitors:
@@ -87,8 +85,8 @@ def _watch(writer: Writer, over: threading.Event) -> None:
         writer.send(LogEpoch(PARENT, step, found))
 
 
-def _monitors() -> list[BaseMetricsMonitor]:
-    """Return what reads the load; of accelerators only where their library is installed and finds one."""
+def _monitors() -> list[Any]:
+    """Return MLflow's own readers of the load; of accelerators only where their library is there and finds one."""
     import psutil
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
@@ -97,8 +95,10 @@ def _monitors() -> list[BaseMetricsMonitor]:
     from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
     psutil.cpu_percent()  # which tells of the time since its last call, and 0 the first time
-    found: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    for accelerator in (GPUMonitor, ROCMMonitor):
+    always: tuple[Any, ...] = (CPUMonitor, DiskMonitor, NetworkMonitor)
+    accelerators: tuple[Any, ...] = (GPUMonitor, ROCMMonitor)
+    found = [monitor() for monitor in always]
+    for accelerator in accelerators:
         try:
             return [*found, accelerator()]
         except Exception:  # noqa: S112  # there are many reasons why there is none
