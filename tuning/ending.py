@@ -83,7 +83,7 @@ class Ending:
             decision = summary.decision_line(candidate, version, promotion)
             model = f"models:/{self._name}@{promotion.alias}"
         pages = self._pages if self._parent.experiment_id else None  # without a server there are no runs yet
-        self._parent.describe_result(summary.note(self._results, candidate, decision, pages) + tables)
+        self._parent.describe_result(summary.note(self._results, best, candidate, decision, pages) + tables)
         self._report(best, candidate, decision, model, costs, baseline)
         if model:
             show(decision, *self._next(model))

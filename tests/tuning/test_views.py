@@ -128,14 +128,15 @@ def test_a_page_on_a_server_holds_no_password() -> None:
 
 def test_the_description_leads_on_to_the_trials_the_report_and_what_freezing_did() -> None:
     results = [trial_result(0, 0.5), trial_result(1, 0.9)]
-    plain = note(results, candidate(), "decided.")
+    plain = note(results, results[1], candidate(), "decided.")
     assert "#/" not in plain
     assert "| 1 | 0.9000 |" in plain
-    linked = note(results, candidate(), "decided.", Pages("12", "search", {"uid1": "run1"}))
-    assert linked.startswith("decided.\n\n[Compare the trials](#/compare-runs?runs=")
+    linked = note(results, results[1], candidate(), "decided.", Pages("12", "search", {"uid1": "run1"}))
+    ours = "#/experiments/12/runs/run1?workflowType=machine_learning"
+    assert linked.startswith(f"decided.\n\n[Trial 1, the best]({ours}) · [all trials compared](#/compare-runs?runs=")
     assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
     assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked
-    assert "| [1](#/experiments/12/runs/run1?workflowType=machine_learning) | 0.9000 |" in linked
+    assert f"| [1]({ours}) | 0.9000 |" in linked
     assert "| 0 | 0.5000 |" in linked, "a trial whose run is not known yet"
 
 

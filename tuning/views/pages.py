@@ -27,6 +27,10 @@ class Pages(NamedTuple):
     search: str
     trials: Mapping[str, str]
 
+    def run_of(self, result: TrialResult) -> str:
+        """Return the run of a trial; empty if it has none."""
+        return self.trials.get(result.trial_uid, "")
+
     def run(self, run_id: str) -> str:
         """Return the page of a run."""
         return f"#/experiments/{self.experiment_id}/runs/{run_id}?{MODE}"
@@ -40,23 +44,21 @@ class Pages(NamedTuple):
 
         MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
         """
-        scored = [(result.score, self.trials[result.trial_uid]) for result in results if self._is_shown(result)]
-        runs = [run_id for _, run_id in sorted(scored, key=lambda one: -(one[0] or 0.0))]
+        scored = [(result.score, self.run_of(result)) for result in results if result.score is not None]
+        runs = [run_id for _, run_id in sorted(scored, key=lambda one: -one[0]) if run_id]
         listed, experiments = (urllib.parse.quote(_compact(ids)) for ids in (runs, [self.experiment_id]))
         # The UI reads the runs only where they come first.
         return f"#/compare-runs?runs={listed}&experiments={experiments}&{MODE}"
 
-    def markdown(self, results: Sequence[TrialResult]) -> str:
+    def markdown(self, results: Sequence[TrialResult], best: TrialResult) -> str:
         """Return what leads on from the search's description, and the picture of what freezing did."""
+        winner = f"[Trial {best.number}, the best]({self.run(run_id)}) · " if (run_id := self.run_of(best)) else ""
         freeze = urllib.parse.urlencode({"path": FREEZE_CHART, "run_uuid": self.search})
         return (
-            f"[Compare the trials]({self.comparison(results)}) · [report]({self.artifact('report.html')}) · "
+            f"{winner}[all trials compared]({self.comparison(results)}) · [report]({self.artifact('report.html')}) · "
             f"[accuracy by freeze depth]({self.artifact(FREEZE_CHART)})\n\n"
             f"![accuracy by freeze depth](get-artifact?{freeze})\n\n"
         )
-
-    def _is_shown(self, result: TrialResult) -> bool:
-        return result.score is not None and result.trial_uid in self.trials
 
 
 def on_server(tracking_uri: str, page: str) -> str:

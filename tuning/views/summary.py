@@ -163,13 +163,19 @@ def decision_line(candidate: Candidate, version: int, promotion: Promotion) -> s
     return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."
 
 
-def note(results: Sequence[TrialResult], candidate: Candidate, decision: str, pages: Pages | None = None) -> str:
+def note(
+    results: Sequence[TrialResult],
+    best: TrialResult,
+    candidate: Candidate,
+    decision: str,
+    pages: Pages | None = None,
+) -> str:
     """Return the parent run's description in Markdown: what came of the search, and where to look next."""
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
     rows = "\n".join("| " + " | ".join(_linked(result, pages)) + " |" for result in best_trials(results))
     tests = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     return (
-        f"{decision}\n\n{pages.markdown(results) if pages else ''}"
+        f"{decision}\n\n{pages.markdown(results, best) if pages else ''}"
         f"**Test** ({candidate.test_pictures} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
     )
 
@@ -177,8 +183,9 @@ def note(results: Sequence[TrialResult], candidate: Candidate, decision: str, pa
 def _linked(result: TrialResult, pages: Pages | None) -> list[str]:
     """Return a trial's cells, its number a link to its run where that is known."""
     number, *cells = _cells(result)
-    run_id = pages.trials.get(result.trial_uid) if pages else None
-    return [f"[{number}]({pages.run(run_id)})" if pages and run_id else number, *cells]
+    if pages and (run_id := pages.run_of(result)):
+        number = f"[{number}]({pages.run(run_id)})"
+    return [number, *cells]
 
 
 def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> list[str]:
