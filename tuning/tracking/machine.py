@@ -41,11 +41,10 @@ def load_is_wanted() -> bool:
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as ASKED
 
     try:
-        return bool(ASKED.get())
+        return bool(ASKED.get())  # type: ignore[no-untyped-call]
     except ValueError:
-        raise TrackingError(
-            f"{ASKED.name} must be true or false, got {ASKED.get_raw()!r}; correct or unset it"
-        ) from None
+        given = os.environ[ASKED.name]
+        raise TrackingError(f"{ASKED.name} must be true or false, got {given!r}; correct or unset it") from None
 
 
 @contextmanager
