@@ -214,47 +214,6 @@ def wait_for_epoch(client: MlflowClient, name: str) -> None:
     raise AssertionError("no trial ended an epoch")
 
 
-def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the_rest_with_a_login(
-    ray_cluster: None,
-    client: MlflowClient,
-    team: Team,
-    photos: World,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The server that comes back is the same with the one variable set that demands a login."""
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.05)  # it will not be there after the last try either
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(lambda: (wait_for_epoch(client, "dying"), team.mlflow.kill()))
-        assert tune(photos, trials="1", max_epochs="3", name="dying") == 0
-        killed.result()
-    printed = capsys.readouterr().out
-    assert re.search(r"messages to MLflow were not delivered \(.* \(MlflowException\), ...\) but are kept", printed)
-    (paths,) = SearchPaths.all()
-    assert f"python -m tuning sync --run {paths.root.name} delivers them" in printed
-    assert f"python -m tuning sync --run {paths.root.name} hands it over" in printed
-    guarded = Team(team.folder, {"MLFLOW_ADMIN_PASSWORD": ADMIN}, shares=team)
-    try:
-        guarded.mlflow.start()
-        assert_nobody_gets_in(guarded)
-        for name, text in {"URI": guarded.uri, "USERNAME": "admin", "PASSWORD": ADMIN}.items():
-            monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", text)
-        assert main(["sync"]) == 0
-        assert "models:/dying@champion is now version 1" in capsys.readouterr().out
-        check_search(MlflowClient(guarded.uri), "dying", 1)
-        assert ADMIN not in guarded.mlflow.log.read_text()
-    finally:
-        guarded.mlflow.stop()
-
-
-def assert_nobody_gets_in(guarded: Team) -> None:
-    search = f"{guarded.uri}/api/2.0/mlflow/experiments/search?max_results=1"
-    assert status(search) == 401
-    assert status(search, Authorization="Basic YWRtaW46d3Jvbmc=") == 401
-    assert status(f"{guarded.uri}/api/2.0/mlflow/runs/search", Origin=guarded.uri) == 401
-    assert status(f"{guarded.uri}/api/2.0/mlflow-artifacts/artifacts") == 401
-
-
 def test_a_store_of_files_that_answers_500_costs_neither_points_nor_files(
     trials: Trials, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,3 +323,47 @@ def test_a_backup_brings_back_the_runs_and_their_files(
     (point,) = client.get_metric_history(run_id, "loss")
     assert (point.value, point.timestamp, point.step) == (0.5, 7, 3)
     assert load_text(f"runs:/{run_id}/why.txt") == "what it was"
+
+
+# --- the server dies, and comes back with logins; last, for it is not started again after that ---
+
+
+def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the_rest_with_a_login(
+    ray_cluster: None,
+    client: MlflowClient,
+    team: Team,
+    photos: World,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server that comes back is the same with the one variable set that demands a login."""
+    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.05)  # it will not be there after the last try either
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(lambda: (wait_for_epoch(client, "dying"), team.mlflow.kill()))
+        assert tune(photos, trials="1", max_epochs="3", name="dying") == 0
+        killed.result()
+    printed = capsys.readouterr().out
+    assert re.search(r"messages to MLflow were not delivered \(.* \(MlflowException\), ...\) but are kept", printed)
+    (paths,) = SearchPaths.all()
+    assert f"python -m tuning sync --run {paths.root.name} delivers them" in printed
+    assert f"python -m tuning sync --run {paths.root.name} hands it over" in printed
+    guarded = Team(team.folder, {"MLFLOW_ADMIN_PASSWORD": ADMIN}, shares=team)
+    try:
+        guarded.mlflow.start()
+        assert_nobody_gets_in(guarded)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
+        assert main(["sync"]) == 0
+        assert "models:/dying@champion is now version 1" in capsys.readouterr().out
+        check_search(client, "dying", 1)
+        assert ADMIN not in guarded.mlflow.log.read_text()
+    finally:
+        guarded.mlflow.stop()
+
+
+def assert_nobody_gets_in(guarded: Team) -> None:
+    search = f"{guarded.uri}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert status(search) == 401
+    assert status(search, Authorization="Basic YWRtaW46d3Jvbmc=") == 401
+    assert status(f"{guarded.uri}/api/2.0/mlflow/runs/search", Origin=guarded.uri) == 401
+    assert status(f"{guarded.uri}/api/2.0/mlflow-artifacts/artifacts") == 401
