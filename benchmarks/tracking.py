@@ -1,4 +1,4 @@
-"""What tracking costs: ``python -m benchmarks.tracking [--epochs 20] [--runs 10000]``.
+"""What tracking costs: ``python -m benchmarks.tracking [--epochs 10] [--runs 10000]``.
 
 Trials that wait ``EPOCH_S`` an epoch and then report ``METRICS`` metrics, 1 to 8 at once, tell a SQLite database or a
 server (PostgreSQL where it is installed) about it in three ways: through our writer, by ``mlflow.log_metrics`` in the
@@ -265,7 +265,7 @@ def tell(what: str, result: Cost) -> None:
 def main() -> None:
     """Print a row for each store, way and number of trials at once, then the outage and the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", type=int, default=10_000)
     asked = parser.parse_args()
     settle_mlflow()

@@ -14,6 +14,7 @@ from data.preprocess import Preprocessing
 from tuning.domains import Choice, Domain, Setting
 from tuning.recipe import Recipe, Training
 from tuning.space import Preprocessings
+from tuning.tracking.machine import load_is_wanted
 from tuning.tracking.parent import connect
 from tuning.views.progress import ProgressView
 
@@ -84,6 +85,8 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     client = None
     with _gathered(problems):
         client = connect() if training.tracking == "server" else None
+    with _gathered(problems):
+        load_is_wanted()
     with _gathered(problems), ProgressView() as progress:
         if client and given_run:
             check_from_url(client, given_run, training.data)

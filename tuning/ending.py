@@ -23,6 +23,7 @@ from tuning.search.results import SELECTS, TrialResult
 from tuning.tracking.parent import ParentRun, tracking_uri
 from tuning.views import front, networks, summary
 from tuning.views.lines import say
+from tuning.views.pages import Pages, on_server
 from tuning.views.summary import show
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Ending:
         self._name = name
         self._results = results
         self._run_ids = run_ids
+        self._pages = Pages(parent.experiment_id, parent.run_id, run_ids)
         self._limits = Limits(latency_ms=recipe.max_latency_ms, mb=recipe.max_mb)
 
     def run(self, interrupts: Interrupts) -> int:
@@ -80,7 +82,8 @@ class Ending:
             self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
             decision = summary.decision_line(candidate, version, promotion)
             model = f"models:/{self._name}@{promotion.alias}"
-        self._parent.describe_result(summary.note(self._results, candidate, decision) + tables)
+        pages = self._pages if self._parent.experiment_id else None  # without a server there are no runs yet
+        self._parent.describe_result(summary.note(self._results, best, candidate, decision, pages) + tables)
         self._report(best, candidate, decision, model, costs, baseline)
         if model:
             show(decision, *self._next(model))
@@ -188,11 +191,8 @@ class Ending:
             self._parent.log_file(file, "charts")
 
     def _next(self, model: str) -> list[str]:
-        # MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
-        scored = [result.trial_uid for result in self._results if result.score is not None]
-        compared = [self._run_ids[trial_uid] for trial_uid in scored if trial_uid in self._run_ids]
         uri = tracking_uri()
-        link = summary.comparison_link(uri, self._parent.experiment_id, compared)
+        link = on_server(uri, self._pages.comparison(self._results))
         self._parent.tag(comparison=link)
         picture = self._dataset.root / self._dataset.split("test")[0].path
         return [f"the report:           {self._paths.report}", *summary.next_commands(uri, link, model, picture)]

@@ -23,7 +23,7 @@ from tuning.promote import Candidate, Champion, Promotion, decide
 from tuning.succession import Event, Kind, before, now
 from tuning.turns import Turn
 from tuning.versions import MODEL_ID, Versions
-from tuning.views.summary import without_login
+from tuning.views.pages import Pages, on_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -306,4 +306,4 @@ def _run_link(client: MlflowClient, run_id: str) -> str:
     if not uri.startswith("http"):
         return f"`{run_id}`"
     experiment = client.get_run(run_id).info.experiment_id
-    return f"[{run_id}]({without_login(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id})"
+    return f"[{run_id}]({on_server(uri, Pages(experiment, run_id, {}).run(run_id))})"

@@ -142,7 +142,9 @@ def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) ->
     from models.device import choose_device
     from models.features.source import FrozenFeatures
     from models.fit import fit, is_better
+    from models.memory import PeakMemory
 
+    memory = PeakMemory()
     torch.set_num_threads(task.threads)
     paths, config = SearchPaths(task.search_root), task.config
     dataset = Dataset.from_json(paths.dataset.read_text())
@@ -156,7 +158,7 @@ def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) ->
         return TrialReport(
             status="running",
             epoch=result.epoch,
-            metrics=result.metrics(),
+            metrics=result.metrics() | memory.metrics(),
             is_best=is_best,
             facts=facts | features.facts(),
         )

@@ -24,8 +24,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from server.parts import free_port
 from tests.models.conftest import CLASSES, Packaged
-from tests.models.serving import MODEL, ask, ask_json, clean_environment, free_port, local_store, register, running
+from tests.models.serving import MODEL, ask, ask_json, clean_environment, local_store, register, running
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,16 @@ class Team:
 
     folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
-    shares: Team | None = None  # whose database and store it uses
+    shares: Team | None = None  # in whose place the server is started, on its port, its database and its store
 
     def __post_init__(self) -> None:
         self.services = services(**self.variables)
         self.failing = self.folder / "store-fails"  # while this file is there, the store answers 500
-        self._ports = {"postgres:5432": free_port(), "store:9000": free_port(), "0.0.0.0 --port 5000": free_port()}
         if self.shares:
-            self._ports |= {name: port for name, port in self.shares._ports.items() if "--port" not in name}
+            self._ports = self.shares._ports
             self.postgres, self.store = self.shares.postgres, self.shares.store
         else:
+            self._ports = {name: free_port() for name in ("postgres:5432", "store:9000", "0.0.0.0 --port 5000")}
             asked = self.services["postgres"]["environment"]
             names = (asked["POSTGRES_USER"], asked["POSTGRES_DB"], asked["POSTGRES_PASSWORD"])
             self.postgres = postgres(self.folder, self._ports["postgres:5432"], *names)
@@ -130,10 +131,9 @@ class Team:
         for file in (ROOT / "server").iterdir():
             if file.is_file():  # the volume ./server:/server, and /auth in the test's own folder
                 (config / file.name).write_text(file.read_text().replace("////auth/", f"///{self.folder}/"))
-        self.postgres.start()
-        self.store.start()
-        self.run("bucket")
-        self.run("migrate")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(Part.start, (self.postgres, self.store)))
+            list(pool.map(self.run, ("bucket", "migrate")))
         self.mlflow.start()
 
     def empty_bucket(self) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.parts import free_port
 from tests.models.conftest import CLASSES, Packaged, make_package
-from tests.models.serving import MODEL, clean_environment, free_port, register, running
+from tests.models.serving import MODEL, clean_environment, register, running
 
 LIMIT_MB = 500
 CLIENT = """

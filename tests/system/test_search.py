@@ -71,8 +71,12 @@ def test_a_trials_run_holds_its_settings_and_every_epoch(searched: Searched) -> 
     assert float(run.data.params["lr"]) == config.fit.lr
     assert run.data.params["optimizer"] == config.fit.optimizer == "adamw"
     assert {"freeze_fraction", "freeze_depth", "freeze_block", "log10_lr", "batch_size"} <= set(run.data.params)
-    for metric in ("val_loss", "val_balanced_accuracy", "val_macro_f1", "train_loss", "lr", "epoch_s", "images_per_s"):
+    scores = ("val_loss", "val_balanced_accuracy", "val_accuracy", "val_macro_f1", "train_loss", "train_accuracy")
+    for metric in (*scores, "lr", "epoch_s", "images_per_s", "peak_memory_mb"):
         assert [point.step for point in searched.client.get_metric_history(run.info.run_id, metric)] == [1, 2]
+    assert int(run.data.params["trainable_parameters"]) > 0
+    assert run.data.metrics["trained_s"] > 0
+    assert run.data.tags["reason"] == "ran to its end"
 
 
 def test_the_parent_holds_the_recipe_the_data_the_environment_and_the_result(searched: Searched) -> None:

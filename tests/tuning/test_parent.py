@@ -17,6 +17,7 @@ import pytest
 from data.errors import TrackingError, UserError
 from tests.tuning.making import dataset, recipe
 from tuning.interrupts import Interrupts
+from tuning.tracking.machine import hardware
 from tuning.tracking.operations import StartRun
 from tuning.tracking.parent import (
     REPOSITORY,
@@ -35,11 +36,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.tracking.writer.BATCH_WAIT_S", 0.0)
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.0)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture
@@ -140,10 +137,12 @@ def test_the_code_has_no_version_outside_git(monkeypatch: pytest.MonkeyPatch, tm
     assert code_version() == {}
 
 
-def test_the_environment_names_every_package() -> None:
-    packages = environment()["packages"]
+def test_the_environment_names_every_package_and_the_hardware() -> None:
+    told = environment()
+    packages, machine = told["packages"], told["hardware"]
     assert isinstance(packages, dict)
     assert {"mlflow", "optuna", "torch"} <= set(packages)
+    assert machine == hardware()
 
 
 def test_metrics_of_an_epoch_and_final_numbers_are_logged(parent: ParentRun, client: MlflowClient) -> None:

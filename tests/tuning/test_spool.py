@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def filled(path: Path, *operations: Operation) -> list[int]:
-    spool = Spool(path)
-    tickets = [spool.append(operation) for operation in operations]
-    spool.close()
-    return tickets
+    with closing(Spool(path)) as spool:
+        return [spool.append(operation) for operation in operations]
+
+
+def opened(path: Path) -> Spool:
+    """Return the spool as another process finds it; it is closed again."""
+    with closing(Spool(path)) as spool:
+        return spool
 
 
 def pending(path: Path) -> list[Operation]:
-    spool = Spool(path)
-    spool.close()
-    return list(spool.pending.values())
+    return list(opened(path).pending.values())
 
 
 def test_every_operation_comes_back_as_it_was_and_in_order(path: Path) -> None:
@@ -75,16 +78,14 @@ def test_a_nan_comes_back(path: Path) -> None:
 
 
 def test_what_was_delivered_is_not_pending(path: Path) -> None:
-    spool = Spool(path)
-    tickets = [spool.append(operation) for operation in EACH]
-    spool.delivered([tickets[0], tickets[3]])
-    spool.made("uid0", "run0")
-    spool.close()
-    again = Spool(path)
+    tickets = filled(path, *EACH)
+    with closing(Spool(path)) as spool:
+        spool.delivered([tickets[0], tickets[3]])
+        spool.made("uid0", "run0")
+    again = opened(path)
     assert list(again.pending.values()) == [EACH[at] for at in (1, 2, 4, 5, 6)]
     assert again.run_ids == {"uid0": "run0"}
     assert again.starts == {"uid0": EACH[0]}
-    again.close()
 
 
 @pytest.mark.parametrize("lost", [1, 2, 10, 40])
@@ -92,10 +93,8 @@ def test_a_last_line_that_a_crash_cut_is_dropped_and_the_next_begins_anew(path: 
     filled(path, *EACH[:3])
     path.write_bytes(path.read_bytes()[:-lost])
     filled(path, EACH[3])
-    spool = Spool(path)
-    assert list(spool.pending.values()) == [EACH[0], EACH[1], EACH[3]]
-    assert spool.spoiled == []
-    spool.close()
+    assert pending(path) == [EACH[0], EACH[1], EACH[3]]
+    assert opened(path).spoiled == []
 
 
 def test_a_spoiled_line_is_told_and_skipped(path: Path) -> None:
@@ -103,31 +102,24 @@ def test_a_spoiled_line_is_told_and_skipped(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[tickets[2] + 30] ^= 1
     path.write_bytes(content)
-    spool = Spool(path)
-    assert list(spool.pending.values()) == [*EACH[:2], *EACH[3:]]
-    assert spool.spoiled == [f"line 3 of {path} is spoiled and was skipped"]
-    spool.close()
+    assert pending(path) == [*EACH[:2], *EACH[3:]]
+    assert opened(path).spoiled == [f"line 3 of {path} is spoiled and was skipped"]
 
 
 def test_a_line_of_an_unknown_kind_is_told_and_skipped(path: Path) -> None:
-    spool = Spool(path)
-    spool._append('{"kind": "Unheard", "trial_uid": "uid0"}')
-    spool.append(EACH[0])
-    spool.close()
-    again = Spool(path)
-    assert len(again.spoiled) == 1
-    assert list(again.pending.values()) == [EACH[0]]
-    again.close()
+    with closing(Spool(path)) as spool:
+        spool._append('{"kind": "Unheard", "trial_uid": "uid0"}')
+    filled(path, EACH[0])
+    assert pending(path) == [EACH[0]]
+    assert len(opened(path).spoiled) == 1
 
 
 def test_one_process_at_a_time_has_it(path: Path) -> None:
-    spool = Spool(path)
-    with pytest.raises(TrackingError, match="in one process at a time"):
+    with closing(Spool(path)), pytest.raises(TrackingError, match="in one process at a time"):
         Spool(path)
-    spool.close()
-    Spool(path).close()
+    opened(path)
 
 
 def test_others_can_not_read_it(path: Path) -> None:
-    Spool(path).close()
+    opened(path)
     assert path.stat().st_mode & 0o077 == 0

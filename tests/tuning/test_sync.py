@@ -15,13 +15,7 @@ from tuning.tracking.parent import ParentRun
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.usefixtures("tracking")
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.tracking.writer.BATCH_WAIT_S", 0.0)
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.0)
+pytestmark = pytest.mark.usefixtures("tracking", "no_pauses")
 
 
 def spooled(run_id: str | None = None, name: str = "pets") -> ParentRun:

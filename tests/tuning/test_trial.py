@@ -108,7 +108,7 @@ def test_a_trial_gives_the_same_numbers_whether_features_are_kept_or_not(tmp_pat
         trained(tmp_path / "search", image_folder, features={"reuse": reuse, "views": 2})
         for reuse in ("off", "exact", "exact")
     )
-    clocked = {"epoch_s": 0.0, "images_per_s": 0.0}
+    clocked = {"epoch_s": 0.0, "images_per_s": 0.0, "peak_memory_mb": 0.0}
     for told in (kept, again):
         assert [one.metrics | clocked for one in told] == [one.metrics | clocked for one in live]
     assert [told[-1].facts["features"] for told in (live, kept, again)] == ["live", "exact", "exact"]

@@ -21,12 +21,13 @@ from tuning.promote import Promotion
 from tuning.search.finals import ranked
 from tuning.views.evaluation import class_table, score_lines
 from tuning.views.lines import Lines, score_text
+from tuning.views.pages import Pages, on_server
 from tuning.views.progress import ProgressView
 from tuning.views.summary import (
-    comparison_link,
     decision_line,
     leaderboard,
     next_commands,
+    note,
     plan_line,
     result_lines,
     show,
@@ -108,19 +109,35 @@ LOCAL, REMOTE = "sqlite:///mlflow.db", "https://mlflow.example/team/"
 
 
 @pytest.mark.parametrize(("uri", "server"), [(LOCAL, "http://127.0.0.1:5000"), (REMOTE, "https://mlflow.example/team")])
-def test_the_comparison_link_opens_the_runs_of_the_experiment(uri: str, server: str) -> None:
-    link = comparison_link(uri, "12", ["a1", "b2"])
+def test_the_comparison_opens_the_runs_of_the_experiment_the_best_one_first(uri: str, server: str) -> None:
+    results = [trial_result(0, 0.5), trial_result(1, 0.9), trial_result(2, None), trial_result(3, 0.7)]
+    pages = Pages("12", "search", {f"uid{number}": f"run{number}" for number in range(3)})
+    link = on_server(uri, pages.comparison(results))
     address, _, fragment = link.partition("#")
     assert address == f"{server}/"
     page, _, query = fragment.partition("?")
     assert query.startswith("runs=")  # or MLflow's page can't read them
     assert query.endswith("&workflowType=machine_learning")
     asked = {name: json.loads(texts[0]) for name, texts in urllib.parse.parse_qs(query).items() if texts[0][0] == "["}
-    assert (page, asked) == ("/compare-runs", {"runs": ["a1", "b2"], "experiments": ["12"]})
+    assert (page, asked) == ("/compare-runs", {"runs": ["run1", "run0"], "experiments": ["12"]})
 
 
-def test_the_comparison_link_holds_no_password() -> None:
-    assert "secret" not in comparison_link("http://me:secret@host:5000", "1", ["a"])
+def test_a_page_on_a_server_holds_no_password() -> None:
+    assert on_server("http://me:secret@host:5000/", "#/runs") == "http://host:5000/#/runs"
+
+
+def test_the_description_leads_on_to_the_trials_the_report_and_what_freezing_did() -> None:
+    results = [trial_result(0, 0.5), trial_result(1, 0.9)]
+    plain = note(results, results[1], candidate(), "decided.")
+    assert "#/" not in plain
+    assert "| 1 | 0.9000 |" in plain
+    linked = note(results, results[1], candidate(), "decided.", Pages("12", "search", {"uid1": "run1"}))
+    ours = "#/experiments/12/runs/run1?workflowType=machine_learning"
+    assert linked.startswith(f"decided.\n\n[Trial 1, the best]({ours}) · [all trials compared](#/compare-runs?runs=")
+    assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
+    assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked
+    assert f"| [1]({ours}) | 0.9000 |" in linked
+    assert "| 0 | 0.5000 |" in linked, "a trial whose run is not known yet"
 
 
 def test_a_picture_with_spaces_in_its_path_can_be_copied() -> None:

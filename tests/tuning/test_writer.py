@@ -29,15 +29,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 EXPERIMENT = "0"
 PARENT = {"mlflow.parentRunId": "parent"}
 SPOOL = Path("spool.jsonl")  # in the test's own folder
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.tracking.writer.BATCH_WAIT_S", 0.0)
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.0)
 
 
 class Flaky:
@@ -366,7 +362,7 @@ def test_a_disk_that_is_full_costs_no_point_while_the_server_is_there(client: Ml
     for step in range(1, 201):
         writer.send(LogEpoch("uid0", step, {"loss": 1 / step}, time_ms=step))
     assert writer.close() == ()
-    assert len(points(client, only_run(client), "loss")) == 200
+    assert points(client, only_run(client), "loss") == [(step, 1 / step, step) for step in range(1, 201)]
 
 
 def test_what_neither_disk_nor_server_takes_is_told_as_lost(client: MlflowClient, small_disk: Path) -> None:

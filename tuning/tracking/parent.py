@@ -23,6 +23,7 @@ from data.store import write_atomically
 from tuning.interrupts import Interrupts
 from tuning.search.paths import SearchPaths
 from tuning.tracking.delivery import PARENT_RUN
+from tuning.tracking.machine import hardware, watched
 from tuning.tracking.operations import PARENT, Describe, EndRun, LogEpoch, LogFile, LogInput, LogText, now_ms
 from tuning.tracking.redact import Redactor
 from tuning.tracking.target import Target
@@ -284,7 +285,8 @@ class ParentRun:
 def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
     """Within: the search of ``parent`` goes on; afterwards its run has ended, whatever happened, and is delivered."""
     try:
-        yield
+        with watched(parent.writer):
+            yield
     except BaseException as error:
         with interrupts.shielded():
             if isinstance(error, KeyboardInterrupt) or interrupts.requested:
@@ -329,11 +331,11 @@ def _git(*arguments: str) -> str:
 
 
 def environment() -> dict[str, object]:
-    """Return the interpreter, the machine and the version of every installed package."""
+    """Return the interpreter, the hardware and the version of every installed package."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cores": os.cpu_count(),
+        "hardware": hardware(),
         "packages": {
             distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
         },

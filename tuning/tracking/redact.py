@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data.store import write_atomically
 from tuning.tracking.operations import Operation
 
 HIDDEN = "***"
@@ -60,7 +61,7 @@ class Redactor:
             return
         after = self.text(before)
         if after != before:
-            path.write_text(after)
+            write_atomically(path, after.encode())
 
     def _hide(self, value: object) -> object:
         if isinstance(value, str):

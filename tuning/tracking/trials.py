@@ -54,13 +54,14 @@ class TrialRuns:
         self._writer.send(LogEpoch(result.trial_uid, report.epoch, metrics, facts))
 
     def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
-        """End the run with its status, its reason, its best epoch's scores, and what is no longer as it was logged.
+        """End the run with its status, reason, best epoch's scores, seconds, and what is no longer as it was logged.
 
         MLflow's parameters can't be changed: a fact that has become another, as on a disk that is full, is a tag.
         """
         if result.score is not None:
             best = {f"best_{name}": value for name, value in result.metrics.items() if name.startswith("val_")}
-            self._writer.send(LogEpoch(result.trial_uid, result.epochs, {**best, "best_epoch": result.best_epoch}))
+            whole = {"best_epoch": result.best_epoch, "trained_s": result.seconds}
+            self._writer.send(LogEpoch(result.trial_uid, result.epochs, {**best, **whole}))
         logged = self._facts.pop(result.trial_uid, {})
         tags = {name: str(fact) for name, fact in result.facts.items() if name in logged and logged[name] != fact}
         tags["reason"] = result.reason

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
-import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from tuning.search.finals import Finalist, Gain, ranked
 from tuning.search.results import TrialResult
 from tuning.tracking.redact import redacted
 from tuning.views.lines import network_name, score_text
+from tuning.views.pages import Pages
 
 if TYPE_CHECKING:
     from tuning.search.ledger import Ledger
@@ -29,7 +28,6 @@ ROWS = 5
 NETWORK = "network"
 COLUMNS = ("trial", "bal. acc.", "epoch", NETWORK, "px", "frozen", "lr", "augment")
 NUMBERS = ("trial", "bal. acc.", "epoch", "px", "frozen", "lr")
-LOCAL_UI = "http://127.0.0.1:5000"
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
 
 
@@ -160,29 +158,29 @@ def decision_line(candidate: Candidate, version: int, promotion: Promotion) -> s
     return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."
 
 
-def comparison_link(tracking_uri: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """Return the address of MLflow's page that compares the runs."""
-    server = without_login(tracking_uri).rstrip("/") if tracking_uri.startswith("http") else LOCAL_UI
-    runs = urllib.parse.quote(json.dumps(list(run_ids), separators=(",", ":")))
-    experiments = urllib.parse.quote(json.dumps([experiment_id]))
-    # MLflow's UI opens in its GenAI mode unless told otherwise, and reads the runs only where they come first.
-    return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
-
-
-def without_login(uri: str) -> str:
-    """Return the address without the user and password that it may carry."""
-    parts = urllib.parse.urlsplit(uri)
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def note(results: Sequence[TrialResult], candidate: Candidate, decision: str) -> str:
-    """Return the parent run's description in Markdown: what came of the search."""
+def note(
+    results: Sequence[TrialResult],
+    best: TrialResult,
+    candidate: Candidate,
+    decision: str,
+    pages: Pages | None = None,
+) -> str:
+    """Return the parent run's description in Markdown: what came of the search, and where to look next."""
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    rows = "\n".join("| " + " | ".join(_cells(result)) + " |" for result in ranked(results)[:ROWS])
+    rows = "\n".join("| " + " | ".join(_linked(result, pages)) + " |" for result in ranked(results)[:ROWS])
     tests = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     return (
-        f"{decision}\n\n**Test** ({candidate.test_pictures} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
+        f"{decision}\n\n{pages.markdown(results, best) if pages else ''}"
+        f"**Test** ({candidate.test_pictures} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
     )
+
+
+def _linked(result: TrialResult, pages: Pages | None) -> list[str]:
+    """Return a trial's cells, its number a link to its run where that is known."""
+    number, *cells = _cells(result)
+    if pages and (run_id := pages.run_of(result)):
+        number = f"[{number}]({pages.run(run_id)})"
+    return [number, *cells]
 
 
 def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> list[str]:
