@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from data.errors import TrackingError
-from models.serving import machine
+from models.machine import machine
 from tuning.tracking.operations import PARENT, LogEpoch
 from tuning.tracking.writer import Writer
 
