@@ -15,7 +15,7 @@ from tuning.domains import Choice, Domain, Setting
 from tuning.recipe import Recipe, Training
 from tuning.space import Preprocessings
 from tuning.tracking.parent import connect
-from tuning.views.progress import ProgressView
+from tuning.views import stream
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,10 +84,10 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     client = None
     with _gathered(problems):
         client = connect() if training.tracking == "server" else None
-    with _gathered(problems), ProgressView() as progress:
+    with _gathered(problems):
         if client and given_run:
             check_from_url(client, given_run, training.data)
-        dataset = load_dataset(training.data, progress, keep_leaks=training.leaks == "keep")
+        dataset = load_dataset(training.data, stream.progress, keep_leaks=training.leaks == "keep")
     if problems:
         raise UserError(*problems)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}

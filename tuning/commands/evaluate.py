@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.registry import load_model
     from tuning.tracking.parent import connect, take_run_id
     from tuning.views.evaluation import class_table, confusion_table, score_lines
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     take_run_id()
     connect()
