@@ -104,7 +104,8 @@ class PlainView(Printer):
         is_best = self._best is None or result.rank > self._best.rank
         if is_best:
             self._best = result
-        said = f"trial {result.number} {result.status} after {result.epochs} epochs"
+        epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
+        said = f"trial {result.number} {result.status} after {epochs}"
         if result.origin == "probe":
             said = f"trial {result.number}, linear probe of {network_text(result)}"
         style = BEST if is_best else PRUNED if result.status == "pruned" else ""

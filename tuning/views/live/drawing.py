@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from tuning.search.results import TrialResult
 
 BARS = "▁▂▃▄▅▆▇█"
-CURVE = 12  # letters of a curve at most
+CURVE = 10  # letters of a curve at most
 LINE = "─"
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TURNS_PER_S = 4  # of the spinner: as often as the terminal is drawn anew
 MOST_ROWS = 8  # of trials that run
-OTHER_ROWS = 5  # the block's other lines, and one of the terminal's for the cursor
+OTHER_ROWS = 7  # the block's other lines, and two of the terminal's for what is above it
 MOST_WIDTH = 100  # letters: a longer bar says no more
 BAR = 24  # letters of a bar
+
+KINDS = {"probe": "probe of ", "final": "again: "}  # before the network of a trial of that origin
+SELECTS = "val_balanced_accuracy"
 
 SCORE, CURVE_STYLE, DIM, BEST, BAD = "bold", "cyan", "dim", "bold green", "red"
 
@@ -53,7 +56,7 @@ def _body(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
     elif state.curve:
         yield Text.assemble(f"epoch {len(state.curve)}  ", (f"{state.curve[-1]:.4f}", SCORE), "  ", _curve(state.curve))
     else:
-        yield from _running(state, rows)
+        yield from _running(state, now_s, rows)
     if state.best is not None:
         yield _best_line(state.best)
 
@@ -61,59 +64,51 @@ def _body(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
 def _part_line(state: LiveState, now_s: float) -> Text:
     taken = max(0.0, now_s - state.part_began_s)
     turn = SPINNER[int(now_s * TURNS_PER_S) % len(SPINNER)]
-    line = Text.assemble((turn, CURVE_STYLE), f" {state.part}  ")
+    line = Text.assemble((turn, CURVE_STYLE), (f" {clock(taken)}", DIM), f"  {state.part}")
     if state.progress is None:
-        return line.append(clock(taken), DIM)
+        return line
     done, of = state.progress.done, state.progress.of
-    return line.append_text(_bar(done / of if of else 1.0)).append(f"  {done:,} of {of:,}")
+    return line.append(f" {done:,} of {of:,}  ").append_text(_bar(done / of if of else 1.0))
 
 
-def _running(state: LiveState, rows: int) -> Iterator[Text]:
+def _running(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
+    """Yield a head line and a line for each trial that runs, of many the first."""
     every = list(state.running.values())
-    scale = _scale(every, state.best)
-    shown = every if len(every) <= rows else every[: rows - 1]
-    for result in shown:
-        yield _trial_line(result, scale)
-    if len(shown) < len(every):
-        yield Text(f"and {len(every) - len(shown)} trials more", DIM)
     if not every:
         yield Text("no trial runs at the moment", DIM)
+        return
+    scale = _scale([one.result for one in every], state.best)
+    shown = every if len(every) <= rows else every[: rows - 1]
+    letters = min(CURVE, max([len("curve"), *(one.result.config.fit.max_epochs for one in shown)]))
+    yield Text(f"trial  epoch   time   score  {'curve':{letters}}  network, size, frozen blocks", DIM)
+    for one in shown:
+        yield _trial_line(one.result, clock(now_s - one.began_s), scale, letters)
+    if len(shown) < len(every):
+        yield Text(f"and {len(every) - len(shown)} trials more", DIM)
 
 
-def _trial_line(result: TrialResult, scale: tuple[float, float]) -> Text:
-    """Return a trial that runs: number, epoch, score of its best epoch, curve, and what it is."""
+def _trial_line(result: TrialResult, time: str, scale: tuple[float, float], letters: int) -> Text:
+    """Return a trial that runs: number, epoch, time, score of its best epoch, curve, and what it is."""
     config = result.config
-    scores = [metrics["val_balanced_accuracy"] for metrics in result.history]
-    curve = sparkline(scores, *scale, most=CURVE)
+    curve = sparkline([metrics[SELECTS] for metrics in result.history], *scale, most=letters)
+    network = f"{network_name(result)} {config.preprocessing.image_size} px"
     return Text.assemble(
-        f"trial {result.number:>3}  ",
-        f"epoch {result.epochs:>2}/{config.fit.max_epochs:<2}  ",
+        f"{result.number:>5}  {f'{result.epochs}/{config.fit.max_epochs}':>5}  {time:>5}  ",
         (f"{score_text(result):>6}", SCORE),
-        ("  " + curve.ljust(min(CURVE, config.fit.max_epochs)), CURVE_STYLE),
-        "  " + (_kind(result) or "starting"),
-        (", " + _setting(result), DIM),
+        (f"  {curve:{letters}}  ", CURVE_STYLE),
+        f"{KINDS.get(result.origin, '')}{network}, {_frozen(result)}",
     )
-
-
-def _kind(result: TrialResult) -> str:
-    kinds = {"probe": "linear probe", "final": f"finalist again, seed {result.config.seed}"}
-    return kinds.get(result.origin, "")
-
-
-def _setting(result: TrialResult) -> str:
-    network = f"{network_name(result)} {result.config.preprocessing.image_size} px"
-    return f"{network}, {_frozen(result)}, {result.config.fit.optimizer} {result.config.fit.lr:.1e}"
 
 
 def _frozen(result: TrialResult) -> str:
     facts = result.facts
     if "freeze_depth" in facts:
-        return f"{facts['freeze_depth']}/{facts.get('blocks', '?')} frozen"
-    return f"{result.config.network.freeze_fraction:.0%} frozen"
+        return f"{facts['freeze_depth']}/{facts.get('blocks', '?')}"
+    return f"{result.config.network.freeze_fraction:.0%}"
 
 
 def _best_line(best: TrialResult) -> Text:
-    network = f"{network_name(best)} at {best.config.preprocessing.image_size} px, {_frozen(best)}"
+    network = f"{network_name(best)} at {best.config.preprocessing.image_size} px, {_frozen(best)} frozen"
     return Text.assemble(("best ", BEST), (score_text(best), BEST), f" by trial {best.number}: {network}")
 
 
@@ -163,7 +158,7 @@ def _curve(scores: Sequence[float]) -> tuple[str, str]:
 def _scale(results: Sequence[TrialResult], best: TrialResult | None) -> tuple[float, float]:
     """Return the lowest and the highest score of what is drawn, so that the curves can be held against each other."""
     every = [*results, *([best] if best is not None else [])]
-    scores = [metrics["val_balanced_accuracy"] for result in every for metrics in result.history]
+    scores = [metrics[SELECTS] for result in every for metrics in result.history]
     return (min(scores), max(scores)) if scores else (0.0, 1.0)
 
 

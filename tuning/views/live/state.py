@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuning.views.events import Entered, EpochEnded, Event, Planned, Progressed, Trained, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
     from tuning.search.results import TrialResult
+
+
+class Running(NamedTuple):
+    """A trial that runs, and when it began, in seconds since 1970."""
+
+    result: TrialResult
+    began_s: float
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class LiveState:
     part_began_s: float = 0.0
     progress: Progressed | None = None
     plan: Planned | None = None
-    running: Mapping[str, TrialResult] = field(default_factory=dict)
+    running: Mapping[str, Running] = field(default_factory=dict)
     ended_best: TrialResult | None = None
     tried: int = 0
     probes: int = 0
@@ -50,7 +57,7 @@ class LiveState:
     def best(self) -> TrialResult | None:
         """The best of those that ended or run, by what the winner is chosen by; None before the first epoch ended."""
         known = [self.ended_best] if self.ended_best else []
-        scored = (result for result in (*known, *self.running.values()) if result.counts)
+        scored = (result for result in (*known, *(one.result for one in self.running.values())) if result.counts)
         return max(scored, key=lambda result: result.rank, default=None)
 
 
@@ -66,7 +73,8 @@ def after(state: LiveState, event: Event, now_s: float) -> LiveState:
         case Planned():
             changes |= {"plan": event, "tried": event.tried, "ended_best": event.best}
         case TrialStarted(result) | EpochEnded(result, _):
-            changes |= {"running": {**state.running, result.trial_uid: result}}
+            began_s = state.running[result.trial_uid].began_s if result.trial_uid in state.running else now_s
+            changes |= {"running": {**state.running, result.trial_uid: Running(result, began_s)}}
         case TrialEnded(result):
             return _without(state, result)
         case Trained(report):
