@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
 import select
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 LIMIT_S = 240
 CONTROL = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
@@ -38,6 +44,30 @@ def screen_of(written: str) -> list[str]:
         elif command not in {"m", "h", "l"}:
             raise ValueError(f"a terminal of tests must know what is written to it, but not {match.group()!r}")
     return [line.rstrip() for line in lines if line.strip()]
+
+
+@contextmanager
+def on_a_terminal(columns: int = 80, lines: int = 24) -> Iterator[list[str]]:
+    """Within: standard output is a real terminal; afterwards the list holds what was written to it."""
+    written: list[str] = []
+    master, slave = pty.openpty()
+    reader = threading.Thread(target=_read_all, args=(master, written), daemon=True)
+    reader.start()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(slave, "w", encoding="utf-8") as out:
+        for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": str(lines)}.items():
+            patch.setenv(name, value)
+        with contextlib.redirect_stdout(out):
+            yield written
+    reader.join(LIMIT_S)
+    os.close(master)
+
+
+def _read_all(master: int, written: list[str]) -> None:
+    parts = []
+    with contextlib.suppress(OSError):  # Linux says so when nobody has the terminal open any more
+        while chunk := os.read(master, 65536):
+            parts.append(chunk)
+    written.append(b"".join(parts).decode())
 
 
 class Terminal:
