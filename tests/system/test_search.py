@@ -86,7 +86,7 @@ def test_a_search_ends_with_a_champion_and_tells_what_to_type_next(searched: Sea
 
 
 def test_while_it_runs_its_trials_are_shown_and_in_the_end_nothing_is_left_of_that(searched: Searched) -> None:
-    for part in ("starting Ray", "trial  epoch   time   score  curve", "of 3 trials, 0 pruned, 0 failed", "▁"):
+    for part in ("packaging trial", "trial  epoch   time   score  curve", "of 3 trials, 0 pruned, 0 failed", "▁"):
         assert part in searched.written
         assert part not in searched.output
     assert searched.written.rfind("\x1b[?25h") > searched.written.rfind("\x1b[?25l")
