@@ -156,6 +156,11 @@ def test_the_picture_stays_within_the_terminal(state: LiveState, size: tuple[int
     assert max(map(len, lines)) <= max(1, width - 1)
 
 
+def test_the_blocks_first_line_is_empty_where_there_is_room() -> None:
+    assert drawn(CROWD)[0] == ""
+    assert drawn(CROWD, height=4)[0] != ""
+
+
 def test_of_a_crowd_some_are_shown_and_the_others_counted() -> None:
     lines = drawn(CROWD)
     assert "and 993 trials more" in lines

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 10  # letters of a curve at most
-LINE = "─"
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TURNS_PER_S = 4  # of the spinner: as often as the terminal is drawn anew
 MOST_ROWS = 8  # of trials that run
 OTHER_ROWS = 7  # the block's other lines, and two of the terminal's for what is above it
+SMALL = 4  # lines of a terminal in which none is spent on space
 MOST_WIDTH = 100  # letters: a longer bar says no more
 BAR = 24  # letters of a bar
 
@@ -42,7 +42,10 @@ def draw(state: LiveState, now_s: float, width: int, height: int) -> RenderableT
     width = max(1, min(width - 1, MOST_WIDTH))  # a full line would be wrapped by some terminals
     rows = max(1, min(MOST_ROWS, height - OTHER_ROWS))
     lines = [*_body(state, now_s, rows), *_foot(state, now_s)]
-    drawn = [Text(LINE * width, style=DIM), *lines][: max(1, height - 1)]
+    room = max(1, height - 1)
+    # Whatever another program writes below the block, as mlflow run does after Ctrl-C, leaves the block's first line
+    # where it is: so that is an empty one.
+    drawn = lines[:room] if room < SMALL else [Text(), *lines][:room]
     for line in drawn:
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
