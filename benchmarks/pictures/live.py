@@ -86,11 +86,11 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
     if arguments.log and arguments.log.exists():
-        written = arguments.log.read_text()
+        written = arguments.log.read_bytes().decode()
     else:
         written = record(arguments.minutes)
         if arguments.log:
-            arguments.log.write_text(written)
+            arguments.log.write_bytes(written.encode())
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in richest(written):
         console.print(Text.from_ansi(line), soft_wrap=True)

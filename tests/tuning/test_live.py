@@ -244,6 +244,17 @@ def test_lines_stay_above_the_block_and_nothing_of_it_is_left(monkeypatch: pytes
     assert lines == ["the plan", "trial 0 complete after 3 epochs: 0.5000", "trial 1 failed:"]
 
 
+def test_a_long_sentence_is_wrapped_between_words_but_a_command_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"stopped: the best so far is packaged; python -m tuning resume --run {'a' * 32} goes on"
+    with live(monkeypatch) as (view, out):
+        view.tell(Said("so many words " * 10))
+        view.tell(Said(command))
+    first, *others = screen_of(out.getvalue())
+    assert first.endswith("  so many words so many words so many words so many words so many words")
+    assert others[0] == " " * 10 + "so many words so many words so many words so many words so many words"
+    assert others[1].endswith(f"  {command}")
+
+
 def test_what_others_print_meanwhile_goes_above_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     with live(monkeypatch) as (_, out):
         print("a foreign line")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from data.audit import Audit
     from tuning.search.results import TrialResult
+
+
+INDENT = len("00:00:00  ")  # of a sentence's lines after the first, below its time
+COMMAND = "python -m"
 
 
 class LiveView(PlainView):
@@ -48,11 +53,16 @@ class LiveView(PlainView):
             case Entered() | Progressed():
                 pass
             case Audited():
-                self.show(audit_line(event.audit))
+                self.show(hanging(audit_line(event.audit), self.console.width - 2, indent=2))
             case EpochEnded():
                 self.epoch_ended(event)
             case _:
                 super().tell(event)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a sentence with the time of day, wrapped between words; one with a command stays whole to be copied."""
+        width = self.console.width - INDENT
+        super().say(text if COMMAND in text else hanging(text, width, INDENT), style)
 
     def trial_runs(self, result: TrialResult) -> None:
         """Print nothing: the block has it."""
@@ -68,6 +78,12 @@ class LiveView(PlainView):
     def _picture(self) -> RenderableType:
         size = self.console.size
         return draw(self._state, time.time(), size.width, size.height)
+
+
+def hanging(text: str, width: int, indent: int) -> str:
+    """Return a text wrapped between its words, each line but the first after ``indent`` spaces."""
+    lines = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)
 
 
 def audit_line(audit: Audit) -> str:
