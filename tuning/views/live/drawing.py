@@ -80,8 +80,8 @@ def _running(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
     if not every:
         yield Text("no trial runs at the moment", DIM)
         return
-    scale = _scale([one.result for one in every], state.best)
     shown = every if len(every) <= rows else every[: rows - 1]
+    scale = _scale([one.result for one in shown], state.best)
     letters = min(CURVE, max([len("curve"), *(one.result.config.fit.max_epochs for one in shown)]))
     yield Text(f"trial  epoch   time   score  {'curve':{letters}}  network, size, frozen blocks", DIM)
     for one in shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuning.views.events import Entered, EpochEnded, Event, Planned, Progressed, Trained, TrialEnded, TrialStarted
@@ -53,7 +54,7 @@ class LiveState:
     failed: int = 0
     curve: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def best(self) -> TrialResult | None:
         """The best of those that ended or run, by what the winner is chosen by; None before the first epoch ended."""
         known = [self.ended_best] if self.ended_best else []
