@@ -1,10 +1,11 @@
 # make tune    search on the demo pictures for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
-# make test    the test suite
+# make test    the test suite, in two processes (ARGS="tests/data -x" for a part of it)
 # make check   lint, types and import rules
 # make faults  what a search survives: kills, signals, memory (20 minutes; ARGS="--times 1" for less)
+# make pictures  the pictures of README and docs, from two real searches (20 minutes; needs Chromium)
 # make server  the team's MLflow server, with Docker; server-down ends it, server-logs shows what it says
 # make server-local  the same without Docker, in the foreground
-# tune, test, check, faults and server-local build .venv once; make setup does only that.
+# tune, test, check, faults, pictures and server-local build .venv once; make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
 
-.PHONY: setup tune test check faults clean server server-down server-logs server-local
+.PHONY: setup tune test check faults pictures clean server server-down server-logs server-local
 
 setup: $(STAMP)
 
@@ -28,7 +29,7 @@ tune: $(STAMP)
 	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(or $(ARGS),-P minutes=3)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -54,6 +55,10 @@ server-local: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
+
+pictures: $(STAMP)
+	$(BIN)/python -m benchmarks.pictures $(ARGS)
+	$(BIN)/python -m benchmarks.pictures.live docs/pictures/live.svg
 
 clean:
 	rm -rf $(VENV)

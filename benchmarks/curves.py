@@ -25,6 +25,7 @@ from data.store import Store
 from models.backbones import preprocessing_for
 from models.config import TrialConfig
 from models.features import FeaturesConfig
+from models.fit import Divergence
 from tuning.domains import Setting
 from tuning.recipe import Recipe
 from tuning.search.paths import SearchPaths
@@ -73,11 +74,14 @@ def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, Setting
 
 
 def record(task: TrialTask, settings: dict[str, Setting]) -> dict[str, Any]:
-    """Train one configuration; return its curve and its times."""
+    """Train one configuration; return its curve, its times, and the reason where training diverged."""
     MeasuredStore.made.clear()
     reports: list[TrialReport] = []
-    began = time.process_time()
-    train(task, reports.append)
+    began, reason = time.process_time(), ""
+    try:
+        train(task, reports.append)
+    except Divergence as lost:
+        reason = str(lost)
     seconds = time.process_time() - began
     return {
         "settings": settings,
@@ -85,7 +89,8 @@ def record(task: TrialTask, settings: dict[str, Setting]) -> dict[str, Any]:
         "val_loss": [round(report.metrics["val_loss"], 6) for report in reports],
         "own_s": round(seconds - sum(MeasuredStore.made.values()), 3),
         "made_s": {key: round(value, 3) for key, value in MeasuredStore.made.items()},
-        "facts": reports[-1].facts,
+        "facts": reports[-1].facts if reports else {},
+        "reason": reason,
     }
 
 
@@ -117,8 +122,9 @@ def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
         row = record(TrialTask(trial_uid=f"curve-{number}", config=config, search_root=root, threads=1), settings)
         with file.open("a") as out:
             out.write(json.dumps(row) + "\n")
-        best = max(row["val_balanced_accuracy"])
-        print(f"{number}: {best:.4f} {row['own_s']:.1f} s + {sum(row['made_s'].values()):.1f} s", flush=True)
+        best = max(row["val_balanced_accuracy"], default=0.0)
+        times = f"{row['own_s']:.1f} s + {sum(row['made_s'].values()):.1f} s"
+        print(f"{number}: {best:.4f} {times} {row['reason']}", flush=True)
 
 
 def main() -> None:

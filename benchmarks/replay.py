@@ -31,7 +31,7 @@ def tables() -> Iterator[tuple[str, list[Row]]]:
 
 def top(table: Sequence[Row]) -> float:
     """Return the best validation score of a table: where the regret is 0."""
-    return max(max(row["val_balanced_accuracy"]) for row in table)
+    return max(score for row in table for score in row["val_balanced_accuracy"])
 
 
 def distance(one: dict[str, Setting], other: dict[str, Setting]) -> float:
@@ -54,7 +54,8 @@ def nearest(rows: Sequence[Row], settings: dict[str, Setting]) -> Row:
 
 def play(row: Row, scheduler: Any, trial: SimpleNamespace, hear: Callable[[TrialReport], None]) -> Status:  # noqa: ANN401
     """Tell the row's epochs to ``hear`` and to the scheduler until that stops the trial; return how it ended."""
-    best, status, result = -math.inf, "complete", {}
+    status: Status
+    best, result = -math.inf, {}
     scheduler.on_trial_add(None, trial)
     for epoch, (score, loss) in enumerate(zip(row["val_balanced_accuracy"], row["val_loss"], strict=True), start=1):
         metrics = {"val_balanced_accuracy": score, "val_loss": loss}
@@ -62,7 +63,12 @@ def play(row: Row, scheduler: Any, trial: SimpleNamespace, hear: Callable[[Trial
         best = max(best, score)
         result = {"epoch": epoch, "objective": best}
         if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
-            status = "pruned" if epoch < len(row["val_loss"]) else "complete"
+            status = "pruned" if epoch < len(row["val_loss"]) or row["reason"] else "complete"
             break
-    scheduler.on_trial_complete(None, trial, result)
+    else:
+        status = "failed" if row["reason"] else "complete"
+    if status == "failed":
+        scheduler.on_trial_error(None, trial)
+    else:
+        scheduler.on_trial_complete(None, trial, result)
     return status

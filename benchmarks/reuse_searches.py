@@ -1,20 +1,23 @@
 """What reuse and the sweep do for a search: ``python -m benchmarks.reuse_searches FOLDER ... [--seeds 0 1 2 3 4]``.
 
 The same search at the same budget with reuse on (and so with the sweep) and off, each in an empty home. Compared is the
-time from the search's start to the same validation score: the highest that both have reached.
+time from the search's start to the same validation score: the highest that both have reached. Test accuracy is that of
+the two winners.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import statistics
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.searches import Search, search
 
 SCORE = "val_balanced_accuracy"
 Curve = list[tuple[float, float]]
+KINDS = ("off", "on")
 
 
 def curve(done: Search) -> Curve:
@@ -34,32 +37,62 @@ def seconds_to(points: Curve, wanted: float) -> float:
     return next(at_s for at_s, score in points if score >= wanted)
 
 
+class Pair(NamedTuple):
+    """The same search with reuse off and on: the curve and the winner's test accuracy of each, and the ratio."""
+
+    curves: dict[str, Curve]
+    tests: dict[str, float]
+
+    @classmethod
+    def of(cls, data: str, seed: int, minutes: str) -> Pair:
+        """Run both searches."""
+        curves, tests = {}, {}
+        with tempfile.TemporaryDirectory() as folder:
+            for kind in KINDS:
+                done = search(data, seed, Path(folder) / kind, "--reuse", kind, "--minutes", minutes)
+                curves[kind], tests[kind] = curve(done), done.parent.data.metrics["test_accuracy"]
+        return cls(curves, tests)
+
+    @property
+    def same(self) -> float:
+        """The highest score that both reached."""
+        return min(best(points) for points in self.curves.values())
+
+    @property
+    def times_s(self) -> list[float]:
+        """When each reached it."""
+        return [seconds_to(self.curves[kind], self.same) for kind in KINDS]
+
+    @property
+    def ratio(self) -> float:
+        """How many times longer it took without reuse."""
+        off_s, on_s = self.times_s
+        return off_s / on_s
+
+    def row(self) -> str:
+        """Return what is printed of it."""
+        scores = [best(self.curves[kind]) for kind in KINDS]
+        values = [*scores, self.same, *(self.tests[kind] for kind in KINDS)]
+        times = " ".join(f"{time_s:.0f}" for time_s in self.times_s)
+        return f"{' '.join(f'{value:.4f}' for value in values)} {times} {self.ratio:.2f}"
+
+
 def main() -> None:
-    """Print a row for each pair of searches, and the geometric mean of the ratios."""
+    """Print a row for each pair of searches, the means of the test accuracies and the geometric mean of the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--minutes", default="3")
     arguments = parser.parse_args()
-    print("data seed score_off score_on same_score off_s on_s off/on", flush=True)
+    print("data seed score_off score_on same_score test_off test_on off_s on_s off/on", flush=True)
     for data in arguments.data:
-        ratios = []
+        pairs = []
         for seed in arguments.seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                kinds = ("off", "on")
-                curves = {
-                    kind: curve(
-                        search(data, seed, Path(folder) / kind, "--reuse", kind, "--minutes", arguments.minutes)
-                    )
-                    for kind in kinds
-                }
-            same = min(best(points) for points in curves.values())
-            off_s, on_s = (seconds_to(curves[kind], same) for kind in kinds)
-            ratios.append(off_s / on_s)
-            scores = " ".join(f"{best(curves[kind]):.4f}" for kind in kinds)
-            print(f"{Path(data).name} {seed} {scores} {same:.4f} {off_s:.0f} {on_s:.0f} {ratios[-1]:.2f}", flush=True)
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"{Path(data).name} geometric mean of off/on {mean:.2f}", flush=True)
+            pairs.append(Pair.of(data, seed, arguments.minutes))
+            print(Path(data).name, seed, pairs[-1].row(), flush=True)
+        tests = " ".join(f"{kind} {statistics.fmean(pair.tests[kind] for pair in pairs):.4f}" for kind in KINDS)
+        ratio = statistics.geometric_mean(pair.ratio for pair in pairs)
+        print(f"{Path(data).name}: mean test accuracy {tests}; geometric mean of off/on {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ def ours(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Sc
         def hear(report: TrialReport, uid: str = result.trial_uid) -> None:
             ledger.report(uid, report)
 
-        status = play(nearest(table, result.settings), scheduler, trial, hear)
-        yield ledger.finish(result.trial_uid, status, "").score or 0.0
+        row = nearest(table, result.settings)
+        status = play(row, scheduler, trial, hear)
+        yield ledger.finish(result.trial_uid, status, row["reason"]).score or 0.0
 
 
 def stock(table: list[Row], seed: int) -> Scores:
@@ -81,9 +82,10 @@ def stock(table: list[Row], seed: int) -> Scores:
             scores.append(report.metrics["val_balanced_accuracy"])
             searcher.on_trial_result(name, {"objective": max(scores), "training_iteration": report.epoch})
 
-        play(nearest(table, asked[-1]), scheduler, SimpleNamespace(trial_id=name, config={}), hear)
-        searcher.on_trial_complete(name, {"objective": max(scores), "training_iteration": len(scores)})
-        yield max(scores)
+        status = play(nearest(table, asked[-1]), scheduler, SimpleNamespace(trial_id=name, config={}), hear)
+        last = {"objective": max(scores, default=0.0), "training_iteration": len(scores)}
+        searcher.on_trial_complete(name, last, error=status == "failed")
+        yield last["objective"]
 
 
 def regrets(table: list[Row], method: str, seed: int) -> list[float]:

@@ -33,32 +33,37 @@ class Search(NamedTuple):
     trials: list[Run]
 
 
-def search(data: str, seed: int, folder: Path, *options: str) -> Search:
+def search(data: str, seed: int, folder: Path, *options: str, name: str = "search") -> Search:
     """Run one search in ``folder``, which keeps its tracking database, its home and what it printed."""
     from mlflow import MlflowClient
 
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "FREEZELINE_HOME": str(folder / "home")}
+    environment["PYTHONPATH"] = str(ROOT)  # the command runs in the folder, where MLflow leaves its files
     command = [
         sys.executable,
         "-m",
         "tuning",
         "tune",
         "--data",
-        data,
+        data if data == "demo" else str(Path(data).resolve()),
         "--seed",
         str(seed),
         "--name",
-        "search",
+        name,
         *options,
     ]
     began = time.monotonic()
     with (folder / "log").open("w") as log:
-        subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
+        subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
     minutes = (time.monotonic() - began) / 60
-    client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("search").experiment_id])
+    return found(MlflowClient(uri), name, minutes)
+
+
+def found(client: MlflowClient, name: str, minutes: float) -> Search:
+    """Return the one search that the experiment ``name`` holds."""
+    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
     trials = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     return Search(minutes, client, parent, trials)

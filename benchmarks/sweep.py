@@ -50,7 +50,8 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
             now_s += row["own_s"] / len(row["val_loss"])
             best = max(best, report.metrics["val_balanced_accuracy"])
             yield now_s, best
-        ledger.finish(result.trial_uid, status, "")
+        now_s += 0 if reports else row["own_s"]
+        ledger.finish(result.trial_uid, status, row["reason"])
 
 
 def regrets(table: list[Row], sweep: bool, seed: int) -> list[float]:

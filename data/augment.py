@@ -64,7 +64,7 @@ def check_policy(name: str) -> None:
     if unknown:
         raise SettingError(
             f"augmentation must be one of {', '.join(known)}, or several with + between, "
-            f"got {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+            f"got {unknown[0]!r}{did_you_mean(unknown[0], known) or '; take some of these'}"
         )
 
 

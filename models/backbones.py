@@ -9,6 +9,7 @@ Shapes: b pictures of s pixels a side, f features.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def resolve(name: str) -> str:
             return candidate
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
     word = architecture.partition(".")[0].lower()
-    raise BackboneError(f"{rule}, got {name!r}{did_you_mean(word, sorted(set(_names(library))))}")
+    near = did_you_mean(word, sorted(set(_names(library)))) or "; timm.list_models() in Python shows most of them"
+    raise BackboneError(f"{rule}, got {name!r}{near}")
 
 
 class Wanted(NamedTuple):
@@ -205,9 +207,9 @@ def _create_own(_architecture: str, name: str, weights: str, _image_size: int | 
     problem = scratch_problem(name, weights)
     if problem:
         raise BackboneError(problem)
-    from models.small_cnn import SmallCNN
-
-    return SmallCNN()
+    module, _, kind = SCRATCH[name].partition(":")
+    network: nn.Module = getattr(importlib.import_module(module), kind)()
+    return network
 
 
 def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401

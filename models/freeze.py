@@ -167,7 +167,10 @@ def _by_sides(shape: Shape) -> int | None:
 
 def _graph_for(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx.Graph:
     if truncate >= len(blocks):
-        raise BackboneError(f"truncate must be 0..{len(blocks) - 1} for this network, got {truncate}")
+        raise BackboneError(
+            f"truncate must be 0..{len(blocks) - 1} for this network, got {truncate}; "
+            "python -m tuning blocks shows its blocks"
+        )
     graph = trace(network) if blocks[0].node else None
     if graph is None:
         name = type(network).__name__

@@ -61,17 +61,18 @@ def _hidden_layer(layer: str, text: str) -> HiddenLayer:
     unknown = next((word for word in words if word not in (*ACTIVATIONS, NORM)), None)
     is_number = size.isascii() and size.isdecimal() and len(size) <= len(str(MOST_UNITS))
     if not (is_number and 1 <= int(size) <= MOST_UNITS):
-        raise _refusal(f"a head's layer must begin with its size, 1..{MOST_UNITS}", text, did_you_mean(size, [LINEAR]))
+        rule = f"a head's layer must begin with its size, 1..{MOST_UNITS}"
+        raise SettingError(_refusal(rule, text, did_you_mean(size, [LINEAR])))
     if unknown is not None:
         known = f"what follows a layer's size in a head must be {', '.join(ACTIVATIONS)} or {NORM}"
-        raise _refusal(known, text, did_you_mean(unknown, (*ACTIVATIONS, NORM)))
+        raise SettingError(_refusal(known, text, did_you_mean(unknown, (*ACTIVATIONS, NORM))))
     if len(activations) > 1 or words.count(NORM) > 1:
-        raise _refusal(f"a head's layer must have one activation and one {NORM} at most", text)
+        raise SettingError(_refusal(f"a head's layer must have one activation and one {NORM} at most", text))
     return HiddenLayer(int(size), activations[0] if activations else ACTIVATIONS[0], NORM in words)
 
 
-def _refusal(rule: str, text: str, near: str = "") -> SettingError:
-    return SettingError(f"{rule}, got {text!r}{near or f'; {NEXT_STEP}'}")
+def _refusal(rule: str, text: str, near: str = "") -> str:
+    return f"{rule}, got {text!r}{near or f'; {NEXT_STEP}'}"
 
 
 def build_head(text: str, features: int, classes: int, dropout: float) -> nn.Module:

@@ -129,7 +129,10 @@ def _export_graph(network: nn.Module, pictures: Tensor, folder: Path) -> Exporte
             continue
         notes = tuple(f"the model is packaged with torch.export, so that it needs torch ({f})" for f in failures)
         return Exported(graph=file.name, max_difference=difference, checked_pictures=len(pictures), notes=notes)
-    raise ExportError(f"the model can't be packaged ({'; '.join(failures)}); choose another backbone")
+    reasons = "; ".join(failures)
+    raise ExportError(
+        f"a model must be a graph that agrees with torch, but it can't be packaged ({reasons}); choose another backbone"
+    )
 
 
 def _compare(expected: Logits, found: Logits) -> float:

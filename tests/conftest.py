@@ -26,6 +26,13 @@ MakeFolder = Callable[..., Path]
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one of pytest-xdist's processes, and those of tests/system, which share one Ray."""
+    for item in items:
+        group = "system" if "system" in item.path.parts else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def freezeline_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test its own home, so that none touches the user's cache or finds what another left."""

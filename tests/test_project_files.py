@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests import mlproject
+from tests import mlproject, reference
 from tuning import commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +21,7 @@ IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # Imported by another package on our behalf, or run as a program.
 NOT_IMPORTED = {
     "moto",
+    "pytest-xdist",
     "onnx",
     "onnxscript",
     "psutil",
@@ -98,6 +99,11 @@ def test_every_pin_is_used() -> None:
 
 def test_mlproject_has_what_the_commands_options_say() -> None:
     assert (ROOT / "MLproject").read_text() == mlproject.text(), "run python -m tests.mlproject > MLproject"
+
+
+def test_the_reference_has_what_the_commands_options_say() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    assert page == reference.text(), "run python -m tests.reference > docs/reference.md"
 
 
 def test_mlflow_can_read_mlproject_and_fill_in_every_entry_point() -> None:

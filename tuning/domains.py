@@ -106,13 +106,13 @@ def names(text: object) -> object:
 def numbers(low: float, high: float, *, log: bool = False, whole: bool = False) -> Callable[[object], object]:
     """Return a parser of a number, numbers separated by commas, or ``a..b``, all from ``low`` to ``high``."""
     kind = "whole number" if whole else "number"
-    forms = "or several as a,b" if whole else "several as a,b or a range as a..b"
+    rule = "a whole number, or several as a,b" if whole else "a number, several as a,b or a range as a..b"
 
     def number(part: str) -> int | float:
         try:
             value = int(part) if whole else float(part)
         except ValueError:
-            raise ValueError(f"must be a {kind}, {forms}") from None
+            raise ValueError(f"must be {rule}") from None
         if not low <= value <= high:
             raise ValueError(f"must be a {kind} from {low:g} to {high:g}")
         return value

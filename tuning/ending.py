@@ -18,7 +18,7 @@ from tuning.late import decided, leave
 from tuning.pricing import price
 from tuning.promote import Candidate
 from tuning.recipe import Recipe
-from tuning.search.finals import finalists, gain_over_default, winner
+from tuning.search.finals import Finalist, Gain, finalists, gain_over_default, winner
 from tuning.search.paths import SearchPaths
 from tuning.search.results import SELECTS, TrialResult
 from tuning.tracking.parent import ParentRun, tracking_uri
@@ -101,10 +101,15 @@ class Ending:
     def _tell_best(self, best: TrialResult) -> None:
         metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
         counts = {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(self._results)}
-        finals = finalists(self._results, self._recipe.finalists)
-        gain = gain_over_default(best, self._results, self._recipe.finalists, len(self._dataset.split("val")))
+        finals, gain = self._finals(), self._gain(best)
         self._parent.log_metrics({**metrics, **counts, **summary.finals_metrics(best, finals, gain)})
         show(*summary.finals_lines(best, finals, gain))
+
+    def _finals(self) -> list[Finalist]:
+        return finalists(self._results, self._recipe.finalists)
+
+    def _gain(self, best: TrialResult) -> Gain | None:
+        return gain_over_default(best, self._results, self._recipe.finalists, len(self._dataset.split("val")))
 
     def _candidate(self, best: TrialResult) -> Candidate:
         """Return the winner, measured and packaged, once: the test pictures are not looked at again for it."""
@@ -170,6 +175,8 @@ class Ending:
             audit(self._dataset),
             [ReportTrial(one, tuple(metrics[SELECTS] for metrics in one.history)) for one in self._results],
             best,
+            self._finals(),
+            self._gain(best),
             candidate,
             kept_answers(self._paths.package),
             decision,

@@ -22,6 +22,7 @@ from data.values import Value
 PICTURES = 8
 TOLERANCE = 1e-3  # of a probability; a logit of the package may differ from torch's by as much
 TIMEOUT_S = 600
+AGAIN = "no alias was moved; mend what it says, then promote it again"
 
 # Run by python -I in an empty folder: nothing of this project can be imported, and nothing is found by a lucky path.
 SCRIPT = """
@@ -83,21 +84,27 @@ def check_loads(model_uri: str, proof: Proof, tracking_uri: str) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise LoadBackError(f"{model_uri} was not loaded by a clean process within {TIMEOUT_S} s") from None
+            raise LoadBackError(
+                f"{model_uri} must be loaded by a clean process within {TIMEOUT_S} s, but was not; {AGAIN}"
+            ) from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise LoadBackError(f"{model_uri} can't be loaded by a clean process: {said}")
+        raise LoadBackError(
+            f"a version must load anywhere, but {model_uri} can't be loaded by a clean process: {said}; {AGAIN}"
+        )
     _compare(model_uri, np.array(proof.probabilities), np.array(json.loads(done.stdout), dtype=np.float64))
 
 
 def _compare(model_uri: str, expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> None:
     if expected.shape != found.shape:
-        raise LoadBackError(f"{model_uri} must give {list(expected.shape)} probabilities, got {list(found.shape)}")
+        raise LoadBackError(
+            f"{model_uri} must give {list(expected.shape)} probabilities, got {list(found.shape)}; {AGAIN}"
+        )
     difference = float(np.nan_to_num(np.abs(expected - found), nan=1.0).max(initial=0.0))
     if difference > TOLERANCE:
         raise LoadBackError(
             f"{model_uri} must give the probabilities that were logged when it was packaged, but one differs by "
-            f"{difference:.2g}, more than {TOLERANCE:g}"
+            f"{difference:.2g}, more than {TOLERANCE:g}; {AGAIN}"
         )
 
 

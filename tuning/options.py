@@ -99,9 +99,10 @@ def names(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
     """Return the rule that was broken and the value that broke it, as a sentence."""
-    name = str(detail["loc"][0]) if detail["loc"] else "the options"
     if detail["type"] == "missing":
-        return f"--{name} must be given: {names(model)[name].description}."
+        missing = str(detail["loc"][0])
+        return f"--{missing} must be given: {names(model)[missing].description}."
+    name = str(detail["loc"][0]) if detail["loc"] else "the options"
     known = RULES.get(detail["type"])
     rule = known.format(**detail.get("ctx", {})) if known else detail["msg"].removeprefix("Value error, ")
     if ", got " in rule:  # whoever checks the setting has said it all

@@ -54,7 +54,8 @@ def find_files(text: str) -> list[Path]:
         found = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]  # noqa: PTH207  # Path.glob refuses an absolute pattern
     if not found:
         raise DataError(
-            f"files must be a picture, a folder or a pattern that matches some, got {text!r}, which has none."
+            f"files must be a picture, a folder or a pattern that matches some, got {text!r}, which has none; "
+            "check how it is written"
         )
     return sorted(found)
 
@@ -80,8 +81,8 @@ def _ask(model: Model, files: list[Path]) -> Iterator[Answer]:
     frame = model.predict(files)
     if not set(OWN) <= set(frame.columns):
         raise TrackingError(
-            f"model must be one that this project packaged, which answers with {', '.join(OWN)}; "
-            f"this one answers with {', '.join(map(str, frame.columns))}."
+            f"model must be one that this project packaged, which answers with {', '.join(OWN)}, but "
+            f"this one answers with {', '.join(map(str, frame.columns))}; name another"
         )
     for file, row in zip(files, frame.to_dict("records"), strict=True):
         if isinstance(row["error"], str):  # an empty cell is None or NaN
@@ -102,12 +103,14 @@ def probabilities_of(
     rows = []
     for answer in predict_files(model, [dataset.root / sample.path for sample in samples]):
         if answer.error:
-            raise TrackingError(f"{answer.file} must be readable by the model: {answer.error}")
+            raise TrackingError(
+                f"{answer.file} must be readable by the model, but it {answer.error}; mend it, or take it away"
+            )
         known = dict(answer.probabilities)
         if set(known) != set(dataset.classes):
             raise TrackingError(
                 f"the model must know the classes of {dataset.name} ({', '.join(dataset.classes)}), "
-                f"but it knows {', '.join(known)}."
+                f"but it knows {', '.join(known)}; give pictures of those, or another model"
             )
         rows.append([known[name] for name in dataset.classes])
     return np.array(rows), np.array([sample.label for sample in samples], dtype=np.int64)

@@ -51,6 +51,7 @@ BatchSizes = Annotated[Choice | Range, BeforeValidator(numbers(1, 4096, whole=Tr
 Counts = Annotated[Choice | Range, BeforeValidator(numbers(0, 100, whole=True)), AS_TYPED]
 Shares = Annotated[Choice | Range, BeforeValidator(numbers(0.01, 1.0)), AS_TYPED]
 
+SamplerName = Literal["tpe", "random"]  # tuning.search.samplers has what each of them is
 SMALLEST_IMAGE, LARGEST_IMAGE = 16, 1024  # px; five halvings of 16 px leave less than one pixel
 
 
@@ -171,7 +172,9 @@ class Training(Value):
     def _batches_can_be_normed(self) -> Training:
         normed = [head for head in self.head.options if "norm" in str(head)]
         if normed and 1 in self.batch_size.options:
-            raise ValueError(f"batch_size must be 2 or more with a head of norm layers ({normed[0]}), for they need it")
+            raise ValueError(
+                f"batch_size must be 2 or more with a head of norm layers ({normed[0]}), got 1; leave out one of them"
+            )
         return self
 
 
@@ -218,7 +221,7 @@ class Recipe(Training):
         3, ge=0, le=100, description="best trials that are trained again before one wins by its mean; 0: none"
     )
     final_seeds: int = Field(2, ge=0, le=100, description="other seeds that each finalist is trained with")
-    sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings: tpe learns from all trials")
+    sampler: SamplerName = Field("tpe", description="what proposes settings: tpe learns from all trials")
     scheduler: Literal["asha", "median", "none"] = Field("asha", description="what stops hopeless trials early")
     max_latency_ms: float | None = Field(
         None, gt=0, le=1e6, description="the winner takes at most this for a picture, on one core; empty: any time"
@@ -255,7 +258,10 @@ class Recipe(Training):
         """
         unknown = set(variant.settings) - set(VARIED)
         if unknown:
-            raise ValueError(f"variant {variant.name} must have settings of {', '.join(VARIED)}, not {sorted(unknown)}")
+            raise ValueError(
+                f"variant {variant.name} must have settings of {', '.join(VARIED)}, "
+                f"got {', '.join(sorted(unknown))}; leave it out"
+            )
         return Recipe.model_validate({**self.model_dump(), "variants": (), **variant.settings})
 
     @property

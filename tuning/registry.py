@@ -79,7 +79,7 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
         client.get_run(run_id)
     except MlflowException:
         raise TrackingError(
-            f"run must be the id of a search or a training, got {run_id!r}, which does not exist."
+            f"run must be the id of a search or a training, got {run_id!r}, which does not exist; mlflow ui shows them"
         ) from None
     if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id)}:
         raise TrackingError(
@@ -256,7 +256,8 @@ def load_model(model_uri: str) -> PyFuncModel:
         return model
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}"
+            f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}; "
+            "check the name, and MLFLOW_TRACKING_URI"
         ) from error
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from data.audit import Audit
 from data.dataset import Dataset
 from data.images import pixel_cache
-from models.serving import machine
+from models.machine import machine
 from tuning.choice import Costs, Limits, priced
 from tuning.promote import Candidate
+from tuning.search.finals import Finalist, Gain
 from tuning.search.results import TrialResult
 from tuning.views.report import ReportContent, ReportTrial
 from tuning.views.report.pictures import audit_pairs, train_examples, val_examples, worst_mistakes
@@ -25,6 +26,8 @@ def report_content(
     found: Audit,
     trials: Sequence[ReportTrial],
     best: TrialResult,
+    finals: Sequence[Finalist],
+    gain: Gain | None,
     candidate: Candidate,
     answers: tuple[Probabilities, Labels],
     decision: str,
@@ -40,6 +43,8 @@ def report_content(
         found: its audit.
         trials: all of them.
         best: the one that won.
+        finals: the trials that were in the finals, best first.
+        gain: of the winner over trial 0, if there is one.
         candidate: what it was measured to be on the test pictures.
         answers: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
         decision: what became of it, a sentence.
@@ -60,11 +65,13 @@ def report_content(
         model=model,
         trials=tuple(trials),
         best=best.number,
+        finals=tuple(one for one in finals if len(one.scores) > 1),
+        gain=gain,
         priced=tuple(priced([trial.result for trial in trials], costs, len(dataset.classes))),
         limits=limits,
         machine=machine(),
         baseline=baseline,
-        mistakes=worst_mistakes(dataset, *answers),
+        mistakes=worst_mistakes(dataset, dataset.split("test"), *answers),
         train_examples=train_examples(dataset, cache.split("train")[0], best),
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=found,

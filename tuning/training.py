@@ -116,11 +116,17 @@ def finished_trial(client: MlflowClient, run_id: str) -> Again:
         tags = client.get_run(run_id).data.tags
         parent = client.get_run(tags.get("mlflow.parentRunId", run_id)).data.tags
     except MlflowException:
-        raise TrackingError(f"run must be the id of a trial's run, got {run_id!r}, which does not exist.") from None
+        raise TrackingError(
+            f"run must be the id of a trial's run, got {run_id!r}, which does not exist; mlflow ui shows them"
+        ) from None
     if "trial_config" not in tags:
-        raise TrackingError(f"run must be a trial's run, below its search, but {run_id} holds no configuration.")
+        raise TrackingError(
+            f"run must be a trial's run, below its search, but {run_id} holds no configuration; give one of its trials"
+        )
     if "recipe" not in parent:
-        raise TrackingError(f"run must be a trial of a search or a training, but no recipe is kept with {run_id}.")
+        raise TrackingError(
+            f"run must be a trial of a search or a training, but no recipe is kept with {run_id}; give another run"
+        )
     config = TrialConfig.from_json(tags["trial_config"])
     return Again(_of_one(Recipe.from_json(parent["recipe"]), config), config)
 

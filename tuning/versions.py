@@ -76,7 +76,9 @@ class Versions:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise TrackingError(f"name must be a registered model, got {self.name!r}, which is none.") from None
+            raise TrackingError(
+                f"name must be a registered model, got {self.name!r}, which is none; mlflow ui shows them"
+            ) from None
 
     def create(self, source: str, run_id: str, model_id: str, tags: dict[str, str], mark: str) -> int:
         """Make a version with its tags, in one transaction; return its number, one above all others.

@@ -1,4 +1,4 @@
-"""The picture of the live view: ``python -m benchmarks.pictures.live OUT.svg [--minutes 4] [--log FILE]``.
+"""The picture of the live view: ``python -m benchmarks.pictures.live OUT.svg [--minutes 8] [--log FILE]``.
 
 A real search on the demo digits in a terminal of 100 columns, and of all that it showed the moment at which most was to
 be seen of the trials that ran. ``--log`` keeps what the search wrote to its terminal, or takes what an earlier call has
@@ -82,7 +82,7 @@ def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", default="4")
+    parser.add_argument("--minutes", default="8")
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
     if arguments.log and arguments.log.exists():

@@ -140,4 +140,7 @@ def _check_size(file: Path, count: int, total: int) -> None:
             f"{file}; if you trust it, unpack it yourself and name the folder"
         )
     if total > free:
-        raise DataError(f"unpacking {file} must leave room on the disk, got {free:,} bytes free of {total:,} needed")
+        raise DataError(
+            f"unpacking {file} must leave room on the disk, got {free:,} bytes free of {total:,} needed; "
+            "make room, or set FREEZELINE_HOME to a folder on another disk"
+        )

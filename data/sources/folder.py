@@ -102,7 +102,9 @@ def visible_children(folder: Path) -> tuple[list[str], list[str]]:
         entries = sorted((entry for entry in os.scandir(folder) if _visible(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"data must be a folder that can be opened, got {folder}: {reason}") from error
+        raise DataError(
+            f"data must be a folder that can be opened, got {folder}: {reason}; give your user the right to read it"
+        ) from error
     kinds = {entry.name: _is_dir(entry) for entry in entries}
     return [name for name in kinds if kinds[name]], [name for name in kinds if not kinds[name]]
 

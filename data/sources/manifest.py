@@ -117,7 +117,7 @@ def _check_splits(file: Path, rows: Iterable[Row]) -> None:
             unknown.setdefault(row.split, row.number)
     problems = [
         f"split must be train, val, test or empty, got {split!r} in row {number} of {file}"
-        f"{did_you_mean(split.lower(), SPLIT_WORDS)}"
+        f"{did_you_mean(split.lower(), SPLIT_WORDS) or '; correct it'}"
         for split, number in unknown.items()
     ]
     if problems:

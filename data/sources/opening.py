@@ -72,4 +72,5 @@ def _resolve(data: str) -> Path:
 
 def _missing(data: str, path: Path) -> str:
     siblings = sorted(sibling.name for sibling in path.parent.iterdir()) if path.parent.is_dir() else []
-    return f"data must be a folder that exists, got {data} ({path}){did_you_mean(path.name, siblings)}"
+    near = did_you_mean(path.name, siblings) or "; check how it is written"
+    return f"data must be a folder that exists, got {data} ({path}){near}"

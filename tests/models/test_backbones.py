@@ -47,8 +47,8 @@ def test_names_get_their_library_and_timm_is_asked_before_torchvision(name: str,
         ("timm/resnet34.no_such_tag", "; did you mean resnet34"),
         ("torchvision/mobilenet_v9", "; did you mean mobilenet_v2"),
         ("small_cn", "; did you mean small_cnn"),
-        ("nolibrary/zzzzzzzz", "$"),
-        ("", "$"),
+        ("nolibrary/zzzzzzzz", "; timm.list_models"),
+        ("", "; timm.list_models"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_ones(name: str, near: str) -> None:

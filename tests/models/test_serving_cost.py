@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+import models.machine
 import models.serving
 from data.errors import BackboneError
 from data.store import Store
 from models.classifier import NetworkConfig
 from models.config import TrialConfig
 from models.cost import cost
+from models.machine import machine
 from models.package import export
 from models.served import open_graph
-from models.serving import ServedForm, export_quickly, latency_ms, machine, serving_cost, untrained
+from models.serving import ServedForm, export_quickly, latency_ms, serving_cost, untrained
 
 FORM = ServedForm("test_efficientnet", 32, 0, "linear", 3)
 
@@ -42,7 +44,7 @@ def test_another_form_is_measured_for_itself(other: ServedForm) -> None:
 def test_another_machine_or_version_is_measured_for_itself(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     serving_cost(FORM)
     others = {"machine": lambda: "another processor", "LIBRARIES": ("numpy",), "VERSION": 0}
-    monkeypatch.setattr(models.serving, changed, others[changed])
+    monkeypatch.setattr(models.serving if changed == "VERSION" else models.machine, changed, others[changed])
     serving_cost(FORM)
     assert len(Store().entries()) == 2
 

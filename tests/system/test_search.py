@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import load_text
+from mlflow.entities import Run
 
 from data.preprocess import normalize, read_image, to_pixels
 from models.config import TrialConfig
-from tests.system.conftest import World, make_world, runs_of, tune
+from tests.system.conftest import Searched, World, runs_of, tune
 from tests.system.noise import foreign
-from tests.terminal import on_a_terminal, screen_of
 from tuning.__main__ import main
 from tuning.search.paths import SearchPaths
 from tuning.trial import load_classifier
@@ -46,33 +45,6 @@ asked = {
 }
 print(json.dumps({how: model.predict(data).to_dict("records") for how, data in asked.items()}))
 """
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A world in which a search has ended, and what it wrote to its terminal."""
-
-    world: World
-    written: str
-
-    @property
-    def output(self) -> str:
-        """What a person sees in the end."""
-        return "\n".join(screen_of(self.written))
-
-    @property
-    def client(self) -> MlflowClient:
-        return self.world.client
-
-
-@pytest.fixture(scope="module")
-def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """One search in a terminal that the tests of this module look at."""
-    world = make_world(tmp_path_factory.mktemp("world"), empty_database)
-    with pytest.MonkeyPatch.context() as patch, on_a_terminal() as written:
-        world.enter(patch)
-        assert tune(world) == 0
-    return Searched(world, "".join(written))
 
 
 def test_a_search_ends_with_a_champion_and_tells_what_to_type_next(searched: Searched) -> None:
@@ -212,16 +184,29 @@ def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_ch
     world.enter(monkeypatch)
     opened = world.client.create_run(world.client.create_experiment("opened")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", opened)
-    assert tune(world, trials="1", seed="1", name="photos", quiet="on") == 0
+    assert tune(world, concurrent="1", name="photos", quiet="on") == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 7  # the test result, the decision, and where the report is
     assert said.err == ""
     assert "MLFLOW_RUN_ID" not in os.environ  # or every Ray worker would log into the parent
     parent, children = runs_of(world.client, "opened")
-    assert (parent.info.run_id, len(children)) == (opened, 1)
+    assert (parent.info.run_id, len(children)) == (opened, 3)
+    # The same seed, one at a time: the same search, bit for bit.
+    assert [_numbers(world.client, run) for run in children] == [
+        _numbers(searched.client, run) for run in runs_of(searched.client)[1]
+    ]
     version = world.client.get_model_version("photos", "2")
     assert "of champion version 1 on the same 9 pictures" in version.tags["reason"]
     assert int(world.client.get_model_version_by_alias("photos", version.tags["gate"]).version) == 2
+
+
+def _numbers(client: MlflowClient, run: Run) -> dict[str, list[float]]:
+    """Return a trial's losses and scores of every epoch, and its learning rate."""
+    metrics = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in metrics}
+    found = {name: [point.value for point in history] for name, history in histories.items()}
+    assert all(found.values())
+    return {**found, "lr": [float(run.data.params["lr"])]}
 
 
 def test_a_warm_start_begins_with_what_an_earlier_search_knows(

@@ -124,6 +124,10 @@ def test_the_module_is_run_by_its_name() -> None:
 
 # --- mistakes in what was typed ---
 
+EITHER = (
+    "promote: either --run RUN_ID or --name NAME with --version N must be given, got {}; give the one or the other."
+)
+
 
 def test_an_unknown_command_is_a_mistake(capsys: Capture) -> None:
     assert mistakes(capsys, "zebra") == ["there is no command 'zebra'; see python -m tuning --help."]
@@ -141,12 +145,9 @@ def test_an_unknown_command_is_a_mistake(capsys: Capture) -> None:
         (("train", "--max_epochs", "0"), ["train: max_epochs must be at least 1, got '0'."]),
         (("evaluate", "--split", "tset", "--model", "m"),
          ["evaluate: split must be 'test', 'val', 'train' or 'all', got 'tset'; did you mean test?"]),
-        (("promote", "--run", ""),
-         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
-        (("promote", "--run", "a", "--name", "pets", "--version", "1"),
-         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
-        (("promote", "--name", "pets"),
-         ["promote: either --run RUN_ID or --name NAME with --version N must be given."]),
+        (("promote", "--run", ""), [EITHER.format("none of them")]),
+        (("promote", "--run", "a", "--name", "pets", "--version", "1"), [EITHER.format("--run --name --version")]),
+        (("promote", "--name", "pets"), [EITHER.format("--name")]),
         (("rollback", "--name", "pets"), ["rollback: --reason must be given: why, for the history."]),
         (("predict", "--format", "xml", "--model", "m", "--files", "f"),
          ["predict: format must be 'json' or 'csv', got 'xml'."]),
@@ -406,8 +407,9 @@ def test_what_does_not_exist_is_a_sentence(arguments: Sequence[str], sentence: s
 def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, tmp_path: Path, capsys: Capture) -> None:
     for file in image_folder.rglob("*.png"):
         file.rename(file.with_name(f"{file.parent.name}{file.name}"))
-    output = tmp_path / "numbers.json"
+    output, page = tmp_path / "numbers.json", tmp_path / "page.html"
     arguments = ("--model", "m", "--data", str(image_folder), "--split", "all", "--json", str(output))
+    arguments += ("--report", str(page))
     assert main(["evaluate", *arguments]) == 0
     said = capsys.readouterr().out
     for part in ("m on 24 pictures of pictures", "Taken for", "calibration error  0.1"):
@@ -415,6 +417,7 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     numbers = json.loads(output.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
+    assert "100.0 % of 24 pictures of pictures (all) are right" in page.read_text()
 
 
 @pytest.mark.usefixtures("client")

@@ -99,8 +99,11 @@ def test_searches_of_other_pictures_are_shown_with_a_warning(client: MlflowClien
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--runs", "pets"], "runs must be two or more searches with a comma between, got 'pets'"),
-        (["--runs", "pets,pets"], "runs must be two or more searches with a comma between, got 'pets,pets'"),
+        (["--runs", "pets"], "runs must be two or more searches with a comma between, got 'pets'; add another"),
+        (
+            ["--runs", "pets,pets"],
+            "runs must be two or more searches with a comma between, got 'pets,pets'; add another",
+        ),
         (
             ["--runs", "a,b", "--picture", "x.jpg"],
             "picture must be a .png file, got 'x.jpg'; call it compared.png, say",

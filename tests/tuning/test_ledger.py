@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.tuning.making import epoch, ledger_at, recipe, trial_result
+from tuning.search.finals import ranked
 from tuning.search.ledger import STUDY_NAME, Ledger
 from tuning.search.ledger import written as ledger_written
 from tuning.search.paths import SearchPaths
@@ -33,6 +34,11 @@ def journal(root: Path) -> list[FrozenTrial]:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
     return [trial for trial in trials if trial.state is not TrialState.WAITING]
+
+
+def best_of(ledger: Ledger) -> TrialResult | None:
+    """Return the ledger's best trial."""
+    return next(iter(ranked(ledger.results())), None)
 
 
 def written(trial: FrozenTrial) -> TrialResult:
@@ -144,7 +150,7 @@ def end(ledger: Ledger, score: float | None, status: Status = "complete") -> Tri
 def test_the_best_trial_is_the_highest_score_and_the_earlier_of_equals(ledger: Ledger) -> None:
     for score in (0.5, 0.8, 0.8):
         end(ledger, score)
-    best = ledger.best()
+    best = best_of(ledger)
     assert best is not None
     assert best.number == 1
 
@@ -152,7 +158,7 @@ def test_the_best_trial_is_the_highest_score_and_the_earlier_of_equals(ledger: L
 def test_a_failed_trial_is_never_the_best(ledger: Ledger) -> None:
     end(ledger, 0.9, "failed")
     end(ledger, 0.1, "pruned")
-    best = ledger.best()
+    best = best_of(ledger)
     assert best is not None
     assert best.number == 1
 
@@ -160,7 +166,7 @@ def test_a_failed_trial_is_never_the_best(ledger: Ledger) -> None:
 def test_a_score_of_zero_is_a_score(ledger: Ledger) -> None:
     end(ledger, None, "pruned")
     end(ledger, 0.0)
-    best = ledger.best()
+    best = best_of(ledger)
     assert best is not None
     assert best.number == 1
 
@@ -168,14 +174,14 @@ def test_a_score_of_zero_is_a_score(ledger: Ledger) -> None:
 def test_there_is_no_best_where_no_epoch_ended(ledger: Ledger) -> None:
     end(ledger, None, "failed")
     ledger.ask()
-    assert ledger.best() is None
+    assert best_of(ledger) is None
 
 
 def test_a_trial_that_still_runs_can_be_the_best(ledger: Ledger) -> None:
     end(ledger, 0.5)
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.6))
-    best = ledger.best()
+    best = best_of(ledger)
     assert best is not None
     assert best.trial_uid == uid
 
@@ -300,7 +306,7 @@ def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: Ledger) -> None:
         report = epoch(1, 0.9)
         ledger.report(uid, report.model_copy(update={"metrics": {**report.metrics, "val_loss": loss}}))
         ledger.finish(uid, "complete", "")
-    best = ledger.best()
+    best = best_of(ledger)
     assert best is not None
     assert best.number == 1
 
@@ -326,7 +332,7 @@ def test_a_ledger_that_is_opened_again_knows_all_that_was_written(tmp_path: Path
     after = ledger_at(tmp_path)
     assert after.results() == before.results() == (complete, pruned, failed)
     assert (after.trials, after.running(), after.put_back_left) == (3, (), 0)
-    assert after.best() == complete
+    assert best_of(after) == complete
 
 
 def test_a_trial_that_had_not_ended_comes_first_with_its_epochs_and_goes_on(tmp_path: Path) -> None:
@@ -420,5 +426,5 @@ def test_a_final_is_the_same_trial_with_another_seed_and_no_trial_of_the_budget(
     ledger.report(final.trial_uid, epoch(1, 0.95))
     assert ledger.finish(final.trial_uid, "complete", "").counts is False
     assert ledger.trials == 1
-    assert ledger.best() == first
+    assert best_of(ledger) == first
     assert journal(tmp_path)[1].params == journal(tmp_path)[0].params

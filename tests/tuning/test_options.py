@@ -154,7 +154,7 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
             "augmentation",
             "flip,zebra",
             "augmentation must be one of none, light, medium, strong, flip, turn, shift, crop, colour, light_change, "
-            "cutout, or several with + between, got 'zebra'.",
+            "cutout, or several with + between, got 'zebra'; take some of these.",
         ),
         (
             "name",

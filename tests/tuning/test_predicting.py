@@ -123,7 +123,7 @@ def test_a_model_of_another_project_is_a_mistake(tmp_path: Path) -> None:
         def predict(self, data: list[Path]) -> pd.DataFrame:
             return super().predict(data)[["cat"]]
 
-    with pytest.raises(TrackingError, match=r"must be one that this project packaged, .* this one answers with cat"):
+    with pytest.raises(TrackingError, match=r"that this project packaged, .* but this one answers with cat"):
         list(predict_files(Foreign(), [tmp_path / "cat.png"]))
 
 
@@ -143,7 +143,7 @@ def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
 def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     broken = pets.split("test")[0].model_copy(update={"path": "cat/broken.png"})
-    with pytest.raises(TrackingError, match=r"cat/broken\.png must be readable by the model: is cut off"):
+    with pytest.raises(TrackingError, match=r"cat/broken\.png must be readable by the model, but it is cut off"):
         probabilities_of(FakeModel(), pets, (broken,))
 
 

@@ -294,7 +294,7 @@ def test_a_recipe_that_was_asked_for_survives_its_own_json(own: Path) -> None:
             f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'celebrites'; "
             "did you mean celebrities?",
         ),
-        ("x/y", f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'x/y'"),
+        ("x/y", f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'x/y'; take one of these"),
     ],
 )
 def test_an_unknown_recipe_is_told_the_nearest_and_all_there_are(recipe: str, sentence: str) -> None:
@@ -303,7 +303,7 @@ def test_an_unknown_recipe_is_told_the_nearest_and_all_there_are(recipe: str, se
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = f"recipe must be a file that exists, got 'no.yaml'; there is no {tmp_path / 'no.yaml'}"
+    said = f"recipe must be a file that exists, got 'no.yaml' ({tmp_path / 'no.yaml'}); check how it is written"
     assert problems("--recipe", "no.yaml") == (said,)
 
 
@@ -312,16 +312,24 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pyt
     [
         (
             "lr: [1",
-            ["own.yaml must be a recipe in YAML, but line 1 is none: expected ',' or ']', but got '<stream end>'"],
+            [
+                "own.yaml must be a recipe in YAML, but line 1 is none: expected ',' or ']', but got '<stream end>'; "
+                "mend it"
+            ],
         ),
-        ("- lr", ["own.yaml: a recipe must be names with values, as in 'trials: 20'."]),
-        ("just words", ["own.yaml: a recipe must be names with values, as in 'trials: 20'."]),
+        ("- lr", ["own.yaml: a recipe must be names with values, got none; write 'trials: 20', say."]),
+        ("just words", ["own.yaml: a recipe must be names with values, got none; write 'trials: 20', say."]),
         ("trails: 3", ["own.yaml: there is no option trails here; did you mean trials?"]),
-        ("lr: 1\nlr: 2", ["own.yaml: lr must be there once."]),
-        ("lr: {a: 1}", ["own.yaml: lr must be a value as on the command line, not names with values."]),
+        ("lr: 1\nlr: 2", ["own.yaml: lr must be there once, got it twice; leave one out."]),
+        (
+            "lr: {a: 1}",
+            [
+                "own.yaml: lr must be a value as on the command line, got names with values; write the value alone.",
+            ],
+        ),
         ("lr: fast", ["own.yaml: lr must be a number, several as a,b or a range as a..b, got 'fast'."]),
-        ("variants: 3", ["own.yaml: variants must be names with values, as in 'trials: 20'."]),
-        ("variants: {a: 3}", ["own.yaml: variant a must be names with values, as in 'trials: 20'."]),
+        ("variants: 3", ["own.yaml: variants must be names with values, got none; write 'trials: 20', say."]),
+        ("variants: {a: 3}", ["own.yaml: variant a must be names with values, got none; write 'trials: 20', say."]),
         ("variants: {a: {hed: '1'}}", ["own.yaml, variant a: there is no option hed here; did you mean head?"]),
         (
             "variants: {a: {optimizer: adm}}",
@@ -356,7 +364,7 @@ def test_a_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     (line,) = problems("--recipe", str(path))
-    assert line.startswith(f"recipe {path} can't be read (")
+    assert line.startswith(f"a recipe must be a text in UTF-8, but recipe {path} can't be read (")
 
 
 def test_all_mistakes_of_the_command_line_and_of_the_file_are_said_at_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import io
 import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +29,18 @@ from models.features import FeaturesConfig
 from models.serving import ServingCost
 from tests.tuning.making import candidate, trial_result
 from tuning.choice import Limits, Priced
-from tuning.views.report import Example, Mistake, Pair, ReportContent, ReportTrial, build_pictures, build_report
+from tuning.search.finals import Finalist, Gain
+from tuning.views.report import (
+    EvaluationContent,
+    Example,
+    Mistake,
+    Pair,
+    ReportContent,
+    ReportTrial,
+    build_evaluation,
+    build_pictures,
+    build_report,
+)
 from tuning.views.report.charts import charts, importances
 from tuning.views.report.pictures import (
     _denormalized,
@@ -42,6 +55,7 @@ from tuning.views.report.theme import DARK, LIGHT
 
 HOSTILE = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
 PICTURE = encoded(Image.new("RGB", (8, 8), "red"))
+PATIENCE = "--virtual-time-budget=60000"  # ms of the page's own time until it is looked at
 VOID = {"meta", "img", "br", "path", "use", "rect", "image", "link"}
 
 
@@ -117,6 +131,8 @@ def content(classes: tuple[str, ...] = HOSTILE, **changes: Any) -> ReportContent
         model="models:/pets@champion",
         trials=trials,
         best=1,
+        finals=(Finalist(trials[1].result, (0.9, 0.88)),),
+        gain=Gain(0.19, 0.05),
         priced=(
             Priced(trials[1].result, ServingCost(latency_ms=9, mb=14)),
             Priced(trials[4].result, ServingCost(latency_ms=3, mb=20)),
@@ -131,6 +147,23 @@ def content(classes: tuple[str, ...] = HOSTILE, **changes: Any) -> ReportContent
         pairs={"duplicate": (Pair((f"{classes[0]}.png", "b.png"), (PICTURE, None)),)},
     )
     return dataclasses.replace(full, **changes)
+
+
+def evaluated(**changes: Any) -> EvaluationContent:
+    """Return what the report of an evaluation shows."""
+    full = content()
+    made = EvaluationContent(
+        model="models:/pets@champion",
+        made="2026-11-24 18:00",
+        data="pets",
+        split="test",
+        data_fingerprint="f",
+        scores=full.scores,
+        intervals={"accuracy": (0.7, 0.99)},
+        calibration_error=0.0321,
+        mistakes=full.mistakes,
+    )
+    return dataclasses.replace(made, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -240,23 +273,55 @@ def test_charts_take_the_colours_of_the_page(report: str) -> None:
     assert not any(colour in drawing for drawing in drawings for colour in LIGHT.values())
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_path: Path, report: str) -> None:
+def shown(file: Path, *options: str) -> str:
+    """Return the page of a file as Chromium has made it."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
+    always = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command = [browser, *always, *options, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", file.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_path: Path, report: str) -> None:
     sizes = "f.contentDocument.documentElement.scrollWidth, f.contentDocument.body.scrollHeight"
     frame = f'<iframe id="f" width="{width}" height="800" style="border:0" srcdoc="{html.escape(report)}"></iframe>'
     file = tmp_path / "frame.html"
     script = f"<script>f.onload = () => {{ document.body.dataset.found = [{sizes}] }}</script>"
     file.write_text(f"<!doctype html><body>{frame}{script}</body>")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'data-found="(\d+),(\d+)"', done.stdout)
-    assert found, done.stderr[-1000:]
+    found = re.search(r'data-found="(\d+),(\d+)"', shown(file))
+    assert found
     assert int(found[1]) <= width
     assert int(found[2]) > 1500
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "width"), [("search", "light", 390), ("search", "dark", 1200), ("evaluation", "light", 390)]
+)
+def test_axe_finds_nothing_that_shuts_anyone_out(
+    kind: str, scheme: str, width: int, tmp_path: Path, report: str
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(with_axe(report if kind == "search" else build_evaluation(evaluated())))
+    number = {"dark": 0, "light": 1}[scheme]  # of Chromium's own setting
+    page = shown(file, f"--blink-settings=preferredColorScheme={number}", f"--window-size={width},900", PATIENCE)
+    found = re.search(r'data-axe="([^"]*)"', page)
+    assert found
+    told = json.loads(html.unescape(found[1]))
+    assert told["dark"] == (scheme == "dark")
+    assert told["rules"] > 20
+    assert told["violations"] == []
+
+
+def with_axe(page: str) -> str:
+    """Return a page that runs axe-core on itself, and tells in ``data-axe`` what it found; our pages run no script."""
+    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+    run = """axe.run().then(found => { document.body.dataset.axe = JSON.stringify({
+        dark: matchMedia("(prefers-color-scheme: dark)").matches, rules: found.passes.length,
+        violations: found.violations.map(one => [one.id, one.nodes.map(node => node.html)])}) })"""
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    return free.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>")
 
 
 # --- what it says ---
@@ -267,7 +332,7 @@ def test_the_answer_comes_first(page: Page) -> None:
         "80.0 % balanced accuracy",
         "there was no champion before",
         "0.750 to 0.850",
-        "+0.2000",
+        "+0.1900",
         "0.4200",
         "9.0 ms",
     ]
@@ -277,13 +342,23 @@ def test_the_answer_comes_first(page: Page) -> None:
 
 
 def test_a_default_that_won_and_a_model_that_is_not_registered_are_said(page: Page) -> None:
-    text = Page(build_report(content(best=0, model="", baseline=None, priced=(), mistakes=()))).text
+    text = Page(
+        build_report(content(best=0, finals=(), gain=None, model="", baseline=None, priced=(), mistakes=()))
+    ).text
     assert "the default itself, trial 0, has won" in text
     assert "all 30 test pictures were classified rightly" in text
     assert "No network's cost was measured" in text
     for gone in ("load_model", "logistic regression", "on one core"):
         assert gone in page.text
         assert gone not in text
+
+
+def test_the_finals_are_shown_with_what_each_seed_gave(page: Page) -> None:
+    assert "0.8900" in page.text
+    assert "0.9000, 0.8800" in page.text
+    assert "more than twice the noise of 0.0500" in page.text
+    text = Page(build_report(content(gain=Gain(0.02, 0.03)))).text
+    assert "not more than twice the noise of 0.0300" in text
 
 
 def test_the_limit_and_the_front_are_shown(page: Page) -> None:
@@ -304,6 +379,20 @@ def test_few_trials_are_no_reason_to_fail() -> None:
 def test_each_class_has_its_wilson_intervals(page: Page) -> None:
     # 9 of 10 of the first class are right, and the others' answers: Wilson's interval of 9 in 10.
     assert "0.596 to 0.982" in page.text
+
+
+# --- an evaluation's page ---
+
+
+def test_an_evaluations_page_shows_scores_classes_and_mistakes() -> None:
+    text = build_evaluation(evaluated())
+    page = Page(text)
+    assert page.open == []
+    assert "models:/pets@champion: 96.7 % of 30 pictures of pets (test) are right" in page.text
+    for part in ("0.700 to 0.990", "0.0321", "0.596 to 0.982", f"{HOSTILE[0]}/x.png"):
+        assert part in page.text
+    assert "<script" not in text
+    assert "There is none." in build_evaluation(evaluated(mistakes=()))
 
 
 # --- charts ---
@@ -354,7 +443,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_the_worst_mistakes_are_those_that_the_model_was_most_sure_of(dataset: Dataset) -> None:
     labels = np.array([0, 1, 0, 1, 0, 1])
     of_dog = np.array([0.2, 0.4, 0.9, 0.9, 0.6, 0.02])
-    found = worst_mistakes(dataset, np.stack([1 - of_dog, of_dog], axis=1), labels, most=3)
+    found = worst_mistakes(dataset, dataset.split("test"), np.stack([1 - of_dog, of_dog], axis=1), labels, most=3)
     assert [(mistake.path, mistake.truth, mistake.answer) for mistake in found] == [
         ("test5.png", "dog", "cat"),
         ("test2.png", "cat", "dog"),
@@ -363,7 +452,7 @@ def test_the_worst_mistakes_are_those_that_the_model_was_most_sure_of(dataset: D
     assert found[0].probability == pytest.approx(0.98)
     assert found[0].probability_of_truth == pytest.approx(0.02)
     (dataset.root / "test5.png").unlink()
-    assert len(worst_mistakes(dataset, np.stack([1 - of_dog, of_dog], axis=1), labels)) == 3
+    assert len(worst_mistakes(dataset, dataset.split("test"), np.stack([1 - of_dog, of_dog], axis=1), labels)) == 3
 
 
 @pytest.mark.parametrize("views_shown", [0, 2])

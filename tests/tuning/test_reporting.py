@@ -12,6 +12,7 @@ from tests.conftest import MakeFolder
 from tests.tuning.making import candidate, trial_result
 from tuning.choice import Limits, form_of
 from tuning.reporting import report_content
+from tuning.search.finals import Finalist
 from tuning.views.report import ReportContent, ReportTrial, build_report
 
 
@@ -29,6 +30,8 @@ def content(make_folder: MakeFolder) -> ReportContent:
         audit(dataset),
         [ReportTrial(result, (0.4, result.score) if result.score else ()) for result in results],
         results[1],
+        [Finalist(results[1], (0.75, 0.7)), Finalist(results[0], (0.5,))],
+        None,
         candidate(0.8, dataset.classes),
         (probabilities, labels),
         decision="Not decided yet: the server was away.",
@@ -42,6 +45,7 @@ def content(make_folder: MakeFolder) -> ReportContent:
 def test_a_search_on_real_pictures_gives_a_whole_report(content: ReportContent) -> None:
     assert content.search == "run"
     assert content.winner.result.number == 1
+    assert [one.result.number for one in content.finals] == [1]
     assert content.price is not None
     assert content.price.cost.mb == 14
     assert content.scores.accuracy == 0

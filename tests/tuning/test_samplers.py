@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.tuning.making import recipe
 from tuning.domains import Setting
+from tuning.recipe import SamplerName
 from tuning.search.journal import Journal
 from tuning.search.samplers import (
     BEST,
@@ -26,8 +27,8 @@ from tuning.search.samplers import (
     OTHERS,
     PENDING_NEWEST,
     PENDING_OTHERS,
+    SAMPLERS,
     History,
-    SamplerName,
     build_sampler,
 )
 from tuning.space import SearchSpace
@@ -55,6 +56,10 @@ def open_study(tmp_path: Path) -> Callable[..., Study]:
         )
 
     return opened
+
+
+def test_every_name_that_can_be_asked_for_is_a_sampler() -> None:
+    assert set(SAMPLERS) == set(NAMES)
 
 
 def propose(study: Study, count: int, end: bool = True) -> list[dict[str, Setting]]:

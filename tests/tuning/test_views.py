@@ -18,6 +18,7 @@ from models.evaluate import score
 from tests.tuning.conftest import Clock
 from tests.tuning.making import candidate, epoch, ledger_at, recipe, trial_result
 from tuning.promote import Promotion
+from tuning.search.finals import ranked
 from tuning.views.evaluation import class_table, score_lines
 from tuning.views.events import EpochEnded, Event, Progressed, TrialEnded, TrialStarted
 from tuning.views.lines import score_text, show
@@ -26,7 +27,6 @@ from tuning.views.printer import Printer
 from tuning.views.progress import ProgressView
 from tuning.views.stream import opened
 from tuning.views.summary import (
-    best_trials,
     comparison_link,
     decision_line,
     leaderboard,
@@ -48,13 +48,13 @@ def printed(table: Table, width: int = 80) -> list[str]:
 
 def test_the_best_trials_come_first_and_the_earlier_of_equals() -> None:
     results = [trial_result(number, value) for number, value in enumerate((0.5, None, 0.9, 0.9, 0.1))]
-    assert [result.number for result in best_trials(results)] == [2, 3, 0, 4]
-    assert [result.number for result in best_trials(results, most=1)] == [2]
+    assert [result.number for result in ranked(results)] == [2, 3, 0, 4]
+    assert [result.number for result in ranked(results)[:1]] == [2]
 
 
 def test_a_failed_trial_does_not_lead_the_board() -> None:
     results = [trial_result(0, 0.9, "failed"), trial_result(1, 0.5)]
-    assert best_trials(results)[0].number == 1
+    assert ranked(results)[0].number == 1
 
 
 def test_the_leaderboard_fits_into_80_columns_and_says_what_was_tried() -> None:

@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(CompareOptions, arguments)
     wanted = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
     if len(wanted) < 2:
-        raise SettingError(f"runs must be two or more searches with a comma between, got {options.runs!r}")
+        raise SettingError(f"runs must be two or more searches with a comma between, got {options.runs!r}; add another")
     if options.picture and Path(options.picture).suffix != ".png":
         raise SettingError(f"picture must be a .png file, got {options.picture!r}; call it compared.png, say")
     from data.store import write_atomically

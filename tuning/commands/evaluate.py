@@ -22,6 +22,7 @@ class EvaluateOptions(Value):
     data: str = Field("demo", min_length=1, description="a folder of class folders, or 'demo'")
     split: Literal["test", "val", "train", "all"] = Field("test", description="which of its pictures")
     json_file: str = Field("", alias="json", description="a file that all numbers are written to")
+    report_file: str = Field("", alias="report", description="an HTML file for charts, classes and the worst mistakes")
 
 
 OPTIONS = EvaluateOptions
@@ -31,40 +32,25 @@ def run(arguments: Sequence[str]) -> int:
     """Print the model's scores with their intervals, per class, and what is taken for what."""
     options = parse(EvaluateOptions, arguments)
     from data.dataset import load_dataset
-    from models.calibration import calibration_error
-    from models.evaluate import interval, score
-    from tuning.candidate import INTERVALS
-    from tuning.predicting import probabilities_of
+    from tuning.evaluation import evaluate
     from tuning.registry import load_model
     from tuning.tracking.parent import connect, take_run_id
     from tuning.views.evaluation import class_table, confusion_table, score_lines
     from tuning.views.lines import show
+    from tuning.views.report import build_evaluation
 
     take_run_id()
     connect()
-    dataset = load_dataset(options.data)
-    samples = dataset.samples if options.split == "all" else dataset.split(options.split)
-    probabilities, labels = probabilities_of(load_model(options.model), dataset, samples)
-    scores = score(probabilities, labels, dataset.classes)
-    intervals: dict[str, tuple[float, float]] = {
-        metric: interval(metric, probabilities, labels) for metric in INTERVALS
-    }
-    error = calibration_error(probabilities, labels)
+    content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
     show(
-        f"{options.model} on {len(samples)} pictures of {dataset.name}",
-        class_table(scores),
-        confusion_table(scores),
-        *score_lines(scores, intervals),
-        f"{'calibration error':18} {error:.4f}",
+        f"{content.model} on {content.pictures} pictures of {content.data}",
+        class_table(content.scores),
+        confusion_table(content.scores),
+        *score_lines(content.scores, content.intervals),
+        f"{'calibration error':18} {content.calibration_error:.4f}",
     )
     if options.json_file:
-        report = {
-            "model": options.model,
-            "data": options.data,
-            "data_fingerprint": dataset.fingerprint,
-            "scores": scores.model_dump(),
-            "intervals": intervals,
-            "calibration_error": error,
-        }
-        Path(options.json_file).write_text(json.dumps(report, indent=2))
+        Path(options.json_file).write_text(json.dumps({**content.numbers(), "data": options.data}, indent=2))
+    if options.report_file:
+        Path(options.report_file).write_text(build_evaluation(content))
     return 0

@@ -30,7 +30,11 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(PromoteOptions, arguments)
     by_version = bool(options.name) and options.version is not None
     if bool(options.run) == by_version or bool(options.name) != (options.version is not None):
-        raise SettingError("either --run RUN_ID or --name NAME with --version N must be given.")
+        given = " ".join(f"--{name}" for name in ("run", "name", "version") if getattr(options, name))
+        raise SettingError(
+            f"either --run RUN_ID or --name NAME with --version N must be given, got {given or 'none of them'}; "
+            "give the one or the other"
+        )
     from data.dataset import load_dataset
     from data.errors import DataError
     from tuning.registry import load_candidate, load_candidate_of, promote

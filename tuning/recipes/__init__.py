@@ -68,9 +68,12 @@ def find_file(recipe: str) -> Path:
     path = Path(recipe).expanduser()
     if path.suffix not in SUFFIXES:
         rule = f"recipe must be one of {', '.join(recipe_names())}, or a .yaml file of your own"
-        raise SettingError(f"{rule}, got {recipe!r}{did_you_mean(recipe, recipe_names())}")
+        near = did_you_mean(recipe, recipe_names()) or "; take one of these"
+        raise SettingError(f"{rule}, got {recipe!r}{near}")
     if not path.is_file():
-        raise SettingError(f"recipe must be a file that exists, got {recipe!r}; there is no {path.absolute()}")
+        raise SettingError(
+            f"recipe must be a file that exists, got {recipe!r} ({path.absolute()}); check how it is written"
+        )
     return path
 
 
@@ -94,9 +97,11 @@ def read_file(path: Path) -> RecipeFile:
         # The syntax alone: YAML would read off as false and 1e-3 as a text, and both mean here what they are typed as.
         top = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError) as error:
-        raise SettingError(f"recipe {path} can't be read ({error})") from error
+        raise SettingError(
+            f"a recipe must be a text in UTF-8, but recipe {path} can't be read ({error}); mend it"
+        ) from error
     except yaml.YAMLError as error:
-        raise SettingError(f"{path.name} must be a recipe in YAML, but {_place(error)}") from error
+        raise SettingError(f"{path.name} must be a recipe in YAML, but {_place(error)}; mend it") from error
     file = RecipeFile(path.name)
     for key, node in reader.items(top, "a recipe"):
         if key == VARIANTS:
@@ -126,13 +131,13 @@ class _Reader:
         if node is None:
             return
         if not isinstance(node, yaml.MappingNode):
-            self.problems.append(f"{self._name}: {what} must be names with values, as in 'trials: 20'.")
+            self.problems.append(f"{self._name}: {what} must be names with values, got none; write 'trials: 20', say.")
             return
         seen: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                self.problems.append(f"{self._name}: {name} must be there once.")
+                self.problems.append(f"{self._name}: {name} must be there once, got it twice; leave one out.")
             seen.add(name)
             yield name, value
 
@@ -153,7 +158,9 @@ class _Reader:
             return {}
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
         if not all(isinstance(part, yaml.ScalarNode) for part in parts):
-            self.problems.append(f"{where}: {name} must be a value as on the command line, not names with values.")
+            self.problems.append(
+                f"{where}: {name} must be a value as on the command line, got names with values; write the value alone."
+            )
             return {}
         text = "" if node.tag.endswith(":null") else ",".join(part.value for part in parts)
         return {name: text} if text else {}

@@ -23,7 +23,7 @@ from tuning.trial import TrialReport
 if TYPE_CHECKING:
     import optuna
 
-    from tuning.search.samplers import SamplerName
+    from tuning.recipe import SamplerName
 
 STUDY_NAME = "search"
 HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and says why
@@ -118,11 +118,6 @@ class Ledger:
     def results(self) -> tuple[TrialResult, ...]:
         """Return all trials by their number."""
         return tuple(self._results.values())
-
-    def best(self) -> TrialResult | None:
-        """Return the trial with the highest score at its best epoch, or None; among equals the lowest loss decides."""
-        scored = (result for result in self._results.values() if result.counts)
-        return max(scored, key=lambda result: result.rank, default=None)
 
     # --- what comes next ---
 

@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Container, Sequence
 from copy import copy
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,7 +24,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-SamplerName = Literal["tpe", "random"]
+from tuning.recipe import SamplerName
+
 STARTUP_TRIALS = 5  # asked at random before TPE models what it saw; Optuna's 10 is most of a small search
 BLAMELESS = "blameless"  # a user attribute of a failed trial: its settings had no part in its failure
 
@@ -39,7 +40,7 @@ SEEN = "seen"  # the name of the study that a view is shown as
 
 def build_sampler(name: SamplerName, seed: int) -> BaseSampler:
     """Return the sampler called ``name`` of a search with this seed."""
-    return ViewingSampler(seed, _tpe, History()) if name == "tpe" else ViewingSampler(seed, _random)
+    return SAMPLERS[name](seed)
 
 
 class ViewingSampler(BaseSampler):
@@ -116,6 +117,13 @@ def _tpe(seed: int) -> BaseSampler:
 
 def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
+
+
+# What each name of ``SamplerName`` makes of a search's seed. One that learns gets a ``History``, one that doesn't none.
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: ViewingSampler(seed, _tpe, History()),
+    "random": lambda seed: ViewingSampler(seed, _random),
+}
 
 
 class History:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from models.serving import machine
+from models.machine import machine
 from tuning.choice import Measure, Priced, front
 from tuning.views.lines import network_name, score_text
 

@@ -55,18 +55,13 @@ def budget_line(recipe: Recipe, expected: Plan, network: str, image_size: int, a
     return f"{trial}: {recipe.most_trials} such trials, {at_once} at once, take about {expected.minutes:.0f} minutes"
 
 
-def best_trials(results: Sequence[TrialResult], most: int = ROWS) -> list[TrialResult]:
-    """Return the trials with the highest scores, best first."""
-    return ranked(results)[:most]
-
-
 def leaderboard(results: Sequence[TrialResult]) -> Table:
     """Return the table of the best trials; it fits into 80 columns."""
     table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=None)
     for name in COLUMNS:
         is_name = name == NETWORK
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=not is_name, overflow="fold")
-    for result in best_trials(results):
+    for result in ranked(results)[:ROWS]:
         table.add_row(*_cells(result))
     return table
 
@@ -181,7 +176,7 @@ def without_login(uri: str) -> str:
 def note(results: Sequence[TrialResult], candidate: Candidate, decision: str) -> str:
     """Return the parent run's description in Markdown: what came of the search."""
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    rows = "\n".join("| " + " | ".join(_cells(result)) + " |" for result in best_trials(results))
+    rows = "\n".join("| " + " | ".join(_cells(result)) + " |" for result in ranked(results)[:ROWS])
     tests = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     return (
         f"{decision}\n\n**Test** ({candidate.test_pictures} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"

@@ -1,6 +1,16 @@
-"""The report of a finished search: one HTML file that needs nothing else, and its charts as pictures."""
+"""The report of a search or an evaluation: an HTML file that needs nothing else, and the charts as pictures."""
 
-from tuning.views.report.content import Example, Mistake, Pair, ReportContent, ReportTrial
-from tuning.views.report.page import build_pictures, build_report
+from tuning.views.report.content import EvaluationContent, Example, Mistake, Pair, ReportContent, ReportTrial
+from tuning.views.report.page import build_evaluation, build_pictures, build_report
 
-__all__ = ["Example", "Mistake", "Pair", "ReportContent", "ReportTrial", "build_pictures", "build_report"]
+__all__ = [
+    "EvaluationContent",
+    "Example",
+    "Mistake",
+    "Pair",
+    "ReportContent",
+    "ReportTrial",
+    "build_evaluation",
+    "build_pictures",
+    "build_report",
+]

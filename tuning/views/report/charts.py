@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 
+from models.evaluate import Scores
 from tuning.choice import Measure, front
 from tuning.search.results import Origin, TrialResult
 from tuning.views.lines import network_text, score_text
@@ -68,8 +69,13 @@ def charts(content: ReportContent) -> list[Chart]:
     costs: tuple[tuple[Measure, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
     for measure, word in costs if content.priced else ():
         every.append(_cost_chart(content, measure, word))
-    says = f"Rows are the truth, columns the answers of trial {best.number}; what is off the diagonal is wrong."
-    return [*every, Chart("confusion", "Confusion matrix", says, lambda: _confusion(content))]
+    return [*every, confusion_chart(content.scores, f"trial {best.number}")]
+
+
+def confusion_chart(scores: Scores, whose: str) -> Chart:
+    """Return the chart of what was taken for what."""
+    says = f"Rows are the truth, columns the answers of {whose}; what is off the diagonal is wrong."
+    return Chart("confusion", "Confusion matrix", says, lambda: _confusion(scores))
 
 
 @contextmanager
@@ -209,12 +215,12 @@ def _importance(content: ReportContent, shown: list[str]) -> Figure:
     return axes.figure
 
 
-def _confusion(content: ReportContent) -> Figure:
+def _confusion(scores: Scores) -> Figure:
     import numpy as np
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    counts = np.array(content.scores.confusion)
-    names = [_short(name) for name in content.candidate.classes]
+    counts = np.array(scores.confusion)
+    names = [_short(one.name) for one in scores.per_class]
     side = SIZE[0] if len(names) <= MOST_WRITTEN else SIZE[0] * 1.3
     figure, axes = _figure((side, side * 0.86))
     shown = ConfusionMatrixDisplay(counts, display_labels=names if len(names) <= MOST_NAMED else None)

@@ -9,8 +9,8 @@ from data.audit import Audit
 from models.evaluate import Scores
 from tuning.choice import Limits, Priced, form_of
 from tuning.promote import Candidate
+from tuning.search.finals import Finalist, Gain, ranked
 from tuning.search.results import TrialResult
-from tuning.views.summary import best_trials
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ReportTrial:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test picture that the model took for something else; both probabilities are the model's."""
+    """A picture that the model took for something else; both probabilities are the model's."""
 
     picture: bytes
     path: str
@@ -66,6 +66,8 @@ class ReportContent:
         model: its address in the registry; empty if it was not registered.
         trials: by number, all of them.
         best: number of the trial that won.
+        finals: the trials that were trained again with other seeds, best first.
+        gain: of the winner over trial 0, where both were measured.
         priced: the best trial of each network whose cost is known, best first.
         limits: what the winner may cost.
         machine: that latencies were measured on.
@@ -85,6 +87,8 @@ class ReportContent:
     model: str
     trials: tuple[ReportTrial, ...]
     best: int
+    finals: tuple[Finalist, ...]
+    gain: Gain | None
     priced: tuple[Priced, ...]
     limits: Limits
     machine: str
@@ -109,7 +113,7 @@ class ReportContent:
     def ranked(self) -> list[TrialResult]:
         """All trials that count, best first, then the others by number."""
         results = [trial.result for trial in self.trials]
-        return best_trials(results, len(results)) + [result for result in results if not result.counts]
+        return ranked(results) + [result for result in results if not result.counts]
 
     @cached_property
     def price(self) -> Priced | None:
@@ -117,3 +121,45 @@ class ReportContent:
         classes = len(self.candidate.classes)
         form = form_of(self.winner.result, classes)
         return next((one for one in self.priced if form_of(one.result, classes) == form), None)
+
+
+@dataclass(frozen=True)
+class EvaluationContent:
+    """All that the report of an evaluation shows.
+
+    Attributes:
+        model: its address.
+        made: when, as it is shown.
+        data: the data set's name.
+        split: which of its pictures: ``test``, ``val``, ``train`` or ``all``.
+        data_fingerprint: of the data set.
+        scores: on these pictures.
+        intervals: of 95 %, by the score's name.
+        calibration_error: expected calibration error.
+        mistakes: the worst first.
+    """
+
+    model: str
+    made: str
+    data: str
+    split: str
+    data_fingerprint: str
+    scores: Scores
+    intervals: dict[str, tuple[float, float]]
+    calibration_error: float
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures were looked at."""
+        return sum(row.support for row in self.scores.per_class)
+
+    def numbers(self) -> dict[str, object]:
+        """Return all numbers, as they are written to a JSON file."""
+        return {
+            "model": self.model,
+            "data_fingerprint": self.data_fingerprint,
+            "scores": self.scores.model_dump(),
+            "intervals": self.intervals,
+            "calibration_error": self.calibration_error,
+        }

@@ -1,4 +1,4 @@
-"""From a report's content to the page and to the charts as files."""
+"""From the content of a report, of a search or an evaluation, to the page and to the charts as files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from models.evaluate import Scores, wilson
 from tuning.promote import METRIC
 from tuning.views.front import fronts
 from tuning.views.lines import network_name, score_text
-from tuning.views.report.charts import Chart, charts, drawn
-from tuning.views.report.content import ReportContent
+from tuning.views.report.charts import Chart, charts, confusion_chart, drawn
+from tuning.views.report.content import EvaluationContent, ReportContent
 from tuning.views.report.theme import DARK, LIGHT, css, png, svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 FOLDER = Path(__file__).parent
-TEMPLATE = "report.html"
+REPORT, EVALUATION = "report.html", "evaluation.html"
 ROWS = 10  # of the leaderboard before the rest is folded away
 SCORES = {METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
@@ -27,8 +27,8 @@ SCORES = {METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_
 def build_report(content: ReportContent) -> str:
     """Return the page: HTML that holds all it needs, runs no script and asks no server for anything."""
     sections = {chart.name: _Section(chart) for chart in charts(content)}
-    template = _environment().get_template(TEMPLATE)
-    return template.render(
+    return _page(
+        REPORT,
         content=content,
         winner=content.winner.result,
         price=content.price,
@@ -40,9 +40,26 @@ def build_report(content: ReportContent) -> str:
         classes=_class_rows(content.scores),
         rows=ROWS,
         fronts={one.result.number: fronts(one, content.priced) for one in content.priced},
-        light=css(LIGHT),
-        dark=css(DARK),
     )
+
+
+def build_evaluation(content: EvaluationContent) -> str:
+    """Return the page of an evaluation, as ``build_report`` makes one."""
+    chart = confusion_chart(content.scores, content.model)
+    return _page(
+        EVALUATION,
+        content=content,
+        charts={chart.name: _Section(chart)},
+        scores=[
+            (name.strip("_").replace("_", " "), value, content.intervals.get(name.strip("_")))
+            for name, value in content.scores.metrics("").items()
+        ],
+        classes=_class_rows(content.scores),
+    )
+
+
+def _page(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(light=css(LIGHT), dark=css(DARK), **values)
 
 
 def build_pictures(content: ReportContent) -> dict[str, bytes]:

@@ -40,10 +40,14 @@ def encoded(picture: Image.Image) -> bytes:
 
 
 def worst_mistakes(
-    dataset: Dataset, probabilities: Probabilities, labels: Labels, most: int = MOST_MISTAKES
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    probabilities: Probabilities,
+    labels: Labels,
+    most: int = MOST_MISTAKES,
 ) -> tuple[Mistake, ...]:
-    """Return the test pictures of which the model was most sure and wrong; row i is ``dataset.split("test")[i]``."""
-    samples, classes = dataset.split("test"), dataset.classes
+    """Return the samples of which the model was most sure and wrong; row i of the arrays is of ``samples[i]``."""
+    classes = dataset.classes
     answers = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(answers != labels)
     order = wrong[np.argsort(-probabilities[wrong, answers[wrong]], kind="stable")][:most]
