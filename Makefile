@@ -2,7 +2,7 @@
 # make test    the test suite, in two processes (ARGS="tests/data -x" for a part of it)
 # make check   lint, types and import rules
 # make faults  what a search survives: kills, signals, memory (20 minutes; ARGS="--times 1" for less)
-# make pictures  the pictures of README and docs, from one real search (12 minutes; needs Chromium)
+# make pictures  the pictures of README and docs, from two real searches (20 minutes; needs Chromium)
 # make server  the team's MLflow server, with Docker; server-down ends it, server-logs shows what it says
 # make server-local  the same without Docker, in the foreground
 # tune, test, check, faults, pictures and server-local build .venv once; make setup does only that.
@@ -58,6 +58,7 @@ faults: $(STAMP)
 
 pictures: $(STAMP)
 	$(BIN)/python -m benchmarks.pictures $(ARGS)
+	$(BIN)/python -m benchmarks.pictures.live docs/pictures/live.svg
 
 clean:
 	rm -rf $(VENV)

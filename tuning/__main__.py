@@ -10,11 +10,8 @@ from types import TracebackType
 
 from data.errors import FreezelineError, UserError, did_you_mean
 from tuning import commands
+from tuning.exits import FAILED, INTERRUPTED, MISTAKE
 from tuning.tracking.redact import redacted
-
-FAILED = 1
-MISTAKE = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from tuning.recipe import Recipe, Training
 from tuning.space import Preprocessings
 from tuning.tracking.machine import load_is_wanted
 from tuning.tracking.parent import connect
-from tuning.views.progress import ProgressView
+from tuning.views import stream
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,10 +87,10 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
         client = connect() if training.tracking == "server" else None
     with _gathered(problems):
         load_is_wanted()
-    with _gathered(problems), ProgressView() as progress:
+    with _gathered(problems):
         if client and given_run:
             check_from_url(client, given_run, training.data)
-        dataset = load_dataset(training.data, progress, keep_leaks=training.leaks == "keep")
+        dataset = load_dataset(training.data, stream.progress, keep_leaks=training.leaks == "keep")
     if problems:
         raise UserError(*problems)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}

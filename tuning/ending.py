@@ -12,6 +12,7 @@ from models.baseline import raw_pixel_accuracy
 from tuning.candidate import Winner, kept_answers, make_candidate
 from tuning.checks import Ground
 from tuning.choice import Costs, Limits, fitting, priced
+from tuning.exits import FINISHED, INTERRUPTED
 from tuning.interrupts import Interrupts
 from tuning.late import decided, leave
 from tuning.pricing import price
@@ -22,14 +23,14 @@ from tuning.search.paths import SearchPaths
 from tuning.search.results import SELECTS, TrialResult
 from tuning.tracking.parent import ParentRun, tracking_uri
 from tuning.views import front, networks, summary
-from tuning.views.lines import say
+from tuning.views.events import Decided, Measured, Reported
+from tuning.views.lines import show, warn
 from tuning.views.pages import Pages, on_server
-from tuning.views.summary import show
+from tuning.views.stream import enter, tell
 
 if TYPE_CHECKING:
     from tuning.views.report import ReportContent
 
-FINISHED, INTERRUPTED = 0, 130  # exit statuses; 130 is 128 + SIGINT, as shells count
 PRICING_S = 8.0  # for measuring what networks cost to serve, where there is no limit that has to be kept
 UNDECIDED = "Not decided yet: the server was away."
 
@@ -65,15 +66,18 @@ class Ending:
         Raises:
             SearchError: no trial's network keeps the limits.
         """
+        enter("measuring what networks cost to serve")
         costs = price(self._results, len(self._dataset.classes), self._limits, PRICING_S)
         best = self._winner(costs)
         self._tell_best(best)
         candidate = self._candidate(best)
         baseline = self._baseline()
-        show(summary.leaderboard(self._results), *summary.result_lines(candidate, baseline))
+        show(summary.leaderboard(self._results))
+        tell(Measured(candidate, baseline))
         tables = self._compare(costs)
         if interrupts.requested:
             return self._stop(candidate)
+        enter("registering it and deciding whether it is the champion")
         self._parent.writer.flush()  # whoever decides about another candidate must find this one whole
         outcome = decided(self._parent.client, self._paths, candidate, self._dataset)
         decision, model = UNDECIDED, ""
@@ -81,12 +85,13 @@ class Ending:
             version, promotion = outcome
             self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
             decision = summary.decision_line(candidate, version, promotion)
+            tell(Decided(candidate, version, promotion))
             model = f"models:/{self._name}@{promotion.alias}"
         pages = self._pages if self._parent.experiment_id else None  # without a server there are no runs yet
         self._parent.describe_result(summary.note(self._results, best, candidate, decision, pages) + tables)
         self._report(best, candidate, decision, model, costs, baseline)
         if model:
-            show(decision, *self._next(model))
+            show(*self._next(model))
         return FINISHED
 
     def _winner(self, costs: Costs) -> TrialResult:
@@ -116,7 +121,7 @@ class Ending:
             before = Winner.from_json(known.read_text())
             if before.trial_uid == best.trial_uid:
                 return before.candidate
-        say(f"trial {best.number} is the best; it is packaged and measured on the test pictures")
+        enter(f"packaging trial {best.number}, the best, and measuring it on the test pictures")
         candidate = make_candidate(
             name=self._name,
             parent=self._parent,
@@ -134,7 +139,7 @@ class Ending:
         if not candidate.model_uri:
             leave(self._paths, candidate, decides=False)
         run_id = self._parent.run_id
-        say(
+        warn(
             f"stopped: the best so far is packaged; python -m tuning resume --run {run_id} goes on, and "
             f"python -m tuning promote --run {run_id} registers it as it is"
         )
@@ -167,6 +172,7 @@ class Ending:
         from tuning.reporting import report_content
         from tuning.views.report import ReportTrial, build_pictures, build_report
 
+        enter("writing the report")
         content: ReportContent = report_content(
             self._dataset,
             audit(self._dataset),
@@ -184,6 +190,7 @@ class Ending:
         )
         write_atomically(self._paths.report, build_report(content).encode())
         self._parent.log_file(self._paths.report)
+        tell(Reported(self._paths.report))
         self._parent.log_text(summary.leaderboard_csv(self._results), "leaderboard.csv")
         for name, picture in build_pictures(content).items():
             file = self._paths.kept / "charts" / name
@@ -195,4 +202,4 @@ class Ending:
         link = on_server(uri, self._pages.comparison(self._results))
         self._parent.tag(comparison=link)
         picture = self._dataset.root / self._dataset.split("test")[0].path
-        return [f"the report:           {self._paths.report}", *summary.next_commands(uri, link, model, picture)]
+        return summary.next_commands(uri, link, model, picture)

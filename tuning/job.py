@@ -16,12 +16,14 @@ from models.steptimes import step_times
 from tuning.candidate import absolute
 from tuning.checks import Ground, check_ground
 from tuning.domains import Setting
-from tuning.ending import INTERRUPTED, Ending
+from tuning.ending import Ending
+from tuning.exits import INTERRUPTED
 from tuning.interrupts import Interrupts, caught
 from tuning.recipe import Recipe
 from tuning.resuming import FOLDER, check_same_pictures, continued, kept_search
 from tuning.search.budget import Clock, spent_s
 from tuning.search.cluster import check_shared, ray_started, resources
+from tuning.search.finals import ranked
 from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.planning import plan
@@ -33,9 +35,10 @@ from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
 from tuning.tracking.past import LIKENESS, past_line, take_past
 from tuning.tracking.trials import TrialRuns
 from tuning.views import summary
-from tuning.views.lines import Lines, say
-from tuning.views.progress import ProgressView
-from tuning.views.summary import show
+from tuning.views.events import Audited, Planned
+from tuning.views.lines import say, warn
+from tuning.views.stream import enter, progress, tell
+from tuning.views.telling import Telling
 
 if TYPE_CHECKING:
     from tuning.commands.resume import ResumeOptions
@@ -51,7 +54,7 @@ def search(recipe: Recipe) -> int:
     with caught() as interrupts:
         ground = check_ground(recipe, given_run)
         found = audit(ground.dataset)
-        show(*found.lines())
+        tell(Audited(found))
         parent = ParentRun.open(ground.client, given_run, recipe.name or ground.dataset.name)
         with lifecycle(parent, interrupts):
             parent.log_audit(found)
@@ -114,22 +117,26 @@ class _Search:
         self._keep(recipe, is_new=not ledger.results())
         runs, clock = TrialRuns(self._parent.writer), self._clock(recipe, ledger)
         runs.catch_up(ledger.results())
-        listeners = (runs, Tidying(self._paths, ledger), Lines())
+        views = Telling()
+        listeners = (runs, Tidying(self._paths, ledger), views)
         try:
-            with ProgressView() as progress:
-                for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
-                    pixel_cache(self._ground.dataset, preprocessing, progress)
+            for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
+                pixel_cache(self._ground.dataset, preprocessing, progress)
+            enter("starting Ray")
             with ray_started():
                 check_shared(self._paths.root)
                 at_once = concurrency(recipe, resources())
-                say(summary.plan_line(recipe, ledger, at_once))
                 self._say_budget(recipe, at_once)
-                Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, say).run()
+                tell(self._plan(recipe, ledger, at_once, clock))
+                Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, warn).run()
+                enter("ending the trials")
         finally:
             with self._interrupts.shielded():
                 for result in ledger.running():
                     if clock.over and not self._interrupts.requested:
-                        runs.trial_ended(ledger.finish(result.trial_uid, "pruned", "the minutes were spent"), None)
+                        ended = ledger.finish(result.trial_uid, "pruned", "the minutes were spent")
+                        runs.trial_ended(ended, None)
+                        views.trial_ended(ended, None)
                     else:
                         runs.trial_ended(result.model_copy(update={"reason": "the search ended before it"}), None)
                 self._parent.writer.flush()
@@ -151,11 +158,25 @@ class _Search:
             say(past_line(found))
         return ledger
 
+    def _plan(self, recipe: Recipe, ledger: Ledger, at_once: int, clock: Clock) -> Planned:
+        return Planned(
+            run_id=self._parent.run_id,
+            text=summary.plan_line(recipe, ledger, at_once),
+            trials=recipe.most_trials,
+            probes=ledger.probes_left,
+            tried=ledger.trials - sum(result.origin not in {"probe", "final"} for result in ledger.running()),
+            max_epochs=recipe.max_epochs,
+            at_once=at_once,
+            ends_s=clock.ends_s,
+            best=next(iter(ranked(ledger.results())), None),
+        )
+
     def _say_budget(self, recipe: Recipe, at_once: int) -> None:
         """Say what the budget will buy; on an accelerator there is no saying before it runs."""
         if choose_device().type != "cpu":
             return
         backbone, image_size = next(iter(self._ground.preprocessings))
+        enter("measuring a training step")
         train, val = (len(self._ground.dataset.split(split)) for split in ("train", "val"))
         expected = plan(recipe, step_times(backbone, image_size), train, val, at_once)
         say(summary.budget_line(recipe, expected, backbone, image_size, at_once))
@@ -181,7 +202,7 @@ class _Search:
             "registered_model": self._name,
             LIKENESS: likeness(dataset).to_json(),
         }
-        self._parent.describe(recipe.model_dump(mode="json"), tags, dataset)
+        self._parent.describe(recipe.asked(), tags, dataset)
 
     def _clock(self, recipe: Recipe, ledger: Ledger) -> Clock:
         return Clock(
@@ -194,7 +215,7 @@ class _Search:
 
     def _nothing(self, results: Sequence[TrialResult]) -> int:
         if self._interrupts.requested:
-            say("stopped before a trial finished an epoch")
+            warn("stopped before a trial finished an epoch")
             return INTERRUPTED
         reasons = Counter(result.reason for result in results if result.status == "failed")
         listed = "; ".join(f"{count} trials: {reason}" for reason, count in reasons.most_common(3))

@@ -16,7 +16,7 @@ from tuning.registry import hand_over, promote, save_candidate
 from tuning.search.paths import SearchPaths
 from tuning.tracking.delivery import is_away
 from tuning.tracking.parent import NOTE
-from tuning.views.lines import say
+from tuning.views.lines import warn
 from tuning.views.summary import decision_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Late(Value):
 def leave(paths: SearchPaths, candidate: Candidate, decides: bool) -> None:
     """Keep a candidate for ``catch_up``, and say so."""
     _keep(paths, Late(candidate=candidate, decides=decides))
-    say(f"MLflow is not there to take the model; python -m tuning sync --run {candidate.run_id} hands it over")
+    warn(f"MLflow is not there to take the model; python -m tuning sync --run {candidate.run_id} hands it over")
 
 
 def _keep(paths: SearchPaths, late: Late) -> None:

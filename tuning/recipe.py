@@ -64,6 +64,15 @@ AUTO = BeforeValidator(_none_if_auto)
 Sizes = Annotated[Choice | Range, BeforeValidator(numbers(SMALLEST_IMAGE, LARGEST_IMAGE, whole=True)), AS_TYPED]
 
 
+EventsForm = Literal["text", "json"]
+
+# What a person or a program sees of a command: of ``tune``, ``resume`` and ``train``; no result depends on it.
+QUIET: Any = Field(False, description="print only what matters at the end, and errors")
+EVENTS: Any = Field(
+    "text", description="json: each event as a JSON line on standard output (docs/events.md), sentences on the other"
+)
+
+
 class Training(Value):
     """What is trained on what: shared by ``tune``, which searches, and ``train``, which takes one value of each."""
 
@@ -152,6 +161,12 @@ class Training(Value):
     tracking: Literal["server", "spool"] = Field(
         "server", description="spool: keep all that is for MLflow, a server need not be there; sync delivers it"
     )
+    quiet: bool = QUIET
+    events: EventsForm = EVENTS
+
+    def asked(self) -> dict[str, Any]:
+        """Return all that was asked for of the training itself, as JSON has it: what is logged with it."""
+        return self.model_dump(mode="json", exclude={"quiet", "events"})
 
     @model_validator(mode="after")
     def _batches_can_be_normed(self) -> Training:

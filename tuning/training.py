@@ -20,8 +20,9 @@ from tuning.tracking.operations import now_ms
 from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
 from tuning.trial import TrialReport, TrialTask
 from tuning.trial import train as train_task
+from tuning.views.events import Audited, Measured, Trained
 from tuning.views.lines import say
-from tuning.views.summary import result_lines, show
+from tuning.views.stream import enter, tell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +53,7 @@ def train(training: Training, run: str) -> int:
         ground = check_ground(training, given_run)
         training = ground.settled(training)
         found = audit(ground.dataset)
-        show(*found.lines())
+        tell(Audited(found))
         if config is None:
             space = SearchSpace(training, ground.dataset.imbalance)
             config = space.trial_config(space.first_settings(), ground.preprocessings)
@@ -67,17 +68,18 @@ def train(training: Training, run: str) -> int:
                 "recipe": as_recipe(training).to_json(),
             }
             parent.log_audit(found)
-            parent.describe(training.model_dump(mode="json"), tags, ground.dataset)
+            parent.describe(training.asked(), tags, ground.dataset)
 
-            def tell(report: TrialReport) -> None:
+            def told(report: TrialReport) -> None:
                 parent.log_epoch(report.epoch, report.metrics, now_ms())
-                score = report.metrics["val_balanced_accuracy"]
-                say(f"epoch {report.epoch}: val balanced accuracy {score:.4f}, loss {report.metrics['val_loss']:.4f}")
+                tell(Trained(report))
 
             task = TrialTask(
                 trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
             )
-            weights = paths.weights(TRIAL_UID, train_task(task, tell))
+            enter("training")
+            weights = paths.weights(TRIAL_UID, train_task(task, told))
+            enter("packaging it and measuring it on the test pictures")
             candidate = make_candidate(
                 name=name,
                 parent=parent,
@@ -88,7 +90,7 @@ def train(training: Training, run: str) -> int:
                 folder=paths.package,
                 gate=training.gate,
             )
-            show(*result_lines(candidate, None))
+            tell(Measured(candidate, None))
             if candidate.model_uri:
                 say(f"to register it: python -m tuning promote --run {parent.run_id}")
             else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
@@ -17,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.conftest import tiny_picture
+from tests.terminal import on_a_terminal, screen_of
 from tuning.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,10 +127,15 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @dataclass(frozen=True)
 class Searched:
-    """A world in which a search has ended, and what it printed."""
+    """A world in which a search has ended, and what it wrote to its terminal."""
 
     world: World
-    output: str
+    written: str
+
+    @property
+    def output(self) -> str:
+        """What a person sees in the end."""
+        return "\n".join(screen_of(self.written))
 
     @property
     def client(self) -> MlflowClient:
@@ -140,10 +144,9 @@ class Searched:
 
 @pytest.fixture(scope="session")
 def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """One search that tests look at; one that changes anything works on a copy of its world."""
+    """One search in a terminal that tests look at; one that changes anything works on a copy of its world."""
     world = make_world(tmp_path_factory.mktemp("world"), empty_database)
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch, on_a_terminal() as written:
         world.enter(patch)
         assert tune(world, concurrent="1") == 0
-    return Searched(world, printed.getvalue())
+    return Searched(world, "".join(written))

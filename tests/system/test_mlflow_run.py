@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
-import sys
 import time
-from pathlib import Path
 
 import psutil
 
 from tests.system.conftest import ROOT, SMALL, World, program, runs_of
+from tests.system.noise import foreign
+from tests.terminal import Terminal
 
-LIMIT_S = 240
-
-
-class Terminal:
-    """A program in a terminal of its own, of whose foreground group it is the leader."""
-
-    def __init__(self, arguments: list[str], folder: Path) -> None:
-        self.shown = ""
-        self.pid, self._terminal = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            os.execvp(arguments[0], arguments)  # noqa: S606
-
-    def read_until(self, pattern: str) -> None:
-        """Read what is shown until ``pattern`` is in it."""
-        ends = time.monotonic() + LIMIT_S
-        while not re.search(pattern, self.shown):
-            assert time.monotonic() < ends, f"{pattern!r} never came:\n{self.shown}"
-            assert self._read(), f"ended before {pattern!r} came:\n{self.shown}"
-
-    def type(self, text: bytes) -> None:
-        """Type into the terminal."""
-        os.write(self._terminal, text)
-
-    def wait(self) -> int:
-        """Read to the end and return the exit status."""
-        while self._read():
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._terminal], [], [], LIMIT_S)
-        assert ready, f"silent for {LIMIT_S} s:\n{self.shown}"
-        try:
-            chunk = os.read(self._terminal, 65536)
-        except OSError:  # Linux says so when the last process on the terminal has gone
-            return False
-        self.shown += chunk.decode(errors="replace")
-        return bool(chunk)
+# What mlflow run itself says, of its own runner and, after Ctrl-C, of ours.
+MLFLOWS = re.compile(
+    r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (INFO|ERROR|WARNING) mlflow\."
+    r"|\^C|Traceback|Aborted!|.*KeyboardInterrupt"
+)
 
 
 def mlflow_run(world: World, **options: str) -> list[str]:
@@ -84,6 +46,9 @@ def test_ctrl_c_ends_cleanly_reports_what_is_finished_and_leaves_no_run_running(
     assert "the best so far is packaged" in terminal.shown
     assert "Best trials by validation" in terminal.shown
     assert "Traceback (most recent call last)" not in terminal.shown.split("the best so far is packaged")[0]
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is there
+    assert not [line for line in terminal.screen if "━" in line or "curve" in line]  # and nothing of the live view
+    assert [line for line in foreign(terminal.screen) if not MLFLOWS.match(line)] == []
     ends = time.monotonic() + 30
     while runs_of(world.client)[0].info.status != "KILLED" and time.monotonic() < ends:
         time.sleep(0.1)  # mlflow run has set it to FAILED; a process of ours puts that right

@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from data.preprocess import normalize, read_image, to_pixels
 from models.config import TrialConfig
 from tests.system.conftest import Searched, World, runs_of, tune
+from tests.system.noise import foreign
 from tuning.__main__ import main
 from tuning.search.paths import SearchPaths
 from tuning.trial import load_classifier
@@ -54,6 +55,17 @@ def test_a_search_ends_with_a_champion_and_tells_what_to_type_next(searched: Sea
     assert "python -m tuning predict --model models:/photos@champion" in searched.output
     assert "/#/compare-runs?runs=" in searched.output
     assert int(searched.client.get_model_version_by_alias("photos", "champion").version) == 1
+
+
+def test_while_it_runs_its_trials_are_shown_and_in_the_end_nothing_is_left_of_that(searched: Searched) -> None:
+    for part in ("packaging trial", "trial  epoch   time   score  curve", "of 3 trials, 0 pruned, 0 failed", "▁"):
+        assert part in searched.written
+        assert part not in searched.output
+    assert searched.written.rfind("\x1b[?25h") > searched.written.rfind("\x1b[?25l")
+
+
+def test_no_library_says_a_word(searched: Searched) -> None:
+    assert foreign(searched.output.splitlines()) == []
 
 
 def test_every_trial_has_one_run_below_the_parent_and_none_stays_running(searched: Searched) -> None:
@@ -170,13 +182,16 @@ def test_the_champion_was_calibrated_on_validation_and_its_version_says_what_it_
 
 
 def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_champion(
-    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = World(shutil.copytree(searched.world.folder, tmp_path / "copy"))
     world.enter(monkeypatch)
     opened = world.client.create_run(world.client.create_experiment("opened")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", opened)
-    assert tune(world, concurrent="1", name="photos") == 0
+    assert tune(world, concurrent="1", name="photos", quiet="on") == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 7  # the test result, the decision, and where the report is
+    assert said.err == ""
     assert "MLFLOW_RUN_ID" not in os.environ  # or every Ray worker would log into the parent
     parent, children = runs_of(world.client, "opened")
     assert (parent.info.run_id, len(children)) == (opened, 3)

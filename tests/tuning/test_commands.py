@@ -106,6 +106,14 @@ def test_a_mistyped_option_is_told_before_anything_heavy_is_imported() -> None:
     assert imported.startswith("[] ")
 
 
+def test_an_audit_waits_for_no_library_that_it_does_not_need(image_folder: Path) -> None:
+    arguments = ("audit", "--data", str(image_folder))
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.rpartition(" ")[0]) == (0, "[]")
+
+
 def test_the_module_is_run_by_its_name() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tuning", "tnue"], cwd=ROOT, capture_output=True, text=True, check=False

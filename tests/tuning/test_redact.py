@@ -20,8 +20,7 @@ from tuning.tracking.parent import REPOSITORY, ParentRun
 from tuning.tracking.redact import Redactor, redacted
 from tuning.tracking.trials import TrialRuns
 from tuning.trial import TrialReport
-from tuning.views.lines import say
-from tuning.views.summary import show
+from tuning.views.lines import say, show
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,9 +20,13 @@ from tests.tuning.making import candidate, epoch, ledger_at, recipe, trial_resul
 from tuning.promote import Promotion
 from tuning.search.finals import ranked
 from tuning.views.evaluation import class_table, score_lines
-from tuning.views.lines import Lines, score_text
+from tuning.views.events import EpochEnded, Event, Progressed, TrialEnded, TrialStarted
+from tuning.views.lines import score_text, show
 from tuning.views.pages import Pages, on_server
+from tuning.views.plain import PlainView
+from tuning.views.printer import Printer
 from tuning.views.progress import ProgressView
+from tuning.views.stream import opened
 from tuning.views.summary import (
     decision_line,
     leaderboard,
@@ -30,7 +34,6 @@ from tuning.views.summary import (
     note,
     plan_line,
     result_lines,
-    show,
 )
 
 
@@ -176,7 +179,7 @@ def test_a_path_with_colons_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
 
 def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return what is printed where no terminal is, of three steps of three seconds each."""
-    with ProgressView() as progress:
+    with ProgressView() as progress, opened(Printer()):
         for done in range(0, 3000, 1000):
             progress("pictures read", done, 3000)
             clock.now_s += 3
@@ -186,26 +189,33 @@ def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tuning.views.progress.time", clock)
-    assert progress_said(clock, capsys)[0] == "pictures read: 2,000 of 3,000"
+    monkeypatch.setattr("tuning.views.printer.time", clock)
+    assert progress_said(clock, capsys) == ["pictures read: 2,000 of 3,000"]
 
 
-def test_without_a_terminal_progress_says_nothing_else(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("tuning.views.progress.time", clock)
-    assert len(progress_said(clock, capsys)) == 1
+def test_a_part_that_is_over_at_once_says_nothing_of_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView()
+    for what in ("pictures read", "pictures resized"):
+        view.tell(Progressed(what, 1, 1))
+    assert capsys.readouterr().out == ""
+
+
+def told(capsys: pytest.CaptureFixture[str], *events: Event) -> list[str]:
+    """Return the lines that a log gets of the events, without their times."""
+    view = PlainView()
+    for event in events:
+        view.tell(event)
+    return [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
 
 
 def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines()
     worse, better = trial_result(0, 0.5), trial_result(1, 0.7, "pruned")
-    lines.trial_started(worse)
-    for number in (1, 2):
-        lines.epoch_ended(worse, epoch(number, 0.5))
-    for result in (worse, better, trial_result(2, None, "failed", "ValueError: no")):
-        lines.trial_ended(result, None)
-    said = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    said = told(
+        capsys,
+        TrialStarted(worse),
+        *(EpochEnded(worse, epoch(number, 0.5)) for number in (1, 2)),
+        *map(TrialEnded, (worse, better, trial_result(2, None, "failed", "ValueError: no"))),
+    )
     assert said[0].startswith(
         "trial 0 runs: tf_efficientnet_lite0 at 32 px, optimizer adamw, lr 0.001, freeze_fraction 0.5, batch_size 32"
     )
@@ -217,22 +227,17 @@ def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFix
 
 
 def test_a_probe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    lines, probe = Lines(), trial_result(3, 0.9).model_copy(update={"origin": "probe"})
-    lines.epoch_ended(probe, epoch(1, 0.9))
-    lines.trial_ended(probe, None)
-    (said,) = capsys.readouterr().out.splitlines()
-    assert said.endswith(
+    probe = trial_result(3, 0.9).model_copy(update={"origin": "probe"})
+    assert told(capsys, EpochEnded(probe, epoch(1, 0.9)), TrialEnded(probe)) == [
         "trial 3, linear probe of tf_efficientnet_lite0 at 32 px: 0.9000, best 0.9000 by trial 3 (1 ended)"
-    )
+    ]
 
 
 def test_a_full_disk_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    lines, full = Lines(), {"features": "live (disk full)"}
-    for number in (2, 3):
-        lines.epoch_ended(trial_result(4), epoch(number, 0.5).model_copy(update={"facts": full}))
-    lines.epoch_ended(trial_result(5), epoch(2, 0.5).model_copy(update={"facts": full}))
-    (said,) = capsys.readouterr().out.splitlines()
-    assert "the disk is full: trial 4, at least, computes its frozen blocks in every epoch; make room" in said
+    full = {"features": "live (disk full)"}
+    reports = (epoch(number, 0.5).model_copy(update={"facts": full}) for number in (2, 3))
+    (line,) = told(capsys, *(EpochEnded(trial_result(4), report) for report in reports))
+    assert "the disk is full: trial 4, at least, computes its frozen blocks in every epoch; make room" in line
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(AuditOptions, arguments)
     from data.audit import audit, contact_sheets
     from tuning.tracking.parent import take_run_id
+    from tuning.views.lines import show
     from tuning.views.progress import ProgressView
-    from tuning.views.summary import show
 
     take_run_id()
     with ProgressView() as progress:

@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     from models.blocktimes import time_blocks
     from models.freeze import find_blocks
     from tuning.views.blocks import blocks_table, how_lines
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     backbone = create_backbone(options.backbone, "none", options.image_size)
     blocks = find_blocks(backbone.network, options.image_size)

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.tracking.parent import connect, take_run_id
     from tuning.versions import Versions
     from tuning.views.champions import history_table, holder_lines
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     take_run_id()
     versions = Versions(connect(), options.name)

@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.tracking.parent import connect, take_run_id
     from tuning.tracking.searches import past_search
     from tuning.views.comparison import picture, table, warnings
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     take_run_id()
     client = connect()

@@ -36,8 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.registry import load_model
     from tuning.tracking.parent import connect, take_run_id
     from tuning.views.evaluation import class_table, confusion_table, score_lines
+    from tuning.views.lines import show
     from tuning.views.report import build_evaluation
-    from tuning.views.summary import show
 
     take_run_id()
     connect()

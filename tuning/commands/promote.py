@@ -39,7 +39,8 @@ def run(arguments: Sequence[str]) -> int:
     from data.errors import DataError
     from tuning.registry import load_candidate, load_candidate_of, promote
     from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.summary import decision_line, show
+    from tuning.views.lines import show
+    from tuning.views.summary import decision_line
 
     take_run_id()
     client = connect()

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from data.values import Value
 from tuning.options import parse
+from tuning.recipe import EVENTS, QUIET, EventsForm
 
 EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 
@@ -23,6 +24,9 @@ class ResumeOptions(Value):
         None, gt=0, le=1e6, description="from this command to its end; empty: what its own budget leaves"
     )
 
+    quiet: bool = QUIET
+    events: EventsForm = EVENTS
+
     @property
     def extends(self) -> bool:
         """Whether the search gets a new budget."""
@@ -35,6 +39,11 @@ OPTIONS = ResumeOptions
 def run(arguments: Sequence[str]) -> int:
     """Run what is left of the search's trials in the same parent run, and finish it."""
     options = parse(ResumeOptions, arguments)
-    from tuning.job import resume
+    from tuning.views.watching import watched
 
-    return resume(options)
+    def work() -> int:
+        from tuning.job import resume
+
+        return resume(options)
+
+    return watched("resume", options.quiet, options.events, work)

@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(RollbackOptions, arguments)
     from tuning.registry import rollback
     from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     take_run_id()
     event = rollback(connect(), options.name, options.reason)

@@ -28,8 +28,8 @@ def run(arguments: Sequence[str]) -> int:
     """Print the store's entries, least recently used first, or throw them out."""
     options = parse(StoreOptions, arguments)
     from data.store import Store
+    from tuning.views.lines import show
     from tuning.views.store import gone_line, store_table, total_line
-    from tuning.views.summary import show
 
     store = Store()
     if options.clear:

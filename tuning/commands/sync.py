@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(SyncOptions, arguments)
     from tuning.tracking.parent import connect, take_run_id
     from tuning.tracking.sync import searches
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     take_run_id()
     found = searches(options.run)
@@ -54,7 +54,7 @@ def _one(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
     """Deliver one search and say what was; return what is left."""
     from tuning.late import catch_up
     from tuning.tracking.sync import deliver
-    from tuning.views.summary import show
+    from tuning.views.lines import show
 
     synced = deliver(client, paths)
     show(f"search {synced.run_id}: {synced.delivered} messages delivered")

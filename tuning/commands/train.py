@@ -20,6 +20,7 @@ class TrainOptions(Training):
 
 
 OPTIONS = TrainOptions
+NO_SETTINGS = {"run", "quiet", "events"}  # options that are none of the training's settings
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -27,15 +28,20 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(TrainOptions, arguments)
     if options.run:
         _check_alone(options)
-    from tuning.training import train
+    from tuning.views.watching import watched
 
-    return train(options, options.run)
+    def work() -> int:
+        from tuning.training import train
+
+        return train(options, options.run)
+
+    return watched("train", options.quiet, options.events, work)
 
 
 def _check_alone(options: TrainOptions) -> None:
     """Refuse settings beside ``run``, which has them all; ``mlflow run`` hands on defaults, which are none."""
     fields = TrainOptions.model_fields
-    given = [name for name in options.model_fields_set - {"run"} if getattr(options, name) != fields[name].default]
+    given = [name for name in options.model_fields_set - NO_SETTINGS if getattr(options, name) != fields[name].default]
     if given:
         listed = ", ".join(f"--{name}" for name in sorted(given))
         raise SettingError(

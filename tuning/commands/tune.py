@@ -14,6 +14,11 @@ EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 def run(arguments: Sequence[str]) -> int:
     """Search, and register the best trial's model."""
     recipe = load_recipe(arguments)
-    from tuning.job import search  # torch, Ray and MLflow take seconds: not before the options are right
+    from tuning.views.watching import watched
 
-    return search(recipe)
+    def work() -> int:
+        from tuning.job import search  # torch, Ray and MLflow take seconds: not before the options are right
+
+        return search(recipe)
+
+    return watched("tune", recipe.quiet, recipe.events, work)

@@ -57,10 +57,16 @@ class Clock:
         self._began_s = time.time()
         self._finals = finals
         left_s = None if budget_s is None else max(0.0, budget_s - before_s)
+        self._ends_s = None if left_s is None else self._process_s + left_s
         self._deadline_s = None if left_s is None else self._process_s + left_s - reserve_s(left_s)
         self._has_begun = threading.Event()
         if has_begun:
             self._has_begun.set()
+
+    @property
+    def ends_s(self) -> float | None:
+        """When the command should have ended, in seconds since 1970; None without a budget."""
+        return self._ends_s
 
     @property
     def sweep_over(self) -> bool:

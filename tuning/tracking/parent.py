@@ -28,7 +28,7 @@ from tuning.tracking.operations import PARENT, Describe, EndRun, LogEpoch, LogFi
 from tuning.tracking.redact import Redactor
 from tuning.tracking.target import Target
 from tuning.tracking.writer import Writer
-from tuning.views.lines import say
+from tuning.views.lines import warn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -306,7 +306,7 @@ def lifecycle(parent: ParentRun, interrupts: Interrupts) -> Iterator[None]:
 def _close(parent: ParentRun) -> None:
     sentence = parent.close()
     if sentence:
-        say(sentence)
+        warn(sentence)
 
 
 def code_version() -> dict[str, str]:

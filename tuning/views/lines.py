@@ -1,60 +1,31 @@
-"""One plain line for each event of a search, with the time."""
+"""Sentences and tables for whoever looks, and how trials are named in them."""
 
 from __future__ import annotations
 
-import sys
-from datetime import datetime
+from typing import TYPE_CHECKING
 
-from models.features.plan import DISK_FULL
-from tuning.search.results import TrialResult
-from tuning.tracking.redact import redacted
-from tuning.trial import TrialReport
+from tuning.views.events import Said, Shown
+from tuning.views.stream import tell
+
+if TYPE_CHECKING:
+    from tuning.search.results import TrialResult
 
 SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
 
 
 def say(text: str) -> None:
-    """Print a line with the time of day, secrets hidden."""
-    sys.stdout.write(f"{datetime.now():%H:%M:%S}  {redacted(text)}\n")
-    sys.stdout.flush()
+    """Tell a sentence, which is shown with the time of day."""
+    tell(Said(text))
 
 
-class Lines:
-    """A listener of the search that prints how each trial ended, and the best so far."""
+def warn(text: str) -> None:
+    """Tell a sentence that asks to do something, or of what went wrong: it is shown whatever was asked to be shown."""
+    tell(Said(text, matters=True))
 
-    def __init__(self) -> None:
-        self._ended = 0
-        self._best: TrialResult | None = None
-        self._is_full = False
 
-    def trial_started(self, result: TrialResult) -> None:
-        """Print nothing: Ray asks for a trial before a worker is free for it."""
-
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
-        """Print a trial's settings with its first epoch: now it runs; a probe is over at once. A full disk once."""
-        if report.epoch == 1 and result.origin not in {"probe", "final"}:
-            say(f"trial {result.number} runs: {settings_text(result)}")
-        if not self._is_full and report.facts.get("features") == DISK_FULL:
-            self._is_full = True
-            what = f"the disk is full: trial {result.number}, at least, computes its frozen blocks in every epoch"
-            say(f"{what}; make room, as with python -m tuning store --clear all")
-
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
-        """Print how a trial ended."""
-        self._ended += 1
-        if result.status == "failed":
-            say(f"trial {result.number} failed: {result.reason} ({self._ended} ended)")
-            return
-        if result.origin == "final":
-            say(f"trial {result.number}, a finalist again with seed {result.config.seed}: {score_text(result)}")
-            return
-        if self._best is None or result.rank > self._best.rank:
-            self._best = result
-        best = f"best {score_text(self._best)} by trial {self._best.number} ({self._ended} ended)"
-        if result.origin == "probe":
-            say(f"trial {result.number}, linear probe of {network_text(result)}: {score_text(result)}, {best}")
-        else:
-            say(f"trial {result.number} {result.status} after {result.epochs} epochs: {score_text(result)}, {best}")
+def show(*parts: object) -> None:
+    """Tell tables and lines, which are shown as they are."""
+    tell(Shown(parts))
 
 
 def score_text(result: TrialResult) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from tuning.views.lines import say
-
-LINE_EVERY_S = 5.0
+from tuning.views import stream
 
 
 class ProgressView:
-    """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down."""
+    """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down.
+
+    It is for commands that show nothing else meanwhile; what a search shows is in ``tuning.views.live``.
+    """
 
     def __init__(self, on_errors: bool = False) -> None:
         """Show it on standard output, or on standard error and only in a terminal, where output is for programs."""
@@ -23,7 +23,6 @@ class ProgressView:
         self._quiet = on_errors
         self._bars = Progress(console=self._console, transient=True)
         self._tasks: dict[str, TaskID] = {}
-        self._said_s = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -42,6 +41,5 @@ class ProgressView:
             if what not in self._tasks:
                 self._tasks[what] = self._bars.add_task(what, total=of)
             self._bars.update(self._tasks[what], completed=done)
-        elif not self._quiet and time.monotonic() - self._said_s > LINE_EVERY_S:
-            self._said_s = time.monotonic()
-            say(f"{what}: {done:,} of {of:,}")
+        elif not self._quiet:
+            stream.progress(what, done, of)

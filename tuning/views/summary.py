@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from tuning.promote import METRIC, Candidate, Promotion
 from tuning.recipe import Recipe
 from tuning.search.finals import Finalist, Gain, ranked
 from tuning.search.results import TrialResult
-from tuning.tracking.redact import redacted
 from tuning.views.lines import network_name, score_text
 from tuning.views.pages import Pages
 
@@ -193,10 +191,3 @@ def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> li
         f"classify a picture:   {predict}",
         "search on your own:   mlflow run . -e tune --env-manager local -P data=FOLDER",
     ]
-
-
-def show(*parts: object) -> None:
-    """Print tables and lines, secrets hidden in lines; a line is never wrapped, so that it can be copied."""
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    for part in parts:
-        console.print(redacted(part) if isinstance(part, str) else part)

@@ -1,0 +1,17 @@
+"""The exit statuses of ``python -m tuning``."""
+
+from __future__ import annotations
+
+from data.errors import UserError
+
+FINISHED = 0
+FAILED = 1
+MISTAKE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status of a command that ended with ``error``."""
+    if isinstance(error, UserError):
+        return MISTAKE
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED

@@ -1,0 +1,95 @@
+"""Keeping the live view's block in the terminal, below the lines that scroll."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+
+from tuning.views.events import Audited, Entered, EpochEnded, Event, Progressed
+from tuning.views.live.drawing import TURNS_PER_S, draw
+from tuning.views.live.state import LiveState, after
+from tuning.views.plain import PlainView
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from data.audit import Audit
+    from tuning.search.results import TrialResult
+
+
+INDENT = len("00:00:00  ")  # of a sentence's lines after the first, below its time
+COMMAND = "python -m"
+
+
+class LiveView(PlainView):
+    """Shows how a search is doing in a block at the end of the terminal; what has ended is a line above it.
+
+    An event changes a value, no more; a thread draws it ``TURNS_PER_S`` times in a second. The cursor is never hidden:
+    whatever ends the process, ``kill -9`` too, leaves a terminal that can be typed in.
+    """
+
+    def __init__(self, on_errors: bool = False) -> None:
+        """Take the terminal of standard output, or of standard error, until ``close``."""
+        super().__init__(on_errors)
+        now_s = time.time()
+        self._state = LiveState(began_s=now_s, part="getting ready", part_began_s=now_s)
+        self._live = Live(
+            console=self.console,
+            refresh_per_second=TURNS_PER_S,
+            transient=True,
+            vertical_overflow="crop",
+            get_renderable=self._picture,
+        )
+        self._live.start()
+        self.console.show_cursor(True)
+
+    def tell(self, event: Event) -> None:
+        """Change what is shown, and print what stays."""
+        self._state = after(self._state, event, time.time())
+        match event:
+            case Entered() | Progressed():
+                pass
+            case Audited():
+                self.show(hanging(audit_line(event.audit), self.console.width - 2, indent=2))
+            case EpochEnded():
+                self.epoch_ended(event)
+            case _:
+                super().tell(event)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a sentence with the time of day, wrapped between words; one with a command stays whole to be copied."""
+        width = self.console.width - INDENT
+        super().say(text if COMMAND in text else hanging(text, width, INDENT), style)
+
+    def trial_runs(self, result: TrialResult) -> None:
+        """Print nothing: the block has it."""
+
+    def so_far(self, with_best: bool = True) -> str:
+        """Return nothing: the block has it."""
+        return ""
+
+    def close(self) -> None:
+        """Take the block away."""
+        self._live.stop()
+
+    def _picture(self) -> RenderableType:
+        size = self.console.size
+        return draw(self._state, time.time(), size.width, size.height)
+
+
+def hanging(text: str, width: int, indent: int) -> str:
+    """Return a text wrapped between its words, each line but the first after ``indent`` spaces."""
+    lines = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)
+
+
+def audit_line(audit: Audit) -> str:
+    """Return a data set and what was found in it, in a line."""
+    totals = ", ".join(f"{sum(by_class.values()):,} {split}" for split, by_class in audit.counts.items())
+    pictures = sum(sum(by_class.values()) for by_class in audit.counts.values())
+    head = f"{audit.name}: {pictures:,} pictures of {len(audit.counts['train'])} classes ({totals})"
+    found = "; ".join(f"{finding.count:,} {finding.title}" for finding in audit.findings)
+    return f"{head}; {found}" if found else head

@@ -1,0 +1,53 @@
+"""Sentences with the time of day, tables, and how far something is now and then: the least that a view shows."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from rich.console import Console
+
+from tuning.tracking.redact import redacted
+from tuning.views.events import Event, Progressed, Said, Shown
+
+LINE_EVERY_S = 5.0  # between two lines that say how far something is
+
+
+class Printer:
+    """Prints sentences and tables, secrets hidden; a line is never wrapped, so that it can be copied."""
+
+    def __init__(self, on_errors: bool = False) -> None:
+        """Print on standard output, or on standard error where that is for a program."""
+        self.console = Console(stderr=on_errors, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._task = ""  # whose progress was told last
+        self._said_s = 0.0  # when a line said how far it is, or it began
+
+    def tell(self, event: Event) -> None:
+        """Print what is for a person; how far something is only every few seconds."""
+        match event:
+            case Said():
+                self.say(event.text)
+            case Shown():
+                self.show(*event.parts)
+            case Progressed():
+                self._progress(event)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a sentence with the time of day."""
+        self.console.print(f"{datetime.now():%H:%M:%S}  {redacted(text)}", style=style)
+
+    def show(self, *parts: object) -> None:
+        """Print lines and tables as they are."""
+        for part in parts:
+            self.console.print(redacted(part) if isinstance(part, str) else part)
+
+    def _progress(self, event: Progressed) -> None:
+        now_s = time.monotonic()
+        if event.what != self._task:
+            self._task, self._said_s = event.what, now_s
+        elif now_s - self._said_s > LINE_EVERY_S:
+            self._said_s = now_s
+            self.say(f"{event.what}: {event.done:,} of {event.of:,}")
+
+    def close(self) -> None:
+        """Leave the terminal as it is."""

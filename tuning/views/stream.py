@@ -1,0 +1,53 @@
+"""The stream of events: whoever has something to tell hands it to the view that is open.
+
+One command runs in a process, so there is one stream: what is deep in a search can speak without a view being handed
+down to it, as with logging. Where nobody has opened a view, sentences and tables are printed as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from tuning.views.events import Entered, Event, Progressed
+from tuning.views.printer import Printer
+
+
+class View(Protocol):
+    """What shows events, to a person or to a program."""
+
+    def tell(self, event: Event) -> None:
+        """Take an event; called by one thread at a time, on the driver's loop too: it must be quick."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was; nothing is told afterwards."""
+
+
+_open: list[View] = [Printer()]  # the last one is told
+
+
+def tell(event: Event) -> None:
+    """Hand an event to the view that is open."""
+    _open[-1].tell(event)
+
+
+def progress(what: str, done: int, of: int) -> None:
+    """Tell that ``done`` of ``of`` are done; what ``data`` and ``models`` are handed as their ``Progress``."""
+    tell(Progressed(what, done, of))
+
+
+def enter(part: str) -> None:
+    """Tell that a part of the work begins that takes a while."""
+    tell(Entered(part))
+
+
+@contextmanager
+def opened(view: View) -> Iterator[None]:
+    """Within: ``view`` is told; afterwards it is closed, whatever happened."""
+    _open.append(view)
+    try:
+        yield
+    finally:
+        _open.remove(view)
+        view.close()
