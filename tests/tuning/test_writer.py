@@ -472,26 +472,30 @@ def fresh(result: TrialResult) -> TrialResult:
     return result.model_copy(update={"history": (), "facts": {}, "status": "running"})
 
 
-def test_what_a_killed_process_did_not_tell_of_ended_trials_is_told_once(client: MlflowClient) -> None:
-    """It wrote down that trial 1 began and its first epoch, and nothing of trial 2; trial 3 it had told whole."""
-    one, two, three, running = trial_result(1), trial_result(2), trial_result(3), trial_result(4, None, "running")
+def test_what_a_killed_process_did_not_tell_is_told_once(client: MlflowClient) -> None:
+    """It wrote down that trials 1 and 5 began and their first epoch, nothing of trials 2 and 4, and trial 3 whole."""
+    one, two, three, new = trial_result(1), trial_result(2), trial_result(3), trial_result(4, None, "running")
+    goes_on = trial_result(5, 0.5, "running")
     writer = writer_of(client)
     runs = TrialRuns(writer)
     runs.trial_started(fresh(one))
     runs.epoch_ended(one, epoch(1, 0.45))
+    runs.trial_started(fresh(goes_on))
+    runs.epoch_ended(goes_on, epoch(1, 0.45))
     runs.trial_started(fresh(three))
     for number, metrics in enumerate(three.history, start=1):
         runs.epoch_ended(three, epoch(number, metrics[SELECTS]))
     runs.trial_ended(three, None)
     writer.close()
     again = writer_of(client)
-    TrialRuns(again).catch_up([one, two, three, running])
+    TrialRuns(again).catch_up([one, two, three, new, goes_on])
     again.close()
     stored = client.search_runs([EXPERIMENT])
     assert sorted((run.data.params["trial"], run.info.status) for run in stored) == [
         ("1", "FINISHED"),
         ("2", "FINISHED"),
         ("3", "FINISHED"),
+        ("5", "RUNNING"),
     ]
     for run in stored:
         assert [step for step, *_ in points(client, run, SELECTS)] == [1, 2, 3]

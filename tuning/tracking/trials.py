@@ -22,15 +22,20 @@ class TrialRuns:
         self._facts: dict[str, Mapping[str, object]] = {}  # as they were logged, by trial
 
     def catch_up(self, results: Sequence[TrialResult]) -> None:
-        """Tell what the process that began the search knew of its ended trials, but was killed before it told it."""
+        """Tell what the process that began the search had in its ledger, but was killed before it told it.
+
+        Of trials that are to go on, too: the epochs that the ledger has are not told by their new worker.
+        """
         for result in results:
-            if result.status == "running" or self._writer.has_ended(result.trial_uid):
+            uid, goes_on = result.trial_uid, result.status == "running"
+            if self._writer.has_ended(uid) or (goes_on and not result.epochs):
                 continue
-            if not self._writer.is_known(result.trial_uid):
+            if not self._writer.is_known(uid):
                 self.trial_started(result)
-            for epoch in range(self._writer.last_epoch(result.trial_uid) + 1, result.epochs + 1):
-                self._writer.send(LogEpoch(result.trial_uid, epoch, result.history[epoch - 1], result.facts))
-            self.trial_ended(result, None)
+            for epoch in range(self._writer.last_epoch(uid) + 1, result.epochs + 1):
+                self._writer.send(LogEpoch(uid, epoch, result.history[epoch - 1], result.facts))
+            if not goes_on:
+                self.trial_ended(result, None)
 
     def trial_started(self, result: TrialResult) -> None:
         """Make the trial's run, with its settings and the configuration that makes it again; or let it run again."""
