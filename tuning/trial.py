@@ -84,6 +84,7 @@ def run_trial(config: dict[str, Any]) -> None:
         tune.report({"epoch": epoch, "objective": best, "report": report.to_json()})
 
     try:
+        _begin(task)
         train(task, tell)
     except Exception as error:  # whatever a trial raises is its own failure, not the search's
         tell(_failure(error, epoch))
@@ -91,6 +92,14 @@ def run_trial(config: dict[str, Any]) -> None:
         tell(TrialReport(status="complete", epoch=epoch))
     finally:
         give_memory_back()
+
+
+def _begin(task: TrialTask) -> None:
+    """Leave the sign that a worker has the trial: ``tuning.search.handover`` looks for it."""
+    sign = SearchPaths(task.search_root).begun(task.trial_uid)
+    with contextlib.suppress(OSError):  # on a full disk too a trial is trained
+        sign.parent.mkdir(parents=True, exist_ok=True)
+        sign.touch()
 
 
 def give_memory_back() -> None:

@@ -101,6 +101,10 @@ class SearchPaths:
         """The weights of a trial after an epoch that was its best so far."""
         return self.trials / f"{trial_uid}.{epoch}.safetensors"
 
+    def begun(self, trial_uid: str) -> Path:
+        """The sign that a worker has begun a trial."""
+        return self.trials / f"{trial_uid}.begun"
+
     def checkpoint(self, trial_uid: str) -> Path:
         """What a trial that was stopped goes on from."""
         return self.trials / f"{trial_uid}.checkpoint"

@@ -15,6 +15,7 @@ from tuning.recipe import Recipe
 from tuning.search.budget import Clock
 from tuning.search.cluster import resources
 from tuning.search.course import Course
+from tuning.search.handover import Handover
 from tuning.search.ledger import Ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.results import SELECTS, TrialResult
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLLAPSES = 5  # of Tune's loop, as when memory ran out, before a search gives up
+
+
+class TrialLost(RuntimeError):
+    """Tune waits for a worker that never comes; see ``tuning.search.handover``."""
 
 
 def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
@@ -64,7 +69,8 @@ class Runner:
         self._recipe = recipe
         self._paths = paths
         self._ledger = ledger
-        self._listeners = (*listeners, clock)
+        self._handover = Handover(paths)
+        self._listeners = (*listeners, clock, self._handover)
         self._interrupts = interrupts
         self._clock = clock
         self._say = say
@@ -74,6 +80,7 @@ class Runner:
         """Run trials until they, the user or the clock ended; those that were running are left unfinished.
 
         Tune ends as a whole when Ray kills a worker for memory; then a new one goes on, with one trial less at once.
+        Where Tune has lost a trial, it is ended and a new one goes on as well.
 
         Raises:
             SearchError: Tune ended so too often.
@@ -81,7 +88,9 @@ class Runner:
         for left in reversed(range(COLLAPSES)):
             try:
                 self._run_once()
-                return
+                if not self._handover.is_lost:
+                    return
+                raise TrialLost("a trial that Ray took got no worker")
             except RuntimeError as error:
                 logger.debug("Tune ended", exc_info=error)
                 if self._interrupts.requested or self._clock.over:
@@ -94,8 +103,9 @@ class Runner:
                 self._lose(error)
 
     def _lose(self, error: RuntimeError) -> None:
-        """Let what ran be run again, with one trial less at once."""
-        self._fewer = min(self._fewer + 1, concurrency(self._recipe, resources()) - 1)
+        """Let what ran be run again; where memory may have run out, with one trial less at once."""
+        if not isinstance(error, TrialLost):
+            self._fewer = min(self._fewer + 1, concurrency(self._recipe, resources()) - 1)
         self._ledger.put_back()
         self._say(f"Ray lost its workers ({_last_line(error)}); the search goes on, {self._at_once()} trials at once")
 
@@ -132,7 +142,7 @@ class Runner:
         # Until Tune's handler is there the signal must not end the process.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         self._interrupts.install()
-        with self._interrupts.deferred(_end), self._clock.ringing(_end):
+        with self._interrupts.deferred(_end), self._clock.ringing(_end), self._handover.watched(_end):
             tuner.fit()
 
     def _make_task(self, result: TrialResult) -> TrialTask:

@@ -1,0 +1,84 @@
+"""Whether Ray has lost a trial that it was handed: nothing trains, and what was handed over never begins.
+
+Seen once, on a busy machine, with Tune's ``reuse_actors``: a trial that was pruned while another's worker was still
+starting; the next trial never got a worker, and Tune waited for it for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tuning.search.paths import SearchPaths
+
+if TYPE_CHECKING:
+    from tuning.search.results import TrialResult
+    from tuning.trial import TrialReport
+
+PATIENCE_S = 180.0  # once a worker has begun a trial: the next ones are handed to workers that are there
+LOOK_EVERY_S = 5.0
+
+
+class Handover:
+    """A listener of the search that knows which trials were handed to Ray, and which of them a worker has begun."""
+
+    def __init__(self, paths: SearchPaths, patience_s: float = PATIENCE_S) -> None:
+        """Take where workers leave their sign, and how long to wait for it."""
+        self._paths = paths
+        self._patience_s = patience_s
+        self._handed_s: dict[str, float] = {}
+        self._has_begun = False
+
+    def trial_started(self, result: TrialResult) -> None:
+        """Note that a trial was handed over, and take away the sign of an earlier worker."""
+        with contextlib.suppress(OSError):
+            self._paths.begun(result.trial_uid).unlink(missing_ok=True)
+        self._handed_s[result.trial_uid] = time.monotonic()
+
+    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+        """Do nothing."""
+
+    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+        """Note that there is nothing to wait for any more."""
+        self._handed_s.pop(result.trial_uid, None)
+        self._has_begun = True
+        with contextlib.suppress(OSError):
+            self._paths.begun(result.trial_uid).unlink(missing_ok=True)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether trials were handed over, all of them long ago, and no worker has begun any of them.
+
+        Never before a first trial has ended: on a cluster the first workers may take long to come.
+        """
+        handed_s = dict(self._handed_s)
+        if not handed_s or not self._has_begun or any(self._paths.begun(uid).exists() for uid in handed_s):
+            return False
+        return time.monotonic() - max(handed_s.values()) > self._patience_s
+
+    @contextmanager
+    def watched(self, ring: Callable[[], None], every_s: float = LOOK_EVERY_S) -> Iterator[None]:
+        """Within: ``ring`` is called once, from another thread, when trials are lost.
+
+        What was handed over before is forgotten: it is handed over anew.
+        """
+        self._handed_s.clear()
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(every_s):
+                if self.is_lost:
+                    ring()
+                    return
+
+        thread = threading.Thread(target=watch, daemon=True, name="handover")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
