@@ -23,6 +23,7 @@ from tuning.recipe import Recipe
 from tuning.resuming import FOLDER, check_same_pictures, continued, kept_search
 from tuning.search.budget import Clock, spent_s
 from tuning.search.cluster import check_shared, ray_started, resources
+from tuning.search.finals import ranked
 from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.planning import plan
@@ -167,7 +168,7 @@ class _Search:
             max_epochs=recipe.max_epochs,
             at_once=at_once,
             ends_s=clock.ends_s,
-            best=ledger.best(),
+            best=next(iter(ranked(ledger.results())), None),
         )
 
     def _say_budget(self, recipe: Recipe, at_once: int) -> None:
