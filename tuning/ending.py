@@ -20,7 +20,7 @@ from tuning.promote import Candidate
 from tuning.recipe import Recipe
 from tuning.search.finals import Finalist, Gain, finalists, gain_over_default, winner
 from tuning.search.paths import SearchPaths
-from tuning.search.results import SELECTS, TrialResult
+from tuning.search.results import TrialResult
 from tuning.tracking.parent import ParentRun, tracking_uri
 from tuning.views import front, networks, summary
 from tuning.views.events import Decided, Measured, Reported
@@ -176,7 +176,7 @@ class Ending:
         content: ReportContent = report_content(
             self._dataset,
             audit(self._dataset),
-            [ReportTrial(one, tuple(metrics[SELECTS] for metrics in one.history)) for one in self._results],
+            [ReportTrial(one, one.scores) for one in self._results],
             best,
             self._finals(),
             self._gain(best),

@@ -16,6 +16,7 @@ import pytest
 from data.audit import Audit
 from data.errors import SearchError, SettingError
 from data.findings import Finding
+from tests.system.noise import foreign
 from tests.tuning.making import candidate, epoch, trial_result
 from tuning.promote import Promotion
 from tuning.tracking.redact import HIDDEN
@@ -228,6 +229,28 @@ def test_quiet_still_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr()
     assert said.out == ""
     assert "the disk is full: trial 4" in said.err
+
+
+# --- the lines of others, as the system tests look for them ---
+
+
+def test_lines_of_libraries_are_told_from_ours() -> None:
+    theirs = [
+        "[I 2026-01-02 03:04:05,678] A new study created in memory with name: search",
+        "2026-01-02 03:04:05,678\tINFO worker.py:1927 -- Started a local Ray instance.",
+        "2026/01/02 03:04:05 WARNING mlflow.models.model: Model logged without a signature",
+        "(raylet) Warning: a worker died",
+        "/lib/torch/x.py:1: UserWarning: The use of x is deprecated",
+        "Trial status: 2 RUNNING",
+    ]
+    ours = [
+        "03:04:05  trial 0 complete",
+        "pets: 1,797 pictures of 10 classes (9 train)",
+        "  2 twins",
+        "",
+        "nothing to complain about",
+    ]
+    assert foreign([*ours, *theirs]) == theirs
 
 
 # --- which view ---

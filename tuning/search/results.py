@@ -66,6 +66,11 @@ class TrialResult(Value):
         return self.metrics.get(SELECTS)
 
     @property
+    def scores(self) -> tuple[float, ...]:
+        """Validation balanced accuracy of each epoch."""
+        return tuple(metrics[SELECTS] for metrics in self.history)
+
+    @property
     def seconds(self) -> float:
         """How long its epochs took."""
         return sum(metrics.get("epoch_s", 0.0) for metrics in self.history)

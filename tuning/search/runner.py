@@ -18,7 +18,7 @@ from tuning.search.course import Course
 from tuning.search.handover import Handover
 from tuning.search.ledger import Ledger
 from tuning.search.paths import SearchPaths
-from tuning.search.results import SELECTS, TrialResult
+from tuning.search.results import TrialResult
 from tuning.trial import LOSSES, TrialTask, run_trial
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def rebuild(scheduler: TrialScheduler, results: Sequence[TrialResult]) -> None:
         scheduler.on_trial_add(controller, trial)
         told: dict[str, Any] = {}
         for epoch in range(1, result.epochs + 1):
-            best = max(metrics[SELECTS] for metrics in result.history[:epoch])
+            best = max(result.scores[:epoch])
             told = {"epoch": epoch, "objective": best}
             scheduler.on_trial_result(controller, trial, told)
         if told:

@@ -110,6 +110,11 @@ class Trained:
 
     report: TrialReport
 
+    @property
+    def score(self) -> float:
+        """Its validation balanced accuracy."""
+        return self.report.metrics["val_balanced_accuracy"]
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -54,9 +54,8 @@ class PlainView(Printer):
             case TrialEnded():
                 self.trial_ended(event.result)
             case Trained():
-                metrics = event.report.metrics
-                score, loss = metrics["val_balanced_accuracy"], metrics["val_loss"]
-                self.say(f"epoch {event.report.epoch}: val balanced accuracy {score:.4f}, loss {loss:.4f}")
+                loss = event.report.metrics["val_loss"]
+                self.say(f"epoch {event.report.epoch}: val balanced accuracy {event.score:.4f}, loss {loss:.4f}")
             case Measured():
                 self.measured(event)
             case Decided():

@@ -25,7 +25,6 @@ MOST_WIDTH = 100  # letters: a longer bar says no more
 BAR = 24  # letters of a bar
 
 KINDS = {"probe": "probe of ", "final": "again: "}  # before the network of a trial of that origin
-SELECTS = "val_balanced_accuracy"
 
 SCORE, CURVE_STYLE, DIM, BEST, BAD = "bold", "cyan", "dim", "bold green", "red"
 
@@ -93,7 +92,7 @@ def _running(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
 def _trial_line(result: TrialResult, time: str, scale: tuple[float, float], letters: int) -> Text:
     """Return a trial that runs: number, epoch, time, score of its best epoch, curve, and what it is."""
     config = result.config
-    curve = sparkline([metrics[SELECTS] for metrics in result.history], *scale, most=letters)
+    curve = sparkline(result.scores, *scale, most=letters)
     network = f"{network_name(result)} {config.preprocessing.image_size} px"
     return Text.assemble(
         f"{result.number:>5}  {f'{result.epochs}/{config.fit.max_epochs}':>5}  {time:>5}  ",
@@ -119,7 +118,7 @@ def _foot(state: LiveState, now_s: float) -> Iterator[Text]:
     """Yield the counts, and what is left of the budget."""
     if state.plan is None:
         return
-    yield Text(", ".join(_counts(state)), DIM if not state.failed else "")
+    yield Text(", ".join(_counts(state)), BAD if state.failed else DIM)
     share, left = _budget(state, now_s)
     yield Text.assemble(_bar(share), f"  {left}")
 
@@ -161,7 +160,7 @@ def _curve(scores: Sequence[float]) -> tuple[str, str]:
 def _scale(results: Sequence[TrialResult], best: TrialResult | None) -> tuple[float, float]:
     """Return the lowest and the highest score of what is drawn, so that the curves can be held against each other."""
     every = [*results, *([best] if best is not None else [])]
-    scores = [metrics[SELECTS] for result in every for metrics in result.history]
+    scores = [score for result in every for score in result.scores]
     return (min(scores), max(scores)) if scores else (0.0, 1.0)
 
 

@@ -78,8 +78,8 @@ def after(state: LiveState, event: Event, now_s: float) -> LiveState:
             changes |= {"running": {**state.running, result.trial_uid: Running(result, began_s)}}
         case TrialEnded(result):
             return _without(state, result)
-        case Trained(report):
-            changes |= {"curve": (*state.curve, report.metrics["val_balanced_accuracy"])}
+        case Trained():
+            changes |= {"curve": (*state.curve, event.score)}
         case _:
             return state
     return replace(state, **changes)
