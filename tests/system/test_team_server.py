@@ -5,6 +5,7 @@ In every case all points that a trial measured are in the store, once: counted a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -206,10 +207,11 @@ def wait_for_epoch(client: MlflowClient, name: str) -> None:
     """Wait until the server has an epoch of a trial of the search that is about to start."""
     ends = time.monotonic() + 200
     while time.monotonic() < ends:
-        found = client.get_experiment_by_name(name)
-        runs = client.search_runs([found.experiment_id]) if found else []
-        if any("val_loss" in run.data.metrics for run in runs):
-            return
+        with contextlib.suppress(MlflowException):  # on a busy machine the server's supervisor replaces slow workers
+            found = client.get_experiment_by_name(name)
+            runs = client.search_runs([found.experiment_id]) if found else []
+            if any("val_loss" in run.data.metrics for run in runs):
+                return
         time.sleep(0.5)
     raise AssertionError("no trial ended an epoch")
 
@@ -240,7 +242,8 @@ def test_nothing_listens_beyond_this_machine(team: Team) -> None:
         assert part.process is not None
         leader = psutil.Process(part.process.pid)
         for process in [leader, *leader.children(recursive=True)]:
-            listening |= {link.laddr.ip for link in process.net_connections("inet") if link.status == "LISTEN"}
+            with contextlib.suppress(psutil.NoSuchProcess):
+                listening |= {link.laddr.ip for link in process.net_connections("inet") if link.status == "LISTEN"}
     assert listening == {"127.0.0.1"}
 
 
