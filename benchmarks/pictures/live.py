@@ -35,8 +35,8 @@ FONT = re.compile(r"@font-face\s*{[^}]*}")  # rich's is fetched from a server wh
 TITLE = "python -m tuning tune"
 
 
-def record(minutes: str) -> str:
-    """Return what a search writes to its terminal."""
+def record(minutes: str, log: Path | None) -> str:
+    """Return what a search writes to its terminal, and keep it in ``log``."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     with tempfile.TemporaryDirectory() as home:
@@ -48,6 +48,8 @@ def record(minutes: str) -> str:
         with contextlib.suppress(OSError):  # Linux says so when nobody has the terminal open any more
             while chunk := os.read(master, 65536):
                 chunks.append(chunk)
+        if log:
+            log.write_bytes(b"".join(chunks))
         if process.wait():
             raise RuntimeError(f"the search must end well, but ended with {process.returncode}")
     return b"".join(chunks).decode()
@@ -88,9 +90,7 @@ def main() -> None:
     if arguments.log and arguments.log.exists():
         written = arguments.log.read_bytes().decode()
     else:
-        written = record(arguments.minutes)
-        if arguments.log:
-            arguments.log.write_bytes(written.encode())
+        written = record(arguments.minutes, arguments.log)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in richest(written):
         console.print(Text.from_ansi(line), soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import time
 from collections.abc import Iterator, Sequence
 
@@ -253,6 +254,14 @@ def test_a_long_sentence_is_wrapped_between_words_but_a_command_stays_whole(monk
     assert first.endswith("  so many words so many words so many words so many words so many words")
     assert others[0] == " " * 10 + "so many words so many words so many words so many words so many words"
     assert others[1].endswith(f"  {command}")
+
+
+def test_the_colour_of_a_line_is_not_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(monkeypatch) as (view, out):
+        view.tell(Said("careful", matters=True))
+    yellow = re.findall(r"\x1b\[(?:\d+;)*33m([^\x1b]*)", out.getvalue())
+    assert len(yellow) == 1
+    assert yellow[0].endswith("careful")
 
 
 def test_what_others_print_meanwhile_goes_above_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 
 from rich.console import Console
+from rich.text import Text
 
 from tuning.tracking.redact import redacted
 from tuning.views.events import Event, Progressed, Said, Shown
@@ -34,7 +35,8 @@ class Printer:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a sentence with the time of day."""
-        self.console.print(f"{datetime.now():%H:%M:%S}  {redacted(text)}", style=style)
+        # As a Text: a style that is given to print would be that of the live view's block as well.
+        self.console.print(Text(f"{datetime.now():%H:%M:%S}  {redacted(text)}", style=style))
 
     def show(self, *parts: object) -> None:
         """Print lines and tables as they are."""
