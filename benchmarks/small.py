@@ -58,7 +58,9 @@ def first_trial(home: Path) -> Taken:
     """Search until the first epoch was told, then end the search; return what it took until that epoch began."""
     began_s = time.perf_counter()
     command = [sys.executable, "-m", "tuning", "tune", *ENOUGH, "--events", "json", "--quiet", "on"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         for line in process.stdout or ():
             told = json.loads(line)
