@@ -57,6 +57,14 @@ class SearchError(FreezelineError):
     """A search that ended without a model; the reason is in its message."""
 
 
+def last_line(error: BaseException) -> str:
+    """Return what an error says in one line; of a chain, what it began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:200]
+
+
 def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
     """Return ``"; did you mean a or b?"`` for the known words nearest to ``word``, else ``""``."""
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)

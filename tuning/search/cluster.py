@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.errors import SettingError
+from data.errors import SearchError, SettingError, last_line
 from data.store import home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: the ledger is the truth
 }
 # What a worker needs beyond what it inherits; the pictures and threads of a trial are its own affair.
+STARTS = 2  # of Ray, before it is given up
 WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 # Of this project's folder, what a cluster's workers don't need.
@@ -59,7 +60,7 @@ def ray_started() -> Iterator[None]:
 
     started_here = not ray.is_initialized()
     if started_here:
-        _init(address)
+        _start(address)
     for name in ("ray", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -110,6 +111,23 @@ def check_shared(folder: Path) -> None:
             f"FREEZELINE_HOME must be a folder that all nodes of the cluster share, but {', '.join(blind)} "
             f"{'does' if len(blind) == 1 else 'do'} not see {folder}; set it to one on a network file system"
         )
+
+
+def _start(address: str) -> None:
+    """Start or join Ray. It gives itself 30 s, which a busy machine may exceed: so a second time where it failed."""
+    import ray
+
+    for left in reversed(range(STARTS)):
+        try:
+            _init(address)
+            return
+        except Exception as error:  # a bare one, where a node took too long
+            ray.shutdown()
+            if not left:
+                raise SearchError(
+                    f"Ray must start, or the cluster of RAY_ADDRESS must answer, but Ray says: {last_line(error)}; "
+                    "give the machine less to do, or correct RAY_ADDRESS, and start again"
+                ) from error
 
 
 def _init(address: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from data.errors import SearchError
+from data.errors import SearchError, last_line
 from tuning.interrupts import Interrupts
 from tuning.recipe import Recipe
 from tuning.search.budget import Clock
@@ -98,7 +98,7 @@ class Runner:
                 if not left:
                     raise SearchError(
                         f"a search goes on when workers are lost, but they were {COLLAPSES} times "
-                        f"({_last_line(error)}); give it less to do at once (concurrent), then resume"
+                        f"({last_line(error)}); give it less to do at once (concurrent), then resume"
                     ) from error
                 self._lose(error)
 
@@ -107,7 +107,7 @@ class Runner:
         if not isinstance(error, TrialLost):
             self._fewer = min(self._fewer + 1, concurrency(self._recipe, resources()) - 1)
         self._ledger.put_back()
-        self._say(f"Ray lost its workers ({_last_line(error)}); the search goes on, {self._at_once()} trials at once")
+        self._say(f"Ray lost its workers ({last_line(error)}); the search goes on, {self._at_once()} trials at once")
 
     def _at_once(self) -> int:
         return max(1, concurrency(self._recipe, resources()) - self._fewer)  # nodes come and go
@@ -175,14 +175,6 @@ def rebuild(scheduler: TrialScheduler, results: Sequence[TrialResult]) -> None:
 
 def _end() -> None:
     os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
-
-
-def _last_line(error: BaseException) -> str:
-    """Return what an error says in one line; of a chain, what it began with."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip()[:200]
 
 
 def _name(trial: object) -> str:
