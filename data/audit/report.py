@@ -38,7 +38,7 @@ class Audit(Value):
     findings: tuple[Finding, ...]
 
     def lines(self, named: int = NAMED) -> list[str]:
-        """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files."""
+        """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files; 0 for none."""
         totals = {split: sum(self.counts[split].values()) for split in SPLITS}
         said = ", ".join(f"{count:,} {split}" for split, count in totals.items())
         lines = [
@@ -46,7 +46,7 @@ class Audit(Value):
             f"median short side {self.median_side} px, {self.left_out:,} left out"
         ]
         for finding in self.findings:
-            lines += _told(finding, 0 if finding.count == sum(totals.values()) else named)
+            lines += _told(finding, named, is_of_all=finding.count == sum(totals.values()))
         return lines if self.findings else [*lines, "nothing to complain about"]
 
 
@@ -69,15 +69,16 @@ def audit(data: str | Dataset, progress: Progress | None = None) -> Audit:
     )
 
 
-def _told(finding: Finding, named: int) -> list[str]:
+def _told(finding: Finding, named: int, is_of_all: bool) -> list[str]:
+    head = f"  {finding.count:,} {finding.title}: {finding.done}"
+    if is_of_all and finding.files:
+        return [f"{head} (these are all pictures)"]
     rows = [finding.detail] if finding.detail else []
+    most = max(named, len(rows))
     for group, reason in zip_longest(finding.files, finding.reasons, fillvalue=""):
         rows.append(f"{' = '.join(group)} {reason}".rstrip())
-    head = f"  {finding.count:,} {finding.title}: {finding.done}"
-    if not named and finding.files:
-        return [f"{head} (these are all pictures)"]
-    more = [f"    ... and {len(rows) - named:,} more"] if len(rows) > named else []
-    return [head, *(f"    {_printable(row)}" for row in rows[:named]), *more]
+    more = [f"    ... and {len(rows) - most:,} more"] if named and len(rows) > most else []
+    return [head, *(f"    {_printable(row)}" for row in rows[:most]), *more]
 
 
 def _printable(text: str) -> str:

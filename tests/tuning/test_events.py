@@ -223,6 +223,14 @@ def test_quiet_prints_what_matters_at_the_end_and_warns_on_standard_error(capsys
     assert [line.partition("  ")[2] for line in said.err.splitlines()] == ["the disk is full"]
 
 
+def test_a_search_tells_what_the_audit_found_and_where_the_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    twins = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), done="kept")
+    PlainView().tell(Audited(AUDIT.model_copy(update={"findings": (twins,)})))
+    _, found, names = capsys.readouterr().out.splitlines()
+    assert found == "  2 copies, pixel for pixel, in one class: kept"
+    assert "audit.json names every file" in names
+
+
 def test_quiet_still_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
     full = epoch(1, 0.5).model_copy(update={"facts": {"features": "live (disk full)"}})
     QuietView().tell(EpochEnded(trial_result(4), full))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tuning.search.results import TrialResult
 
 FAILED, PRUNED, BEST, WARNING = "red", "dim", "bold", "yellow"  # how a terminal shows lines of them
+NAMES = "  the run's audit.json names every file; so does python -m tuning audit --json FILE"
 
 
 class PlainView(Printer):
@@ -43,7 +44,9 @@ class PlainView(Printer):
             case Said(matters=True):
                 self.say(event.text, WARNING)
             case Audited():
-                self.show(*event.audit.lines())
+                self.show(
+                    *event.audit.lines(named=0), *([NAMES] if any(one.files for one in event.audit.findings) else [])
+                )
             case Entered():
                 self.say(event.part)
             case Planned():
