@@ -42,6 +42,7 @@ from tuning.views.jsonlines import JsonLinesView
 from tuning.views.lines import say, show, warn
 from tuning.views.live import LiveView
 from tuning.views.plain import PlainView, QuietView
+from tuning.views.printer import Printer
 from tuning.views.watching import human_view, watched
 
 AUDIT = Audit(
@@ -175,7 +176,10 @@ def test_a_line_is_there_as_soon_as_it_is_told(tmp_path: Path) -> None:
 # --- the stream ---
 
 
-def test_without_a_view_sentences_and_tables_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_view_sentences_and_tables_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_open", [Printer()])  # one that has told no other test's progress
     say("a sentence")
     warn("a warning")
     show("a line")
