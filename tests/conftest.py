@@ -26,6 +26,7 @@ MakeFolder = Callable[..., Path]
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one of pytest-xdist's processes, and those of tests/system, which share one Ray."""
     for item in items:
