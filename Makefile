@@ -29,7 +29,7 @@ tune: $(STAMP)
 	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(or $(ARGS),-P minutes=3)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

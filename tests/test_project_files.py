@@ -17,11 +17,10 @@ from tuning import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXED_BY_OUR_USER = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
-IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"pytest-xdist": "xdist", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # Imported by another package on our behalf, or run as a program.
 NOT_IMPORTED = {
     "moto",
-    "pytest-xdist",
     "onnx",
     "onnxscript",
     "psutil",
