@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tuning.aside import aside
 from tuning.search.paths import SearchPaths
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class Handover:
 
     def trial_started(self, result: TrialResult) -> None:
         """Note that a trial was handed over, and take away the sign of an earlier worker."""
-        with contextlib.suppress(OSError):
-            self._paths.begun(result.trial_uid).unlink(missing_ok=True)
+        self._drop_sign(result)
         self._handed_s[result.trial_uid] = time.monotonic()
 
     def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
@@ -46,6 +46,9 @@ class Handover:
         """Note that there is nothing to wait for any more."""
         self._handed_s.pop(result.trial_uid, None)
         self._has_begun = True
+        self._drop_sign(result)
+
+    def _drop_sign(self, result: TrialResult) -> None:
         with contextlib.suppress(OSError):
             self._paths.begun(result.trial_uid).unlink(missing_ok=True)
 
@@ -67,18 +70,12 @@ class Handover:
         What was handed over before is forgotten: it is handed over anew.
         """
         self._handed_s.clear()
-        over = threading.Event()
 
-        def watch() -> None:
+        def watch(over: threading.Event) -> None:
             while not over.wait(every_s):
                 if self.is_lost:
                     ring()
                     return
 
-        thread = threading.Thread(target=watch, daemon=True, name="handover")
-        thread.start()
-        try:
+        with aside("handover", watch):
             yield
-        finally:
-            over.set()
-            thread.join()

@@ -7,10 +7,12 @@ import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from data.errors import TrackingError
 from models.machine import machine
+from tuning.aside import aside
 from tuning.tracking.operations import PARENT, LogEpoch
 from tuning.tracking.writer import Writer
 
@@ -57,14 +59,8 @@ def watched(writer: Writer) -> Iterator[None]:
     if not load_is_wanted():
         yield
         return
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(writer, over), name="system-metrics", daemon=True)
-    watcher.start()
-    try:
+    with aside("system-metrics", partial(_watch, writer)):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def _watch(writer: Writer, over: threading.Event) -> None:
