@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from data.dataset import Dataset
+from data.sources import SplitName
 from models.calibration import calibration_error
 from models.evaluate import interval, score
 from tuning.candidate import INTERVALS
@@ -13,12 +14,8 @@ from tuning.predicting import Model, probabilities_of
 from tuning.views.report import EvaluationContent
 from tuning.views.report.pictures import worst_mistakes
 
-Evaluated = Literal["test", "val", "train", "all"]  # which of a data set's pictures
 
-
-def evaluate(
-    model: Model, address: str, dataset: Dataset, split: Literal["test", "val", "train", "all"]
-) -> EvaluationContent:
+def evaluate(model: Model, address: str, dataset: Dataset, split: SplitName | Literal["all"]) -> EvaluationContent:
     """Return what the model, loaded from ``address``, is worth on the pictures of a split, or of ``all``.
 
     Raises:

@@ -37,16 +37,22 @@ class Audit(Value):
     median_side: int
     findings: tuple[Finding, ...]
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures there are in all splits."""
+        return sum(sum(by_class.values()) for by_class in self.counts.values())
+
+    @property
+    def headline(self) -> str:
+        """The data set and its pictures, in all and by split."""
+        said = ", ".join(f"{sum(self.counts[split].values()):,} {split}" for split in SPLITS)
+        return f"{self.name}: {self.pictures:,} pictures of {len(self.counts['train'])} classes ({said})"
+
     def lines(self, named: int = NAMED) -> list[str]:
         """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files; 0 for none."""
-        totals = {split: sum(self.counts[split].values()) for split in SPLITS}
-        said = ", ".join(f"{count:,} {split}" for split, count in totals.items())
-        lines = [
-            f"{self.name}: {sum(totals.values()):,} pictures of {len(self.counts['train'])} classes ({said}), "
-            f"median short side {self.median_side} px, {self.left_out:,} left out"
-        ]
+        lines = [f"{self.headline}, median short side {self.median_side} px, {self.left_out:,} left out"]
         for finding in self.findings:
-            lines += _told(finding, named, is_of_all=finding.count == sum(totals.values()))
+            lines += _told(finding, named, is_of_all=finding.count == self.pictures)
         return lines if self.findings else [*lines, "nothing to complain about"]
 
 

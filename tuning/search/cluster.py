@@ -13,6 +13,7 @@ from data.errors import SearchError, SettingError, last_line
 from data.store import home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+STARTS = 2  # of Ray, before it is given up
 
 # Read by Ray when it is imported or started. Its progress tables, usage reports, default loggers (3 ms instead of
 # 10 for a report) and warnings of its own migrations are no news to our user.
@@ -30,7 +31,6 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: the ledger is the truth
 }
 # What a worker needs beyond what it inherits; the pictures and threads of a trial are its own affair.
-STARTS = 2  # of Ray, before it is given up
 WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 # Of this project's folder, what a cluster's workers don't need.

@@ -88,8 +88,4 @@ def hanging(text: str, width: int, indent: int) -> str:
 
 def audit_line(audit: Audit) -> str:
     """Return a data set and what was found in it, in a line."""
-    totals = ", ".join(f"{sum(by_class.values()):,} {split}" for split, by_class in audit.counts.items())
-    pictures = sum(sum(by_class.values()) for by_class in audit.counts.values())
-    head = f"{audit.name}: {pictures:,} pictures of {len(audit.counts['train'])} classes ({totals})"
-    found = "; ".join(f"{finding.count:,} {finding.title}" for finding in audit.findings)
-    return f"{head}; {found}" if found else head
+    return "; ".join([audit.headline, *(f"{finding.count:,} {finding.title}" for finding in audit.findings)])
