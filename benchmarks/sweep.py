@@ -1,6 +1,7 @@
 """Whether the sweep helps: ``python -m benchmarks.sweep [--seeds 10]`` replays searches on recorded learning curves.
 
-Each search is the real one (ledger, sampler, ASHA), one trial at a time, with and without the sweep; a trial has the
+Each search is the real one (ledger, sampler, ASHA), one trial at a time, with and without the sweep, which ends when it
+does in a search whose trials have so many seconds as the last of the columns says; a trial has the
 curve and time of the recorded configuration that is nearest to what was asked for and not yet used in this search.
 An entry of the feature store is paid for by the first trial that needs it. Printed is the regret: how far the best
 validation score so far lies below the best of the table, as the mean over the seeds, by seconds of one core.
@@ -19,6 +20,7 @@ from typing import Any
 from benchmarks.curves import SPACE, preprocessings
 from benchmarks.replay import VAL, Row, nearest, play, tables, top
 from tuning.recipe import Recipe
+from tuning.search.budget import LED_SHARE, SWEEP_SHARE
 from tuning.search.ledger import open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.sampler import marks
@@ -38,6 +40,9 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     made: set[str] = set()
     now_s, best = 0.0, 0.0
     while now_s < TIMES_S[-1] and rows:
+        share = now_s / TIMES_S[-1]
+        if share >= SWEEP_SHARE or (share >= LED_SHARE and ledger.fine_tuning_leads()):
+            ledger.end_sweep()
         result = ledger.ask()
         row = nearest(rows, result.settings)
         rows.remove(row)

@@ -58,6 +58,7 @@ NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the swe
 PROBED = ("image_size", "truncate", "backbone")
 PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "balance": "none", "mix": "none"}
 FINE_TUNED = (0.5, 0.2)  # shares of the blocks that stay frozen where the best probe's network is fine-tuned
+UNFROZEN = (0.0, 0.2)  # the same where fine-tuning leaves every probe behind: these pictures need other features
 SWEPT_CUTS = 3  # cuts of each network that the sweep probes, counted from the end
 
 VARIANT = "variant"
@@ -124,13 +125,15 @@ class SearchSpace:
         probes = [(name, probe) for name, corner in self._corners.items() for probe in corner.probes()]
         return [self._named(name, probe, probe) for name, probe in probes]
 
-    def fine_tunes(self, probe: Mapping[str, Setting]) -> list[dict[str, Setting]]:
+    def fine_tunes(self, probe: Mapping[str, Setting], unfrozen: bool = False) -> list[dict[str, Setting]]:
         """Return trial 0's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
 
-        ``probe`` has settings as ``suggest`` gives them. What is trial 0 again is left out.
+        Where ``unfrozen``, with ``UNFROZEN`` blocks. ``probe`` has settings as ``suggest`` gives them. What is trial 0
+        again is left out.
         """
+        fractions = UNFROZEN if unfrozen else FINE_TUNED
         network, variant = {name: probe[name] for name in PROBED}, str(probe.get(VARIANT, ""))
-        tuned = [self._named(variant, {**network, "freeze_fraction": fraction}) for fraction in FINE_TUNED]
+        tuned = [self._named(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
         known = self.defaults()
         return [settings for at, settings in enumerate(tuned) if settings not in known + tuned[:at]]
 

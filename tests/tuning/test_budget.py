@@ -96,17 +96,18 @@ def test_a_search_that_ends_before_its_time_hears_nothing(make_clock: MakeClock)
     assert not [thread for thread in threading.enumerate() if thread.name == "search-clock"]
 
 
-def test_the_sweep_has_half_of_the_trials_time(
-    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("leads", "over_s"), [(False, 70), (True, 30)])
+def test_the_sweep_has_a_third_of_the_trials_time_and_less_where_fine_tuning_leads(
+    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch, leads: bool, over_s: float
 ) -> None:
     now = begun
     monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
     clock = make_clock(270)
-    now = begun + 99
-    assert not clock.sweep_over
-    now = begun + 101
-    assert clock.sweep_over
-    assert not make_clock(None).sweep_over
+    now = begun + over_s - 1
+    assert not clock.sweep_over(lambda: leads)
+    now = begun + over_s + 1
+    assert clock.sweep_over(lambda: leads)
+    assert not make_clock(None).sweep_over(lambda: leads)
 
 
 def test_a_share_of_the_time_is_kept_for_the_finals(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tuning.making import epoch, ledger_at, recipe
-from tuning.search.budget import Clock
+from tuning.search.budget import LED_SHARE, Clock
 from tuning.search.course import Course, Step
 from tuning.search.ledger import Ledger
 from tuning.search.results import TrialResult
@@ -109,3 +109,15 @@ def test_when_the_time_for_new_settings_is_over_the_finals_begin_and_then_it_end
     monkeypatch.setattr(led.clock, "fits", lambda _: True)
     assert [led.run().origin for _ in range(2)] == ["final", "final"]
     assert led.next() == "end"
+
+
+@pytest.mark.parametrize(("default", "next_origin"), [(0.99, "fine-tune"), (0.5, "probe")])
+def test_a_sweep_that_fine_tuning_leaves_behind_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: float, next_origin: str
+) -> None:
+    led = Led(tmp_path, monkeypatch, sweep="on", image_size="32,64", truncate="0,1", minutes=60)
+    assert [led.run(score).origin for score in (default, 0.5)] == ["default", "probe"]
+    assert led.begin().origin == "probe"  # however far it leads, the sweep has its least
+    led.most = 2
+    monkeypatch.setattr(led.clock, "_is_past", lambda share: share == LED_SHARE)
+    assert led.begin().origin == next_origin

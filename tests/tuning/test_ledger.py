@@ -234,7 +234,7 @@ SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
 def test_a_search_begins_with_the_default_then_the_sweep_and_its_best_probe_fine_tuned(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
     assert ledger.probes_left == 4
-    ended = [end(ledger, score) for score in (0.99, 0.5, 0.6, 0.9, 0.7)]
+    ended = [end(ledger, score) for score in (0.92, 0.5, 0.6, 0.9, 0.7)]
     assert [result.origin for result in ended] == ["default", *["probe"] * 4]
     tuned, less_frozen, sampled = ledger.ask(), ledger.ask(), ledger.ask()
     assert [result.origin for result in (tuned, less_frozen, sampled)] == ["fine-tune", "fine-tune", "sampler"]
@@ -262,6 +262,20 @@ def test_of_probes_that_validation_cannot_tell_apart_the_best_of_the_smallest_si
             end(ledger, score)
         tuned = ledger.ask()
         assert (tuned.settings["image_size"], tuned.settings["truncate"]) == wanted
+
+
+@pytest.mark.parametrize(("default", "fractions"), [(0.97, [0.5, 0.2]), (0.98, [0.0, 0.2]), (None, [0.5, 0.2])])
+def test_where_fine_tuning_leaves_every_probe_behind_the_best_of_them_is_fine_tuned_with_less_frozen(
+    tmp_path: Path, default: float | None, fractions: list[float]
+) -> None:
+    # Of 0.9 and 0.98 on 100 pictures, twice the standard error of the difference is 0.066; of 0.9 and 0.97, 0.069.
+    ledger = ledger_at(tmp_path, recipe(**{**SWEPT, "image_size": "32", "truncate": "3,4"}))
+    end(ledger, default, "complete" if default else "failed")
+    assert not ledger.fine_tuning_leads()  # no probe has ended
+    for score in (0.9, 0.91):
+        end(ledger, score)
+    assert ledger.fine_tuning_leads() == (fractions[0] == 0.0)
+    assert [ledger.ask().settings["freeze_fraction"] for _ in range(2)] == fractions
 
 
 def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -> None:

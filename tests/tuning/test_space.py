@@ -242,12 +242,15 @@ def test_a_network_that_cannot_be_cut_is_not_probed() -> None:
     assert {probe["backbone"] for probe in space.sweep()} == {"small"}
 
 
-def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen() -> None:
+@pytest.mark.parametrize(("unfrozen", "fractions"), [(False, (0.5, 0.2)), (True, (0.0, 0.2))])
+def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen(
+    unfrozen: bool, fractions: tuple[float, float]
+) -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
     probe = space.suggest(Inside(space.sweep()[-1]), probe=True)
     network = {"backbone": "large", "image_size": 64, "truncate": 1}
-    assert space.fine_tunes(probe) == [
-        {**space.first(), **network, "freeze_fraction": fraction} for fraction in (0.5, 0.2)
+    assert space.fine_tunes(probe, unfrozen) == [
+        {**space.first(), **network, "freeze_fraction": fraction} for fraction in fractions
     ]
 
 

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from tuning.search.results import TrialResult
     from tuning.trial import TrialReport
 
-# What comes after the trials, on two cores: what networks cost to serve (8 s), the export (25 to 40 s), the test
+# What comes after the trials, on two cores: what networks cost to serve (8 s), the export (15 to 30 s), the test
 # pictures, loading the version back, the report. A short budget leaves it a share only, and ends later than it says
 # rather than with nothing tried.
-RESERVE_S = 70.0
+RESERVE_S = 62.0
 RESERVE_SHARE = 0.3
 
 FINALS_SHARE = 0.2  # of the trials' time that is kept for training the best again with other seeds
 LONGER = 1.25  # a trial that is trained again may take so many times what it took
-SWEEP_SHARE = 0.5  # of the trials' time that the sweep may take: with many pictures features take long to make
+SWEEP_SHARE = 0.35  # of the trials' time that the sweep may take: with many pictures features take long to make
+LED_SHARE = 0.15  # the same where fine-tuning leaves every probe behind: the time is better spent on it
 
 
 def reserve_s(budget_s: float) -> float:
@@ -68,10 +69,9 @@ class Clock:
         """When the command should have ended, in seconds since 1970; None without a budget."""
         return self._ends_s
 
-    @property
-    def sweep_over(self) -> bool:
-        """Whether no more probes are to be started."""
-        return self._is_past(SWEEP_SHARE)
+    def sweep_over(self, fine_tuning_leads: Callable[[], bool]) -> bool:
+        """Return whether no more probes are to be started; that fine-tuning leads is asked only where it matters."""
+        return self._is_past(SWEEP_SHARE) or (self._is_past(LED_SHARE) and fine_tuning_leads())
 
     @property
     def sampling_over(self) -> bool:

@@ -48,7 +48,7 @@ class Course:
             return "wait"
         if ledger.put_back_left:
             return ledger.ask()
-        if self._clock.sweep_over:
+        if ledger.probes_left and self._clock.sweep_over(ledger.fine_tuning_leads):
             ledger.end_sweep()
         if not self._sampled:
             return ledger.ask()

@@ -218,8 +218,18 @@ class Ledger:
         best = None if self._next or self._fine_tuned else self._probe_to_tune()
         if best is not None:
             self._fine_tuned = True
-            self._add_starts("fine-tune", self._space.fine_tunes(best.settings))
+            self._add_starts("fine-tune", self._space.fine_tunes(best.settings, self.fine_tuning_leads()))
             self._study.set_user_attr(FINE_TUNED, True)
+
+    def fine_tuning_leads(self) -> bool:
+        """Return whether a fine-tune is ahead of every probe by more than twice the noise of so many validation pictures."""
+        probes = [result.score for result in self._results.values() if result.counts and result.origin == "probe"]
+        tuned = [result.score for result in self._results.values() if result.counts and result.origin != "probe"]
+        if not (probes and tuned):
+            return False
+        frozen, best = max(probes), max(tuned)
+        noise = math.sqrt((frozen * (1 - frozen) + best * (1 - best)) / self._val_pictures)
+        return best - frozen > 2 * noise
 
     def _probe_to_tune(self) -> TrialResult | None:
         """Return, of the probes that are within one standard error of the best, the best at the smallest image size.
