@@ -12,7 +12,7 @@ from data.errors import DataError
 from data.examine import Examined
 from data.findings import Finding
 from data.parallel import Progress
-from data.readings import Reading, read_all
+from data.readings import HASHED_SIDE, Reading, read_all
 from data.screening import screen
 from data.sources import LeftOut, Picture, Source, SplitName, open_source
 from data.sources.base import SPLITS
@@ -70,6 +70,11 @@ class Dataset(Value):
         """Training pictures of the largest class for one of the smallest that has any."""
         sizes = [size for size in self.counts()["train"].values() if size]
         return max(sizes) / min(sizes)
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the middle picture is one that the audit calls tiny: to be learned from, it has to be blown up."""
+        return self.median_side < HASHED_SIDE
 
     def split(self, name: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split, in their order."""

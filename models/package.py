@@ -94,7 +94,9 @@ def export(
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network = _out_of_place(nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval())
+    network = _out_of_place(
+        nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval()
+    )
     chosen = np.resize(pixels[:CHECKED_PICTURES], (max(2, min(len(pixels), CHECKED_PICTURES)), *pixels.shape[1:]))
     pictures = torch.from_numpy(normalize(chosen, config.preprocessing)).contiguous()
     exported = _export_graph(network, pictures, folder)

@@ -145,7 +145,7 @@ class _Search:
     def _open(self) -> Ledger:
         """Return the search's ledger."""
         recipe, dataset = self._recipe, self._ground.dataset
-        space = SearchSpace(recipe, dataset.imbalance, self._ground.uncut)
+        space = SearchSpace(recipe, dataset.imbalance, self._ground.uncut, tiny=dataset.is_tiny)
 
         def configure(settings: Mapping[str, Setting]) -> TrialConfig:
             return space.trial_config(settings, self._ground.preprocessings)

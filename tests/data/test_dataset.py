@@ -25,6 +25,8 @@ def test_every_picture_is_in_a_split_with_its_label(image_folder: Path) -> None:
     }
     assert all(sample.path.startswith(dataset.classes[sample.label]) for sample in dataset.samples)
     assert dataset.median_side == 16
+    assert dataset.is_tiny
+    assert not dataset.model_copy(update={"median_side": 32}).is_tiny
     assert Dataset.from_json(dataset.to_json()) == dataset
 
 

@@ -93,6 +93,14 @@ def test_trial_0_is_what_an_expert_tries_first() -> None:
     assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "image_size": 32, "lr": 1e-3}
 
 
+def test_of_tiny_pictures_trial_0_trains_the_whole_network() -> None:
+    space = SearchSpace(recipe(image_size="32,64"), tiny=True)
+    assert space.first_settings() == {**SearchSpace(recipe(image_size="32,64")).first_settings(), "freeze_fraction": 0}
+    probe = space.suggest(Inside(space.sweep()[0]), probe=True)
+    assert [tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)] == [0.5, 0.2]
+    assert SearchSpace(recipe(freeze_fraction="0.5..1"), tiny=True).first_settings()["freeze_fraction"] == 0.5
+
+
 @pytest.mark.parametrize(("imbalance", "searched"), [(1.0, False), (1.5, False), (1.6, True)])
 def test_balance_is_searched_where_the_classes_differ_in_size(imbalance: float, searched: bool) -> None:
     recorder = Recorder()
