@@ -94,9 +94,8 @@ def export(
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network = _out_of_place(
-        nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval()
-    )
+    network = nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval()
+    _leave_inputs(network)
     chosen = np.resize(pixels[:CHECKED_PICTURES], (max(2, min(len(pixels), CHECKED_PICTURES)), *pixels.shape[1:]))
     pictures = torch.from_numpy(normalize(chosen, config.preprocessing)).contiguous()
     exported = _export_graph(network, pictures, folder)
@@ -115,12 +114,11 @@ def export(
     return exported
 
 
-def _out_of_place(network: nn.Module) -> nn.Module:
-    """Let no layer overwrite its input: the exporters unpick each that does, which is half of their time (15 to 8 s)."""
+def _leave_inputs(network: nn.Module) -> None:
+    """Let no layer overwrite its input: exporters unpick each that does, which is half of their time (15 to 8 s)."""
     for module in network.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
-    return network
 
 
 def _export_graph(network: nn.Module, pictures: Tensor, folder: Path) -> Exported:

@@ -90,7 +90,8 @@ class SearchSpace:
         """Take a recipe whose networks, sizes and cuts are known.
 
         ``imbalance`` is how many times the largest class has the smallest's pictures, ``uncut`` are the networks that
-        can't be cut in two: nothing of them is kept, so they are not probed. Of ``tiny`` pictures trial 0 freezes nothing.
+        can't be cut in two: nothing of them is kept, so they are not probed. Of ``tiny`` pictures
+        trial 0 freezes nothing.
         """
         self._recipe = recipe
         variants = recipe.variants if isinstance(recipe, Recipe) else ()

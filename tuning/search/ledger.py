@@ -222,7 +222,7 @@ class Ledger:
             self._study.set_user_attr(FINE_TUNED, True)
 
     def fine_tuning_leads(self) -> bool:
-        """Return whether a fine-tune is ahead of every probe by more than twice the noise of so many validation pictures."""
+        """Return whether a fine-tune is ahead of every probe by more than twice the validation pictures' noise."""
         probes = [result.score for result in self._results.values() if result.counts and result.origin == "probe"]
         tuned = [result.score for result in self._results.values() if result.counts and result.origin != "probe"]
         if not (probes and tuned):
