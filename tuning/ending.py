@@ -56,6 +56,7 @@ class Ending:
         self._paths = paths
         self._name = name
         self._results = results
+        self._val_pictures = len(ground.dataset.split("val"))
         self._run_ids = run_ids
         self._pages = Pages(parent.experiment_id, parent.run_id, run_ids)
         self._limits = Limits(latency_ms=recipe.max_latency_ms, mb=recipe.max_mb)
@@ -96,7 +97,7 @@ class Ending:
 
     def _winner(self, costs: Costs) -> TrialResult:
         allowed = fitting(self._results, costs, self._limits, len(self._dataset.classes))
-        best = winner(allowed, self._results, self._recipe.finalists)
+        best = winner(allowed, self._results, self._recipe.finalists, self._val_pictures)
         if best is None:
             raise ValueError("a search ends with a winner only where a trial has a score")
         return best
@@ -109,10 +110,10 @@ class Ending:
         show(*summary.finals_lines(best, finals, gain))
 
     def _finals(self) -> list[Finalist]:
-        return finalists(self._results, self._recipe.finalists)
+        return finalists(self._results, self._recipe.finalists, self._val_pictures)
 
     def _gain(self, best: TrialResult) -> Gain | None:
-        return gain_over_default(best, self._results, self._recipe.finalists, len(self._dataset.split("val")))
+        return gain_over_default(best, self._results, self._recipe.finalists, self._val_pictures)
 
     def _candidate(self, best: TrialResult) -> Candidate:
         """Return the winner, measured and packaged, once: the test pictures are not looked at again for it."""

@@ -96,6 +96,7 @@ class SearchSpace:
         self._recipe = recipe
         variants = recipe.variants if isinstance(recipe, Recipe) else ()
         parts = {variant.name: recipe.varied(variant) for variant in variants} if isinstance(recipe, Recipe) else {}
+        self._tiny = tiny
         first = {**FIRST, **(FIRST_TINY if tiny else {})}
         named = {name: _Corner(part, imbalance, uncut, first, f"@{name}") for name, part in parts.items()}
         self._corners = named or {"": _Corner(recipe, imbalance, uncut, first)}
@@ -135,10 +136,10 @@ class SearchSpace:
     def fine_tunes(self, probe: Mapping[str, Setting], unfrozen: bool = False) -> list[dict[str, Setting]]:
         """Return trial 0's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
 
-        Where ``unfrozen``, with ``UNFROZEN`` blocks. ``probe`` has settings as ``suggest`` gives them. What is trial 0
-        again is left out.
+        Where ``unfrozen``, and of tiny pictures, with ``UNFROZEN`` blocks. ``probe`` has settings as ``suggest`` gives
+        them. What is trial 0 again is left out.
         """
-        fractions = UNFROZEN if unfrozen else FINE_TUNED
+        fractions = UNFROZEN if unfrozen or self._tiny else FINE_TUNED
         network, variant = {name: probe[name] for name in PROBED}, str(probe.get(VARIANT, ""))
         tuned = [self._named(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
         known = self.defaults()

@@ -67,5 +67,5 @@ class Course:
     def _final(self) -> tuple[TrialResult, int] | None:
         if not (self._recipe.finalists and self._recipe.final_seeds):
             return None
-        results = self._ledger.results()
-        return next_final(results, self._recipe.finalists, self._recipe.final_seeds, self._clock.fits)
+        recipe, ledger = self._recipe, self._ledger
+        return next_final(ledger.results(), recipe.finalists, recipe.final_seeds, ledger.val_pictures, self._clock.fits)

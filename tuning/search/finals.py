@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tuning.search.results import TrialResult
+from tuning.search.results import TrialResult, leads, noise
 
 
 class Finalist(NamedTuple):
@@ -36,9 +36,19 @@ def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
     return sorted((result for result in results if result.counts), key=lambda result: result.rank, reverse=True)
 
 
-def finalists(results: Sequence[TrialResult], count: int) -> list[Finalist]:
-    """Return the best ``count`` trials that have ended, best first, with the scores of their finals."""
-    ended = [result for result in ranked(results) if result.status != "running"]
+def finalists(results: Sequence[TrialResult], count: int, val_pictures: int) -> list[Finalist]:
+    """Return the best ``count`` trials that have ended, best first, with the scores of their finals.
+
+    Who lies behind the best of all by more than the noise of so many validation pictures is none: it can't have been
+    beaten by luck alone, and where it is quickly trained again and the best is not, it must not win for that.
+    """
+    best_first = ranked(results)
+    top = best_first[0].score or 0.0 if best_first else 0.0
+    ended = [
+        result
+        for result in best_first
+        if result.status != "running" and not leads(top, result.score or 0.0, val_pictures)
+    ]
     return [Finalist(result, _scores(result, results)) for result in ended[:count]]
 
 
@@ -48,7 +58,11 @@ def _scores(result: TrialResult, results: Sequence[TrialResult]) -> tuple[float,
 
 
 def next_final(
-    results: Sequence[TrialResult], count: int, seeds: int, fits: Callable[[TrialResult], bool]
+    results: Sequence[TrialResult],
+    count: int,
+    seeds: int,
+    val_pictures: int,
+    fits: Callable[[TrialResult], bool],
 ) -> tuple[TrialResult, int] | None:
     """Return which trial is to be trained again next, and with which seed; None where nothing is left to do.
 
@@ -56,7 +70,7 @@ def next_final(
     train a trial again.
     """
     for number in range(1, seeds + 1):
-        for finalist in finalists(results, count):
+        for finalist in finalists(results, count, val_pictures):
             seed = finalist.result.config.seed + number
             begun = {other.config.seed for other in results if other.of == finalist.result.trial_uid}
             if seed not in begun and fits(finalist.result):
@@ -64,14 +78,17 @@ def next_final(
     return None
 
 
-def winner(allowed: Sequence[TrialResult], results: Sequence[TrialResult], count: int) -> TrialResult | None:
+def winner(
+    allowed: Sequence[TrialResult], results: Sequence[TrialResult], count: int, val_pictures: int
+) -> TrialResult | None:
     """Return which of the ``allowed`` trials, best first, wins.
 
     Of the finalists that were trained again, the one with the highest mean; the best as they are where fewer than two
     were: one mean can't be held against others' luck.
     """
     uids = {result.trial_uid for result in allowed}
-    proved = [one for one in finalists(results, count) if len(one.scores) > 1 and one.result.trial_uid in uids]
+    proved = [one for one in finalists(results, count, val_pictures) if one.result.trial_uid in uids]
+    proved = [one for one in proved if len(one.scores) > 1]
     if len(proved) < 2:
         return next(iter(allowed), None)
     return max(proved, key=lambda one: (one.mean, one.result.rank)).result
@@ -97,16 +114,16 @@ class Gain(NamedTuple):
 def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: int, val_pictures: int) -> Gain | None:
     """Return what the best trial gained over trial 0; None where that has no score, or is the best.
 
-    The two spreads are pooled over the finalists; a score of n pictures has the binomial variance p (1 - p) / n.
+    The two spreads are pooled over the finalists.
     """
     default = next((result for result in results if result.origin == "default"), None)
     if default is None or default.score is None or default.trial_uid == best.trial_uid:
         return None
     scores = _scores(best, results)
-    spreads = [one.spread**2 for one in finalists(results, count) if len(one.scores) > 1]
+    spreads = [one.spread**2 for one in finalists(results, count, val_pictures) if len(one.scores) > 1]
     by_seed = statistics.fmean(spreads) if spreads else 0.0
     mean = statistics.fmean(scores)
-    by_pictures = (mean * (1 - mean) + default.score * (1 - default.score)) / val_pictures
+    by_pictures = noise(mean, default.score, val_pictures) ** 2
     theirs = _scores(default, results)
-    noise = math.sqrt(by_seed / len(scores) + by_seed / len(theirs) + by_pictures)
-    return Gain(mean - statistics.fmean(theirs), noise)
+    every = math.sqrt(by_seed / len(scores) + by_seed / len(theirs) + by_pictures)
+    return Gain(mean - statistics.fmean(theirs), every)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from models.config import TrialConfig
 from tuning.domains import Setting
 from tuning.search.paths import SearchPaths
-from tuning.search.results import SELECTS, Origin, Status, TrialResult
+from tuning.search.results import SELECTS, Origin, Status, TrialResult, leads
 from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
@@ -43,7 +43,7 @@ class Start(NamedTuple):
 
 
 class Ledger:
-    """The trials of one search.
+    """The trials of one search; ``val_pictures`` is how many pictures their scores are of.
 
     ``ask`` makes a trial and writes it down before anyone starts it; ``report`` adds an epoch; ``finish`` tells
     the sampler how it ended: complete with the best epoch's score, pruned with its curve, failed with its reason.
@@ -60,7 +60,7 @@ class Ledger:
         self._study = study
         self._space = space
         self._configure = configure
-        self._val_pictures = val_pictures
+        self.val_pictures = val_pictures
         self._asked: dict[str, optuna.Trial] = {}
         self._results: dict[str, TrialResult] = {}
         self._put_back: deque[str] = deque()
@@ -223,13 +223,11 @@ class Ledger:
 
     def fine_tuning_leads(self) -> bool:
         """Return whether a fine-tune is ahead of every probe by more than twice the validation pictures' noise."""
-        probes = [result.score for result in self._results.values() if result.counts and result.origin == "probe"]
-        tuned = [result.score for result in self._results.values() if result.counts and result.origin != "probe"]
-        if not (probes and tuned):
-            return False
-        frozen, best = max(probes), max(tuned)
-        noise = math.sqrt((frozen * (1 - frozen) + best * (1 - best)) / self._val_pictures)
-        return best - frozen > 2 * noise
+        tuned, probes = list[float](), list[float]()
+        for result in self._results.values():
+            if result.counts and result.score is not None:
+                (probes if result.origin == "probe" else tuned).append(result.score)
+        return bool(tuned and probes) and leads(max(tuned), max(probes), self.val_pictures)
 
     def _probe_to_tune(self) -> TrialResult | None:
         """Return, of the probes that are within one standard error of the best, the best at the smallest image size.
@@ -241,7 +239,7 @@ class Ledger:
         if not probes:
             return None
         top = max(result.score or 0.0 for result in probes)
-        least = top - math.sqrt(top * (1 - top) / self._val_pictures)
+        least = top - math.sqrt(top * (1 - top) / self.val_pictures)
         good = [result for result in probes if (result.score or 0.0) >= least]
         smallest = min(result.config.preprocessing.image_size for result in good)
         sized = [result for result in good if result.config.preprocessing.image_size == smallest]

@@ -91,5 +91,15 @@ class TrialResult(Value):
         return _rank(self.metrics)
 
 
+def noise(one: float, other: float, pictures: int) -> float:
+    """Return the standard error of the difference of two scores: of n pictures each has the variance p (1 - p) / n."""
+    return math.sqrt((one * (1 - one) + other * (1 - other)) / pictures)
+
+
+def leads(one: float, other: float, pictures: int) -> bool:
+    """Return whether a score is ahead of another by more than twice the noise: about what a 95 % interval says."""
+    return one - other > 2 * noise(one, other, pictures)
+
+
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
     return metrics.get(SELECTS, 0.0), -metrics.get("val_loss", math.inf)
