@@ -102,7 +102,7 @@ def test_the_sweep_has_a_third_of_the_trials_time_and_less_where_fine_tuning_lea
 ) -> None:
     now = begun
     monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
-    clock = make_clock(270)
+    clock = make_clock(262)
     now = begun + over_s - 1
     assert not clock.sweep_over(lambda: leads)
     now = begun + over_s + 1
@@ -115,7 +115,7 @@ def test_a_share_of_the_time_is_kept_for_the_finals(
 ) -> None:
     now = begun
     monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
-    clock, without = make_clock(270, finals=True), make_clock(270)
+    clock, without = make_clock(262, finals=True), make_clock(262)
     now = begun + 161
     assert not clock.sampling_over  # before there is anything to train again
     keep_an_epoch(clock)
