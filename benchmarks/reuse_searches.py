@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--minutes", default="3")
+    parser.add_argument("--minutes", default="5")
     arguments = parser.parse_args()
     print("data seed score_off score_on same_score test_off test_on off_s on_s off/on", flush=True)
     for data in arguments.data:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from data.audit import audit
@@ -123,10 +125,10 @@ class _Search:
             for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
                 pixel_cache(self._ground.dataset, preprocessing, progress)
             enter("starting Ray")
-            with ray_started():
+            with self._measuring() as step_s, ray_started():
                 check_shared(self._paths.root)
                 at_once = concurrency(recipe, resources())
-                self._say_budget(recipe, at_once)
+                self._say_budget(recipe, at_once, step_s)
                 tell(self._plan(recipe, ledger, at_once, clock))
                 Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, warn).run()
                 enter("ending the trials")
@@ -171,14 +173,24 @@ class _Search:
             best=next(iter(ranked(ledger.results())), None),
         )
 
-    def _say_budget(self, recipe: Recipe, at_once: int) -> None:
-        """Say what the budget will buy; on an accelerator there is no saying before it runs."""
+    @contextmanager
+    def _measuring(self) -> Iterator[Future[dict[float, float]] | None]:
+        """Within: a training step is measured while Ray starts; on an accelerator there is no saying before it runs."""
         if choose_device().type != "cpu":
+            yield None
             return
+        with ThreadPoolExecutor(1, "measuring") as aside:
+            yield aside.submit(step_times, *next(iter(self._ground.preprocessings)))
+
+    def _say_budget(self, recipe: Recipe, at_once: int, step_s: Future[dict[float, float]] | None) -> None:
+        """Say what the budget will buy."""
+        if step_s is None:
+            return
+        if not step_s.done():
+            enter("measuring a training step")
         backbone, image_size = next(iter(self._ground.preprocessings))
-        enter("measuring a training step")
         train, val = (len(self._ground.dataset.split(split)) for split in ("train", "val"))
-        expected = plan(recipe, step_times(backbone, image_size), train, val, at_once)
+        expected = plan(recipe, step_s.result(), train, val, at_once)
         say(summary.budget_line(recipe, expected, backbone, image_size, at_once))
 
     def _budgeted(self, ledger: Ledger) -> Recipe:

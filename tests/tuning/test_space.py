@@ -95,7 +95,8 @@ def test_trial_0_is_what_an_expert_tries_first() -> None:
 
 def test_of_tiny_pictures_trial_0_trains_the_whole_network() -> None:
     space = SearchSpace(recipe(image_size="32,64"), tiny=True)
-    assert space.first_settings() == {**SearchSpace(recipe(image_size="32,64")).first_settings(), "freeze_fraction": 0}
+    changed = {"freeze_fraction": 0, "lr_scheduler": "one_cycle", "lr": 2e-3}
+    assert space.first_settings() == {**SearchSpace(recipe(image_size="32,64")).first_settings(), **changed}
     probe = space.suggest(Inside(space.sweep()[0]), probe=True)
     assert [tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)] == [0.2]
     assert SearchSpace(recipe(freeze_fraction="0.5..1"), tiny=True).first_settings()["freeze_fraction"] == 0.5
