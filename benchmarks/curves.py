@@ -39,6 +39,7 @@ SPACE = {
     "image_size": "32,48,64",
     "truncate": "0,3",
     "max_epochs": "6",
+    "lr_scheduler": "cosine,constant,step,plateau",  # what was searched when the first rows were recorded
 }
 SEED = 0
 

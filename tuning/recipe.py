@@ -118,7 +118,8 @@ class Training(Value):
     )
     weight_decay: Decays = Field(Range(low=1e-5, high=1e-1, log=True), description="not of norms and biases")
     lr_scheduler: Schedules = Field(
-        Choice(options=("cosine", "constant", "step", "plateau")), description="how the learning rate falls"
+        Choice(options=("cosine", "one_cycle", "constant", "step", "plateau")),
+        description="how the learning rate moves",
     )
     lr_decay: Shares = Field(
         Choice(options=(1.0,)), description="each block nearer the input learns at this share of the next one's rate"
