@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from data.errors import SearchError, SettingError, last_line
@@ -134,15 +135,29 @@ def _init(address: str) -> None:
     import ray
 
     environment = {**WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(home())}
-    shipped: dict[str, object] = {"working_dir": str(REPOSITORY), "excludes": NOT_SHIPPED}
-    if address == "local":
-        environment["PYTHONPATH"], shipped = str(REPOSITORY), {}
-    ray.init(
-        address=address,
-        num_cpus=cores() if address == "local" else None,
-        include_dashboard=False if address == "local" else None,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        configure_logging=False,
-        runtime_env={"env_vars": environment, **shipped},
+    start = partial(
+        ray.init, address=address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False
     )
+    if address != "local":
+        shipped = {"working_dir": str(REPOSITORY), "excludes": NOT_SHIPPED}
+        start(runtime_env={"env_vars": environment, **shipped})
+        return
+    # Without a runtime environment the workers that Ray starts beforehand are those that it takes for the trials.
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    with _inherited({**environment, "PYTHONPATH": path}):
+        start(num_cpus=cores(), include_dashboard=False)
+
+
+@contextmanager
+def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
+    """Within: this process has these variables as well, for those that it starts."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
