@@ -42,7 +42,14 @@ EPOCHS = 4
 WEIGHTS = b"w" * 2_000_000  # bytes: as many as a fine-tuned end of a small network has
 BACKBONE, SIZE = "tf_efficientnet_lite0", 48
 # One optimizer: SGD's highest rates diverge, and each trial has to end.
-REAL = {"optimizer": "adamw", "backbone": BACKBONE, "image_size": str(SIZE), "freeze_fraction": "1", "max_epochs": 2, "reuse": "off"}
+REAL = {
+    "optimizer": "adamw",
+    "backbone": BACKBONE,
+    "image_size": str(SIZE),
+    "freeze_fraction": "1",
+    "max_epochs": 2,
+    "reuse": "off",
+}
 EVERY = {"data": "demo", "truncate": "0", "sweep": "off", "scheduler": "none", "concurrent": AT_ONCE, "finalists": 0}
 
 
