@@ -65,7 +65,7 @@ class Course:
         return spent or self._clock.sampling_over
 
     def _final(self) -> tuple[TrialResult, int] | None:
-        if not (self._recipe.finalists and self._recipe.final_seeds):
-            return None
         recipe, ledger = self._recipe, self._ledger
+        if not (recipe.finalists and recipe.final_seeds):
+            return None
         return next_final(ledger.results(), recipe.finalists, recipe.final_seeds, ledger.val_pictures, self._clock.fits)

@@ -87,8 +87,8 @@ def winner(
     were: one mean can't be held against others' luck.
     """
     uids = {result.trial_uid for result in allowed}
-    proved = [one for one in finalists(results, count, val_pictures) if one.result.trial_uid in uids]
-    proved = [one for one in proved if len(one.scores) > 1]
+    best = finalists(results, count, val_pictures)
+    proved = [one for one in best if len(one.scores) > 1 and one.result.trial_uid in uids]
     if len(proved) < 2:
         return next(iter(allowed), None)
     return max(proved, key=lambda one: (one.mean, one.result.rank)).result
