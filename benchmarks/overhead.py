@@ -152,15 +152,17 @@ def run_ours(search: Search, kind: Kind) -> None:
     import tuning.search.runner
     from tuning.interrupts import Interrupts
     from tuning.search.budget import Clock
-    from tuning.search.cluster import ray_started
+    from tuning.search.cluster import Ray
     from tuning.search.ledger import open_ledger
     from tuning.tracking.parent import ParentRun, connect
     from tuning.tracking.trials import TrialRuns
 
+    ray = Ray(search.recipe)
+    ray.begin()
     parent = ParentRun.open(connect(), None, "overhead")
     ledger = open_ledger(search.paths, search.space, search.configure, 0, 100, search.recipe.sampler)
     tuning.search.runner.run_trial = trial_of(kind.seconds)
-    with ray_started():
+    with ray.started():
         listeners, clock = [TrialRuns(parent.writer)], Clock(None, search.paths.spent)
         runner = tuning.search.runner.Runner(
             search.recipe, search.paths, ledger, listeners, Interrupts(), clock, lambda sentence: None

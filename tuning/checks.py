@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,11 @@ class Ground:
         return {name: domain for name, domain in found.items() if getattr(training, name) is None}
 
 
-def check_ground(training: Training, given_run: str | None = None) -> Ground:
-    """Check the backbones and weights, the tracking server and the data set.
+def check_ground(training: Training, given_run: str | None = None, then: Callable[[], None] = lambda: None) -> Ground:
+    """Check the backbones and weights, the data set and the tracking server.
 
-    ``given_run`` is the run that ``mlflow run`` opened.
+    ``given_run`` is the run that ``mlflow run`` opened. ``then`` is called when nothing is wrong and the server is
+    still to be asked, which takes seconds.
 
     Raises:
         UserError: with all that is wrong.
@@ -82,15 +83,18 @@ def check_ground(training: Training, given_run: str | None = None) -> Ground:
     problems: list[str] = []
     with _gathered(problems):
         check_networks(Wanted(network.backbone, network.weights, *network.sizes[:1]) for network in networks)
+    with _gathered(problems):
+        load_is_wanted()
+    with _gathered(problems):
+        dataset = load_dataset(training.data, stream.progress, keep_leaks=training.leaks == "keep")
+    if not problems:
+        then()
     client = None
     with _gathered(problems):
         client = connect() if training.tracking == "server" else None
     with _gathered(problems):
-        load_is_wanted()
-    with _gathered(problems):
         if client and given_run:
             check_from_url(client, given_run, training.data)
-        dataset = load_dataset(training.data, stream.progress, keep_leaks=training.leaks == "keep")
     if problems:
         raise UserError(*problems)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}

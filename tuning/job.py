@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from data.audit import audit
@@ -24,13 +24,13 @@ from tuning.interrupts import Interrupts, caught
 from tuning.recipe import Recipe
 from tuning.resuming import FOLDER, check_same_pictures, continued, kept_search
 from tuning.search.budget import Clock, spent_s
-from tuning.search.cluster import check_shared, ray_started, resources
+from tuning.search.cluster import Ray, check_shared, concurrency, resources
 from tuning.search.finals import ranked
 from tuning.search.ledger import Ledger, open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.planning import plan
 from tuning.search.results import TrialResult
-from tuning.search.runner import Runner, concurrency
+from tuning.search.runner import Runner
 from tuning.search.tidying import Tidying
 from tuning.space import SearchSpace
 from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
@@ -53,15 +53,15 @@ def search(recipe: Recipe) -> int:
         UserError: before any trial starts, with all that is wrong.
     """
     given_run = take_run_id()
-    with caught() as interrupts:
-        ground = check_ground(recipe, given_run)
+    with caught() as interrupts, closing(Ray(recipe)) as ray:
+        ground = check_ground(recipe, given_run, ray.begin)
         found = audit(ground.dataset)
         tell(Audited(found))
         parent = ParentRun.open(ground.client, given_run, recipe.name or ground.dataset.name)
         with lifecycle(parent, interrupts):
             parent.log_audit(found)
             recipe = ground.settled(recipe).model_copy(update={"data": absolute(recipe.data)})
-            return _Search(recipe, ground, parent, interrupts).run()
+            return _Search(recipe, ground, parent, interrupts, ray).run()
 
 
 def resume(options: ResumeOptions) -> int:
@@ -79,8 +79,9 @@ def resume(options: ResumeOptions) -> int:
             ground.client.set_tag(given_run, "resumes", kept.target.run_id)
         parent = ParentRun.of(kept.target, ground.client)
         parent.reopen()
-        with lifecycle(parent, interrupts):
-            return _Search(kept.recipe, ground, parent, interrupts, options).run()
+        with lifecycle(parent, interrupts), closing(Ray(kept.recipe)) as ray:
+            ray.begin()
+            return _Search(kept.recipe, ground, parent, interrupts, ray, options).run()
 
 
 class _Search:
@@ -92,6 +93,7 @@ class _Search:
         ground: Ground,
         parent: ParentRun,
         interrupts: Interrupts,
+        ray: Ray,
         options: ResumeOptions | None = None,
     ) -> None:
         self._recipe = recipe
@@ -99,6 +101,7 @@ class _Search:
         self._ground = ground
         self._parent = parent
         self._interrupts = interrupts
+        self._ray = ray
         self._options = options
         self._paths = SearchPaths.of(parent.run_id)
 
@@ -122,16 +125,17 @@ class _Search:
         views = Telling()
         listeners = (runs, Tidying(self._paths, ledger), views)
         try:
-            for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
-                pixel_cache(self._ground.dataset, preprocessing, progress)
-            enter("starting Ray")
-            with self._measuring() as step_s, ray_started():
-                check_shared(self._paths.root)
-                at_once = concurrency(recipe, resources())
-                self._say_budget(recipe, at_once, step_s)
-                tell(self._plan(recipe, ledger, at_once, clock))
-                Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, warn).run()
-                enter("ending the trials")
+            with self._measuring() as step_s:
+                for preprocessing in dict.fromkeys(self._ground.preprocessings.values()):
+                    pixel_cache(self._ground.dataset, preprocessing, progress)
+                enter("starting Ray")
+                with self._ray.started():
+                    check_shared(self._paths.root)
+                    at_once = concurrency(recipe, resources())
+                    self._say_budget(recipe, at_once, step_s)
+                    tell(self._plan(recipe, ledger, at_once, clock))
+                    Runner(recipe, self._paths, ledger, listeners, self._interrupts, clock, warn).run()
+                    enter("ending the trials")
         finally:
             with self._interrupts.shielded():
                 for result in ledger.running():
@@ -175,7 +179,7 @@ class _Search:
 
     @contextmanager
     def _measuring(self) -> Iterator[Future[dict[float, float]] | None]:
-        """Within: a training step is measured while Ray starts; on an accelerator there is no saying before it runs."""
+        """Within: a training step is measured beside all else; on an accelerator there is no saying before it runs."""
         if choose_device().type != "cpu":
             yield None
             return

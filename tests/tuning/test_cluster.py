@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import closing
+
 import pytest
 
 from data.errors import SearchError
+from tests.tuning.making import recipe
 from tuning.search import cluster
 
 
@@ -36,3 +41,34 @@ def test_ray_that_starts_the_second_time_has_started(starts: list[str], monkeypa
     monkeypatch.setattr(cluster, "_init", lambda address: None if starts else fail(address))
     with cluster.ray_started():
         assert len(starts) == 1
+
+
+@pytest.fixture
+def never_there(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return what Ray's processes would inherit: it is taken down when Ray is asked to start, on two cores."""
+    inherited: dict[str, str] = {}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_preload_python_modules", raising=False)
+    monkeypatch.setattr(cluster, "cores", lambda: 2)
+    monkeypatch.setattr(cluster, "_init", lambda address: inherited.update(os.environ))
+    return inherited
+
+
+@pytest.mark.parametrize(("asked", "ready"), [({}, True), ({"cpus_per_trial": 2}, False), ({"concurrent": 1}, False)])
+def test_workers_import_what_trials_need_where_each_of_them_gets_one(
+    never_there: dict[str, str], asked: dict[str, int], ready: bool
+) -> None:
+    with closing(cluster.Ray(recipe(trials="1", **asked))) as ray, ray.started():
+        assert ("tuning.trial" in never_there.get("RAY_preload_python_modules", "")) is ready
+    assert "RAY_preload_python_modules" not in os.environ
+
+
+def test_ray_that_was_begun_and_not_needed_has_ended(
+    never_there: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr("ray.shutdown", lambda: ended.append("ray"))
+    with closing(cluster.Ray()) as ray:
+        ray.begin()
+    assert ended == ["ray"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "ray"]

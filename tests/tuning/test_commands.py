@@ -276,7 +276,7 @@ def test_all_that_is_wrong_on_the_ground_is_said_at_once(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     lines = mistakes(capsys, "tune", "--data", "missing", "--weights", "missing.pth")
-    assert [line.split()[1] for line in lines] == ["weights", "the", "data"]
+    assert [line.split()[1] for line in lines] == ["weights", "data", "the"]
 
 
 OFFLINE = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")

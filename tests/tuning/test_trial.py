@@ -15,8 +15,8 @@ from models.config import TrialConfig
 from models.evaluate import predict
 from tests.tuning.making import dataset, epoch, recipe, trial_config
 from tuning.candidate import count_look
+from tuning.search.cluster import concurrency
 from tuning.search.paths import SearchPaths
-from tuning.search.runner import concurrency
 from tuning.trial import (
     TRACEBACK_CHARACTERS,
     TrialReport,

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import SearchError, SettingError, last_line
 from data.store import home
+
+if TYPE_CHECKING:
+    from tuning.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STARTS = 2  # of Ray, before it is given up
@@ -30,9 +35,13 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no metric
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: the ledger is the truth
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # workers start side by side; how many, the course says
 }
 # What a worker needs beyond what it inherits; the pictures and threads of a trial are its own affair.
 WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+# What every trial imports: seconds, which a worker has while the search is still being prepared.
+TRIAL_MODULES = ("ray.tune", "tuning.trial", "models.checkpoint", "models.features.source", "models.fit")
 
 # Of this project's folder, what a cluster's workers don't need.
 NOT_SHIPPED = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
@@ -43,32 +52,109 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def ray_started() -> Iterator[None]:
-    """Start Ray in this process, or join the cluster of ``RAY_ADDRESS``; leave it at the end.
+def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
+    """Return how many trials run at once: what was asked for, else what Ray's ``resources`` carry; at least one."""
+    carried = resources.get("CPU", 0.0) // recipe.cpus_per_trial
+    if recipe.gpus_per_trial:
+        carried = min(carried, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
+    return recipe.concurrent or max(1, int(carried))
+
+
+class Ray:
+    """Ray of this process, or the cluster of ``RAY_ADDRESS``: it starts beside what else there is to do.
 
     Ray opens ports on every interface whatever it is told, so token authentication is on, with a token that only
     this search knows where the user has set none.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local" and os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
-    import ray
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        """Take the recipe whose trials its first workers are made ready for; with none they are for anything."""
+        self._recipe = recipe
+        self._thread: threading.Thread | None = None
+        self._is_there, self._is_over = threading.Event(), threading.Event()
+        self._error: Exception | None = None
+        self._is_ours = False
+        self._after = ExitStack()
 
-    started_here = not ray.is_initialized()
-    if started_here:
-        _start(address)
-    for name in ("ray", "ray.tune", "ray.train", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        if started_here:
+    def begin(self) -> None:
+        """Begin to start it, if that was not done before; returns at once."""
+        if self._thread is not None:
+            return
+        for name, value in (ENVIRONMENT | WORKER_ENVIRONMENT).items():
+            os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        self._address = os.environ.get("RAY_ADDRESS") or "local"
+        if self._address == "local":
+            if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            self._after.enter_context(_inherited(self._local_environment()))
+        self._thread = threading.Thread(target=self._work, name="ray", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Within: it is there; at the end it is ended.
+
+        Raises:
+            SearchError: it does not start, or the cluster does not answer.
+        """
+        self.begin()
+        try:
+            self._is_there.wait()
+            if self._error is not None:
+                raise self._error
+            yield
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it, if it was begun."""
+        if self._thread is None:
+            return
+        self._is_there.wait()
+        if self._is_ours:
+            import ray
+
             ray.shutdown()
+            self._is_ours = False
+        self._is_over.set()
+        self._thread.join()
+        self._after.close()
+
+    def _local_environment(self) -> Mapping[str, str]:
+        """Return what the workers on this machine inherit from this process, beyond what it has itself."""
+        path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        # By default Ray ends its first workers when Tune reserves their cores, and starts others for the same trials.
+        kept = {"RAY_num_workers_soft_limit": str(cores())}
+        environment = {"FREEZELINE_HOME": str(home()), "PYTHONPATH": path, **kept}
+        # Ray starts a worker for each core beforehand. Where a trial has several, or an accelerator, most would wait
+        # for nothing with hundreds of MB.
+        if self._recipe is not None and concurrency(self._recipe, {"CPU": cores()}) >= cores():
+            environment["RAY_preload_python_modules"] = ",".join(TRIAL_MODULES)
+        return environment
+
+    def _work(self) -> None:
+        """Start it, and stay: Linux ends Ray's processes with the thread that started them."""
+        try:
+            import ray
+
+            for name in ("ray", "ray.tune", "ray.train", "ray.air"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            if not ray.is_initialized():
+                _start(self._address)
+                self._is_ours = True
+        except Exception as error:  # raised where it is waited for
+            self._error = error
+        finally:
+            self._is_there.set()
+        self._is_over.wait()
+
+
+@contextmanager
+def ray_started() -> Iterator[None]:
+    """Within: Ray is there."""
+    with closing(Ray()) as ray, ray.started():
+        yield
 
 
 def resources() -> Mapping[str, float]:
@@ -134,18 +220,15 @@ def _start(address: str) -> None:
 def _init(address: str) -> None:
     import ray
 
-    environment = {**WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(home())}
     start = partial(
         ray.init, address=address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False
     )
-    if address != "local":
-        shipped = {"working_dir": str(REPOSITORY), "excludes": NOT_SHIPPED}
-        start(runtime_env={"env_vars": environment, **shipped})
-        return
-    # Without a runtime environment the workers that Ray starts beforehand are those that it takes for the trials.
-    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    with _inherited({**environment, "PYTHONPATH": path}):
+    if address == "local":
+        # Without a runtime environment the workers that Ray starts beforehand are those that it takes for the trials.
         start(num_cpus=cores(), include_dashboard=False)
+        return
+    environment = {**ENVIRONMENT, **WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(home())}
+    start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": NOT_SHIPPED})
 
 
 @contextmanager

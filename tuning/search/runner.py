@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from data.errors import SearchError, last_line
 from tuning.interrupts import Interrupts
 from tuning.recipe import Recipe
 from tuning.search.budget import Clock
-from tuning.search.cluster import resources
+from tuning.search.cluster import concurrency, resources
 from tuning.search.course import Course
 from tuning.search.handover import Handover
 from tuning.search.ledger import Ledger
@@ -33,14 +33,6 @@ COLLAPSES = 5  # of Tune's loop, as when memory ran out, before a search gives u
 
 class TrialLost(RuntimeError):
     """Tune waits for a worker that never comes; see ``tuning.search.handover``."""
-
-
-def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
-    """Return how many trials run at once: what was asked for, else what Ray's ``resources`` carry; at least one."""
-    carried = resources.get("CPU", 0.0) // recipe.cpus_per_trial
-    if recipe.gpus_per_trial:
-        carried = min(carried, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
-    return recipe.concurrent or max(1, int(carried))
 
 
 class Runner:
@@ -114,10 +106,15 @@ class Runner:
 
     def _run_once(self) -> None:
         from ray import tune
+        from ray.tune.execution import class_cache
 
         from tuning.search.sampler import LedgerSearcher
         from tuning.search.schedulers import build_scheduler
 
+        # Tune gives its workers an environment of their own, with the user's AWS keys in it, which Ray writes into its
+        # log; and no worker that Ray started beforehand has that environment. Ours have what they need without it.
+        class_cache.DEFAULT_ENV_VARS.clear()
+        class_cache.ENV_VARS_TO_PROPAGATE.clear()
         recipe = self._recipe
         scheduler = build_scheduler(recipe.scheduler, recipe.max_epochs)
         rebuild(scheduler, self._ledger.results())
