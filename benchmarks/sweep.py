@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.curves import SPACE, preprocessings
 from benchmarks.replay import VAL, Row, nearest, play, tables, top
 from tuning.recipe import Recipe
-from tuning.search.budget import LED_SHARE, SWEEP_SHARE
+from tuning.search.budget import sweep_over
 from tuning.search.ledger import open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.sampler import marks
@@ -40,8 +40,7 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     made: set[str] = set()
     now_s, best = 0.0, 0.0
     while now_s < TIMES_S[-1] and rows:
-        share = now_s / TIMES_S[-1]
-        if share >= SWEEP_SHARE or (share >= LED_SHARE and ledger.fine_tuning_leads()):
+        if sweep_over(now_s / TIMES_S[-1], ledger.fine_tuning_leads):
             ledger.end_sweep()
         result = ledger.ask()
         row = nearest(rows, result.settings)

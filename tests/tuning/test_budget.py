@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuning.making import epoch, recipe, trial_result
-from tuning.search.budget import Clock, reserve_s, spent_s
+from tuning.search.budget import Clock, reserve_s, spent_s, sweep_over
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_the_sweep_has_a_third_of_the_trials_time_and_less_where_fine_tuning_lea
     monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
     clock = make_clock(262)
     now = begun + over_s - 1
-    assert not clock.sweep_over(lambda: leads)
+    assert not sweep_over(clock.share, lambda: leads)
     now = begun + over_s + 1
-    assert clock.sweep_over(lambda: leads)
-    assert not make_clock(None).sweep_over(lambda: leads)
+    assert sweep_over(clock.share, lambda: leads)
+    assert not sweep_over(make_clock(None).share, lambda: leads)
 
 
 def test_a_share_of_the_time_is_kept_for_the_finals(

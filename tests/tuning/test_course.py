@@ -119,5 +119,5 @@ def test_a_sweep_that_fine_tuning_leaves_behind_ends_early(
     assert [led.run(score).origin for score in (default, 0.5)] == ["default", "probe"]
     assert led.begin().origin == "probe"  # however far it leads, the sweep has its least
     led.most = 2
-    monkeypatch.setattr(led.clock, "_is_past", lambda share: share == LED_SHARE)
+    monkeypatch.setattr(Clock, "share", LED_SHARE)
     assert led.begin().origin == next_origin

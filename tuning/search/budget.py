@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,14 @@ LED_SHARE = 0.15  # the same where fine-tuning leaves every probe behind: the ti
 def reserve_s(budget_s: float) -> float:
     """Return the part of a budget that is kept for what comes after the trials, in seconds."""
     return min(RESERVE_S, RESERVE_SHARE * budget_s)
+
+
+def sweep_over(share: float, fine_tuning_leads: Callable[[], bool]) -> bool:
+    """Return whether no more probes are to be started when this share of the trials' time is over.
+
+    That fine-tuning leads is asked only where it matters.
+    """
+    return share >= SWEEP_SHARE or (share >= LED_SHARE and fine_tuning_leads())
 
 
 class Clock:
@@ -69,29 +78,27 @@ class Clock:
         """When the command should have ended, in seconds since 1970; None without a budget."""
         return self._ends_s
 
-    def sweep_over(self, fine_tuning_leads: Callable[[], bool]) -> bool:
-        """Return whether no more probes are to be started; that fine-tuning leads is asked only where it matters."""
-        return self._is_past(SWEEP_SHARE) or (self._is_past(LED_SHARE) and fine_tuning_leads())
+    @property
+    def share(self) -> float:
+        """How much of the trials' time is over: 0 at its beginning and without a budget, 1 and more at its end."""
+        if self._deadline_s is None:
+            return 0.0
+        given_s = self._deadline_s - self._began_s
+        return (time.time() - self._began_s) / given_s if given_s > 0 else math.inf
 
     @property
     def sampling_over(self) -> bool:
         """Whether no new settings are to be tried."""
-        return self._has_begun.is_set() and self._is_past(1 - FINALS_SHARE if self._finals else 1.0)
+        return self._has_begun.is_set() and self.share >= (1 - FINALS_SHARE if self._finals else 1.0)
 
     @property
     def over(self) -> bool:
         """Whether the trials must end."""
-        return self._is_past(1.0) and self._has_begun.is_set()
+        return self.share >= 1 and self._has_begun.is_set()
 
     def fits(self, result: TrialResult) -> bool:
         """Return whether there is time to train an ended trial again."""
         return self._deadline_s is None or time.time() + LONGER * result.seconds < self._deadline_s
-
-    def _is_past(self, share: float) -> bool:
-        """Return whether this share of the trials' time is over."""
-        if self._deadline_s is None:
-            return False
-        return time.time() >= self._began_s + share * (self._deadline_s - self._began_s)
 
     @contextmanager
     def ringing(self, ring: Callable[[], None]) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from tuning.recipe import Recipe
-from tuning.search.budget import Clock
+from tuning.search.budget import Clock, sweep_over
 from tuning.search.finals import next_final
 from tuning.search.ledger import Ledger
 from tuning.search.results import TrialResult
@@ -48,7 +48,7 @@ class Course:
             return "wait"
         if ledger.put_back_left:
             return ledger.ask()
-        if ledger.probes_left and self._clock.sweep_over(ledger.fine_tuning_leads):
+        if ledger.probes_left and sweep_over(self._clock.share, ledger.fine_tuning_leads):
             ledger.end_sweep()
         if not self._sampled:
             return ledger.ask()
