@@ -1,4 +1,4 @@
-"""How good the default search is and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--seeds 0 1]``.
+"""How good the default search is and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--minutes 5]``.
 
 Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once for each seed, one
 after another, in a tracking database and a home of its own, and prints a row for each search and their means.
@@ -74,13 +74,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="*", default=["demo"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", default="5")
     arguments = parser.parse_args()
     print("data seed minutes " + " ".join(SHOWN), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for data in arguments.data:
             rows = []
             for seed in arguments.seeds:
-                done = search(data, seed, Path(folder) / f"{Path(data).name}-{seed}")
+                kept = Path(folder) / f"{Path(data).name}-{seed}"
+                done = search(data, seed, kept, "--minutes", arguments.minutes)
                 rows.append({"minutes": done.minutes, **{name: done.parent.data.metrics[name] for name in SHOWN}})
                 print(Path(data).name, seed, *(f"{value:.4f}" for value in rows[-1].values()), flush=True)
             means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import ray
 
 from tests.system.conftest import World, runs_of, tune
 from tuning.__main__ import main
 from tuning.search.paths import SearchPaths
+
+PLANTED = "planted-for-the-logs-of-ray"
+
+
+def rays_logs() -> list[Path]:
+    """Return the logs of this process's Ray."""
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    assert "raylet.out" in {path.name for path in found}
+    return found
 
 
 def test_a_search_without_a_server_ends_well_and_sync_delivers_all_of_it(
@@ -14,7 +27,9 @@ def test_a_search_without_a_server_ends_well_and_sync_delivers_all_of_it(
 ) -> None:
     with pytest.MonkeyPatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        away.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
         assert tune(world, trials="2", tracking="spool") == 0
+    assert not [path for path in rays_logs() if PLANTED.encode() in path.read_bytes()]
     printed = capsys.readouterr().out
     assert "messages to MLflow are kept; python -m tuning sync --run" in printed
     assert "Traceback" not in printed
