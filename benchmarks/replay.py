@@ -29,9 +29,14 @@ def tables() -> Iterator[tuple[str, list[Row]]]:
         yield file.stem, [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def best(table: Sequence[Row]) -> Row:
+    """Return the row with the best validation score of a table."""
+    return max(table, key=lambda row: max(row["val_balanced_accuracy"], default=0.0))
+
+
 def top(table: Sequence[Row]) -> float:
     """Return the best validation score of a table: where the regret is 0."""
-    return max(score for row in table for score in row["val_balanced_accuracy"])
+    return float(max(best(table)["val_balanced_accuracy"]))
 
 
 def distance(one: dict[str, Setting], other: dict[str, Setting]) -> float:
