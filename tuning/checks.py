@@ -21,7 +21,9 @@ from tuning.views import stream
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CLONED_FROM = "mlflow.source.git.repoURL"  # the tag of a run whose project mlflow run has cloned
+# The tag of a run that mlflow run opened: the project's folder as file://FOLDER#PART or FOLDER, or the URL that it has
+# cloned. (That the tag mlflow.source.git.repoURL is there says nothing: a clone of the user's own has it, too.)
+SOURCE = "mlflow.source.name"
 
 # Sides in px that pictures are resized to when the recipe leaves it open: three neighbours of this ladder, the largest
 # of them the first that is at least the pictures' own. Tiny pictures are enlarged, or a network that halves its input
@@ -120,7 +122,8 @@ def check_from_url(client: MlflowClient, given_run: str, data: str) -> None:
     """
     if data == "demo" or "://" in data or Path(data).expanduser().is_absolute():
         return
-    if CLONED_FROM in client.get_run(given_run).data.tags:
+    source = client.get_run(given_run).data.tags.get(SOURCE, ".")
+    if not Path(source.partition("#")[0].removeprefix("file://")).is_dir():
         raise DataError(f"data must be an absolute path in a run from a URL, got {data!r}; write the whole path")
 
 

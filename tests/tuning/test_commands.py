@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from mlflow.projects.utils import _create_run
 
 from data.errors import DataError, SearchError, TrackingError, UserError
 from tests.conftest import MakeFolder
@@ -513,13 +514,40 @@ def test_the_run_of_train_can_be_trained_again(client: MlflowClient) -> None:
     assert finished_trial(client, run).config == trial_config(lr=0.25)
 
 
-def test_a_relative_path_in_a_run_from_a_url_is_refused(client: MlflowClient, image_folder: Path) -> None:
-    tags = {"mlflow.source.git.repoURL": "https://example.org/freezeline.git"}
-    run = client.create_run("0", tags=tags).info.run_id
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone of a project, as a user makes one: it has an origin."""
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run([*git, "init", "-q", tmp_path / "origin"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], cwd=tmp_path / "origin", check=True)
+    subprocess.run([*git, "clone", "-q", tmp_path / "origin", tmp_path / "clone"], check=True)
+    return tmp_path / "clone"
+
+
+def opened_by_mlflow(client: MlflowClient, uri: str, clone: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the run that ``mlflow run URI`` opens once the project is in ``clone``."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    return str(_create_run(uri, "0", str(clone), None, "tune.sh", {}).info.run_id)
+
+
+def test_a_relative_path_in_a_run_from_a_url_is_refused(
+    client: MlflowClient, image_folder: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened_by_mlflow(client, "https://example.org/freezeline.git", clone, monkeypatch)
     with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'; write"):
         check_from_url(client, run, "photos")
     for data in ("demo", str(image_folder), "s3://bucket/photos"):
         check_from_url(client, run, data)
+
+
+def test_a_relative_path_in_a_run_from_a_clone_of_the_users_own_is_right(
+    client: MlflowClient, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened_by_mlflow(client, str(clone), clone, monkeypatch)
+    assert "mlflow.source.git.repoURL" in client.get_run(run).data.tags
+    check_from_url(client, run, "photos")
+    (clone / "part").mkdir()
+    check_from_url(client, opened_by_mlflow(client, f"{clone}#part", clone, monkeypatch), "photos")
     check_from_url(client, client.create_run("0").info.run_id, "photos")
 
 
