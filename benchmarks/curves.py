@@ -1,15 +1,17 @@
 """Learning curves of real trials, recorded once so that searches can be replayed in seconds.
 
-``python -m benchmarks.curves FOLDER [--configurations 100]`` trains the default configuration, the sweep's probes and
-configurations drawn at random from a search space, each as a trial does it, on one thread, and appends a line for each
-to ``benchmarks/curves/NAME.jsonl``; started again, it goes on. Times are seconds of processor time, which another
-program on the machine changes little. What it took to make an entry of the store stands apart from the trial's own
-time, with the entry's key: in a search the first trial that needs the entry pays for it.
+``python -m benchmarks.curves FOLDER [--configurations 100]`` trains all that a search may begin with (the default
+configuration, the sweep's probes, the fine-tunes of each probe's network) and configurations drawn at random from a
+search space, each as a trial does it, on one thread, and appends a line for each to ``benchmarks/curves/NAME.jsonl``;
+started again, it records what is missing. Times are seconds of processor time, which another program on the machine
+changes little. What it took to make an entry of the store stands apart from the trial's own time, with the entry's key:
+in a search the first trial that needs the entry pays for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
@@ -61,15 +63,19 @@ class MeasuredStore(Store):
 
 
 def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, Setting]]:
-    """Yield the default, the sweep, and ``count`` random configurations, always the same."""
+    """Yield the default, the sweep, the fine-tunes of each probe, and ``count`` random ones, always the same."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
-    for start in space.defaults():
+
+    def asked(start: dict[str, Setting], *, probe: bool = False) -> dict[str, Setting]:
         study.enqueue_trial(start)
-        yield space.suggest(study.ask())
-    for probe in space.sweep():
-        study.enqueue_trial(probe)
-        yield space.suggest(study.ask(), probe=True)
+        return space.suggest(study.ask(), probe=probe)
+
+    probes = [asked(probe, probe=True) for probe in space.sweep()]
+    yield from map(asked, space.defaults())
+    yield from probes
+    for probe, unfrozen in itertools.product(probes, (False, True)):
+        yield from map(asked, space.fine_tunes(probe, unfrozen))
     for _ in range(count):
         yield space.suggest(study.ask())
 
@@ -115,10 +121,13 @@ def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
     space, known = SearchSpace(recipe, dataset.imbalance), preprocessings(recipe)
     paths = SearchPaths(root)
     paths.write(recipe, dataset)
-    done = len(file.read_text().splitlines()) if file.exists() else 0
+    done = [json.loads(line)["settings"] for line in file.read_text().splitlines()] if file.exists() else []
     rows = list(configurations(space, count))
     warm_up(space.trial_config(rows[0], known), root)
-    for number, settings in list(enumerate(rows))[done:]:
+    for number, settings in enumerate(rows):
+        if settings in done:
+            continue
+        done.append(settings)  # a fine-tune of one probe may be that of another
         config = space.trial_config(settings, known)
         row = record(TrialTask(trial_uid=f"curve-{number}", config=config, search_root=root, threads=1), settings)
         with file.open("a") as out:
