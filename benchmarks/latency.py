@@ -37,7 +37,7 @@ ROUNDS = 8
 
 def compare(name: str, size: int) -> str:
     """Return a row of the table: seconds, milliseconds and megabytes of the package and of the quick export."""
-    classifier = untrained(ServedForm(name, size, 0, "linear", CLASSES))
+    classifier = untrained(ServedForm(name, size, 0, "last", "linear", CLASSES))
     config = TrialConfig(
         seed=0,
         preprocessing=Preprocessing(size),

@@ -40,7 +40,7 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     made: set[str] = set()
     now_s, best = 0.0, 0.0
     while now_s < TIMES_S[-1] and rows:
-        if sweep_over(now_s / TIMES_S[-1], ledger.fine_tuning_leads):
+        if sweep_over(now_s / TIMES_S[-1], ledger.lead):
             ledger.end_sweep()
         result = ledger.ask()
         row = nearest(rows, result.settings)

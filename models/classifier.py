@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Self
 
 import torch
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
 from data.values import Value, passing
 from models.backbones import DEFAULT_BACKBONE
 from models.freeze import Block, cut, learned_by_block, truncated
-from models.heads import LINEAR, build_head, check_head
+from models.heads import LINEAR, Levels, build_head, check_head
 from models.prepared import prepared
 
 
@@ -27,6 +27,9 @@ class NetworkConfig(Value):
         weights: auto, package, hub, none, or a file's path.
         truncate: how many trailing blocks are dropped; what the last one left gives is averaged for the head.
         freeze_fraction: share of the blocks left that stay frozen: 0 trains everything, 1 the head alone.
+        levels: what the head sees: of the last block left, or, where all are frozen, the averages of every block side
+            by side. What early blocks see often tells more about pictures unlike those that the network learned from
+            (Evci et al., "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning", ICML 2022).
         head: ``linear``, or hidden layers as ``models.heads`` reads them.
         dropout: share of the features that the head leaves out in training, before each of its linear layers.
     """
@@ -35,8 +38,15 @@ class NetworkConfig(Value):
     weights: str = "auto"
     truncate: NonNegativeInt = 0
     freeze_fraction: float = Field(default=0.5, ge=0, le=1)
+    levels: Levels = "last"
     head: Annotated[str, AfterValidator(passing(check_head))] = LINEAR
     dropout: float = Field(default=0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _levels_are_frozen(self) -> Self:
+        if self.levels == "all" and self.freeze_fraction < 1:
+            raise ValueError(f"freeze_fraction must be 1 where the head sees all levels, got {self.freeze_fraction:g}")
+        return self
 
 
 class Classifier(nn.Module):
@@ -148,7 +158,7 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     pristine = prepared(config.backbone, config.weights, image_size, seed)
-    network, blocks, features = truncated(pristine.copy(), pristine.blocks, config.truncate)
+    network, blocks, features = truncated(pristine.copy(), pristine.blocks, config.truncate, config.levels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
         head = build_head(config.head, features or pristine.features, classes, config.dropout)

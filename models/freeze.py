@@ -17,16 +17,19 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import Field, NonNegativeInt
 from torch import Tensor, fx, nn
 
 from data.errors import BackboneError
 from data.values import Value
-from models.graph import Constant, Cut, end_at, find_cuts, halve, learned_in, split_at, tap_at, trace
+from models.graph import Constant, Cut, end_at, find_cuts, halve, join_at, learned_in, split_at, tap_at, trace
+from models.heads import Levels
 
 logger = logging.getLogger(__name__)
 
@@ -72,24 +75,29 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
 
 
 def truncated(
-    network: nn.Module, blocks: Sequence[Block], truncate: int
+    network: nn.Module, blocks: Sequence[Block], truncate: int, levels: Levels = "last"
 ) -> tuple[nn.Module, tuple[Block, ...], int | None]:
     """Return the network without its last ``truncate`` blocks, the blocks left, and how many features it gives.
 
-    It ends after the last block left, whose activation is averaged to [b, f] over all places (``pooled_axes``). It uses
-    the network's own modules and parameters under their own names, and holds nothing of the blocks dropped. With 0
-    it is the network itself, and how many features that gives isn't said (None).
+    It ends after the last block left, whose activation is averaged to [b, f] over all places (``pooled_axes``); with
+    all ``levels`` it gives such averages of every block left, side by side. It uses the network's own modules and
+    parameters under their own names, and holds nothing of the blocks dropped. With 0 and the last level it is the
+    network itself, and how many features that gives isn't said (None).
 
     Raises:
         BackboneError: no block would be left, the network can't be cut, or it can't end there (``pooled_axes``).
     """
+    if levels == "all":
+        left = tuple(blocks[: len(blocks) - truncate])
+        graph, pooled = _graph_for(network, blocks, truncate), pooled_levels(blocks, truncate)
+        joined = join_at(network, graph, {level.block.node: level.axes for level in pooled})
+        return joined, left, pooled[-1].columns.stop
     if truncate == 0:
         return network, tuple(blocks), None
     graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]
     axes = pooled_axes(blocks, truncate)
     ended = end_at(network, graph, last.node, axes)
-    features = next(size for axis, size in enumerate(last.output_shape, start=1) if axis not in axes)
-    return ended, tuple(blocks[:-truncate]), features
+    return ended, tuple(blocks[:-truncate]), pooled_features(last, axes)
 
 
 def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
@@ -104,6 +112,36 @@ def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]
     graph = _graph_for(network, blocks, max(truncations))
     tapped = tap_at(network, graph, {blocks[-1 - t].node: pooled_axes(blocks, t) for t in truncations})
     return tapped.train(network.training)
+
+
+class Level(NamedTuple):
+    """What one block gives a head that sees all levels: the averaged axes, and which columns of [b, f] they become."""
+
+    block: Block
+    axes: tuple[int, ...]
+    columns: slice
+
+
+def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[Level]:
+    """Return the blocks that a network without its last ``truncate`` ones gives averages of, first to last.
+
+    All whose places can be told from channels, and the last one, as where it alone is seen.
+
+    Raises:
+        BackboneError: the network can't end there (``pooled_axes``).
+    """
+    axes = {t: pooled_axes(blocks, t) for t in range(truncate, len(blocks)) if t == truncate or can_end(blocks, t)}
+    levels, end = list[Level](), 0
+    for t in reversed(axes):
+        block, begin = blocks[-1 - t], end
+        end += pooled_features(block, axes[t])
+        levels.append(Level(block, axes[t], slice(begin, end)))
+    return levels
+
+
+def pooled_features(block: Block, axes: tuple[int, ...]) -> int:
+    """Return how many numbers are left of a block's activation once these axes, the batch being 0, are averaged."""
+    return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)
 
 
 def most_dropped(blocks: Sequence[Block]) -> int:

@@ -14,13 +14,14 @@ Shapes: b pictures, f features, k classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from data.errors import SettingError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
 
+Levels = Literal["last", "all"]  # what a head sees: of a network's last block, or of all blocks
 LINEAR = "linear"
 ACTIVATIONS = ("relu", "leaky_relu")
 NORM = "norm"

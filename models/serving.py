@@ -21,6 +21,7 @@ from torch import nn
 from data.store import Store
 from data.values import Value
 from models.classifier import Classifier, NetworkConfig, build_classifier
+from models.heads import Levels
 from models.machine import measurement_key
 
 VERSION = 1  # of how it is measured
@@ -37,13 +38,14 @@ class ServedForm(NamedTuple):
     backbone: str
     image_size: int
     truncate: int
+    levels: Levels
     head: str
     classes: int
 
     @classmethod
     def of(cls, network: NetworkConfig, image_size: int, classes: int) -> ServedForm:
         """Return the form in which a trained network of this configuration is served."""
-        return cls(network.backbone, image_size, network.truncate, network.head, classes)
+        return cls(network.backbone, image_size, network.truncate, network.levels, network.head, classes)
 
 
 class ServingCost(Value):
@@ -85,7 +87,12 @@ def untrained(form: ServedForm) -> Classifier:
     that the graph were smaller than a trained one's.
     """
     config = NetworkConfig(
-        backbone=form.backbone, weights="none", truncate=form.truncate, freeze_fraction=0, head=form.head
+        backbone=form.backbone,
+        weights="none",
+        truncate=form.truncate,
+        freeze_fraction=1,
+        levels=form.levels,
+        head=form.head,
     )
     classifier = build_classifier(config, form.classes, form.image_size, seed=0)
     generator = torch.Generator().manual_seed(0)

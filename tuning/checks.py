@@ -111,6 +111,8 @@ def check_ground(training: Training, given_run: str | None = None, then: Callabl
         _check_cuts(part, automatic_sizes(dataset.median_side))
     first_sizes = dict(reversed(preprocessings))
     uncut = frozenset(backbone for backbone, size in first_sizes.items() if _is_uncut(backbone, size))
+    for part in _parts(training):
+        _check_levels(part, uncut)
     return Ground(client, dataset, preprocessings, uncut)
 
 
@@ -208,6 +210,14 @@ def _check_cuts(training: Training, sizes: Sequence[int]) -> None:
             problems.append(f"{rule}, got {wanted}; python -m tuning blocks shows its blocks")
     if problems:
         raise BackboneError(*problems)
+
+
+def _check_levels(training: Training, uncut: frozenset[str]) -> None:
+    whole = [network.backbone for network in _networks(training) if network.backbone in uncut]
+    if whole and "last" not in training.levels.options:
+        raise BackboneError(
+            f"levels must be last for {whole[0]}, which can't be cut, got {training.levels}; or choose another backbone"
+        )
 
 
 def automatic_sizes(median_side: int) -> tuple[int, ...]:

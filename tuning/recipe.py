@@ -16,7 +16,7 @@ from data.augment import check_policy
 from data.balance import Balance
 from data.mixing import Mix
 from data.values import Value, passing
-from models.heads import check_head
+from models.heads import Levels, check_head
 from tuning.domains import AS_TYPED, Choice, Domain, Range, names, numbers, words
 from tuning.paired import Metric
 from tuning.promote import Gate
@@ -45,6 +45,7 @@ Balances = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Bala
 Mixes = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Mix))), AS_TYPED]
 Rates = Annotated[Choice | Range, BeforeValidator(numbers(1e-8, 10.0, log=True)), AS_TYPED]
 Decays = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0, log=True)), AS_TYPED]
+Seen = Annotated[Choice | Range, BeforeValidator(words(*typing.get_args(Levels))), AS_TYPED]
 Fractions = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 1.0)), AS_TYPED]
 Dropouts = Annotated[Choice | Range, BeforeValidator(numbers(0.0, 0.9)), AS_TYPED]
 BatchSizes = Annotated[Choice | Range, BeforeValidator(numbers(1, 4096, whole=True)), AS_TYPED]
@@ -109,6 +110,9 @@ class Training(Value):
         None, description="blocks dropped from the network's end before the head; empty or 'auto': 0, and 3 of many"
     )
     freeze_fraction: Fractions = Field(Range(low=0.0, high=1.0), description="share of the blocks that stays frozen")
+    levels: Seen = Field(
+        Choice(options=("last", "all")), description="where all blocks are frozen, the head sees the last one's or all"
+    )
     head: Heads = Field(
         Choice(options=("linear",)), description="linear, or hidden layers SIZE[:relu|leaky_relu][:norm] joined by +"
     )
@@ -178,6 +182,15 @@ class Training(Value):
             )
         return self
 
+    @model_validator(mode="after")
+    def _levels_can_be_seen(self) -> Training:
+        if "last" not in self.levels.options and self.freeze_fraction.nearest(1.0) != 1:
+            raise ValueError(
+                f"freeze_fraction must reach 1 with levels=all, got {self.freeze_fraction}; "
+                "give freeze_fraction=1, or levels=last"
+            )
+        return self
+
 
 # What a search gets where neither trials nor minutes are given: whichever is spent first.
 DEFAULT_TRIALS = 16
@@ -185,7 +198,7 @@ DEFAULT_MINUTES = 5.0
 
 # What a variant may set: the searched settings, and what belongs to a way of training.
 VARIED = (
-    *("backbone", "image_size", "truncate", "freeze_fraction", "head", "optimizer", "lr", "weight_decay"),
+    *("backbone", "image_size", "truncate", "freeze_fraction", "levels", "head", "optimizer", "lr", "weight_decay"),
     *("lr_scheduler", "lr_decay", "label_smoothing", "batch_size", "dropout", "augmentation", "balance", "mix"),
     *("weights", "patience", "step_epochs", "views"),
 )

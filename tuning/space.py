@@ -35,6 +35,7 @@ BALANCES = Choice(options=typing.get_args(Balance))
 FIRST: Mapping[str, Setting] = {
     "truncate": 0,
     "freeze_fraction": 0.5,
+    "levels": "last",
     "head": "linear",
     "optimizer": "adamw",
     "weight_decay": 1e-2,
@@ -59,8 +60,10 @@ NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the swe
 # A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once. What
 # is the same in all probes is not asked for: the sampler learns from them about networks, sizes and cuts, and not that
 # good trials have a certain batch size.
-# Cuts stand before networks: those of one network share their features, and workers side by side would wait for them.
-PROBED = ("image_size", "truncate", "backbone")
+# The probes of a network and size share their features, and workers side by side would wait for them, so those follow
+# one another that differ in size and network. All levels stand before the last, which reads a part of their features.
+# Larger pictures tell more than larger networks do: the sizes of one network stand before the next network.
+PROBED = ("levels", "truncate", "backbone", "image_size")
 PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "balance": "none", "mix": "none"}
 FINE_TUNED = (0.5, 0.2)  # shares of the blocks that stay frozen where the best probe's network is fine-tuned
 UNFROZEN = (0.0, 0.2)  # the same where fine-tuning leaves every probe behind: these pictures need other features
@@ -134,7 +137,7 @@ class SearchSpace:
         if not (isinstance(self._recipe, Recipe) and self._recipe.sweep):
             return []
         probes = [(name, probe) for name, corner in self._corners.items() for probe in corner.probes()]
-        return [self._named(name, probe, probe) for name, probe in probes]
+        return [self._named(name, {**PROBE, **probe}, probe) for name, probe in probes]
 
     def fine_tunes(self, probe: Mapping[str, Setting], unfrozen: bool = False) -> list[dict[str, Setting]]:
         """Return trial 0's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
@@ -143,7 +146,7 @@ class SearchSpace:
         them. What is trial 0 again is left out.
         """
         fractions = UNFROZEN if unfrozen or self._tiny else FINE_TUNED
-        network, variant = {name: probe[name] for name in PROBED}, str(probe.get(VARIANT, ""))
+        network, variant = {name: probe[name] for name in PROBED if name != "levels"}, str(probe.get(VARIANT, ""))
         tuned = [self._named(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
         known = self.defaults()
         return [settings for at, settings in enumerate(tuned) if settings not in known + tuned[:at]]
@@ -206,8 +209,12 @@ class _Corner:
             self._domains["balance"] = BALANCES if imbalance > IMBALANCED else Choice(options=("none",))
 
     def suggest(self, asker: Asker, probe: bool) -> dict[str, Setting]:
-        domains = {name: domain for name, domain in self._domains.items() if name in PROBED or not probe}
-        settings = {name: _ask(asker, name + self._suffix, domain) for name, domain in domains.items()}
+        settings: dict[str, Setting] = {}
+        for name, domain in self._domains.items():
+            if name == "levels" and not probe and not self._sees_levels(settings):
+                settings[name] = "last"
+            elif name in PROBED or not probe:
+                settings[name] = _ask(asker, name + self._suffix, domain)
         if probe:
             return self.nearest({**PROBE, **settings}, PROBE_LR)
         optimizer = str(settings["optimizer"])
@@ -219,6 +226,8 @@ class _Corner:
         firsts = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
         near = {**firsts, **self._first, **wanted}
         settings = {name: domain.nearest(near[name]) for name, domain in self._domains.items()}
+        if not self._sees_levels(settings):
+            settings["levels"] = "last"
         optimizer = str(settings["optimizer"])
         settings["lr"] = self._lr_domain(optimizer).nearest(rates[optimizer])
         return settings
@@ -228,21 +237,28 @@ class _Corner:
         return backbone in self._domains["backbone"].options
 
     def named(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
-        """Return settings under the sampler's names."""
+        """Return settings under the sampler's names, those that ``suggest`` asks for."""
         lr_name = self._lr_name(str(settings.get("optimizer", "")))
-        names = {name: lr_name if name == "lr" else name for name in settings}
-        return {names[name] + self._suffix: setting for name, setting in settings.items()}
+        asked = [name for name in settings if name != "levels" or self._sees_levels(settings)]
+        names = {name: lr_name if name == "lr" else name for name in asked}
+        return {names[name] + self._suffix: settings[name] for name in asked}
 
     def probes(self) -> Iterator[dict[str, Setting]]:
         allowed = all(self._domains[name].nearest(setting) == setting for name, setting in PROBE.items())
         if self.recipe.reuse == "off" or not allowed:
             return
         swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBED}
-        swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
+        swept["truncate"] = cuts = sorted(swept["truncate"])[:SWEPT_CUTS]
+        swept["levels"] = sorted(swept["levels"])  # all, last
         for combination in itertools.product(*swept.values()):
             probe = dict(zip(swept, combination, strict=True))
-            if probe["backbone"] not in self._uncut:
+            # Without the last of many levels the head sees nearly the same.
+            if probe["backbone"] not in self._uncut and (probe["levels"] == "last" or probe["truncate"] == cuts[0]):
                 yield probe
+
+    def _sees_levels(self, settings: Mapping[str, Setting]) -> bool:
+        """Return whether a head may see all levels: of a network that can be cut, frozen whole as a probe's is."""
+        return settings.get("freeze_fraction", 1.0) == 1 and settings["backbone"] not in self._uncut
 
     def _lr_name(self, optimizer: str) -> str:
         # SGD's rates lie elsewhere: one name for both would tell the sampler that they mean the same.

@@ -55,7 +55,7 @@ def train(training: Training, run: str) -> int:
         found = audit(ground.dataset)
         tell(Audited(found))
         if config is None:
-            space = SearchSpace(training, ground.dataset.imbalance, tiny=ground.dataset.is_tiny)
+            space = SearchSpace(training, ground.dataset.imbalance, ground.uncut, tiny=ground.dataset.is_tiny)
             config = space.trial_config(space.first_settings(), ground.preprocessings)
         name = training.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)

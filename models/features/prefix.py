@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,9 @@ from data.balance import Rows
 from models.classifier import Classifier
 from models.device import autocast, keep_freed_memory
 from models.features.entries import pack
-from models.freeze import Block, can_end, pooled_axes, taps
+from models.freeze import Block, Level, can_end, pooled_axes, pooled_features, pooled_levels, taps
 from models.graph import halve
+from models.heads import Levels
 from models.prepared import Prepared
 
 CHUNK = 16  # pictures at a time; more is hardly faster. Always as many: oneDNN's last bits depend on how many there are
@@ -29,10 +30,25 @@ TAPS = 4  # truncations whose features one entry holds: they come out of the sam
 
 @dataclass(frozen=True)
 class Start:
-    """An activation nearer to the pictures that computing can start from: its name, and where it is in the graph."""
+    """What computing can start from instead of at the pictures: its name, and what turns it into an entry's arrays.
+
+    It is an activation nearer to the pictures, or the averages of all levels, of which ours are some.
+    """
 
     name: str
-    block: Block
+    at: Block | Columns
+
+
+class Columns(nn.Module):
+    """Gives some columns of [b, f], for each of ``slices`` an array."""
+
+    def __init__(self, slices: Sequence[slice]) -> None:
+        super().__init__()
+        self._slices = tuple(slices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return a tuple of [b, columns]."""
+        return tuple(x[:, columns] for columns in self._slices)
 
 
 class FrozenPrefix:
@@ -46,8 +62,8 @@ class FrozenPrefix:
         starts: where computing can start instead of at the pictures, the nearest to the end first.
     """
 
-    def __init__(self, classifier: Classifier, pristine: Prepared, truncate: int) -> None:
-        """Take a classifier, the network that it was copied from, and how many blocks were dropped of it."""
+    def __init__(self, classifier: Classifier, pristine: Prepared, truncate: int, levels: Levels = "last") -> None:
+        """Take a classifier, the network that it was copied from, how many blocks were dropped, and what is seen."""
         self._classifier = classifier
         self._pristine = pristine
         depth = classifier.freeze_depth
@@ -58,11 +74,28 @@ class FrozenPrefix:
         elif depth < len(classifier.blocks):
             self.numbers, self.name = math.prod(classifier.blocks[depth - 1].output_shape), pristine.names[depth - 1]
             before = depth - 1
+        elif levels == "all":
+            every = pooled_levels(pristine.blocks, truncate)
+            self.numbers, self.name = every[-1].columns.stop, self._name_of(every)
+            before = 0  # what the first blocks give is a part of it
         else:
             before = self._pooled(truncate)
         self.numbers_kept = self.numbers_kept or self.numbers
         ends = zip(pristine.names[:before], pristine.blocks[:before], strict=True)
-        self.starts = [Start(name, block) for name, block in ends][::-1]
+        self.starts = [*self._levels(), *[Start(name, block) for name, block in ends][::-1]]
+
+    def _name_of(self, levels: Sequence[Level]) -> str:
+        names = self._pristine.names
+        described = repr(["levels", *((names[level.block.index], level.axes) for level in levels)])
+        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+    def _levels(self) -> list[Start]:
+        """Return the start that holds all arrays of an entry of averages; none for other entries."""
+        if not self._truncations:
+            return []
+        every = pooled_levels(self._pristine.blocks, 0)
+        columns = {len(self._pristine.blocks) - 1 - level.block.index: level.columns for level in every}
+        return [Start(self._name_of(every), Columns([columns[t] for t in self._truncations]))]
 
     def _pooled(self, truncate: int) -> int:
         """Take the averaged activations of the last blocks, all in one entry; return how many blocks come before."""
@@ -71,7 +104,7 @@ class FrozenPrefix:
         axes = {t: pooled_axes(blocks, t) for t in range(first, first + TAPS) if can_end(blocks, t)}
         self._truncations = tuple(axes)
         self.index = self._truncations.index(truncate)
-        numbers = {t: _pooled_numbers(blocks[-1 - t], axes[t]) for t in axes}
+        numbers = {t: pooled_features(blocks[-1 - t], axes[t]) for t in axes}
         self.numbers, self.numbers_kept = numbers[truncate], sum(numbers.values())
         described = repr([(names[-1 - t], axes[t]) for t in self._truncations])
         self.name = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
@@ -97,10 +130,12 @@ class FrozenPrefix:
         return taps(network, self._pristine.blocks, self._truncations).eval()
 
     def module_after(self, start: Start) -> nn.Module:
-        """Return what gives all of an entry's arrays for the activation of a start."""
+        """Return what gives all of an entry's arrays for what a start holds."""
+        if isinstance(start.at, Columns):
+            return start.at
         whole = self.module()
         assert isinstance(whole, fx.GraphModule)  # noqa: S101  (it has a name, so it was traced)
-        return halve(whole, whole.graph, start.block.node, start.block.constants)[1].eval()
+        return halve(whole, whole.graph, start.at.node, start.at.constants)[1].eval()
 
 
 def in_chunks(count: int) -> Iterator[Rows]:
@@ -126,7 +161,3 @@ def _filled(x: Tensor) -> Tensor:
     packed = pack(x)
     rest = packed.values[-1:].expand(CHUNK - len(x), *packed.values.shape[1:])
     return packed._replace(values=torch.cat([packed.values, rest])).unpacked
-
-
-def _pooled_numbers(block: Block, axes: tuple[int, ...]) -> int:
-    return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)

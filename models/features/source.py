@@ -61,7 +61,7 @@ class FrozenFeatures:
         """
         network, size = config.network, config.preprocessing.image_size
         pristine = prepared(network.backbone, network.weights, size, config.seed)
-        self._prefix = FrozenPrefix(classifier, pristine, network.truncate)
+        self._prefix = FrozenPrefix(classifier, pristine, network.truncate, network.levels)
         self._config = config
         self._dataset = dataset
         self._pixels = pixels

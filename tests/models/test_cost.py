@@ -7,6 +7,7 @@ import torch
 
 from models.classifier import NetworkConfig, build_classifier
 from models.cost import cost
+from models.heads import Levels
 
 
 @pytest.mark.parametrize(
@@ -19,11 +20,10 @@ def test_parameters_and_work_are_those_that_the_papers_say(backbone: str, millio
     assert known.flops / 1e9 == pytest.approx(gigaflops, rel=0.02)
 
 
-@pytest.mark.parametrize("truncate", [0, 2])
-def test_the_head_counts_and_what_is_truncated_does_not(truncate: int) -> None:
-    config = NetworkConfig(
-        backbone="test_resnet", weights="none", truncate=truncate, freeze_fraction=1, head="64:norm:relu"
-    )
+@pytest.mark.parametrize(("truncate", "levels"), [(0, "last"), (2, "last"), (0, "all"), (2, "all")])
+def test_the_head_counts_and_what_is_truncated_does_not(truncate: int, levels: Levels) -> None:
+    shape = {"backbone": "test_resnet", "weights": "none", "truncate": truncate, "levels": levels}
+    config = NetworkConfig.model_validate({**shape, "freeze_fraction": 1, "head": "64:norm:relu"})
     known, built = cost(config, 7, 32), build_classifier(config, 7, 32, seed=0)
     assert known.parameters == sum(parameter.numel() for parameter in built.parameters())
     assert known.bytes == 4 * sum(tensor.numel() for tensor in built.state_dict().values())

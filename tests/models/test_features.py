@@ -108,6 +108,8 @@ CASES: list[dict[str, Any]] = [
     {"augmentation": "light", "views": 4},
     {"augmentation": "light", "fraction": 1.0},
     {"fraction": 1.0, "truncate": 1, "head": "16:norm"},
+    {"fraction": 1.0, "levels": "all"},
+    {"fraction": 1.0, "levels": "all", "truncate": 1, "augmentation": "light"},
     {"balance": "oversample"},
     {"balance": "sampler", "augmentation": "flip"},
     {"backbone": "timm/test_resnet", "fraction": 0.75},
@@ -305,6 +307,18 @@ def test_a_deeper_entry_begins_at_a_shallower_one_and_has_the_same_bits(
     monkeypatch.setattr(ViewedPictures, "pictures", None)
     assert train(pictures, config("exact", fraction=fraction))[0] == direct
     assert {key: (Store().root / key / "0.npy").read_bytes() for key in feature_keys() if key in content} == content
+
+
+@pytest.mark.parametrize("truncate", [0, 2])
+def test_a_probe_of_the_last_level_reads_what_one_of_all_levels_has_made(
+    pictures: Dataset, monkeypatch: pytest.MonkeyPatch, truncate: int
+) -> None:
+    live, _ = train(pictures, config("off", fraction=1.0, truncate=truncate))
+    train(pictures, config("exact", fraction=1.0, levels="all"))
+    made = feature_keys()
+    monkeypatch.setattr(ViewedPictures, "pictures", None)
+    assert train(pictures, config("exact", fraction=1.0, truncate=truncate))[0] == live
+    assert len(feature_keys()) == len(made) + 2
 
 
 def test_what_is_exact_is_never_made_of_halves(pictures: Dataset) -> None:

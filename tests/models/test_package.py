@@ -292,12 +292,13 @@ def test_a_server_never_opens_a_path_even_where_paths_are_allowed(
 SHORTENED = [
     NetworkConfig(backbone=NETWORK, weights="none", truncate=2, head="16:norm:leaky_relu+8"),
     NetworkConfig(backbone="timm/test_vit", weights="none", truncate=2, freeze_fraction=1.0),
+    NetworkConfig(backbone=NETWORK, weights="none", truncate=1, freeze_fraction=1.0, levels="all"),
     NetworkConfig(backbone="small_cnn", freeze_fraction=0.0, head="32:norm"),
     NetworkConfig(backbone="small_cnn", truncate=1),
 ]
 
 
-@pytest.mark.parametrize("network", SHORTENED, ids=lambda network: f"{network.backbone}-{network.truncate}")
+@pytest.mark.parametrize("network", SHORTENED, ids=lambda one: f"{one.backbone}-{one.truncate}-{one.levels}")
 def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_was_dropped(
     network: NetworkConfig, packaged: Packaged, tmp_path: Path
 ) -> None:
@@ -311,7 +312,9 @@ def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_
     assert (exported.graph, exported.notes) == ("model.onnx", ())
     state = load_file(tmp_path / "weights.safetensors")
     assert state.keys() == classifier.state_dict().keys()
-    whole = build_classifier(network.model_copy(update={"truncate": 0, "head": "linear"}), len(CLASSES), SIZE, seed=0)
+    whole = build_classifier(
+        network.model_copy(update={"truncate": 0, "head": "linear", "levels": "last"}), len(CLASSES), SIZE, seed=0
+    )
     dropped = [block.name for block in whole.blocks[len(classifier.blocks) :]]
     assert len(dropped) == network.truncate
     assert not [name for name in state if any(f".{block}." in name for block in dropped)]

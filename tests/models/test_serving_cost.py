@@ -20,7 +20,7 @@ from models.package import export
 from models.served import open_graph
 from models.serving import ServedForm, export_quickly, latency_ms, serving_cost, untrained
 
-FORM = ServedForm("test_efficientnet", 32, 0, "linear", 3)
+FORM = ServedForm("test_efficientnet", 32, 0, "last", "linear", 3)
 
 
 def test_a_form_is_measured_once_and_then_read_from_the_store(monkeypatch: pytest.MonkeyPatch) -> None:

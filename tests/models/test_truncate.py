@@ -12,7 +12,7 @@ from data.errors import BackboneError
 from models.backbones import create_backbone
 from models.classifier import Classifier, NetworkConfig, build_classifier, freeze_depth
 from models.fit import FitConfig, fit
-from models.freeze import Block, can_end, cut, find_blocks, most_dropped, pooled_axes, taps, truncated
+from models.freeze import Block, can_end, cut, find_blocks, most_dropped, pooled_axes, pooled_levels, taps, truncated
 from models.prepared import most_truncated
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
 from tests.models.test_freeze import Wayward
@@ -79,6 +79,25 @@ def test_halves_of_a_truncated_network_are_the_truncated_network(name: str) -> N
             assert torch.equal(suffix.eval()(prefix.eval()(x)), whole), f"depth {depth}"
 
 
+@pytest.mark.parametrize("truncate", [0, 2])
+@pytest.mark.parametrize(
+    "name", [NETWORK, "timm/test_vit", "timm/convnext_atto", "torchvision/swin_t", "timm/swin_tiny_patch4_window7_224"]
+)
+def test_all_levels_are_the_means_of_every_block_side_by_side(name: str, truncate: int) -> None:
+    torch.manual_seed(0)
+    network = create_backbone(name, "none", 64).network.eval()
+    blocks = find_blocks(network, 64)
+    joined, left, features = truncated(network, blocks, truncate, "all")
+    assert left == blocks[: len(blocks) - truncate]
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        each = [truncated(network, blocks, t)[0].eval()(x) for t in reversed(range(truncate, len(blocks)))]
+        found = joined.eval()(x)
+    assert torch.equal(found, torch.cat(each, dim=1))
+    assert found.shape == (2, features)
+    assert len(each) >= 5
+
+
 def blocks_of(shapes: list[tuple[int, ...]]) -> list[Block]:
     return [
         Block(index=index, name=f"block{index}", node=str(index), output_shape=shape, parameters=0)
@@ -113,6 +132,14 @@ def test_tokens_in_windows_are_told_by_the_features_that_the_network_ends_with()
     assert [pooled_axes(blocks, truncate) for truncate in (1, 2)] == [(1, 2), (1, 2)]
     assert most_dropped(blocks) == 2
     assert pooled_axes(blocks_of([(16, 16, 96), (4, 16, 192), (384,)]), 2) == (1, 2)  # as many windows as tokens
+
+
+def test_a_level_whose_places_cannot_be_told_from_channels_is_left_out() -> None:
+    levels = pooled_levels(blocks_of(WINDOWS), 1)
+    assert [(level.block.name, level.axes, level.columns) for level in levels] == [
+        ("block4", (1, 2), slice(0, 384)),
+        ("block5", (1, 2), slice(384, 768)),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ CLASSES = ("cat", "dog")
 
 
 def recipe(**texts: object) -> Recipe:
-    """Return a recipe of options as a user types them, of one network at 32 px and two cuts."""
-    return Recipe.model_validate({"backbone": BACKBONE, "image_size": "32", "truncate": "0,3", **texts})
+    """Return a recipe of options as a user types them, of one network at 32 px, two cuts and the last level."""
+    one = {"backbone": BACKBONE, "image_size": "32", "truncate": "0,3", "levels": "last"}
+    return Recipe.model_validate({**one, **texts})
 
 
 def trial_config(max_epochs: int = 4, lr: float = 1e-3) -> TrialConfig:

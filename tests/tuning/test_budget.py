@@ -12,6 +12,7 @@ import pytest
 
 from tests.tuning.making import epoch, recipe, trial_result
 from tuning.search.budget import Clock, reserve_s, spent_s, sweep_over
+from tuning.search.results import Lead
 
 
 @pytest.fixture
@@ -96,18 +97,18 @@ def test_a_search_that_ends_before_its_time_hears_nothing(make_clock: MakeClock)
     assert not [thread for thread in threading.enumerate() if thread.name == "search-clock"]
 
 
-@pytest.mark.parametrize(("leads", "over_s"), [(False, 70), (True, 30)])
-def test_the_sweep_has_a_third_of_the_trials_time_and_less_where_fine_tuning_leads(
-    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch, leads: bool, over_s: float
+@pytest.mark.parametrize(("lead", "over_s"), [("probes", 120), ("neither", 70), ("fine-tuning", 30)])
+def test_the_sweep_has_the_more_of_the_trials_time_the_better_its_probes_do(
+    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch, lead: Lead, over_s: float
 ) -> None:
     now = begun
     monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
     clock = make_clock(262)
     now = begun + over_s - 1
-    assert not sweep_over(clock.share, lambda: leads)
+    assert not sweep_over(clock.share, lambda: lead)
     now = begun + over_s + 1
-    assert sweep_over(clock.share, lambda: leads)
-    assert not sweep_over(make_clock(None).share, lambda: leads)
+    assert sweep_over(clock.share, lambda: lead)
+    assert not sweep_over(make_clock(None).share, lambda: lead)
 
 
 def test_a_share_of_the_time_is_kept_for_the_finals(

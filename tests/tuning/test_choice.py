@@ -28,7 +28,7 @@ def tried(number: int, score: float | None, backbone: str, status: Status = "com
 def costs(**by_backbone: tuple[float, float]) -> Costs:
     """Return costs by backbone: milliseconds and megabytes."""
     return {
-        ServedForm(backbone, 32, 0, "linear", CLASSES): ServingCost(latency_ms=ms, mb=mb)
+        ServedForm(backbone, 32, 0, "last", "linear", CLASSES): ServingCost(latency_ms=ms, mb=mb)
         for backbone, (ms, mb) in by_backbone.items()
     }
 

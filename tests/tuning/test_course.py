@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tuning.making import epoch, ledger_at, recipe
-from tuning.search.budget import LED_SHARE, Clock
+from tuning.search.budget import SWEEP_SHARES, Clock
 from tuning.search.course import Course, Step
 from tuning.search.ledger import Ledger
 from tuning.search.results import TrialResult
@@ -119,5 +119,5 @@ def test_a_sweep_that_fine_tuning_leaves_behind_ends_early(
     assert [led.run(score).origin for score in (default, 0.5)] == ["default", "probe"]
     assert led.begin().origin == "probe"  # however far it leads, the sweep has its least
     led.most = 2
-    monkeypatch.setattr(Clock, "share", LED_SHARE)
+    monkeypatch.setattr(Clock, "share", SWEEP_SHARES["fine-tuning"])
     assert led.begin().origin == next_origin

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from data.preprocess import Preprocessing
 from models.config import TrialConfig
@@ -208,8 +209,8 @@ def test_a_trial_gets_the_preprocessing_of_its_own_backbone_and_size() -> None:
 def test_the_sweep_probes_every_network_size_and_cut() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="2,0,1,5"))
     probes = space.sweep()
-    swept = [(probe["image_size"], probe["truncate"], probe["backbone"]) for probe in probes]
-    assert swept == [(size, cut, name) for size in (32, 64) for cut in (0, 1, 2) for name in ("small", "large")]
+    swept = [(probe["truncate"], probe["backbone"], probe["image_size"]) for probe in probes]
+    assert swept == [(cut, name, size) for cut in (0, 1, 2) for name in ("small", "large") for size in (32, 64)]
     settings = space.suggest(Inside(probes[-1]), probe=True)
     assert settings == {
         **FIRST,
@@ -220,6 +221,32 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
         "augmentation": "none",
         "lr": 3e-3,
     }
+
+
+def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() -> None:
+    space = SearchSpace(recipe(image_size="32,64", truncate="0,3", levels="last,all"))
+    swept = [(probe["levels"], probe["truncate"], probe["image_size"]) for probe in space.sweep()]
+    assert swept == [(*end, size) for end in (("all", 0), ("last", 0), ("last", 3)) for size in (32, 64)]
+    probe = space.suggest(Inside(space.sweep()[0]), probe=True)
+    assert space.trial_config(probe, PREPROCESSINGS).network.levels == "all"
+    assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is trial 0
+
+
+def test_levels_are_asked_for_only_where_all_is_frozen_of_a_network_in_parts() -> None:
+    def asked(uncut: set[str], **texts: str) -> Setting | None:
+        recorder = Recorder()
+        SearchSpace(recipe(levels="last,all", **texts), uncut=uncut).suggest(recorder)
+        return "levels" in recorder.asked
+
+    assert asked(set(), freeze_fraction="1")
+    assert not asked(set(), freeze_fraction="0..0.9")
+    assert not asked({BACKBONE}, freeze_fraction="1")
+
+
+def test_all_levels_alone_are_refused_where_nothing_can_be_frozen_whole() -> None:
+    with pytest.raises(ValidationError, match=r"freeze_fraction must reach 1 with levels=all, got 0\.\.0\.9; give"):
+        recipe(levels="all", freeze_fraction="0..0.9")
+    assert recipe(levels="all").levels.options == ("all",)
 
 
 @pytest.mark.parametrize(

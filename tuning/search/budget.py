@@ -6,12 +6,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.store import write_atomically
+from tuning.search.results import Lead
 
 if TYPE_CHECKING:
     from tuning.search.results import TrialResult
@@ -25,8 +26,9 @@ RESERVE_SHARE = 0.3
 
 FINALS_SHARE = 0.2  # of the trials' time that is kept for training the best again with other seeds
 LONGER = 1.25  # a trial that is trained again may take so many times what it took
-SWEEP_SHARE = 0.35  # of the trials' time that the sweep may take: with many pictures features take long to make
-LED_SHARE = 0.15  # the same where fine-tuning leaves every probe behind: the time is better spent on it
+# Of the trials' time, what the sweep may take: with many pictures features take long to make. The better its probes do
+# against the fine-tunes so far, the more it is worth; where those leave every probe behind, the time is theirs.
+SWEEP_SHARES: Mapping[Lead, float] = {"fine-tuning": 0.15, "neither": 0.35, "probes": 0.6}
 
 
 def reserve_s(budget_s: float) -> float:
@@ -34,12 +36,12 @@ def reserve_s(budget_s: float) -> float:
     return min(RESERVE_S, RESERVE_SHARE * budget_s)
 
 
-def sweep_over(share: float, fine_tuning_leads: Callable[[], bool]) -> bool:
+def sweep_over(share: float, lead: Callable[[], Lead]) -> bool:
     """Return whether no more probes are to be started when this share of the trials' time is over.
 
-    That fine-tuning leads is asked only where it matters.
+    Who leads is asked only where it matters.
     """
-    return share >= SWEEP_SHARE or (share >= LED_SHARE and fine_tuning_leads())
+    return share >= min(SWEEP_SHARES.values()) and share >= SWEEP_SHARES[lead()]
 
 
 class Clock:

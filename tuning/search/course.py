@@ -48,7 +48,7 @@ class Course:
             return "wait"
         if ledger.put_back_left:
             return ledger.ask()
-        if ledger.probes_left and sweep_over(self._clock.share, ledger.fine_tuning_leads):
+        if ledger.probes_left and sweep_over(self._clock.share, ledger.lead):
             ledger.end_sweep()
         if not self._sampled:
             return ledger.ask()

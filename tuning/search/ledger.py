@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from models.config import TrialConfig
 from tuning.domains import Setting
 from tuning.search.paths import SearchPaths
-from tuning.search.results import SELECTS, Origin, Status, TrialResult, leads
+from tuning.search.results import SELECTS, Lead, Origin, Status, TrialResult, leads
 from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
@@ -218,16 +218,20 @@ class Ledger:
         best = None if self._next or self._fine_tuned else self._probe_to_tune()
         if best is not None:
             self._fine_tuned = True
-            self._add_starts("fine-tune", self._space.fine_tunes(best.settings, self.fine_tuning_leads()))
+            self._add_starts("fine-tune", self._space.fine_tunes(best.settings, self.lead() == "fine-tuning"))
             self._study.set_user_attr(FINE_TUNED, True)
 
-    def fine_tuning_leads(self) -> bool:
-        """Return whether a fine-tune is ahead of every probe by more than twice the validation pictures' noise."""
+    def lead(self) -> Lead:
+        """Return who is ahead of whom so far, the best fine-tune or the best probe."""
         tuned, probes = list[float](), list[float]()
         for result in self._results.values():
             if result.counts and result.score is not None:
                 (probes if result.origin == "probe" else tuned).append(result.score)
-        return bool(tuned and probes) and leads(max(tuned), max(probes), self.val_pictures)
+        if not probes:
+            return "neither"
+        if not tuned or max(probes) >= max(tuned):
+            return "probes"
+        return "fine-tuning" if leads(max(tuned), max(probes), self.val_pictures) else "neither"
 
     def _probe_to_tune(self) -> TrialResult | None:
         """Return, of the probes that are within one standard error of the best, the best at the smallest image size.

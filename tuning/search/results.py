@@ -96,6 +96,10 @@ def noise(one: float, other: float, pictures: int) -> float:
     return math.sqrt((one * (1 - one) + other * (1 - other)) / pictures)
 
 
+# Who is ahead: the fine-tunes by more than the noise of the validation pictures, the probes at all, or neither.
+Lead = Literal["fine-tuning", "neither", "probes"]
+
+
 def leads(one: float, other: float, pictures: int) -> bool:
     """Return whether a score is ahead of another by more than twice the noise: about what a 95 % interval says."""
     return one - other > 2 * noise(one, other, pictures)

@@ -52,6 +52,7 @@ def as_json(every: Sequence[Priced]) -> str:
             "backbone": one.result.config.network.backbone,
             "image_size": one.result.config.preprocessing.image_size,
             "truncate": one.result.config.network.truncate,
+            "levels": one.result.config.network.levels,
             "head": one.result.config.network.head,
             "val_balanced_accuracy": one.result.score,
             **one.cost.model_dump(),

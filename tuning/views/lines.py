@@ -8,6 +8,7 @@ from tuning.views.events import Said, Shown
 from tuning.views.stream import tell
 
 if TYPE_CHECKING:
+    from models.classifier import NetworkConfig
     from tuning.search.results import TrialResult
 
 SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
@@ -35,15 +36,19 @@ def score_text(result: TrialResult) -> str:
 
 def network_name(result: TrialResult) -> str:
     """Return a trial's network, after its variant if it is of one."""
-    backbone = result.config.network.backbone
+    backbone = _seen(result.config.network)
     return f"{result.variant}: {backbone}" if result.variant else backbone
+
+
+def _seen(network: NetworkConfig) -> str:
+    return f"{network.backbone} (all levels)" if network.levels == "all" else network.backbone
 
 
 def network_text(result: TrialResult) -> str:
     """Return the network, the size at which it sees pictures, and how many of its last blocks are dropped."""
     network = result.config.network
     cut = f" without its last {network.truncate} blocks" if network.truncate else ""
-    return f"{network.backbone}{cut} at {result.config.preprocessing.image_size} px"
+    return f"{_seen(network)}{cut} at {result.config.preprocessing.image_size} px"
 
 
 def settings_text(result: TrialResult) -> str:

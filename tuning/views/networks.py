@@ -73,6 +73,7 @@ def as_json(compared: Sequence[Compared]) -> str:
             "backbone": one.result.config.network.backbone,
             "image_size": one.result.config.preprocessing.image_size,
             "truncate": one.result.config.network.truncate,
+            "levels": one.result.config.network.levels,
             "trial": one.result.number,
             "metrics": one.result.metrics,
             "cost": one.cost.model_dump() if one.cost else None,
