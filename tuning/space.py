@@ -209,17 +209,23 @@ class _Corner:
             self._domains["balance"] = BALANCES if imbalance > IMBALANCED else Choice(options=("none",))
 
     def suggest(self, asker: Asker, probe: bool) -> dict[str, Setting]:
+        if probe:
+            return self._suggest_probe(asker)
         settings: dict[str, Setting] = {}
         for name, domain in self._domains.items():
-            if name == "levels" and not probe and not self._sees_levels(settings):
-                settings[name] = "last"
-            elif name in PROBED or not probe:
-                settings[name] = _ask(asker, name + self._suffix, domain)
-        if probe:
-            return self.nearest({**PROBE, **settings}, PROBE_LR)
+            asked = name != "levels" or self._sees_levels(settings)
+            settings[name] = _ask(asker, name + self._suffix, domain) if asked else "last"
         optimizer = str(settings["optimizer"])
         settings["lr"] = _ask(asker, self._lr_name(optimizer) + self._suffix, self._lr_domain(optimizer))
         return settings
+
+    def _suggest_probe(self, asker: Asker) -> dict[str, Setting]:
+        settings: dict[str, Setting] = {}
+        for name in PROBED:
+            # A head that sees all levels tells nothing about where the network is best cut for one that sees the last.
+            if name != "truncate" or settings["levels"] == "last":
+                settings[name] = _ask(asker, name + self._suffix, self._domains[name])
+        return self.nearest({**PROBE, **settings}, PROBE_LR)
 
     def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
         """Return the settings nearest to those wanted, else to trial 0's; ``rates`` are by optimizer."""
@@ -252,8 +258,9 @@ class _Corner:
         swept["levels"] = sorted(swept["levels"])  # all, last
         for combination in itertools.product(*swept.values()):
             probe = dict(zip(swept, combination, strict=True))
-            # Without the last of many levels the head sees nearly the same.
-            if probe["backbone"] not in self._uncut and (probe["levels"] == "last" or probe["truncate"] == cuts[0]):
+            if probe["levels"] == "all" and probe.pop("truncate") != cuts[0]:
+                continue  # without the last of many levels the head sees nearly the same
+            if probe["backbone"] not in self._uncut:
                 yield probe
 
     def _sees_levels(self, settings: Mapping[str, Setting]) -> bool:

@@ -293,7 +293,7 @@ def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -
     trials = journal(tmp_path)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     assert [trial.value for trial in trials[1:]] == [0.5, 0.6, 0.9, 0.7]
-    assert {tuple(trial.params) for trial in trials[1:]} == {("image_size", "backbone", "truncate", "levels")}
+    assert {tuple(trial.params) for trial in trials[1:]} == {("levels", "truncate", "backbone", "image_size")}
 
 
 def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:

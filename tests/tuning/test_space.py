@@ -225,10 +225,11 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
 
 def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() -> None:
     space = SearchSpace(recipe(image_size="32,64", truncate="0,3", levels="last,all"))
-    swept = [(probe["levels"], probe["truncate"], probe["image_size"]) for probe in space.sweep()]
-    assert swept == [(*end, size) for end in (("all", 0), ("last", 0), ("last", 3)) for size in (32, 64)]
+    swept = [(probe["levels"], probe.get("truncate"), probe["image_size"]) for probe in space.sweep()]
+    assert swept == [(*end, size) for end in (("all", None), ("last", 0), ("last", 3)) for size in (32, 64)]
     probe = space.suggest(Inside(space.sweep()[0]), probe=True)
-    assert space.trial_config(probe, PREPROCESSINGS).network.levels == "all"
+    network = space.trial_config(probe, PREPROCESSINGS).network
+    assert (network.levels, network.truncate) == ("all", 0)
     assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is trial 0
 
 
