@@ -86,8 +86,7 @@ class FrozenPrefix:
 
     def _name_of(self, levels: Sequence[Level]) -> str:
         names = self._pristine.names
-        described = repr(["levels", *((names[level.block.index], level.axes) for level in levels)])
-        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+        return _hashed(["levels", *((names[level.block.index], level.axes) for level in levels)])
 
     def _levels(self) -> list[Start]:
         """Return the start that holds all arrays of an entry of averages; none for other entries."""
@@ -106,8 +105,7 @@ class FrozenPrefix:
         self.index = self._truncations.index(truncate)
         numbers = {t: pooled_features(blocks[-1 - t], axes[t]) for t in axes}
         self.numbers, self.numbers_kept = numbers[truncate], sum(numbers.values())
-        described = repr([(names[-1 - t], axes[t]) for t in self._truncations])
-        self.name = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+        self.name = _hashed([(names[-1 - t], axes[t]) for t in self._truncations])
         return len(blocks) - 1 - max(self._truncations)
 
     @property
@@ -136,6 +134,10 @@ class FrozenPrefix:
         whole = self.module()
         assert isinstance(whole, fx.GraphModule)  # noqa: S101  (it has a name, so it was traced)
         return halve(whole, whole.graph, start.at.node, start.at.constants)[1].eval()
+
+
+def _hashed(content: object) -> str:
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
 def in_chunks(count: int) -> Iterator[Rows]:
