@@ -158,10 +158,10 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     pristine = prepared(config.backbone, config.weights, image_size, seed)
-    network, blocks, features = truncated(pristine.copy(), pristine.blocks, config.truncate, config.levels)
+    network, blocks, widths = truncated(pristine.copy(), pristine.blocks, config.truncate, config.levels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
-        head = build_head(config.head, features or pristine.features, classes, config.dropout)
+        head = build_head(config.head, widths or (pristine.features,), classes, config.dropout)
     return Classifier(network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
 
 

@@ -38,8 +38,8 @@ def cost(config: NetworkConfig, classes: int, image_size: int) -> Cost:
     with torch.device("meta"):  # shapes alone: nothing is initialised, nothing computed
         backbone = create_backbone(config.backbone, "none", image_size)
         blocks = find_blocks(backbone.network, image_size)
-        network, _, features = truncated(backbone.network, blocks, config.truncate, config.levels)
-        head = build_head(config.head, features or backbone.features, classes, config.dropout)
+        network, _, widths = truncated(backbone.network, blocks, config.truncate, config.levels)
+        head = build_head(config.head, widths or (backbone.features,), classes, config.dropout)
         classifier = nn.Sequential(network, head).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             classifier(torch.zeros(1, 3, image_size, image_size))

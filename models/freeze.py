@@ -76,13 +76,13 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
 
 def truncated(
     network: nn.Module, blocks: Sequence[Block], truncate: int, levels: Levels = "last"
-) -> tuple[nn.Module, tuple[Block, ...], int | None]:
-    """Return the network without its last ``truncate`` blocks, the blocks left, and how many features it gives.
+) -> tuple[nn.Module, tuple[Block, ...], tuple[int, ...]]:
+    """Return the network without its last ``truncate`` blocks, the blocks left, and how many features each level gives.
 
     It ends after the last block left, whose activation is averaged to [b, f] over all places (``pooled_axes``); with
     all ``levels`` it gives such averages of every block left, side by side. It uses the network's own modules and
     parameters under their own names, and holds nothing of the blocks dropped. With 0 and the last level it is the
-    network itself, and how many features that gives isn't said (None).
+    network itself, and how many features that gives isn't said (no level).
 
     Raises:
         BackboneError: no block would be left, the network can't be cut, or it can't end there (``pooled_axes``).
@@ -91,13 +91,13 @@ def truncated(
         left = tuple(blocks[: len(blocks) - truncate])
         graph, pooled = _graph_for(network, blocks, truncate), pooled_levels(blocks, truncate)
         joined = join_at(network, graph, {level.block.node: level.axes for level in pooled})
-        return joined, left, pooled[-1].columns.stop
+        return joined, left, tuple(level.columns.stop - level.columns.start for level in pooled)
     if truncate == 0:
-        return network, tuple(blocks), None
+        return network, tuple(blocks), ()
     graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]
     axes = pooled_axes(blocks, truncate)
     ended = end_at(network, graph, last.node, axes)
-    return ended, tuple(blocks[:-truncate]), pooled_features(last, axes)
+    return ended, tuple(blocks[:-truncate]), (pooled_features(last, axes),)
 
 
 def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:

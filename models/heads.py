@@ -13,6 +13,7 @@ Shapes: b pictures, f features, k classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -76,16 +77,23 @@ def _refusal(rule: str, text: str, near: str = "") -> str:
     return f"{rule}, got {text!r}{near or f'; {NEXT_STEP}'}"
 
 
-def build_head(text: str, features: int, classes: int, dropout: float) -> nn.Module:
+def build_head(text: str, widths: Sequence[int], classes: int, dropout: float) -> nn.Module:
     """Return what turns features [b, f] into logits [b, k].
+
+    ``widths`` says how many features each level gives, f in all. Of several levels each is divided by its root mean
+    square first: the last blocks' numbers are many times smaller than the first blocks', and would hardly count
+    (Head2Toe, as in ``models.classifier``, scales each level to the same norm).
 
     Raises:
         SettingError: as ``check_head``.
     """
     from torch import nn
 
+    from models.levels import LevelNorm
+
     activations = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [LevelNorm(widths)] if len(widths) > 1 else []
+    features = sum(widths)
     for hidden in hidden_layers(text):
         layers += [nn.Dropout(dropout), nn.Linear(features, hidden.units)]
         layers += [nn.BatchNorm1d(hidden.units)] if hidden.norm else []

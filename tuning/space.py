@@ -64,7 +64,8 @@ NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the swe
 # one another that differ in size and network. All levels stand before the last, which reads a part of their features.
 # Larger pictures tell more than larger networks do: the sizes of one network stand before the next network.
 PROBED = ("levels", "truncate", "backbone", "image_size")
-PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "balance": "none", "mix": "none"}
+PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
+PROBE_BALANCES = ("weights", "none")  # what is scored is balanced accuracy, so the loss is balanced where it may be
 FINE_TUNED = (0.5, 0.2)  # shares of the blocks that stay frozen where the best probe's network is fine-tuned
 UNFROZEN = (0.0, 0.2)  # the same where fine-tuning leaves every probe behind: these pictures need other features
 SWEPT_CUTS = 3  # cuts of each network that the sweep probes, counted from the end
@@ -225,7 +226,7 @@ class _Corner:
             # A head that sees all levels tells nothing about where the network is best cut for one that sees the last.
             if name != "truncate" or settings["levels"] == "last":
                 settings[name] = _ask(asker, name + self._suffix, self._domains[name])
-        return self.nearest({**PROBE, **settings}, PROBE_LR)
+        return self.nearest({**self._probe(), **settings}, PROBE_LR)
 
     def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
         """Return the settings nearest to those wanted, else to trial 0's; ``rates`` are by optimizer."""
@@ -249,8 +250,14 @@ class _Corner:
         names = {name: lr_name if name == "lr" else name for name in asked}
         return {names[name] + self._suffix: settings[name] for name in asked}
 
+    def _probe(self) -> dict[str, Setting]:
+        """Return what is the same in all probes."""
+        options = self._domains["balance"].options
+        balances = (balance for balance in PROBE_BALANCES if balance in options)
+        return {**PROBE, "balance": next(balances, PROBE_BALANCES[-1])}
+
     def probes(self) -> Iterator[dict[str, Setting]]:
-        allowed = all(self._domains[name].nearest(setting) == setting for name, setting in PROBE.items())
+        allowed = all(self._domains[name].nearest(setting) == setting for name, setting in self._probe().items())
         if self.recipe.reuse == "off" or not allowed:
             return
         swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBED}

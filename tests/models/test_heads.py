@@ -34,20 +34,32 @@ def test_a_head_is_made_as_it_is_written_with_dropout_before_every_linear_layer(
     text: str, kinds: list[type[nn.Module]]
 ) -> None:
     check_head(text)
-    head = build_head(text, features=6, classes=3, dropout=0.4)
+    head = build_head(text, (6,), classes=3, dropout=0.4)
     assert [type(layer) for layer in head] == kinds
     assert {layer.p for layer in head if isinstance(layer, nn.Dropout)} == {0.4}
     assert head(torch.zeros(2, 6)).shape == (2, 3)
 
 
 def test_layers_have_the_sizes_that_were_asked_for() -> None:
-    head = build_head("8:norm+4", features=6, classes=3, dropout=0.0)
+    head = build_head("8:norm+4", (6,), classes=3, dropout=0.0)
     linear = [layer for layer in head if isinstance(layer, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(6, 8), (8, 4), (4, 3)]
 
 
 def test_the_linear_head_keeps_its_names_so_that_saved_weights_load() -> None:
-    assert list(build_head("linear", 6, 3, 0.1).state_dict()) == ["1.weight", "1.bias"]
+    assert list(build_head("linear", (6,), 3, 0.1).state_dict()) == ["1.weight", "1.bias"]
+
+
+def test_of_several_levels_each_counts_as_much_whatever_the_size_of_its_numbers() -> None:
+    torch.manual_seed(0)
+    head = build_head("linear", (3, 5), classes=2, dropout=0.0).eval()
+    first, second = torch.randn(4, 3), torch.randn(4, 5)
+    given = head(torch.cat([first, second], dim=1))
+    torch.testing.assert_close(head(torch.cat([first, 1000 * second], dim=1)), given)
+    sizes = head[0](torch.cat([50 * first, second], dim=1)).split([3, 5], dim=1)
+    for level in sizes:
+        torch.testing.assert_close(level.square().mean(1), torch.ones(4))
+    assert torch.isfinite(head(torch.zeros(1, 8))).all()
 
 
 @pytest.mark.parametrize(

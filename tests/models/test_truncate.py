@@ -46,14 +46,14 @@ def test_a_truncated_network_gives_the_mean_of_its_last_blocks_activation(
     torch.manual_seed(0)
     network = create_backbone(name, "none", size).network
     blocks = find_blocks(network, size)
-    ended, left, features = truncated(network, blocks, truncate)
+    ended, left, widths = truncated(network, blocks, truncate)
     assert left == blocks[:-truncate]
     assert left[-1].name == last
     x = torch.randn(2, 3, size, size)
     with torch.no_grad():
         found = ended.eval()(x)
     assert torch.equal(found, watched(network, last, x).mean(axes))
-    assert found.shape == (2, features)
+    assert found.shape == (2, *widths)
 
 
 def test_a_truncated_network_holds_nothing_of_what_was_dropped_and_the_rest_under_its_own_names() -> None:
@@ -87,14 +87,14 @@ def test_all_levels_are_the_means_of_every_block_side_by_side(name: str, truncat
     torch.manual_seed(0)
     network = create_backbone(name, "none", 64).network.eval()
     blocks = find_blocks(network, 64)
-    joined, left, features = truncated(network, blocks, truncate, "all")
+    joined, left, widths = truncated(network, blocks, truncate, "all")
     assert left == blocks[: len(blocks) - truncate]
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         each = [truncated(network, blocks, t)[0].eval()(x) for t in reversed(range(truncate, len(blocks)))]
         found = joined.eval()(x)
     assert torch.equal(found, torch.cat(each, dim=1))
-    assert found.shape == (2, features)
+    assert [level.shape[1] for level in each] == list(widths)
     assert len(each) >= 5
 
 
@@ -168,8 +168,8 @@ def test_a_network_of_windows_is_averaged_over_places_alone_or_refused() -> None
     network = create_backbone("timm/nest_tiny", "none", 128).network
     blocks = find_blocks(network, 128)
     assert most_truncated("timm/nest_tiny", 128) == 8
-    ended, left, features = truncated(network, blocks, 8)
-    assert (left[-1].output_shape, features) == ((1, 64, 384), 384)
+    ended, left, widths = truncated(network, blocks, 8)
+    assert (left[-1].output_shape, widths) == ((1, 64, 384), (384,))
     with pytest.raises(BackboneError, match=r"can't end after .* of \[192, 16, 16\]"):
         truncated(network, blocks, 9)
     x = torch.randn(1, 3, 128, 128)

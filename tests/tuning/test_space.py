@@ -233,6 +233,17 @@ def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() 
     assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is trial 0
 
 
+@pytest.mark.parametrize(
+    ("texts", "probed"),
+    [({}, "weights"), ({"balance": "none,weights"}, "weights"), ({"balance": "none,sampler"}, "none")],
+)
+def test_probes_weigh_unequal_classes_where_the_recipe_allows_it(texts: dict[str, str], probed: str) -> None:
+    space = SearchSpace(recipe(**texts), imbalance=4.0)
+    assert {space.suggest(Inside(probe), probe=True)["balance"] for probe in space.sweep()} == {probed}
+    equal = SearchSpace(recipe(), imbalance=1.0)
+    assert equal.suggest(Inside(equal.sweep()[0]), probe=True)["balance"] == "none"
+
+
 def test_levels_are_asked_for_only_where_all_is_frozen_of_a_network_in_parts() -> None:
     def asked(uncut: set[str], **texts: str) -> Setting | None:
         recorder = Recorder()

@@ -1,0 +1,25 @@
+"""Features of several levels side by side, each brought to the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+EPSILON = 1e-6  # added to the mean square: a level may be all zeros
+
+
+class LevelNorm(nn.Module):
+    """Divides each level of features [b, f] by its root mean square; nothing is learned."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        """Take how many of the f features each level has, in order."""
+        super().__init__()
+        self._widths = list(widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [b, f]."""
+        levels = torch.split(x, self._widths, dim=1)
+        return torch.cat([functional.rms_norm(level, (level.shape[1],), eps=EPSILON) for level in levels], dim=1)
