@@ -44,7 +44,7 @@ def report_content(
         trials: all of them.
         best: the one that won.
         finals: the trials that were in the finals, best first.
-        gain: of the winner over trial 0, if there is one.
+        gain: of the winner over the default, if there is one.
         candidate: what it was measured to be on the test pictures.
         answers: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
         decision: what became of it, a sentence.

@@ -31,7 +31,7 @@ IMBALANCED = 1.5
 BALANCES = Choice(options=typing.get_args(Balance))
 
 # What an expert tries first: decoupled weight decay, half of the network kept, a cosine to the end.
-# Trial 0 runs it, so that a search can never end worse than it on the validation pictures.
+# The default trial runs it, so that a search can never end worse than it on the validation pictures.
 FIRST: Mapping[str, Setting] = {
     "truncate": 0,
     "freeze_fraction": 0.5,
@@ -55,7 +55,7 @@ FIRST_TINY: Mapping[str, Setting] = {"freeze_fraction": 0.0, "lr_scheduler": "on
 FIRST_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 TINY_LR: Mapping[str, float] = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
 PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}  # a head alone bears, and needs, more
-NETWORKS = ("image_size", "backbone")  # the first of each is trial 0's; the sweep begins with the small sizes
+NETWORKS = ("image_size", "backbone")  # the first of each is the default's; the sweep begins with the small sizes
 
 # A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once. What
 # is the same in all probes is not asked for: the sampler learns from them about networks, sizes and cuts, and not that
@@ -97,7 +97,7 @@ class SearchSpace:
 
         ``imbalance`` is how many times the largest class has the smallest's pictures, ``uncut`` are the networks that
         can't be cut in two: nothing of them is kept, so they are not probed. Of ``tiny`` pictures
-        trial 0 freezes nothing and takes larger steps.
+        the default freezes nothing and takes larger steps.
         """
         self._recipe = recipe
         variants = recipe.variants if isinstance(recipe, Recipe) else ()
@@ -116,15 +116,15 @@ class SearchSpace:
         return {VARIANT: variant, **self._corners[variant].suggest(asker, probe)}
 
     def first(self) -> dict[str, Setting]:
-        """Return trial 0's settings, moved into the recipe's limits, under the sampler's names."""
+        """Return the default's settings, moved into the recipe's limits, under the sampler's names."""
         return self._named(next(iter(self._corners)), {})
 
     def first_settings(self) -> dict[str, Setting]:
-        """Return trial 0's settings under the names that the user knows."""
+        """Return the default's settings under the names that the user knows."""
         return self.suggest(_Fixed(self.first()))
 
     def defaults(self) -> list[dict[str, Setting]]:
-        """Return trial 0's settings, and those of each other variant that the sweep leaves out: all are compared."""
+        """Return the default's settings, and those of each other variant that the sweep leaves out: all are compared."""
         swept = {probe.get(VARIANT) for probe in self.sweep()}
         left_out = [name for name in list(self._corners)[1:] if name not in swept]
         every = [self.first(), *(self._named(name, {}) for name in left_out)]
@@ -140,11 +140,23 @@ class SearchSpace:
         probes = [(name, probe) for name, corner in self._corners.items() for probe in corner.probes()]
         return [self._named(name, {**PROBE, **probe}, probe) for name, probe in probes]
 
+    def opening(self) -> list[dict[str, Setting]]:
+        """Return the probes of the sweep that come before the default: its first network's first, at each image size.
+
+        They take seconds, and often lead for minutes.
+        """
+
+        def network(probe: Mapping[str, Setting]) -> dict[str, Setting]:
+            return {name: setting for name, setting in probe.items() if not name.startswith("image_size")}
+
+        swept = self.sweep()
+        return [probe for probe in swept if network(probe) == network(swept[0])]
+
     def fine_tunes(self, probe: Mapping[str, Setting], unfrozen: bool = False) -> list[dict[str, Setting]]:
-        """Return trial 0's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
+        """Return the default's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
 
         Where ``unfrozen``, and of tiny pictures, with ``UNFROZEN`` blocks. ``probe`` has settings as ``suggest`` gives
-        them. What is trial 0 again is left out.
+        them. What is the default again is left out.
         """
         fractions = UNFROZEN if unfrozen or self._tiny else FINE_TUNED
         network, variant = {name: probe[name] for name in PROBED if name != "levels"}, str(probe.get(VARIANT, ""))
@@ -229,7 +241,7 @@ class _Corner:
         return self.nearest({**self._probe(), **settings}, PROBE_LR)
 
     def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
-        """Return the settings nearest to those wanted, else to trial 0's; ``rates`` are by optimizer."""
+        """Return the settings nearest to those wanted, else to the default's; ``rates`` are by optimizer."""
         firsts = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
         near = {**firsts, **self._first, **wanted}
         settings = {name: domain.nearest(near[name]) for name, domain in self._domains.items()}

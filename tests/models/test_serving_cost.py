@@ -40,6 +40,10 @@ def test_another_form_is_measured_for_itself(other: ServedForm) -> None:
     assert len(Store().entries()) == 2
 
 
+def test_a_form_that_sees_all_levels_is_measured() -> None:
+    assert serving_cost(FORM._replace(levels="all")).latency_ms > 0
+
+
 @pytest.mark.parametrize("changed", ["machine", "LIBRARIES", "VERSION"])
 def test_another_machine_or_version_is_measured_for_itself(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     serving_cost(FORM)

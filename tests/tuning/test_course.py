@@ -116,7 +116,7 @@ def test_a_sweep_that_fine_tuning_leaves_behind_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: float, next_origin: str
 ) -> None:
     led = Led(tmp_path, monkeypatch, sweep="on", image_size="32,64", truncate="0,1", minutes=60)
-    assert [led.run(score).origin for score in (default, 0.5)] == ["default", "probe"]
+    assert [led.run(score).origin for score in (0.5, 0.5, default)] == ["probe", "probe", "default"]
     assert led.begin().origin == "probe"  # however far it leads, the sweep has its least
     led.most = 2
     monkeypatch.setattr(Clock, "share", SWEEP_SHARES["fine-tuning"])

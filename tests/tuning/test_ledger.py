@@ -45,7 +45,7 @@ def written(trial: FrozenTrial) -> TrialResult:
     return ledger_written(trial.user_attrs)
 
 
-def test_trial_0_is_what_an_expert_tries_first(ledger: Ledger) -> None:
+def test_without_a_sweep_trial_0_is_what_an_expert_tries_first(ledger: Ledger) -> None:
     result = ledger.ask()
     assert result.number == 0
     assert result.settings == SearchSpace(recipe()).first_settings()
@@ -231,11 +231,18 @@ def test_a_result_with_a_loss_that_is_no_number_survives_its_own_json() -> None:
 SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
 
 
-def test_a_search_begins_with_the_default_then_the_sweep_and_its_best_probe_fine_tuned(tmp_path: Path) -> None:
+def test_a_search_begins_with_its_first_networks_probes_and_the_default(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
     assert ledger.probes_left == 4
-    ended = [end(ledger, score) for score in (0.92, 0.5, 0.9, 0.6, 0.7)]
-    assert [result.origin for result in ended] == ["default", *["probe"] * 4]
+    ended = [end(ledger, score) for score in (0.5, 0.9, 0.92, 0.6, 0.7)]
+    assert [result.origin for result in ended] == ["probe", "probe", "default", "probe", "probe"]
+    assert [(result.settings["image_size"], result.settings["truncate"]) for result in ended[:2]] == [(32, 0), (64, 0)]
+
+
+def test_the_best_probe_is_fine_tuned_before_the_sampler_goes_on(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    for score in (0.5, 0.9, 0.92, 0.6, 0.7):
+        end(ledger, score)
     tuned, less_frozen, sampled = ledger.ask(), ledger.ask(), ledger.ask()
     assert [result.origin for result in (tuned, less_frozen, sampled)] == ["fine-tune", "fine-tune", "sampler"]
     assert (tuned.settings["image_size"], tuned.settings["truncate"]) == (64, 0)  # the second probe: 32 px come first
@@ -258,7 +265,7 @@ def test_of_probes_that_validation_cannot_tell_apart_the_best_of_the_smallest_si
     for folder, scores, wanted in (("near", (0.86, 0.9, 0.88, 0.89), (32, 3)), ("far", (0.6, 0.9, 0.8, 0.89), (64, 0))):
         (tmp_path / folder).mkdir()
         ledger = ledger_at(tmp_path / folder, recipe(**{**SWEPT, "truncate": "0,3"}))
-        for score in (0.5, *scores):
+        for score in (*scores[:2], 0.5, *scores[2:]):  # the default after the first network at both sizes
             end(ledger, score)
         tuned = ledger.ask()
         assert (tuned.settings["image_size"], tuned.settings["truncate"]) == wanted
@@ -278,27 +285,28 @@ def test_where_fine_tuning_leaves_every_probe_behind_the_best_of_them_is_fine_tu
 ) -> None:
     # Of 0.9 and 0.98 on 100 pictures, twice the standard error of the difference is 0.066; of 0.9 and 0.97, 0.069.
     ledger = ledger_at(tmp_path, recipe(**{**SWEPT, "image_size": "32", "truncate": "3,4"}))
-    end(ledger, default, "complete" if default else "failed")
     assert ledger.lead() == "neither"  # no probe has ended
-    for score in (0.9, 0.91):
-        end(ledger, score)
+    end(ledger, 0.9)
+    end(ledger, default, "complete" if default else "failed")
+    end(ledger, 0.91)
     assert ledger.lead() == lead
     assert [ledger.ask().settings["freeze_fraction"] for _ in range(2)] == fractions
 
 
 def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
-    for score in (0.9, 0.5, 0.6, 0.9, 0.7):
+    for score in (0.5, 0.6, 0.95, 0.9, 0.7):
         end(ledger, score)
     trials = journal(tmp_path)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
-    assert [trial.value for trial in trials[1:]] == [0.5, 0.6, 0.9, 0.7]
-    assert {tuple(trial.params) for trial in trials[1:]} == {("levels", "truncate", "backbone", "image_size")}
+    probes = [trial for trial in trials if "optimizer" not in trial.params]
+    assert [trial.value for trial in probes] == [0.5, 0.6, 0.9, 0.7]
+    assert {tuple(trial.params) for trial in probes} == {("levels", "truncate", "backbone", "image_size")}
 
 
 def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
-    for score in (0.9, 0.5, 0.6):
+    for score in (0.5, 0.6, 0.9):
         end(ledger, score)
     ledger.end_sweep()
     assert ledger.probes_left == 0
@@ -317,7 +325,7 @@ def test_a_search_whose_first_trials_all_fail_is_hopeless(ledger: Ledger) -> Non
 
 def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
-    for score in (0.9, None, None, None, None):
+    for score in (None, None, 0.9, None, None):
         end(ledger, score, "complete" if score else "failed")
     assert ledger.ask().origin == "sampler"
 
@@ -333,14 +341,14 @@ def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: Ledger) -> None:
     assert best.number == 1
 
 
-def test_what_earlier_searches_know_comes_after_the_default_and_before_the_sweep(tmp_path: Path) -> None:
+def test_what_earlier_searches_know_comes_after_the_default_and_before_the_rest_of_the_sweep(tmp_path: Path) -> None:
     asked = recipe(**SWEPT)
     known = [{**SearchSpace(asked).first(), "lr": rate} for rate in (2e-3, 3e-3)]
     ledger = ledger_at(tmp_path, asked)
     ledger.start_with([*known, SearchSpace(asked).first(), known[0]])
-    started = [ledger.ask() for _ in range(4)]
-    assert [result.origin for result in started] == ["default", "past", "past", "probe"]
-    assert [result.settings["lr"] for result in started[:3]] == [1e-3, 2e-3, 3e-3]
+    started = [ledger.ask() for _ in range(6)]
+    assert [result.origin for result in started] == ["probe", "probe", "default", "past", "past", "probe"]
+    assert [result.settings["lr"] for result in started[2:5]] == [1e-3, 2e-3, 3e-3]
     assert ledger.trials == 3
 
 
@@ -390,11 +398,11 @@ def test_starts_that_were_not_asked_for_are_asked_for_after_all(tmp_path: Path) 
     before = ledger_at(tmp_path, asked)
     probes = before.probes_left
     assert probes > 2
-    origins = [before.ask().origin for _ in range(2)]
-    assert origins == ["default", "probe"]
+    origins = [before.ask().origin for _ in range(3)]
+    assert origins == ["probe", "probe", "default"]
     after = ledger_at(tmp_path, asked)
-    assert after.probes_left == probes - 1
-    assert [after.ask().origin for _ in range(3)] == ["default", "probe", "probe"]  # the first two are put back
+    assert after.probes_left == probes - 2
+    assert [after.ask().origin for _ in range(4)] == [*origins, "probe"]  # the first three are put back
 
 
 def test_a_sweep_that_was_ended_stays_ended(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The search space: what is asked for, what trial 0 is, and the configuration that follows."""
+"""The search space: what is asked for, what the default is, and the configuration that follows."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() 
     probe = space.suggest(Inside(space.sweep()[0]), probe=True)
     network = space.trial_config(probe, PREPROCESSINGS).network
     assert (network.levels, network.truncate) == ("all", 0)
-    assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is trial 0
+    assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is the default
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def winner(
 
 
 class Gain(NamedTuple):
-    """What the search gained over its first trial, the default, on validation.
+    """What the search gained over the default on validation.
 
     Attributes:
         gain: of the winner's mean score over the default's.
@@ -112,7 +112,7 @@ class Gain(NamedTuple):
 
 
 def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: int, val_pictures: int) -> Gain | None:
-    """Return what the best trial gained over trial 0; None where that has no score, or is the best.
+    """Return what the best trial gained over the default; None where that has no score, or is the best.
 
     The two spreads are pooled over the finalists.
     """

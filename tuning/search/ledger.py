@@ -32,7 +32,7 @@ HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and s
 STARTS, SWEEP_ENDED, FINE_TUNED = "starts", "sweep_ended", "fine_tuned"
 RESULT, EPOCH = "result", "epoch:"
 
-ORDER: tuple[Origin, ...] = ("default", "past", "probe", "fine-tune")  # in which starts are tried
+ORDER: tuple[Origin, ...] = ("default", "past", "probe", "fine-tune")  # in which starts are tried, after the opening
 
 
 class Start(NamedTuple):
@@ -77,8 +77,10 @@ class Ledger:
         left = (at for at, start in enumerate(self._starts) if at not in done and (sweeps or start.origin != "probe"))
         self._next = self._in_order(left)
         if not self._starts:
+            opening = space.opening()
+            self._add_starts("probe", opening)
             self._add_starts("default", space.defaults())
-            self._add_starts("probe", space.sweep())
+            self._add_starts("probe", (probe for probe in space.sweep() if probe not in opening))
 
     # --- what is known ---
 
@@ -139,7 +141,10 @@ class Ledger:
         self._study.set_user_attr(STARTS, [[start.origin, dict(start.settings)] for start in self._starts])
 
     def _in_order(self, places: Iterable[int]) -> deque[int]:
-        return deque(sorted(places, key=lambda at: ORDER.index(self._starts[at].origin)))
+        """Return places among the starts as they are tried: the opening, which stands before the defaults, first."""
+        origins = [start.origin for start in self._starts]
+        opening = origins.index("default") if "default" in origins else len(origins)
+        return deque(sorted(places, key=lambda at: (at >= opening, ORDER.index(origins[at]))))
 
     def end_sweep(self) -> None:
         """Leave out the probes that have not been asked for."""
@@ -154,7 +159,8 @@ class Ledger:
     def ask(self) -> TrialResult:
         """Return the next trial, already written down.
 
-        First those that were put back, then the default, the probes, the best fine-tuned, then what the sampler says.
+        First those that were put back, then the opening probes, the default, the other probes, the best fine-tuned,
+        then what the sampler says.
         """
         if self._put_back:
             return self._results[self._put_back.popleft()]

@@ -105,7 +105,7 @@ def _cells(result: TrialResult) -> list[str]:
 
 
 def finals_lines(best: TrialResult, finals: Sequence[Finalist], gain: Gain | None) -> list[str]:
-    """Return how the finals ended, and whether the search gained more than noise over its first trial."""
+    """Return how the finals ended, and whether the search gained more than noise over the default."""
     lines = []
     trained = [one for one in finals if len(one.scores) > 1]
     if trained:
@@ -118,7 +118,7 @@ def finals_lines(best: TrialResult, finals: Sequence[Finalist], gain: Gain | Non
     if gain is not None:
         verdict = "more than" if gain.is_real else "not more than"
         lines.append(
-            f"Against the default (trial 0): {gain.gain:+.4f} on validation, {verdict} twice the noise "
+            f"Against the default: {gain.gain:+.4f} on validation, {verdict} twice the noise "
             f"({gain.noise:.4f})"
         )
     return lines

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SCORE = "validation balanced accuracy"
 ORIGINS: dict[Origin, tuple[str, str, str]] = {  # its name, colour and mark; told apart without the colour
-    "default": ("default (trial 0)", ORANGE, "D"),
+    "default": ("the default", ORANGE, "D"),
     "probe": ("linear probe", MUTED, "s"),
     "fine-tune": ("best probe fine-tuned", GREEN, "^"),
     "sampler": ("sampler", BLUE, "o"),

@@ -67,7 +67,7 @@ class ReportContent:
         trials: by number, all of them.
         best: number of the trial that won.
         finals: the trials that were trained again with other seeds, best first.
-        gain: of the winner over trial 0, where both were measured.
+        gain: of the winner over the default, where both were measured.
         priced: the best trial of each network whose cost is known, best first.
         limits: what the winner may cost.
         machine: that latencies were measured on.
@@ -106,8 +106,9 @@ class ReportContent:
 
     @cached_property
     def default(self) -> TrialResult | None:
-        """Trial 0, what an expert would try first, if it has a score."""
-        return next((trial.result for trial in self.trials if trial.result.number == 0 and trial.result.counts), None)
+        """What an expert would try first, if it has a score."""
+        default = next((trial.result for trial in self.trials if trial.result.origin == "default"), None)
+        return default if default and default.counts else None
 
     @cached_property
     def ranked(self) -> list[TrialResult]:
