@@ -124,7 +124,7 @@ class SearchSpace:
         return self.suggest(_Fixed(self.first()))
 
     def defaults(self) -> list[dict[str, Setting]]:
-        """Return the default's settings, and those of each other variant that the sweep leaves out: all are compared."""
+        """Return the default's settings, and those of other variants that the sweep leaves out: all are compared."""
         swept = {probe.get(VARIANT) for probe in self.sweep()}
         left_out = [name for name in list(self._corners)[1:] if name not in swept]
         every = [self.first(), *(self._named(name, {}) for name in left_out)]
@@ -153,7 +153,7 @@ class SearchSpace:
         return [probe for probe in swept if network(probe) == network(swept[0])]
 
     def fine_tunes(self, probe: Mapping[str, Setting], unfrozen: bool = False) -> list[dict[str, Setting]]:
-        """Return the default's settings on the network, image size and cut of a probe, with ``FINE_TUNED`` blocks frozen.
+        """Return the default's settings on a probe's network, image size and cut, with ``FINE_TUNED`` blocks frozen.
 
         Where ``unfrozen``, and of tiny pictures, with ``UNFROZEN`` blocks. ``probe`` has settings as ``suggest`` gives
         them. What is the default again is left out.

@@ -21,9 +21,9 @@ class TrialResult(Value):
     Attributes:
         trial_uid: ties the ledger's trial, Ray's and MLflow's run together.
         number: of Optuna's trial.
-        origin: who chose its settings. The first default is the recipe's; each variant that the sweep leaves out has its
-            own. The sweep's are probes, the best of them is fine-tuned, all others are the sampler's. A final trains
-            one of the best again with another seed.
+        origin: who chose its settings. The first default is the recipe's, others those of variants that the sweep
+            leaves out. The sweep's are probes, the best of them is fine-tuned, all others are the sampler's. A final
+            trains one of the best again with another seed.
         start: its place among the starts that the ledger was given, if it is one of them.
         of: of a final, the trial that it trains again.
         reason: how it ended, in words.

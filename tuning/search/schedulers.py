@@ -25,9 +25,9 @@ MEDIAN_OF = 3  # other trials that have come as far; Ray's default
 class _Protecting(TrialScheduler):
     """Stands before a scheduler, and lets it stop no trial whose configuration says that it is protected.
 
-    The default is: a search must never end worse on validation than the default configuration trained to its end. So are
-    the best probe's fine-tunes, which would be judged by it alone, and the probes, which cost nothing. Probes are not
-    judged either: a head alone learns faster than a network, and would have every fine-tune stopped at once.
+    The default is: a search must never end worse on validation than the default configuration trained to its end. So
+    are the best probe's fine-tunes, which would be judged by it alone, and the probes, which cost nothing. Probes are
+    not judged either: a head alone learns faster than a network, and would have every fine-tune stopped at once.
     """
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:

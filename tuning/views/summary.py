@@ -118,8 +118,7 @@ def finals_lines(best: TrialResult, finals: Sequence[Finalist], gain: Gain | Non
     if gain is not None:
         verdict = "more than" if gain.is_real else "not more than"
         lines.append(
-            f"Against the default: {gain.gain:+.4f} on validation, {verdict} twice the noise "
-            f"({gain.noise:.4f})"
+            f"Against the default: {gain.gain:+.4f} on validation, {verdict} twice the noise ({gain.noise:.4f})"
         )
     return lines
 
