@@ -12,7 +12,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.curves import FOLDER
 from tuning.domains import Setting
+from tuning.recipe import Recipe
 from tuning.search.ledger import Status
+from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
 VAL = 180  # validation pictures: as many as the smaller of the recorded data sets has
@@ -27,6 +29,12 @@ def tables() -> Iterator[tuple[str, list[Row]]]:
     """Yield the name and the rows of every recorded table."""
     for file in sorted(FOLDER.glob("*.jsonl")):
         yield file.stem, [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def space_of(table: Sequence[Row], recipe: Recipe) -> SearchSpace:
+    """Return the space that the table's configurations are from: class balance is searched where it was recorded."""
+    balanced = any(row["settings"]["balance"] != "none" for row in table)
+    return SearchSpace(recipe, imbalance=math.inf if balanced else 1.0)
 
 
 def best(table: Sequence[Row]) -> Row:

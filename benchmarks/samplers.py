@@ -36,7 +36,6 @@ from tuning.search.paths import SearchPaths
 from tuning.search.sampler import marks
 from tuning.search.samplers import build_sampler
 from tuning.search.schedulers import build_scheduler
-from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
 COUNTS = (4, 8, 16, 24, 32, 48)  # trials at which the regret is printed
@@ -53,7 +52,7 @@ Scores = Iterator[float]  # the best validation score of each trial
 def ours(table: list[Row], past: list[Row], options: dict[str, str], seed: int, root: Path) -> Scores:
     """Search as the product does, with these options of the recipe; ``past`` is what a warm start begins with."""
     recipe = Recipe.model_validate({**SPACE, **options, "seed": seed})
-    space, known, paths = SearchSpace(recipe), preprocessings(recipe), SearchPaths(root)
+    space, known, paths = space_of(table, recipe), preprocessings(recipe), SearchPaths(root)
     ledger = open_ledger(paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     if recipe.warm_start:
@@ -73,7 +72,7 @@ def ours(table: list[Row], past: list[Row], options: dict[str, str], seed: int, 
 def stock(table: list[Row], seed: int) -> Scores:
     """Search as Ray Tune does with its OptunaSearch and ASHA, on the same space, all else as it comes."""
     recipe = Recipe.model_validate(SPACE)
-    space, asked = SearchSpace(recipe), list[dict[str, Setting]]()
+    space, asked = space_of(table, recipe), list[dict[str, Setting]]()
     searcher = OptunaSearch(lambda trial: asked.append(space.suggest(trial)), metric="objective", mode="max", seed=seed)
     scheduler: Any = ASHAScheduler(time_attr="epoch", metric="objective", mode="max", max_t=recipe.max_epochs)
     while True:

@@ -18,14 +18,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.curves import SPACE, preprocessings
-from benchmarks.replay import VAL, Row, nearest, play, tables, top
+from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
 from tuning.recipe import Recipe
 from tuning.search.budget import sweep_over
 from tuning.search.ledger import open_ledger
 from tuning.search.paths import SearchPaths
 from tuning.search.sampler import marks
 from tuning.search.schedulers import build_scheduler
-from tuning.space import SearchSpace
 from tuning.trial import TrialReport
 
 TIMES_S = (5, 10, 20, 40, 80, 160, 320, 640)
@@ -34,7 +33,7 @@ TIMES_S = (5, 10, 20, 40, 80, 160, 320, 640)
 def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tuple[float, float]]:
     """Yield, for each epoch, the seconds so far and the best validation score so far."""
     recipe = Recipe.model_validate({**SPACE, "sweep": sweep, "seed": seed})
-    space, known, rows, paths = SearchSpace(recipe), preprocessings(recipe), list(table), SearchPaths(root)
+    space, known, rows, paths = space_of(table, recipe), preprocessings(recipe), list(table), SearchPaths(root)
     ledger = open_ledger(paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     made: set[str] = set()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from data.dataset import Dataset
+from data.errors import SearchError
 from data.sources import SplitName
 from data.store import NO_ROOM, write_atomically
 from data.values import Value
@@ -264,11 +265,21 @@ def save_weights(classifier: Classifier, path: Path) -> None:
 
 
 def load_classifier(config: TrialConfig, classes: int, path: Path) -> Classifier:
-    """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote."""
+    """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote.
+
+    Raises:
+        SearchError: they are of another network: an earlier version may have built it otherwise.
+    """
     from safetensors.torch import load_file
 
     from models.classifier import build_classifier
 
     classifier = build_classifier(config.network, classes, config.preprocessing.image_size, config.seed)
-    classifier.load_state_dict(load_file(path), strict=False)
+    state = load_file(path)
+    if state.keys() != classifier.trained_state().keys():
+        raise SearchError(
+            f"a trial's weights must be of the network that its configuration gives, but {path.name} was written by "
+            "another version of Freezeline; begin a new search"
+        )
+    classifier.load_state_dict(state, strict=False)
     return classifier

@@ -11,6 +11,8 @@ import pytest
 import ray.tune
 
 from data.dataset import Dataset, load_dataset
+from data.errors import SearchError
+from models.classifier import build_classifier
 from models.config import TrialConfig
 from models.evaluate import predict
 from tests.tuning.making import dataset, epoch, recipe, trial_config
@@ -23,6 +25,7 @@ from tuning.trial import (
     TrialTask,
     load_classifier,
     run_trial,
+    save_weights,
     split_batches,
     train,
 )
@@ -124,6 +127,15 @@ def test_weights_of_a_trial_on_kept_features_take_pictures(tmp_path: Path, image
     classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid", best))
     probabilities, labels = predict(classifier, split_batches(data, config, "test").epoch(0))
     assert (classifier.takes_features, probabilities.shape) == (False, (len(labels), 3))
+
+
+def test_weights_of_another_network_are_refused_and_not_left_out(tmp_path: Path) -> None:
+    config = trial_config()
+    other = config.model_copy(update={"network": config.network.model_copy(update={"head": "8:norm"})})
+    file = tmp_path / "uid.1.safetensors"
+    save_weights(build_classifier(other.network, 3, other.preprocessing.image_size, seed=0), file)
+    with pytest.raises(SearchError, match=r"but uid\.1\.safetensors was written by another version of Freezeline; begin"):
+        load_classifier(config, 3, file)
 
 
 def test_a_user_who_interrupts_a_worker_is_not_a_failed_trial(run: Run) -> None:
