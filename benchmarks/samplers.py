@@ -28,7 +28,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.curves import SPACE, preprocessings
-from benchmarks.replay import VAL, Row, best, nearest, play, tables, top
+from benchmarks.replay import VAL, Row, best, nearest, play, space_of, tables, top
 from tuning.domains import Setting
 from tuning.recipe import Recipe
 from tuning.search.ledger import open_ledger
