@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # What comes after the trials, on two cores: what networks cost to serve (8 s), the export (15 to 30 s), the test
 # pictures, loading the version back, the report. A short budget leaves it a share only, and ends later than it says
 # rather than with nothing tried.
-RESERVE_S = 62.0
-RESERVE_SHARE = 0.3
+RESERVE_S = 75.0
+RESERVE_SHARE = 0.35
 
 FINALS_SHARE = 0.2  # of the trials' time that is kept for training the best again with other seeds
 LONGER = 1.25  # a trial that is trained again may take so many times what it took
