@@ -62,8 +62,12 @@ NETWORKS = ("image_size", "backbone")  # the first of each is the default's; the
 # good trials have a certain batch size.
 # The probes of a network and size share their features, and workers side by side would wait for them, so those follow
 # one another that differ in size and network. All levels stand before the last, which reads a part of their features.
-# Larger pictures tell more than larger networks do: the sizes of one network stand before the next network.
-PROBED = ("levels", "truncate", "backbone", "image_size")
+# Larger pictures tell more than larger networks do: the sizes of one network stand before the next network. A head that
+# sees all levels tells nothing about where the network is best cut for one that sees the last.
+PROBED: Mapping[str, tuple[str, ...]] = {  # by its levels
+    "all": ("backbone", "image_size"),
+    "last": ("truncate", "backbone", "image_size"),
+}
 PROBE: Mapping[str, Setting] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
 PROBE_BALANCES = ("weights", "none")  # what is scored is balanced accuracy, so the loss is balanced where it may be
 FINE_TUNED = (0.5, 0.2)  # shares of the blocks that stay frozen where the best probe's network is fine-tuned
@@ -159,7 +163,7 @@ class SearchSpace:
         them. What is the default again is left out.
         """
         fractions = UNFROZEN if unfrozen or self._tiny else FINE_TUNED
-        network, variant = {name: probe[name] for name in PROBED if name != "levels"}, str(probe.get(VARIANT, ""))
+        network, variant = {name: probe[name] for name in PROBED["last"]}, str(probe.get(VARIANT, ""))
         tuned = [self._named(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
         known = self.defaults()
         return [settings for at, settings in enumerate(tuned) if settings not in known + tuned[:at]]
@@ -233,11 +237,11 @@ class _Corner:
         return settings
 
     def _suggest_probe(self, asker: Asker) -> dict[str, Setting]:
-        settings: dict[str, Setting] = {}
-        for name in PROBED:
-            # A head that sees all levels tells nothing about where the network is best cut for one that sees the last.
-            if name != "truncate" or settings["levels"] == "last":
-                settings[name] = _ask(asker, name + self._suffix, self._domains[name])
+        def ask(name: str) -> Setting:
+            return _ask(asker, name + self._suffix, self._domains[name])
+
+        levels = str(ask("levels"))
+        settings = {"levels": levels, **{name: ask(name) for name in PROBED[levels]}}
         return self.nearest({**self._probe(), **settings}, PROBE_LR)
 
     def nearest(self, wanted: Mapping[str, Setting], rates: Mapping[str, float]) -> dict[str, Setting]:
@@ -272,15 +276,15 @@ class _Corner:
         allowed = all(self._domains[name].nearest(setting) == setting for name, setting in self._probe().items())
         if self.recipe.reuse == "off" or not allowed:
             return
-        swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBED}
-        swept["truncate"] = cuts = sorted(swept["truncate"])[:SWEPT_CUTS]
-        swept["levels"] = sorted(swept["levels"])  # all, last
-        for combination in itertools.product(*swept.values()):
-            probe = dict(zip(swept, combination, strict=True))
-            if probe["levels"] == "all" and probe.pop("truncate") != cuts[0]:
-                continue  # without the last of many levels the head sees nearly the same
-            if probe["backbone"] not in self._uncut:
-                yield probe
+        swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBED["last"]}
+        swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
+        for levels in PROBED:
+            if levels not in self._domains["levels"].options:
+                continue
+            for combination in itertools.product(*(swept[name] for name in PROBED[levels])):
+                probe = dict(zip(PROBED[levels], combination, strict=True))
+                if probe["backbone"] not in self._uncut:
+                    yield {"levels": levels, **probe}
 
     def _sees_levels(self, settings: Mapping[str, Setting]) -> bool:
         """Return whether a head may see all levels: of a network that can be cut, frozen whole as a probe's is."""
