@@ -147,13 +147,14 @@ class SearchSpace:
     def opening(self) -> list[dict[str, Setting]]:
         """Return the probes of the sweep that come before the default: its first network's first, at each image size.
 
-        They take seconds, and often lead for minutes.
+        They take seconds, and often lead for minutes. Of tiny pictures there are none: those need other features, and
+        the default, which trains all of the network, needs the time.
         """
 
         def network(probe: Mapping[str, Setting]) -> dict[str, Setting]:
             return {name: setting for name, setting in probe.items() if not name.startswith("image_size")}
 
-        swept = self.sweep()
+        swept = [] if self._tiny else self.sweep()
         return [probe for probe in swept if network(probe) == network(swept[0])]
 
     def fine_tunes(self, probe: Mapping[str, Setting], unfrozen: bool = False) -> list[dict[str, Setting]]:

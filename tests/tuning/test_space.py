@@ -94,7 +94,7 @@ def test_trial_0_is_what_an_expert_tries_first() -> None:
     assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "image_size": 32, "lr": 1e-3}
 
 
-def test_of_tiny_pictures_trial_0_trains_the_whole_network() -> None:
+def test_of_tiny_pictures_the_default_trains_the_whole_network() -> None:
     space = SearchSpace(recipe(image_size="32,64"), tiny=True)
     changed = {"freeze_fraction": 0, "lr_scheduler": "one_cycle", "lr": 2e-3}
     assert space.first_settings() == {**SearchSpace(recipe(image_size="32,64")).first_settings(), **changed}
@@ -242,6 +242,15 @@ def test_probes_weigh_unequal_classes_where_the_recipe_allows_it(texts: dict[str
     assert {space.suggest(Inside(probe), probe=True)["balance"] for probe in space.sweep()} == {probed}
     equal = SearchSpace(recipe(), imbalance=1.0)
     assert equal.suggest(Inside(equal.sweep()[0]), probe=True)["balance"] == "none"
+
+
+def test_a_search_opens_with_its_first_network_at_each_size_but_not_of_tiny_pictures() -> None:
+    texts = {"image_size": "32,64", "truncate": "0,3"}
+    opening = SearchSpace(recipe(**texts)).opening()
+    assert [(probe["image_size"], probe["truncate"]) for probe in opening] == [(32, 0), (64, 0)]
+    tiny = SearchSpace(recipe(**texts), tiny=True)
+    assert len(tiny.sweep()) == 4
+    assert tiny.opening() == []
 
 
 def test_levels_are_asked_for_only_where_all_is_frozen_of_a_network_in_parts() -> None:
