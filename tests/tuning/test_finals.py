@@ -98,6 +98,10 @@ def test_a_gain_of_many_seeds_and_pictures_is_real_and_one_within_the_spread_is_
     assert not unsure.is_real
 
 
+def test_there_is_no_gain_over_a_default_that_had_no_time_to_end() -> None:
+    assert gain_over_default(B, [trial_result(0, 0.3, "pruned"), B], 3, PICTURES) is None
+
+
 def test_the_default_has_no_gain_over_itself() -> None:
     default = trial_result(0, 0.9)
     assert gain_over_default(default, [default], 3, PICTURES) is None

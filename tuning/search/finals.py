@@ -112,12 +112,12 @@ class Gain(NamedTuple):
 
 
 def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: int, val_pictures: int) -> Gain | None:
-    """Return what the best trial gained over the default; None where that has no score, or is the best.
+    """Return what the best trial gained over the default; None where that was not trained to its end, or is the best.
 
     The two spreads are pooled over the finalists.
     """
     default = next((result for result in results if result.origin == "default"), None)
-    if default is None or default.score is None or default.trial_uid == best.trial_uid:
+    if default is None or default.status != "complete" or default.score is None or default.trial_uid == best.trial_uid:
         return None
     scores = _scores(best, results)
     spreads = [one.spread**2 for one in finalists(results, count, val_pictures) if len(one.scores) > 1]
