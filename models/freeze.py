@@ -91,7 +91,7 @@ def truncated(
         left = tuple(blocks[: len(blocks) - truncate])
         graph, pooled = _graph_for(network, blocks, truncate), pooled_levels(blocks, truncate)
         joined = join_at(network, graph, {level.block.node: level.axes for level in pooled})
-        return joined, left, tuple(level.columns.stop - level.columns.start for level in pooled)
+        return joined, left, tuple(pooled_features(level.block, level.axes) for level in pooled)
     if truncate == 0:
         return network, tuple(blocks), ()
     graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]

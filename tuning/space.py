@@ -279,9 +279,7 @@ class _Corner:
             return
         swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBED["last"]}
         swept["truncate"] = sorted(swept["truncate"])[:SWEPT_CUTS]
-        for levels in PROBED:
-            if levels not in self._domains["levels"].options:
-                continue
+        for levels in (one for one in PROBED if one in self._domains["levels"].options):
             for combination in itertools.product(*(swept[name] for name in PROBED[levels])):
                 probe = dict(zip(PROBED[levels], combination, strict=True))
                 if probe["backbone"] not in self._uncut:

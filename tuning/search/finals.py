@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from tuning.search.results import TrialResult, leads, noise
@@ -111,12 +111,17 @@ class Gain(NamedTuple):
         return self.gain > 2 * self.noise
 
 
+def default_of(results: Iterable[TrialResult]) -> TrialResult | None:
+    """Return the recipe's default, the first of its kind; None where it was not asked for."""
+    return next((result for result in results if result.origin == "default"), None)
+
+
 def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: int, val_pictures: int) -> Gain | None:
     """Return what the best trial gained over the default; None where that was not trained to its end, or is the best.
 
     The two spreads are pooled over the finalists.
     """
-    default = next((result for result in results if result.origin == "default"), None)
+    default = default_of(results)
     if default is None or default.status != "complete" or default.score is None or default.trial_uid == best.trial_uid:
         return None
     scores = _scores(best, results)

@@ -9,7 +9,7 @@ from data.audit import Audit
 from models.evaluate import Scores
 from tuning.choice import Limits, Priced, form_of
 from tuning.promote import Candidate
-from tuning.search.finals import Finalist, Gain, ranked
+from tuning.search.finals import Finalist, Gain, default_of, ranked
 from tuning.search.results import TrialResult
 
 
@@ -67,7 +67,7 @@ class ReportContent:
         trials: by number, all of them.
         best: number of the trial that won.
         finals: the trials that were trained again with other seeds, best first.
-        gain: of the winner over the default, where both were measured.
+        gain: of the winner over the default, where that was trained to its end.
         priced: the best trial of each network whose cost is known, best first.
         limits: what the winner may cost.
         machine: that latencies were measured on.
@@ -107,7 +107,7 @@ class ReportContent:
     @cached_property
     def default(self) -> TrialResult | None:
         """What an expert would try first, if it has a score."""
-        default = next((trial.result for trial in self.trials if trial.result.origin == "default"), None)
+        default = default_of(trial.result for trial in self.trials)
         return default if default and default.counts else None
 
     @cached_property
