@@ -19,6 +19,8 @@ from mlflow.entities import Run
 
 from data.preprocess import normalize, read_image, to_pixels
 from models.config import TrialConfig
+from tests.golden import recorded
+from tests.golden.search import epochs_of
 from tests.system.conftest import Searched, World, runs_of, tune
 from tests.system.noise import foreign
 from tuning.__main__ import main
@@ -252,3 +254,12 @@ def test_trials_that_fail_are_told_with_their_reason_and_the_search_has_no_model
     assert "Divergence" in children[0].data.tags["reason"]
     assert "Traceback" in load_text(f"runs:/{children[0].info.run_id}/traceback.txt")
     assert "no trial finished an epoch" in capsys.readouterr().err
+
+
+def test_its_epochs_are_those_that_were_recorded(searched: Searched) -> None:
+    found = epochs_of(searched.client, runs_of(searched.client)[1])
+    before = recorded("search")
+    assert len(found) == len(before) == 3
+    for trial, same in zip(found, before, strict=True):
+        for name, values in same.items():
+            assert trial[name] == pytest.approx(values, rel=5e-3), name  # processors differ in the last bits

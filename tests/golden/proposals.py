@@ -1,0 +1,117 @@
+"""The first proposals of seeded searches whose trials score what a formula says."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data.preprocess import Preprocessing
+from models.config import TrialConfig
+from tests.tuning.making import epoch
+from tuning.domains import Setting
+from tuning.recipe import Recipe
+from tuning.recipes import load_recipe
+from tuning.search.ledger import open_ledger
+from tuning.search.paths import SearchPaths
+from tuning.space import Asker, SearchSpace
+
+SAMPLED = 30  # proposals of the sampler that are recorded for each recipe, after all that comes before it
+
+RECIPES = {
+    "default": ("--backbone=tf_efficientnet_lite0,tf_efficientnet_lite1", "--image_size=64,96", "--truncate=0,3"),
+    "emotions": ("--recipe=emotions",),
+    "efficient": ("--recipe=efficient",),  # has variants
+}
+
+# Optuna draws the parameters of a trial in alphabetical order, so a new name changes what is proposed. Parameters that
+# were renamed are recorded, and proposed here, under the name that they had.
+RECORDED_NAMES: Mapping[str, str] = {}
+
+
+def recorded_name(name: str) -> str:
+    parameter, mark, variant = name.partition("@")
+    return RECORDED_NAMES.get(parameter, parameter) + mark + variant
+
+
+class _RecordedNames:
+    """An ``optuna.Trial`` whose parameters have their recorded names."""
+
+    def __init__(self, trial: Asker) -> None:
+        self._trial = trial
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self._trial.suggest_float(recorded_name(name), low, high, log=log)
+
+    def suggest_categorical(self, name: str, choices: Any, /) -> Any:
+        return self._trial.suggest_categorical(recorded_name(name), choices)
+
+
+class _Space(SearchSpace):
+    """A search space whose parameters have their recorded names in the study."""
+
+    def suggest(self, asker: Asker, *, probe: bool = False) -> dict[str, Setting]:
+        return super().suggest(_RecordedNames(asker), probe=probe)
+
+    def _named(
+        self,
+        variant: str,
+        wanted: Mapping[str, Setting],
+        only: Iterable[str] | None = None,
+        rates: Mapping[str, float] | None = None,
+    ) -> dict[str, Setting]:
+        settings = super()._named(variant, wanted, only, rates)
+        return {recorded_name(name): value for name, value in settings.items()}
+
+
+def score(config: TrialConfig) -> float:
+    """Return a score that has a best learning rate, freeze line and image size, and little noise."""
+    network, fit = config.network, config.fit
+    size = config.preprocessing.image_size
+    distance = abs(network.freeze_fraction - 0.4) + 10 * abs(fit.lr - 2e-3) + network.truncate / 20
+    return round(0.5 + 0.3 / (1 + distance) + 0.1 * size / (size + 64) + 0.01 * (hash_of(fit.lr) % 7) / 7, 6)
+
+
+def hash_of(number: float) -> int:
+    return int(number * 1e9)
+
+
+def proposals(recipe: Recipe, root: Path) -> list[dict[str, Setting]]:
+    """Return the settings of all trials up to the sampler's thirtieth; the trials of every fifth score are stopped."""
+    space = _Space(recipe, imbalance=2.0)
+    pairs = [(str(name), int(size)) for part in variants(recipe) for name in options(part.backbone)
+             for size in options(part.image_size)]  # fmt: skip
+    preprocessings = {pair: Preprocessing(pair[1]) for pair in pairs}
+
+    def configure(settings: Mapping[str, Setting]) -> TrialConfig:
+        return space.trial_config(settings, preprocessings)
+
+    store = open_ledger(SearchPaths(root), space, configure, recipe.seed, 100, recipe.sampler)
+    rows: list[dict[str, Setting]] = []
+    sampled = 0
+    while sampled < SAMPLED:
+        trial = store.ask()
+        sampled += trial.origin == "sampler"
+        rows.append({recorded_name(name): value for name, value in sorted(trial.settings.items())})
+        stopped = trial.number % 5 == 4
+        store.report(trial.trial_uid, epoch(1, score(trial.config)))
+        store.finish(trial.trial_uid, "pruned" if stopped else "complete", "recorded")
+    return rows
+
+
+def options(domain: Any) -> tuple[Setting, ...]:
+    return domain.options if domain is not None else ()
+
+
+def variants(recipe: Recipe) -> list[Recipe]:
+    return [recipe.varied(variant) for variant in recipe.variants] or [recipe]
+
+
+def all_proposals() -> dict[str, list[dict[str, Setting]]]:
+    """Return the proposals of every recorded recipe."""
+    found = {}
+    for name, arguments in RECIPES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = proposals(load_recipe(arguments), Path(folder))
+    return found

@@ -1,0 +1,35 @@
+"""The epochs of a seeded search whose trials run one at a time, as its MLflow database has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+METRICS = ("train_loss", "val_loss", "val_balanced_accuracy")
+
+
+def epochs_of(client: MlflowClient, trials: list[Run]) -> list[dict[str, list[float]]]:
+    """Return the metrics of every epoch of every trial."""
+    return [
+        {
+            name: [round(point.value, 6) for point in client.get_metric_history(run.info.run_id, name)]
+            for name in METRICS
+        }
+        for run in trials
+    ]
+
+
+def searched_epochs(folder: Path, patch: pytest.MonkeyPatch) -> list[dict[str, list[float]]]:
+    """Run the search that the system tests look at, in ``folder``; return its epochs."""
+    from tests.system.conftest import make_world, runs_of, tune
+
+    database = folder / "empty.db"
+    MlflowClient(f"sqlite:///{database}").search_experiments()
+    (folder / "world").mkdir()
+    world = make_world(folder / "world", database)
+    world.enter(patch)
+    assert tune(world, concurrent="1") == 0
+    return epochs_of(world.client, runs_of(world.client)[1])
