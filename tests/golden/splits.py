@@ -13,7 +13,7 @@ from tests.conftest import tiny_picture
 
 
 def write_manifest(folder: Path) -> Path:
-    """Write three classes of 24 images, some in groups of three, some a changed copy of another; return the manifest."""
+    """Write three classes of 24 images, some in groups, some a resized copy of another; return the manifest."""
     rows = []
     for label, name in enumerate(("blue", "green", "red")):
         for number in range(24):
