@@ -1,11 +1,11 @@
 """How good what is proposed is: ``python -m benchmarks.samplers [--seeds 10]``, or with ``--functions``.
 
 By default it replays searches on the recorded learning curves of real trials (``benchmarks/curves.py``), one trial at a
-time; a trial has the curve of the recorded configuration that is nearest to what was asked for. Compared are our
-search, its probes counted as trials; our search without the sweep, also with a warm start from the best configuration
-of each other table; Ray's OptunaSearch and ASHA as they come (grace of one epoch, reduction by 4); and random search
-without a scheduler, with twice the trials. Printed is the regret by number of trials: how far the best validation score
-so far lies below the best of the table, as the mean over the seeds and its standard error.
+time; a trial has the curve of the recorded configuration that is nearest to its own. Compared are our search, its
+probes counted as trials; our search without the sweep; Ray's OptunaSearch and ASHA as they come (grace of one epoch,
+reduction by 4); and random search without a scheduler, with twice the trials. Printed is the regret by number of
+trials: how far the best validation score so far lies below the best of the table, as the mean over the seeds and its
+standard error.
 
 With ``--functions`` it compares Optuna's TPE, which models its whole history, with ours, which sees a part of it, on
 functions whose minimum is known, up to ``--trials`` trials.
@@ -28,7 +28,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.curves import SPACE, preprocessings
-from benchmarks.replay import VAL, Row, best, nearest, play, space_of, tables, top
+from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
 from tuning.domains import Setting
 from tuning.recipe import Recipe
 from tuning.search.ledger import open_ledger
@@ -42,21 +42,18 @@ COUNTS = (4, 8, 16, 24, 32, 48)  # trials at which the regret is printed
 METHODS = {
     "ours": {},
     "ours, no sweep": {"sweep": "off"},
-    "ours, no sweep, warm start": {"sweep": "off", "warm_start": "on"},
     "OptunaSearch + ASHA": None,
     "random, twice the trials": {"sweep": "off", "sampler": "random", "scheduler": "none"},
 }
 Scores = Iterator[float]  # the best validation score of each trial
 
 
-def ours(table: list[Row], past: list[Row], options: dict[str, str], seed: int, root: Path) -> Scores:
-    """Search as the product does, with these options of the recipe; ``past`` is what a warm start begins with."""
+def ours(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Scores:
+    """Search as the product does, with these options of the recipe."""
     recipe = Recipe.model_validate({**SPACE, **options, "seed": seed})
     space, known, paths = space_of(table, recipe), preprocessings(recipe), SearchPaths(root)
     ledger = open_ledger(paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
-    if recipe.warm_start:
-        ledger.start_with(space.near(space.trial_config(row["settings"], known)) for row in past)
     while True:
         result = ledger.ask()
         trial = SimpleNamespace(trial_id=result.trial_uid, config=marks(result))
@@ -90,11 +87,11 @@ def stock(table: list[Row], seed: int) -> Scores:
         yield last["objective"]
 
 
-def regrets(table: list[Row], past: list[Row], method: str, seed: int) -> list[float]:
+def regrets(table: list[Row], method: str, seed: int) -> list[float]:
     """Return a method's regret after each of ``COUNTS`` trials, or twice as many for random search."""
     options, times = METHODS[method], 2 if method.startswith("random") else 1
     with tempfile.TemporaryDirectory() as folder:
-        scores = stock(table, seed) if options is None else ours(table, past, options, seed, Path(folder))
+        scores = stock(table, seed) if options is None else ours(table, options, seed, Path(folder))
         seen = [score for score, _ in zip(scores, range(times * COUNTS[-1]), strict=False)]
     return [top(table) - max(seen[: times * count]) for count in COUNTS]
 
@@ -102,11 +99,9 @@ def regrets(table: list[Row], past: list[Row], method: str, seed: int) -> list[f
 def print_curves(seeds: int) -> None:
     """Print the regrets of every method on every recorded table."""
     print("data configurations method " + " ".join(f"{count} trials" for count in COUNTS), flush=True)
-    recorded = dict(tables())
-    for name, table in recorded.items():
-        past = [best(other) for its_name, other in recorded.items() if its_name != name]
+    for name, table in tables():
         for method in METHODS:
-            runs = (regrets(table, past, method, seed) for seed in range(seeds))
+            runs = (regrets(table, method, seed) for seed in range(seeds))
             print(name, len(table), f"'{method}'", *summary(runs), flush=True)
 
 

@@ -13,7 +13,6 @@ from data.screening import Screened
 from data.sources import Picture, Source
 from data.sources.base import SPLITS
 from data.splits import Placement
-from data.ties import Ties
 
 IMBALANCE = 1.5  # pictures of the largest class for one of the smallest, above which it is reported
 Groups = list[list[str]]
@@ -58,8 +57,9 @@ class Examined:
     def _same_pictures(self) -> Iterator[Finding]:
         usable = self.screened.usable
         exact = _grouped((str(self.readings[picture.path].digest), picture) for picture in usable)
-        heads: Ties[str] = Ties(self.twins)
-        near = _grouped((heads.head(str(self.readings[picture.path].digest)), picture) for picture in usable)
+        heads = {digest: group[0] for group in self.twins for digest in group}
+        digests = ((str(self.readings[picture.path].digest), picture) for picture in usable)
+        near = _grouped((heads.get(digest, digest), picture) for digest, picture in digests)
         near = [group for group in near if len({self.readings[picture.path].digest for picture in group}) > 1]
         mixed = [group for group in near if len({picture.label for picture in group}) > 1]
         yield _of("duplicate", _paths(exact))

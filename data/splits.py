@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 from data.sources import SplitName
 from data.sources.base import SPLITS
-from data.ties import Ties
 
 SHARE = 0.15  # of a class's pictures for validation, and as many for the test
 
@@ -103,13 +102,21 @@ class _Unit:
 
 
 def _units(items: Sequence[Item], ties: Iterable[Sequence[str]]) -> list[_Unit]:
+    from scipy.cluster.hierarchy import DisjointSet
+
     known = {item.digest for item in items}
-    tied: Ties[tuple[str, str]] = Ties([("digest", digest) for digest in group if digest in known] for group in ties)
+    tied = DisjointSet(("digest", digest) for digest in known)
+    for group in ties:
+        digests = [digest for digest in group if digest in known]
+        for digest in digests[1:]:
+            tied.merge(("digest", digests[0]), ("digest", digest))
     for item in items:
-        tied.tie(("digest", item.digest), ("group", item.group) if item.group else ("digest", item.digest))
+        if item.group:
+            tied.add(("group", item.group))
+            tied.merge(("digest", item.digest), ("group", item.group))
     together: defaultdict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
-        together[tied.head(("digest", item.digest))].append(item)
+        together[tied["digest", item.digest]].append(item)
     units = [
         _Unit(
             items=tuple(members),

@@ -19,7 +19,6 @@ from PIL import Image
 from data.parallel import Progress, in_parallel
 from data.preprocess import read_image
 from data.store import Store
-from data.ties import Ties
 
 BITS = 4  # that the 64-bit hashes of candidates may differ in
 ALIKE = 0.5  # least correlation of the fine detail of twins
@@ -42,13 +41,18 @@ def find_twins(
         paths: a file of each digest.
         progress: told how many candidates have been looked at.
     """
+    from scipy.cluster.hierarchy import DisjointSet
+
     digests = sorted(digest for digest, look in looks.items() if look)
     settings = json.dumps([VERSION, BITS, ALIKE, [(digest, looks[digest]) for digest in digests]])
     key = f"twins/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
 
     def make(folder: Path) -> None:
-        pairs = _confirmed(list(_candidates([looks[digest] for digest in digests])), digests, paths, progress)
-        (folder / "groups.json").write_text(json.dumps(Ties(pairs).groups()))
+        pairs = list(_confirmed(list(_candidates([looks[digest] for digest in digests])), digests, paths, progress))
+        tied = DisjointSet(digest for pair in pairs for digest in pair)
+        for pair in pairs:
+            tied.merge(*pair)
+        (folder / "groups.json").write_text(json.dumps([sorted(group) for group in tied.subsets()]))
 
     groups: list[list[str]] = json.loads((Store().get_or_make(key, make) / "groups.json").read_bytes())
     return groups
@@ -70,13 +74,15 @@ def _confirmed(
     paths: Mapping[str, Path],
     progress: Progress | None,
 ) -> Iterator[tuple[str, str]]:
+    from scipy.cluster.hierarchy import DisjointSet
+
     needed = sorted({place for pair in candidates for place in pair})
     found = in_parallel(lambda place: _detail(paths[digests[place]]), needed, "comparing pictures", progress)
     details = dict(zip(needed, found, strict=True))
-    tied: Ties[int] = Ties()
+    tied = DisjointSet(needed)
     for one, other in candidates:
-        if tied.head(one) != tied.head(other) and are_alike(details[one], details[other]):
-            tied.tie(one, other)
+        if not tied.connected(one, other) and are_alike(details[one], details[other]):
+            tied.merge(one, other)
             yield digests[one], digests[other]
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from data.audit import audit
 from data.errors import SearchError
 from data.images import pixel_cache
-from data.likeness import likeness
 from models.config import TrialConfig
 from models.device import choose_device
 from models.steptimes import step_times
@@ -34,7 +33,6 @@ from tuning.search.runner import Runner
 from tuning.search.tidying import Tidying
 from tuning.space import SearchSpace
 from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
-from tuning.tracking.past import LIKENESS, past_line, take_past
 from tuning.tracking.trials import TrialRuns
 from tuning.views import summary
 from tuning.views.events import Audited, Planned
@@ -156,13 +154,7 @@ class _Search:
         def configure(settings: Mapping[str, Setting]) -> TrialConfig:
             return space.trial_config(settings, self._ground.preprocessings)
 
-        is_new = not self._paths.journal.exists()
-        ledger = open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
-        if is_new and recipe.warm_start:
-            found = take_past(self._parent, likeness(dataset))
-            ledger.start_with(space.near(past.config) for past in found)
-            say(past_line(found))
-        return ledger
+        return open_ledger(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
 
     def _plan(self, recipe: Recipe, ledger: Ledger, at_once: int, clock: Clock) -> Planned:
         return Planned(
@@ -216,7 +208,6 @@ class _Search:
             "data_fingerprint": dataset.fingerprint,
             "recipe": recipe.to_json(),
             "registered_model": self._name,
-            LIKENESS: likeness(dataset).to_json(),
         }
         self._parent.describe(recipe.asked(), tags, dataset)
 

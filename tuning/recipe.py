@@ -228,7 +228,6 @@ class Recipe(Training):
         None, gt=0, le=1e6, description="from the command to its end; empty: 5, or what trials takes"
     )
     sweep: bool = Field(True, description="begin with linear probes of all networks, sizes and cuts, where reuse is")
-    warm_start: bool = Field(False, description="begin with the best of searches on data like this in the same MLflow")
     concurrent: int = Field(0, ge=0, le=1024, description="trials at once; 0: as many as the cores carry")
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="accelerators of a trial; 0.5 puts two trials on one")
     finalists: int = Field(

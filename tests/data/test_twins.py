@@ -10,7 +10,6 @@ from PIL import Image, ImageEnhance
 
 import data.twins
 from data.readings import digest_of
-from data.ties import Ties
 from data.twins import are_alike, detail_of, find_twins
 
 
@@ -80,11 +79,3 @@ def test_all_candidates_are_found_beyond_the_first_block(monkeypatch: pytest.Mon
     hashes = [int(look, 16) for look in looks]
     expected = [(a, b) for a in range(8) for b in range(a + 1, 8) if (hashes[a] ^ hashes[b]).bit_count() <= 4]
     assert sorted(data.twins._candidates(looks)) == expected
-
-
-def test_ties_reach_through_others() -> None:
-    ties = Ties([["a", "b"], ["c", "d"], ["e"]])
-    ties.tie("b", "c")
-    assert ties.groups() == [["a", "b", "c", "d"], ["e"]]
-    assert ties.head("d") == ties.head("a")
-    assert ties.head("new") == "new"

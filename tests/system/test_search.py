@@ -215,17 +215,6 @@ def _numbers(client: MlflowClient, run: Run) -> dict[str, list[float]]:
     return {**found, "lr": [float(run.data.params["lr"])]}
 
 
-def test_a_warm_start_begins_with_what_an_earlier_search_knows(
-    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(shutil.copytree(searched.world.folder, tmp_path / "copy"))
-    world.enter(monkeypatch)
-    assert tune(world, trials="2", name="again", warm_start="on", dropout="0.1") == 0
-    parent, children = runs_of(world.client, "again")
-    assert parent.data.tags["warm_start"] == runs_of(world.client)[0].info.run_id
-    assert {run.data.params["dropout"] for run in children} == {"0.1"}
-
-
 def test_a_trial_trained_again_gets_its_numbers_and_can_be_promoted(
     searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
