@@ -1,0 +1,1 @@
+"""A data set: index of images, filtering, near-duplicates, splits."""

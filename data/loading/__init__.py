@@ -1,0 +1,1 @@
+"""From cached pixels to augmented batches."""

@@ -1,0 +1,1 @@
+"""Blocks of a network, the freeze line, and truncation."""

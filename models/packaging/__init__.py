@@ -1,0 +1,1 @@
+"""The packaged model: export, MLflow model and pyfunc."""

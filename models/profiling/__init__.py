@@ -1,0 +1,1 @@
+"""Measured costs: compute, size, latency, step time."""

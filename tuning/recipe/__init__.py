@@ -1,0 +1,1 @@
+"""The requested settings: options, presets, and what ``auto`` stands for."""

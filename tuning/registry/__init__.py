@@ -1,0 +1,1 @@
+"""MLflow's model registry: candidates, the promotion gate, aliases and champion history."""
