@@ -42,7 +42,7 @@ server: .env
 	@echo "export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
 
 .env:
-	$(PYTHON) -m server.passwords
+	$(PYTHON) -m server.secrets
 
 server-down:
 	$(COMPOSE) down
@@ -57,8 +57,8 @@ faults: $(STAMP)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 pictures: $(STAMP)
-	$(BIN)/python -m benchmarks.pictures $(ARGS)
-	$(BIN)/python -m benchmarks.pictures.live docs/pictures/live.svg
+	$(BIN)/python -m benchmarks.screenshots $(ARGS)
+	$(BIN)/python -m benchmarks.screenshots.live docs/images/live.svg
 
 clean:
 	rm -rf $(VENV)

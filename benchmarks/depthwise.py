@@ -14,8 +14,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch.nn import functional
 
-from models.classifier import Classifier, NetworkConfig, build_classifier
-from models.depthwise import FastDepthwise
+from models.classifier import Classifier, build_classifier
+from models.depthwise_conv import FastDepthwise
+from models.trial_config import NetworkConfig
 
 PICTURES = 32
 CLASSES = 6

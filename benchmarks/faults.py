@@ -33,7 +33,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tuning.search.results import TrialResult
+    from tuning.common.trial_record import TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("worker", "driver", "memory", "SIGINT", "SIGTERM")
@@ -138,8 +138,8 @@ class Searched:
         from optuna import load_study
         from optuna.storages import JournalStorage
 
-        from tuning.search.journal import Journal
-        from tuning.search.ledger import RESULT, STUDY_NAME, written
+        from tuning.search.journal_backend import Journal
+        from tuning.search.study import RESULT, STUDY_NAME, written
 
         study = load_study(study_name=STUDY_NAME, storage=JournalStorage(Journal(self.search_folder / "study.journal")))
         return tuple(written(trial.user_attrs) for trial in study.trials if RESULT in trial.user_attrs)

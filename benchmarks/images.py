@@ -23,11 +23,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets, transforms
 
-from data.augment import Policy, build_policy
-from data.batches import BatchConfig, Batches
-from data.dataset import load_dataset
-from data.images import pixel_cache
-from data.preprocess import Preprocessing
+from data.load_dataset import load_dataset
+from data.loading.augmentation import Policy, build_policy
+from data.loading.batch_config import BatchConfig
+from data.loading.batch_loader import Batches
+from data.loading.pixel_cache import pixel_cache
+from data.preprocessing import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32

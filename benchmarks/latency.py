@@ -1,6 +1,6 @@
 """The quick measure of what serving costs, against the package itself.
 
-``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as ``models.serving``
+``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as ``models.profiling.serving_cost``
 does, and prints for both the seconds of processor time, the latency of a picture and the size. Both graphs are measured
 in turns, the best of eight rounds, so that the machine's other work hits both.
 """
@@ -14,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.batches import BatchConfig
-from data.preprocess import Preprocessing
-from models.classifier import NetworkConfig
-from models.config import TrialConfig
-from models.fit import FitConfig
-from models.package import export
-from models.serving import ServedForm, export_quickly, latency_ms, untrained
+from data.loading.batch_config import BatchConfig
+from data.preprocessing import Preprocessing
+from models.packaging.export import export
+from models.profiling.serving_cost import ServedForm, export_quickly, latency_ms, untrained
+from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
 NETWORKS = (
     "tf_efficientnet_lite0@96",

@@ -29,13 +29,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.dataset import load_dataset
-from models.backbones import preprocessing_for
-from models.config import TrialConfig
-from tuning.recipe import Recipe
-from tuning.search.paths import SearchPaths
-from tuning.space import SearchSpace
-from tuning.trial import TrialReport, TrialTask
+from data.load_dataset import load_dataset
+from models.backbones.factory import preprocessing_for
+from models.trial_config import TrialConfig
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
+from tuning.recipe.schema import Recipe
+from tuning.search.space import SearchSpace
+from tuning.search.trial_worker import TrialTask
 
 AT_ONCE = 2
 EPOCHS = 4
@@ -101,7 +102,7 @@ def sleep(task: TrialTask, tell: Callable[[TrialReport], None], seconds: float) 
 
 def work(task: TrialTask, tell: Callable[[TrialReport], None], seconds: float) -> None:
     """Run one trial, a real one where ``seconds`` is 0, and note its times."""
-    from tuning.trial import train
+    from tuning.search.trial_worker import train
 
     with timed(task.search_root):
         sleep(task, tell, seconds) if seconds else train(task, tell)
@@ -131,17 +132,17 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
     """Return the Tune function of our trials, whose training is ``work``."""
 
     def run(config: dict[str, Any]) -> None:
-        import tuning.trial
+        import tuning.search.trial_worker
         from benchmarks.overhead import work
-        from tuning.trial import run_trial
+        from tuning.search.trial_worker import run_trial
 
-        real = tuning.trial.train
+        real = tuning.search.trial_worker.train
 
         def measured(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
-            tuning.trial.train = real  # ``work`` calls it
+            tuning.search.trial_worker.train = real  # ``work`` calls it
             work(task, tell, seconds)
 
-        tuning.trial.train = measured  # type: ignore[assignment]
+        tuning.search.trial_worker.train = measured  # type: ignore[assignment]
         run_trial(config)
 
     return run
@@ -149,22 +150,23 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
 
 def run_ours(search: Search, kind: Kind) -> None:
     """Run the trials as a search does."""
-    import tuning.search.runner
-    from tuning.interrupts import Interrupts
-    from tuning.search.budget import Clock
-    from tuning.search.cluster import Ray
-    from tuning.search.ledger import open_ledger
-    from tuning.tracking.parent import ParentRun, connect
-    from tuning.tracking.trials import TrialRuns
+    import tuning.search.tune_runner
+    from tuning.common.signals import Interrupts
+    from tuning.search.ray_runtime import Ray
+    from tuning.search.study import open_ledger
+    from tuning.search.time_budget import Clock
+    from tuning.tracking.connection import connect
+    from tuning.tracking.parent_run import ParentRun
+    from tuning.tracking.trial_logger import TrialRuns
 
     ray = Ray(search.recipe)
     ray.begin()
     parent = ParentRun.open(connect(), None, "overhead")
     ledger = open_ledger(search.paths, search.space, search.configure, 0, 100, search.recipe.sampler)
-    tuning.search.runner.run_trial = trial_of(kind.seconds)
+    tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
     with ray.started():
         listeners, clock = [TrialRuns(parent.writer)], Clock(None, search.paths.spent)
-        runner = tuning.search.runner.Runner(
+        runner = tuning.search.tune_runner.Runner(
             search.recipe, search.paths, ledger, listeners, Interrupts(), clock, lambda sentence: None
         )
         runner.run()
@@ -223,7 +225,7 @@ def measure(form: str, name: str, root: Path) -> tuple[float, float]:
     dataset = load_dataset(recipe.data)
     SearchPaths(root).write(recipe, dataset)
     if not kind.seconds:
-        from data.images import pixel_cache
+        from data.loading.pixel_cache import pixel_cache
 
         pixel_cache(dataset, preprocessing_for(BACKBONE, SIZE))
     began = time.time()

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.batches import BatchConfig
-from data.preprocess import Preprocessing, normalize, read_image, to_pixels
-from models.classifier import Classifier, NetworkConfig, build_classifier
-from models.config import TrialConfig
-from models.fit import FitConfig
-from models.package import export, save_package
+from data.loading.batch_config import BatchConfig
+from data.preprocessing import Preprocessing, normalize, read_image, to_pixels
+from models.classifier import Classifier, build_classifier
+from models.packaging.export import export
+from models.packaging.mlflow_model import save_package
+from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
 BACKBONES = ("tf_efficientnet_lite0",)
 BATCHES = (1, 32)

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.backbones import create_backbone
+from models.backbones.factory import create_backbone
 from models.device import keep_freed_memory, to_channels_last
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "mobilenetv3_large_100", "convnext_tiny", "vit_tiny_patch16_224")

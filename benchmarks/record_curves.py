@@ -1,6 +1,6 @@
 """Learning curves of real trials, recorded once so that searches can be replayed in seconds.
 
-``python -m benchmarks.curves FOLDER [--configurations 100]`` trains all that a search may begin with (the default
+``python -m benchmarks.record_curves FOLDER [--configurations 100]`` trains all that a search may begin with (the default
 configuration, the sweep's probes, the fine-tunes of each probe's network) and configurations drawn at random from a
 search space, each as a trial does it, on one thread, and appends a line for each to ``benchmarks/curves/NAME.jsonl``;
 started again, it records what is missing. Times are seconds of processor time, which another program on the machine
@@ -22,17 +22,17 @@ from typing import Any
 
 import optuna
 
-from data.dataset import Dataset, load_dataset
-from data.store import Store
-from models.backbones import preprocessing_for
-from models.config import TrialConfig
-from models.features import FeaturesConfig
-from models.fit import Divergence
-from tuning.domains import Setting
-from tuning.recipe import Recipe
-from tuning.search.paths import SearchPaths
-from tuning.space import Preprocessings, SearchSpace
-from tuning.trial import TrialReport, TrialTask, train
+from data.cache.content_cache import Store
+from data.dataset.dataset import Dataset
+from data.load_dataset import load_dataset
+from models.backbones.factory import preprocessing_for
+from models.training.train_step import Divergence
+from models.trial_config import FeaturesConfig, TrialConfig
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import Setting, TrialReport
+from tuning.recipe.schema import Recipe
+from tuning.search.space import Preprocessings, SearchSpace
+from tuning.search.trial_worker import TrialTask, train
 
 FOLDER = Path(__file__).parent / "curves"
 # Smaller than the defaults, so that hundreds of trials take an hour and not days.
@@ -146,9 +146,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FREEZELINE_HOME"] = folder
-        import models.features.source
+        import models.features.feature_cache
 
-        models.features.source.Store = MeasuredStore  # type: ignore[misc]
+        models.features.feature_cache.Store = MeasuredStore  # type: ignore[misc]
         dataset = load_dataset(arguments.data)
         run(dataset, arguments.configurations, FOLDER / f"{dataset.name}.jsonl", Path(folder) / "trial")
 

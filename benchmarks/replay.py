@@ -1,4 +1,4 @@
-"""Recorded learning curves (``benchmarks/curves.py``) in place of training: what a search would have seen."""
+"""Recorded learning curves (``benchmarks/record_curves.py``) in place of training: what a search would have seen."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
-from benchmarks.curves import FOLDER
-from tuning.domains import Setting
-from tuning.recipe import Recipe
-from tuning.search.ledger import Status
-from tuning.space import SearchSpace
-from tuning.trial import TrialReport
+from benchmarks.record_curves import FOLDER
+from tuning.common.trial_record import Setting, TrialReport
+from tuning.recipe.schema import Recipe
+from tuning.search.space import SearchSpace
+from tuning.search.study import Status
 
 VAL = 180  # validation pictures: as many as the smaller of the recorded data sets has
 LOGARITHMIC = ("lr", "weight_decay")

@@ -21,17 +21,16 @@ from pathlib import Path
 
 import torch
 
-from data.batches import BatchConfig
-from data.dataset import Dataset, load_dataset
-from data.images import pixel_cache
-from data.store import Store
-from models.backbones import preprocessing_for
-from models.classifier import NetworkConfig
-from models.config import TrialConfig
-from models.features import FeaturesConfig
-from models.fit import FitConfig
-from tuning.search.paths import SearchPaths
-from tuning.trial import TrialReport, TrialTask, train
+from data.cache.content_cache import Store
+from data.dataset.dataset import Dataset
+from data.load_dataset import load_dataset
+from data.loading.batch_config import BatchConfig
+from data.loading.pixel_cache import pixel_cache
+from models.backbones.factory import preprocessing_for
+from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
+from tuning.search.trial_worker import TrialTask, train
 
 FRACTIONS = (1.0, 0.9, 0.75, 0.5, 0.25, 0.0)
 LIBRARIES = ("torch", "timm", "albumentations")

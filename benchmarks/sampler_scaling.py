@@ -1,4 +1,4 @@
-"""What a search costs its driver as it grows: ``python -m benchmarks.scale [--trials 10000] [--pending 1000]``.
+"""What a search costs its driver as it grows: ``python -m benchmarks.sampler_scaling [--trials 10000] [--pending 1000]``.
 
 Drives the searcher and the scheduler at their own interfaces, as Ray Tune does, on the real ledger with its journal and
 with the listener that keeps the trials' runs, whose operations go nowhere. No actor runs: scores are made up, so the
@@ -24,18 +24,19 @@ import numpy as np
 import psutil
 from ray.tune.schedulers import TrialScheduler
 
-from benchmarks.curves import SPACE, preprocessings
-from tuning.recipe import Recipe
-from tuning.search.budget import Clock
-from tuning.search.course import Course
-from tuning.search.ledger import open_ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.sampler import LedgerSearcher
+from benchmarks.record_curves import SPACE, preprocessings
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
+from tuning.recipe.schema import Recipe
 from tuning.search.schedulers import build_scheduler
-from tuning.space import SearchSpace
-from tuning.tracking.trials import TrialRuns
-from tuning.tracking.writer import Operation, Writer
-from tuning.trial import TrialReport, TrialTask
+from tuning.search.searcher import LedgerSearcher
+from tuning.search.space import SearchSpace
+from tuning.search.strategy import Course
+from tuning.search.study import open_ledger
+from tuning.search.time_budget import Clock
+from tuning.search.trial_worker import TrialTask
+from tuning.tracking.async_writer import Operation, Writer
+from tuning.tracking.trial_logger import TrialRuns
 
 SEARCH = {**SPACE, "trials": 100_000, "finalists": 0}  # it never comes to its end
 ROWS = (100, 1_000, 10_000)

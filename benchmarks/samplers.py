@@ -1,6 +1,6 @@
 """How good what is proposed is: ``python -m benchmarks.samplers [--seeds 10]``, or with ``--functions``.
 
-By default it replays searches on the recorded learning curves of real trials (``benchmarks/curves.py``), one trial at a
+By default it replays searches on the recorded learning curves of real trials (``benchmarks/record_curves.py``), one trial at a
 time; a trial has the curve of the recorded configuration that is nearest to its own. Compared are our search, its
 probes counted as trials; our search without the sweep; Ray's OptunaSearch and ASHA as they come (grace of one epoch,
 reduction by 4); and random search without a scheduler, with twice the trials. Printed is the regret by number of
@@ -27,16 +27,15 @@ import optuna
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.curves import SPACE, preprocessings
+from benchmarks.record_curves import SPACE, preprocessings
 from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
-from tuning.domains import Setting
-from tuning.recipe import Recipe
-from tuning.search.ledger import open_ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.sampler import marks
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import Setting, TrialReport
+from tuning.recipe.schema import Recipe
 from tuning.search.samplers import build_sampler
 from tuning.search.schedulers import build_scheduler
-from tuning.trial import TrialReport
+from tuning.search.searcher import marks
+from tuning.search.study import open_ledger
 
 COUNTS = (4, 8, 16, 24, 32, 48)  # trials at which the regret is printed
 METHODS = {

@@ -1,4 +1,4 @@
-"""How long small things take: ``python -m benchmarks.small FOLDER [--times 3] [--things help audit first_trial]``.
+"""How long small things take: ``python -m benchmarks.startup_time FOLDER [--times 3] [--things help audit first_trial]``.
 
 help         ``python -m tuning --help``; at most 0.5 s
 audit        ``python -m tuning audit`` of FOLDER's pictures, in an empty home: each is read; at most 10 s of 1,500

@@ -17,15 +17,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.curves import SPACE, preprocessings
+from benchmarks.record_curves import SPACE, preprocessings
 from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
-from tuning.recipe import Recipe
-from tuning.search.budget import sweep_over
-from tuning.search.ledger import open_ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.sampler import marks
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
+from tuning.recipe.schema import Recipe
 from tuning.search.schedulers import build_scheduler
-from tuning.trial import TrialReport
+from tuning.search.searcher import marks
+from tuning.search.study import open_ledger
+from tuning.search.time_budget import sweep_over
 
 TIMES_S = (5, 10, 20, 40, 80, 160, 320, 640)
 

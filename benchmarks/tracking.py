@@ -29,10 +29,10 @@ from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from server.local import parts
-from server.parts import LOOPBACK, free_port, postgres_tool
+from server.processes import LOOPBACK, free_port, postgres_tool
+from tuning.tracking.async_writer import Writer
+from tuning.tracking.connection import settle_mlflow
 from tuning.tracking.operations import EndRun, LogEpoch, StartRun
-from tuning.tracking.parent import settle_mlflow
-from tuning.tracking.writer import Writer
 
 EPOCH_S = 0.5  # of a linear probe on cached features; a fine-tuned epoch takes longer, and tracking the less
 METRICS = 12  # as many as a trial of ours reports

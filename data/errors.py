@@ -7,7 +7,7 @@
     │   ├── BackboneError       a network's name or its weights
     │   └── TrackingError       the MLflow server or what was asked of it
     ├── SearchError             a search that ended without a model, exit status 1
-    └── ImageError              one picture that can't be read (defined in ``data.preprocess``, which the
+    └── ImageError              one picture that can't be read (defined in ``data.preprocessing``, which the
                                 packaged model carries without this file; a ValueError there)
 
 A message says the rule, then the value, then the next step. All problems of one kind are raised together.

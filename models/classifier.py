@@ -6,47 +6,16 @@ Shapes: b pictures of s pixels a side, f features, k classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Self
+from typing import Self
 
 import torch
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from data.values import Value, passing
-from models.backbones import DEFAULT_BACKBONE
-from models.freeze import Block, cut, learned_by_block, truncated
-from models.heads import LINEAR, Levels, build_head, check_head
-from models.prepared import prepared
-
-
-class NetworkConfig(Value):
-    """Which network is trained, and how much of it.
-
-    Attributes:
-        backbone: a name that ``models.backbones.resolve`` knows.
-        weights: auto, package, hub, none, or a file's path.
-        truncate: how many trailing blocks are dropped; what the last one left gives is averaged for the head.
-        freeze_fraction: share of the blocks left that stay frozen: 0 trains everything, 1 the head alone.
-        levels: what the head sees: of the last block left, or, where all are frozen, the averages of every block side
-            by side. What early blocks see often tells more about pictures unlike those that the network learned from
-            (Evci et al., "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning", ICML 2022).
-        head: ``linear``, or hidden layers as ``models.heads`` reads them.
-        dropout: share of the features that the head leaves out in training, before each of its linear layers.
-    """
-
-    backbone: str = DEFAULT_BACKBONE
-    weights: str = "auto"
-    truncate: NonNegativeInt = 0
-    freeze_fraction: float = Field(default=0.5, ge=0, le=1)
-    levels: Levels = "last"
-    head: Annotated[str, AfterValidator(passing(check_head))] = LINEAR
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _levels_are_frozen(self) -> Self:
-        if self.levels == "all" and self.freeze_fraction < 1:
-            raise ValueError(f"freeze_fraction must be 1 where the head sees all levels, got {self.freeze_fraction:g}")
-        return self
+from models.backbones.pretrained_cache import prepared
+from models.freezing.blocks import Block, cut, learned_by_block
+from models.freezing.truncation import truncated
+from models.heads.build import build_head
+from models.trial_config import NetworkConfig
 
 
 class Classifier(nn.Module):
@@ -154,7 +123,7 @@ def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed:
     random state if it isn't given, and nothing else is.
 
     Raises:
-        BackboneError: see ``models.backbones.create_backbone`` and ``models.freeze.truncated``.
+        BackboneError: see ``models.backbones.factory.create_backbone`` and ``models.freezing.truncation.truncated``.
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     pristine = prepared(config.backbone, config.weights, image_size, seed)

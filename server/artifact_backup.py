@@ -1,6 +1,6 @@
 """The bucket of MLflow's artifacts: made, saved into a folder, loaded from one. Runs alone, with boto3 only.
 
-``python bucket.py make`` | ``save FOLDER`` | ``load FOLDER``; the endpoint and the keys are those of the environment,
+``python artifact_backup.py make`` | ``save FOLDER`` | ``load FOLDER``; the endpoint and the keys are those of the environment,
 as MLflow reads them. ``save`` fetches what is new or changed in size; ``load`` puts back what is missing.
 """
 

@@ -8,4 +8,4 @@ folder="$(cd "$1" && pwd)"
 umask 077
 docker compose -f mlflow-compose.yml exec -T postgres pg_dump -U mlflow -d mlflow -Fc > "$folder/mlflow.dump.part"
 mv "$folder/mlflow.dump.part" "$folder/mlflow.dump"
-docker compose -f mlflow-compose.yml run --rm -T -v "$folder:/backup" bucket /server/bucket.py save /backup/bucket
+docker compose -f mlflow-compose.yml run --rm -T -v "$folder:/backup" bucket /server/artifact_backup.py save /backup/bucket

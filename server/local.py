@@ -16,7 +16,7 @@ from threading import Event
 
 import platformdirs
 
-from server.parts import LOOPBACK, Part, PartError, free_port, mlflow_server, postgres, postgres_tool
+from server.processes import LOOPBACK, Part, PartError, free_port, mlflow_server, postgres, postgres_tool
 
 PORT = 5000
 USER = DATABASE = "mlflow"

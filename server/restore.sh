@@ -7,5 +7,5 @@ test -s "$folder/mlflow.dump" || { echo "there must be a mlflow.dump in $folder;
 docker compose -f mlflow-compose.yml stop mlflow
 docker compose -f mlflow-compose.yml exec -T postgres pg_restore -U mlflow -d mlflow --clean --if-exists \
   --single-transaction < "$folder/mlflow.dump"
-docker compose -f mlflow-compose.yml run --rm -T -v "$folder:/backup" bucket /server/bucket.py load /backup/bucket
+docker compose -f mlflow-compose.yml run --rm -T -v "$folder:/backup" bucket /server/artifact_backup.py load /backup/bucket
 docker compose -f mlflow-compose.yml up -d --wait

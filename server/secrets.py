@@ -1,4 +1,4 @@
-"""Fill in .env: ``python -m server.passwords`` copies .env.example with a random password wherever one is required."""
+"""Fill in .env: ``python -m server.secrets`` copies .env.example with a random password wherever one is required."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from tuning import commands
-from tuning.commands.predict import _parted
-from tuning.options import parse
-from tuning.recipes import load_recipe
+from tuning import cli
+from tuning.cli.parser import parse
+from tuning.cli.predict import _parted
+from tuning.recipe.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -103,7 +103,7 @@ def check_options(words: list[str]) -> None:
     name, *arguments = words
     if {"--help"} & set(arguments):
         return
-    model: type[BaseModel] = commands.load(name).OPTIONS
+    model: type[BaseModel] = cli.load(name).OPTIONS
     if name == "tune":
         load_recipe([word for word in arguments if not word.endswith(".yaml")])
     elif name == "predict":

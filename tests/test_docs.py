@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.blocks import (
+from tests.docs_blocks import (
     PAGES,
     ROOT,
     Block,
@@ -97,7 +97,7 @@ def test_the_readme_is_short() -> None:
 
 def test_every_picture_is_shown_somewhere_and_is_small() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    files = sorted((ROOT / "docs" / "pictures").iterdir())
+    files = sorted((ROOT / "docs" / "images").iterdir())
     assert len(files) >= 8
-    assert [file.name for file in files if f"pictures/{file.name}" not in text] == []
+    assert [file.name for file in files if f"images/{file.name}" not in text] == []
     assert [file.name for file in files if file.stat().st_size > 300_000] == []

@@ -12,8 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests import mlproject, reference
-from tuning import commands
+from tools import mlproject, reference
+from tuning import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXED_BY_OUR_USER = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
@@ -97,19 +97,19 @@ def test_every_pin_is_used() -> None:
 
 
 def test_mlproject_has_what_the_commands_options_say() -> None:
-    assert (ROOT / "MLproject").read_text() == mlproject.text(), "run python -m tests.mlproject > MLproject"
+    assert (ROOT / "MLproject").read_text() == mlproject.text(), "run python -m tools.mlproject > MLproject"
 
 
 def test_the_reference_has_what_the_commands_options_say() -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
-    assert page == reference.text(), "run python -m tests.reference > docs/reference.md"
+    assert page == reference.text(), "run python -m tools.reference > docs/reference.md"
 
 
 def test_mlflow_can_read_mlproject_and_fill_in_every_entry_point() -> None:
     from mlflow.projects.utils import load_project
 
     project = load_project(str(ROOT))
-    names = ["main", *commands.SUMMARIES]
+    names = ["main", *cli.SUMMARIES]
     assert len(names) >= 6
     for name in names:
         entry = project.get_entry_point(name)

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
-from server.passwords import filled
-from tests.system.team import services
+from server.secrets import filled
+from tests.system.team_server import services
 from tests.test_project_files import ROOT, pins
 
 COMPOSE = ROOT / "mlflow-compose.yml"
@@ -172,5 +172,5 @@ def test_the_scripts_are_bash_that_stops_at_the_first_error(script: str) -> None
 
 def test_all_python_of_the_server_is_there() -> None:
     assert {path.name for path in Path(ROOT / "server").glob("*.py")} == {
-        "__init__.py", "bucket.py", "local.py", "parts.py", "passwords.py",
+        "__init__.py", "artifact_backup.py", "local.py", "processes.py", "secrets.py",
     }  # fmt: skip

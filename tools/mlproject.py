@@ -1,12 +1,13 @@
 """What MLproject has to say, worked out from the commands' own options.
 
-``python -m tests.mlproject > MLproject`` writes it anew after an option has changed.
+``python -m tools.mlproject > MLproject`` writes it anew after an option has changed.
 """
 
 from __future__ import annotations
 
-from tuning import commands
-from tuning.options import default_text, names, type_text
+from tuning import cli
+from tuning.cli.parser import default_text, type_text
+from tuning.recipe.options import names
 
 HEAD = """\
 # The same commands as python -m tuning COMMAND, for mlflow run:
@@ -15,7 +16,7 @@ HEAD = """\
 #
 # A parameter left empty takes the default that stands behind it. Types and limits are checked by the command, which
 # MLflow can't, so all are strings here; python -m tuning COMMAND --help says more.
-# Written by python -m tests.mlproject from the commands' options; a test holds the two together.
+# Written by python -m tools.mlproject from the commands' options; a test holds the two together.
 name: freezeline
 
 conda_env: conda.yaml
@@ -26,8 +27,8 @@ entry_points:
 
 def entry(name: str, command: str) -> str:
     """Return the entry point ``name`` that runs ``command``."""
-    options = names(commands.load(command).OPTIONS)
-    lines = [f"  # {commands.SUMMARIES[command]}", f"  {name}:", "    parameters:"]
+    options = names(cli.load(command).OPTIONS)
+    lines = [f"  # {cli.SUMMARIES[command]}", f"  {name}:", "    parameters:"]
     for option, field in options.items():
         default = "(required)" if field.is_required() else default_text(field)
         given = "demo" if option == "data" else ""
@@ -41,7 +42,7 @@ def entry(name: str, command: str) -> str:
 
 def text() -> str:
     """Return the whole file; ``mlflow run .`` without an entry point tunes."""
-    entries = {"main": "tune", **{name: name for name in commands.SUMMARIES}}
+    entries = {"main": "tune", **{name: name for name in cli.SUMMARIES}}
     return HEAD + "\n".join(entry(name, command) for name, command in entries.items())
 
 

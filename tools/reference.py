@@ -1,18 +1,19 @@
 """What docs/reference.md has to say, worked out from the commands' own options.
 
-``python -m tests.reference > docs/reference.md`` writes it anew after an option has changed.
+``python -m tools.reference > docs/reference.md`` writes it anew after an option has changed.
 """
 
 from __future__ import annotations
 
-from tuning import commands
-from tuning.options import default_text, names, type_text
-from tuning.recipe import VARIED
+from tuning import cli
+from tuning.cli.parser import default_text, type_text
+from tuning.recipe.options import names
+from tuning.recipe.schema import VARIED
 
 HEAD = """\
 # Every option of every command
 
-Written by `python -m tests.reference > docs/reference.md` from the commands' own options; a test holds the two
+Written by `python -m tools.reference > docs/reference.md` from the commands' own options; a test holds the two
 together. `python -m tuning COMMAND --help` shows the same.
 
 Every option takes a value, is read with `-` or `_` alike, and is the same left out as given empty. `mlflow run . -e
@@ -25,14 +26,14 @@ numbers, a range (`freeze_fraction=0.5..1`); `train` takes what a search would t
 
 def section(command: str) -> str:
     """Return the section of ``command``: what it does, an example, and a row for each option."""
-    module = commands.load(command)
+    module = cli.load(command)
     rows = ["| option | type | default | |", "| --- | --- | --- | --- |"]
     for option, field in names(module.OPTIONS).items():
         mark = "°" if command == "tune" and option in VARIED else ""
         cells = (f"`{option}`{mark}", type_text(field), _default(default_text(field)), field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     example = f"<!-- parsed: each command has tests of its own -->\n```bash\n{module.EXAMPLE}\n```"
-    return "\n\n".join((f"## {command}", f"{commands.SUMMARIES[command].capitalize()}.", example, "\n".join(rows)))
+    return "\n\n".join((f"## {command}", f"{cli.SUMMARIES[command].capitalize()}.", example, "\n".join(rows)))
 
 
 def _default(text: str) -> str:
@@ -41,7 +42,7 @@ def _default(text: str) -> str:
 
 def text() -> str:
     """Return the whole page."""
-    return "\n".join((HEAD, *(f"{section(command)}\n" for command in commands.SUMMARIES)))
+    return "\n".join((HEAD, *(f"{section(command)}\n" for command in cli.SUMMARIES)))
 
 
 if __name__ == "__main__":

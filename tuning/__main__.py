@@ -9,30 +9,34 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from data.errors import FreezelineError, UserError, did_you_mean
-from tuning import commands
-from tuning.exits import FAILED, INTERRUPTED, MISTAKE
-from tuning.tracking.redact import redacted
+from tuning import cli
+from tuning.common.event_bus import opened
+from tuning.common.exit_codes import FAILED, INTERRUPTED, MISTAKE
+from tuning.common.redaction import redacted
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit status."""
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(commands.overview())
+        print(cli.overview())
         return 0 if arguments else MISTAKE
     name, rest = arguments[0], list(arguments[1:])
-    if name not in commands.SUMMARIES:
-        near = did_you_mean(name, commands.SUMMARIES) or "; see python -m tuning --help."
+    if name not in cli.SUMMARIES:
+        near = did_you_mean(name, cli.SUMMARIES) or "; see python -m tuning --help."
         print(f"there is no command {name!r}{near}", file=sys.stderr)
         return MISTAKE
     if {"-h", "--help"} & set(rest):
-        print(commands.page(name))
+        print(cli.page(name))
         return 0
     return _run(name, rest)
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    from tuning.ui.console import Printer
+
     try:
-        return commands.load(name).run(arguments)
+        with opened(Printer()):
+            return cli.load(name).run(arguments)
     except UserError as error:
         for problem in error.problems:
             _complain(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")

@@ -1,1 +1,1 @@
-"""The pictures of README and docs, made from one real search: ``python -m benchmarks.pictures`` (``make pictures``)."""
+"""The pictures of README and docs, made from one real search: ``python -m benchmarks.screenshots`` (``make pictures``)."""

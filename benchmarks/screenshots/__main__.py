@@ -1,4 +1,4 @@
-"""Make ``docs/pictures``: ``python -m benchmarks.pictures [--folder FOLDER]`` (``make pictures``).
+"""Make ``docs/images``: ``python -m benchmarks.screenshots [--folder FOLDER]`` (``make pictures``).
 
 One search of ten minutes on the demo digits, and a look at it in headless Chromium: its report in light, dark and on
 a phone, its run and the comparison of its trials in MLflow; and the diagram of the freeze line. ``--folder`` keeps the
@@ -12,10 +12,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.pictures.browser import Browser, Screen
-from benchmarks.pictures.freezing import write_diagram
+from benchmarks.screenshots.browser import Browser, Screen
+from benchmarks.screenshots.freezing import write_diagram
 from benchmarks.searches import ROOT, Search, found, search
-from server.parts import LOOPBACK, free_port, mlflow_server
+from server.processes import LOOPBACK, free_port, mlflow_server
 
 OUT = ROOT / "docs" / "pictures"
 NAME = "digits"

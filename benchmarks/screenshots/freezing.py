@@ -6,9 +6,9 @@ import io
 import math
 from pathlib import Path
 
-from benchmarks.pictures.browser import small
-from models.backbones import create_backbone
-from models.freeze import Block, find_blocks
+from benchmarks.screenshots.browser import small
+from models.backbones.factory import create_backbone
+from models.freezing.blocks import Block, find_blocks
 
 BACKBONE, IMAGE_SIZE = "tf_efficientnet_lite0", 128
 DROPPED = 3

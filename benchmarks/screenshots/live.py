@@ -1,4 +1,4 @@
-"""The picture of the live view: ``python -m benchmarks.pictures.live OUT.svg [--minutes 8] [--log FILE]``.
+"""The picture of the live view: ``python -m benchmarks.screenshots.live OUT.svg [--minutes 8] [--log FILE]``.
 
 A real search on the demo digits in a terminal of 100 columns, and of all that it showed the moment at which most was to
 be seen of the trials that ran. ``--log`` keeps what the search wrote to its terminal, or takes what an earlier call has
@@ -25,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from tuning.views.live.drawing import BARS
+from tuning.ui.live.render import BARS
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS, LINES = 100, 24

@@ -7,12 +7,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from data.dataset.filtering import Screened
+from data.dataset.image_index import HASHED_SIDE, Reading
+from data.dataset.splitting import Placement
 from data.findings import KINDS, Finding, Kind
-from data.readings import HASHED_SIDE, Reading
-from data.screening import Screened
-from data.sources import Picture, Source
-from data.sources.base import SPLITS
-from data.splits import Placement
+from data.sources.base import SPLITS, Picture, Source
 
 IMBALANCE = 1.5  # pictures of the largest class for one of the smallest, above which it is reported
 Groups = list[list[str]]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data.audit.report import Audit
 from data.findings import Finding
-from data.preprocess import ImageError, read_image
+from data.preprocessing import ImageError, read_image
 
 SIDE = 128  # px of a picture on a sheet
 CAPTION = 30  # px below it

@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import zip_longest
 from pathlib import Path
 
-from data.dataset import Dataset, load_dataset
+from data.dataset.dataset import Dataset
 from data.findings import Finding
-from data.parallel import Progress
+from data.frozen_model import Value
 from data.sources.base import SPLITS
-from data.values import Value
 
 NAMED = 20  # files of a finding that are named in the terminal; the JSON has all
 
@@ -56,13 +55,8 @@ class Audit(Value):
         return lines if self.findings else [*lines, "nothing to complain about"]
 
 
-def audit(data: str | Dataset, progress: Progress | None = None) -> Audit:
-    """Return the audit of a data set, or of what ``data`` names; changes nothing in the user's folder.
-
-    Raises:
-        DataError: there is no such data set, or nothing can be learned from it.
-    """
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, progress)
+def audit(dataset: Dataset) -> Audit:
+    """Return the audit of a data set."""
     return Audit(
         name=dataset.name,
         root=dataset.root,

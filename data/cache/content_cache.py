@@ -8,7 +8,6 @@ uses go, the least recently used first.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -18,27 +17,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 
+from data.cache.checksums import NAME as SUMS
+from data.cache.checksums import Sums
+from data.cache.in_use import Leases
 from data.errors import SettingError
-from data.leases import Leases
-from data.sums import NAME as SUMS
-from data.sums import Sums
+from data.home import home
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 GONE, MAKING = ".gone", ".making"  # suffixes of hidden folders that are no entry any more, or not yet
 DEFAULT_LIMIT_GB = 20.0
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's share of it, is full
+
 CHECKED_BYTES = 2**30  # up to this size, content is compared even where every file's time says it is untouched
 _LEASES: dict[Path, Leases] = {}  # by root: one for the whole process
 _CHECKED: set[tuple[Path, int]] = set()  # sums that this process has found to hold
-
-
-def home() -> Path:
-    """Return the folder of all state that outlives a clone: FREEZELINE_HOME, or the user's cache directory."""
-    chosen = os.environ.get("FREEZELINE_HOME")
-    return Path(chosen).expanduser().resolve() if chosen else platformdirs.user_cache_path("freezeline")
 
 
 def limit_bytes() -> int:
@@ -243,11 +236,3 @@ class Store:
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and rename it there, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    beside.write_bytes(content)
-    beside.replace(path)

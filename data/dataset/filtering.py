@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from data.dataset.image_index import Reading
 from data.errors import DataError
-from data.readings import Reading
-from data.sources import LeftOut, Picture, Source
+from data.sources.base import LeftOut, Picture, Source
 
 FEWEST = 3  # distinct pictures of a class: one for each split
 

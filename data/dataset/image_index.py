@@ -11,10 +11,11 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from data.atomic_write import write_atomically
+from data.frozen_model import Value
+from data.home import home
 from data.parallel import Progress, in_parallel
-from data.preprocess import ImageError, read_image
-from data.store import home, write_atomically
-from data.values import Value
+from data.preprocessing import ImageError, read_image
 
 HASHED_SIDE = 32  # px; a perceptual hash of a smaller picture pairs hundreds wrongly
 VERSION = 2  # of what a reading holds and how it is computed

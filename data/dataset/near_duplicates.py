@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from data.cache.content_cache import Store
 from data.parallel import Progress, in_parallel
-from data.preprocess import read_image
-from data.store import Store
+from data.preprocessing import read_image
 
 BITS = 4  # that the 64-bit hashes of candidates may differ in
 ALIKE = 0.5  # least correlation of the fine detail of twins

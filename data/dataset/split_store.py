@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from filelock import FileLock
 
+from data.atomic_write import write_atomically
 from data.errors import DataError
-from data.sources import SplitName
-from data.store import home, write_atomically
+from data.home import home
+from data.sources.base import SplitName
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from data.sources import SplitName
-from data.sources.base import SPLITS
+from data.sources.base import SPLITS, SplitName
 
 SHARE = 0.15  # of a class's pictures for validation, and as many for the test
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import SettingError, did_you_mean
-from data.preprocess import Pixels
+from data.preprocessing import Pixels
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer release
 

@@ -12,39 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import AfterValidator, Field
 
-from data.augment import check_policy
-from data.balance import Balance, class_weights, epoch_rows, epoch_size
-from data.mixing import Mix, mix_batch
-from data.preprocess import Pixels, Preprocessing
-from data.values import Value, passing
-from data.variants import LivePictures, Source
+from data.loading.batch_config import BatchConfig
+from data.loading.class_balance import class_weights, epoch_rows, epoch_size
+from data.loading.mixup import mix_batch
+from data.loading.views import LivePictures, Source
+from data.preprocessing import Pixels, Preprocessing
 
 Labels = npt.NDArray[np.int64]
 Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-class BatchConfig(Value):
-    """How training batches are made.
-
-    Attributes:
-        batch_size: pictures in a batch.
-        augmentation: a policy of ``data.augment``, a classic, or several with ``+`` between.
-        balance: what is done about classes of different size: ``weights`` in the loss, a ``sampler`` that draws every
-            class alike, or ``oversample``, which shows small classes again, augmented.
-        mix: lay two pictures of a batch over each other, labels too.
-    """
-
-    batch_size: int = Field(default=32, ge=1)
-    augmentation: Annotated[str, AfterValidator(passing(check_policy))] = "light"
-    balance: Balance = "none"
-    mix: Mix = "none"
 
 
 class Batches:

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.dataset import Dataset, Sample
+from data.atomic_write import NO_ROOM
+from data.cache.content_cache import Store, begin_array
+from data.dataset.dataset import Dataset, Sample
+from data.dataset.image_index import digest_of
 from data.errors import DataError
 from data.parallel import Progress, in_parallel
-from data.preprocess import ImageError, Pixels, Preprocessing, read_image, to_pixels
-from data.readings import digest_of
-from data.sources import SplitName
-from data.sources.base import SPLITS
-from data.store import NO_ROOM, Store, begin_array
+from data.preprocessing import ImageError, Pixels, Preprocessing, read_image, to_pixels
+from data.sources.base import SPLITS, SplitName
 
 VERSION = 1  # of the files in an entry
 

@@ -16,9 +16,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from data.augment import Policy, build_policy
-from data.balance import Balance, Rows
-from data.preprocess import Pixels, Preprocessing, normalize
+from data.loading.augmentation import Policy, build_policy
+from data.loading.class_balance import Balance, Rows
+from data.preprocessing import Pixels, Preprocessing, normalize
 
 Take = Callable[[Rows, Rows], torch.Tensor]
 AGAIN = "light"  # how a picture is varied that oversampling shows again, where nothing else is
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 
 class View(NamedTuple):
-    """One variant of each picture: a policy of ``data.augment``, and which of its views."""
+    """One variant of each picture: a policy of ``data.loading.augmentation``, and which of its views."""
 
     policy: str
     number: int

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from data.cache.content_cache import Store
 from data.errors import DataError
 from data.parallel import Progress
 from data.sources.base import Source, valid_name
 from data.sources.folder import open_folder, visible_children
 from data.sources.manifest import is_manifest, open_manifest
-from data.store import Store
 
 MOST_FILES = 1_000_000
 MOST_BYTES = 200 * 2**30

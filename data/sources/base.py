@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.findings import Kind
-from data.values import Value
+from data.frozen_model import Value
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")

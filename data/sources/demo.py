@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.cache.content_cache import Store
+from data.home import home
 from data.sources.base import Source
 from data.sources.folder import open_folder
-from data.store import Store, home
 
 NAME = "digits"
 

@@ -9,17 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import (
-    SPLIT_WORDS,
-    SPLITS,
-    LeftOut,
-    Picture,
-    Source,
-    SplitName,
-    is_plain,
-    plain_text,
-    valid_name,
-)
+from data.sources.base import SPLIT_WORDS, SPLITS, LeftOut, Picture, Source, SplitName, is_plain, plain_text, valid_name
 
 
 def open_folder(root: Path, name: str | None = None, address: str | None = None) -> Source:

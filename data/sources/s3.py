@@ -15,14 +15,15 @@ from urllib.parse import urlparse
 
 from filelock import FileLock
 
+from data.atomic_write import write_atomically
 from data.errors import DataError
+from data.home import home
 from data.parallel import Progress, in_parallel
 from data.sources.archive import ENDINGS as ARCHIVES
 from data.sources.archive import open_archive, open_tree
 from data.sources.base import Source, valid_name
 from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
-from data.store import home, write_atomically
 
 CHUNK = 2**20  # bytes
 ATTEMPTS = 4

@@ -11,42 +11,18 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from data.errors import BackboneError, did_you_mean
-from data.preprocess import INTERPOLATIONS, Preprocessing
-from models.weights import (
-    HUB_BACKBONES,
-    OFFLINE_BACKBONES,
-    PACKAGES,
-    SCRATCH,
-    WAYS_OUT,
-    file_of,
-    file_problem,
-    hub_problems,
-    load_weights,
-    scratch_problem,
-    source_of,
-)
+from data.preprocessing import INTERPOLATIONS, Preprocessing
+from models.backbones.weight_packages import PACKAGES, SCRATCH
+from models.backbones.weights import WAYS_OUT, file_of, load_weights, scratch_problem, source_of
 
-__all__ = [
-    "DEFAULT_BACKBONE",
-    "HUB_BACKBONES",
-    "OFFLINE_BACKBONES",
-    "Backbone",
-    "Wanted",
-    "check_networks",
-    "create_backbone",
-    "preprocessing_for",
-    "resolve",
-]
-
-DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
 LIBRARIES = ("freezeline", "timm", "torchvision")
 CLASSES = 1000  # ImageNet's: the classifier that torchvision's networks are made with
 
@@ -75,60 +51,6 @@ def resolve(name: str) -> str:
     word = architecture.partition(".")[0].lower()
     near = did_you_mean(word, sorted(set(_names(library)))) or "; timm.list_models() in Python shows most of them"
     raise BackboneError(f"{rule}, got {name!r}{near}")
-
-
-class Wanted(NamedTuple):
-    """A backbone and its weights as the user names them, and the size that it has to take, if that is known."""
-
-    backbone: str
-    weights: str
-    image_size: int | None = None
-
-
-def check_networks(networks: Iterable[Wanted]) -> None:
-    """Find out before anything starts whether backbones and their weights can be had.
-
-    A local file is loaded for a try, and with an ``image_size`` the network is run once.
-
-    Raises:
-        BackboneError: all that is wrong: no such backbone, no such file, tensors that don't fit, no hub, no such size.
-            All whose weights the hub would have to give share one sentence.
-    """
-    looked_up = [(wanted, *_look_up(wanted)) for wanted in networks]
-    problems = [problem for *_, found in looked_up for problem in found]
-    right = [
-        (wanted, source_of(resolved, wanted.weights), resolved) for wanted, resolved, found in looked_up if not found
-    ]
-    away = hub_problems(resolved for _, source, resolved in right if source == "hub")
-    for wanted, source, _ in right:
-        if source == "file" or (wanted.image_size and not (source == "hub" and away)):
-            problems += _misfits(wanted, wanted.weights if source == "file" else "none")
-    if problems or away:
-        raise BackboneError(*dict.fromkeys([*problems, *away]))
-
-
-def _look_up(wanted: Wanted) -> tuple[str, list[str]]:
-    """Return a backbone's whole name, empty if there is none, and what can be seen to be wrong without asking a hub."""
-    problems: list[str] = []
-    try:
-        resolved = resolve(wanted.backbone)
-    except BackboneError as error:
-        problems += error.problems
-        resolved = ""
-    source = source_of(resolved, wanted.weights)
-    if resolved in SCRATCH:
-        problems += filter(None, [scratch_problem(resolved, wanted.weights)])
-    elif source == "file" or (source == "package" and resolved):
-        problems += filter(None, [file_problem(resolved, wanted.weights)])
-    return resolved, problems
-
-
-def _misfits(wanted: Wanted, weights: str) -> tuple[str, ...]:
-    try:
-        create_backbone(wanted.backbone, weights, wanted.image_size)
-    except BackboneError as error:
-        return error.problems
-    return ()
 
 
 def preprocessing_for(name: str, image_size: int) -> Preprocessing:

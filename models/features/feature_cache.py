@@ -24,21 +24,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import augment, images
-from data.balance import Rows
-from data.images import PixelCache
-from data.sources import SplitName
-from data.store import NO_ROOM, Store, limit_bytes
-from data.variants import PLAIN, Take, ViewedPictures, views_of
+from data.atomic_write import NO_ROOM
+from data.cache.content_cache import Store, limit_bytes
+from data.loading import augmentation, pixel_cache
+from data.loading.class_balance import Rows
+from data.loading.pixel_cache import PixelCache
+from data.loading.views import PLAIN, Take, ViewedPictures, views_of
+from data.sources.base import SplitName
+from models.backbones.pretrained_cache import prepared
 from models.classifier import Classifier
-from models.features.entries import Packed, Stored, opened, remembered, write
-from models.features.plan import BYTES, DISK_FULL, Kept, plan
-from models.features.prefix import FrozenPrefix, Start, in_chunks, run
-from models.prepared import prepared
+from models.features.caching_policy import BYTES, DISK_FULL, Kept, plan
+from models.features.feature_files import Packed, Stored, opened, remembered, write
+from models.features.frozen_prefix import FrozenPrefix, Start, in_chunks, run
 
 if TYPE_CHECKING:
-    from data.dataset import Dataset
-    from models.config import TrialConfig
+    from data.dataset.dataset import Dataset
+    from models.trial_config import TrialConfig
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +163,8 @@ class FeatureSource:
     def _key(self, which: int, name: str, kept: Kept) -> str:
         view = self._pictures.views[which]
         # What a policy does is decided by its name, our version of it, and the libraries.
-        policy = [] if view == PLAIN else [augment.VERSION, *map(importlib.metadata.version, AUGMENTING)]
-        settings = json.dumps([VERSION, images.VERSION, self._prefix.device.type, self._content, view, policy])
+        policy = [] if view == PLAIN else [augmentation.VERSION, *map(importlib.metadata.version, AUGMENTING)]
+        settings = json.dumps([VERSION, pixel_cache.VERSION, self._prefix.device.type, self._content, view, policy])
         return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{name}-{kept}"
 
     def _make(self, folder: Path, which: int) -> None:

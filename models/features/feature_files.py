@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.balance import Rows
-from data.store import begin_array
+from data.cache.content_cache import begin_array
+from data.loading.class_balance import Rows
 
 logger = logging.getLogger(__name__)
 

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from data.balance import Rows
+from data.loading.class_balance import Rows
+from models.backbones.pretrained_cache import Prepared
 from models.classifier import Classifier
 from models.device import autocast, keep_freed_memory
-from models.features.entries import pack
-from models.freeze import Block, Level, can_end, pooled_axes, pooled_features, pooled_levels, taps
-from models.graph import halve
-from models.heads import Levels
-from models.prepared import Prepared
+from models.features.feature_files import pack
+from models.freezing.blocks import Block
+from models.freezing.fx_graph import halve
+from models.freezing.truncation import Level, can_end, pooled_axes, pooled_features, pooled_levels, taps
+from models.heads.spec import Levels
 
 CHUNK = 16  # pictures at a time; more is hardly faster. Always as many: oneDNN's last bits depend on how many there are
 TAPS = 4  # truncations whose features one entry holds: they come out of the same pass, and are small

@@ -1,6 +1,6 @@
 """The freeze line: a network's blocks, and the two halves before and behind one of them.
 
-Where a network can be cut is found in its graph (``models.graph``). Cuts are grouped into blocks along the module
+Where a network can be cut is found in its graph (``models.freezing.fx_graph``). Cuts are grouped into blocks along the module
 tree, so that nothing is said about any architecture:
 
 * a module with at most one weight (a parameter of two or more dimensions) is one piece: conv + norm + activation;
@@ -17,19 +17,24 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pydantic import Field, NonNegativeInt
 from torch import Tensor, fx, nn
 
 from data.errors import BackboneError
-from data.values import Value
-from models.graph import Constant, Cut, end_at, find_cuts, halve, join_at, learned_in, split_at, tap_at, trace
-from models.heads import Levels
+from data.frozen_model import Value
+from models.freezing.fx_graph import (
+    Constant,
+    Cut,
+    find_cuts,
+    halve,
+    learned_in,
+    split_at,
+    trace,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,135 +77,6 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
         return found
     _say_uncut(type(network).__name__)
     return tuple(_grouped_blocks(network))
-
-
-def truncated(
-    network: nn.Module, blocks: Sequence[Block], truncate: int, levels: Levels = "last"
-) -> tuple[nn.Module, tuple[Block, ...], tuple[int, ...]]:
-    """Return the network without its last ``truncate`` blocks, the blocks left, and how many features each level gives.
-
-    It ends after the last block left, whose activation is averaged to [b, f] over all places (``pooled_axes``); with
-    all ``levels`` it gives such averages of every block left, side by side. It uses the network's own modules and
-    parameters under their own names, and holds nothing of the blocks dropped. With 0 and the last level it is the
-    network itself, and how many features that gives isn't said (no level).
-
-    Raises:
-        BackboneError: no block would be left, the network can't be cut, or it can't end there (``pooled_axes``).
-    """
-    if levels == "all":
-        left = tuple(blocks[: len(blocks) - truncate])
-        graph, pooled = _graph_for(network, blocks, truncate), pooled_levels(blocks, truncate)
-        joined = join_at(network, graph, {level.block.node: level.axes for level in pooled})
-        return joined, left, tuple(pooled_features(level.block, level.axes) for level in pooled)
-    if truncate == 0:
-        return network, tuple(blocks), ()
-    graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]
-    axes = pooled_axes(blocks, truncate)
-    ended = end_at(network, graph, last.node, axes)
-    return ended, tuple(blocks[:-truncate]), (pooled_features(last, axes),)
-
-
-def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
-    """Return what gives, in one pass over pictures, a tuple of [b, f]: the network's features for each truncation.
-
-    Each is bit for bit what the network that ``truncated`` gives for it computes in eval mode; ``blocks`` are all of
-    the network's. Nothing is copied.
-
-    Raises:
-        BackboneError: as ``truncated``, for truncations that are all 0 too where the network can't be cut.
-    """
-    graph = _graph_for(network, blocks, max(truncations))
-    tapped = tap_at(network, graph, {blocks[-1 - t].node: pooled_axes(blocks, t) for t in truncations})
-    return tapped.train(network.training)
-
-
-class Level(NamedTuple):
-    """What one block gives a head that sees all levels: the averaged axes, and which columns of [b, f] they become."""
-
-    block: Block
-    axes: tuple[int, ...]
-    columns: slice
-
-
-def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[Level]:
-    """Return the blocks that a network without its last ``truncate`` ones gives averages of, first to last.
-
-    All whose places can be told from channels, and the last one, as where it alone is seen.
-
-    Raises:
-        BackboneError: the network can't end there (``pooled_axes``).
-    """
-    axes = {t: pooled_axes(blocks, t) for t in range(truncate, len(blocks)) if t == truncate or can_end(blocks, t)}
-    levels, end = list[Level](), 0
-    for t in reversed(axes):
-        block, begin = blocks[-1 - t], end
-        end += pooled_features(block, axes[t])
-        levels.append(Level(block, axes[t], slice(begin, end)))
-    return levels
-
-
-def pooled_features(block: Block, axes: tuple[int, ...]) -> int:
-    """Return how many numbers are left of a block's activation once these axes, the batch being 0, are averaged."""
-    return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)
-
-
-def most_dropped(blocks: Sequence[Block]) -> int:
-    """Return up to how many of a network's last blocks can be dropped, each number up to it; 0 if it can't be cut."""
-    ends = itertools.takewhile(functools.partial(can_end, blocks), range(1, len(blocks) if blocks[0].node else 1))
-    return sum(1 for _ in ends)
-
-
-def can_end(blocks: Sequence[Block], truncate: int) -> bool:
-    """Return whether a network without its last ``truncate`` blocks has something to average."""
-    if truncate >= len(blocks):
-        return False
-    try:
-        pooled_axes(blocks, truncate)
-    except BackboneError:
-        return False
-    return True
-
-
-def pooled_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
-    """Return the axes, 0 being the batch, that are averaged after a network's last block but ``truncate``.
-
-    All that hold places, none that holds channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c], of
-    tokens [b, n, c] and of tokens in windows [b, w, n, c].
-
-    Raises:
-        BackboneError: an activation of another form, or one whose axes can't be told apart.
-    """
-    last = blocks[-1 - truncate]
-    count = len(last.output_shape)
-    channels = count if count < 3 else _channels_axis(last.output_shape, [block.output_shape for block in blocks])
-    if channels is None:
-        raise BackboneError(
-            f"the network can't end after {last.name}, whose activation of {list(last.output_shape)} doesn't tell "
-            "places from channels; choose another truncate"
-        )
-    return tuple(axis for axis in range(1, count + 1) if axis != channels)
-
-
-def _channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:
-    """Return which axis of an activation holds channels, given all of the network's, None where that can't be told.
-
-    Pictures are square, so the two sides that are alike hold places; where all three are alike, the other activations
-    tell. With three different sides they are tokens in windows if the last one is as long as the network's features.
-    Where there are windows, [., n, n] may be as many tokens as channels.
-    """
-    different = len(set(shape))
-    if len(shape) != 3 or different == 3:
-        return 3 if shape[2:] == shapes[-1] else None
-    told = {_by_sides(other) for other in ([shape] if different == 2 else shapes)} - {None}
-    in_windows = any(len(set(other)) == 3 for other in shapes)
-    return told.pop() if len(told) == 1 and (told == {3} or not in_windows) else None
-
-
-def _by_sides(shape: Shape) -> int | None:
-    """Tell [h, w, c] from [c, h, w] by the two sides that are alike; None where that doesn't tell."""
-    if len(shape) != 3 or (shape[0] == shape[1]) == (shape[1] == shape[2]):
-        return None
-    return 3 if shape[0] == shape[1] else 1
 
 
 def _graph_for(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx.Graph:

@@ -13,14 +13,13 @@ Shapes: b pictures, f features, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from data.errors import SettingError, did_you_mean
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 Levels = Literal["last", "all"]  # what a head sees: of a network's last block, or of all blocks
 LINEAR = "linear"
@@ -75,28 +74,3 @@ def _hidden_layer(layer: str, text: str) -> HiddenLayer:
 
 def _refusal(rule: str, text: str, near: str = "") -> str:
     return f"{rule}, got {text!r}{near or f'; {NEXT_STEP}'}"
-
-
-def build_head(text: str, widths: Sequence[int], classes: int, dropout: float) -> nn.Module:
-    """Return what turns features [b, f] into logits [b, k].
-
-    ``widths`` says how many features each level gives, f in all. Of several levels each is divided by its root mean
-    square first: the last blocks' numbers are many times smaller than the first blocks', and would hardly count
-    (Head2Toe, as in ``models.classifier``, scales each level to the same norm).
-
-    Raises:
-        SettingError: as ``check_head``.
-    """
-    from torch import nn
-
-    from models.levels import LevelNorm
-
-    activations = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
-    layers: list[nn.Module] = [LevelNorm(widths)] if len(widths) > 1 else []
-    features = sum(widths)
-    for hidden in hidden_layers(text):
-        layers += [nn.Dropout(dropout), nn.Linear(features, hidden.units)]
-        layers += [nn.BatchNorm1d(hidden.units)] if hidden.norm else []
-        layers += [activations[hidden.activation]()]
-        features = hidden.units
-    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, classes))

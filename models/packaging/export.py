@@ -5,10 +5,10 @@
     model.onnx             normalised pictures [b, 3, s, s] float32 -> logits [b, k]; any b; one file. Where ONNX can't
                            express the network, model.pt2 of torch.export instead, which makes the package need torch
     facts.json             labels, preprocessing, temperature, what the check of the graph found, the data's fingerprint
-    preprocess.py          data/preprocess.py, verbatim
+    preprocess.py          data/preprocessing.py, verbatim
     weights.safetensors    and trial.json: what is needed to go on training
 
-The softmax is outside the graph (``models.served`` takes it in float64, as training does), so that the logits can be
+The softmax is outside the graph (``models.packaging.pyfunc_model`` takes it in float64, as training does), so that the logits can be
 compared, calibrated and ensembled.
 """
 
@@ -19,42 +19,30 @@ import copy
 import io
 import json
 import logging
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import NonNegativeFloat
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from data import preprocess
+from data import preprocessing
 from data.errors import FreezelineError
-from data.preprocess import Pixels, normalize
-from data.values import Value
-from models import served
-from models.classifier import Classifier, build_classifier
-from models.config import TrialConfig
+from data.frozen_model import Value
+from data.preprocessing import Pixels, normalize
+from models.classifier import Classifier
+from models.packaging import pyfunc_model
+from models.trial_config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
 
 TOLERANCE = 1e-3  # of a logit; ONNX Runtime fuses layers, which moves a logit by about 1e-5
 CHECKED_PICTURES = 64
-REQUIREMENTS_FILE = Path(__file__).parents[1] / "requirements.txt"
-REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
-ENGINES = {"onnx": "onnxruntime", "pt2": "torch"}  # what runs a graph, by the suffix of its file
-ARTIFACTS = {
-    "facts": "facts.json",
-    "preprocess": "preprocess.py",
-    "weights": "weights.safetensors",
-    "trial": "trial.json",
-}
 
 
 class ExportError(FreezelineError):
@@ -108,7 +96,7 @@ def export(
     }
     (folder / ARTIFACTS["facts"]).write_text(json.dumps(facts, indent=2))
     (folder / ARTIFACTS["trial"]).write_text(config.to_json(indent=2))
-    shutil.copyfile(Path(preprocess.__file__), folder / ARTIFACTS["preprocess"])
+    shutil.copyfile(Path(preprocessing.__file__), folder / ARTIFACTS["preprocess"])
     state = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
     save_file(state, folder / ARTIFACTS["weights"])
     return exported
@@ -161,7 +149,7 @@ def _compare(expected: Logits, found: Logits) -> float:
 
 def _run(file: Path, pictures: Logits) -> Logits:
     """Run a graph as the served model does, for batches of one and of more."""
-    graph = served.open_graph(file)
+    graph = pyfunc_model.open_graph(file)
     return np.concatenate([graph(pictures[:1]), graph(pictures[1:])])
 
 
@@ -202,96 +190,9 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def log_package(folder: Path, run_id: str, name: str = "model") -> str:
-    """Log what ``export`` wrote as a model of an existing run of the current tracking server; return its URI.
-
-    The run's status, parameters and metrics stay as they are, and no run is started or ended.
-    """
-    import mlflow
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-
-    client = mlflow.MlflowClient()
-    experiment_id = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            save_package(folder, Path(scratch) / "model", run_id=run_id, model_id=model.model_id)
-            client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
-    except BaseException:
-        client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
-        raise
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return f"models:/{model.model_id}"
-
-
-def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: str | None = None) -> None:
-    """Write what ``export`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
-    import mlflow
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-
-    graph = json.loads((folder / ARTIFACTS["facts"]).read_text())["graph"]
-    files = ARTIFACTS | {"graph": graph}
-    params = [ParamSpec("top_k", DataType.integer, 0), ParamSpec("batch_size", DataType.integer, served.BATCH)]
-    with _quiet(), _no_progress_bars():
-        mlflow.pyfunc.save_model(
-            path,
-            mlflow_model=Model(run_id=run_id, model_id=model_id),
-            python_model=served.__file__,
-            artifacts={name: str(folder / file) for name, file in files.items()},
-            signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)]), params=ParamSchema(params)),
-            pip_requirements=requirements(graph),
-            model_config={"allow_paths": None},  # only a key that is there can be overridden when it is loaded
-        )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a package holds to go on training with: the whole classifier, how it was trained, its classes in order."""
-
-    classifier: Classifier
-    config: TrialConfig
-    classes: tuple[str, ...]
-
-
-def load_for_training(model_uri: str) -> Trained:
-    """Return the classifier of a packaged model with all its weights, unfrozen from where its configuration says.
-
-    Nothing but the package is needed: no weights file, no hub.
-
-    Raises:
-        mlflow.exceptions.MlflowException: there is no such model, or none of its files could be fetched.
-    """
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as scratch, _no_progress_bars():
-        folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch)) / "artifacts"
-        config = TrialConfig.from_json((folder / ARTIFACTS["trial"]).read_text())
-        labels = tuple(json.loads((folder / ARTIFACTS["facts"]).read_text())["labels"])
-        network = config.network.model_copy(update={"weights": "none"})  # all of them come from the package
-        classifier = build_classifier(network, len(labels), config.preprocessing.image_size, config.seed)
-        classifier.load_state_dict(load_file(folder / ARTIFACTS["weights"]))
-    return Trained(classifier, config, labels)
-
-
-def requirements(graph: str) -> list[str]:
-    """Return what the packaged model needs, pinned to the versions of requirements.txt."""
-    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
-    versions = dict(line.split("==") for line in lines if "==" in line)
-    versions["mlflow-skinny"] = versions["mlflow"]
-    return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, ENGINES[graph.rpartition(".")[2]])]
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+ARTIFACTS = {
+    "facts": "facts.json",
+    "preprocess": "preprocess.py",
+    "weights": "weights.safetensors",
+    "trial": "trial.json",
+}

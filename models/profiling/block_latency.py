@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.device import keep_freed_memory, to_channels_last
-from models.freeze import Block, parts
+from models.freezing.blocks import Block, parts
 
 PICTURES = 4  # at once: a large network is measured within a minute
 RUNS = 7

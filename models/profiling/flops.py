@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.values import Value
-from models.backbones import create_backbone
-from models.classifier import NetworkConfig
-from models.freeze import find_blocks, truncated
-from models.heads import build_head
+from data.frozen_model import Value
+from models.backbones.factory import create_backbone
+from models.freezing.blocks import find_blocks
+from models.freezing.truncation import truncated
+from models.heads.build import build_head
+from models.trial_config import NetworkConfig
 
 BYTES = 4  # of a number in float32
 

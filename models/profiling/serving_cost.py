@@ -1,6 +1,6 @@
 """What the packaged form of a classifier costs its user: milliseconds for one picture, megabytes on disk.
 
-The package is an ONNX graph that ONNX Runtime runs (``models.package``). Its exporter takes ten seconds and more for a
+The package is an ONNX graph that ONNX Runtime runs (``models.packaging.export``). Its exporter takes ten seconds and more for a
 network, too long for each network of a search, so the graph that is measured here comes from torch's older exporter, in
 about one: ONNX Runtime makes the same of both. ``python -m benchmarks.latency`` holds the two against each other.
 """
@@ -18,11 +18,12 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import nn
 
-from data.store import Store
-from data.values import Value
-from models.classifier import Classifier, NetworkConfig, build_classifier
-from models.heads import Levels
-from models.machine import measurement_key
+from data.cache.content_cache import Store
+from data.frozen_model import Value
+from models.classifier import Classifier, build_classifier
+from models.heads.spec import Levels
+from models.profiling.hardware import measurement_key
+from models.trial_config import NetworkConfig
 
 VERSION = 1  # of how it is measured
 OPSET = 18  # of ONNX: the newest that torch's older exporter writes

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from data.store import Store
-from models.classifier import Classifier, NetworkConfig, build_classifier
-from models.depthwise import FastDepthwise
+from data.cache.content_cache import Store
+from models.classifier import Classifier, build_classifier
+from models.depthwise_conv import FastDepthwise
 from models.device import keep_freed_memory
-from models.machine import measurement_key
+from models.profiling.hardware import measurement_key
+from models.trial_config import NetworkConfig
 
 VERSION = 1  # of what is measured
 FRACTIONS = (0.0, 0.5, 1.0)  # shares of the blocks that are frozen

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from data.store import write_atomically
-from models.fit import EpochResult, Progress
+from data.atomic_write import write_atomically
+from models.training.state import EpochResult, Progress
 
 HISTORY = "history"  # in the file's metadata
 PARTS = ("trained", "optimizer")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import data.sources.archive
-from data.dataset import load_dataset
 from data.errors import DataError
-from data.sources import open_source
+from data.load_dataset import load_dataset
+from data.sources.resolve import open_source
 
 
 def zipped(folder: Path, file: Path, above: str = "") -> Path:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.audit import Audit, audit, contact_sheets
-from data.dataset import load_dataset
+from data.audit.checks import Examined
+from data.audit.contact_sheets import contact_sheets
+from data.audit.report import Audit, audit
 from data.errors import DataError
-from data.examine import Examined
 from data.findings import KINDS
+from data.load_dataset import load_dataset
 from tests.conftest import MakeFolder, tiny_picture
 
 LARGE = (48, 40)
@@ -20,12 +21,13 @@ LARGE = (48, 40)
 
 def found(data: Path) -> dict[str, tuple[int, list[set[str]]]]:
     return {
-        finding.kind: (finding.count, [set(group) for group in finding.files]) for finding in audit(str(data)).findings
+        finding.kind: (finding.count, [set(group) for group in finding.files])
+        for finding in audit(load_dataset(str(data))).findings
     }
 
 
 def test_a_good_folder_has_nothing_to_complain_about(make_folder: MakeFolder) -> None:
-    made = audit(str(make_folder(size=LARGE)))
+    made = audit(load_dataset(str(make_folder(size=LARGE))))
     assert made.findings == ()
     assert made.lines() == [
         "pictures: 24 pictures of 3 classes (18 train, 3 val, 3 test), median short side 40 px, 0 left out",
@@ -82,7 +84,7 @@ def test_a_leak_of_exact_and_near_copies_is_one_group(make_folder: MakeFolder) -
 
 def test_a_class_that_is_missing_from_a_given_split_is_named(make_folder: MakeFolder) -> None:
     names = ("train/cat", "train/dog", "val/cat", "val/dog", "test/cat")
-    (finding,) = audit(str(make_folder(dict.fromkeys(names, 4), size=LARGE))).findings[:1]
+    (finding,) = audit(load_dataset(str(make_folder(dict.fromkeys(names, 4), size=LARGE)))).findings[:1]
     assert (finding.kind, finding.detail) == ("class_missing", "dog in test")
 
 
@@ -95,7 +97,7 @@ def test_pictures_below_32_px_are_not_compared(make_folder: MakeFolder) -> None:
 def test_an_audit_goes_through_json_and_back_with_all_files(image_folder: Path) -> None:
     for number in range(30):
         (image_folder / "red" / f"bad {number:02}.png").write_text("x")
-    made = audit(str(image_folder))
+    made = audit(load_dataset(str(image_folder)))
     assert Audit.from_json(made.to_json()) == made
     unreadable = json.loads(made.to_json())["findings"][0]
     assert (unreadable["kind"], len(unreadable["files"])) == ("unreadable", 30)
@@ -108,7 +110,7 @@ def test_an_audit_goes_through_json_and_back_with_all_files(image_folder: Path) 
 
 
 def test_what_is_so_of_all_pictures_is_said_in_one_line(image_folder: Path) -> None:
-    made = audit(str(image_folder))
+    made = audit(load_dataset(str(image_folder)))
     assert len(made.findings[0].files) == 24
     (_, line) = made.lines()
     assert line.startswith("  24 pictures with a short side below 32 px: kept")
@@ -116,25 +118,28 @@ def test_what_is_so_of_all_pictures_is_said_in_one_line(image_folder: Path) -> N
 
 
 def test_the_imbalance_is_that_of_the_training_pictures(make_folder: MakeFolder) -> None:
-    made = audit(str(make_folder({"cat": 40, "dog": 10}, size=LARGE)))
+    made = audit(load_dataset(str(make_folder({"cat": 40, "dog": 10}, size=LARGE))))
     assert made.imbalance == 28 / 6
     assert [finding.detail for finding in made.findings] == ["cat has 40 pictures, dog has 10: 4.0 to 1"]
 
 
 def test_a_name_with_a_line_break_is_one_line(image_folder: Path) -> None:
     (image_folder / "red" / "two\nlines\x1b[31m").write_text("x")
-    assert "    red/two\\nlines\\x1b[31m is no picture that Pillow can read" in audit(str(image_folder)).lines()
+    assert (
+        "    red/two\\nlines\\x1b[31m is no picture that Pillow can read"
+        in audit(load_dataset(str(image_folder))).lines()
+    )
 
 
 def test_the_audit_of_a_loaded_data_set_is_that_of_its_folder(image_folder: Path) -> None:
-    assert audit(load_dataset(str(image_folder))) == audit(str(image_folder))
+    assert audit(load_dataset(str(image_folder))) == audit(load_dataset(str(image_folder)))
 
 
 def test_contact_sheets_show_the_groups_side_by_side(image_folder: Path, tmp_path: Path) -> None:
     shutil.copy(image_folder / "red" / "000.png", image_folder / "blue" / "conflict.png")
     for number in range(100):
         shutil.copy(image_folder / "red" / "001.png", image_folder / "red" / f"copy {number}.png")
-    sheets = contact_sheets(audit(str(image_folder)), tmp_path / "sheets")
+    sheets = contact_sheets(audit(load_dataset(str(image_folder))), tmp_path / "sheets")
     assert {path.name for path in sheets} == {"conflict.png", "duplicate.png", "tiny.png"}
     conflict = Image.open(tmp_path / "sheets" / "conflict.png").convert("RGB")
     assert conflict.crop((0, 0, 128, 128)).tobytes() != Image.new("RGB", (128, 128), "white").tobytes()
@@ -142,7 +147,7 @@ def test_contact_sheets_show_the_groups_side_by_side(image_folder: Path, tmp_pat
 
 
 def test_a_sheet_says_what_can_no_longer_be_read(image_folder: Path, tmp_path: Path) -> None:
-    made = audit(str(image_folder))
+    made = audit(load_dataset(str(image_folder)))
     (image_folder / "red" / "000.png").unlink()
     assert len(contact_sheets(made, tmp_path / "sheets")) == 1
 
@@ -155,7 +160,7 @@ def test_every_kind_has_words() -> None:
 def test_a_data_set_that_nothing_can_be_learned_from_is_refused(make_folder: MakeFolder) -> None:
     root = make_folder({"cat": 2, "dog": 5})
     with pytest.raises(DataError, match=r"cat \(2\)"):
-        audit(str(root))
+        audit(load_dataset(str(root)))
 
 
 def test_the_known_duplicates_of_fer2013_are_all_found(datasets: Path) -> None:
@@ -177,7 +182,7 @@ def test_every_picture_of_sports5_counts(datasets: Path) -> None:
 
 
 def test_each_reported_pair_of_the_photo_sets_is_one_that_a_person_confirmed(datasets: Path) -> None:
-    trash = {finding.kind: finding for finding in audit(str(datasets / "trashnet-half")).findings}
+    trash = {finding.kind: finding for finding in audit(load_dataset(str(datasets / "trashnet-half"))).findings}
     assert len(trash["conflict"].files) == 3
     assert {tuple(sorted(group)) for group in trash["near_duplicate"].files} == {
         ("metal/metal120.jpg", "metal/metal50.jpg"),

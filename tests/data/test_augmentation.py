@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -6,8 +8,8 @@ import albumentations as A
 import numpy as np
 import pytest
 
-from data.augment import CLASSICS, POLICIES, Policy, build_policy
 from data.errors import SettingError
+from data.loading.augmentation import CLASSICS, POLICIES, Policy, build_policy
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 

@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.batches import BatchConfig, Batches
-from data.mixing import mix_batch
-from data.preprocess import Preprocessing, normalize
-from data.variants import LivePictures
+from data.loading.batch_config import BatchConfig
+from data.loading.batch_loader import Batches
+from data.loading.mixup import mix_batch
+from data.loading.views import LivePictures
+from data.preprocessing import Preprocessing, normalize
 
 PREPROCESSING = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 import os
@@ -11,9 +13,11 @@ import numpy as np
 import platformdirs
 import pytest
 
-import data.store
+import data.cache.content_cache
+from data.atomic_write import write_atomically
+from data.cache.content_cache import Store, limit_bytes
 from data.errors import SettingError
-from data.store import Store, home, limit_bytes, write_atomically
+from data.home import home
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +56,7 @@ def test_a_maker_that_fails_leaves_no_entry(tmp_path: Path) -> None:
 
 def test_what_a_killed_maker_left_is_made_anew(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from data.store import Store\n"
+        "import os, sys; from pathlib import Path; from data.cache.content_cache import Store\n"
         "def make(folder):\n    (folder / 'half').write_text('x'); os._exit(9)\n"
         "Store(Path(sys.argv[1])).get_or_make('key', make)"
     )
@@ -94,8 +98,8 @@ def test_a_file_written_atomically_replaces_the_old_one_and_leaves_nothing_besid
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make as if the process had just started."""
-    monkeypatch.setattr(data.store, "_CHECKED", set())
-    monkeypatch.setattr(data.store, "_LEASES", {})
+    monkeypatch.setattr(data.cache.content_cache, "_CHECKED", set())
+    monkeypatch.setattr(data.cache.content_cache, "_LEASES", {})
 
 
 def spoil_half(file: Path) -> None:
@@ -183,7 +187,7 @@ def test_what_is_in_use_stays_even_above_the_limit(tmp_path: Path) -> None:
 
 def test_what_another_living_process_uses_stays_until_it_ends(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from data.store import Store\n"
+        "import sys; from pathlib import Path; from data.cache.content_cache import Store\n"
         "Store(Path(sys.argv[1])).get_or_make('key', lambda folder: (folder / 'file').write_text('x'))\n"
         "print('made', flush=True); sys.stdin.read()"
     )

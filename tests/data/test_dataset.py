@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import data.readings
-from data.dataset import Dataset, load_dataset
+import data.dataset.image_index
+from data.dataset.dataset import Dataset
 from data.errors import DataError
+from data.load_dataset import load_dataset
 from tests.conftest import MakeFolder, tiny_picture
 
 
@@ -101,8 +102,8 @@ def test_a_second_load_decodes_nothing_and_a_changed_file_is_read_again(
 ) -> None:
     first = load_dataset(str(image_folder))
     read: list[Path] = []
-    real = data.readings.read_image
-    monkeypatch.setattr(data.readings, "read_image", lambda path: read.append(path) or real(path))
+    real = data.dataset.image_index.read_image
+    monkeypatch.setattr(data.dataset.image_index, "read_image", lambda path: read.append(path) or real(path))
     assert load_dataset(str(image_folder)) == first
     assert read == []
     tiny_picture(5, 99).save(image_folder / "red" / "000.png")

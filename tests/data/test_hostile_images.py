@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from data.dataset import load_dataset
-from data.images import pixel_cache
-from data.preprocess import Preprocessing, read_image
+from data.load_dataset import load_dataset
+from data.loading.pixel_cache import pixel_cache
+from data.preprocessing import Preprocessing, read_image
 from tests.conftest import MakeFolder, tiny_picture
 
 COUNTS = "counts"

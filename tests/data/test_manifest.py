@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data.dataset import load_dataset
 from data.errors import DataError
-from data.sources import Source, open_source
+from data.load_dataset import load_dataset
+from data.sources.base import Source
+from data.sources.resolve import open_source
 
 HEADER = "path,label,split,group\n"
 

@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 import io
@@ -8,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-import data.twins
-from data.readings import digest_of
-from data.twins import are_alike, detail_of, find_twins
+import data.dataset.near_duplicates
+from data.dataset.image_index import digest_of
+from data.dataset.near_duplicates import are_alike, detail_of, find_twins
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -69,13 +71,13 @@ def test_flat_pictures_have_nothing_to_compare() -> None:
 def test_the_search_for_twins_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [photo(1), compressed(photo(1))]
     first = twins_of(images, tmp_path)
-    monkeypatch.setattr(data.twins, "read_image", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(data.dataset.near_duplicates, "read_image", lambda path: pytest.fail("it was read again"))
     assert twins_of(images, tmp_path) == first == [[0, 1]]
 
 
 def test_all_candidates_are_found_beyond_the_first_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.twins, "ROWS", 3)
+    monkeypatch.setattr(data.dataset.near_duplicates, "ROWS", 3)
     looks = [f"{value:016x}" for value in (0, 0xFFFF, 1 << 63, 0xFFFF0000, 3 << 62, 0xFFFE, 0xFF << 40, 0xF)]
     hashes = [int(look, 16) for look in looks]
     expected = [(a, b) for a in range(8) for b in range(a + 1, 8) if (hashes[a] ^ hashes[b]).bit_count() <= 4]
-    assert sorted(data.twins._candidates(looks)) == expected
+    assert sorted(data.dataset.near_duplicates._candidates(looks)) == expected

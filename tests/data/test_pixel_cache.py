@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 import pickle
@@ -8,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data.images
-from data.dataset import load_dataset
+import data.loading.pixel_cache
 from data.errors import DataError
-from data.images import pixel_cache
-from data.preprocess import Preprocessing, read_image, to_pixels
+from data.load_dataset import load_dataset
+from data.loading.pixel_cache import pixel_cache
+from data.preprocessing import Preprocessing, read_image, to_pixels
 from tests.conftest import tiny_picture
 
 SIZE = Preprocessing(16)
@@ -39,7 +41,7 @@ def test_pixels_are_mapped_and_can_not_be_written(image_folder: Path) -> None:
 
 def test_pictures_are_decoded_once_for_each_preprocessing(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Path] = []
-    monkeypatch.setattr(data.images, "read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(data.loading.pixel_cache, "read_image", lambda path: decoded.append(path) or read_image(path))
     dataset = load_dataset(str(image_folder))
     for preprocessing in (SIZE, SIZE, Preprocessing(24)):
         pixel_cache(dataset, preprocessing)
@@ -75,7 +77,7 @@ def test_an_error_of_another_kind_is_no_full_disk(image_folder: Path, monkeypatc
     def fail(*_: object) -> None:
         raise PermissionError(13, "not yours")
 
-    monkeypatch.setattr(data.images, "_make", fail)
+    monkeypatch.setattr(data.loading.pixel_cache, "_make", fail)
     with pytest.raises(PermissionError, match="not yours"):
         pixel_cache(load_dataset(str(image_folder)), SIZE)
 

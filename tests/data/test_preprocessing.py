@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 import ast
@@ -11,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import data.preprocess
-from data.preprocess import ImageError, Preprocessing, normalize, read_image, to_pixels
-from data.values import Value
+import data.preprocessing
+from data.frozen_model import Value
+from data.preprocessing import ImageError, Preprocessing, normalize, read_image, to_pixels
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -40,7 +42,7 @@ def quarters() -> Image.Image:
 
 
 def test_the_file_that_is_shipped_imports_only_numpy_and_pillow() -> None:
-    tree = ast.parse(Path(str(data.preprocess.__file__)).read_text())
+    tree = ast.parse(Path(str(data.preprocessing.__file__)).read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     standard = {"__future__", "dataclasses", "io", "math", "pathlib", "typing"}

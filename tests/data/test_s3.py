@@ -10,9 +10,9 @@ import boto3
 import pytest
 
 import data.sources.s3
-from data.dataset import load_dataset
 from data.errors import DataError
-from data.sources import open_source
+from data.load_dataset import load_dataset
+from data.sources.resolve import open_source
 
 moto = pytest.importorskip("moto.server", reason="moto stands in for S3")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from data.errors import DataError
-from data.sources import open_source
 from data.sources.base import valid_name
+from data.sources.resolve import open_source
 from tests.conftest import MakeFolder
 
 

@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 import json
@@ -5,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from data.dataset import Dataset, load_dataset
+from data.dataset.dataset import Dataset
+from data.dataset.split_store import remembered_splits
 from data.errors import DataError
-from data.splitfile import remembered_splits
+from data.load_dataset import load_dataset
 from tests.conftest import MakeFolder
 
 

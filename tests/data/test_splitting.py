@@ -1,3 +1,5 @@
+"""TODO"""
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,8 +10,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.dataset.splitting import Item, Placement, place
 from data.sources.base import SPLITS, SplitName
-from data.splits import Item, Placement, place
 
 LABELS = ("cat", "dog", "emu")
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.batches import BatchConfig, Batches
-from data.preprocess import Preprocessing, normalize
-from data.variants import PLAIN, View, ViewedPictures, shown_views, views_of
+from data.loading.batch_config import BatchConfig
+from data.loading.batch_loader import Batches
+from data.loading.views import PLAIN, View, ViewedPictures, shown_views, views_of
+from data.preprocessing import Preprocessing, normalize
 
 PREPROCESSING = Preprocessing(16)
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)

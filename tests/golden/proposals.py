@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.preprocess import Preprocessing
-from models.config import TrialConfig
-from tests.tuning.making import epoch
-from tuning.domains import Setting
-from tuning.recipe import Recipe
-from tuning.recipes import load_recipe
-from tuning.search.ledger import open_ledger
-from tuning.search.paths import SearchPaths
-from tuning.space import Asker, SearchSpace
+from data.preprocessing import Preprocessing
+from models.trial_config import TrialConfig
+from tests.tuning.factories import epoch
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import Setting
+from tuning.recipe.loader import load_recipe
+from tuning.recipe.schema import Recipe
+from tuning.search.space import Asker, SearchSpace
+from tuning.search.study import open_ledger
 
 SAMPLED = 30  # proposals of the sampler that are recorded for each recipe, after all that comes before it
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.dataset import Dataset, load_dataset
+from data.dataset.dataset import Dataset
+from data.load_dataset import load_dataset
 from tests.conftest import tiny_picture
 
 

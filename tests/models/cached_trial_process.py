@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from data.batches import BatchConfig, Batches
-from data.dataset import Dataset, load_dataset
-from data.images import pixel_cache
-from data.preprocess import Preprocessing
-from data.sources import SplitName
-from models.classifier import NetworkConfig, build_classifier
-from models.config import TrialConfig
-from models.features import FeaturesConfig, source
-from models.features.source import FrozenFeatures
-from models.fit import FitConfig, fit
+from data.dataset.dataset import Dataset
+from data.load_dataset import load_dataset
+from data.loading.batch_config import BatchConfig
+from data.loading.batch_loader import Batches
+from data.loading.pixel_cache import pixel_cache
+from data.preprocessing import Preprocessing
+from data.sources.base import SplitName
+from models.classifier import build_classifier
+from models.features import feature_cache
+from models.features.feature_cache import FrozenFeatures
+from models.training.loop import fit
+from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tests.models.conftest import NETWORK, SIZE
 
 Told = list[dict[str, str]]
@@ -71,7 +73,7 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[Told, dict[str, str | i
 
 def _spoilt_write(how: str) -> Any:
     """Return ``write`` of an entry that says that it was called, and is slow, or kills the process half-way."""
-    write = source.write
+    write = feature_cache.write
 
     def spoilt(folder: Path, compute: Any, count: int, half: bool) -> None:
         def batches() -> Iterator[tuple[torch.Tensor, ...]]:
@@ -89,7 +91,7 @@ def _spoilt_write(how: str) -> Any:
 
 def main(folder: str, how: str) -> None:
     torch.set_num_threads(1)
-    source.write = _spoilt_write(how)
+    feature_cache.write = _spoilt_write(how)
     print(json.dumps(train(load_dataset(folder), config())[0]))
 
 

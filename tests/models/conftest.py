@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data.batches import BatchConfig, Batches
-from data.preprocess import Pixels, Preprocessing, normalize, read_image, to_pixels
-from models.classifier import Classifier, NetworkConfig, build_classifier
-from models.config import TrialConfig
-from models.fit import FitConfig
+from data.loading.batch_config import BatchConfig
+from data.loading.batch_loader import Batches
+from data.preprocessing import Pixels, Preprocessing, normalize, read_image, to_pixels
+from models.classifier import Classifier, build_classifier
+from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
 if TYPE_CHECKING:
-    from models.package import Exported
+    from models.packaging.export import Exported
 
 SIZE = 32  # px
 CLASSES = ("blue", "green", "red")
@@ -110,7 +110,8 @@ class Packaged:
 
 
 def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
-    from models.package import export, save_package  # late: MLflow takes seconds, and most tests don't need it
+    from models.packaging.export import export
+    from models.packaging.mlflow_model import save_package  # late: MLflow takes seconds, and most tests don't need it
 
     classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
     pixels, _ = coloured_pixels(12)

@@ -7,10 +7,12 @@ import sys
 
 import torch
 
-from data.batches import BatchConfig, Batches
-from data.preprocess import Preprocessing
-from models.classifier import NetworkConfig, build_classifier
-from models.fit import FitConfig, fit
+from data.loading.batch_config import BatchConfig
+from data.loading.batch_loader import Batches
+from data.preprocessing import Preprocessing
+from models.classifier import build_classifier
+from models.training.loop import fit
+from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, coloured_pixels
 
 CLOCKED = {"epoch_s", "images_per_s"}

@@ -39,7 +39,7 @@ def register(uri: str, package: Path) -> None:
     """Log a package into the store at ``uri`` and register it as champion."""
     import mlflow
 
-    from models.package import log_package
+    from models.packaging.mlflow_model import log_package
 
     with pytest.MonkeyPatch.context() as patch:  # set_tracking_uri would outlive this and hide the environment
         patch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.backbones import create_backbone
+from models.backbones.factory import create_backbone
 from models.classifier import Classifier
-from models.freeze import Block, cut, find_blocks, parts
+from models.freezing.blocks import Block, cut, find_blocks, parts
 
 # backbone, image size in px, number of blocks, some of their names
 ARCHITECTURES = [

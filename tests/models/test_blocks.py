@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import BackboneError
-from models.backbones import create_backbone
+from models.backbones.factory import create_backbone
 from models.classifier import Classifier
-from models.freeze import Block, PartlyFrozen, cut, find_blocks
+from models.freezing.blocks import Block, PartlyFrozen, cut, find_blocks
 
 
 def test_blocks_hold_every_parameter_once() -> None:
@@ -107,7 +107,7 @@ def test_a_network_that_cannot_be_traced_is_frozen_by_its_children(caplog: pytes
 
     torch.manual_seed(0)
     network = Untold()
-    with caplog.at_level(logging.WARNING, logger="models.freeze"):
+    with caplog.at_level(logging.WARNING, logger="models.freezing.blocks"):
         blocks = find_blocks(network, 16)
         find_blocks(network, 16)
     assert [block.name for block in blocks] == ["stem", "body", "tail"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from models.calibration import calibration_error, fit_temperature, softmax
+from models.evaluation.calibration import calibration_error, fit_temperature, softmax
 
 
 def drawn(count: int, true_temperature: float, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import read_progress, write_progress
-from models.fit import EpochResult, FitConfig, FitResult, Progress, fit
+from models.training.checkpoint import read_progress, write_progress
+from models.training.loop import FitResult, fit
+from models.training.state import EpochResult, Progress
+from models.trial_config import FitConfig
 from tests.models.conftest import MakeBatches, MakeClassifier
 
 EPOCHS = 5

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.backbones import create_backbone
-from models.classifier import Classifier, NetworkConfig, build_classifier, freeze_depth
-from models.freeze import find_blocks
+from models.backbones.factory import create_backbone
+from models.classifier import Classifier, build_classifier, freeze_depth
+from models.freezing.blocks import find_blocks
+from models.trial_config import NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
 
 

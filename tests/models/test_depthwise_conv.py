@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.depthwise import FastDepthwise
+from models.depthwise_conv import FastDepthwise
 
 NAME = "_DepthwiseBackward"  # of our function in autograd's graph
 

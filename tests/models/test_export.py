@@ -20,25 +20,17 @@ import numpy as np
 import pytest
 import torch
 
-from data import preprocess
-from data.preprocess import normalize
-from models import package as package_module
-from models import served
-from models.classifier import NetworkConfig, build_classifier
-from models.config import TrialConfig
-from models.package import (
-    Exported,
-    ExportError,
-    export,
-    load_for_training,
-    log_package,
-    requirements,
-    save_package,
-)
+from data import preprocessing
+from data.preprocessing import normalize
+from models.classifier import build_classifier
+from models.packaging import export as package_module
+from models.packaging import pyfunc_model
+from models.packaging.export import Exported, ExportError, export
+from models.packaging.mlflow_model import load_for_training, log_package, requirements, save_package
+from models.trial_config import NetworkConfig, TrialConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, coloured_pixels
 
 ROOT = Path(__file__).parents[2]
-
 
 # --- what is written ---
 
@@ -54,7 +46,7 @@ def test_the_graph_is_one_file_of_onnx_that_agrees_with_torch(packaged: Packaged
 
 
 def test_preprocessing_is_shipped_verbatim(packaged: Packaged) -> None:
-    assert (packaged.folder / "preprocess.py").read_bytes() == Path(preprocess.__file__).read_bytes()
+    assert (packaged.folder / "preprocess.py").read_bytes() == Path(preprocessing.__file__).read_bytes()
     facts = json.loads((packaged.folder / "facts.json").read_text())
     assert facts["preprocessing"] == packaged.config.preprocessing.to_dict()
     assert facts["labels"] == list(CLASSES)
@@ -334,7 +326,7 @@ def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_
     x = normalize(coloured_pixels(5)[0], config.preprocessing)
     with torch.inference_mode():
         expected = again.eval()(torch.from_numpy(x)).numpy()
-    assert np.abs(served.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
+    assert np.abs(pyfunc_model.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
 
 
 # --- the fallback ---
@@ -358,7 +350,7 @@ def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
         starts = [archive.read(name)[:2] for name in archive.namelist()]
     assert len(starts) > 10
     assert not [start for start in starts if start in {b"PK", b"\x80\x02", b"\x80\x04"}]  # no pickle in any form
-    graph = served.open_graph(tmp_path / "package" / "model.pt2")
+    graph = pyfunc_model.open_graph(tmp_path / "package" / "model.pt2")
     x = normalize(coloured_pixels(5)[0], packaged.config.preprocessing)
     with torch.inference_mode():
         expected = packaged.classifier.eval()(torch.from_numpy(x)).numpy()
@@ -370,7 +362,7 @@ def test_a_graph_that_answers_otherwise_is_not_packaged(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(package_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
-    monkeypatch.setattr(served, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
+    monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
     with pytest.raises(ExportError, match=r"can't be packaged \(onnx: its logits differ .*; pt2: its logits differ"):
         export(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(2)[0], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -10,16 +10,10 @@ import torch
 from torch import nn
 
 from data.errors import BackboneError
-from models.backbones import (
-    DEFAULT_BACKBONE,
-    OFFLINE_BACKBONES,
-    Wanted,
-    check_networks,
-    create_backbone,
-    preprocessing_for,
-    resolve,
-)
-from models.freeze import cut, find_blocks
+from models.backbones.factory import create_backbone, preprocessing_for, resolve
+from models.backbones.validation import Wanted, check_networks
+from models.backbones.weight_packages import DEFAULT_BACKBONE, OFFLINE_BACKBONES
+from models.freezing.blocks import cut, find_blocks
 
 
 @pytest.mark.parametrize(
@@ -66,7 +60,7 @@ def test_segmentation_and_detection_networks_are_no_classifiers() -> None:
 
 def test_offline_backbones_are_resolved_and_prepared_for_without_importing_a_library() -> None:
     code = (
-        "import sys; from models.backbones import *; check_networks([Wanted(DEFAULT_BACKBONE, 'auto')]);"
+        "import sys; from models.backbones.factory import *; from models.backbones.validation import *; from models.backbones.weight_packages import *; check_networks([Wanted(DEFAULT_BACKBONE, 'auto')]);"
         "preprocessing_for(DEFAULT_BACKBONE, 64);"
         "sys.exit('timm' in sys.modules or 'torchvision' in sys.modules)"
     )
@@ -163,7 +157,7 @@ def test_small_cnn_says_which_pictures_are_too_small() -> None:
 
 def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
     code = (
-        "import sys; from models.backbones import *; check_networks([Wanted('small_cnn', 'auto', 16)]);"
+        "import sys; from models.backbones.factory import *; from models.backbones.validation import *; from models.backbones.weight_packages import *; check_networks([Wanted('small_cnn', 'auto', 16)]);"
         "print(preprocessing_for('small_cnn', 64).to_dict());"
         "sys.exit('timm.models' in sys.modules or 'torchvision' in sys.modules)"
     )

@@ -17,22 +17,24 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import data.store
-from data.batches import BatchConfig
-from data.dataset import Dataset, load_dataset
-from data.images import pixel_cache
-from data.preprocess import Preprocessing
-from data.store import Store
-from data.variants import ViewedPictures
-from models.backbones import create_backbone
+import data.cache.content_cache
+from data.cache.content_cache import Store
+from data.dataset.dataset import Dataset
+from data.load_dataset import load_dataset
+from data.loading.batch_config import BatchConfig
+from data.loading.pixel_cache import pixel_cache
+from data.loading.views import ViewedPictures
+from data.preprocessing import Preprocessing
+from models.backbones.factory import create_backbone
 from models.classifier import build_classifier
-from models.features import FeaturesConfig, Plan, entries, plan
-from models.features.entries import opened, write
-from models.features.plan import MOST_BYTES
-from models.features.source import FrozenFeatures
+from models.features import feature_files
+from models.features.caching_policy import MOST_BYTES, Plan, plan
+from models.features.feature_cache import FrozenFeatures
+from models.features.feature_files import opened, write
+from models.trial_config import FeaturesConfig
 from tests.conftest import MakeFolder
+from tests.models.cached_trial_process import config, train
 from tests.models.conftest import NETWORK, SIZE
-from tests.models.reuse import config, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,8 +51,8 @@ def feature_keys() -> list[str]:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make as if the process had just started."""
-    monkeypatch.setattr(data.store, "_CHECKED", set())
-    entries._SMALL.clear()
+    monkeypatch.setattr(data.cache.content_cache, "_CHECKED", set())
+    feature_files._SMALL.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +162,7 @@ def test_what_is_live_is_as_if_there_were_no_features(pictures: Dataset, case: d
 
 
 def test_a_network_that_cannot_be_cut_is_live(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.freeze.trace", lambda network: None)
+    monkeypatch.setattr("models.freezing.blocks.trace", lambda network: None)
     assert train(pictures, config(seed=11))[1] == {"features": "live", "views_shown": 0}
     assert feature_keys() == []
 
@@ -246,7 +248,7 @@ def test_another_version_of_what_makes_pictures_or_views_shares_nothing(
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if "opencv" in name else version(name))
     train(pictures, config(**case))
     assert len(feature_keys()) == 3
-    monkeypatch.setattr("data.images.VERSION", 99)
+    monkeypatch.setattr("data.loading.pixel_cache.VERSION", 99)
     train(pictures, config(**case))
     assert len(feature_keys()) == 5
 
@@ -274,7 +276,7 @@ def test_other_pictures_have_other_names_and_class_names_do_not_matter(
 
 def test_a_prefix_has_the_same_name_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"""
-import torch; from models.prepared import prepared
+import torch; from models.backbones.pretrained_cache import prepared
 print(*prepared("timm/test_vit", "none", 160, 0).names, *prepared({NETWORK!r}, "none", {SIZE}, 0).names)"""
     told = [
         subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed})
@@ -364,11 +366,11 @@ def test_what_is_too_large_for_half_precision_is_kept_in_float32(
 def test_a_large_array_is_mapped_and_read_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(entries, "SMALL_BYTES", 10)
+    monkeypatch.setattr(feature_files, "SMALL_BYTES", 10)
     x = torch.randn(16, 3, 4, 4)
     write(tmp_path, lambda: iter([(x,)]), 16, half=True)
     found = opened(tmp_path, 0).rows(np.array([3, 3, 0])).unpacked
-    assert (found.dtype, len(entries._SMALL), len(recwarn)) == (torch.float32, 0, 0)
+    assert (found.dtype, len(feature_files._SMALL), len(recwarn)) == (torch.float32, 0, 0)
     assert torch.equal(found, x[[3, 3, 0]].half().float())
     found += 1  # what was read is the reader's own
 
@@ -378,7 +380,7 @@ def test_a_large_array_is_mapped_and_read_without_a_warning(
 
 def as_program(folder: Path, *hows: str) -> list[subprocess.CompletedProcess[str]]:
     """Run small trials at the same time, each in a process of its own."""
-    command = [sys.executable, "-m", "tests.models.reuse", str(folder)]
+    command = [sys.executable, "-m", "tests.models.cached_trial_process", str(folder)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     running = [subprocess.Popen([*command, how], **pipes) for how in hows]
     return [
@@ -435,7 +437,7 @@ def test_a_disk_that_becomes_full_while_an_entry_is_written_leaves_nothing(
 ) -> None:
     live, _ = train(pictures, config("off", fraction=0.2))
     monkeypatch.setenv("FREEZELINE_HOME", str(small_disk))
-    monkeypatch.setattr("models.features.source.MOST_RESERVED", -(10**9))  # begin, though it won't fit
+    monkeypatch.setattr("models.features.feature_cache.MOST_RESERVED", -(10**9))  # begin, though it won't fit
     pixel_cache(pictures, config().preprocessing)
     (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
     told, facts = train(pictures, config("exact", fraction=0.2))
@@ -449,6 +451,6 @@ def test_an_error_of_another_kind_is_not_taken_for_a_full_disk(
     def fail(*_: object, **__: object) -> None:
         raise PermissionError(13, "not yours")
 
-    monkeypatch.setattr("models.features.source.write", fail)
+    monkeypatch.setattr("models.features.feature_cache.write", fail)
     with pytest.raises(PermissionError, match="not yours"):
         train(pictures, config())

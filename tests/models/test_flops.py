@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.classifier import NetworkConfig, build_classifier
-from models.cost import cost
-from models.heads import Levels
+from models.classifier import build_classifier
+from models.heads.spec import Levels
+from models.profiling.flops import cost
+from models.trial_config import NetworkConfig
 
 
 @pytest.mark.parametrize(

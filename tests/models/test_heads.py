@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from data.errors import SettingError
-from models.classifier import NetworkConfig, build_classifier
-from models.fit import FitConfig, fit
-from models.heads import build_head, check_head
+from models.classifier import build_classifier
+from models.heads.build import build_head
+from models.heads.spec import check_head
+from models.training.loop import fit
+from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
 
 LAYERS = [
@@ -88,7 +90,9 @@ def test_a_head_that_cannot_be_read_is_refused_in_one_sentence(text: str, senten
 
 
 def test_a_heads_text_is_checked_without_importing_torch() -> None:
-    code = "import sys; from models.heads import check_head; check_head('8:norm+4'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from models.heads.spec import check_head; check_head('8:norm+4'); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,13 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from models.classifier import Classifier, NetworkConfig, build_classifier
-from models.evaluate import predict, run_pass, score
-from models.fit import Divergence, EpochResult, FitConfig, Learner, fit
-from models.freeze import find_blocks
-from tests.models import repeat
+from models.classifier import Classifier, build_classifier
+from models.evaluation.inference import predict, run_pass
+from models.evaluation.metrics import score
+from models.freezing.blocks import find_blocks
+from models.training.loop import fit
+from models.training.state import EpochResult
+from models.training.train_step import Divergence, Learner
+from models.trial_config import FitConfig, NetworkConfig
+from tests.models import deterministic_fit
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
-from tests.models.test_freeze import Hasty, Wayward
+from tests.models.test_blocks import Hasty, Wayward
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -354,9 +358,9 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_in_a_fresh_process_and_in_a_used_one() -> None:
-    first, other, again = repeat.train(7), repeat.train(8), repeat.train(7)
+    first, other, again = deterministic_fit.train(7), deterministic_fit.train(8), deterministic_fit.train(7)
     assert first == again != other
-    command = [sys.executable, "-m", "tests.models.repeat", "7"]
+    command = [sys.executable, "-m", "tests.models.deterministic_fit", "7"]
     done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
     assert json.loads(done.stdout) == first
 

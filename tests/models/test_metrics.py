@@ -8,7 +8,9 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluate import Metric, Scores, interval, predict, run_pass, score, wilson
+from models.evaluation.inference import predict, run_pass
+from models.evaluation.intervals import interval, wilson
+from models.evaluation.metrics import Metric, Scores, score
 from tests.models.conftest import MakeBatches, MakeClassifier
 
 

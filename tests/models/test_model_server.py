@@ -24,7 +24,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from server.parts import free_port
+from server.processes import free_port
 from tests.models.conftest import CLASSES, Packaged
 from tests.models.serving import MODEL, ask, ask_json, clean_environment, local_store, register, running
 

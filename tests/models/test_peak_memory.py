@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from models.memory import PeakMemory
+from models.training.peak_memory import PeakMemory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a peak that can be set back")
 
@@ -27,5 +27,5 @@ def test_where_it_cannot_be_counted_it_is_left_out(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("models.memory.Path.write_text", refuse)
+    monkeypatch.setattr("models.training.peak_memory.Path.write_text", refuse)
     assert PeakMemory().metrics() == {}

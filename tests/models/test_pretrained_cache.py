@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import models.prepared
-from models.backbones import create_backbone
-from models.classifier import NetworkConfig, build_classifier
-from models.prepared import prepared
+import models.backbones.pretrained_cache
+from models.backbones.factory import create_backbone
+from models.backbones.pretrained_cache import prepared
+from models.classifier import build_classifier
+from models.trial_config import NetworkConfig
 from tests.models.conftest import NETWORK, SIZE
 
 
@@ -21,7 +22,7 @@ def test_a_network_is_created_once_and_copied_for_each_trial(monkeypatch: pytest
     before = {name: value.clone() for name, value in first.state_dict().items()}
     for tensor in first.state_dict().values():
         tensor.zero_()
-    monkeypatch.setattr(models.prepared, "create_backbone", None)
+    monkeypatch.setattr(models.backbones.pretrained_cache, "create_backbone", None)
     again = build_classifier(config, 3, SIZE, seed=5).state_dict()
     assert all(torch.equal(again[name], value) for name, value in before.items())
     assert again["network.conv_stem.weight"].is_contiguous(memory_format=torch.channels_last)

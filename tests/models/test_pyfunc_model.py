@@ -14,22 +14,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data import preprocess
-from models import package as package_module
-from models import served
+from data import preprocessing
+from models.packaging import export as package_module
+from models.packaging import pyfunc_model
 from tests.models.conftest import CLASSES, Packaged
 
 
 @pytest.fixture
-def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> served.PictureClassifier:
+def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> pyfunc_model.PictureClassifier:
     """Return the pyfunc's own object, in a process that looks like no server."""
-    for name in (served.MLFLOW_SERVER_MODULE, *served.SERVERS):
+    for name in (pyfunc_model.MLFLOW_SERVER_MODULE, *pyfunc_model.SERVERS):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    for name in served.MLFLOW_SERVER_VARIABLES:
+    for name in pyfunc_model.MLFLOW_SERVER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     files = json.loads((packaged.folder / "facts.json").read_text())
     names = package_module.ARTIFACTS | {"graph": files["graph"]}
-    found = served.PictureClassifier()
+    found = pyfunc_model.PictureClassifier()
     found.load_context(Context({name: str(packaged.folder / file) for name, file in names.items()}, {}))  # type: ignore[arg-type]
     return found
 
@@ -46,7 +46,7 @@ def probabilities(answer: pd.DataFrame) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 33])
-def test_probabilities_are_trainings(packaged: Packaged, model: served.PictureClassifier, count: int) -> None:
+def test_probabilities_are_trainings(packaged: Packaged, model: pyfunc_model.PictureClassifier, count: int) -> None:
     answer = model.predict(None, pd.DataFrame({"picture": [packaged.picture.read_bytes()] * count}))
     assert list(answer.columns) == ["label", "score", "error", *CLASSES]
     assert answer["error"].isna().all()
@@ -55,7 +55,7 @@ def test_probabilities_are_trainings(packaged: Packaged, model: served.PictureCl
     assert list(answer["label"]) == [CLASSES[index] for index in probabilities(answer).argmax(axis=1)]
 
 
-def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: served.PictureClassifier) -> None:
+def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
     content = packaged.picture.read_bytes()
     text = base64.b64encode(content).decode()
     forms = [
@@ -73,7 +73,7 @@ def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: served.P
 
 
 def test_one_bad_picture_is_an_error_of_its_own_row(
-    packaged: Packaged, model: served.PictureClassifier, tmp_path: Path
+    packaged: Packaged, model: pyfunc_model.PictureClassifier, tmp_path: Path
 ) -> None:
     bad = [b"", b"no picture", 3.5, "no base64!", tmp_path / "absent.png", np.zeros((4, 4, 3)), None, ["list"]]
     given = [packaged.picture, *bad, packaged.picture]
@@ -97,16 +97,16 @@ def test_one_bad_picture_is_an_error_of_its_own_row(
     json.dumps(rows, allow_nan=False)
 
 
-def test_all_bad_pictures_are_all_errors(model: served.PictureClassifier) -> None:
+def test_all_bad_pictures_are_all_errors(model: pyfunc_model.PictureClassifier) -> None:
     answer = model.predict(None, pd.DataFrame({"p": [b"", b"x"]}))
     assert list(answer["error"]) == ["is empty (0 bytes)", "is no picture that Pillow can read"]
     assert list(answer["label"]) == [None, None]
 
 
 def test_a_text_or_file_that_no_camera_writes_is_refused_before_it_is_read(
-    model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch
+    model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "LONGEST_TEXT", 1000)
+    monkeypatch.setattr(pyfunc_model, "LONGEST_TEXT", 1000)
     monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("it was decoded"))
     answer = model.predict(None, pd.DataFrame({"p": pd.Series(["A" * 1001, b"A" * 1001], dtype=object)}))
     assert list(answer["error"]) == [
@@ -117,7 +117,7 @@ def test_a_text_or_file_that_no_camera_writes_is_refused_before_it_is_read(
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_the_most_probable_classes_come_in_order(
-    packaged: Packaged, model: served.PictureClassifier, top_k: int
+    packaged: Packaged, model: pyfunc_model.PictureClassifier, top_k: int
 ) -> None:
     answer = model.predict(None, pd.DataFrame({"p": [packaged.picture, b""]}), {"top_k": top_k})
     others = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score")]
@@ -134,7 +134,7 @@ def test_the_most_probable_classes_come_in_order(
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 1024])
 def test_the_batch_size_changes_no_answer(
-    packaged: Packaged, model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch, batch_size: int
+    packaged: Packaged, model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     graph, sizes = model.graph, []
 
@@ -161,7 +161,7 @@ def test_the_batch_size_changes_no_answer(
     ],
 )
 def test_a_parameter_out_of_range_is_a_mistake(
-    model: served.PictureClassifier, params: dict[str, object], sentence: str
+    model: pyfunc_model.PictureClassifier, params: dict[str, object], sentence: str
 ) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -169,7 +169,7 @@ def test_a_parameter_out_of_range_is_a_mistake(
         model.predict(None, pd.DataFrame({"p": [b""]}), params)
 
 
-def test_the_temperature_softens_every_answer(packaged: Packaged, model: served.PictureClassifier) -> None:
+def test_the_temperature_softens_every_answer(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
     given = pd.DataFrame({"p": [packaged.picture]})
     before = probabilities(model.predict(None, given))[0]
     model.temperature = 4.0
@@ -177,13 +177,13 @@ def test_the_temperature_softens_every_answer(packaged: Packaged, model: served.
     assert probabilities(model.predict(None, given))[0] == pytest.approx(softer / softer.sum(), abs=1e-6)
 
 
-def test_no_pictures_give_no_answers(model: served.PictureClassifier) -> None:
+def test_no_pictures_give_no_answers(model: pyfunc_model.PictureClassifier) -> None:
     answer = model.predict(None, pd.DataFrame({"p": []}))
     assert len(answer) == 0
     assert list(answer.columns) == ["label", "score", "error", *CLASSES]
 
 
-def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: served.PictureClassifier) -> None:
+def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
     model.labels = ["label", "score", "error"]
     answer = model.predict(None, pd.DataFrame({"p": [packaged.picture]}))
     assert list(answer.columns) == ["label", "score", "error", "label_", "score_", "error_"]
@@ -192,29 +192,29 @@ def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: serve
 # --- paths in texts ---
 
 
-def refuses_text_paths(packaged: Packaged, model: served.PictureClassifier) -> bool:
+def refuses_text_paths(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> bool:
     (error,) = model.predict(None, pd.DataFrame({"p": [str(packaged.picture)]}))["error"]
     return error is not None and "for a local file give its bytes or a pathlib.Path" in error
 
 
 @pytest.mark.parametrize("setting", [None, True])
 def test_mlflows_servers_never_open_a_texts_path(
-    packaged: Packaged, model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch, setting: bool | None
+    packaged: Packaged, model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch, setting: bool | None
 ) -> None:
     model.allow_paths = setting
     assert not refuses_text_paths(packaged, model)
-    for variable in served.MLFLOW_SERVER_VARIABLES:
+    for variable in pyfunc_model.MLFLOW_SERVER_VARIABLES:
         with monkeypatch.context() as patch:
             patch.setenv(variable, "true")
             assert refuses_text_paths(packaged, model)
-    monkeypatch.setitem(sys.modules, served.MLFLOW_SERVER_MODULE, sys)
+    monkeypatch.setitem(sys.modules, pyfunc_model.MLFLOW_SERVER_MODULE, sys)
     assert refuses_text_paths(packaged, model)
     assert len(model.predict(None, pd.DataFrame({"p": [packaged.picture]}))) == 1
 
 
-@pytest.mark.parametrize("server", served.SERVERS)
+@pytest.mark.parametrize("server", pyfunc_model.SERVERS)
 def test_other_servers_open_a_texts_path_only_by_explicit_choice(
-    packaged: Packaged, model: served.PictureClassifier, monkeypatch: pytest.MonkeyPatch, server: str
+    packaged: Packaged, model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
     monkeypatch.setitem(sys.modules, server, sys)
     assert refuses_text_paths(packaged, model)
@@ -222,25 +222,25 @@ def test_other_servers_open_a_texts_path_only_by_explicit_choice(
     assert not refuses_text_paths(packaged, model)
 
 
-def test_paths_in_texts_can_be_turned_off(packaged: Packaged, model: served.PictureClassifier) -> None:
+def test_paths_in_texts_can_be_turned_off(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
     model.allow_paths = False
     assert refuses_text_paths(packaged, model)
 
 
 def test_two_packages_of_different_preprocessing_live_in_one_process(tmp_path: Path) -> None:
-    source = Path(preprocess.__file__).read_text()
+    source = Path(preprocessing.__file__).read_text()
     first, second = tmp_path / "a" / "preprocess.py", tmp_path / "b" / "preprocess.py"
     for file, text in ((first, source), (second, f"{source}\nVERSION = 2\n")):
         file.parent.mkdir()
         file.write_text(text)
-    one, two = served._load_module(first), served._load_module(second)
-    assert one is served._load_module(first)
+    one, two = pyfunc_model._load_module(first), pyfunc_model._load_module(second)
+    assert one is pyfunc_model._load_module(first)
     assert not hasattr(one, "VERSION")
     assert two.VERSION == 2
-    assert one.__name__ != "data.preprocess"
+    assert one.__name__ != "data.preprocessing"
 
 
-def test_a_picture_of_memory_and_of_disk_is_the_same(packaged: Packaged, model: served.PictureClassifier) -> None:
+def test_a_picture_of_memory_and_of_disk_is_the_same(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
     buffer = io.BytesIO()
     Image.open(packaged.picture).save(buffer, "WEBP", lossless=True)
     answer = model.predict(None, pd.DataFrame({"p": [buffer.getvalue(), packaged.picture]}))

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-import models.machine
-import models.serving
+import models.profiling.hardware
+import models.profiling.serving_cost
+from data.cache.content_cache import Store
 from data.errors import BackboneError
-from data.store import Store
-from models.classifier import NetworkConfig
-from models.config import TrialConfig
-from models.cost import cost
-from models.machine import machine
-from models.package import export
-from models.served import open_graph
-from models.serving import ServedForm, export_quickly, latency_ms, serving_cost, untrained
+from models.packaging.export import export
+from models.packaging.pyfunc_model import open_graph
+from models.profiling.flops import cost
+from models.profiling.hardware import machine
+from models.profiling.serving_cost import ServedForm, export_quickly, latency_ms, serving_cost, untrained
+from models.trial_config import NetworkConfig, TrialConfig
 
 FORM = ServedForm("test_efficientnet", 32, 0, "last", "linear", 3)
 
@@ -30,7 +29,7 @@ def test_a_form_is_measured_once_and_then_read_from_the_store(monkeypatch: pytes
     def fail(*_: object) -> float:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("models.serving.latency_ms", fail)
+    monkeypatch.setattr("models.profiling.serving_cost.latency_ms", fail)
     assert serving_cost(FORM) == measured
 
 
@@ -48,7 +47,9 @@ def test_a_form_that_sees_all_levels_is_measured() -> None:
 def test_another_machine_or_version_is_measured_for_itself(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     serving_cost(FORM)
     others = {"machine": lambda: "another processor", "LIBRARIES": ("numpy",), "VERSION": 0}
-    monkeypatch.setattr(models.serving if changed == "VERSION" else models.machine, changed, others[changed])
+    monkeypatch.setattr(
+        models.profiling.serving_cost if changed == "VERSION" else models.profiling.hardware, changed, others[changed]
+    )
     serving_cost(FORM)
     assert len(Store().entries()) == 2
 

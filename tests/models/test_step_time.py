@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import models.steptimes
-from data.store import Store
-from models.steptimes import FRACTIONS, step_times
+import models.profiling.step_time
+from data.cache.content_cache import Store
+from models.profiling.step_time import FRACTIONS, step_times
 
 
 def test_steps_are_measured_once_and_the_less_is_frozen_the_longer_they_take(
@@ -18,5 +18,5 @@ def test_steps_are_measured_once_and_the_less_is_frozen_the_longer_they_take(
     found = step_times("test_efficientnet", 64, store)
     assert tuple(found) == FRACTIONS
     assert 0 < found[1.0] < found[0.0]
-    monkeypatch.setattr(models.steptimes, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(models.profiling.step_time, "_measure", lambda *_: pytest.fail("measured again"))
     assert step_times("test_efficientnet", 64, store) == found

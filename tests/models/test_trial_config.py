@@ -7,9 +7,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from data.batches import BatchConfig
-from models.config import TrialConfig
-from models.features import FeaturesConfig, Plan, plan
+from data.loading.batch_config import BatchConfig
+from models.features.caching_policy import Plan, plan
+from models.trial_config import FeaturesConfig, TrialConfig
 
 
 def test_a_configuration_survives_json(trial_config: TrialConfig) -> None:

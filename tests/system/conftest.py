@@ -37,7 +37,7 @@ SMALL = {
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One Ray for the whole session, started as a search starts it."""
-    from tuning.search.cluster import ray_started
+    from tuning.search.ray_runtime import ray_started
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from server.parts import LOOPBACK, Part, bucket_endpoint, free_port, mlflow_server, postgres
+from server.processes import LOOPBACK, Part, bucket_endpoint, free_port, mlflow_server, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "mlflow-compose.yml"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.parts import free_port
+from server.processes import free_port
 from tests.models.conftest import CLASSES, Packaged, make_package
 from tests.models.serving import MODEL, clean_environment, register, running
 
@@ -33,11 +33,9 @@ print(json.dumps({"rows": frame.to_dict("records"), "seconds": seconds}))
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
-    from data.batches import BatchConfig
-    from data.preprocess import Preprocessing
-    from models.classifier import NetworkConfig
-    from models.config import TrialConfig
-    from models.fit import FitConfig
+    from data.loading.batch_config import BatchConfig
+    from data.preprocessing import Preprocessing
+    from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
     config = TrialConfig(
         seed=0,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from data.augment import CLASSICS, POLICIES
-from models.weights import PACKAGES, SCRATCH
-from tests.blocks import PAGES, Block, as_tuning, blocks, shell_commands
+from data.loading.augmentation import CLASSICS, POLICIES
+from models.backbones.weight_packages import PACKAGES, SCRATCH
+from tests.docs_blocks import PAGES, Block, as_tuning, blocks, shell_commands
 from tests.system.conftest import Searched, World, runs_of
 from tuning.__main__ import main
 from tuning.search.samplers import SAMPLERS
@@ -44,8 +44,8 @@ def inside(copied: tuple[World, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Enter the world; return the id of its search."""
     world, run_id = copied
     world.enter(monkeypatch)
-    # Whether a version loads in a clean process is tried in tests/tuning/test_loadback.py; here it would cost seconds.
-    monkeypatch.setattr("tuning.registry.check_loads", lambda *_: None)
+    # Whether a version loads in a clean process is tried in tests/tuning/test_smoke_test.py; here it would cost seconds.
+    monkeypatch.setattr("tuning.registry.promotion.check_loads", lambda *_: None)
     return run_id
 
 

@@ -8,7 +8,7 @@ import time
 import psutil
 
 from tests.system.conftest import ROOT, SMALL, World, program, runs_of
-from tests.system.noise import foreign
+from tests.system.output_filter import foreign
 from tests.terminal import Terminal
 
 # What mlflow run itself says, of its own runner and, after Ctrl-C, of ours.

@@ -9,7 +9,7 @@ import ray
 
 from tests.system.conftest import World, runs_of, tune
 from tuning.__main__ import main
-from tuning.search.paths import SearchPaths
+from tuning.common.search_paths import SearchPaths
 
 PLANTED = "planted-for-the-logs-of-ray"
 

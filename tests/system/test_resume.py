@@ -12,11 +12,11 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.faults import LONGEST_S, ROOT, Searched, damage, strike, wait_for_epochs
-from data.dataset import Dataset
+from data.dataset.dataset import Dataset
 from tests.system.conftest import World, runs_of, tune
-from tests.system.noise import foreign
+from tests.system.output_filter import foreign
 from tuning.__main__ import main
-from tuning.search.paths import SearchPaths
+from tuning.common.search_paths import SearchPaths
 
 TRIALS = 6  # of benchmarks.faults
 

@@ -17,15 +17,15 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 from mlflow.entities import Run
 
-from data.preprocess import normalize, read_image, to_pixels
-from models.config import TrialConfig
+from data.preprocessing import normalize, read_image, to_pixels
+from models.training.trial_io import load_classifier
+from models.trial_config import TrialConfig
 from tests.golden import recorded
 from tests.golden.search import epochs_of
 from tests.system.conftest import Searched, World, runs_of, tune
-from tests.system.noise import foreign
+from tests.system.output_filter import foreign
 from tuning.__main__ import main
-from tuning.search.paths import SearchPaths
-from tuning.trial import load_classifier
+from tuning.common.search_paths import SearchPaths
 
 ALONE = """
 import base64, json, pathlib, sys

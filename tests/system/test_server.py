@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from server.parts import free_port
+from server.processes import free_port
 from tests.system.conftest import ROOT, World, runs_of, tune
 
 

@@ -25,13 +25,13 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
-from server.parts import postgres_tool
+from server.processes import postgres_tool
 from tests.system.conftest import World, make_world, runs_of, tune
-from tests.system.team import ROOT, Team, team_folder
+from tests.system.team_server import ROOT, Team, team_folder
 from tuning.__main__ import main
-from tuning.search.paths import SearchPaths
+from tuning.common.search_paths import SearchPaths
+from tuning.tracking.async_writer import Writer
 from tuning.tracking.operations import PARENT, EndRun, LogEpoch, LogText, StartRun
-from tuning.tracking.writer import Writer
 
 pytestmark = [
     pytest.mark.skipif(postgres_tool("initdb") is None, reason="PostgreSQL is not installed"),
@@ -175,8 +175,10 @@ def test_a_search_of_six_trials_from_a_client_without_aws_variables_loses_no_poi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The database is killed and comes back while trials report, then the server."""
-    monkeypatch.setattr("tuning.tracking.writer.TRIES", 1000)  # six small trials may end before the server is back
-    monkeypatch.setattr("tuning.tracking.writer.STUCK_S", 150)
+    monkeypatch.setattr(
+        "tuning.tracking.async_writer.TRIES", 1000
+    )  # six small trials may end before the server is back
+    monkeypatch.setattr("tuning.tracking.async_writer.STUCK_S", 150)
     with ThreadPoolExecutor(1) as pool:
         restarts = pool.submit(restart, client, team)
         assert tune(photos, trials="6", name="team") == 0
@@ -223,7 +225,7 @@ def test_a_store_of_files_that_answers_500_costs_neither_points_nor_files(
     assert trials.writer.flush() == ()
     team.failing.touch()
     try:
-        monkeypatch.setattr("tuning.tracking.writer.TRIES", 1)
+        monkeypatch.setattr("tuning.tracking.async_writer.TRIES", 1)
         began = time.monotonic()
         trials.report(range(11, 31))
         assert time.monotonic() - began < 1, "to send never waits for a server"
@@ -340,7 +342,9 @@ def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The server that comes back is the same with the one variable set that demands a login."""
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.05)  # it will not be there after the last try either
+    monkeypatch.setattr(
+        "tuning.tracking.async_writer.FIRST_PAUSE_S", 0.05
+    )  # it will not be there after the last try either
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(lambda: (wait_for_epoch(client, "dying"), team.mlflow.kill()))
         assert tune(photos, trials="1", max_epochs="3", name="dying") == 0

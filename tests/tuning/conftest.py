@@ -49,8 +49,8 @@ def client(tracking: str) -> MlflowClient:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the writer gather for no time before it sends, and try again at once."""
-    monkeypatch.setattr("tuning.tracking.writer.BATCH_WAIT_S", 0.0)
-    monkeypatch.setattr("tuning.tracking.writer.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("tuning.tracking.async_writer.BATCH_WAIT_S", 0.0)
+    monkeypatch.setattr("tuning.tracking.async_writer.FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture

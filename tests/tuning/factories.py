@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data.batches import BatchConfig
-from data.dataset import Dataset, Sample
-from data.preprocess import Preprocessing
-from data.sources import SplitName
-from models.classifier import NetworkConfig
-from models.config import TrialConfig
-from models.fit import FitConfig
-from tuning.domains import Setting
-from tuning.promote import Candidate
-from tuning.recipe import Recipe
-from tuning.search.ledger import Ledger, open_ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.results import Status, TrialResult
-from tuning.space import SearchSpace
-from tuning.trial import TrialReport
+from data.dataset.dataset import Dataset, Sample
+from data.loading.batch_config import BatchConfig
+from data.preprocessing import Preprocessing
+from data.sources.base import SplitName
+from models.trial_config import FitConfig, NetworkConfig, TrialConfig
+from tuning.common.promotion_types import Candidate
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import Setting, Status, TrialReport, TrialResult
+from tuning.recipe.schema import Recipe
+from tuning.search.space import SearchSpace
+from tuning.search.study import Ledger, open_ledger
 
 BACKBONE = "tf_efficientnet_lite0"
 PREPROCESSINGS = {(BACKBONE, size): Preprocessing(size) for size in (32, 64)}

@@ -16,14 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tuning.making import epoch, trial_result
-from tuning.search.results import SELECTS, TrialResult
-from tuning.tracking.delivery import find_run, texts
+from tests.tuning.factories import epoch, trial_result
+from tuning.common.trial_record import SELECTS, TrialReport, TrialResult
+from tuning.tracking.async_writer import TRIES, Sent, Writer, batches
+from tuning.tracking.environment import REPOSITORY
+from tuning.tracking.mlflow_sink import find_run, texts
 from tuning.tracking.operations import EndRun, LogEpoch, LogFile, LogText, Operation, StartRun
-from tuning.tracking.parent import REPOSITORY
-from tuning.tracking.trials import TrialRuns
-from tuning.tracking.writer import TRIES, Sent, Writer, batches
-from tuning.trial import TrialReport
+from tuning.tracking.trial_logger import TrialRuns
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,7 +134,7 @@ def test_what_is_infinite_is_left_out_and_the_rest_arrives(client: MlflowClient)
 
 
 def test_more_points_than_one_call_takes_arrive(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.tracking.delivery.METRICS_PER_CALL", 7)
+    monkeypatch.setattr("tuning.tracking.mlflow_sink.METRICS_PER_CALL", 7)
     assert deliver(client, start(), LogEpoch("uid0", 1, {f"m{i}": float(i) for i in range(20)})) == ()
     assert only_run(client).data.metrics == {f"m{i}": float(i) for i in range(20)}
 
@@ -395,7 +394,7 @@ def fill(folder: Path) -> Path:
 KILLED = """
 import os, signal, sys, pathlib
 from tuning.tracking.operations import LogEpoch, StartRun
-from tuning.tracking.writer import Writer
+from tuning.tracking.async_writer import Writer
 writer = Writer(None, "", {}, pathlib.Path(sys.argv[1]))
 writer.send(StartRun("uid0", "trial-uid0", {}, {}, time_ms=1))
 for step in range(1, 101):

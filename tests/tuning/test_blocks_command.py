@@ -6,11 +6,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from models.backbones import create_backbone
-from models.blocktimes import time_blocks
-from models.freeze import Block, find_blocks
+from models.backbones.factory import create_backbone
+from models.freezing.blocks import Block, find_blocks
+from models.profiling.block_latency import time_blocks
 from tuning.__main__ import main
-from tuning.views.blocks import blocks_table, how_lines
+from tuning.ui.tables.blocks import blocks_table, how_lines
 
 Capture = pytest.CaptureFixture[str]
 

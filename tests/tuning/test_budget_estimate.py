@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from models.steptimes import PICTURES
-from tests.tuning.making import recipe
-from tuning.search.planning import plan
-from tuning.views.summary import budget_line
+from models.profiling.step_time import PICTURES
+from tests.tuning.factories import recipe
+from tuning.search.budget_estimate import plan
+from tuning.ui.summary import budget_line
 
 STEP_S = {0.0: 0.4, 0.5: 0.2, 1.0: 0.0}
 

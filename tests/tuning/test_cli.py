@@ -14,16 +14,17 @@ from mlflow.projects.utils import _create_run
 
 from data.errors import DataError, SearchError, TrackingError, UserError
 from tests.conftest import MakeFolder
-from tests.tuning.making import candidate, trial_config
-from tests.tuning.test_predicting import FakeModel
-from tuning import commands
+from tests.tuning.factories import candidate, trial_config
+from tests.tuning.test_predict import FakeModel
+from tuning import cli
 from tuning.__main__ import main
-from tuning.checks import automatic_backbones, automatic_sizes, check_from_url, check_ground
-from tuning.domains import Choice
-from tuning.options import names
-from tuning.recipe import Recipe, Training
-from tuning.registry import save_candidate
-from tuning.training import as_recipe, finished_trial
+from tuning.recipe.auto import automatic_backbones, automatic_sizes
+from tuning.recipe.domains import Choice
+from tuning.recipe.options import names
+from tuning.recipe.schema import Recipe, Training
+from tuning.registry.candidate_store import save_candidate
+from tuning.workflows.preflight import check_from_url, check_ground
+from tuning.workflows.train import as_recipe, finished_trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,17 +53,17 @@ def test_without_a_command_the_overview_is_shown_and_it_is_a_mistake(capsys: Cap
 def test_the_overview_names_every_command(word: str, capsys: Capture) -> None:
     assert main([word]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert listed == list(commands.SUMMARIES)
+    assert listed == list(cli.SUMMARIES)
     assert {"tune", "train", "evaluate", "promote", "predict"} <= set(listed)
 
 
-@pytest.mark.parametrize("name", commands.SUMMARIES)
+@pytest.mark.parametrize("name", cli.SUMMARIES)
 def test_a_commands_page_has_its_options_and_an_example_that_is_read(name: str, capsys: Capture) -> None:
     assert main([name, "--data", "nowhere", "--help"]) == 0
     page = capsys.readouterr().out
-    command = commands.load(name)
+    command = cli.load(name)
     assert f"usage: python -m tuning {name} " in page
-    assert commands.SUMMARIES[name] in page
+    assert cli.SUMMARIES[name] in page
     for option, field in names(command.OPTIONS).items():
         assert f"--{option} " in page
         assert str(field.description) in page
@@ -70,9 +71,9 @@ def test_a_commands_page_has_its_options_and_an_example_that_is_read(name: str, 
     assert command.EXAMPLE in page
 
 
-def test_every_file_in_commands_is_a_command() -> None:
-    files = {path.stem for path in (ROOT / "tuning" / "commands").glob("*.py")} - {"__init__"}
-    assert files == set(commands.SUMMARIES)
+def test_every_file_in_cli_is_a_command() -> None:
+    files = {path.stem for path in (ROOT / "tuning" / "cli").glob("*.py")} - {"__init__", "parser"}
+    assert files == set(cli.SUMMARIES)
     assert len(files) >= 5
 
 
@@ -86,7 +87,7 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in commands.SUMMARIES)])
+@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in cli.SUMMARIES)])
 def test_help_imports_nothing_heavy_and_is_quick(arguments: Sequence[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HEAVY, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
@@ -184,7 +185,7 @@ class Raising:
 def test_each_kind_of_end_has_its_exit_status(
     error: BaseException, status: int, said: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.commands.load", lambda _: Raising(error))
+    monkeypatch.setattr("tuning.cli.load", lambda _: Raising(error))
     assert main(["tune"]) == status
     assert capsys.readouterr().err == said
 
@@ -311,7 +312,7 @@ def test_networks_and_sizes_that_are_left_open_are_those_without_a_hub_at_the_pi
 def test_two_more_networks_are_tried_where_a_hub_answers_that_may_be_used(
     weights: str, answers: bool, more: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.weights.hub_answers", lambda: answers)
+    monkeypatch.setattr("models.backbones.weights.hub_answers", lambda: answers)
     assert automatic_backbones(weights) == OFFLINE + ("mobilenetv3_large_100", "convnext_femto") * more
 
 
@@ -356,7 +357,7 @@ def test_pictures_are_resized_by_their_own_size(median: int, sizes: tuple[int, .
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a model in place of whatever a command loads."""
-    monkeypatch.setattr("tuning.registry.load_model", lambda _: FakeModel(("blue", "green", "red")))
+    monkeypatch.setattr("tuning.registry.candidate_store.load_model", lambda _: FakeModel(("blue", "green", "red")))
 
 
 @pytest.mark.usefixtures("client", "fake_model")
@@ -423,8 +424,8 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
 
 @pytest.mark.usefixtures("client")
 def test_champions_shows_the_history_and_who_holds_each_alias(client: MlflowClient, capsys: Capture) -> None:
-    from tuning.succession import Event
-    from tuning.versions import Versions
+    from tuning.common.promotion_types import Event
+    from tuning.registry.client import Versions
 
     versions = Versions(client, "pets")
     versions.open()
@@ -463,12 +464,12 @@ def test_promote_says_its_sentence_alone(changed: str, capsys: Capture) -> None:
 
 def test_the_store_is_shown_and_cleared(capsys: Capture, freezeline_home: Path) -> None:
     make = "Store().get_or_make('pixels/abc', lambda folder: (folder / 'file').write_text('x'))"
-    subprocess.run([sys.executable, "-c", f"from data.store import Store; {make}"], cwd=ROOT, check=True)
-    assert main(["store"]) == 0
+    subprocess.run([sys.executable, "-c", f"from data.cache.content_cache import Store; {make}"], cwd=ROOT, check=True)
+    assert main(["cache"]) == 0
     shown = capsys.readouterr().out
     assert "pixels/abc" in shown
     assert str(freezeline_home) in shown
-    assert main(["store", "--clear", "pixels"]) == 0
+    assert main(["cache", "--clear", "pixels"]) == 0
     cleared = capsys.readouterr().out
     assert "1 entries thrown out" in cleared
     assert "pixels/abc" not in cleared
@@ -477,8 +478,8 @@ def test_the_store_is_shown_and_cleared(capsys: Capture, freezeline_home: Path) 
 @pytest.mark.parametrize("kind", ["pixels", "features"])
 def test_one_kind_of_what_is_stored_is_cleared_and_the_other_stays(capsys: Capture, kind: str) -> None:
     make = "[Store().get_or_make(key, lambda folder: None) for key in ('pixels/abc', 'features/abc/def')]"
-    subprocess.run([sys.executable, "-c", f"from data.store import Store; {make}"], cwd=ROOT, check=True)
-    assert main(["store", "--clear", kind]) == 0
+    subprocess.run([sys.executable, "-c", f"from data.cache.content_cache import Store; {make}"], cwd=ROOT, check=True)
+    assert main(["cache", "--clear", kind]) == 0
     cleared = capsys.readouterr().out
     assert [name for name in ("pixels", "features") if f"{name}/abc" not in cleared] == [kind]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.errors import TrackingError
 from tuning.__main__ import main
-from tuning.tracking.searches import Progress, past_search
+from tuning.tracking.search_summary import Progress, past_search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

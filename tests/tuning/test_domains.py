@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.tuning.making import recipe
-from tuning.domains import Choice, Domain, Range, names, numbers, words
-from tuning.recipe import Recipe
+from tests.tuning.factories import recipe
+from tuning.recipe.domains import Choice, Domain, Range, names, numbers, words
+from tuning.recipe.schema import Recipe
 
 RATES = numbers(1e-8, 10.0, log=True)
 COUNTS = numbers(1, 4096, whole=True)

@@ -13,15 +13,14 @@ from typing import Any, get_args
 
 import pytest
 
-from data.audit import Audit
+from data.audit.report import Audit
 from data.errors import SearchError, SettingError
 from data.findings import Finding
-from tests.system.noise import foreign
-from tests.tuning.making import candidate, epoch, trial_result
-from tuning.promote import Promotion
-from tuning.tracking.redact import HIDDEN
-from tuning.views import stream
-from tuning.views.events import (
+from tests.system.output_filter import foreign
+from tests.tuning.factories import candidate, epoch, trial_result
+from tuning.common import event_bus
+from tuning.common.event_bus import say, show, warn
+from tuning.common.events import (
     Audited,
     Decided,
     Ended,
@@ -38,12 +37,13 @@ from tuning.views.events import (
     TrialEnded,
     TrialStarted,
 )
-from tuning.views.jsonlines import JsonLinesView
-from tuning.views.lines import say, show, warn
-from tuning.views.live import LiveView
-from tuning.views.plain import PlainView, QuietView
-from tuning.views.printer import Printer
-from tuning.views.watching import human_view, watched
+from tuning.common.promotion_types import Promotion
+from tuning.common.redaction import HIDDEN
+from tuning.ui.console import Printer
+from tuning.ui.jsonl_renderer import JsonLinesView
+from tuning.ui.live.renderer import LiveView
+from tuning.ui.log_renderer import PlainView, QuietView
+from tuning.ui.session import human_view, watched
 
 AUDIT = Audit(
     name="pets",
@@ -179,12 +179,12 @@ def test_a_line_is_there_as_soon_as_it_is_told(tmp_path: Path) -> None:
 def test_without_a_view_sentences_and_tables_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_open", [Printer()])  # one that has told no other test's progress
+    monkeypatch.setattr(event_bus, "_open", [Printer()])  # one that has told no other test's progress
     say("a sentence")
     warn("a warning")
     show("a line")
     for event in EVERY[3:]:
-        stream.tell(event)
+        event_bus.tell(event)
     said = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[2] or line for line in said] == ["a sentence", "a warning", "a line"]
 
@@ -201,10 +201,10 @@ def test_the_view_that_was_opened_last_is_told_and_closed_whatever_happens() -> 
             self.events.append("closed")
 
     outer, inner = Heard(), Heard()
-    with contextlib.suppress(RuntimeError), stream.opened(outer):
-        stream.progress("reading", 1, 2)
-        with stream.opened(inner):
-            stream.enter("starting Ray")
+    with contextlib.suppress(RuntimeError), event_bus.opened(outer):
+        event_bus.progress("reading", 1, 2)
+        with event_bus.opened(inner):
+            event_bus.enter("starting Ray")
         raise RuntimeError("whatever")
     assert outer.events == [Progressed("reading", 1, 2), "closed"]
     assert inner.events == [Entered("starting Ray"), "closed"]

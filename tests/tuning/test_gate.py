@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pytest
 from pydantic import ValidationError
 
-from tests.tuning.making import GATE, candidate, predictions
-from tuning.promote import Candidate, Champion, Promotion, decide
+from tests.tuning.factories import GATE, candidate, predictions
+from tuning.common.promotion_types import Candidate, Champion, Promotion
+from tuning.registry.gate import decide
 
 SAME = ("cat", "dog")
 # 100 pictures, 50 of each class: what is right of the cats, what is right of the dogs.

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import Study
 
-from tuning.search.journal import BLOCK, Journal
+from tuning.search.journal_backend import BLOCK, Journal
 
 
 def study(backend: BaseJournalBackend) -> Study:

@@ -12,9 +12,8 @@ import pytest
 from rich.console import Console
 
 from tests.terminal import screen_of
-from tests.tuning.making import epoch, trial_result
-from tuning.search.results import Origin, Status, TrialResult
-from tuning.views.events import (
+from tests.tuning.factories import epoch, trial_result
+from tuning.common.events import (
     Entered,
     EpochEnded,
     Event,
@@ -25,9 +24,10 @@ from tuning.views.events import (
     TrialEnded,
     TrialStarted,
 )
-from tuning.views.live.drawing import clock, draw, sparkline
-from tuning.views.live.state import LiveState, after
-from tuning.views.live.view import LiveView
+from tuning.common.trial_record import Origin, Status, TrialResult
+from tuning.ui.live.render import clock, draw, sparkline
+from tuning.ui.live.renderer import LiveView
+from tuning.ui.live.state import LiveState, after
 
 BEGAN_S = 1_000_000.0
 

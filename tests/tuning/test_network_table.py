@@ -7,17 +7,17 @@ import json
 import pytest
 from rich.console import Console
 
-from models.cost import Cost
-from tests.tuning.making import trial_result
-from tuning.search.results import TrialResult
-from tuning.views.networks import as_json, compare, markdown, table
+from models.profiling.flops import Cost
+from tests.tuning.factories import trial_result
+from tuning.common.trial_record import TrialResult
+from tuning.ui.tables.networks import as_json, compare, markdown, table
 
 COST = Cost(parameters=3_500_000, flops=601_000_000, bytes=14_100_000)
 
 
 @pytest.fixture(autouse=True)
 def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.views.networks.cost", lambda *_: COST)
+    monkeypatch.setattr("tuning.ui.tables.networks.cost", lambda *_: COST)
 
 
 def tried(
@@ -97,7 +97,7 @@ def test_a_network_that_cannot_be_counted_costs_a_cell_and_not_the_search(monkey
     def fail(*_: object) -> Cost:
         raise NotImplementedError
 
-    monkeypatch.setattr("tuning.views.networks.cost", fail)
+    monkeypatch.setattr("tuning.ui.tables.networks.cost", fail)
     assert lines(RESULTS)[2] == ["vgg11_bn", "32", "0.7500", "0.8000", "-", "-", "-"]
     assert json.loads(as_json(compare(RESULTS, 3)))[0]["cost"] is None
 

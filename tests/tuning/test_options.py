@@ -8,10 +8,11 @@ import pytest
 from pydantic import Field
 
 from data.errors import SettingError
-from data.values import Value
-from tuning.domains import Choice, Range
-from tuning.options import describe, names, parse
-from tuning.recipe import Recipe, Training
+from data.frozen_model import Value
+from tuning.cli.parser import describe, parse
+from tuning.recipe.domains import Choice, Range
+from tuning.recipe.options import names
+from tuning.recipe.schema import Recipe, Training
 
 
 class Few(Value):

@@ -22,7 +22,7 @@ from tuning.tracking.operations import (
     Operation,
     StartRun,
 )
-from tuning.tracking.spool import Spool
+from tuning.tracking.outbox import Spool
 
 EACH: tuple[Operation, ...] = (
     StartRun("uid0", "trial-000", {"lr": 1e-3, "optimizer": "adam", "trial": 0}, {"origin": "default"}, time_ms=1),

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from models.evaluate import score
-from tuning.paired import Metric, chance, class_weights, compare
+from models.evaluation.metrics import score
+from tuning.common.promotion_types import Metric
+from tuning.registry.paired_test import chance, class_weights, compare
 
 
 @given(st.integers(0, 300), st.integers(0, 300))

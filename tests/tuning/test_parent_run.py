@@ -15,22 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from data.errors import TrackingError, UserError
-from tests.tuning.making import dataset, recipe
-from tuning.interrupts import Interrupts
-from tuning.tracking.machine import hardware
+from tests.tuning.factories import dataset, recipe
+from tuning.common.signals import Interrupts
+from tuning.tracking.connection import connect, hide_password, take_run_id, tracking_uri
+from tuning.tracking.environment import REPOSITORY, code_version, environment, hardware
 from tuning.tracking.operations import StartRun
-from tuning.tracking.parent import (
-    REPOSITORY,
-    ParentRun,
-    code_version,
-    connect,
-    environment,
-    hide_password,
-    lifecycle,
-    take_run_id,
-    tracking_uri,
-)
-from tuning.tracking.target import experiment
+from tuning.tracking.parent_run import ParentRun, lifecycle
+from tuning.tracking.run_target import experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,7 +123,7 @@ def test_the_code_is_the_checkouts_commit() -> None:
 
 
 def test_the_code_has_no_version_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tuning.tracking.parent.REPOSITORY", tmp_path)
+    monkeypatch.setattr("tuning.tracking.environment.REPOSITORY", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert code_version() == {}
 

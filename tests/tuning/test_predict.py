@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 
 from data.errors import DataError, TrackingError
-from tests.tuning.making import CLASSES, dataset
-from tuning.predicting import BATCH, Answer, find_files, predict_files, probabilities_of
-from tuning.views.predictions import write
+from models.packaging.inference import BATCH, Answer, predict_files, probabilities_of
+from tests.tuning.factories import CLASSES, dataset
+from tuning.ui.tables.predictions import write
+from tuning.workflows.predict import find_files
 
 
 class FakeModel:

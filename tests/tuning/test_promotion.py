@@ -11,21 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data.dataset import Dataset
+from data.dataset.dataset import Dataset
 from data.errors import TrackingError
-from tests.tuning.making import CLASSES, candidate, dataset
-from tuning.loadback import LoadBackError, Proof
-from tuning.promote import Candidate
-from tuning.registry import (
-    load_candidate,
-    load_candidate_of,
-    load_model,
-    promote,
-    rollback,
-    save_candidate,
-    save_proof,
-)
-from tuning.versions import Versions
+from tests.tuning.factories import CLASSES, candidate, dataset
+from tuning.common.promotion_types import Candidate
+from tuning.registry.candidate_store import load_candidate, load_candidate_of, load_model, save_candidate, save_proof
+from tuning.registry.client import Versions
+from tuning.registry.promotion import promote, rollback
+from tuning.registry.smoke_test import LoadBackError, Proof
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,13 +54,13 @@ PROOF = Proof(pictures=(), probabilities=())
 def loaded_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what was loaded back: each takes a process of its own and seconds, so here it is only noted."""
     loaded: list[str] = []
-    monkeypatch.setattr("tuning.registry.check_loads", lambda uri, *_: loaded.append(uri))
+    monkeypatch.setattr("tuning.registry.promotion.check_loads", lambda uri, *_: loaded.append(uri))
     return loaded
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.turns.POLL_S", 0.02)
+    monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
@@ -169,7 +162,7 @@ def test_the_alias_moves_only_after_the_version_was_loaded_back(
     def fail(*_: object) -> None:
         raise LoadBackError("models:/pets/2 can't be loaded by a clean process: no such file")
 
-    monkeypatch.setattr("tuning.registry.check_loads", fail)
+    monkeypatch.setattr("tuning.registry.promotion.check_loads", fail)
     with pytest.raises(LoadBackError, match="can't be loaded by a clean process: no such file"):
         promote(client, package(10), pets)
     assert aliases(client) == {"champion": 1}
@@ -426,7 +419,7 @@ def test_a_champion_that_cannot_be_loaded_is_not_rolled_back_to(
     def fail(*_: object) -> None:
         raise LoadBackError("its package is gone")
 
-    monkeypatch.setattr("tuning.registry.check_loads", fail)
+    monkeypatch.setattr("tuning.registry.promotion.check_loads", fail)
     with pytest.raises(LoadBackError, match="its package is gone"):
         rollback(client, "pets", "blurred pictures")
     assert aliases(client)["champion"] == 3
@@ -444,7 +437,7 @@ def test_the_history_is_mended_where_a_promotion_ended_before_it_was_written(
 ) -> None:
     first = package(6)
     with monkeypatch.context() as patch:
-        patch.setattr("tuning.registry._record", raise_interrupt)
+        patch.setattr("tuning.registry.promotion._record", raise_interrupt)
         with pytest.raises(KeyboardInterrupt, match="now"):
             promote(client, first, pets)
     assert aliases(client) == {"champion": 1}

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from data.errors import TrackingError
-from server.parts import free_port
+from server.processes import free_port
 from tests.models.serving import running
-from tuning.turns import TICKET, Turn
-from tuning.versions import Versions
+from tuning.registry.client import Versions
+from tuning.registry.promotion_queue import TICKET, Turn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def versions(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Versions:
-    monkeypatch.setattr("tuning.turns.POLL_S", 0.02)
+    monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
     found = Versions(client, "pets")
     found.open()
     return found
@@ -99,7 +99,7 @@ def test_all_wait_while_someone_looks_for_a_number(versions: Versions) -> None:
 def test_whoever_shows_no_life_is_passed_over_and_finds_out(
     versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.turns.DEAD_S", 0.3)
+    monkeypatch.setattr("tuning.registry.promotion_queue.DEAD_S", 0.3)
     asleep, second = new(versions), new(versions)
     second.wait()
     second.check()
@@ -110,8 +110,8 @@ def test_whoever_shows_no_life_is_passed_over_and_finds_out(
 
 
 def test_whoever_shows_life_is_not_passed_over(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.turns.DEAD_S", 0.8)
-    monkeypatch.setattr("tuning.turns.BEAT_S", 0.05)
+    monkeypatch.setattr("tuning.registry.promotion_queue.DEAD_S", 0.8)
+    monkeypatch.setattr("tuning.registry.promotion_queue.BEAT_S", 0.05)
     slow, second = new(versions), new(versions)
     with slow:
         started = time.monotonic()
@@ -149,7 +149,7 @@ POLL_S = 0.25  # tells of order what half a second does
 def decide_all(uri: str, run_id: str, scores: list[float]) -> None:
     """Decide at once about a version for each score, in a process of its own."""
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(scores)) as pool:
-        patch.setattr("tuning.turns.POLL_S", POLL_S)
+        patch.setattr("tuning.registry.promotion_queue.POLL_S", POLL_S)
         list(pool.map(partial(decide, uri, run_id), scores))
 
 

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from data.errors import SearchError
-from tests.tuning.making import recipe
-from tuning.search import cluster
+from tests.tuning.factories import recipe
+from tuning.search import ray_runtime
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(address)
         raise Exception("The current node timed out during startup.")  # as Ray raises it
 
-    monkeypatch.setattr(cluster, "_init", fail)
+    monkeypatch.setattr(ray_runtime, "_init", fail)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     return asked
@@ -31,15 +31,15 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_ray_that_never_starts_is_a_sentence(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "far:6379")
     sentence = "RAY_ADDRESS must answer, but Ray says: The current node timed out during startup"
-    with pytest.raises(SearchError, match=sentence), cluster.ray_started():
+    with pytest.raises(SearchError, match=sentence), ray_runtime.ray_started():
         pytest.fail("it did not start")
     assert starts == ["far:6379"] * 2
 
 
 def test_ray_that_starts_the_second_time_has_started(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    fail = cluster._init
-    monkeypatch.setattr(cluster, "_init", lambda address: None if starts else fail(address))
-    with cluster.ray_started():
+    fail = ray_runtime._init
+    monkeypatch.setattr(ray_runtime, "_init", lambda address: None if starts else fail(address))
+    with ray_runtime.ray_started():
         assert len(starts) == 1
 
 
@@ -49,8 +49,8 @@ def never_there(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str,
     inherited: dict[str, str] = {}
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_preload_python_modules", raising=False)
-    monkeypatch.setattr(cluster, "cores", lambda: 2)
-    monkeypatch.setattr(cluster, "_init", lambda address: inherited.update(os.environ))
+    monkeypatch.setattr(ray_runtime, "cores", lambda: 2)
+    monkeypatch.setattr(ray_runtime, "_init", lambda address: inherited.update(os.environ))
     return inherited
 
 
@@ -58,8 +58,8 @@ def never_there(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str,
 def test_workers_import_what_trials_need_where_each_of_them_gets_one(
     never_there: dict[str, str], asked: dict[str, int], ready: bool
 ) -> None:
-    with closing(cluster.Ray(recipe(trials="1", **asked))) as ray, ray.started():
-        assert ("tuning.trial" in never_there.get("RAY_preload_python_modules", "")) is ready
+    with closing(ray_runtime.Ray(recipe(trials="1", **asked))) as ray, ray.started():
+        assert ("tuning.search.trial_worker" in never_there.get("RAY_preload_python_modules", "")) is ready
     assert "RAY_preload_python_modules" not in os.environ
 
 
@@ -68,7 +68,7 @@ def test_ray_that_was_begun_and_not_needed_has_ended(
 ) -> None:
     ended: list[str] = []
     monkeypatch.setattr("ray.shutdown", lambda: ended.append("ray"))
-    with closing(cluster.Ray()) as ray:
+    with closing(ray_runtime.Ray()) as ray:
         ray.begin()
     assert ended == ["ray"]
     assert not [thread for thread in threading.enumerate() if thread.name == "ray"]

@@ -11,19 +11,20 @@ import pytest
 import yaml
 
 from data.errors import SettingError
-from models.backbones import create_backbone
+from models.backbones.factory import create_backbone
 from models.classifier import freeze_depth
-from models.freeze import find_blocks
+from models.freezing.blocks import find_blocks
 from tests.conftest import MakeFolder
 from tuning.__main__ import main
-from tuning.checks import Ground, check_ground
-from tuning.domains import Choice, Range
-from tuning.options import names
-from tuning.recipe import VARIED, Recipe
-from tuning.recipes import FOLDER, load_recipe, recipe_names
-from tuning.search.paths import SearchPaths
-from tuning.space import SearchSpace
-from tuning.trial import TrialReport, TrialTask, train
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
+from tuning.recipe.domains import Choice, Range
+from tuning.recipe.loader import FOLDER, load_recipe, recipe_names
+from tuning.recipe.options import names
+from tuning.recipe.schema import VARIED, Recipe
+from tuning.search.space import SearchSpace
+from tuning.search.trial_worker import TrialTask, train
+from tuning.workflows.preflight import Ground, check_ground
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +59,7 @@ def block_names(backbone: str) -> tuple[str, ...]:
 
 def test_there_are_seven_recipes_and_the_option_and_the_docs_name_each() -> None:
     assert recipe_names() == NAMES
-    assert {path.suffix for path in FOLDER.iterdir() if path.is_file()} == {".yaml", ".py"}
+    assert {path.suffix for path in FOLDER.iterdir() if path.is_file()} == {".yaml"}
     description = str(names(Recipe)["recipe"].description)
     docs = (ROOT / "docs" / "recipes.md").read_text()
     assert [name for name in NAMES if name not in description or f"-P recipe={name} " not in docs] == []

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from tests.tuning.making import dataset, recipe, trial_result
-from tuning import __main__, commands
-from tuning.tracking.operations import PARENT, LogFile, LogText, StartRun
-from tuning.tracking.parent import REPOSITORY, ParentRun
-from tuning.tracking.redact import Redactor, redacted
-from tuning.tracking.trials import TrialRuns
-from tuning.trial import TrialReport
-from tuning.views.lines import say, show
+from tests.tuning.factories import dataset, recipe, trial_result
+from tuning import __main__, cli
+from tuning.common.event_bus import say, show
+from tuning.common.redaction import Redactor, redacted
+from tuning.common.trial_record import TrialReport
+from tuning.tracking.environment import REPOSITORY
+from tuning.tracking.operations import PARENT, LogFile, LogText, StartRun, redacted_operation
+from tuning.tracking.parent_run import ParentRun
+from tuning.tracking.trial_logger import TrialRuns
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -130,7 +131,7 @@ def test_a_file_that_is_no_text_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_operations_keep_what_is_no_text() -> None:
     for operation in (StartRun("u", "n", {"lr": 0.1}, {}), LogText(PARENT, "a", "b"), LogFile(PARENT, "a", "")):
-        assert Redactor().operation(operation) == operation
+        assert redacted_operation(operation, Redactor()) == operation
 
 
 def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,16 +146,16 @@ def test_no_secret_is_in_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         def run(_: object) -> int:
             raise UserError(TEXT)
 
-    monkeypatch.setattr(commands, "load", lambda _: Failing)
+    monkeypatch.setattr(cli, "load", lambda _: Failing)
     assert __main__.main(["audit"]) == 2
     assert_clean(capsys.readouterr().err)
 
 
 def test_no_secret_is_in_a_traceback_that_nobody_caught() -> None:
     code = (
-        "import runpy, sys\nfrom tuning import commands\n"
+        "import runpy, sys\nfrom tuning import cli\n"
         "def load(name): raise RuntimeError(sys.argv[2])\n"
-        "commands.load = load\nrunpy.run_module('tuning', run_name='__main__', alter_sys=True)\n"
+        "cli.load = load\nrunpy.run_module('tuning', run_name='__main__', alter_sys=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "audit", TEXT], cwd=REPOSITORY, capture_output=True, text=True, check=False

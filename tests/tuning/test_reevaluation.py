@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tuning.making import trial_result
-from tuning.search.finals import finalists, gain_over_default, next_final, winner
-from tuning.search.results import TrialResult
+from tests.tuning.factories import trial_result
+from tuning.common.trial_record import TrialResult
+from tuning.search.reevaluation import finalists, gain_over_default, next_final, winner
 
 PICTURES = 400
 FEW = 10  # so few that no score below is apart from another

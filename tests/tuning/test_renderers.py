@@ -14,27 +14,20 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from models.evaluate import score
+from models.evaluation.metrics import score
 from tests.tuning.conftest import Clock
-from tests.tuning.making import candidate, epoch, ledger_at, recipe, trial_result
-from tuning.promote import Promotion
-from tuning.search.finals import ranked
-from tuning.views.evaluation import class_table, score_lines
-from tuning.views.events import EpochEnded, Event, Progressed, TrialEnded, TrialStarted
-from tuning.views.lines import score_text, show
-from tuning.views.pages import Pages, on_server
-from tuning.views.plain import PlainView
-from tuning.views.printer import Printer
-from tuning.views.progress import ProgressView
-from tuning.views.stream import opened
-from tuning.views.summary import (
-    decision_line,
-    leaderboard,
-    next_commands,
-    note,
-    plan_line,
-    result_lines,
-)
+from tests.tuning.factories import candidate, epoch, ledger_at, recipe, trial_result
+from tuning.common.event_bus import opened, show
+from tuning.common.events import EpochEnded, Event, Progressed, TrialEnded, TrialStarted
+from tuning.common.formatting import decision_line, score_text
+from tuning.common.promotion_types import Promotion
+from tuning.search.selection import ranked
+from tuning.tracking.ui_links import Pages, on_server
+from tuning.ui.console import Printer
+from tuning.ui.log_renderer import PlainView
+from tuning.ui.progress_bar import ProgressView
+from tuning.ui.summary import leaderboard, next_commands, note, plan_line, result_lines
+from tuning.ui.tables.evaluation import class_table, score_lines
 
 
 def printed(table: Table, width: int = 80) -> list[str]:
@@ -165,12 +158,14 @@ def test_a_database_elsewhere_is_named_to_mlflow_ui() -> None:
 
 @pytest.mark.parametrize("line", ["a" * 300, "[bold]x[/bold]", "[/x]"])
 def test_a_line_is_printed_as_it_is(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    show(line)
+    with opened(Printer()):
+        show(line)
     assert capsys.readouterr().out == f"{line}\n"
 
 
 def test_a_path_with_colons_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    show("predict --files /photos/:cat:/1.png")
+    with opened(Printer()):
+        show("predict --files /photos/:cat:/1.png")
     assert capsys.readouterr().out == "predict --files /photos/:cat:/1.png\n"
 
 
@@ -189,7 +184,7 @@ def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tuning.views.printer.time", clock)
+    monkeypatch.setattr("tuning.ui.console.time", clock)
     assert progress_said(clock, capsys) == ["pictures read: 2,000 of 3,000"]
 
 

@@ -19,30 +19,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.audit import Audit
-from data.batches import BatchConfig
-from data.dataset import Dataset, Sample
+from data.audit.report import Audit
+from data.dataset.dataset import Dataset, Sample
 from data.findings import Finding
-from data.preprocess import Preprocessing, normalize
-from models.evaluate import score
-from models.features import FeaturesConfig
-from models.serving import ServingCost
-from tests.tuning.making import candidate, trial_result
-from tuning.choice import Limits, Priced
-from tuning.search.finals import Finalist, Gain
-from tuning.views.report import (
-    EvaluationContent,
-    Example,
-    Mistake,
-    Pair,
-    ReportContent,
-    ReportTrial,
-    build_evaluation,
-    build_pictures,
-    build_report,
-)
-from tuning.views.report.charts import charts, importances
-from tuning.views.report.pictures import (
+from data.loading.batch_config import BatchConfig
+from data.preprocessing import Preprocessing, normalize
+from models.evaluation.metrics import score
+from models.profiling.serving_cost import ServingCost
+from models.trial_config import FeaturesConfig
+from tests.tuning.factories import candidate, trial_result
+from tuning.reporting.charts import charts, importances
+from tuning.reporting.content import EvaluationContent, Example, Mistake, Pair, ReportContent, ReportTrial
+from tuning.reporting.optuna_study import as_study
+from tuning.reporting.page import build_evaluation, build_pictures, build_report
+from tuning.reporting.theme import DARK, LIGHT
+from tuning.reporting.thumbnails import (
     _denormalized,
     audit_pairs,
     encoded,
@@ -50,8 +41,8 @@ from tuning.views.report.pictures import (
     val_examples,
     worst_mistakes,
 )
-from tuning.views.report.study import as_study
-from tuning.views.report.theme import DARK, LIGHT
+from tuning.search.reevaluation import Finalist, Gain
+from tuning.search.selection import Limits, Priced
 
 HOSTILE = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
 PICTURE = encoded(Image.new("RGB", (8, 8), "red"))

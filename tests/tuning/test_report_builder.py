@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.audit import audit
-from data.dataset import load_dataset
-from models.serving import ServingCost
+from data.audit.report import audit
+from data.load_dataset import load_dataset
+from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
-from tests.tuning.making import candidate, trial_result
-from tuning.choice import Limits, form_of
-from tuning.reporting import report_content
-from tuning.search.finals import Finalist
-from tuning.views.report import ReportContent, ReportTrial, build_report
+from tests.tuning.factories import candidate, trial_result
+from tuning.reporting.builder import report_content
+from tuning.reporting.content import ReportContent, ReportTrial
+from tuning.reporting.page import build_report
+from tuning.search.reevaluation import Finalist
+from tuning.search.selection import Limits, form_of
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a search costs its driver as it grows: a small run of the simulation in benchmarks/scale.py."""
+"""What a search costs its driver as it grows: a small run of the simulation in benchmarks/sampler_scaling.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scale import SEARCH, Simulation
-from tuning.recipe import Recipe
+from benchmarks.sampler_scaling import SEARCH, Simulation
+from tuning.recipe.schema import Recipe
 
 
 @pytest.mark.parametrize(

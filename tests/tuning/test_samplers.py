@@ -15,10 +15,10 @@ from optuna.storages import JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.tuning.making import recipe
-from tuning.domains import Setting
-from tuning.recipe import SamplerName
-from tuning.search.journal import Journal
+from tests.tuning.factories import recipe
+from tuning.common.trial_record import Setting
+from tuning.recipe.schema import SamplerName
+from tuning.search.journal_backend import Journal
 from tuning.search.samplers import (
     BEST,
     BLAMELESS,
@@ -31,7 +31,7 @@ from tuning.search.samplers import (
     History,
     build_sampler,
 )
-from tuning.space import SearchSpace
+from tuning.search.space import SearchSpace
 
 NAMES = typing.get_args(SamplerName)
 Uniform = optuna.distributions.FloatDistribution(0.0, 1.0)

@@ -11,15 +11,15 @@ import cloudpickle
 import pytest
 from ray.tune.search import Searcher
 
-from tests.tuning.making import epoch, ledger_at
-from tuning.search.course import Step
-from tuning.search.ledger import Ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.results import TrialResult
-from tuning.search.sampler import LOST, LedgerSearcher
+from tests.tuning.factories import epoch, ledger_at
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport, TrialResult
 from tuning.search.samplers import BLAMELESS
 from tuning.search.schedulers import PROTECTED
-from tuning.trial import TrialReport, TrialTask
+from tuning.search.searcher import LOST, LedgerSearcher
+from tuning.search.strategy import Step
+from tuning.search.study import Ledger
+from tuning.search.trial_worker import TrialTask
 
 Heard = list[tuple[object, ...]]
 

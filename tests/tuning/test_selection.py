@@ -7,13 +7,13 @@ import json
 import pytest
 
 from data.errors import SearchError
-from models.serving import ServedForm, ServingCost
-from tests.tuning.making import recipe, trial_result
-from tests.tuning.test_views import printed
-from tuning.choice import Costs, Limits, choose, fitting, form_of, front, priced
-from tuning.pricing import price
-from tuning.search.results import Status, TrialResult
-from tuning.views.front import as_json, efficient, markdown, table
+from models.profiling.serving_cost import ServedForm, ServingCost
+from tests.tuning.factories import recipe, trial_result
+from tests.tuning.test_renderers import printed
+from tuning.common.trial_record import Status, TrialResult
+from tuning.search.selection import Costs, Limits, choose, efficient, fitting, form_of, front, priced
+from tuning.search.serving_costs import price
+from tuning.ui.tables.pareto import as_json, markdown, table
 
 CLASSES = 3
 

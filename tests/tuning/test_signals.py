@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tuning.conftest import Clock
-from tuning.interrupts import SIGNALS, Interrupts, caught
+from tuning.common.signals import SIGNALS, Interrupts, caught
 
 
 @pytest.fixture
 def interrupts(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interrupts]:
-    monkeypatch.setattr("tuning.interrupts.time", clock)
+    monkeypatch.setattr("tuning.common.signals.time", clock)
     with caught() as interrupts:
         yield interrupts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuning.loadback import LoadBackError, absolute_uri, as_png, check_loads, make_proof
+from tuning.registry.smoke_test import LoadBackError, absolute_uri, as_png, check_loads, make_proof
 
 MODEL = """
 import os, sys

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data.preprocess import Preprocessing
-from models.config import TrialConfig
-from tests.tuning.making import BACKBONE, PREPROCESSINGS, recipe
-from tuning.domains import Setting
-from tuning.recipe import Training
-from tuning.space import FIRST, NETWORKS, SearchSpace
+from data.preprocessing import Preprocessing
+from models.trial_config import TrialConfig
+from tests.tuning.factories import BACKBONE, PREPROCESSINGS, recipe
+from tuning.common.trial_record import Setting
+from tuning.recipe.schema import Training
+from tuning.search.defaults import FIRST, NETWORKS
+from tuning.search.space import SearchSpace
 
 KNOWN = (*NETWORKS, *FIRST, "lr")
 

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.tuning.making import ledger_at, recipe, trial_result
-from tuning.interrupts import Interrupts
-from tuning.search.budget import Clock
-from tuning.search.handover import Handover
-from tuning.search.paths import SearchPaths
-from tuning.search.runner import COLLAPSES, Runner
-from tuning.trial import TrialTask, run_trial
+from tests.tuning.factories import ledger_at, recipe, trial_result
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import Interrupts
+from tuning.search.stall_watchdog import Handover
+from tuning.search.time_budget import Clock
+from tuning.search.trial_worker import TrialTask, run_trial
+from tuning.search.tune_runner import COLLAPSES, Runner
 
 ENDED, HANDED, OTHER = (trial_result(number, None, "running") for number in range(3))
 
@@ -102,7 +102,7 @@ def test_a_search_goes_on_with_what_was_lost_but_not_for_ever(
         monkeypatch.setattr(runner, "_handover", SimpleNamespace(is_lost=next(lost)))
 
     monkeypatch.setattr(runner, "_run_once", run_once)
-    monkeypatch.setattr("tuning.search.runner.resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr("tuning.search.tune_runner.resources", lambda: {"CPU": 2.0})
     if times < COLLAPSES:
         runner.run()
         assert said == [

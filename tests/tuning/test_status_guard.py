@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.tuning.conftest import Clock
-from tuning.tracking.last_word import wait_and_say
-from tuning.tracking.parent import ParentRun
+from tuning.tracking.parent_run import ParentRun
+from tuning.tracking.status_guard import wait_and_say
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +23,7 @@ Words = list[tuple[str, str]]
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """Return the last words that were ordered; no process is started."""
     ordered: Words = []
-    monkeypatch.setattr("tuning.tracking.last_word.have_last_word", lambda *word: ordered.append(word))
+    monkeypatch.setattr("tuning.tracking.status_guard.have_last_word", lambda *word: ordered.append(word))
     return ordered
 
 
@@ -64,7 +64,7 @@ def test_the_last_word_is_said_after_the_run_was_overwritten_or_will_not_be(
         if overwritten and len(slept) == 3:
             client.set_terminated(run_id, "FAILED")
 
-    monkeypatch.setattr("tuning.tracking.last_word.time", SimpleNamespace(monotonic=clock.monotonic, sleep=sleep))
+    monkeypatch.setattr("tuning.tracking.status_guard.time", SimpleNamespace(monotonic=clock.monotonic, sleep=sleep))
     wait_and_say(run_id, "KILLED", ended_process())
     assert client.get_run(run_id).info.status == "KILLED"
     assert (len(slept) == 3) is overwritten

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.tuning.making import epoch, ledger_at, recipe
-from tuning.search.budget import SWEEP_SHARES, Clock
-from tuning.search.course import Course, Step
-from tuning.search.ledger import Ledger
-from tuning.search.results import TrialResult
+from tests.tuning.factories import epoch, ledger_at, recipe
+from tuning.common.trial_record import TrialResult
+from tuning.search.strategy import Course, Step
+from tuning.search.study import Ledger
+from tuning.search.time_budget import SWEEP_SHARES, Clock
 
 
 class Led:

@@ -13,13 +13,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.tuning.making import epoch, ledger_at, recipe, trial_result
-from tuning.search.finals import ranked
-from tuning.search.ledger import STUDY_NAME, Ledger
-from tuning.search.ledger import written as ledger_written
-from tuning.search.paths import SearchPaths
-from tuning.search.results import Lead, Status, TrialResult
-from tuning.space import SearchSpace
+from tests.tuning.factories import epoch, ledger_at, recipe, trial_result
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import Status, TrialResult
+from tuning.search.selection import Lead, ranked
+from tuning.search.space import SearchSpace
+from tuning.search.study import STUDY_NAME, Ledger
+from tuning.search.study import written as ledger_written
 
 
 @pytest.fixture

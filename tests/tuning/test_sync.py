@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tuning.__main__ import main
-from tuning.search.paths import SearchPaths
+from tuning.common.search_paths import SearchPaths
 from tuning.tracking.operations import EndRun, LogEpoch, StartRun
-from tuning.tracking.parent import ParentRun
+from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,12 +11,13 @@ import psutil
 import pytest
 
 from data.errors import TrackingError
-from tuning.interrupts import Interrupts
-from tuning.tracking.machine import SYSTEM, hardware, load_is_wanted, watched
+from tuning.common.signals import Interrupts
+from tuning.tracking.async_writer import Writer
+from tuning.tracking.environment import hardware
 from tuning.tracking.operations import LogEpoch
-from tuning.tracking.parent import ParentRun, lifecycle
-from tuning.tracking.spool import Spool
-from tuning.tracking.writer import Writer
+from tuning.tracking.outbox import Spool
+from tuning.tracking.parent_run import ParentRun, lifecycle
+from tuning.tracking.system_metrics import SYSTEM, load_is_wanted, watched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

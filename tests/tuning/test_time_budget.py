@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.making import epoch, recipe, trial_result
-from tuning.search.budget import Clock, reserve_s, spent_s, sweep_over
-from tuning.search.results import Lead
+from tests.tuning.factories import epoch, recipe, trial_result
+from tuning.search.selection import Lead
+from tuning.search.time_budget import Clock, reserve_s, spent_s, sweep_over
 
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> float:
     """Have the process begun now."""
     now = time.time()
-    monkeypatch.setattr("tuning.search.budget._process_began", lambda: now)
+    monkeypatch.setattr("tuning.search.time_budget._process_began", lambda: now)
     return now
 
 
@@ -102,7 +102,7 @@ def test_the_sweep_has_the_more_of_the_trials_time_the_better_its_probes_do(
     begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch, lead: Lead, over_s: float
 ) -> None:
     now = begun
-    monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
+    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
     clock = make_clock(275)
     now = begun + over_s - 1
     assert not sweep_over(clock.share, lambda: lead)
@@ -115,7 +115,7 @@ def test_a_share_of_the_time_is_kept_for_the_finals(
     begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = begun
-    monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
+    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
     clock, without = make_clock(275, finals=True), make_clock(275)
     now = begun + 161
     assert not clock.sampling_over  # before there is anything to train again
@@ -133,7 +133,7 @@ def test_a_resumed_search_has_the_time_that_is_left(
     begun: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, file = begun, tmp_path / "spent"
-    monkeypatch.setattr("tuning.search.budget.time.time", lambda: now)
+    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
     first = Clock(1075, file)
     now = begun + 400
     keep_an_epoch(first)

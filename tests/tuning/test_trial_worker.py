@@ -10,25 +10,19 @@ from typing import Any
 import pytest
 import ray.tune
 
-from data.dataset import Dataset, load_dataset
+from data.dataset.dataset import Dataset
 from data.errors import SearchError
+from data.load_dataset import load_dataset
 from models.classifier import build_classifier
-from models.config import TrialConfig
-from models.evaluate import predict
-from tests.tuning.making import dataset, epoch, recipe, trial_config
-from tuning.candidate import count_look
-from tuning.search.cluster import concurrency
-from tuning.search.paths import SearchPaths
-from tuning.trial import (
-    TRACEBACK_CHARACTERS,
-    TrialReport,
-    TrialTask,
-    load_classifier,
-    run_trial,
-    save_weights,
-    split_batches,
-    train,
-)
+from models.evaluation.inference import predict
+from models.training.trial_io import load_classifier, save_weights, split_batches
+from models.trial_config import TrialConfig
+from tests.tuning.factories import dataset, epoch, recipe, trial_config
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
+from tuning.registry.build_candidate import count_look
+from tuning.search.ray_runtime import concurrency
+from tuning.search.trial_worker import TRACEBACK_CHARACTERS, TrialTask, run_trial, train
 
 Tell = Callable[[TrialReport], None]
 Run = Callable[[Callable[[TrialTask, Tell], None]], list[dict[str, Any]]]
@@ -42,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.setattr(ray.tune, "report", told.append)
 
     def with_training(train: Callable[[TrialTask, Tell], None]) -> list[dict[str, Any]]:
-        monkeypatch.setattr("tuning.trial.train", train)
+        monkeypatch.setattr("tuning.search.trial_worker.train", train)
         run_trial({"task": task.to_json()})
         return told
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.tuning.making import epoch, ledger_at
-from tuning.search.paths import SearchPaths
-from tuning.search.tidying import Tidying
+from tests.tuning.factories import epoch, ledger_at
+from tuning.common.search_paths import SearchPaths
+from tuning.search.weights_cleanup import Tidying
 
 
 def test_weights_of_the_best_and_checkpoints_of_the_running_stay(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from pydantic import BaseModel
 
-from tuning.options import describe
+from tuning.cli.parser import describe
 
 SUMMARIES = {
     "tune": "search for the best fine-tune of a classifier for a folder of pictures, and register it",
@@ -27,7 +27,7 @@ SUMMARIES = {
     "compare": "compare what searches reached, with which network, in which time",
     "audit": "say what is wrong with a data set, file by file, before any training",
     "blocks": "show where a network can be frozen or truncated, and what each block costs",
-    "store": "show or clear what is kept on disk to be used again",
+    "cache": "show or clear what is kept on disk to be used again",
 }
 
 
@@ -43,7 +43,7 @@ class Command(Protocol):
 
 def load(name: str) -> Command:
     """Return the module of the command ``name``."""
-    return cast(Command, importlib.import_module(f"tuning.commands.{name}"))
+    return cast(Command, importlib.import_module(f"tuning.cli.{name}"))
 
 
 def overview() -> str:

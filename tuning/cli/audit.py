@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets sheets/"
 
@@ -27,14 +27,16 @@ OPTIONS = AuditOptions
 def run(arguments: Sequence[str]) -> int:
     """Print the audit; findings alone are no error."""
     options = parse(AuditOptions, arguments)
-    from data.audit import audit, contact_sheets
-    from tuning.tracking.parent import take_run_id
-    from tuning.views.lines import show
-    from tuning.views.progress import ProgressView
+    from data.audit.contact_sheets import contact_sheets
+    from data.audit.report import audit
+    from data.load_dataset import load_dataset
+    from tuning.common.event_bus import show
+    from tuning.tracking.connection import take_run_id
+    from tuning.ui.progress_bar import ProgressView
 
     take_run_id()
     with ProgressView() as progress:
-        found = audit(options.data, progress)
+        found = audit(load_dataset(options.data, progress))
     show(*found.lines())
     if options.json_file:
         Path(options.json_file).expanduser().write_text(found.to_json(indent=2))

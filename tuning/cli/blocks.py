@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning blocks --backbone resnet34 --image_size 128"
 
@@ -25,11 +25,11 @@ OPTIONS = BlocksOptions
 def run(arguments: Sequence[str]) -> int:
     """Print a row for each block of the network, first to last."""
     options = parse(BlocksOptions, arguments)
-    from models.backbones import create_backbone
-    from models.blocktimes import time_blocks
-    from models.freeze import find_blocks
-    from tuning.views.blocks import blocks_table, how_lines
-    from tuning.views.lines import show
+    from models.backbones.factory import create_backbone
+    from models.freezing.blocks import find_blocks
+    from models.profiling.block_latency import time_blocks
+    from tuning.common.event_bus import show
+    from tuning.ui.tables.blocks import blocks_table, how_lines
 
     backbone = create_backbone(options.backbone, "none", options.image_size)
     blocks = find_blocks(backbone.network, options.image_size)

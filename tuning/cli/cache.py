@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
-EXAMPLE = "python -m tuning store --clear pixels"
+EXAMPLE = "python -m tuning cache --clear pixels"
 
 
 class StoreOptions(Value):
@@ -27,9 +27,9 @@ OPTIONS = StoreOptions
 def run(arguments: Sequence[str]) -> int:
     """Print the store's entries, least recently used first, or throw them out."""
     options = parse(StoreOptions, arguments)
-    from data.store import Store
-    from tuning.views.lines import show
-    from tuning.views.store import gone_line, store_table, total_line
+    from data.cache.content_cache import Store
+    from tuning.common.event_bus import show
+    from tuning.ui.tables.cache import gone_line, store_table, total_line
 
     store = Store()
     if options.clear:

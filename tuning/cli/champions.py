@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning champions --name digits"
 
@@ -24,11 +24,11 @@ OPTIONS = ChampionsOptions
 def run(arguments: Sequence[str]) -> int:
     """Print the history of a registered model's champions, and who holds each alias now."""
     options = parse(ChampionsOptions, arguments)
-    from tuning.registry import CHALLENGER, CHAMPION
-    from tuning.tracking.parent import connect, take_run_id
-    from tuning.versions import Versions
-    from tuning.views.champions import history_table, holder_lines
-    from tuning.views.lines import show
+    from tuning.common.event_bus import show
+    from tuning.registry.client import Versions
+    from tuning.registry.promotion import CHALLENGER, CHAMPION
+    from tuning.tracking.connection import connect, take_run_id
+    from tuning.ui.tables.champions import history_table, holder_lines
 
     take_run_id()
     versions = Versions(connect(), options.name)

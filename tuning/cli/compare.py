@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from data.errors import SettingError
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --picture compared.png"
 
@@ -35,11 +35,12 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingError(f"runs must be two or more searches with a comma between, got {options.runs!r}; add another")
     if options.picture and Path(options.picture).suffix != ".png":
         raise SettingError(f"picture must be a .png file, got {options.picture!r}; call it compared.png, say")
-    from data.store import write_atomically
-    from tuning.tracking.parent import connect, take_run_id
-    from tuning.tracking.searches import past_search
-    from tuning.views.comparison import picture, table, warnings
-    from tuning.views.lines import show
+    from data.atomic_write import write_atomically
+    from tuning.common.event_bus import show
+    from tuning.reporting.comparison_chart import picture
+    from tuning.tracking.connection import connect, take_run_id
+    from tuning.tracking.search_summary import past_search
+    from tuning.ui.tables.comparison import table, warnings
 
     take_run_id()
     client = connect()

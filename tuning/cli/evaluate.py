@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning evaluate --model models:/digits@champion --data demo"
 
@@ -31,13 +31,13 @@ OPTIONS = EvaluateOptions
 def run(arguments: Sequence[str]) -> int:
     """Print the model's scores with their intervals, per class, and what is taken for what."""
     options = parse(EvaluateOptions, arguments)
-    from data.dataset import load_dataset
-    from tuning.evaluation import evaluate
-    from tuning.registry import load_model
-    from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.evaluation import class_table, confusion_table, score_lines
-    from tuning.views.lines import show
-    from tuning.views.report import build_evaluation
+    from data.load_dataset import load_dataset
+    from tuning.common.event_bus import show
+    from tuning.registry.candidate_store import load_model
+    from tuning.reporting.page import build_evaluation
+    from tuning.tracking.connection import connect, take_run_id
+    from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
+    from tuning.workflows.evaluate import evaluate
 
     take_run_id()
     connect()

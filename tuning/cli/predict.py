@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning predict --model models:/digits@champion 'photos/*.jpg' more/photos one.png"
 
@@ -37,11 +37,12 @@ def run(arguments: Sequence[str]) -> int:
     """Print a line for each picture; a picture that can't be read gets its reason, and exit status 1 at the end."""
     named, rest = _parted(arguments)
     options = parse(PredictOptions, rest, **({"files": named} if named else {}))
-    from tuning.predicting import find_files, predict_files
-    from tuning.registry import load_model
-    from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.predictions import write
-    from tuning.views.progress import ProgressView
+    from models.packaging.inference import predict_files
+    from tuning.registry.candidate_store import load_model
+    from tuning.tracking.connection import connect, take_run_id
+    from tuning.ui.progress_bar import ProgressView
+    from tuning.ui.tables.predictions import write
+    from tuning.workflows.predict import find_files
 
     take_run_id()
     files = [file for text in options.files for file in find_files(text)]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from data.errors import SettingError
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning promote --run PARENT_RUN_ID"
 
@@ -35,12 +35,13 @@ def run(arguments: Sequence[str]) -> int:
             f"either --run RUN_ID or --name NAME with --version N must be given, got {given or 'none of them'}; "
             "give the one or the other"
         )
-    from data.dataset import load_dataset
     from data.errors import DataError
-    from tuning.registry import load_candidate, load_candidate_of, promote
-    from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.lines import show
-    from tuning.views.summary import decision_line
+    from data.load_dataset import load_dataset
+    from tuning.common.event_bus import show
+    from tuning.common.formatting import decision_line
+    from tuning.registry.candidate_store import load_candidate, load_candidate_of
+    from tuning.registry.promotion import promote
+    from tuning.tracking.connection import connect, take_run_id
 
     take_run_id()
     client = connect()

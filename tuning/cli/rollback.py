@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning rollback --name digits --reason 'wrong on the new camera'"
 
@@ -25,9 +25,9 @@ OPTIONS = RollbackOptions
 def run(arguments: Sequence[str]) -> int:
     """Roll back to the previous champion, after it was loaded in a clean process."""
     options = parse(RollbackOptions, arguments)
-    from tuning.registry import rollback
-    from tuning.tracking.parent import connect, take_run_id
-    from tuning.views.lines import show
+    from tuning.common.event_bus import show
+    from tuning.registry.promotion import rollback
+    from tuning.tracking.connection import connect, take_run_id
 
     take_run_id()
     event = rollback(connect(), options.name, options.reason)

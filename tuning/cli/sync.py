@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from data.errors import UserError
-from data.values import Value
-from tuning.options import parse
+from data.frozen_model import Value
+from tuning.cli.parser import parse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tuning.search.paths import SearchPaths
+    from tuning.common.search_paths import SearchPaths
 
 EXAMPLE = "python -m tuning sync --run PARENT_RUN_ID"
 
@@ -31,9 +31,9 @@ OPTIONS = SyncOptions
 def run(arguments: Sequence[str]) -> int:
     """Deliver to the server that the environment names; exit status 1 if something is left."""
     options = parse(SyncOptions, arguments)
-    from tuning.tracking.parent import connect, take_run_id
+    from tuning.common.event_bus import show
+    from tuning.tracking.connection import connect, take_run_id
     from tuning.tracking.sync import searches
-    from tuning.views.lines import show
 
     take_run_id()
     found = searches(options.run)
@@ -52,9 +52,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _one(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
     """Deliver one search and say what was; return what is left."""
-    from tuning.late import catch_up
+    from tuning.common.event_bus import show
+    from tuning.registry.deferred import catch_up
     from tuning.tracking.sync import deliver
-    from tuning.views.lines import show
 
     synced = deliver(client, paths)
     show(f"search {synced.run_id}: {synced.delivered} messages delivered")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from data.errors import SettingError
-from tuning.options import parse
-from tuning.recipe import Training
+from tuning.cli.parser import parse
+from tuning.recipe.schema import Training
 
 EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3"
 
@@ -28,10 +28,10 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(TrainOptions, arguments)
     if options.run:
         _check_alone(options)
-    from tuning.views.watching import watched
+    from tuning.ui.session import watched
 
     def work() -> int:
-        from tuning.training import train
+        from tuning.workflows.train import train
 
         return train(options, options.run)
 

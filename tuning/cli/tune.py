@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuning.recipe import Recipe
-from tuning.recipes import load_recipe
+from tuning.recipe.loader import load_recipe
+from tuning.recipe.schema import Recipe
 
 OPTIONS = Recipe
 EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
@@ -14,10 +14,10 @@ EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 def run(arguments: Sequence[str]) -> int:
     """Search, and register the best trial's model."""
     recipe = load_recipe(arguments)
-    from tuning.views.watching import watched
+    from tuning.ui.session import watched
 
     def work() -> int:
-        from tuning.job import search  # torch, Ray and MLflow take seconds: not before the options are right
+        from tuning.workflows.tune import search  # torch, Ray and MLflow take seconds: not before the options are right
 
         return search(recipe)
 

@@ -1,7 +1,7 @@
 """The stream of events: whoever has something to tell hands it to the view that is open.
 
 One command runs in a process, so there is one stream: what is deep in a search can speak without a view being handed
-down to it, as with logging. Where nobody has opened a view, sentences and tables are printed as they come.
+down to it, as with logging. Without an open view, events are dropped.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from tuning.views.events import Entered, Event, Progressed
-from tuning.views.printer import Printer
+from tuning.common.events import Entered, Event, Progressed, Said, Shown
 
 
 class View(Protocol):
@@ -24,12 +23,13 @@ class View(Protocol):
         """Leave the terminal as it was; nothing is told afterwards."""
 
 
-_open: list[View] = [Printer()]  # the last one is told
+_open: list[View] = []  # the last one is told
 
 
 def tell(event: Event) -> None:
     """Hand an event to the view that is open."""
-    _open[-1].tell(event)
+    if _open:
+        _open[-1].tell(event)
 
 
 def progress(what: str, done: int, of: int) -> None:
@@ -51,3 +51,18 @@ def opened(view: View) -> Iterator[None]:
     finally:
         _open.remove(view)
         view.close()
+
+
+def say(text: str) -> None:
+    """Tell a sentence, which is shown with the time of day."""
+    tell(Said(text))
+
+
+def warn(text: str) -> None:
+    """Tell a sentence that asks to do something, or of what went wrong: it is shown whatever was asked to be shown."""
+    tell(Said(text, matters=True))
+
+
+def show(*parts: object) -> None:
+    """Tell tables and lines, which are shown as they are."""
+    tell(Shown(parts))

@@ -1,7 +1,7 @@
 """What happens while a search or a training runs, as values: the one stream that every view is told.
 
-A view takes the events that matter to it and leaves the others; ``tuning.views.stream`` hands them over. What becomes
-of them as JSON lines is in ``tuning.views.jsonlines`` and in docs/events.md.
+A view takes the events that matter to it and leaves the others; ``tuning.common.event_bus`` hands them over. What becomes
+of them as JSON lines is in ``tuning.ui.jsonl_renderer`` and in docs/events.md.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from data.audit import Audit
-    from tuning.promote import Candidate, Promotion
-    from tuning.search.results import TrialResult
-    from tuning.trial import TrialReport
+    from data.audit.report import Audit
+    from tuning.common.promotion_types import Candidate, Promotion
+    from tuning.common.trial_record import TrialReport, TrialResult
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tuning.views.events import Said, Shown
-from tuning.views.stream import tell
+from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.trial_record import TrialResult
 
 if TYPE_CHECKING:
-    from models.classifier import NetworkConfig
-    from tuning.search.results import TrialResult
+    from models.trial_config import NetworkConfig
 
 SHOWN = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
-
-
-def say(text: str) -> None:
-    """Tell a sentence, which is shown with the time of day."""
-    tell(Said(text))
-
-
-def warn(text: str) -> None:
-    """Tell a sentence that asks to do something, or of what went wrong: it is shown whatever was asked to be shown."""
-    tell(Said(text, matters=True))
-
-
-def show(*parts: object) -> None:
-    """Tell tables and lines, which are shown as they are."""
-    tell(Shown(parts))
 
 
 def score_text(result: TrialResult) -> str:
@@ -58,3 +42,8 @@ def settings_text(result: TrialResult) -> str:
         setting = result.settings[name]
         parts.append(f"{name} {setting:.3g}" if isinstance(setting, float) else f"{name} {setting}")
     return ", ".join(parts)
+
+
+def decision_line(candidate: Candidate, version: int, promotion: Promotion) -> str:
+    """Return what became of the candidate."""
+    return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."

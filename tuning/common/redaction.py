@@ -11,10 +11,8 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from data.store import write_atomically
-from tuning.tracking.operations import Operation
+from data.atomic_write import write_atomically
 
 HIDDEN = "***"
 SHORTEST_SECRET = 6  # characters: a shorter value stands in too many innocent words
@@ -46,11 +44,6 @@ class Redactor:
             text = LOGIN.sub(rf"\1:{HIDDEN}@", text)
         return KEYS.sub(HIDDEN, text)
 
-    def operation(self, operation: Operation) -> Operation:
-        """Return the operation with the secrets in its texts hidden."""
-        hidden: dict[str, Any] = {name: self._hide(value) for name, value in vars(operation).items()}
-        return type(operation)(**hidden)
-
     def file(self, path: Path) -> None:
         """Hide the secrets in a file of text, in place; what is no UTF-8 or very large stays as it is."""
         if path.stat().st_size > LARGEST_TEXT:
@@ -63,11 +56,12 @@ class Redactor:
         if after != before:
             write_atomically(path, after.encode())
 
-    def _hide(self, value: object) -> object:
+    def value(self, value: object) -> object:
+        """Return a text, or a mapping of texts, with its secrets hidden; anything else as it is."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {name: self._hide(inner) for name, inner in value.items()}
+            return {name: self.value(inner) for name, inner in value.items()}
         return value
 
 

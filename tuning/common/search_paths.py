@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.store import home, write_atomically
-from data.values import Value
+from data.atomic_write import write_atomically
+from data.frozen_model import Value
+from data.home import home
 
 
 class SearchPaths:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from data.values import Value
-from models.config import TrialConfig
-from tuning.domains import Setting
-from tuning.space import VARIANT
+from pydantic import Field
+
+from data.frozen_model import Value
+from models.trial_config import TrialConfig
+from tuning.common.names import VARIANT
+
+if TYPE_CHECKING:
+    pass
 
 Status = Literal["running", "complete", "pruned", "failed"]
 Origin = Literal["default", "past", "probe", "fine-tune", "sampler", "final"]
@@ -91,19 +95,24 @@ class TrialResult(Value):
         return _rank(self.metrics)
 
 
-def noise(one: float, other: float, pictures: int) -> float:
-    """Return the standard error of the difference of two scores: of n pictures each has the variance p (1 - p) / n."""
-    return math.sqrt((one * (1 - one) + other * (1 - other)) / pictures)
-
-
-# Who is ahead: the fine-tunes by more than the noise of the validation pictures, the probes at all, or neither.
-Lead = Literal["fine-tuning", "neither", "probes"]
-
-
-def leads(one: float, other: float, pictures: int) -> bool:
-    """Return whether a score is ahead of another by more than twice the noise: about what a 95 % interval says."""
-    return one - other > 2 * noise(one, other, pictures)
-
-
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
     return metrics.get(SELECTS, 0.0), -metrics.get("val_loss", math.inf)
+
+
+Setting = str | int | float
+
+
+class TrialReport(Value):
+    """What a worker says: after each epoch, and once when the trial is over.
+
+    ``blameless`` says of a failure that the trial's settings had no part in it.
+    """
+
+    status: Literal["running", "complete", "failed"]
+    epoch: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    is_best: bool = False
+    facts: dict[str, str | int | float] = Field(default_factory=dict)
+    reason: str = ""
+    traceback: str = ""
+    blameless: bool = False

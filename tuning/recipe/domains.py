@@ -14,9 +14,9 @@ from typing import TypeVar
 from pydantic import PlainSerializer, model_validator
 
 from data.errors import did_you_mean
-from data.values import Value
+from data.frozen_model import Value
+from tuning.common.trial_record import Setting
 
-Setting = str | int | float
 Part = TypeVar("Part", str, int | float)
 AS_TYPED = PlainSerializer(str, return_type=str)  # a domain goes into JSON as the user writes it
 

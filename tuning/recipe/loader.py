@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data.errors import SettingError, did_you_mean
-from tuning.options import names, read, sentence
-from tuning.recipe import VARIED, Recipe
+from tuning.recipe.options import names, read, sentence
+from tuning.recipe.schema import VARIED, Recipe
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "presets"
 DEFAULT = "auto"
 SUFFIXES = (".yaml", ".yml")
 VARIANTS = "variants"

@@ -6,18 +6,14 @@ same left out as given empty. All that is wrong is said at once.
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Sequence
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails
 
-from data.errors import SettingError, did_you_mean
-
-Options = TypeVar("Options", bound=BaseModel)
+from data.errors import did_you_mean
 
 # What pydantic calls an error -> how the rule reads; {…} are filled from the error's own context.
 RULES = {
@@ -34,28 +30,6 @@ RULES = {
     "string_pattern_mismatch": "must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first",
     "missing": "must be given",
 }
-
-
-def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Options:
-    """Return the ``model`` made of ``--name value`` and ``--name=value`` arguments.
-
-    Args:
-        model: the options' names, types, defaults and limits.
-        arguments: the command line after the command's name.
-        given: values that come from elsewhere; an argument of the same name wins.
-
-    Raises:
-        SettingError: with a sentence for each option that is unknown, repeated, without a value or wrong.
-    """
-    texts, problems = read(model, arguments)
-    values = {**given, **texts}
-    try:
-        options = model.model_validate(values)
-    except ValidationError as error:
-        problems += [sentence(model, detail) for detail in error.errors()]
-    if problems:
-        raise SettingError(*problems)
-    return options
 
 
 def read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -116,36 +90,3 @@ def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
 
 def _words(field: FieldInfo) -> tuple[str, ...]:
     return tuple(str(word) for word in typing.get_args(field.annotation) if isinstance(word, str))
-
-
-def describe(model: type[BaseModel]) -> str:
-    """Return a line for each option: name, type, default and what it is."""
-    rows = [
-        (f"--{name}", type_text(field), default_text(field), field.description or "")
-        for name, field in names(model).items()
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[3]
-        for row in rows
-    )
-
-
-def type_text(field: FieldInfo) -> str:
-    """Return an option's type as help shows it."""
-    annotation = field.annotation
-    if typing.get_origin(annotation) is typing.Literal:
-        return "|".join(str(word) for word in typing.get_args(annotation))
-    parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    known = {str: "text", int: "integer", float: "number", bool: "on|off"}
-    names = [known[part] for part in parts if part in known]
-    return "|".join(names) or "value(s)"
-
-
-def default_text(field: FieldInfo) -> str:
-    """Return an option's default as help shows it."""
-    if field.default is PydanticUndefined:
-        return "(required)"
-    if isinstance(field.default, bool):
-        return "on" if field.default else "off"
-    return "-" if field.default in (None, "") else str(field.default)

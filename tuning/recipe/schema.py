@@ -12,14 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from data.augment import check_policy
-from data.balance import Balance
-from data.mixing import Mix
-from data.values import Value, passing
-from models.heads import Levels, check_head
-from tuning.domains import AS_TYPED, Choice, Domain, Range, names, numbers, words
-from tuning.paired import Metric
-from tuning.promote import Gate
+from data.frozen_model import Value, passing
+from data.loading.augmentation import check_policy
+from data.loading.class_balance import Balance
+from data.loading.mixup import Mix
+from models.heads.spec import Levels, check_head
+from tuning.common.promotion_types import Gate, Metric
+from tuning.recipe.domains import AS_TYPED, Choice, Domain, Range, names, numbers, words
 
 
 def _each(check: Callable[[str], None]) -> AfterValidator:
@@ -63,7 +62,6 @@ def _none_if_auto(text: object) -> object:
 
 AUTO = BeforeValidator(_none_if_auto)
 Sizes = Annotated[Choice | Range, BeforeValidator(numbers(SMALLEST_IMAGE, LARGEST_IMAGE, whole=True)), AS_TYPED]
-
 
 EventsForm = Literal["text", "json"]
 
@@ -212,7 +210,7 @@ class Variant(Value):
 
 
 class Recipe(Training):
-    """One search, as it was asked for; ``tuning.recipes`` reads it from a command line and a recipe's file."""
+    """One search, as it was asked for; ``tuning.recipe.loader`` reads it from a command line and a recipe's file."""
 
     recipe: str = Field(
         "auto",

@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock
 
-from data.dataset import Dataset
-from data.store import home, write_atomically
-from data.values import Value
-from models.config import TrialConfig
-from tuning.loadback import PICTURES, Proof, as_png, make_proof
-from tuning.promote import KEPT_DIGEST, Candidate, Gate
-from tuning.registry import candidate_files, hand_over, proof_of
-from tuning.tracking.delivery import is_away
-from tuning.tracking.parent import ParentRun, code_version
-from tuning.trial import load_classifier, split_batches
-from tuning.views.lines import say
+from data.atomic_write import write_atomically
+from data.dataset.dataset import Dataset
+from data.frozen_model import Value
+from data.home import home
+from models.training.trial_io import load_classifier, split_batches
+from models.trial_config import TrialConfig
+from tuning.common.event_bus import say
+from tuning.common.promotion_types import Candidate, Gate
+from tuning.registry.candidate_store import candidate_files, hand_over, proof_of
+from tuning.registry.gate import KEPT_DIGEST
+from tuning.registry.smoke_test import PICTURES, Proof, as_png, make_proof
+from tuning.tracking.environment import code_version
+from tuning.tracking.mlflow_sink import is_away
+from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
-    from data.preprocess import Pixels
-    from data.sources import SplitName
+    from data.preprocessing import Pixels
+    from data.sources.base import SplitName
     from models.classifier import Classifier
-    from models.evaluate import Labels, Metric, Probabilities, Scores
+    from models.evaluation.metrics import Labels, Metric, Probabilities, Scores
 
 NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
 LEAKS = ("leak", "group_leak")
@@ -54,7 +57,7 @@ def make_candidate(
     gate: Gate,
 ) -> Candidate:
     """Measure the weights on the test pictures, package them in ``folder``, log both on the parent run."""
-    from models.package import export
+    from models.packaging.export import export
 
     classifier = load_classifier(config, len(dataset.classes), weights)
     measured = _measure(classifier, dataset, config)
@@ -131,8 +134,10 @@ def _answers(folder: Path) -> Path:
 
 def _measure(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _Measured:
     """Fit the temperature on validation, then look at the test pictures."""
-    from models.calibration import calibration_error, fit_temperature, softmax
-    from models.evaluate import interval, run_pass, score
+    from models.evaluation.calibration import calibration_error, fit_temperature, softmax
+    from models.evaluation.inference import run_pass
+    from models.evaluation.intervals import interval
+    from models.evaluation.metrics import score
 
     found = {
         split: tuple(tensor.numpy() for tensor in run_pass(classifier, split_batches(dataset, config, split).epoch(0)))
@@ -161,8 +166,8 @@ def _proof(classifier: Classifier, config: TrialConfig, pixels: Pixels, temperat
     """Return what training's code says of a few test pictures as files, for whoever loads the package back."""
     import torch
 
-    from data.preprocess import normalize, read_image, to_pixels
-    from models.calibration import softmax
+    from data.preprocessing import normalize, read_image, to_pixels
+    from models.evaluation.calibration import softmax
 
     files = [as_png(picture) for picture in pixels[:PICTURES]]
     seen = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
@@ -173,7 +178,7 @@ def _proof(classifier: Classifier, config: TrialConfig, pixels: Pixels, temperat
 
 def _latency_ms(graph: Path, image_size: int) -> float | None:
     """Return what a picture costs in the package, on one core; None where it is no ONNX graph."""
-    from models.serving import latency_ms
+    from models.profiling.serving_cost import latency_ms
 
     return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
 

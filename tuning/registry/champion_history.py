@@ -4,33 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal
 
-from pydantic import Field, PositiveInt
-
-from data.values import Value
-
-Kind = Literal["promoted", "forced", "rolled back"]
-
-
-class Event(Value):
-    """One change of the champion.
-
-    Attributes:
-        number: of the event; the first is 1.
-        version: that became champion.
-        previous: the champion before; None for the first.
-        kind: by the gate, by a person against the gate, or back to an earlier champion.
-        reason: in words.
-        at: when, in ISO 8601, UTC.
-    """
-
-    number: PositiveInt
-    version: PositiveInt
-    previous: PositiveInt | None
-    kind: Kind
-    reason: str = Field(min_length=1)
-    at: str
+from tuning.common.promotion_types import Event
 
 
 def now() -> str:

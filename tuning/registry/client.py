@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from data.errors import TrackingError
-from tuning.succession import Event
+from tuning.common.promotion_types import Event
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

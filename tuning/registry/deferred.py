@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data.dataset import Dataset
+from data.atomic_write import write_atomically
+from data.dataset.dataset import Dataset
 from data.errors import DataError
-from data.store import write_atomically
-from data.values import Value
-from tuning.promote import Candidate, Promotion
-from tuning.registry import hand_over, promote, save_candidate
-from tuning.search.paths import SearchPaths
-from tuning.tracking.delivery import is_away
-from tuning.tracking.parent import NOTE
-from tuning.views.lines import warn
-from tuning.views.summary import decision_line
+from data.frozen_model import Value
+from tuning.common.event_bus import warn
+from tuning.common.formatting import decision_line
+from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.search_paths import SearchPaths
+from tuning.registry.candidate_store import hand_over, save_candidate
+from tuning.registry.promotion import promote
+from tuning.tracking.mlflow_sink import is_away
+from tuning.tracking.parent_run import NOTE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuning.promote import Candidate, Promotion
-from tuning.versions import LONGEST_TAG
+from tuning.common.promotion_types import Candidate, Promotion
+from tuning.registry.client import LONGEST_TAG
 
 MOST_CLASSES = 20  # rows of the table by class; of more, those with the lowest recall
 SHOWN = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")

@@ -7,16 +7,15 @@ classes) for balanced accuracy. So a gain depends only on how often, in each cla
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeInt
 
-from data.values import Value
+from data.frozen_model import Value
+from tuning.common.promotion_types import Metric
 
 Labels = npt.NDArray[np.int64]
-Metric = Literal["balanced_accuracy", "accuracy"]
 
 DRAWS = 20_000
 SEED = 0  # fixed, so that the same predictions always give the same numbers

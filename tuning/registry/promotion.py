@@ -1,6 +1,6 @@
 """Carrying out a promotion in MLflow's model registry.
 
-A version is registered, loaded back in a clean process, decided when its turn comes (``tuning.turns``), tagged with
+A version is registered, loaded back in a clean process, decided when its turn comes (``tuning.registry.promotion_queue``), tagged with
 the evidence, and given its alias. Whatever ends this process on the way, ``promote`` again goes on.
 """
 
@@ -8,118 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
 from data.errors import TrackingError
-from tuning.loadback import LoadBackError, Proof, absolute_uri, check_loads
-from tuning.modelcard import card
-from tuning.predicting import probabilities_of
-from tuning.promote import Candidate, Champion, Promotion, decide
-from tuning.succession import Event, Kind, before, now
-from tuning.turns import Turn
-from tuning.versions import MODEL_ID, Versions
-from tuning.views.pages import Pages, on_server
+from models.packaging.inference import probabilities_of
+from tuning.common.promotion_types import Candidate, Champion, Event, Kind, Promotion
+from tuning.registry.candidate_store import _proof_file, load_candidate_of, load_model
+from tuning.registry.champion_history import before, now
+from tuning.registry.client import MODEL_ID, Versions
+from tuning.registry.gate import decide
+from tuning.registry.model_card import card
+from tuning.registry.promotion_queue import Turn
+from tuning.registry.smoke_test import LoadBackError, Proof, absolute_uri, check_loads
+from tuning.tracking.ui_links import Pages, on_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.pyfunc import PyFuncModel
 
-    from data.dataset import Dataset
+    from data.dataset.dataset import Dataset
 
-CANDIDATE_FILE = "candidate.json"  # the last one of a run; of each package, see CANDIDATES
-CANDIDATES = "candidates"
 BY_HAND = "someone gave it the alias by hand"
 CHAMPION, CHALLENGER = "champion", "challenger"
-
-
-def save_candidate(client: MlflowClient, candidate: Candidate) -> None:
-    """Keep the candidate on its run, for ``promote``."""
-    for file in candidate_files(candidate):
-        client.log_text(candidate.run_id, candidate.to_json(), file)
-
-
-def candidate_files(candidate: Candidate) -> tuple[str, str]:
-    """Return the artifacts that hold a candidate on its run: under its model's id, and as the run's newest."""
-    return f"{CANDIDATES}/{candidate.model_id}.json", CANDIDATE_FILE
-
-
-def proof_of(folder: Path) -> Path:
-    """Return the file beside a package's folder that holds what the package must answer."""
-    return folder.with_name(f"{folder.name}.proof.json")
-
-
-def hand_over(client: MlflowClient, folder: Path, run_id: str) -> str:
-    """Log the package in ``folder``, and what it must answer, on a run; return the package's address."""
-    from models.package import log_package
-
-    model_uri = log_package(folder, run_id)
-    save_proof(client, run_id, model_uri, Proof.from_json(proof_of(folder).read_text()))
-    return model_uri
-
-
-def save_proof(client: MlflowClient, run_id: str, model_uri: str, proof: Proof) -> None:
-    """Keep what a package must answer on its run."""
-    client.log_text(run_id, proof.to_json(), _proof_file(model_uri.removeprefix("models:/")))
-
-
-def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
-    """Return the candidate that a search or a training left on its run.
-
-    Raises:
-        TrackingError: if there is no such run, or it packaged no model.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_run(run_id)
-    except MlflowException:
-        raise TrackingError(
-            f"run must be the id of a search or a training, got {run_id!r}, which does not exist; mlflow ui shows them"
-        ) from None
-    if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id)}:
-        raise TrackingError(
-            f"run must have packaged a model, but {run_id} has none; "
-            "give the parent run of a search that finished a trial."
-        )
-    return _read_candidate(run_id, CANDIDATE_FILE)
-
-
-def load_candidate_of(client: MlflowClient, name: str, version: int) -> Candidate:
-    """Return the candidate that a version was made of.
-
-    Raises:
-        TrackingError: if there is no such version, or it was registered by other means.
-    """
-    from mlflow.exceptions import MlflowException
-
-    versions = Versions(client, name)
-    versions.check()
-    model_id = versions.tags(version).get(MODEL_ID, "")
-    try:
-        run_id = str(client.get_model_version(name, str(version)).run_id)
-        return _read_candidate(run_id, f"{CANDIDATES}/{model_id}.json")
-    except (MlflowException, OSError):
-        raise TrackingError(
-            f"version {version} of {name} must be of a search or a training, but its run holds no candidate; "
-            "give another version."
-        ) from None
-
-
-def _read_candidate(run_id: str, file: str) -> Candidate:
-    import mlflow
-
-    try:
-        return Candidate.from_json(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
-    except ValidationError:
-        raise TrackingError(
-            f"run must hold a candidate of this version of the project, but that of {run_id} can't be read; "
-            "search or train again."
-        ) from None
 
 
 def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force: str = "") -> tuple[int, Promotion]:
@@ -208,10 +119,6 @@ def _check_loads(versions: Versions, candidate: Candidate, version: int) -> None
         raise
 
 
-def _proof_file(model_id: str) -> str:
-    return f"{CANDIDATES}/{model_id}.proof.json"
-
-
 def _champion_again(versions: Versions, version: int) -> Promotion:
     """Return why a version is champion, and mend the history where whoever made it champion ended before that."""
     reason = versions.tags(version).get("reason") or BY_HAND
@@ -239,26 +146,6 @@ def _measure(versions: Versions, candidate: Candidate, dataset: Dataset, version
         seen_digests=frozenset(record.seen_digests if record else ()),
         test_digests=frozenset(record.test_digests if record else ()),
     )
-
-
-def load_model(model_uri: str) -> PyFuncModel:
-    """Return the packaged model at ``model_uri``, loaded with pickle forbidden.
-
-    Raises:
-        TrackingError: if there is none, or it is not one of ours.
-    """
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
-        return model
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}; "
-            "check the name, and MLFLOW_TRACKING_URI"
-        ) from error
 
 
 def _carry_out(

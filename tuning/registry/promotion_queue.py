@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from data.errors import TrackingError
-from tuning.versions import Versions
+from tuning.registry.client import Versions
 
 BEAT_S = 10.0
 DEAD_S = 120.0

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from data.errors import FreezelineError
-from data.values import Value
+from data.frozen_model import Value
 
 PICTURES = 8
 TOLERANCE = 1e-3  # of a probability; a logit of the package may differ from torch's by as much

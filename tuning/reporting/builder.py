@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from data.audit import Audit
-from data.dataset import Dataset
-from data.images import pixel_cache
-from models.machine import machine
-from tuning.choice import Costs, Limits, priced
-from tuning.promote import Candidate
-from tuning.search.finals import Finalist, Gain
-from tuning.search.results import TrialResult
-from tuning.views.report import ReportContent, ReportTrial
-from tuning.views.report.pictures import audit_pairs, train_examples, val_examples, worst_mistakes
+from data.audit.report import Audit
+from data.dataset.dataset import Dataset
+from data.loading.pixel_cache import pixel_cache
+from models.profiling.hardware import machine
+from tuning.common.promotion_types import Candidate
+from tuning.common.trial_record import TrialResult
+from tuning.reporting.content import ReportContent, ReportTrial
+from tuning.reporting.thumbnails import audit_pairs, train_examples, val_examples, worst_mistakes
+from tuning.search.reevaluation import Finalist, Gain
+from tuning.search.selection import Costs, Limits, priced
 
 if TYPE_CHECKING:
-    from models.evaluate import Labels, Probabilities
+    from models.evaluation.metrics import Labels, Probabilities
 
 
 def report_content(
@@ -53,7 +53,7 @@ def report_content(
         limits: that the winner had to keep.
         baseline: test accuracy of raw pixels alone, if it is known.
     """
-    from models.evaluate import score
+    from models.evaluation.metrics import score
 
     cache = pixel_cache(dataset, best.config.preprocessing)
     return ReportContent(

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 
-from models.evaluate import Scores
-from tuning.choice import Measure, front
-from tuning.search.results import Origin, TrialResult
-from tuning.views.lines import network_text, score_text
-from tuning.views.report.content import ReportContent
-from tuning.views.report.study import as_study
-from tuning.views.report.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, SIZE, STYLE, restyle
-
-mpl.use("Agg")  # no window, on no machine
+from models.evaluation.metrics import Scores
+from tuning.common.formatting import network_text, score_text
+from tuning.common.trial_record import Origin, TrialResult
+from tuning.reporting.content import ReportContent
+from tuning.reporting.optuna_study import as_study
+from tuning.reporting.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, SIZE, STYLE, restyle
+from tuning.search.selection import Measure, front
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+mpl.use("Agg")  # no window, on no machine
 
 SCORE = "validation balanced accuracy"
 ORIGINS: dict[Origin, tuple[str, str, str]] = {  # its name, colour and mark; told apart without the colour

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from data.audit import Audit
-from models.evaluate import Scores
-from tuning.choice import Limits, Priced, form_of
-from tuning.promote import Candidate
-from tuning.search.finals import Finalist, Gain, default_of, ranked
-from tuning.search.results import TrialResult
+from data.audit.report import Audit
+from models.evaluation.metrics import Scores
+from tuning.common.promotion_types import Candidate
+from tuning.common.trial_record import TrialResult
+from tuning.search.reevaluation import Finalist, Gain
+from tuning.search.selection import Limits, Priced, default_of, form_of, ranked
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Pair:
 class ReportContent:
     """All that a report shows.
 
-    Pictures are the bytes of WebP files, as ``tuning.views.report.pictures`` makes them.
+    Pictures are the bytes of WebP files, as ``tuning.reporting.thumbnails`` makes them.
 
     Attributes:
         search: id of the parent run.

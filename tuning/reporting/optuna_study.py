@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuning.domains import Setting
-from tuning.views.report.content import ReportTrial
+from tuning.common.trial_record import Setting
+from tuning.reporting.content import ReportTrial
 
 if TYPE_CHECKING:
     import optuna

@@ -7,18 +7,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.evaluate import Scores, wilson
-from tuning.promote import METRIC
-from tuning.views.front import fronts
-from tuning.views.lines import network_name, score_text
-from tuning.views.report.charts import Chart, charts, confusion_chart, drawn
-from tuning.views.report.content import EvaluationContent, ReportContent
-from tuning.views.report.theme import DARK, LIGHT, css, png, svg
+from models.evaluation.intervals import wilson
+from models.evaluation.metrics import Scores
+from tuning.common.formatting import network_name, score_text
+from tuning.common.promotion_types import METRIC
+from tuning.reporting.charts import Chart, charts, confusion_chart, drawn
+from tuning.reporting.content import EvaluationContent, ReportContent
+from tuning.reporting.theme import DARK, LIGHT, css, png, svg
+from tuning.search.selection import fronts
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "templates"
 REPORT, EVALUATION = "report.html", "evaluation.html"
 ROWS = 10  # of the leaderboard before the rest is folded away
 SCORES = {METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from data.audit import Audit
-from data.audit.sheets import SHOWN
-from data.preprocess import ImageError, Pixels, Preprocessing, read_image
-from tuning.search.results import TrialResult
-from tuning.views.report.content import Example, Mistake, Pair
+from data.audit.contact_sheets import SHOWN
+from data.audit.report import Audit
+from data.preprocessing import ImageError, Pixels, Preprocessing, read_image
+from tuning.common.trial_record import TrialResult
+from tuning.reporting.content import Example, Mistake, Pair
 
 if TYPE_CHECKING:
-    from data.dataset import Dataset, Sample
-    from models.evaluate import Labels, Probabilities
+    from data.dataset.dataset import Dataset, Sample
+    from models.evaluation.metrics import Labels, Probabilities
 
 MOST_MISTAKES = 16
 MOST_EXAMPLES = 4  # pictures of each split
@@ -115,8 +115,8 @@ def _variants(
     """Return for each row the variants of its first epochs, made by what made them in training."""
     import torch
 
-    from data.mixing import mix_batch
-    from data.variants import LivePictures, ViewedPictures, views_of
+    from data.loading.mixup import mix_batch
+    from data.loading.views import LivePictures, ViewedPictures, views_of
 
     config, batches = result.config, result.config.batches
     count = int(result.facts.get("views_shown", 0))
@@ -139,7 +139,7 @@ def _variants(
 
 
 def _denormalized(x: np.ndarray, preprocessing: Preprocessing) -> Pixels:
-    """Return uint8 [b, s, s, 3] of what ``data.preprocess.normalize`` gives, [b, 3, s, s]."""
+    """Return uint8 [b, s, s, 3] of what ``data.preprocessing.normalize`` gives, [b, 3, s, s]."""
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     return np.asarray(np.clip(np.rint(255 * (x.transpose(0, 2, 3, 1) * std + mean)), 0, 255), dtype=np.uint8)
 

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from models.steptimes import PICTURES
-from tuning.recipe import Recipe
-from tuning.search.budget import reserve_s
+from models.profiling.step_time import PICTURES
+from tuning.recipe.schema import Recipe
+from tuning.search.time_budget import reserve_s
 
 FORWARD = 1 / 3  # of a training step's time: what validation costs for a picture (one pass of a step's three)
 
@@ -32,7 +32,7 @@ def plan(recipe: Recipe, step_s: Mapping[float, float], train: int, val: int, at
 
     Args:
         recipe: with the budget.
-        step_s: seconds of a step of ``PICTURES`` pictures by the frozen share, as ``models.steptimes`` measures.
+        step_s: seconds of a step of ``PICTURES`` pictures by the frozen share, as ``models.profiling.step_time`` measures.
         train: training pictures; each is seen once in an epoch.
         val: validation pictures.
         at_once: trials side by side; each has a core.

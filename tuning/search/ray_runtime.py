@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import SearchError, SettingError, last_line
-from data.store import home
+from data.home import home
 
 if TYPE_CHECKING:
-    from tuning.recipe import Recipe
+    from tuning.recipe.schema import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STARTS = 2  # of Ray, before it is given up
@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # tuning.interrupts has its own, for SIGTERM too
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # tuning.common.signals has its own, for SIGTERM too
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no metric
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: the ledger is the truth
@@ -41,7 +41,13 @@ ENVIRONMENT = {
 WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 # What every trial imports: seconds, which a worker has while the search is still being prepared.
-TRIAL_MODULES = ("ray.tune", "tuning.trial", "models.checkpoint", "models.features.source", "models.fit")
+TRIAL_MODULES = (
+    "ray.tune",
+    "tuning.search.trial_worker",
+    "models.training.checkpoint",
+    "models.features.feature_cache",
+    "models.training.loop",
+)
 
 # Of this project's folder, what a cluster's workers don't need.
 NOT_SHIPPED = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]

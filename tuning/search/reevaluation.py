@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tuning.search.results import TrialResult, leads, noise
+from tuning.common.trial_record import TrialResult
+from tuning.search.selection import default_of, leads, noise, ranked
 
 
 class Finalist(NamedTuple):
@@ -29,11 +30,6 @@ class Finalist(NamedTuple):
     def spread(self) -> float:
         """The sample standard deviation of the scores; 0 of one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
-
-
-def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
-    """Return the trials that may be the best, best first."""
-    return sorted((result for result in results if result.counts), key=lambda result: result.rank, reverse=True)
 
 
 def finalists(results: Sequence[TrialResult], count: int, val_pictures: int) -> list[Finalist]:
@@ -109,11 +105,6 @@ class Gain(NamedTuple):
     def is_real(self) -> bool:
         """Whether the gain is more than twice the noise: about a 95 % interval."""
         return self.gain > 2 * self.noise
-
-
-def default_of(results: Iterable[TrialResult]) -> TrialResult | None:
-    """Return the recipe's default, the first of its kind; None where it was not asked for."""
-    return next((result for result in results if result.origin == "default"), None)
 
 
 def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: int, val_pictures: int) -> Gain | None:

@@ -24,7 +24,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.recipe import SamplerName
+from tuning.recipe.schema import SamplerName
 
 STARTUP_TRIALS = 5  # asked at random before TPE models what it saw; Optuna's 10 is most of a small search
 BLAMELESS = "blameless"  # a user attribute of a failed trial: its settings had no part in its failure

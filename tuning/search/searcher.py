@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from ray.tune.search import Searcher
 
-from tuning.search.course import Step
-from tuning.search.ledger import Ledger
-from tuning.search.results import Status, TrialResult
+from tuning.common.trial_record import Status, TrialReport, TrialResult
+from tuning.search.callback import Listener
 from tuning.search.schedulers import PROTECTED, UNJUDGED
-from tuning.trial import LOSSES, TrialReport, TrialTask
+from tuning.search.strategy import Step
+from tuning.search.study import Ledger
+from tuning.search.trial_worker import LOSSES, TrialTask
 
 LOST = f"its worker was lost more than {LOSSES} times"
-
-
-class Listener(Protocol):
-    """What is told of a search as it goes, on the driver's loop: a listener must not block it."""
-
-    def trial_started(self, result: TrialResult) -> None:
-        """Hear of a trial before its worker starts."""
-
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
-        """Hear of an epoch; ``result`` already holds it."""
-
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
-        """Hear how a trial ended; ``report`` is None for a lost worker."""
 
 
 def marks(result: TrialResult) -> dict[str, bool]:

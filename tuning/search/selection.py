@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from data.errors import SearchError
-from data.values import Value
-from models.serving import ServedForm, ServingCost
-from tuning.search.finals import ranked
-from tuning.search.results import TrialResult
-from tuning.views.lines import network_text
+from data.frozen_model import Value
+from models.profiling.serving_cost import ServedForm, ServingCost
+from tuning.common.formatting import network_text
+from tuning.common.trial_record import TrialResult
 
 Costs = Mapping[ServedForm, ServingCost]
 Measure = Literal["latency_ms", "mb"]
@@ -104,3 +104,43 @@ def _none_fits(every: Sequence[Priced], limits: Limits) -> str:
         f"({costs}, validation {near.result.score:.4f} by trial {near.result.number}); raise the limit, or search "
         "smaller networks with backbone, image_size or truncate"
     )
+
+
+def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Return the trials that may be the best, best first."""
+    return sorted((result for result in results if result.counts), key=lambda result: result.rank, reverse=True)
+
+
+def default_of(results: Iterable[TrialResult]) -> TrialResult | None:
+    """Return the recipe's default, the first of its kind; None where it was not asked for."""
+    return next((result for result in results if result.origin == "default"), None)
+
+
+def noise(one: float, other: float, pictures: int) -> float:
+    """Return the standard error of the difference of two scores: of n pictures each has the variance p (1 - p) / n."""
+    return math.sqrt((one * (1 - one) + other * (1 - other)) / pictures)
+
+
+# Who is ahead: the fine-tunes by more than the noise of the validation pictures, the probes at all, or neither.
+Lead = Literal["fine-tuning", "neither", "probes"]
+
+
+def leads(one: float, other: float, pictures: int) -> bool:
+    """Return whether a score is ahead of another by more than twice the noise: about what a 95 % interval says."""
+    return one - other > 2 * noise(one, other, pictures)
+
+
+MEASURES: tuple[Measure, ...] = ("latency_ms", "mb")
+
+FRONTS: dict[Measure, str] = {"latency_ms": "speed", "mb": "size"}
+
+
+def efficient(every: Sequence[Priced]) -> list[Priced]:
+    """Return what is on the front by latency or by size, best first."""
+    on = {one.result.number for measure in MEASURES for one in front(every, measure)}
+    return [one for one in every if one.result.number in on]
+
+
+def fronts(one: Priced, every: Sequence[Priced]) -> str:
+    """Return in what no network that is at least as good beats this one; empty if it is on no front."""
+    return ", ".join(FRONTS[measure] for measure in MEASURES if one in front(every, measure))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from models.serving import ServedForm, ServingCost, serving_cost
-from tuning.choice import Limits, form_of
-from tuning.search.finals import ranked
-from tuning.search.results import TrialResult
+from models.profiling.serving_cost import ServedForm, ServingCost, serving_cost
+from tuning.common.trial_record import TrialResult
+from tuning.search.selection import Limits, form_of, ranked
 
 Measured = Callable[[ServedForm], ServingCost]
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tuning.aside import aside
-from tuning.search.paths import SearchPaths
+from tuning.common.background import aside
+from tuning.common.search_paths import SearchPaths
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
-    from tuning.trial import TrialReport
+    from tuning.common.trial_record import TrialReport, TrialResult
 
 PATIENCE_S = 180.0  # once a worker has begun a trial: the next ones are handed to workers that are there
 LOOK_EVERY_S = 5.0

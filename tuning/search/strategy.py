@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from tuning.recipe import Recipe
-from tuning.search.budget import Clock, sweep_over
-from tuning.search.finals import next_final
-from tuning.search.ledger import Ledger
-from tuning.search.results import TrialResult
+from tuning.common.trial_record import TrialResult
+from tuning.recipe.schema import Recipe
+from tuning.search.reevaluation import next_final
+from tuning.search.study import Ledger
+from tuning.search.time_budget import Clock, sweep_over
 
 Step: TypeAlias = TrialResult | Literal["wait", "end"]
 

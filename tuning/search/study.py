@@ -13,17 +13,16 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.config import TrialConfig
-from tuning.domains import Setting
-from tuning.search.paths import SearchPaths
-from tuning.search.results import SELECTS, Lead, Origin, Status, TrialResult, leads
-from tuning.space import SearchSpace
-from tuning.trial import TrialReport
+from models.trial_config import TrialConfig
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import SELECTS, Origin, Setting, Status, TrialReport, TrialResult
+from tuning.search.selection import Lead, leads
+from tuning.search.space import SearchSpace
 
 if TYPE_CHECKING:
     import optuna
 
-    from tuning.recipe import SamplerName
+    from tuning.recipe.schema import SamplerName
 
 STUDY_NAME = "search"
 HOPELESS_TRIALS = 6  # that have failed, and none has not: a search stops, and says why
@@ -343,7 +342,7 @@ def open_ledger(
     import optuna
     from optuna.storages import JournalStorage
 
-    from tuning.search.journal import Journal
+    from tuning.search.journal_backend import Journal
     from tuning.search.samplers import build_sampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

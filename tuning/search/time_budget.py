@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.store import write_atomically
-from tuning.search.results import Lead
+from data.atomic_write import write_atomically
+from tuning.search.selection import Lead
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
-    from tuning.trial import TrialReport
+    from tuning.common.trial_record import TrialReport, TrialResult
 
 # What comes after the trials, on two cores: what networks cost to serve (8 s), the export (15 to 30 s), the test
 # pictures, loading the version back, the report. A short budget leaves it a share only, and ends later than it says

@@ -15,23 +15,19 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from data.dataset import Dataset
-from data.errors import SearchError
-from data.sources import SplitName
-from data.store import NO_ROOM, write_atomically
-from data.values import Value
-from models.config import TrialConfig
-from tuning.search.paths import SearchPaths
+from data.atomic_write import NO_ROOM
+from data.dataset.dataset import Dataset
+from data.frozen_model import Value
+from models.training.trial_io import save_weights, split_batches
+from models.trial_config import TrialConfig
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialReport
 
 if TYPE_CHECKING:
-    from data.batches import Batches
-    from data.variants import Source
     from models.classifier import Classifier
-    from models.fit import EpochResult, Progress
+    from models.training.state import EpochResult, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +43,6 @@ class TrialTask(Value):
     config: TrialConfig
     search_root: Path
     threads: int
-
-
-class TrialReport(Value):
-    """What a worker says: after each epoch, and once when the trial is over.
-
-    ``blameless`` says of a failure that the trial's settings had no part in it.
-    """
-
-    status: Literal["running", "complete", "failed"]
-    epoch: int
-    metrics: dict[str, float] = Field(default_factory=dict)
-    is_best: bool = False
-    facts: dict[str, str | int | float] = Field(default_factory=dict)
-    reason: str = ""
-    traceback: str = ""
-    blameless: bool = False
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -96,7 +76,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
 
 def _begin(task: TrialTask) -> None:
-    """Leave the sign that a worker has the trial: ``tuning.search.handover`` looks for it."""
+    """Leave the sign that a worker has the trial: ``tuning.search.stall_watchdog`` looks for it."""
     sign = SearchPaths(task.search_root).begun(task.trial_uid)
     with contextlib.suppress(OSError):  # on a full disk too a trial is trained
         sign.parent.mkdir(parents=True, exist_ok=True)
@@ -148,13 +128,13 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> int:
 def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) -> int:
     import torch
 
-    from data.images import pixel_cache
-    from models.checkpoint import read_progress
+    from data.loading.pixel_cache import pixel_cache
     from models.classifier import build_classifier
     from models.device import choose_device
-    from models.features.source import FrozenFeatures
-    from models.fit import fit, is_better
-    from models.memory import PeakMemory
+    from models.features.feature_cache import FrozenFeatures
+    from models.training.checkpoint import read_progress
+    from models.training.loop import fit, is_better
+    from models.training.peak_memory import PeakMemory
 
     memory = PeakMemory()
     torch.set_num_threads(task.threads)
@@ -206,7 +186,7 @@ class _Keeper:
         self._last_s = time.monotonic()
 
     def __call__(self, progress: Callable[[], Progress]) -> None:
-        from models.checkpoint import write_progress
+        from models.training.checkpoint import write_progress
 
         if time.monotonic() - self._last_s < CHECKPOINT_EVERY_S:
             return
@@ -233,53 +213,3 @@ def _facts(classifier: Classifier) -> dict[str, str | int | float]:
         "blocks": len(classifier.blocks),
         "trainable_parameters": sum(parameter.numel() for _, parameter in classifier.trainable_parameters()),
     }
-
-
-def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName, source: Source | None = None) -> Batches:
-    """Return the batches of one split, of pictures or of what a source gives for them.
-
-    Only those of ``train`` are shuffled and augmented.
-    """
-    from data.batches import Batches
-    from data.images import pixel_cache
-
-    pixels, labels = pixel_cache(dataset, config.preprocessing).split(split)
-    return Batches(
-        pixels,
-        labels,
-        config.preprocessing,
-        config.batches,
-        config.seed,
-        training=split == "train",
-        classes=len(dataset.classes),
-        source=source,
-    )
-
-
-def save_weights(classifier: Classifier, path: Path) -> None:
-    """Write what training changed, so that a reader sees the old file or the new one."""
-    from safetensors.torch import save
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(classifier.trained_state()))
-
-
-def load_classifier(config: TrialConfig, classes: int, path: Path) -> Classifier:
-    """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote.
-
-    Raises:
-        SearchError: they are of another network: an earlier version may have built it otherwise.
-    """
-    from safetensors.torch import load_file
-
-    from models.classifier import build_classifier
-
-    classifier = build_classifier(config.network, classes, config.preprocessing.image_size, config.seed)
-    state = load_file(path)
-    if state.keys() != classifier.trained_state().keys():
-        raise SearchError(
-            f"a trial's weights must be of the network that its configuration gives, but {path.name} was written by "
-            "another version of Freezeline; begin a new search"
-        )
-    classifier.load_state_dict(state, strict=False)
-    return classifier

@@ -10,21 +10,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from data.errors import SearchError, last_line
-from tuning.interrupts import Interrupts
-from tuning.recipe import Recipe
-from tuning.search.budget import Clock
-from tuning.search.cluster import concurrency, resources
-from tuning.search.course import Course
-from tuning.search.handover import Handover
-from tuning.search.ledger import Ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.results import TrialResult
-from tuning.trial import LOSSES, TrialTask, run_trial
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import Interrupts
+from tuning.common.trial_record import TrialResult
+from tuning.recipe.schema import Recipe
+from tuning.search.ray_runtime import concurrency, resources
+from tuning.search.stall_watchdog import Handover
+from tuning.search.strategy import Course
+from tuning.search.study import Ledger
+from tuning.search.time_budget import Clock
+from tuning.search.trial_worker import LOSSES, TrialTask, run_trial
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from tuning.search.sampler import Listener
+    from tuning.search.callback import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ COLLAPSES = 5  # of Tune's loop, as when memory ran out, before a search gives u
 
 
 class TrialLost(RuntimeError):
-    """Tune waits for a worker that never comes; see ``tuning.search.handover``."""
+    """Tune waits for a worker that never comes; see ``tuning.search.stall_watchdog``."""
 
 
 class Runner:
@@ -108,8 +108,8 @@ class Runner:
         from ray import tune
         from ray.tune.execution import class_cache
 
-        from tuning.search.sampler import LedgerSearcher
         from tuning.search.schedulers import build_scheduler
+        from tuning.search.searcher import LedgerSearcher
 
         # Tune gives its workers an environment of their own, with the user's AWS keys in it, which Ray writes into its
         # log; and no worker that Ray started beforehand has that environment. Ours have what they need without it.
@@ -153,7 +153,7 @@ class Runner:
 
 def rebuild(scheduler: TrialScheduler, results: Sequence[TrialResult]) -> None:
     """Tell a new scheduler how the ended trials did, epoch by epoch; those that go on tell it themselves."""
-    from tuning.search.sampler import marks
+    from tuning.search.searcher import marks
 
     for result in results:
         if result.status == "running":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from tuning.search.finals import ranked
-from tuning.search.ledger import Ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.results import TrialResult
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import TrialResult
+from tuning.search.selection import ranked
+from tuning.search.study import Ledger
 
 if TYPE_CHECKING:
-    from tuning.trial import TrialReport
+    from tuning.common.trial_record import TrialReport
 
 KEPT = 10  # trials whose weights stay: the finalists, and as many again for one who looks
 

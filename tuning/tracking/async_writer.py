@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tuning.tracking.delivery import Delivery, is_refusal
-from tuning.tracking.operations import LogEpoch, LogFile, LogText, Operation, spoken
-from tuning.tracking.redact import Redactor
-from tuning.tracking.spool import Spool
+from tuning.common.redaction import Redactor
+from tuning.tracking.mlflow_sink import Delivery, is_refusal
+from tuning.tracking.operations import LogEpoch, LogFile, LogText, Operation, redacted_operation, spoken
+from tuning.tracking.outbox import Spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ class Writer:
 
     def send(self, operation: Operation) -> None:
         """Write an operation down, secrets hidden; returns at once, and never raises for a disk or a server."""
-        operation = self._redact.operation(operation)
+        operation = redacted_operation(operation, self._redact)
         try:
             ticket = self._spool.append(operation)
         except OSError:  # a full disk: it is delivered from memory

@@ -17,7 +17,7 @@ from tuning.tracking.operations import (
     Operation,
     StartRun,
 )
-from tuning.tracking.spool import Spool
+from tuning.tracking.outbox import Spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,6 +9,9 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from tuning.common.redaction import Redactor
 
 PARENT = "parent"  # stands where a trial's uid stands, in what is said to the search's own run
 
@@ -117,3 +120,9 @@ def spoken(operation: Operation) -> str:
             return f"{operation.file} of {whose}"
         case _:
             return f"{type(operation).__name__} of {whose}"
+
+
+def redacted_operation(operation: Operation, redactor: Redactor) -> Operation:
+    """Return the operation with the secrets in its texts hidden."""
+    hidden: dict[str, Any] = {name: redactor.value(value) for name, value in vars(operation).items()}
+    return type(operation)(**hidden)

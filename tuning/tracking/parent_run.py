@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import socket
-import subprocess
-import sys
-import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,123 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.audit import Audit, contact_sheets
-from data.errors import TrackingError
-from data.store import write_atomically
-from tuning.interrupts import Interrupts
-from tuning.search.paths import SearchPaths
-from tuning.tracking.delivery import PARENT_RUN
-from tuning.tracking.machine import hardware, watched
+from data.atomic_write import write_atomically
+from data.audit.contact_sheets import contact_sheets
+from data.audit.report import Audit
+from tuning.common.event_bus import warn
+from tuning.common.redaction import Redactor
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import Interrupts
+from tuning.tracking.async_writer import Writer
+from tuning.tracking.connection import settle_mlflow
+from tuning.tracking.environment import code_version, environment
+from tuning.tracking.mlflow_sink import PARENT_RUN
 from tuning.tracking.operations import PARENT, Describe, EndRun, LogEpoch, LogFile, LogInput, LogText, now_ms
-from tuning.tracking.redact import Redactor
-from tuning.tracking.target import Target
-from tuning.tracking.writer import Writer
-from tuning.views.lines import warn
+from tuning.tracking.run_target import Target
+from tuning.tracking.system_metrics import watched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from data.dataset import Dataset
+    from data.dataset.dataset import Dataset
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-REACH_TIMEOUT_S = 5.0
-DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 INTERRUPTED = "the user asked to end"
 RECIPE_PREFIX = "recipe."  # mlflow run logs our options under their own names, as quoted text, and allows no change
 LONGEST_DIGEST = 36  # characters of a data set's digest that MLflow stores
 NOTE = "mlflow.note.content"
-# MLflow's own patience with a server that is away is minutes for every call; the writer has a patience of its own.
-MLFLOW_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-
-
-def take_run_id() -> str | None:
-    """Return the run that ``mlflow run`` opened for us, and take it out of the environment.
-
-    Every Ray worker that inherited it would log into the parent, rename it and end it.
-    """
-    return os.environ.pop("MLFLOW_RUN_ID", None) or None
-
-
-def settle_mlflow() -> None:
-    """Set what MLflow reads from the environment, where the user has not."""
-    for name, value in MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
-
-
-def connect() -> MlflowClient:
-    """Return a client of the tracking server (or local database) that the environment names.
-
-    Raises:
-        TrackingError: if it can't be reached.
-    """
-    settle_mlflow()
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif "@" in uri:
-        _check_database(uri)
-    try:
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-    except Exception as error:  # any store may sit behind the URI
-        raise TrackingError(
-            f"the tracking store {hide_password(uri)} must be usable, but it says {type(error).__name__}; "
-            "correct MLFLOW_TRACKING_URI or unset it for a local database."
-        ) from error
-    return client
-
-
-def tracking_uri() -> str:
-    """Return the URI of the tracking store that the environment names."""
-    import mlflow
-
-    return str(mlflow.get_tracking_uri())
-
-
-def _check_server(uri: str) -> None:
-    """Ask for /health with a short timeout: MLflow's own retries take minutes to give up."""
-    import requests
-
-    try:
-        requests.get(uri.rstrip("/") + "/health", timeout=REACH_TIMEOUT_S).raise_for_status()
-    except requests.RequestException as error:
-        raise TrackingError(
-            f"the MLflow server must answer before a search starts, but {hide_password(uri)} does not "
-            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or give "
-            "tracking=spool to deliver later."
-        ) from None
-
-
-def _check_database(uri: str) -> None:
-    """Knock at a database's port: MLflow tries for minutes when nobody is there."""
-    parts = urllib.parse.urlsplit(uri)
-    port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
-    if parts.hostname is None or port is None:
-        return
-    try:
-        socket.create_connection((parts.hostname, port), REACH_TIMEOUT_S).close()
-    except OSError as error:
-        raise TrackingError(
-            f"the tracking database must answer before a search starts, but {hide_password(uri)} does not ({error}); "
-            "start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
-        ) from None
-
-
-def hide_password(uri: str) -> str:
-    """Return the URI without the password that it may carry."""
-    parts = urllib.parse.urlsplit(uri)
-    if not parts.password:
-        return uri
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
 
 
 @dataclass(frozen=True)
@@ -259,7 +159,7 @@ class ParentRun:
         """End the run as KILLED, for good, because the user asked to."""
         self.end("KILLED", INTERRUPTED)
         if self.opened_by_mlflow and self.client is not None:
-            from tuning.tracking.last_word import have_last_word
+            from tuning.tracking.status_guard import have_last_word
 
             have_last_word(self.run_id, "KILLED")
 
@@ -307,36 +207,3 @@ def _close(parent: ParentRun) -> None:
     sentence = parent.close()
     if sentence:
         warn(sentence)
-
-
-def code_version() -> dict[str, str]:
-    """Return the git commit of this project, and whether the checkout differs from it; empty outside git."""
-    commit = _git("rev-parse", "HEAD")
-    return {"git_commit": commit, "git_dirty": str(bool(_git("status", "--porcelain"))).lower()} if commit else {}
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603
-            ["git", *arguments],  # noqa: S607
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def environment() -> dict[str, object]:
-    """Return the interpreter, the hardware and the version of every installed package."""
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        "packages": {
-            distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
-        },
-    }

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.atomic_write import write_atomically
 from data.errors import TrackingError
-from data.store import write_atomically
-from data.values import Value
+from data.frozen_model import Value
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

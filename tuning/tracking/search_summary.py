@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
-from data.values import Value
+from data.frozen_model import Value
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,6 +51,11 @@ class PastSearch(Value):
     seconds: float
     promotion: str
     progress: tuple[Progress, ...]
+
+    @property
+    def short_id(self) -> str:
+        """The first eight characters of its run id: enough to tell searches apart."""
+        return self.run_id[:8]
 
 
 def past_search(client: MlflowClient, given: str) -> PastSearch:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from tuning.tracking.parent import REPOSITORY
+from tuning.tracking.environment import REPOSITORY
 
 LONGEST_WAIT_S = 120.0  # for mlflow run to end; it only waits for us
 OVERWRITTEN_WITHIN_S = 5.0  # after it ended: nobody will
@@ -23,7 +23,7 @@ POLL_S = 0.1
 def have_last_word(run_id: str, status: str) -> None:
     """Start the process that sets the run to ``status`` after our parent process, ``mlflow run``, has ended."""
     subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "tuning.tracking.last_word", run_id, status, str(os.getppid())],
+        [sys.executable, "-m", "tuning.tracking.status_guard", run_id, status, str(os.getppid())],
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

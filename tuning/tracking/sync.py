@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
-from tuning.search.paths import SearchPaths
-from tuning.tracking.parent import ParentRun
-from tuning.tracking.target import Target
+from tuning.common.search_paths import SearchPaths
+from tuning.tracking.parent_run import ParentRun
+from tuning.tracking.run_target import Target
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

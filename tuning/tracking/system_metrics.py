@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,27 +10,12 @@ from functools import partial
 from typing import Any
 
 from data.errors import TrackingError
-from models.machine import machine
-from tuning.aside import aside
+from tuning.common.background import aside
+from tuning.tracking.async_writer import Writer
 from tuning.tracking.operations import PARENT, LogEpoch
-from tuning.tracking.writer import Writer
 
 SYSTEM = "system/"  # what the names of metrics begin with that MLflow's UI shows on a page of their own
 INTERVAL_S = 10.0  # between two looks, as MLflow's own monitor has it
-
-
-def hardware() -> dict[str, object]:
-    """Return what a search had to run on: processor, cores that it may use, memory, accelerators by name."""
-    import psutil
-    import torch
-
-    return {
-        "processor": machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "accelerators": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
-        "host": platform.node(),
-    }
 
 
 def load_is_wanted() -> bool:

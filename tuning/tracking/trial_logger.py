@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tuning.search.results import SELECTS, TrialResult
+from tuning.common.trial_record import SELECTS, TrialReport, TrialResult
+from tuning.tracking.async_writer import Writer
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
-from tuning.tracking.writer import Writer
-from tuning.trial import TrialReport
 
 TRACEBACK = "traceback.txt"  # its end
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own

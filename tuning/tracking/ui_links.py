@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tuning.search.results import TrialResult
+from tuning.common.trial_record import TrialResult
 
 LOCAL_UI = "http://127.0.0.1:5000"
 MODE = "workflowType=machine_learning"  # the UI opens in its GenAI mode unless told otherwise

@@ -8,8 +8,8 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
-from tuning.tracking.redact import redacted
-from tuning.views.events import Event, Progressed, Said, Shown
+from tuning.common.events import Event, Progressed, Said, Shown
+from tuning.common.redaction import redacted
 
 LINE_EVERY_S = 5.0  # between two lines that say how far something is
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tuning.views.events import EpochEnded, TrialEnded, TrialStarted
-from tuning.views.stream import tell
+from tuning.common.event_bus import tell
+from tuning.common.events import EpochEnded, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
-    from tuning.trial import TrialReport
+    from tuning.common.trial_record import TrialReport, TrialResult
 
 
 class Telling:

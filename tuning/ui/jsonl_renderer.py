@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
-from tuning.tracking.redact import redacted
-from tuning.views.events import (
+from tuning.common.events import (
     Audited,
     Decided,
     Ended,
@@ -30,9 +29,10 @@ from tuning.views.events import (
     TrialEnded,
     TrialStarted,
 )
+from tuning.common.redaction import redacted
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
+    from tuning.common.trial_record import TrialResult
 
 SCHEMA = 1  # version of it
 PROGRESS_EVERY_S = 0.5  # seconds between two lines of one task; its end is always told

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.features.plan import DISK_FULL
-from tuning.views.events import (
+from models.features.caching_policy import DISK_FULL
+from tuning.common.events import (
     Audited,
     Decided,
     Entered,
@@ -18,11 +18,11 @@ from tuning.views.events import (
     Trained,
     TrialEnded,
 )
-from tuning.views.lines import network_text, score_text, settings_text
-from tuning.views.printer import Printer
+from tuning.common.formatting import network_text, score_text, settings_text
+from tuning.ui.console import Printer
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
+    from tuning.common.trial_record import TrialResult
 
 FAILED, PRUNED, BEST, WARNING = "red", "dim", "bold", "yellow"  # how a terminal shows lines of them
 NAMES = "  the run's audit.json names every file; so does python -m tuning audit --json FILE"
@@ -70,13 +70,13 @@ class PlainView(Printer):
 
     def measured(self, event: Measured) -> None:
         """Print the test result."""
-        from tuning.views.summary import result_lines  # torch behind it takes seconds: not before something is shown
+        from tuning.ui.summary import result_lines  # torch behind it takes seconds: not before something is shown
 
         self.show(*result_lines(event.candidate, event.baseline))
 
     def decided(self, event: Decided) -> None:
         """Print what became of the winner."""
-        from tuning.views.summary import decision_line
+        from tuning.common.formatting import decision_line
 
         self.show(decision_line(event.candidate, event.version, event.promotion))
 
@@ -88,7 +88,7 @@ class PlainView(Printer):
         if not self._is_full and event.report.facts.get("features") == DISK_FULL:
             self._is_full = True
             what = f"the disk is full: trial {result.number}, at least, computes its frozen blocks in every epoch"
-            self.tell(Said(f"{what}; make room, as with python -m tuning store --clear all", matters=True))
+            self.tell(Said(f"{what}; make room, as with python -m tuning cache --clear all", matters=True))
 
     def trial_runs(self, result: TrialResult) -> None:
         """Say what a trial that has begun is about."""

@@ -8,13 +8,13 @@ from typing import Self
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from tuning.views import stream
+from tuning.common import event_bus
 
 
 class ProgressView:
     """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down.
 
-    It is for commands that show nothing else meanwhile; what a search shows is in ``tuning.views.live``.
+    It is for commands that show nothing else meanwhile; what a search shows is in ``tuning.ui.live``.
     """
 
     def __init__(self, on_errors: bool = False) -> None:
@@ -42,4 +42,4 @@ class ProgressView:
                 self._tasks[what] = self._bars.add_task(what, total=of)
             self._bars.update(self._tasks[what], completed=done)
         elif not self._quiet:
-            stream.progress(what, done, of)
+            event_bus.progress(what, done, of)

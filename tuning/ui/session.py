@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import IO
 
 from data.errors import FreezelineError, UserError
-from tuning.exits import status_of
-from tuning.recipe import EventsForm
-from tuning.views.events import Ended, Event
-from tuning.views.jsonlines import JsonLinesView
-from tuning.views.live import LiveView
-from tuning.views.plain import PlainView, QuietView
-from tuning.views.stream import View, opened, tell
+from tuning.common.event_bus import View, opened, tell
+from tuning.common.events import Ended, Event
+from tuning.common.exit_codes import status_of
+from tuning.recipe.schema import EventsForm
+from tuning.ui.jsonl_renderer import JsonLinesView
+from tuning.ui.live.renderer import LiveView
+from tuning.ui.log_renderer import PlainView, QuietView
 
 NO_TERMINALS = {"dumb", "unknown"}  # values of TERM: what calls itself so can't move its cursor
 

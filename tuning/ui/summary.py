@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tuning.promote import METRIC, Candidate, Promotion
-from tuning.recipe import Recipe
-from tuning.search.finals import Finalist, Gain, ranked
-from tuning.search.results import TrialResult
-from tuning.views.lines import network_name, score_text
-from tuning.views.pages import Pages
+from tuning.common.formatting import network_name, score_text
+from tuning.common.promotion_types import METRIC, Candidate
+from tuning.common.trial_record import TrialResult
+from tuning.recipe.schema import Recipe
+from tuning.search.reevaluation import Finalist, Gain
+from tuning.search.selection import ranked
+from tuning.tracking.ui_links import Pages
 
 if TYPE_CHECKING:
-    from tuning.search.ledger import Ledger
-    from tuning.search.planning import Plan
+    from tuning.search.budget_estimate import Plan
+    from tuning.search.study import Ledger
 
 ROWS = 5
 NETWORK = "network"
@@ -148,11 +149,6 @@ def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
     if baseline is not None:
         lines.append(f"  logistic regression on the raw pixels, for comparison: accuracy {baseline:.4f}")
     return lines
-
-
-def decision_line(candidate: Candidate, version: int, promotion: Promotion) -> str:
-    """Return what became of the candidate."""
-    return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."
 
 
 def note(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from data.dataset import Dataset
-from data.sources import SplitName
-from models.calibration import calibration_error
-from models.evaluate import interval, score
-from tuning.candidate import INTERVALS
-from tuning.predicting import Model, probabilities_of
-from tuning.views.report import EvaluationContent
-from tuning.views.report.pictures import worst_mistakes
+from data.dataset.dataset import Dataset
+from data.sources.base import SplitName
+from models.evaluation.calibration import calibration_error
+from models.evaluation.intervals import interval
+from models.evaluation.metrics import score
+from models.packaging.inference import Model, probabilities_of
+from tuning.registry.build_candidate import INTERVALS
+from tuning.reporting.content import EvaluationContent
+from tuning.reporting.thumbnails import worst_mistakes
 
 
 def evaluate(model: Model, address: str, dataset: Dataset, split: SplitName | Literal["all"]) -> EvaluationContent:

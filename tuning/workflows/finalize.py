@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from data.audit import audit
-from data.images import pixel_cache
-from data.store import write_atomically
-from models.baseline import raw_pixel_accuracy
-from tuning.candidate import Winner, kept_answers, make_candidate
-from tuning.checks import Ground
-from tuning.choice import Costs, Limits, fitting, priced
-from tuning.exits import FINISHED, INTERRUPTED
-from tuning.interrupts import Interrupts
-from tuning.late import decided, leave
-from tuning.pricing import price
-from tuning.promote import Candidate
-from tuning.recipe import Recipe
-from tuning.search.finals import Finalist, Gain, finalists, gain_over_default, winner
-from tuning.search.paths import SearchPaths
-from tuning.search.results import TrialResult
-from tuning.tracking.parent import ParentRun, tracking_uri
-from tuning.views import front, networks, summary
-from tuning.views.events import Decided, Measured, Reported
-from tuning.views.lines import show, warn
-from tuning.views.pages import Pages, on_server
-from tuning.views.stream import enter, tell
+from data.atomic_write import write_atomically
+from data.audit.report import audit
+from data.loading.pixel_cache import pixel_cache
+from models.evaluation.pixel_baseline import raw_pixel_accuracy
+from tuning.common.event_bus import enter, show, tell, warn
+from tuning.common.events import Decided, Measured, Reported
+from tuning.common.exit_codes import FINISHED, INTERRUPTED
+from tuning.common.formatting import decision_line
+from tuning.common.promotion_types import Candidate
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import Interrupts
+from tuning.common.trial_record import TrialResult
+from tuning.recipe.schema import Recipe
+from tuning.registry.build_candidate import Winner, kept_answers, make_candidate
+from tuning.registry.deferred import decided, leave
+from tuning.search.reevaluation import Finalist, Gain, finalists, gain_over_default, winner
+from tuning.search.selection import Costs, Limits, fitting, priced
+from tuning.search.serving_costs import price
+from tuning.tracking.connection import tracking_uri
+from tuning.tracking.parent_run import ParentRun
+from tuning.tracking.ui_links import Pages, on_server
+from tuning.ui import summary
+from tuning.ui.tables import networks, pareto
+from tuning.workflows.preflight import Ground
 
 if TYPE_CHECKING:
-    from tuning.views.report import ReportContent
+    from tuning.reporting.content import ReportContent
 
 PRICING_S = 8.0  # for measuring what networks cost to serve, where there is no limit that has to be kept
 UNDECIDED = "Not decided yet: the server was away."
@@ -85,7 +87,7 @@ class Ending:
         if outcome is not None:
             version, promotion = outcome
             self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
-            decision = summary.decision_line(candidate, version, promotion)
+            decision = decision_line(candidate, version, promotion)
             tell(Decided(candidate, version, promotion))
             model = f"models:/{self._name}@{promotion.alias}"
         pages = self._pages if self._parent.experiment_id else None  # without a server there are no runs yet
@@ -155,9 +157,9 @@ class Ending:
             self._parent.log_text(networks.as_json(compared), "networks.json")
         every = priced(self._results, costs, classes)
         if every:
-            show(front.table(every))
-            self._parent.log_text(front.as_json(every), "costs.json")
-        return networks.markdown(compared) + front.markdown(every)
+            show(pareto.table(every))
+            self._parent.log_text(pareto.as_json(every), "costs.json")
+        return networks.markdown(compared) + pareto.markdown(every)
 
     def _baseline(self) -> float:
         """Return what raw pixels alone reach on the test pictures."""
@@ -170,8 +172,9 @@ class Ending:
         self, best: TrialResult, candidate: Candidate, decision: str, model: str, costs: Costs, baseline: float
     ) -> None:
         """Keep the report in the search's folder and, with its pictures, on the parent run."""
-        from tuning.reporting import report_content
-        from tuning.views.report import ReportTrial, build_pictures, build_report
+        from tuning.reporting.builder import report_content
+        from tuning.reporting.content import ReportTrial
+        from tuning.reporting.page import build_pictures, build_report
 
         enter("writing the report")
         content: ReportContent = report_content(

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
-from data.dataset import Dataset, load_dataset
+from data.dataset.dataset import Dataset
 from data.errors import BackboneError, DataError, UserError
-from data.preprocess import Preprocessing
-from tuning.domains import Choice, Domain, Setting
-from tuning.recipe import Recipe, Training
-from tuning.space import Preprocessings
-from tuning.tracking.machine import load_is_wanted
-from tuning.tracking.parent import connect
-from tuning.views import stream
+from data.load_dataset import load_dataset
+from data.preprocessing import Preprocessing
+from tuning.common import event_bus
+from tuning.recipe.auto import Some, _automatic_cuts, _given, _most_truncated, _networks, _parts, automatic_sizes
+from tuning.recipe.domains import Choice
+from tuning.recipe.schema import Recipe, Training
+from tuning.search.space import Preprocessings
+from tuning.tracking.connection import connect
+from tuning.tracking.system_metrics import load_is_wanted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,17 +26,6 @@ if TYPE_CHECKING:
 # The tag of a run that mlflow run opened: the project's folder as file://FOLDER#PART or FOLDER, or the URL that it has
 # cloned. (That the tag mlflow.source.git.repoURL is there says nothing: a clone of the user's own has it, too.)
 SOURCE = "mlflow.source.name"
-
-# Sides in px that pictures are resized to when the recipe leaves it open: three neighbours of this ladder, the largest
-# of them the first that is at least the pictures' own. Tiny pictures are enlarged, or a network that halves its input
-# five times sees a point; above the ladder's end time grows with the square of the side, and accuracy hardly.
-LADDER = (48, 64, 96, 128, 160, 224)
-RUNGS = 3
-
-DROPPED = 3  # blocks from the end, where the recipe leaves it open and the networks have twice as many to spare
-MANY = 14  # blocks that each of the offline backbones has to spare, at every size
-
-Some = TypeVar("Some", bound=Training)
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,9 @@ def check_ground(training: Training, given_run: str | None = None, then: Callabl
     Raises:
         UserError: with all that is wrong.
     """
-    from models.backbones import OFFLINE_BACKBONES, Wanted, check_networks, preprocessing_for
+    from models.backbones.factory import preprocessing_for
+    from models.backbones.validation import Wanted, check_networks
+    from models.backbones.weight_packages import OFFLINE_BACKBONES
 
     networks = dict.fromkeys(network for part in _parts(training) for network in _networks(part))
     problems: list[str] = []
@@ -88,7 +81,7 @@ def check_ground(training: Training, given_run: str | None = None, then: Callabl
     with _gathered(problems):
         load_is_wanted()
     with _gathered(problems):
-        dataset = load_dataset(training.data, stream.progress, keep_leaks=training.leaks == "keep")
+        dataset = load_dataset(training.data, event_bus.progress, keep_leaks=training.leaks == "keep")
     if not problems:
         then()
     client = None
@@ -138,66 +131,12 @@ def _gathered(problems: list[str]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def _parts(training: Training) -> Sequence[Training]:
-    """Return the recipe's variants, or the training itself where it has none."""
-    if isinstance(training, Recipe) and training.variants:
-        return [training.varied(variant) for variant in training.variants]
-    return [training]
-
-
-class _Network(NamedTuple):
-    """A backbone that a training names, its weights, and the image sizes that are given, none if they are left open."""
-
-    backbone: str
-    weights: str
-    sizes: tuple[int, ...]
-
-
-def _networks(training: Training) -> list[_Network]:
-    backbones = _given(training.backbone) or automatic_backbones(training.weights)
-    sizes = tuple(int(size) for size in _given(training.image_size))
-    return [_Network(str(backbone), training.weights, sizes) for backbone in backbones]
-
-
-def automatic_backbones(weights: str) -> tuple[str, ...]:
-    """Return the networks of ``backbone=auto``: those that need no hub, and more where one answers.
-
-    A weights file fits one network only, and is taken for the first.
-    """
-    from models.backbones import HUB_BACKBONES, OFFLINE_BACKBONES
-    from models.weights import hub_answers, source_of
-
-    source = source_of("", weights)
-    if source == "file":
-        return OFFLINE_BACKBONES[:1]
-    return OFFLINE_BACKBONES + HUB_BACKBONES if source == "hub" and hub_answers() else OFFLINE_BACKBONES
-
-
-def _given(domain: Domain | None) -> tuple[Setting, ...]:
-    return domain.options if domain else ()
-
-
-def _automatic_cuts(networks: Sequence[_Network], sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return how many blocks to drop where the recipe leaves it open: none, and a few of networks that have many."""
-    return (0, DROPPED) if all(_most_truncated(network, sizes) >= 2 * DROPPED for network in networks) else (0,)
-
-
 def _is_uncut(backbone: str, size: int) -> bool:
     """Return whether a network can't be cut in two; the log says so, once."""
-    from models.backbones import OFFLINE_BACKBONES
-    from models.prepared import prepared
+    from models.backbones.pretrained_cache import prepared
+    from models.backbones.weight_packages import OFFLINE_BACKBONES
 
     return backbone not in OFFLINE_BACKBONES and not prepared(backbone, "none", size, 0).blocks[0].node
-
-
-def _most_truncated(network: _Network, sizes: Sequence[int], wanted: int = MANY) -> int:
-    """Return how many blocks can be dropped at most, at least ``wanted`` where that is known without a look."""
-    from models.backbones import OFFLINE_BACKBONES
-    from models.prepared import most_truncated
-
-    if network.backbone in OFFLINE_BACKBONES and wanted <= MANY:
-        return MANY
-    return min(most_truncated(network.backbone, each) for each in network.sizes or sizes)
 
 
 def _check_cuts(training: Training, sizes: Sequence[int]) -> None:
@@ -218,10 +157,3 @@ def _check_levels(training: Training, uncut: frozenset[str]) -> None:
         raise BackboneError(
             f"levels must be last for {whole[0]}, which can't be cut, got {training.levels}; or choose another backbone"
         )
-
-
-def automatic_sizes(median_side: int) -> tuple[int, ...]:
-    """Return the sides in px to resize pictures to whose median short side is ``median_side`` px, smallest first."""
-    top = next((at for at, side in enumerate(LADDER) if side >= median_side), len(LADDER) - 1)
-    end = max(top + 1, RUNGS)
-    return LADDER[end - RUNGS : end]

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from tuning.common.names import SEARCH_FOLDER
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import caught
+from tuning.recipe.schema import Recipe
+from tuning.search.ray_runtime import Ray
+from tuning.search.time_budget import spent_s
+from tuning.tracking.connection import connect, take_run_id
+from tuning.tracking.parent_run import ParentRun, lifecycle
+from tuning.workflows.preflight import check_ground
+
+if TYPE_CHECKING:
+    from tuning.recipe.resume import ResumeOptions
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from data.dataset import Dataset
+from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
-from tuning.recipe import Recipe
-from tuning.search.budget import spent_s
-from tuning.search.paths import SearchPaths
+from tuning.tracking.run_target import Target
 from tuning.tracking.sync import searches
-from tuning.tracking.target import Target
+from tuning.workflows.search_session import _Search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tuning.commands.resume import ResumeOptions
-
-FOLDER = "search_folder"  # the parent run's tag that says where the search keeps its state
+    from tuning.recipe.resume import ResumeOptions
 
 
 class Kept(NamedTuple):
@@ -66,10 +77,10 @@ def _not_here(client: MlflowClient | None, run: str) -> str:
         tags = client.get_run(run).data.tags if client else {}
     except MlflowException:
         return f"{rule}, which does not exist; see the runs in MLflow"
-    if FOLDER not in tags:
+    if SEARCH_FOLDER not in tags:
         return f"{rule}, which is none; give the run above the trials' runs"
     return (
-        f"a search goes on from its folder, but that of {run} is not on this machine: it was {tags[FOLDER]}; "
+        f"a search goes on from its folder, but that of {run} is not on this machine: it was {tags[SEARCH_FOLDER]}; "
         "resume there, or set FREEZELINE_HOME to where the folder is"
     )
 
@@ -87,9 +98,21 @@ def check_same_pictures(kept: Dataset, now: Dataset) -> None:
         )
 
 
-def continued(recipe: Recipe, options: ResumeOptions, tried: int) -> Recipe:
-    """Return the recipe with the budget of what is to come; ``tried`` is how many configurations it has tried."""
-    if not options.extends:
-        return recipe
-    total = None if options.trials is None else tried + options.trials
-    return recipe.model_copy(update={"trials": total, "minutes": options.minutes})
+def resume(options: ResumeOptions) -> int:
+    """Go on with a search in its own parent run, with what is left of its budget or a new one; as ``search``.
+
+    Raises:
+        UserError: its state or its pictures are not there, before any trial starts.
+    """
+    given_run = take_run_id()
+    with caught() as interrupts:
+        kept = kept_search(connect(), options.run)
+        ground = check_ground(kept.recipe)
+        check_same_pictures(kept.dataset, ground.dataset)
+        if given_run and ground.client:  # mlflow run has opened a run for this command, which ends with it
+            ground.client.set_tag(given_run, "resumes", kept.target.run_id)
+        parent = ParentRun.of(kept.target, ground.client)
+        parent.reopen()
+        with lifecycle(parent, interrupts), closing(Ray(kept.recipe)) as ray:
+            ray.begin()
+            return _Search(kept.recipe, ground, parent, interrupts, ray, options).run()

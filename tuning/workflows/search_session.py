@@ -5,81 +5,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from data.audit import audit
 from data.errors import SearchError
-from data.images import pixel_cache
-from models.config import TrialConfig
+from data.loading.pixel_cache import pixel_cache
 from models.device import choose_device
-from models.steptimes import step_times
-from tuning.candidate import absolute
-from tuning.checks import Ground, check_ground
-from tuning.domains import Setting
-from tuning.ending import Ending
-from tuning.exits import INTERRUPTED
-from tuning.interrupts import Interrupts, caught
-from tuning.recipe import Recipe
-from tuning.resuming import FOLDER, check_same_pictures, continued, kept_search
-from tuning.search.budget import Clock, spent_s
-from tuning.search.cluster import Ray, check_shared, concurrency, resources
-from tuning.search.finals import ranked
-from tuning.search.ledger import Ledger, open_ledger
-from tuning.search.paths import SearchPaths
-from tuning.search.planning import plan
-from tuning.search.results import TrialResult
-from tuning.search.runner import Runner
-from tuning.search.tidying import Tidying
-from tuning.space import SearchSpace
-from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
-from tuning.tracking.trials import TrialRuns
-from tuning.views import summary
-from tuning.views.events import Audited, Planned
-from tuning.views.lines import say, warn
-from tuning.views.stream import enter, progress, tell
-from tuning.views.telling import Telling
+from models.profiling.step_time import step_times
+from models.trial_config import TrialConfig
+from tuning.common.event_bus import enter, progress, say, tell, warn
+from tuning.common.events import Planned
+from tuning.common.exit_codes import INTERRUPTED
+from tuning.common.names import SEARCH_FOLDER
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import Interrupts
+from tuning.common.trial_record import Setting, TrialResult
+from tuning.recipe.resume import continued
+from tuning.recipe.schema import Recipe
+from tuning.search.budget_estimate import plan
+from tuning.search.ray_runtime import Ray, check_shared, concurrency, resources
+from tuning.search.selection import ranked
+from tuning.search.space import SearchSpace
+from tuning.search.study import Ledger, open_ledger
+from tuning.search.time_budget import Clock, spent_s
+from tuning.search.tune_runner import Runner
+from tuning.search.weights_cleanup import Tidying
+from tuning.tracking.parent_run import ParentRun
+from tuning.tracking.trial_logger import TrialRuns
+from tuning.ui import summary
+from tuning.ui.event_callback import Telling
+from tuning.workflows.finalize import Ending
+from tuning.workflows.preflight import Ground
 
 if TYPE_CHECKING:
-    from tuning.commands.resume import ResumeOptions
-
-
-def search(recipe: Recipe) -> int:
-    """Search, package the best trial's model, register it and decide about it; return the exit status.
-
-    Raises:
-        UserError: before any trial starts, with all that is wrong.
-    """
-    given_run = take_run_id()
-    with caught() as interrupts, closing(Ray(recipe)) as ray:
-        ground = check_ground(recipe, given_run, ray.begin)
-        found = audit(ground.dataset)
-        tell(Audited(found))
-        parent = ParentRun.open(ground.client, given_run, recipe.name or ground.dataset.name)
-        with lifecycle(parent, interrupts):
-            parent.log_audit(found)
-            recipe = ground.settled(recipe).model_copy(update={"data": absolute(recipe.data)})
-            return _Search(recipe, ground, parent, interrupts, ray).run()
-
-
-def resume(options: ResumeOptions) -> int:
-    """Go on with a search in its own parent run, with what is left of its budget or a new one; as ``search``.
-
-    Raises:
-        UserError: its state or its pictures are not there, before any trial starts.
-    """
-    given_run = take_run_id()
-    with caught() as interrupts:
-        kept = kept_search(connect(), options.run)
-        ground = check_ground(kept.recipe)
-        check_same_pictures(kept.dataset, ground.dataset)
-        if given_run and ground.client:  # mlflow run has opened a run for this command, which ends with it
-            ground.client.set_tag(given_run, "resumes", kept.target.run_id)
-        parent = ParentRun.of(kept.target, ground.client)
-        parent.reopen()
-        with lifecycle(parent, interrupts), closing(Ray(kept.recipe)) as ray:
-            ray.begin()
-            return _Search(kept.recipe, ground, parent, interrupts, ray, options).run()
+    from tuning.recipe.resume import ResumeOptions
 
 
 class _Search:
@@ -204,7 +163,7 @@ class _Search:
         if not is_new:
             return
         tags = {
-            FOLDER: str(self._paths.root),
+            SEARCH_FOLDER: str(self._paths.root),
             "data_fingerprint": dataset.fingerprint,
             "recipe": recipe.to_json(),
             "registered_model": self._name,

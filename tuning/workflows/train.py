@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.audit import audit
+from data.audit.report import audit
 from data.errors import TrackingError
-from models.config import TrialConfig
-from tuning.candidate import absolute, make_candidate
-from tuning.checks import check_ground
-from tuning.domains import Choice
-from tuning.interrupts import caught
-from tuning.late import leave
-from tuning.recipe import Recipe, Training
-from tuning.search.paths import SearchPaths
-from tuning.space import SearchSpace
+from models.trial_config import TrialConfig
+from tuning.common.event_bus import enter, say, tell
+from tuning.common.events import Audited, Measured, Trained
+from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import caught
+from tuning.common.trial_record import TrialReport
+from tuning.recipe.domains import Choice
+from tuning.recipe.schema import Recipe, Training
+from tuning.registry.build_candidate import absolute, make_candidate
+from tuning.registry.deferred import leave
+from tuning.search.space import SearchSpace
+from tuning.search.trial_worker import TrialTask
+from tuning.search.trial_worker import train as train_task
+from tuning.tracking.connection import connect, take_run_id
 from tuning.tracking.operations import now_ms
-from tuning.tracking.parent import ParentRun, connect, lifecycle, take_run_id
-from tuning.trial import TrialReport, TrialTask
-from tuning.trial import train as train_task
-from tuning.views.events import Audited, Measured, Trained
-from tuning.views.lines import say
-from tuning.views.stream import enter, tell
+from tuning.tracking.parent_run import ParentRun, lifecycle
+from tuning.workflows.preflight import check_ground
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

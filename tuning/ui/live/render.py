@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tuning.views.lines import network_name, score_text
-from tuning.views.live.state import LiveState
+from tuning.common.formatting import network_name, score_text
+from tuning.ui.live.state import LiveState
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
+    from tuning.common.trial_record import TrialResult
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 10  # letters of a curve at most

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from rich.live import Live
 
-from tuning.views.events import Audited, Entered, EpochEnded, Event, Progressed
-from tuning.views.live.drawing import TURNS_PER_S, draw
-from tuning.views.live.state import LiveState, after
-from tuning.views.plain import PlainView
+from tuning.common.events import Audited, Entered, EpochEnded, Event, Progressed
+from tuning.ui.live.render import TURNS_PER_S, draw
+from tuning.ui.live.state import LiveState, after
+from tuning.ui.log_renderer import PlainView
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from data.audit import Audit
-    from tuning.search.results import TrialResult
-
+    from data.audit.report import Audit
+    from tuning.common.trial_record import TrialResult
 
 INDENT = len("00:00:00  ")  # of a sentence's lines after the first, below its time
 COMMAND = "python -m"

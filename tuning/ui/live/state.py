@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuning.views.events import Entered, EpochEnded, Event, Planned, Progressed, Trained, TrialEnded, TrialStarted
+from tuning.common.events import Entered, EpochEnded, Event, Planned, Progressed, Trained, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
-    from tuning.search.results import TrialResult
+    from tuning.common.trial_record import TrialResult
 
 
 class Running(NamedTuple):

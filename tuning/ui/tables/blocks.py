@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.filesize import decimal
 from rich.table import Table
 
-from models.blocktimes import PICTURES, RUNS
-from models.features.plan import BYTES
-from models.freeze import Block
+from models.features.caching_policy import BYTES
+from models.freezing.blocks import Block
+from models.profiling.block_latency import PICTURES, RUNS
 
 NOTHING = "-"
 COLUMNS = (("depth", True), ("block", False), ("output", True), ("parameters", True), ("time", True), ("kept", True))

@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.filesize import decimal
 from rich.table import Table
 
-from data.store import Entry, Store
+from data.cache.content_cache import Entry, Store
 
 
 def store_table(entries: Sequence[Entry]) -> Table:

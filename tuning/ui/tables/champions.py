@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from tuning.succession import Event
+from tuning.common.promotion_types import Event
 
 
 def history_table(name: str, events: Sequence[Event]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from models.evaluate import Scores
+from models.evaluation.metrics import Scores
 
 MOST_COLUMNS = 12  # classes of a confusion matrix that a terminal has room for
 MOST_ROWS = 20

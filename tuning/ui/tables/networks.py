@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from models.cost import Cost, cost
-from tuning.search.results import TrialResult
-from tuning.views.lines import network_name, score_text
+from models.profiling.flops import Cost, cost
+from tuning.common.formatting import network_name, score_text
+from tuning.common.trial_record import TrialResult
 
 NOTHING = "-"
 TITLE = "Networks by validation"

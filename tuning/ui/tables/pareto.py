@@ -7,21 +7,14 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from models.machine import machine
-from tuning.choice import Measure, Priced, front
-from tuning.views.lines import network_name, score_text
+from models.profiling.hardware import machine
+from tuning.common.formatting import network_name, score_text
+from tuning.search.selection import MEASURES, Priced, efficient, front, fronts
 
 TITLE = "Accuracy against cost (one picture, one core)"
-MEASURES: tuple[Measure, ...] = ("latency_ms", "mb")
+
 COLUMNS = ("trial", "bal. acc.", "ms", "MB", "network", "px", "cut", "front")
 LEFT = ("network", "front")
-FRONTS: dict[Measure, str] = {"latency_ms": "speed", "mb": "size"}
-
-
-def efficient(every: Sequence[Priced]) -> list[Priced]:
-    """Return what is on the front by latency or by size, best first."""
-    on = {one.result.number for measure in MEASURES for one in front(every, measure)}
-    return [one for one in every if one.result.number in on]
 
 
 def table(every: Sequence[Priced]) -> Table:
@@ -61,11 +54,6 @@ def as_json(every: Sequence[Priced]) -> str:
         for one in every
     ]
     return json.dumps({"machine": machine(), "networks": rows}, indent=2)
-
-
-def fronts(one: Priced, every: Sequence[Priced]) -> str:
-    """Return in what no network that is at least as good beats this one; empty if it is on no front."""
-    return ", ".join(FRONTS[measure] for measure in MEASURES if one in front(every, measure))
 
 
 def _cells(one: Priced, every: Sequence[Priced]) -> list[str]:

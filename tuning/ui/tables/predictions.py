@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuning.predicting import Answer
+    from models.packaging.inference import Answer
 
 
 def write(answers: Iterable[Answer], form: str) -> int:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from models.freeze import Block
-from models.graph import trace
-from models.weights import COUNTER
+from models.backbones.weights import COUNTER
+from models.freezing.blocks import Block
+from models.freezing.fx_graph import trace
 
 LIBRARIES = ("torch", "torchvision", "timm")  # what a module of a class computes is theirs to change
 PLAIN = (bool, int, float, str, tuple)  # settings of a module; anything else that it holds is a tensor or a module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from data.values import Value
+from data.frozen_model import Value
 
 Kind = Literal[
     "unreadable",

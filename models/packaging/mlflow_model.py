@@ -1,0 +1,117 @@
+"""A packaged model as an MLflow model: saved, logged and loaded for training."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from models.classifier import Classifier, build_classifier
+from models.packaging import pyfunc_model
+from models.packaging.export import ARTIFACTS, _quiet
+from models.trial_config import TrialConfig
+
+REQUIREMENTS_FILE = Path(__file__).parents[2] / "requirements.txt"
+REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
+ENGINES = {"onnx": "onnxruntime", "pt2": "torch"}  # what runs a graph, by the suffix of its file
+
+
+def log_package(folder: Path, run_id: str, name: str = "model") -> str:
+    """Log what ``export`` wrote as a model of an existing run of the current tracking server; return its URI.
+
+    The run's status, parameters and metrics stay as they are, and no run is started or ended.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    client = mlflow.MlflowClient()
+    experiment_id = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            save_package(folder, Path(scratch) / "model", run_id=run_id, model_id=model.model_id)
+            client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
+    except BaseException:
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return f"models:/{model.model_id}"
+
+
+def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: str | None = None) -> None:
+    """Write what ``export`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    graph = json.loads((folder / ARTIFACTS["facts"]).read_text())["graph"]
+    files = ARTIFACTS | {"graph": graph}
+    params = [ParamSpec("top_k", DataType.integer, 0), ParamSpec("batch_size", DataType.integer, pyfunc_model.BATCH)]
+    with _quiet(), _no_progress_bars():
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+            python_model=pyfunc_model.__file__,
+            artifacts={name: str(folder / file) for name, file in files.items()},
+            signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)]), params=ParamSchema(params)),
+            pip_requirements=requirements(graph),
+            model_config={"allow_paths": None},  # only a key that is there can be overridden when it is loaded
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a package holds to go on training with: the whole classifier, how it was trained, its classes in order."""
+
+    classifier: Classifier
+    config: TrialConfig
+    classes: tuple[str, ...]
+
+
+def load_for_training(model_uri: str) -> Trained:
+    """Return the classifier of a packaged model with all its weights, unfrozen from where its configuration says.
+
+    Nothing but the package is needed: no weights file, no hub.
+
+    Raises:
+        mlflow.exceptions.MlflowException: there is no such model, or none of its files could be fetched.
+    """
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as scratch, _no_progress_bars():
+        folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch)) / "artifacts"
+        config = TrialConfig.from_json((folder / ARTIFACTS["trial"]).read_text())
+        labels = tuple(json.loads((folder / ARTIFACTS["facts"]).read_text())["labels"])
+        network = config.network.model_copy(update={"weights": "none"})  # all of them come from the package
+        classifier = build_classifier(network, len(labels), config.preprocessing.image_size, config.seed)
+        classifier.load_state_dict(load_file(folder / ARTIFACTS["weights"]))
+    return Trained(classifier, config, labels)
+
+
+def requirements(graph: str) -> list[str]:
+    """Return what the packaged model needs, pinned to the versions of requirements.txt."""
+    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
+    versions = dict(line.split("==") for line in lines if "==" in line)
+    versions["mlflow-skinny"] = versions["mlflow"]
+    return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, ENGINES[graph.rpartition(".")[2]])]
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

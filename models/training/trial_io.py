@@ -1,0 +1,67 @@
+"""Batches and weights of a trial: what training reads and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.atomic_write import write_atomically
+from data.dataset.dataset import Dataset
+from data.errors import SearchError
+from data.sources.base import SplitName
+from models.trial_config import TrialConfig
+
+if TYPE_CHECKING:
+    from data.loading.batch_loader import Batches
+    from data.loading.views import Source
+    from models.classifier import Classifier
+
+
+def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName, source: Source | None = None) -> Batches:
+    """Return the batches of one split, of pictures or of what a source gives for them.
+
+    Only those of ``train`` are shuffled and augmented.
+    """
+    from data.loading.batch_loader import Batches
+    from data.loading.pixel_cache import pixel_cache
+
+    pixels, labels = pixel_cache(dataset, config.preprocessing).split(split)
+    return Batches(
+        pixels,
+        labels,
+        config.preprocessing,
+        config.batches,
+        config.seed,
+        training=split == "train",
+        classes=len(dataset.classes),
+        source=source,
+    )
+
+
+def save_weights(classifier: Classifier, path: Path) -> None:
+    """Write what training changed, so that a reader sees the old file or the new one."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(classifier.trained_state()))
+
+
+def load_classifier(config: TrialConfig, classes: int, path: Path) -> Classifier:
+    """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote.
+
+    Raises:
+        SearchError: they are of another network: an earlier version may have built it otherwise.
+    """
+    from safetensors.torch import load_file
+
+    from models.classifier import build_classifier
+
+    classifier = build_classifier(config.network, classes, config.preprocessing.image_size, config.seed)
+    state = load_file(path)
+    if state.keys() != classifier.trained_state().keys():
+        raise SearchError(
+            f"a trial's weights must be of the network that its configuration gives, but {path.name} was written by "
+            "another version of Freezeline; begin a new search"
+        )
+    classifier.load_state_dict(state, strict=False)
+    return classifier

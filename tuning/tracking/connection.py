@@ -1,0 +1,110 @@
+"""Connecting to the MLflow tracking server or database."""
+
+from __future__ import annotations
+
+import os
+import socket
+import urllib.parse
+from typing import TYPE_CHECKING
+
+from data.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+REACH_TIMEOUT_S = 5.0
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+# MLflow's own patience with a server that is away is minutes for every call; the writer has a patience of its own.
+MLFLOW_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+def take_run_id() -> str | None:
+    """Return the run that ``mlflow run`` opened for us, and take it out of the environment.
+
+    Every Ray worker that inherited it would log into the parent, rename it and end it.
+    """
+    return os.environ.pop("MLFLOW_RUN_ID", None) or None
+
+
+def settle_mlflow() -> None:
+    """Set what MLflow reads from the environment, where the user has not."""
+    for name, value in MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def connect() -> MlflowClient:
+    """Return a client of the tracking server (or local database) that the environment names.
+
+    Raises:
+        TrackingError: if it can't be reached.
+    """
+    settle_mlflow()
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif "@" in uri:
+        _check_database(uri)
+    try:
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+    except Exception as error:  # any store may sit behind the URI
+        raise TrackingError(
+            f"the tracking store {hide_password(uri)} must be usable, but it says {type(error).__name__}; "
+            "correct MLFLOW_TRACKING_URI or unset it for a local database."
+        ) from error
+    return client
+
+
+def tracking_uri() -> str:
+    """Return the URI of the tracking store that the environment names."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+def _check_server(uri: str) -> None:
+    """Ask for /health with a short timeout: MLflow's own retries take minutes to give up."""
+    import requests
+
+    try:
+        requests.get(uri.rstrip("/") + "/health", timeout=REACH_TIMEOUT_S).raise_for_status()
+    except requests.RequestException as error:
+        raise TrackingError(
+            f"the MLflow server must answer before a search starts, but {hide_password(uri)} does not "
+            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or give "
+            "tracking=spool to deliver later."
+        ) from None
+
+
+def _check_database(uri: str) -> None:
+    """Knock at a database's port: MLflow tries for minutes when nobody is there."""
+    parts = urllib.parse.urlsplit(uri)
+    port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname is None or port is None:
+        return
+    try:
+        socket.create_connection((parts.hostname, port), REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise TrackingError(
+            f"the tracking database must answer before a search starts, but {hide_password(uri)} does not ({error}); "
+            "start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
+        ) from None
+
+
+def hide_password(uri: str) -> str:
+    """Return the URI without the password that it may carry."""
+    parts = urllib.parse.urlsplit(uri)
+    if not parts.password:
+        return uri
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

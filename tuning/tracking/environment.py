@@ -1,0 +1,65 @@
+"""The code version, interpreter, hardware and packages that a search ran with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.profiling.hardware import machine
+
+if TYPE_CHECKING:
+    pass
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def code_version() -> dict[str, str]:
+    """Return the git commit of this project, and whether the checkout differs from it; empty outside git."""
+    commit = _git("rev-parse", "HEAD")
+    return {"git_commit": commit, "git_dirty": str(bool(_git("status", "--porcelain"))).lower()} if commit else {}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def environment() -> dict[str, object]:
+    """Return the interpreter, the hardware and the version of every installed package."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "packages": {
+            distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
+        },
+    }
+
+
+def hardware() -> dict[str, object]:
+    """Return what a search had to run on: processor, cores that it may use, memory, accelerators by name."""
+    import psutil
+    import torch
+
+    return {
+        "processor": machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "accelerators": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "host": platform.node(),
+    }
