@@ -33,7 +33,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tuning.common.trial_record import TrialResult
+    from tuning.common.trial_record import TrialRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("worker", "driver", "memory", "SIGINT", "SIGTERM")
@@ -45,9 +45,9 @@ OPTIONS = {
     "trials": "6",
     "sweep": "off",
     "scheduler": "none",
-    "reuse": "off",
-    "concurrent": "2",
-    "finalists": "0",
+    "feature_cache": "off",
+    "max_concurrent": "2",
+    "rerun_top_k": "0",
     "batch_size": "16",
 }
 EPOCHS = 6 * 12
@@ -133,16 +133,19 @@ class Searched:
         journals = list((self.folder / "home").glob("searches/*/study.journal"))
         return sum(journal.read_bytes().count(b'"epoch:') for journal in journals)
 
-    def results(self) -> tuple[TrialResult, ...]:
+    def results(self) -> tuple[TrialRecord, ...]:
         """Return its trials as the ledger has them."""
         from optuna import load_study
         from optuna.storages import JournalStorage
 
-        from tuning.search.journal_backend import Journal
-        from tuning.search.study import RESULT, STUDY_NAME, written
+        from tuning.search.journal_backend import SingleWriterJournalBackend
+        from tuning.search.study import RECORD, STUDY_NAME, trial_from_attrs
 
-        study = load_study(study_name=STUDY_NAME, storage=JournalStorage(Journal(self.search_folder / "study.journal")))
-        return tuple(written(trial.user_attrs) for trial in study.trials if RESULT in trial.user_attrs)
+        study = load_study(
+            study_name=STUDY_NAME,
+            storage=JournalStorage(SingleWriterJournalBackend(self.search_folder / "study.journal")),
+        )
+        return tuple(trial_from_attrs(trial.user_attrs) for trial in study.trials if RECORD in trial.user_attrs)
 
 
 def wait_for_epochs(searched: Searched, count: int, process: subprocess.Popen[bytes]) -> float:

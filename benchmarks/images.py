@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets, transforms
 
 from data.load_dataset import load_dataset
-from data.loading.augmentation import Policy, build_policy
+from data.loading.augmentation import Augmentation, build_augmentation
 from data.loading.batch_config import BatchConfig
-from data.loading.batch_loader import Batches
+from data.loading.batch_loader import BatchLoader
 from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing
 
@@ -46,13 +46,13 @@ class MediumFolder(Dataset[tuple[torch.Tensor, int]]):
             [transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)]
         )
         self.size = size
-        self.policy: Policy | None = None
+        self.policy: Augmentation | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        self.policy = self.policy or build_policy("medium", self.size)
+        self.policy = self.policy or build_augmentation("medium", self.size)
         picture, label = self.pictures[row]
         varied = self.policy(np.array(picture), seed=int(torch.randint(2**31, ())))  # type: ignore[misc]
         return self.finish(varied), label
@@ -85,13 +85,13 @@ def rates(epoch: Epoch, epochs: int) -> list[float]:
 
 def ours(folder: Path, preprocessing: Preprocessing, augmentation: str, epochs: int) -> list[float]:
     """Return our rates; the first epoch has the reading, the audit, and the decoding in it."""
-    made: list[Batches] = []
+    made: list[BatchLoader] = []
 
     def epoch(number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         if not made:
             pixels, labels = pixel_cache(load_dataset(str(folder)), preprocessing).split("train")
             config = BatchConfig(batch_size=BATCH, augmentation=augmentation)
-            made.append(Batches(pixels, labels, preprocessing, config, seed=0, training=True))
+            made.append(BatchLoader(pixels, labels, preprocessing, config, seed=0, training=True))
         return made[0].epoch(number)
 
     return rates(epoch, epochs)

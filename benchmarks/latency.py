@@ -16,8 +16,8 @@ import numpy as np
 
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
-from models.packaging.export import export
-from models.profiling.serving_cost import ServedForm, export_quickly, latency_ms, untrained
+from models.packaging.export import export_package
+from models.profiling.serving_cost import ServingSpec, export_torchscript_onnx, latency_ms, randomly_initialized
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
 NETWORKS = (
@@ -35,7 +35,7 @@ ROUNDS = 8
 
 def compare(name: str, size: int) -> str:
     """Return a row of the table: seconds, milliseconds and megabytes of the package and of the quick export."""
-    classifier = untrained(ServedForm(name, size, 0, "last", "linear", CLASSES))
+    classifier = randomly_initialized(ServingSpec(name, size, 0, "last", "linear", CLASSES))
     config = TrialConfig(
         seed=0,
         preprocessing=Preprocessing(size),
@@ -47,10 +47,10 @@ def compare(name: str, size: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         quick = Path(folder) / "quick.onnx"
         began = time.process_time()
-        exported = export(classifier, config, [str(k) for k in range(CLASSES)], "none", pixels, Path(folder))
+        exported = export_package(classifier, config, [str(k) for k in range(CLASSES)], "none", pixels, Path(folder))
         package = Path(folder) / exported.graph
         between = time.process_time()
-        export_quickly(classifier, size, quick)
+        export_torchscript_onnx(classifier, size, quick)
         seconds = between - began, time.process_time() - between
         rounds = [(latency_ms(package, size), latency_ms(quick, size)) for _ in range(ROUNDS)]
         ms = [min(times) for times in zip(*rounds, strict=True)]

@@ -49,9 +49,16 @@ REAL = {
     "image_size": str(SIZE),
     "freeze_fraction": "1",
     "max_epochs": 2,
-    "reuse": "off",
+    "feature_cache": "off",
 }
-EVERY = {"data": "demo", "truncate": "0", "sweep": "off", "scheduler": "none", "concurrent": AT_ONCE, "finalists": 0}
+EVERY = {
+    "data": "demo",
+    "truncate": "0",
+    "sweep": "off",
+    "scheduler": "none",
+    "max_concurrent": AT_ONCE,
+    "rerun_top_k": 0,
+}
 
 
 class Kind(NamedTuple):
@@ -151,28 +158,28 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
 def run_ours(search: Search, kind: Kind) -> None:
     """Run the trials as a search does."""
     import tuning.search.tune_runner
-    from tuning.common.signals import Interrupts
-    from tuning.search.ray_runtime import Ray
-    from tuning.search.study import open_ledger
-    from tuning.search.time_budget import Clock
+    from tuning.common.signals import SignalHandler
+    from tuning.search.ray_runtime import RayRuntime
+    from tuning.search.study import open_trial_store
+    from tuning.search.time_budget import TimeBudget
     from tuning.tracking.connection import connect
     from tuning.tracking.parent_run import ParentRun
-    from tuning.tracking.trial_logger import TrialRuns
+    from tuning.tracking.trial_logger import TrialLogger
 
-    ray = Ray(search.recipe)
-    ray.begin()
+    ray = RayRuntime(search.recipe)
+    ray.start_async()
     parent = ParentRun.open(connect(), None, "overhead")
-    ledger = open_ledger(search.paths, search.space, search.configure, 0, 100, search.recipe.sampler)
+    ledger = open_trial_store(search.paths, search.space, search.configure, 0, 100, search.recipe.sampler)
     tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
-    with ray.started():
-        listeners, clock = [TrialRuns(parent.writer)], Clock(None, search.paths.spent)
-        runner = tuning.search.tune_runner.Runner(
-            search.recipe, search.paths, ledger, listeners, Interrupts(), clock, lambda sentence: None
+    with ray.running():
+        listeners, clock = [TrialLogger(parent.writer)], TimeBudget(None, search.paths.elapsed)
+        runner = tuning.search.tune_runner.TuneRunner(
+            search.recipe, search.paths, ledger, listeners, SignalHandler(), clock, lambda sentence: None
         )
         runner.run()
     parent.end("FINISHED")
     parent.close()
-    failed = [result.reason for result in ledger.results() if result.status != "complete"]
+    failed = [result.reason for result in ledger.trials() if result.status != "complete"]
     if failed:
         raise RuntimeError(f"every trial must end, but: {failed}")
 
@@ -191,7 +198,7 @@ def run_naive(search: Search, kind: Kind) -> None:
     def trainable(config: dict[str, Any]) -> None:
         from benchmarks.overhead import work
 
-        settings = {**search.space.first_settings(), **config}
+        settings = {**search.space.default_settings(), **config}
         task = TrialTask(
             trial_uid=uuid.uuid4().hex,
             config=search.configure(settings),

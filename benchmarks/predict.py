@@ -27,7 +27,7 @@ from PIL import Image
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize, read_image, to_pixels
 from models.classifier import Classifier, build_classifier
-from models.packaging.export import export
+from models.packaging.export import export_package
 from models.packaging.mlflow_model import save_package
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
@@ -60,7 +60,7 @@ def make_package(config: TrialConfig, folder: Path) -> Classifier:
     classifier = build_classifier(config.network, len(CLASSES), config.preprocessing.image_size, seed=0)
     side = config.preprocessing.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (8, side, side, 3)).astype(np.uint8)
-    export(classifier, config, CLASSES, "benchmark", pixels, folder / "package")
+    export_package(classifier, config, CLASSES, "benchmark", pixels, folder / "package")
     save_package(folder / "package", folder / "model")
     return classifier.eval()
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.factory import create_backbone
-from models.device import keep_freed_memory, to_channels_last
+from models.device import disable_malloc_trim, to_channels_last
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "mobilenetv3_large_100", "convnext_tiny", "vit_tiny_patch16_224")
 BATCH, BATCHES = 16, (4, 8, 16, 32, 64)
@@ -142,7 +142,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the exporters' own
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    keep_freed_memory()
+    disable_malloc_trim()
     print(f"torch {torch.__version__}, {options.size} px, 1 thread of {os.cpu_count()}; ms a picture")
     sizes = " ".join(f"{batch:>8}" for batch in BATCHES)
     print(f"{'':24} {sizes}" if options.batches else f"{'':24} {'':14} {'ms':>8} {'ready s':>8} {'off by':>10}")

@@ -22,14 +22,14 @@ from typing import Any
 
 import optuna
 
-from data.cache.content_cache import Store
+from data.cache.content_cache import ContentCache
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from models.backbones.factory import preprocessing_for
 from models.training.train_step import Divergence
 from models.trial_config import FeaturesConfig, TrialConfig
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import Setting, TrialReport
+from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.search.trial_worker import TrialTask, train
@@ -46,7 +46,7 @@ SPACE = {
 SEED = 0
 
 
-class MeasuredStore(Store):
+class MeasuredStore(ContentCache):
     """A store that remembers which entries were made, and the processor time that it took."""
 
     made: dict[str, float] = {}  # noqa: RUF012  # one for all stores of this process: they share a root
@@ -59,20 +59,20 @@ class MeasuredStore(Store):
             make(folder)
             self.made[key] = time.process_time() - began
 
-        return super().get_or_make(key, measured)
+        return super().get_or_create(key, measured)
 
 
-def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, Setting]]:
+def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, ParamValue]]:
     """Yield the default, the sweep, the fine-tunes of each probe, and ``count`` random ones, always the same."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
 
-    def asked(start: dict[str, Setting], *, probe: bool = False) -> dict[str, Setting]:
+    def asked(start: dict[str, ParamValue], *, probe: bool = False) -> dict[str, ParamValue]:
         study.enqueue_trial(start)
         return space.suggest(study.ask(), probe=probe)
 
-    probes = [asked(probe, probe=True) for probe in space.sweep()]
-    yield from map(asked, space.defaults())
+    probes = [asked(probe, probe=True) for probe in space.linear_probes()]
+    yield from map(asked, space.default_trials())
     yield from probes
     for probe, unfrozen in itertools.product(probes, (False, True)):
         yield from map(asked, space.fine_tunes(probe, unfrozen))
@@ -80,7 +80,7 @@ def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, Setting
         yield space.suggest(study.ask())
 
 
-def record(task: TrialTask, settings: dict[str, Setting]) -> dict[str, Any]:
+def record(task: TrialTask, settings: dict[str, ParamValue]) -> dict[str, Any]:
     """Train one configuration; return its curve, its times, and the reason where training diverged."""
     MeasuredStore.made.clear()
     reports: list[TrialReport] = []
@@ -96,14 +96,14 @@ def record(task: TrialTask, settings: dict[str, Setting]) -> dict[str, Any]:
         "val_loss": [round(report.metrics["val_loss"], 6) for report in reports],
         "own_s": round(seconds - sum(MeasuredStore.made.values()), 3),
         "made_s": {key: round(value, 3) for key, value in MeasuredStore.made.items()},
-        "facts": reports[-1].facts if reports else {},
+        "facts": reports[-1].runtime_info if reports else {},
         "reason": reason,
     }
 
 
 def warm_up(config: TrialConfig, root: Path) -> None:
     """Train an epoch and keep no features: the first trial of a process imports torch, timm and Albumentations."""
-    fit, features = config.fit.model_copy(update={"max_epochs": 1}), FeaturesConfig(reuse="off")
+    fit, features = config.fit.model_copy(update={"max_epochs": 1}), FeaturesConfig(feature_cache="off")
     once = config.model_copy(update={"fit": fit, "features": features})
     train(TrialTask(trial_uid="warm", config=once, search_root=root, threads=1), lambda report: None)
 
@@ -148,7 +148,7 @@ def main() -> None:
         os.environ["FREEZELINE_HOME"] = folder
         import models.features.feature_cache
 
-        models.features.feature_cache.Store = MeasuredStore  # type: ignore[misc]
+        models.features.feature_cache.ContentCache = MeasuredStore  # type: ignore[misc]
         dataset = load_dataset(arguments.data)
         run(dataset, arguments.configurations, FOLDER / f"{dataset.name}.jsonl", Path(folder) / "trial")
 

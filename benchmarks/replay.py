@@ -11,10 +11,10 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.record_curves import FOLDER
-from tuning.common.trial_record import Setting, TrialReport
+from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
-from tuning.search.study import Status
+from tuning.search.study import TrialStatus
 
 VAL = 180  # validation pictures: as many as the smaller of the recorded data sets has
 LOGARITHMIC = ("lr", "weight_decay")
@@ -46,7 +46,7 @@ def top(table: Sequence[Row]) -> float:
     return float(max(best(table)["val_balanced_accuracy"]))
 
 
-def distance(one: dict[str, Setting], other: dict[str, Setting]) -> float:
+def distance(one: dict[str, ParamValue], other: dict[str, ParamValue]) -> float:
     """Return how different two configurations are: 1 for each choice, up to 1 for each number."""
     total = FAR * ((one["freeze_fraction"] == 1) != (other["freeze_fraction"] == 1))
     for name, value in one.items():
@@ -59,14 +59,14 @@ def distance(one: dict[str, Setting], other: dict[str, Setting]) -> float:
     return total
 
 
-def nearest(rows: Sequence[Row], settings: dict[str, Setting]) -> Row:
+def nearest(rows: Sequence[Row], settings: dict[str, ParamValue]) -> Row:
     """Return the row that is nearest to the settings."""
     return min(rows, key=lambda row: distance(settings, row["settings"]))
 
 
-def play(row: Row, scheduler: Any, trial: SimpleNamespace, hear: Callable[[TrialReport], None]) -> Status:  # noqa: ANN401
+def play(row: Row, scheduler: Any, trial: SimpleNamespace, hear: Callable[[TrialReport], None]) -> TrialStatus:  # noqa: ANN401
     """Tell the row's epochs to ``hear`` and to the scheduler until that stops the trial; return how it ended."""
-    status: Status
+    status: TrialStatus
     best, result = -math.inf, {}
     scheduler.on_trial_add(None, trial)
     for epoch, (score, loss) in enumerate(zip(row["val_balanced_accuracy"], row["val_loss"], strict=True), start=1):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from data.cache.content_cache import Store
+from data.cache.content_cache import ContentCache
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from data.loading.batch_config import BatchConfig
@@ -53,7 +53,7 @@ class Bench:
             batches=BatchConfig(augmentation=options.augmentation),
             network=NetworkConfig.model_validate({**network, "freeze_fraction": fraction}),
             fit=FitConfig(max_epochs=options.epochs),
-            features=FeaturesConfig.model_validate({"reuse": reuse, "views": options.views}),
+            features=FeaturesConfig.model_validate({"feature_cache": reuse, "cached_augmentations": options.views}),
         )
         told: list[TrialReport] = []
         began = time.perf_counter()
@@ -63,10 +63,10 @@ class Bench:
     def row(self, fraction: float) -> str:
         """Return one line: a trial without, the making, a trial with, and what that gives in an hour."""
         off_s, off_loss = self.trial_s(fraction, "off")
-        Store().clear("features")
+        ContentCache().clear("features")
         first_s, loss = self.trial_s(fraction, "on")
         on_s = statistics.median(self.trial_s(fraction, "on")[0] for _ in range(self.options.repeats))
-        size = sum(entry.size_bytes for entry in Store().entries() if entry.key.startswith("features/"))
+        size = sum(entry.size_bytes for entry in ContentCache().entries() if entry.key.startswith("features/"))
         making_s = max(0.0, first_s - on_s)
         ten = 10 * off_s / (10 * on_s + making_s)
         times = f"{off_s:8.2f} {making_s:8.2f} {on_s:8.2f} {3600 / off_s:8.0f} {3600 / on_s:8.0f}"
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--cached_augmentations", type=int, default=4)
     parser.add_argument("--augmentation", default="light")
     parser.add_argument("--fractions", type=float, nargs="*", default=FRACTIONS)
     options = parser.parse_args()
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"{'frozen':>8} {'off s':>8} {'making s':>8} {'on s':>8} {'off /h':>8} {'on /h':>8} "
               f"{'faster':>8} {'of 10':>8} {'MB':>8} {'loss off':>9}")  # fmt: skip
         torch.set_num_threads(1)
-        bench.trial_s(1.0, "exact")  # the first trial of a process imports
+        bench.trial_s(1.0, "fp32")  # the first trial of a process imports
         for fraction in options.fractions:
             print(bench.row(fraction), flush=True)
 

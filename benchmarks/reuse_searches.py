@@ -49,7 +49,7 @@ class Pair(NamedTuple):
         curves, tests = {}, {}
         with tempfile.TemporaryDirectory() as folder:
             for kind in KINDS:
-                done = search(data, seed, Path(folder) / kind, "--reuse", kind, "--minutes", minutes)
+                done = search(data, seed, Path(folder) / kind, "--feature_cache", kind, "--minutes", minutes)
                 curves[kind], tests[kind] = curve(done), done.parent.data.metrics["test_accuracy"]
         return cls(curves, tests)
 

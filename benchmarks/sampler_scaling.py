@@ -29,16 +29,16 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.schedulers import build_scheduler
-from tuning.search.searcher import LedgerSearcher
+from tuning.search.searcher import StudySearcher
 from tuning.search.space import SearchSpace
-from tuning.search.strategy import Course
-from tuning.search.study import open_ledger
-from tuning.search.time_budget import Clock
+from tuning.search.strategy import SearchStrategy
+from tuning.search.study import open_trial_store
+from tuning.search.time_budget import TimeBudget
 from tuning.search.trial_worker import TrialTask
-from tuning.tracking.async_writer import Operation, Writer
-from tuning.tracking.trial_logger import TrialRuns
+from tuning.tracking.async_writer import AsyncWriter, Operation
+from tuning.tracking.trial_logger import TrialLogger
 
-SEARCH = {**SPACE, "trials": 100_000, "finalists": 0}  # it never comes to its end
+SEARCH = {**SPACE, "trials": 100_000, "rerun_top_k": 0}  # it never comes to its end
 ROWS = (100, 1_000, 10_000)
 FACTS = {"freeze_depth": 9, "freeze_block": "blocks.3.2", "blocks": 18, "trainable_parameters": 3124710}
 METRICS = ("val_loss", "val_accuracy", "val_macro_f1", "train_loss", "epoch_s", "images_per_s", "lr")
@@ -68,15 +68,15 @@ class Simulation:
 
     def __init__(self, root: Path, recipe: Recipe, pending: int) -> None:
         space, known, paths = SearchSpace(recipe), preprocessings(recipe), SearchPaths(root)
-        self.ledger = open_ledger(
+        self.ledger = open_trial_store(
             paths, space, lambda settings: space.trial_config(settings, known), recipe.seed, 100, recipe.sampler
         )
         self._journal = paths.journal
         self._pending = pending
         self._scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
-        course = Course(recipe, self.ledger, Clock(None, paths.spent), lambda: False, lambda: pending)
-        listener = TrialRuns(cast(Writer, _Nowhere()))
-        self._searcher = LedgerSearcher(self.ledger, [listener], self._task, course.next)
+        course = SearchStrategy(recipe, self.ledger, TimeBudget(None, paths.elapsed), lambda: False, lambda: pending)
+        listener = TrialLogger(cast(AsyncWriter, _Nowhere()))
+        self._searcher = StudySearcher(self.ledger, [listener], self._task, course.next)
         self._running: deque[Any] = deque()
         self._random = random.Random(recipe.seed)
         self._began_mb = _memory_mb()
@@ -112,7 +112,7 @@ class Simulation:
         for epoch in range(1, last + 1):
             score = reach * epoch / last
             metrics = {"val_balanced_accuracy": score, **dict.fromkeys(METRICS, 1 - score)}
-            report = TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=True, facts=FACTS)
+            report = TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=True, runtime_info=FACTS)
             result = {"epoch": epoch, "objective": score, "report": report.to_json()}
             if self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP or epoch == last:
                 self._searcher.on_trial_complete(trial.trial_id, result)

@@ -30,12 +30,12 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.record_curves import SPACE, preprocessings
 from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import Setting, TrialReport
+from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.samplers import build_sampler
 from tuning.search.schedulers import build_scheduler
-from tuning.search.searcher import marks
-from tuning.search.study import open_ledger
+from tuning.search.searcher import scheduler_flags
+from tuning.search.study import open_trial_store
 
 COUNTS = (4, 8, 16, 24, 32, 48)  # trials at which the regret is printed
 METHODS = {
@@ -51,11 +51,13 @@ def ours(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Sc
     """Search as the product does, with these options of the recipe."""
     recipe = Recipe.model_validate({**SPACE, **options, "seed": seed})
     space, known, paths = space_of(table, recipe), preprocessings(recipe), SearchPaths(root)
-    ledger = open_ledger(paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler)
+    ledger = open_trial_store(
+        paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler
+    )
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     while True:
         result = ledger.ask()
-        trial = SimpleNamespace(trial_id=result.trial_uid, config=marks(result))
+        trial = SimpleNamespace(trial_id=result.trial_uid, config=scheduler_flags(result))
 
         def hear(report: TrialReport, uid: str = result.trial_uid) -> None:
             ledger.report(uid, report)
@@ -68,7 +70,7 @@ def ours(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Sc
 def stock(table: list[Row], seed: int) -> Scores:
     """Search as Ray Tune does with its OptunaSearch and ASHA, on the same space, all else as it comes."""
     recipe = Recipe.model_validate(SPACE)
-    space, asked = space_of(table, recipe), list[dict[str, Setting]]()
+    space, asked = space_of(table, recipe), list[dict[str, ParamValue]]()
     searcher = OptunaSearch(lambda trial: asked.append(space.suggest(trial)), metric="objective", mode="max", seed=seed)
     scheduler: Any = ASHAScheduler(time_attr="epoch", metric="objective", mode="max", max_t=recipe.max_epochs)
     while True:

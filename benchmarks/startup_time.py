@@ -38,7 +38,7 @@ class Taken(NamedTuple):
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of a command that keeps everything in ``home``."""
+    """Return the environment of a command that keeps everything in ``state_dir``."""
     own = {"FREEZELINE_HOME": str(home), "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
     return {**os.environ, **own, "MLFLOW_DISABLE_TELEMETRY": "true"}
 

@@ -23,9 +23,9 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.schedulers import build_scheduler
-from tuning.search.searcher import marks
-from tuning.search.study import open_ledger
-from tuning.search.time_budget import sweep_over
+from tuning.search.searcher import scheduler_flags
+from tuning.search.study import open_trial_store
+from tuning.search.time_budget import probe_time_exhausted
 
 TIMES_S = (5, 10, 20, 40, 80, 160, 320, 640)
 
@@ -34,20 +34,24 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     """Yield, for each epoch, the seconds so far and the best validation score so far."""
     recipe = Recipe.model_validate({**SPACE, "sweep": sweep, "seed": seed})
     space, known, rows, paths = space_of(table, recipe), preprocessings(recipe), list(table), SearchPaths(root)
-    ledger = open_ledger(paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler)
+    ledger = open_trial_store(
+        paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler
+    )
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     made: set[str] = set()
     now_s, best = 0.0, 0.0
     while now_s < TIMES_S[-1] and rows:
-        if sweep_over(now_s / TIMES_S[-1], ledger.lead):
-            ledger.end_sweep()
+        if probe_time_exhausted(now_s / TIMES_S[-1], ledger.leading_phase):
+            ledger.end_probes()
         result = ledger.ask()
         row = nearest(rows, result.settings)
         rows.remove(row)
         now_s += sum(seconds for key, seconds in row["made_s"].items() if key not in made)
         made.update(row["made_s"])
         reports: list[TrialReport] = []
-        status = play(row, scheduler, SimpleNamespace(trial_id=result.trial_uid, config=marks(result)), reports.append)
+        status = play(
+            row, scheduler, SimpleNamespace(trial_id=result.trial_uid, config=scheduler_flags(result)), reports.append
+        )
         for report in reports:
             ledger.report(result.trial_uid, report)
             now_s += row["own_s"] / len(row["val_loss"])

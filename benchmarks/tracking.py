@@ -30,8 +30,8 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from server.local import parts
 from server.processes import LOOPBACK, free_port, postgres_tool
-from tuning.tracking.async_writer import Writer
-from tuning.tracking.connection import settle_mlflow
+from tuning.tracking.async_writer import AsyncWriter
+from tuning.tracking.connection import configure_mlflow_env
 from tuning.tracking.operations import EndRun, LogEpoch, StartRun
 
 EPOCH_S = 0.5  # of a linear probe on cached features; a fine-tuned epoch takes longer, and tracking the less
@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 @contextmanager
 def ours(client: MlflowClient, experiment: str, folder: Path) -> Iterator[Report]:
     """Report through the writer."""
-    writer = Writer(client, experiment, {}, folder / f"{uuid.uuid4().hex}.jsonl")
+    writer = AsyncWriter(client, experiment, {}, folder / f"{uuid.uuid4().hex}.jsonl")
     seen: set[int] = set()
 
     def report(trial: int, step: int) -> None:
@@ -233,7 +233,7 @@ def away(at_once: int, epochs: int) -> Cost:
     """Return what the writer costs while its server is away, its wait at the end left out."""
     client = MlflowClient(f"http://{LOOPBACK}:{free_port()}")
     with tempfile.TemporaryDirectory() as folder:
-        writer = Writer(client, "1", {}, Path(folder) / "spool.jsonl")
+        writer = AsyncWriter(client, "1", {}, Path(folder) / "spool.jsonl")
 
         @contextmanager
         def reporting() -> Iterator[Report]:
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", type=int, default=10_000)
     asked = parser.parse_args()
-    settle_mlflow()
+    configure_mlflow_env()
     with stores() as found:
         for store, uri in found.items():
             client = compare_ways(store, uri, asked.epochs)

@@ -7,7 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's share of it, is full
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's share of it, is full
 
 
 def write_atomically(path: Path, content: bytes) -> None:

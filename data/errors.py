@@ -65,7 +65,7 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip()[:200]
 
 
-def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
+def did_you_mean(word: str, known: Iterable[str], max_suggestions: int = 3) -> str:
     """Return ``"; did you mean a or b?"`` for the known words nearest to ``word``, else ``""``."""
-    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+    near = difflib.get_close_matches(word, list(known), n=max_suggestions, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""

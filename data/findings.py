@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 
-Kind = Literal[
+FindingKind = Literal[
     "unreadable",
     "conflict",
     "duplicate",
@@ -25,35 +25,39 @@ Kind = Literal[
 ]
 
 
-class Words(NamedTuple):
+class FindingText(NamedTuple):
     """How a kind of finding is told."""
 
     title: str
-    done: str
+    action: str
 
 
-KINDS: dict[Kind, Words] = {
-    "unreadable": Words("files that can't be read", "left out"),
-    "conflict": Words("pictures that lie, pixel for pixel, in two classes", "left out of every split"),
-    "near_conflict": Words(
+FINDING_TEXTS: dict[FindingKind, FindingText] = {
+    "unreadable": FindingText("files that can't be read", "left out"),
+    "conflict": FindingText("pictures that lie, pixel for pixel, in two classes", "left out of every split"),
+    "near_conflict": FindingText(
         "pictures that are nearly the same, in two classes", "kept on one side of the split; check the labels"
     ),
-    "leak": Words("pictures, the same or nearly, in two of the given splits", "left out of the earlier split"),
-    "group_leak": Words("pictures of a group that is in two of the given splits", "left out of the earlier split"),
-    "torn": Words("new pictures tied to old ones in two splits", "left out"),
-    "duplicate": Words("copies, pixel for pixel, in one class", "kept on one side of the split"),
-    "near_duplicate": Words("pictures that are nearly the same", "kept on one side of the split"),
-    "class_missing": Words("classes without a picture in a split", "nothing can be done about it here; add pictures"),
-    "imbalance": Words("classes of very different size", "kept; class balance can be searched"),
-    "similar_names": Words("class names that differ only by case or spaces", "kept as different classes"),
-    "tiny": Words("pictures with a short side below 32 px", "kept, and not compared for being nearly the same"),
-    "gray_as_colour": Words("grey pictures that are stored as colour", "kept"),
-    "absent": Words("files that the manifest names and that do not exist", "left out"),
-    "stray": Words("files that are no candidates", "left out"),
+    "leak": FindingText("pictures, the same or nearly, in two of the given splits", "left out of the earlier split"),
+    "group_leak": FindingText(
+        "pictures of a group that is in two of the given splits", "left out of the earlier split"
+    ),
+    "torn": FindingText("new pictures tied to old ones in two splits", "left out"),
+    "duplicate": FindingText("copies, pixel for pixel, in one class", "kept on one side of the split"),
+    "near_duplicate": FindingText("pictures that are nearly the same", "kept on one side of the split"),
+    "class_missing": FindingText(
+        "classes without a picture in a split", "nothing can be done about it here; add pictures"
+    ),
+    "imbalance": FindingText("classes of very different size", "kept; class balance can be searched"),
+    "similar_names": FindingText("class names that differ only by case or spaces", "kept as different classes"),
+    "tiny": FindingText("pictures with a short side below 32 px", "kept, and not compared for being nearly the same"),
+    "gray_as_colour": FindingText("grey pictures that are stored as colour", "kept"),
+    "absent": FindingText("files that the manifest names and that do not exist", "left out"),
+    "stray": FindingText("files that are no candidates", "left out"),
 }
 
 
-class Finding(Value):
+class Finding(FrozenModel):
     """One kind of problem, and every file that has it.
 
     Attributes:
@@ -65,14 +69,14 @@ class Finding(Value):
         done: what was done about it.
     """
 
-    kind: Kind
+    kind: FindingKind
     count: int
     files: tuple[tuple[str, ...], ...] = ()
     reasons: tuple[str, ...] = ()
     detail: str = ""
-    done: str
+    action: str
 
     @property
     def title(self) -> str:
         """The kind in words."""
-        return KINDS[self.kind].title
+        return FINDING_TEXTS[self.kind].title

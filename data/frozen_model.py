@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from data.errors import SettingError
 
 
-class Value(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen, typed value; an unknown field or a wrong type is refused when it is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
@@ -25,7 +25,7 @@ class Value(BaseModel):
         return cls.model_validate_json(text)
 
 
-def passing(check: Callable[[str], None]) -> Callable[[str], str]:
+def as_pydantic_validator(check: Callable[[str], None]) -> Callable[[str], str]:
     """Return what pydantic validates a text with that ``check`` raises SettingError for where it is wrong."""
 
     def validate(text: str) -> str:

@@ -13,7 +13,7 @@ B = TypeVar("B")
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
 
-def in_parallel(
+def parallel_map(
     work: Callable[[A], B],
     items: Sequence[A],
     what: str = "",

@@ -11,9 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.backbones.pretrained_cache import prepared
-from models.freezing.blocks import Block, cut, learned_by_block
-from models.freezing.truncation import truncated
+from models.backbones.pretrained_cache import pretrained
+from models.freezing.blocks import Block, parameters_by_block, split
+from models.freezing.truncation import truncate_network
 from models.heads.build import build_head
 from models.trial_config import NetworkConfig
 
@@ -43,9 +43,9 @@ class Classifier(nn.Module):
         self.head = head
         self.blocks = blocks
         self.freeze_depth = freeze_depth
-        self.takes_features = False
+        self.expects_features = False
         # In a tuple, out of torch's sight: registered, the halves would double every name in the state dict.
-        self._halves = cut(network, blocks, freeze_depth)
+        self._halves = split(network, blocks, freeze_depth)
         trained = set(self.suffix.parameters()) - set(self.prefix.parameters())
         for parameter in set(network.parameters()) - trained:  # the frozen ones, and what no forward pass uses
             parameter.requires_grad_(False)
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [b, k] of normalised pictures [b, 3, s, s], or of what the prefix gives for them."""
-        if not self.takes_features:
+        if not self.expects_features:
             with torch.no_grad():
                 x = self.prefix(x)
         logits: Tensor = self.head(self.suffix(x))
@@ -90,18 +90,18 @@ class Classifier(nn.Module):
         """Yield what an optimizer may change, by its name in ``state_dict()``."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
-    def distances(self) -> dict[nn.Parameter, int]:
+    def layer_depths(self) -> dict[nn.Parameter, int]:
         """Return how many blocks each parameter of the suffix is away from the head: 1 in the last block.
 
         A parameter of two blocks counts for the one nearer the input; what isn't in it is the head's.
         """
         found: dict[nn.Parameter, int] = {}
-        for index, learned in enumerate(learned_by_block(self.network, self.blocks)):
+        for index, learned in enumerate(parameters_by_block(self.network, self.blocks)):
             nearest = max(index, self.freeze_depth)  # taken in a frozen block, and used behind the line
             found = dict.fromkeys(learned, len(self.blocks) - nearest) | found
         return found
 
-    def trained_state(self) -> dict[str, Tensor]:
+    def trainable_state_dict(self) -> dict[str, Tensor]:
         """Return a copy on the CPU of what training can change; ``load_state_dict(..., strict=False)`` takes it."""
         frozen = {id(tensor) for tensor in (*self.prefix.parameters(), *self.prefix.buffers())}
         tensors = self.state_dict(keep_vars=True)
@@ -116,21 +116,21 @@ class Classifier(nn.Module):
         return self
 
 
-def build_classifier(config: NetworkConfig, classes: int, image_size: int, seed: int | None = None) -> Classifier:
+def build_classifier(config: NetworkConfig, num_classes: int, image_size: int, seed: int | None = None) -> Classifier:
     """Return a classifier of ``classes`` for pictures of ``image_size`` pixels a side, on the CPU in channels_last.
 
     The same arguments and seed give the same weights bit for bit, whatever ran before. ``seed`` is drawn from torch's
     random state if it isn't given, and nothing else is.
 
     Raises:
-        BackboneError: see ``models.backbones.factory.create_backbone`` and ``models.freezing.truncation.truncated``.
+        BackboneError: see ``models.backbones.factory.create_backbone`` and ``models.freezing.truncation.truncate_network``.
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
-    pristine = prepared(config.backbone, config.weights, image_size, seed)
-    network, blocks, widths = truncated(pristine.copy(), pristine.blocks, config.truncate, config.levels)
+    pristine = pretrained(config.backbone, config.weights, image_size, seed)
+    network, blocks, widths = truncate_network(pristine.copy(), pristine.blocks, config.truncate, config.head_features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
-        head = build_head(config.head, widths or (pristine.features,), classes, config.dropout)
+        head = build_head(config.head, widths or (pristine.num_features,), num_classes, config.dropout)
     return Classifier(network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
 
 

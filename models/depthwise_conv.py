@@ -19,10 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 Pair = tuple[int, int]
 
-MOST_PIXELS = 49  # of the output: above, oneDNN is as fast
+MAX_PIXELS = 49  # of the output: above, oneDNN is as fast
 
 
-class FastDepthwise(TorchFunctionMode):
+class FastDepthwiseGrad(TorchFunctionMode):
     """Within: depthwise convolutions whose weights are trained on a CPU have a fast weight gradient."""
 
     def __torch_function__(
@@ -31,13 +31,13 @@ class FastDepthwise(TorchFunctionMode):
         """Call the function, or a convolution of ours in its place."""
         del types
         if func is torch.conv2d and not kwargs and len(args) == 7:
-            found = _Geometry.of(*args)
+            found = ConvGeometry.of(*args)
             if found:
                 return _Depthwise.apply(args[0], args[1], found)
         return func(*args, **(kwargs or {}))
 
 
-class _Geometry(NamedTuple):
+class ConvGeometry(NamedTuple):
     """Stride and padding of a convolution, by height and width."""
 
     stride: tuple[int, int]
@@ -53,7 +53,7 @@ class _Geometry(NamedTuple):
         padding: Pair | str,
         dilation: Pair,
         groups: int,
-    ) -> _Geometry | None:
+    ) -> ConvGeometry | None:
         """Return the geometry of a convolution that is better done here, else None."""
         is_depthwise = groups > 1 and groups == weight.shape[0] == x.shape[1] and bias is None
         is_trained = torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu"
@@ -63,7 +63,7 @@ class _Geometry(NamedTuple):
             return None
         geometry = cls(stride, padding)
         height, width = geometry.output(x, weight)
-        return geometry if height * width <= MOST_PIXELS else None
+        return geometry if height * width <= MAX_PIXELS else None
 
     def output(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
         """Return o and p."""
@@ -76,7 +76,7 @@ class _Depthwise(torch.autograd.Function):
     """[n, c, h, w], weight [c, 1, i, j] -> [n, c, o, p]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:  # noqa: ANN401  # torch's
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:  # noqa: ANN401  # torch's
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         return functional.conv2d(x, weight, None, geometry.stride, geometry.padding, 1, x.shape[1])
@@ -84,7 +84,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:  # noqa: ANN401
         x, weight = ctx.saved_tensors
-        geometry: _Geometry = ctx.geometry
+        geometry: ConvGeometry = ctx.geometry
         of_input = None
         if ctx.needs_input_grad[0]:
             of_input, _, _ = torch.ops.aten.convolution_backward(
@@ -94,7 +94,7 @@ class _Depthwise(torch.autograd.Function):
         return of_input, _of_weight(x, weight, gradient, geometry), None
 
 
-def _of_weight(x: Tensor, weight: Tensor, gradient: Tensor, geometry: _Geometry) -> Tensor:
+def _of_weight(x: Tensor, weight: Tensor, gradient: Tensor, geometry: ConvGeometry) -> Tensor:
     """Return [c, 1, i, j]: for each place of the kernel, the products of what lay under it and the gradient."""
     (down, right), (top, left) = geometry.stride, geometry.padding
     height, width = gradient.shape[2:]

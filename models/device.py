@@ -41,7 +41,7 @@ def to_channels_last(network: nn.Module) -> None:
 
 
 @functools.cache
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Have glibc keep what is freed, for the next batch: the first call in a process does it, on Linux only.
 
     By default it hands large blocks back at once and has every page of them cleared again for the next layer. That took

@@ -6,14 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from data.frozen_model import Value, passing
+from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
 from models.backbones.weight_packages import DEFAULT_BACKBONE
-from models.heads.spec import LINEAR, Levels, check_head
+from models.heads.spec import LINEAR, HeadFeatures, validate_head
 
 
-class NetworkConfig(Value):
+class NetworkConfig(FrozenModel):
     """Which network is trained, and how much of it.
 
     Attributes:
@@ -32,18 +32,18 @@ class NetworkConfig(Value):
     weights: str = "auto"
     truncate: NonNegativeInt = 0
     freeze_fraction: float = Field(default=0.5, ge=0, le=1)
-    levels: Levels = "last"
-    head: Annotated[str, AfterValidator(passing(check_head))] = LINEAR
+    head_features: HeadFeatures = "last"
+    head: Annotated[str, AfterValidator(as_pydantic_validator(validate_head))] = LINEAR
     dropout: float = Field(default=0.2, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _levels_are_frozen(self) -> Self:
-        if self.levels == "all" and self.freeze_fraction < 1:
+        if self.head_features == "all" and self.freeze_fraction < 1:
             raise ValueError(f"freeze_fraction must be 1 where the head sees all levels, got {self.freeze_fraction:g}")
         return self
 
 
-class FeaturesConfig(Value):
+class FeaturesConfig(FrozenModel):
     """What is done with what the frozen blocks compute.
 
     Attributes:
@@ -53,11 +53,11 @@ class FeaturesConfig(Value):
             them. 0: augmented anew in every epoch, so nothing can be kept.
     """
 
-    reuse: Literal["on", "exact", "off"] = "on"
-    views: NonNegativeInt = 4
+    feature_cache: Literal["fp16", "fp32", "off"] = "fp16"
+    cached_augmentations: NonNegativeInt = 4
 
 
-class FitConfig(Value):
+class FitConfig(FrozenModel):
     """How a classifier is trained.
 
     Attributes:
@@ -77,7 +77,7 @@ class FitConfig(Value):
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     lr: PositiveFloat = 1e-3
     weight_decay: float = Field(default=1e-2, ge=0)
-    lr_decay: float = Field(default=1.0, gt=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     lr_scheduler: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = "cosine"
     step_epochs: NonNegativeInt = 0
     max_epochs: PositiveInt = 10
@@ -85,7 +85,7 @@ class FitConfig(Value):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
-class TrialConfig(Value):
+class TrialConfig(FrozenModel):
     """One trial's configuration, made of the values that the lower layers own; each is handed only its part.
 
     Attributes:
@@ -103,4 +103,4 @@ class TrialConfig(Value):
     batches: BatchConfig
     network: NetworkConfig
     fit: FitConfig
-    features: FeaturesConfig = FeaturesConfig(reuse="off", views=0)
+    features: FeaturesConfig = FeaturesConfig(feature_cache="off", cached_augmentations=0)

@@ -16,20 +16,28 @@ from threading import Event
 
 import platformdirs
 
-from server.processes import LOOPBACK, Part, PartError, free_port, mlflow_server, postgres, postgres_tool
+from server.processes import (
+    LOOPBACK,
+    ManagedProcess,
+    ProcessStartError,
+    free_port,
+    mlflow_server,
+    postgres,
+    postgres_tool,
+)
 
 PORT = 5000
 USER = DATABASE = "mlflow"
 
 
-def parts(folder: Path, port: int, database: str) -> list[Part]:
+def parts(folder: Path, port: int, database: str) -> list[ManagedProcess]:
     """Return the parts in the order in which they start.
 
     Raises:
         PartError: PostgreSQL can't be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found: list[Part] = []
+    found: list[ManagedProcess] = []
     uri = f"sqlite:///{folder}/mlflow.db"
     if database == "postgres":
         password, at = _password(folder), free_port()
@@ -72,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"MLflow on {database} in {asked.folder}: export MLFLOW_TRACKING_URI={uri}", flush=True)
             print(f"{uri}/?workflowType=machine_learning   Ctrl-C ends it", flush=True)
             over.wait()
-    except PartError as error:
+    except ProcessStartError as error:
         print(f"server: {error}.", file=sys.stderr)
         return 2
     return 0

@@ -21,15 +21,15 @@ START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
 POLL_S = 0.1
 POSTGRES_ACCOUNT = "postgres"  # PostgreSQL refuses to run as root; then it runs as this one
-MOST_CONNECTIONS = 50
+MAX_CONNECTIONS = 50
 
 
-class PartError(Exception):
+class ProcessStartError(Exception):
     """A part that can't be started; the message says why and what to do."""
 
 
 @dataclass
-class Part:
+class ManagedProcess:
     """One process: started until it is healthy, stopped or killed by its own process id.
 
     Attributes:
@@ -70,7 +70,7 @@ class Part:
         while not self.is_healthy():
             if self.process.poll() is not None or time.monotonic() > ends:
                 self.stop()
-                raise PartError(f"{self.name} must start, but it did not; see {self.log}")
+                raise ProcessStartError(f"{self.name} must start, but it did not; see {self.log}")
             time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -112,7 +112,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def answers(url: str) -> Callable[[], bool]:
+def http_healthcheck(url: str) -> Callable[[], bool]:
     """Return the question whether a GET of ``url`` gets any answer below 500."""
 
     def ask() -> bool:
@@ -136,7 +136,7 @@ def postgres_tool(name: str) -> str | None:
     return shutil.which(name)
 
 
-def postgres(folder: Path, port: int, user: str, database: str, password: str) -> Part:
+def postgres(folder: Path, port: int, user: str, database: str, password: str) -> ManagedProcess:
     """Return a PostgreSQL whose data is in ``folder/postgres``; the cluster is made if need be.
 
     Raises:
@@ -144,19 +144,21 @@ def postgres(folder: Path, port: int, user: str, database: str, password: str) -
     """
     initdb, program, ready = (postgres_tool(name) for name in ("initdb", "postgres", "pg_isready"))
     if not initdb or not program or not ready:
-        raise PartError("PostgreSQL must be installed, but is not; apt install postgresql, or give --database sqlite")
+        raise ProcessStartError(
+            "PostgreSQL must be installed, but is not; apt install postgresql, or give --database sqlite"
+        )
     account = POSTGRES_ACCOUNT if os.geteuid() == 0 else None
     data = folder / "postgres"
     if not (data / "PG_VERSION").exists():
         _make_cluster(data, initdb, program, account, (user, database, password))
     command = [program, "-D", str(data), "-p", str(port), "-c", f"listen_addresses={LOOPBACK}"]
-    command += ["-c", f"unix_socket_directories={data}", "-c", f"max_connections={MOST_CONNECTIONS}"]
+    command += ["-c", f"unix_socket_directories={data}", "-c", f"max_connections={MAX_CONNECTIONS}"]
     asking = [ready, "-q", "-h", LOOPBACK, "-p", str(port), "-U", user, "-d", database]
 
     def is_healthy() -> bool:
         return subprocess.run(asking, check=False).returncode == 0
 
-    return Part("postgres-server", command, folder, is_healthy, account=account)
+    return ManagedProcess("postgres-server", command, folder, is_healthy, account=account)
 
 
 def _make_cluster(data: Path, initdb: str, program: str, account: str | None, names: tuple[str, str, str]) -> None:
@@ -180,7 +182,9 @@ def _make_cluster(data: Path, initdb: str, program: str, account: str | None, na
         said = (error.stderr or error.stdout or b"").decode(errors="replace").strip().splitlines()
         why = said[-1] if said else str(error)
         why = said[-1] if said else str(error)
-        raise PartError(f"{data} must be a place for PostgreSQL, but it says: {why}; give another --folder") from None
+        raise ProcessStartError(
+            f"{data} must be a place for PostgreSQL, but it says: {why}; give another --folder"
+        ) from None
     finally:
         secret.unlink()
 
@@ -192,15 +196,17 @@ def _run(command: Sequence[str], account: str | None, told: bytes = b"") -> None
     )
 
 
-def bucket_endpoint(folder: Path, port: int) -> Part:
+def bucket_endpoint(folder: Path, port: int) -> ManagedProcess:
     """Return an S3 endpoint that keeps its objects in memory: to try things out."""
     command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
-    return Part("s3", command, folder, answers(f"http://{LOOPBACK}:{port}/moto-api/"))
+    return ManagedProcess("s3", command, folder, http_healthcheck(f"http://{LOOPBACK}:{port}/moto-api/"))
 
 
-def mlflow_server(folder: Path, port: int, command: Sequence[str], environment: Mapping[str, str]) -> Part:
+def mlflow_server(folder: Path, port: int, command: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
     """Return the MLflow server that ``command`` (``server --host ...``) starts; it runs our Python's MLflow."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     whole = [sys.executable, "-m", "mlflow", *command]
     settled = {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return Part("mlflow", whole, folder, answers(f"http://{LOOPBACK}:{port}/health"), {**settled, **environment})
+    return ManagedProcess(
+        "mlflow", whole, folder, http_healthcheck(f"http://{LOOPBACK}:{port}/health"), {**settled, **environment}
+    )

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from server.secrets import filled
+from server.secrets import fill_secrets
 from tests.system.team_server import services
 from tests.test_project_files import ROOT, pins
 
@@ -97,7 +97,7 @@ def test_one_variable_switches_logins_on() -> None:
 
 
 def test_a_new_env_file_has_a_password_of_its_own_for_each() -> None:
-    first, second = filled(EXAMPLE), filled(EXAMPLE)
+    first, second = fill_secrets(EXAMPLE), fill_secrets(EXAMPLE)
     given = re.findall(r"^(\w+)=([0-9a-f]{48})$", first, re.MULTILINE)
     assert len(given) == len({password for _, password in given}) == 4
     assert first != second

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tuning import cli
 from tuning.cli.parser import default_text, type_text
-from tuning.recipe.options import names
+from tuning.recipe.options import option_fields
 
 HEAD = """\
 # The same commands as python -m tuning COMMAND, for mlflow run:
@@ -27,7 +27,7 @@ entry_points:
 
 def entry(name: str, command: str) -> str:
     """Return the entry point ``name`` that runs ``command``."""
-    options = names(cli.load(command).OPTIONS)
+    options = option_fields(cli.load(command).OPTIONS)
     lines = [f"  # {cli.SUMMARIES[command]}", f"  {name}:", "    parameters:"]
     for option, field in options.items():
         default = "(required)" if field.is_required() else default_text(field)

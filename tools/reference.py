@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from tuning import cli
 from tuning.cli.parser import default_text, type_text
-from tuning.recipe.options import names
-from tuning.recipe.schema import VARIED
+from tuning.recipe.options import option_fields
+from tuning.recipe.schema import VARIANT_FIELDS
 
 HEAD = """\
 # Every option of every command
@@ -28,8 +28,8 @@ def section(command: str) -> str:
     """Return the section of ``command``: what it does, an example, and a row for each option."""
     module = cli.load(command)
     rows = ["| option | type | default | |", "| --- | --- | --- | --- |"]
-    for option, field in names(module.OPTIONS).items():
-        mark = "°" if command == "tune" and option in VARIED else ""
+    for option, field in option_fields(module.OPTIONS).items():
+        mark = "°" if command == "tune" and option in VARIANT_FIELDS else ""
         cells = (f"`{option}`{mark}", type_text(field), _default(default_text(field)), field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     example = f"<!-- parsed: each command has tests of its own -->\n```bash\n{module.EXAMPLE}\n```"

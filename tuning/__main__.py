@@ -10,21 +10,21 @@ from types import TracebackType
 
 from data.errors import FreezelineError, UserError, did_you_mean
 from tuning import cli
-from tuning.common.event_bus import opened
-from tuning.common.exit_codes import FAILED, INTERRUPTED, MISTAKE
-from tuning.common.redaction import redacted
+from tuning.common.event_bus import use_renderer
+from tuning.common.exit_codes import FAILED, INTERRUPTED, USAGE_ERROR
+from tuning.common.redaction import redact
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit status."""
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(cli.overview())
-        return 0 if arguments else MISTAKE
+        return 0 if arguments else USAGE_ERROR
     name, rest = arguments[0], list(arguments[1:])
     if name not in cli.SUMMARIES:
         near = did_you_mean(name, cli.SUMMARIES) or "; see python -m tuning --help."
         print(f"there is no command {name!r}{near}", file=sys.stderr)
-        return MISTAKE
+        return USAGE_ERROR
     if {"-h", "--help"} & set(rest):
         print(cli.page(name))
         return 0
@@ -32,15 +32,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    from tuning.ui.console import Printer
+    from tuning.ui.console import ConsoleRenderer
 
     try:
-        with opened(Printer()):
+        with use_renderer(ConsoleRenderer()):
             return cli.load(name).run(arguments)
     except UserError as error:
         for problem in error.problems:
             _complain(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")
-        return MISTAKE
+        return USAGE_ERROR
     except FreezelineError as error:
         _complain(f"{name}: {error}")
         return FAILED
@@ -53,7 +53,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    print(redacted(text), file=sys.stderr)
+    print(redact(text), file=sys.stderr)
 
 
 def _hide_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

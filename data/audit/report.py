@@ -7,13 +7,13 @@ from pathlib import Path
 
 from data.dataset.dataset import Dataset
 from data.findings import Finding
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS
 
-NAMED = 20  # files of a finding that are named in the terminal; the JSON has all
+MAX_NAMED_FILES = 20  # files of a finding that are named in the terminal; the JSON has all
 
 
-class Audit(Value):
+class Audit(FrozenModel):
     """What is in a data set, and every problem that was found.
 
     Attributes:
@@ -31,13 +31,13 @@ class Audit(Value):
     root: Path
     fingerprint: str
     counts: dict[str, dict[str, int]]
-    left_out: int
+    num_skipped: int
     imbalance: float
-    median_side: int
+    median_short_side: int
     findings: tuple[Finding, ...]
 
     @property
-    def pictures(self) -> int:
+    def num_images(self) -> int:
         """How many pictures there are in all splits."""
         return sum(sum(by_class.values()) for by_class in self.counts.values())
 
@@ -45,13 +45,13 @@ class Audit(Value):
     def headline(self) -> str:
         """The data set and its pictures, in all and by split."""
         said = ", ".join(f"{sum(self.counts[split].values()):,} {split}" for split in SPLITS)
-        return f"{self.name}: {self.pictures:,} pictures of {len(self.counts['train'])} classes ({said})"
+        return f"{self.name}: {self.num_images:,} pictures of {len(self.counts['train'])} classes ({said})"
 
-    def lines(self, named: int = NAMED) -> list[str]:
+    def lines(self, named: int = MAX_NAMED_FILES) -> list[str]:
         """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files; 0 for none."""
-        lines = [f"{self.headline}, median short side {self.median_side} px, {self.left_out:,} left out"]
+        lines = [f"{self.headline}, median short side {self.median_short_side} px, {self.num_skipped:,} left out"]
         for finding in self.findings:
-            lines += _told(finding, named, is_of_all=finding.count == self.pictures)
+            lines += _told(finding, named, is_of_all=finding.count == self.num_images)
         return lines if self.findings else [*lines, "nothing to complain about"]
 
 
@@ -62,15 +62,15 @@ def audit(dataset: Dataset) -> Audit:
         root=dataset.root,
         fingerprint=dataset.fingerprint,
         counts=dataset.counts(),
-        left_out=len(dataset.left_out),
+        num_skipped=len(dataset.skipped),
         imbalance=dataset.imbalance,
-        median_side=dataset.median_side,
+        median_short_side=dataset.median_short_side,
         findings=dataset.findings,
     )
 
 
 def _told(finding: Finding, named: int, is_of_all: bool) -> list[str]:
-    head = f"  {finding.count:,} {finding.title}: {finding.done}"
+    head = f"  {finding.count:,} {finding.title}: {finding.action}"
     if is_of_all and finding.files:
         return [f"{head} (these are all pictures)"]
     rows = [finding.detail] if finding.detail else []

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-NAME = ".sums.json"
+CHECKSUMS_FILE = ".sums.json"
 
 
-class Sums:
+class FolderChecksums:
     """The size, time, and checksum of every file in a folder, kept in a hidden file beside them."""
 
     def __init__(self, folder: Path, files: dict[str, tuple[int, int, str]]) -> None:
@@ -19,15 +19,17 @@ class Sums:
         self._files = files
 
     @classmethod
-    def of(cls, folder: Path) -> Sums:
+    def of(cls, folder: Path) -> FolderChecksums:
         """Return the sums of a folder as it is now."""
         return cls(folder, {path: (*_stamp(folder / path), _digest(folder / path)) for path in _paths(folder)})
 
     @classmethod
-    def read(cls, folder: Path) -> Sums | None:
+    def read(cls, folder: Path) -> FolderChecksums | None:
         """Return the sums that were kept in a folder, None where there are none that can be read."""
         try:
-            return cls(folder, {path: tuple(row) for path, row in json.loads((folder / NAME).read_bytes()).items()})
+            return cls(
+                folder, {path: tuple(row) for path, row in json.loads((folder / CHECKSUMS_FILE).read_bytes()).items()}
+            )
         except (OSError, ValueError, AttributeError, TypeError):
             return None
 
@@ -37,24 +39,24 @@ class Sums:
         return sum(size for size, _, _ in self._files.values())
 
     @property
-    def used(self) -> float:
+    def last_used(self) -> float:
         """When the folder was last used, in seconds since 1970."""
-        return (self.folder / NAME).stat().st_mtime
+        return (self.folder / CHECKSUMS_FILE).stat().st_mtime
 
     @property
     def identity(self) -> tuple[Path, int]:
         """What tells these sums from those of an entry that was made anew."""
-        return self.folder, (self.folder / NAME).stat().st_ino
+        return self.folder, (self.folder / CHECKSUMS_FILE).stat().st_ino
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the sums into their folder."""
-        (self.folder / NAME).write_text(json.dumps(self._files))
+        (self.folder / CHECKSUMS_FILE).write_text(json.dumps(self._files))
 
-    def touch(self) -> None:
+    def mark_used(self) -> None:
         """Note that the folder is used now."""
-        os.utime(self.folder / NAME)
+        os.utime(self.folder / CHECKSUMS_FILE)
 
-    def hold(self, content: bool) -> bool:
+    def verify(self, content: bool) -> bool:
         """Return whether every file is as it was put there, by size and time, or also by ``content``.
 
         The content of a file whose time has changed is compared in any case.
@@ -74,7 +76,7 @@ class Sums:
 
 def _paths(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != NAME:
+        if path.is_file() and path.name != CHECKSUMS_FILE:
             yield path.relative_to(folder).as_posix()
 
 

@@ -19,22 +19,22 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from data.cache.checksums import NAME as SUMS
-from data.cache.checksums import Sums
-from data.cache.in_use import Leases
+from data.cache.checksums import CHECKSUMS_FILE as SUMS
+from data.cache.checksums import FolderChecksums
+from data.cache.in_use import InUseRegistry
 from data.errors import SettingError
-from data.home import home
+from data.home import state_dir
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-GONE, MAKING = ".gone", ".making"  # suffixes of hidden folders that are no entry any more, or not yet
+DELETED_SUFFIX, PARTIAL_SUFFIX = ".gone", ".making"  # suffixes of hidden folders that are no entry any more, or not yet
 DEFAULT_LIMIT_GB = 20.0
 
-CHECKED_BYTES = 2**30  # up to this size, content is compared even where every file's time says it is untouched
-_LEASES: dict[Path, Leases] = {}  # by root: one for the whole process
-_CHECKED: set[tuple[Path, int]] = set()  # sums that this process has found to hold
+MAX_VERIFIED_BYTES = 2**30  # up to this size, content is compared even where every file's time says it is untouched
+_IN_USE: dict[Path, InUseRegistry] = {}  # by root: one for the whole process
+_VERIFIED: set[tuple[Path, int]] = set()  # sums that this process has found to hold
 
 
-def limit_bytes() -> int:
+def size_limit_bytes() -> int:
     """Return the size that the store is kept below: FREEZELINE_STORE_GB, or 20 GB.
 
     Raises:
@@ -50,7 +50,7 @@ def limit_bytes() -> int:
     return int(gigabytes * 10**9)
 
 
-def begin_array(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Write the head of a .npy file; its rows follow, as bytes, in order.
 
     A memory map would be shorter, but writing into one on a full disk kills the process.
@@ -59,25 +59,25 @@ def begin_array(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) ->
     np.lib.format.write_array_header_1_0(file, header)
 
 
-class Entry(NamedTuple):
+class CacheEntry(NamedTuple):
     """What is known about an entry: its key, size, when it was last used (s since 1970), and if it is now."""
 
     key: str
     size_bytes: int
-    used: float
+    last_used: float
     in_use: bool
 
 
-class Store:
+class ContentCache:
     """Entries under ``root``, each a folder that is complete or absent."""
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
         """Open the store at ``root``, by default under ``home()``, kept below ``limit`` bytes (``limit_bytes()``)."""
-        self.root = root if root is not None else home() / "store"
-        self.limit = limit if limit is not None else limit_bytes()
-        self._leases = _LEASES.setdefault(self.root, Leases(self.root / ".leases"))
+        self.root = root if root is not None else state_dir() / "store"
+        self.limit = limit if limit is not None else size_limit_bytes()
+        self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".leases"))
 
-    def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
+    def get_or_create(self, key: str, create: Callable[[Path], None]) -> Path:
         """Return the entry's folder; where it is absent or spoiled, ``make(folder)`` fills an empty folder first.
 
         While one process makes an entry, others wait for it. What ``make`` raises is passed on and leaves no entry.
@@ -87,15 +87,15 @@ class Store:
             ValueError: the key is no relative path of letters, digits and ``_ . -``.
         """
         entry = self._entry(key)
-        self._lease(key)
-        if self._is_whole(entry):
+        self._mark_in_use(key)
+        if self._is_intact(entry):
             return entry
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.parent / f".{entry.name}.lock"):
-            if not self._is_whole(entry):
+            if not self._is_intact(entry):
                 self._remove(entry)
-                self._make(entry, make)
-        self.trim()
+                self._create(entry, create)
+        self.evict()
         return entry
 
     def get(self, key: str) -> Path | None:
@@ -107,8 +107,8 @@ class Store:
         entry = self._entry(key)
         if not self.has(key):
             return None
-        self._lease(key)
-        if self._is_whole(entry):
+        self._mark_in_use(key)
+        if self._is_intact(entry):
             return entry
         self.release(key)
         return None
@@ -120,9 +120,9 @@ class Store:
     def release(self, key: str) -> None:
         """Say that this process no longer uses an entry, so that it may go."""
         with self._locked():
-            self._leases.drop(key)
+            self._in_use.release(key)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CacheEntry]:
         """Return what is in the store, least recently used first."""
         with self._locked():
             return self._entries()
@@ -131,7 +131,7 @@ class Store:
         """Return the size of all entries together."""
         return sum(entry.size_bytes for entry in self.entries())
 
-    def trim(self) -> list[str]:
+    def evict(self) -> list[str]:
         """Throw out entries until the store is within its limit, and what killed processes left; return the keys."""
         with self._locked():
             self._sweep()
@@ -159,8 +159,8 @@ class Store:
 
     def verify(self) -> list[str]:
         """Return the keys of entries whose content no longer matches its checksums; reads everything."""
-        sums = {entry.key: Sums.read(self.root / entry.key) for entry in self.entries()}
-        return [key for key, kept in sums.items() if not (kept and kept.hold(content=True))]
+        sums = {entry.key: FolderChecksums.read(self.root / entry.key) for entry in self.entries()}
+        return [key for key, kept in sums.items() if not (kept and kept.verify(content=True))]
 
     def _entry(self, key: str) -> Path:
         if not KEY.fullmatch(key):
@@ -171,33 +171,33 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".lock")
 
-    def _lease(self, key: str) -> None:
+    def _mark_in_use(self, key: str) -> None:
         with self._locked():
-            self._leases.add(key)
+            self._in_use.add(key)
 
-    def _entries(self) -> list[Entry]:
-        in_use = self._leases.all()
+    def _entries(self) -> list[CacheEntry]:
+        in_use = self._in_use.all()
         found = []
         for folder in self._folders(self.root):
-            sums = Sums.read(folder)
+            sums = FolderChecksums.read(folder)
             key = folder.relative_to(self.root).as_posix()
             if sums and not folder.name.startswith("."):
-                found.append(Entry(key, sums.size, sums.used, key in in_use))
-        return sorted(found, key=lambda entry: entry.used)
+                found.append(CacheEntry(key, sums.size, sums.last_used, key in in_use))
+        return sorted(found, key=lambda entry: entry.last_used)
 
     def _folders(self, above: Path) -> Iterator[Path]:
         """Yield the folders of entries, and of what is no longer or not yet one (hidden)."""
         for folder in above.iterdir():
-            if (folder / SUMS).exists() or folder.suffix in (GONE, MAKING):
+            if (folder / SUMS).exists() or folder.suffix in (DELETED_SUFFIX, PARTIAL_SUFFIX):
                 yield folder
             elif folder.is_dir() and not folder.name.startswith("."):
                 yield from self._folders(folder)
 
     def _sweep(self) -> None:
         for folder in self._folders(self.root):
-            if folder.suffix == GONE:
+            if folder.suffix == DELETED_SUFFIX:
                 shutil.rmtree(folder, ignore_errors=True)
-            elif folder.suffix == MAKING and folder.name.startswith("."):
+            elif folder.suffix == PARTIAL_SUFFIX and folder.name.startswith("."):
                 try:
                     with FileLock(folder.with_suffix(".lock"), timeout=0):
                         shutil.rmtree(folder, ignore_errors=True)
@@ -205,33 +205,33 @@ class Store:
                     pass
 
     @staticmethod
-    def _is_whole(entry: Path) -> bool:
+    def _is_intact(entry: Path) -> bool:
         """Return whether an entry is as it was made; its content is compared once in a process, if not too large."""
-        sums = Sums.read(entry)
+        sums = FolderChecksums.read(entry)
         if not sums:
             return False
-        whole = sums.hold(content=sums.size <= CHECKED_BYTES and sums.identity not in _CHECKED)
+        whole = sums.verify(content=sums.size <= MAX_VERIFIED_BYTES and sums.identity not in _VERIFIED)
         if whole:
-            _CHECKED.add(sums.identity)
-            sums.touch()
+            _VERIFIED.add(sums.identity)
+            sums.mark_used()
         return whole
 
     @staticmethod
     def _remove(entry: Path) -> None:
         """Take an entry away at once, and then delete it: whoever has its files open keeps them."""
         if entry.exists():
-            gone = entry.parent / f".{uuid.uuid4().hex}{GONE}"
+            gone = entry.parent / f".{uuid.uuid4().hex}{DELETED_SUFFIX}"
             entry.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
     @staticmethod
-    def _make(entry: Path, make: Callable[[Path], None]) -> None:
-        making = entry.parent / f".{entry.name}{MAKING}"
+    def _create(entry: Path, make: Callable[[Path], None]) -> None:
+        making = entry.parent / f".{entry.name}{PARTIAL_SUFFIX}"
         shutil.rmtree(making, ignore_errors=True)  # of a maker that was killed: we hold its lock
         making.mkdir()
         try:
             make(making)
-            Sums.of(making).keep()
+            FolderChecksums.of(making).save()
             making.rename(entry)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)

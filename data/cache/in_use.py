@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-class Leases:
+class InUseRegistry:
     """One file for each process that uses a store, locked for as long as the process lives.
 
     Callers hold the store's own lock, so that no entry is taken away between being found and being leased.
@@ -28,7 +28,7 @@ class Leases:
         self._keys.add(key)
         self._file.write_text("\n".join(sorted(self._keys)))
 
-    def drop(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Note that this process no longer uses an entry."""
         self._begin()
         self._keys.discard(key)

@@ -6,13 +6,13 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from data.dataset.image_index import HASHED_SIDE
+from data.dataset.image_index import MIN_HASH_SIDE
 from data.findings import Finding
-from data.frozen_model import Value
-from data.sources.base import SPLITS, LeftOut, SplitName
+from data.frozen_model import FrozenModel
+from data.sources.base import SPLITS, SkippedFile, SplitName
 
 
-class Sample(Value):
+class Sample(FrozenModel):
     """One picture.
 
     Attributes:
@@ -25,10 +25,10 @@ class Sample(Value):
     path: str
     label: int
     split: SplitName
-    digest: str
+    content_hash: str
 
 
-class Dataset(Value):
+class Dataset(FrozenModel):
     """Pictures that can be read, sorted by split (train, val, test), digest and path.
 
     Attributes:
@@ -45,14 +45,14 @@ class Dataset(Value):
     root: Path
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
-    left_out: tuple[LeftOut, ...] = ()
-    median_side: int
+    skipped: tuple[SkippedFile, ...] = ()
+    median_short_side: int
     findings: tuple[Finding, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """The name of what is learned from: the same pictures, class names and splits give the same text."""
-        rows = sorted((sample.digest, self.classes[sample.label], sample.split) for sample in self.samples)
+        rows = sorted((sample.content_hash, self.classes[sample.label], sample.split) for sample in self.samples)
         return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
 
     @property
@@ -62,9 +62,9 @@ class Dataset(Value):
         return max(sizes) / min(sizes)
 
     @property
-    def is_tiny(self) -> bool:
+    def has_small_images(self) -> bool:
         """Whether the middle picture is one that the audit calls tiny: to be learned from, it has to be blown up."""
-        return self.median_side < HASHED_SIDE
+        return self.median_short_side < MIN_HASH_SIDE
 
     def split(self, name: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split, in their order."""

@@ -12,16 +12,16 @@ import PIL
 from PIL import Image
 
 from data.atomic_write import write_atomically
-from data.frozen_model import Value
-from data.home import home
-from data.parallel import Progress, in_parallel
+from data.frozen_model import FrozenModel
+from data.home import state_dir
+from data.parallel import Progress, parallel_map
 from data.preprocessing import ImageError, read_image
 
-HASHED_SIDE = 32  # px; a perceptual hash of a smaller picture pairs hundreds wrongly
+MIN_HASH_SIDE = 32  # px; a perceptual hash of a smaller picture pairs hundreds wrongly
 VERSION = 2  # of what a reading holds and how it is computed
 
 
-class Reading(Value):
+class ImageInfo(FrozenModel):
     """What one file's content says.
 
     Attributes:
@@ -29,16 +29,16 @@ class Reading(Value):
         width: in pixels, upright.
         height: likewise.
         problem: why it can't be read, else empty.
-        look: 64-bit perceptual hash in hexadecimal; empty where the short side is below ``HASHED_SIDE``.
+        look: 64-bit perceptual hash in hexadecimal; empty where the short side is below ``MIN_HASH_SIDE``.
         gray_as_colour: it has only greys, and is stored with three colours.
     """
 
-    digest: str | None
+    content_hash: str | None
     width: int = 0
     height: int = 0
     problem: str = ""
-    look: str = ""
-    gray_as_colour: bool = False
+    phash: str = ""
+    is_gray_stored_as_color: bool = False
 
     @property
     def short_side(self) -> int:
@@ -46,47 +46,47 @@ class Reading(Value):
         return min(self.width, self.height)
 
 
-def read_all(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, Reading]:
+def index_images(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, ImageInfo]:
     """Return a reading for each of the paths (relative to ``root``), in their order.
 
     Files whose size, time, and inode are those of an earlier call are not opened again. A file that
     can't be read gives a reading with a problem; nothing is raised for it.
     """
-    memory = _Memory(root)
-    stamps = {path: _stamp(root / path) for path in paths}
-    known = {path: reading for path in paths if (reading := memory.recall(path, stamps[path]))}
+    memory = _IndexCache(root)
+    stamps = {path: _stat_key(root / path) for path in paths}
+    known = {path: reading for path in paths if (reading := memory.get(path, stamps[path]))}
     unread = [path for path in paths if path not in known]
-    found = in_parallel(_read, [root / path for path in unread], "reading pictures", progress)
+    found = parallel_map(_read, [root / path for path in unread], "reading pictures", progress)
     fresh = dict(zip(unread, found, strict=True))
     if fresh:
-        memory.keep({path: (stamps[path], known.get(path) or fresh[path]) for path in paths})
+        memory.put({path: (stamps[path], known.get(path) or fresh[path]) for path in paths})
     return {path: known.get(path) or fresh[path] for path in paths}
 
 
-def digest_of(image: Image.Image) -> str:
+def content_hash_of(image: Image.Image) -> str:
     """Return the name of an RGB picture's content: the same pixels in the same shape, the same text."""
     shape = f"{image.width}x{image.height}:".encode()
     return hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest()
 
 
-def _read(path: Path) -> Reading:
+def _read(path: Path) -> ImageInfo:
     try:
         image = read_image(path)
     except ImageError as error:
-        return Reading(digest=None, problem=str(error))
-    return Reading(
-        digest=digest_of(image),
+        return ImageInfo(content_hash=None, problem=str(error))
+    return ImageInfo(
+        content_hash=content_hash_of(image),
         width=image.width,
         height=image.height,
-        look=_look(image),
-        gray_as_colour=_is_gray(image) and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
+        phash=_phash(image),
+        is_gray_stored_as_color=_is_gray(image) and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
     )
 
 
-def _look(image: Image.Image) -> str:
+def _phash(image: Image.Image) -> str:
     import imagehash
 
-    return str(imagehash.phash(image)) if min(image.size) >= HASHED_SIDE else ""
+    return str(imagehash.phash(image)) if min(image.size) >= MIN_HASH_SIDE else ""
 
 
 def _is_gray(image: Image.Image) -> bool:
@@ -99,7 +99,7 @@ def _stored_mode(path: Path) -> str:
         return image.mode
 
 
-def _stamp(path: Path) -> list[int]:
+def _stat_key(path: Path) -> list[int]:
     try:
         state = path.stat()
     except OSError:
@@ -107,21 +107,21 @@ def _stamp(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 
-class _Memory:
+class _IndexCache:
     """The readings of one root, in one file under ``home()``."""
 
     def __init__(self, root: Path) -> None:
         name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {root}".encode(), digest_size=16).hexdigest()
-        self.path = home() / "readings" / f"{name}.json"
+        self.path = state_dir() / "readings" / f"{name}.json"
         try:
-            self.kept = json.loads(self.path.read_bytes())
+            self._infos = json.loads(self.path.read_bytes())
         except (OSError, ValueError):  # absent, or not written by us: read the pictures again
-            self.kept = {}
+            self._infos = {}
 
-    def recall(self, path: str, stamp: list[int]) -> Reading | None:
-        kept = self.kept.get(path)
-        return Reading(**kept[1]) if kept and stamp and kept[0] == stamp else None
+    def get(self, path: str, stamp: list[int]) -> ImageInfo | None:
+        kept = self._infos.get(path)
+        return ImageInfo(**kept[1]) if kept and stamp and kept[0] == stamp else None
 
-    def keep(self, readings: dict[str, tuple[list[int], Reading]]) -> None:
+    def put(self, readings: dict[str, tuple[list[int], ImageInfo]]) -> None:
         rows = {path: (stamp, reading.model_dump()) for path, (stamp, reading) in readings.items()}
         write_atomically(self.path, json.dumps(rows).encode())

@@ -11,12 +11,12 @@ from filelock import FileLock
 
 from data.atomic_write import write_atomically
 from data.errors import DataError
-from data.home import home
+from data.home import state_dir
 from data.sources.base import SplitName
 
 
 @contextmanager
-def remembered_splits(address: str) -> Iterator[dict[str, SplitName]]:
+def persisted_splits(uri: str) -> Iterator[dict[str, SplitName]]:
     """Give the splits by digest of the data set at ``address``; what is added is kept when the block ends well.
 
     Nobody else reads or writes them meanwhile. Pictures that are gone stay remembered: they may come back.
@@ -24,7 +24,7 @@ def remembered_splits(address: str) -> Iterator[dict[str, SplitName]]:
     Raises:
         DataError: the file can't be understood; to split anew would move old pictures.
     """
-    path = home() / "splits" / f"{hashlib.blake2b(address.encode(), digest_size=16).hexdigest()}.json"
+    path = state_dir() / "splits" / f"{hashlib.blake2b(uri.encode(), digest_size=16).hexdigest()}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         before: dict[str, SplitName] = {}
@@ -40,4 +40,4 @@ def remembered_splits(address: str) -> Iterator[dict[str, SplitName]]:
         splits = dict(before)
         yield splits
         if splits != before:
-            write_atomically(path, json.dumps({"data": address, "splits": splits}, indent=0, sort_keys=True).encode())
+            write_atomically(path, json.dumps({"data": uri, "splits": splits}, indent=0, sort_keys=True).encode())

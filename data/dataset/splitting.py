@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 
 from data.sources.base import SPLITS, SplitName
 
-SHARE = 0.15  # of a class's pictures for validation, and as many for the test
+HOLDOUT_FRACTION = 0.15  # of a class's pictures for validation, and as many for the test
 
 
-class Shut(NamedTuple):
+class Excluded(NamedTuple):
     """Why a picture is in no split.
 
     Attributes:
@@ -28,24 +28,24 @@ class Shut(NamedTuple):
         split: where that one is.
     """
 
-    why: Literal["leak", "torn"]
+    reason: Literal["leak", "torn"]
     other: str
     split: SplitName
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Item:
+class SplitItem:
     """A picture to be placed: where it lies, what it shows, and what the user has said about it."""
 
     path: str
-    digest: str
+    content_hash: str
     label: str
-    given: SplitName | None = None
+    given_split: SplitName | None = None
     group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Placement:
+class SplitAssignment:
     """Where every picture belongs.
 
     Attributes:
@@ -55,132 +55,132 @@ class Placement:
     """
 
     splits: dict[str, SplitName]
-    shut: dict[str, Shut]
-    chosen: dict[str, SplitName]
+    excluded: dict[str, Excluded]
+    new_assignments: dict[str, SplitName]
 
 
-def place(
-    items: Sequence[Item],
-    ties: Iterable[Sequence[str]] = (),
-    remembered: Mapping[str, SplitName] | None = None,
+def assign_splits(
+    items: Sequence[SplitItem],
+    near_duplicates: Iterable[Sequence[str]] = (),
+    persisted: Mapping[str, SplitName] | None = None,
     keep_leaks: bool = False,
-) -> Placement:
+) -> SplitAssignment:
     """Decide for each picture.
 
     A split that the user gave is kept; one that is missing beside it is cut from the given training pictures,
     and a picture without a split is then one of those. ``ties`` holds digests that are nearly the same,
-    ``remembered`` the ``chosen`` of earlier calls. With ``keep_leaks``, leaks stay where the user put them.
+    ``get_cached`` the ``chosen`` of earlier calls. With ``keep_leaks``, leaks stay where the user put them.
     """
-    given = {item.given for item in items if item.given}
+    given = {item.given_split for item in items if item.given_split}
     ours = tuple(split for split in SPLITS if split == "train" or split not in given)
-    placement = Placement({}, {}, {})
-    pool = _Pool(ours, remembered or {})
-    for unit in _units(items, ties):
-        if unit.sides - {"train"} or len(ours) == 1:
-            _keep(unit, placement, keep_leaks)
+    placement = SplitAssignment({}, {}, {})
+    pool = _SplitBuilder(ours, persisted or {})
+    for unit in _groups(items, near_duplicates):
+        if unit.given_splits - {"train"} or len(ours) == 1:
+            _keep_given_splits(unit, placement, keep_leaks)
         else:
             pool.add(unit)
     pool.fill()
     for unit, split in pool.placed.items():
         placement.splits.update((item.path, split) for item in unit.items)
-    for item, side in pool.settled.items():
+    for item, side in pool.fixed.items():
         placement.splits[item.path] = side
-    placement.shut.update(pool.torn)
-    placement.chosen.update((item.digest, placement.splits[item.path]) for item in pool.items())
+    placement.excluded.update(pool.conflicting)
+    placement.new_assignments.update((item.content_hash, placement.splits[item.path]) for item in pool.items())
     return placement
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Unit:
+class _Group:
     """Pictures that are tied together."""
 
-    items: tuple[Item, ...]
+    items: tuple[SplitItem, ...]
     key: str  # the least digest: decides wherever chance would
     labels: Counter[str]
-    sides: set[SplitName]  # where the user has put them
+    given_splits: set[SplitName]  # where the user has put them
 
 
-def _units(items: Sequence[Item], ties: Iterable[Sequence[str]]) -> list[_Unit]:
+def _groups(items: Sequence[SplitItem], near_duplicates: Iterable[Sequence[str]]) -> list[_Group]:
     from scipy.cluster.hierarchy import DisjointSet
 
-    known = {item.digest for item in items}
+    known = {item.content_hash for item in items}
     tied = DisjointSet(("digest", digest) for digest in known)
-    for group in ties:
+    for group in near_duplicates:
         digests = [digest for digest in group if digest in known]
         for digest in digests[1:]:
             tied.merge(("digest", digests[0]), ("digest", digest))
     for item in items:
         if item.group:
             tied.add(("group", item.group))
-            tied.merge(("digest", item.digest), ("group", item.group))
-    together: defaultdict[tuple[str, str], list[Item]] = defaultdict(list)
+            tied.merge(("digest", item.content_hash), ("group", item.group))
+    together: defaultdict[tuple[str, str], list[SplitItem]] = defaultdict(list)
     for item in items:
-        together[tied["digest", item.digest]].append(item)
+        together[tied["digest", item.content_hash]].append(item)
     units = [
-        _Unit(
+        _Group(
             items=tuple(members),
-            key=min(item.digest for item in members),
+            key=min(item.content_hash for item in members),
             labels=Counter(item.label for item in members),
-            sides={item.given for item in members if item.given},
+            given_splits={item.given_split for item in members if item.given_split},
         )
         for members in together.values()
     ]
     return sorted(units, key=lambda unit: unit.key)
 
 
-def _keep(unit: _Unit, placement: Placement, keep_leaks: bool) -> None:
+def _keep_given_splits(unit: _Group, placement: SplitAssignment, keep_leaks: bool) -> None:
     """Leave a unit where the user put it; where that is in two splits, only the later one's pictures count."""
-    last = max(unit.sides or {SPLITS[0]}, key=SPLITS.index)
+    last = max(unit.given_splits or {SPLITS[0]}, key=SPLITS.index)
     for item in unit.items:
-        if item.given in (None, last) or keep_leaks:
-            placement.splits[item.path] = item.given or last
+        if item.given_split in (None, last) or keep_leaks:
+            placement.splits[item.path] = item.given_split or last
         else:
-            other = next(other for other in unit.items if other.given == last)
-            placement.shut[item.path] = Shut("leak", other.path, last)
+            other = next(other for other in unit.items if other.given_split == last)
+            placement.excluded[item.path] = Excluded("leak", other.path, last)
 
 
-class _Pool:
+class _SplitBuilder:
     """The units that are ours to place among the splits ``ours``."""
 
     def __init__(self, ours: Sequence[SplitName], remembered: Mapping[str, SplitName]) -> None:
-        self.ours = ours
-        self.remembered = {digest: split for digest, split in remembered.items() if split in ours}
-        self.placed: dict[_Unit, SplitName] = {}
-        self.settled: dict[Item, SplitName] = {}
-        self.torn: dict[str, Shut] = {}
-        self._open: list[_Unit] = []
-        self._moved_in: set[_Unit] = set()
+        self.managed_splits = ours
+        self.persisted = {digest: split for digest, split in remembered.items() if split in ours}
+        self.placed: dict[_Group, SplitName] = {}
+        self.fixed: dict[SplitItem, SplitName] = {}
+        self.conflicting: dict[str, Excluded] = {}
+        self._open: list[_Group] = []
+        self._moved_in: set[_Group] = set()
         self._counts: Counter[tuple[str, SplitName]] = Counter()
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[SplitItem]:
         """Return the pictures that have been placed."""
-        return [item for unit in self.placed for item in unit.items] + list(self.settled)
+        return [item for unit in self.placed for item in unit.items] + list(self.fixed)
 
-    def add(self, unit: _Unit) -> None:
+    def add(self, unit: _Group) -> None:
         """Settle what an earlier call has decided; keep the rest to be placed by ``fill``."""
-        sides = {self.remembered[item.digest] for item in unit.items if item.digest in self.remembered}
+        sides = {self.persisted[item.content_hash] for item in unit.items if item.content_hash in self.persisted}
         if not sides:
             self._open.append(unit)
         elif len(sides) == 1:
-            self._put(unit, sides.pop())
+            self._assign(unit, sides.pop())
         else:
-            self._settle(unit)
+            self._fix_conflicting(unit)
 
     def fill(self) -> None:
         """Place the open units: large ones where they fit best, single pictures where some are still wanted."""
         self._moved_in = set(self._open)
-        wanted = self._wanted()
+        wanted = self._target_counts()
         for unit in sorted((unit for unit in self._open if len(unit.items) > 1), key=lambda unit: -len(unit.items)):
-            self._put(unit, min(self.ours, key=lambda split: self._misfit(unit, split, wanted)))
-        singles: defaultdict[str, list[_Unit]] = defaultdict(list)
+            self._assign(unit, min(self.managed_splits, key=lambda split: self._imbalance(unit, split, wanted)))
+        singles: defaultdict[str, list[_Group]] = defaultdict(list)
         for unit in self._open:
             if len(unit.items) == 1:
                 singles[unit.items[0].label].append(unit)
         for label, units in singles.items():
             self._fill_class(label, units, wanted)
-        self._mend(sorted({label for label, _ in self._counts}))
+        self._ensure_coverage(sorted({label for label, _ in self._counts}))
 
-    def _put(self, unit: _Unit, split: SplitName) -> None:
+    def _assign(self, unit: _Group, split: SplitName) -> None:
         before = self.placed.get(unit)
         self.placed[unit] = split
         for label, count in unit.labels.items():
@@ -188,54 +188,54 @@ class _Pool:
             if before:
                 self._counts[label, before] -= count
 
-    def _settle(self, unit: _Unit) -> None:
-        old = [item for item in unit.items if item.digest in self.remembered]
+    def _fix_conflicting(self, unit: _Group) -> None:
+        old = [item for item in unit.items if item.content_hash in self.persisted]
         for item in old:
-            self.settled[item] = self.remembered[item.digest]
-            self._counts[item.label, self.settled[item]] += 1
+            self.fixed[item] = self.persisted[item.content_hash]
+            self._counts[item.label, self.fixed[item]] += 1
         for item in unit.items:
-            if item not in self.settled:
-                self.torn[item.path] = Shut("torn", old[0].path, self.settled[old[0]])
+            if item not in self.fixed:
+                self.conflicting[item.path] = Excluded("torn", old[0].path, self.fixed[old[0]])
 
-    def _wanted(self) -> dict[tuple[str, SplitName], int]:
+    def _target_counts(self) -> dict[tuple[str, SplitName], int]:
         """Return how many pictures of each class are to be in each split in the end."""
         totals: Counter[str] = Counter()
         for (label, _), count in self._counts.items():
             totals[label] += count
         for unit in self._open:
             totals += unit.labels
-        others = [split for split in self.ours if split != "train"]
+        others = [split for split in self.managed_splits if split != "train"]
         wanted: dict[tuple[str, SplitName], int] = {}
         for label, total in totals.items():
-            share = min(max(1, round(SHARE * total)), (total - 1) // len(others))
+            share = min(max(1, round(HOLDOUT_FRACTION * total)), (total - 1) // len(others))
             wanted.update({(label, split): share for split in others})
             wanted[label, "train"] = total - share * len(others)
         return wanted
 
-    def _misfit(self, unit: _Unit, split: SplitName, wanted: Mapping[tuple[str, SplitName], int]) -> float:
+    def _imbalance(self, unit: _Group, split: SplitName, wanted: Mapping[tuple[str, SplitName], int]) -> float:
         """Return how much further from what is wanted the unit would take the split; less is better."""
         return sum(
             count * (2 * self._counts[label, split] + count - 2 * wanted[label, split]) / max(1, wanted[label, split])
             for label, count in unit.labels.items()
         )
 
-    def _fill_class(self, label: str, units: Sequence[_Unit], wanted: Mapping[tuple[str, SplitName], int]) -> None:
+    def _fill_class(self, label: str, units: Sequence[_Group], wanted: Mapping[tuple[str, SplitName], int]) -> None:
         """Give single pictures, in the order of their digests, to the splits that want more, and training the rest."""
         names: list[SplitName] = ["train"] if not self._counts[label, "train"] else []
-        for split in self.ours:
+        for split in self.managed_splits:
             if split != "train":
                 names += [split] * max(0, wanted[label, split] - self._counts[label, split])
         for unit, split in zip(units, names + ["train"] * len(units), strict=False):
-            self._put(unit, split)
+            self._assign(unit, split)
 
-    def _mend(self, labels: Sequence[str]) -> None:
+    def _ensure_coverage(self, labels: Sequence[str]) -> None:
         """Move new units until every class is in every split, as far as that can be had."""
         for label in labels:
-            for split in self.ours:
+            for split in self.managed_splits:
                 if not self._counts[label, split]:
                     spare = [unit for unit in self._moved_in if label in unit.labels and self._can_leave(unit)]
                     if spare:
-                        self._put(min(spare, key=lambda unit: (len(unit.items), unit.key)), split)
+                        self._assign(min(spare, key=lambda unit: (len(unit.items), unit.key)), split)
 
-    def _can_leave(self, unit: _Unit) -> bool:
+    def _can_leave(self, unit: _Group) -> bool:
         return all(self._counts[label, self.placed[unit]] > count for label, count in unit.labels.items())

@@ -2,7 +2,7 @@
 
 A name is a policy (none, light, medium, strong), a classic (flip, turn, shift, crop, colour, light_change, cutout),
 or several of them with ``+`` between: ``flip+crop+cutout``. To add one, write a function that takes the picture's
-size and returns Albumentations transforms, and name it in ``POLICIES`` or ``CLASSICS``.
+size and returns Albumentations transforms, and name it in ``STRENGTHS`` or ``TRANSFORMS``.
 
 Albumentations is imported when a policy is built: it costs seconds, and validation needs none of it.
 """
@@ -26,7 +26,7 @@ VERSION = 1  # of what the names mean: what was computed of augmented pictures i
 Transforms = list[Any]  # of Albumentations, which is untyped
 
 
-class Policy:
+class Augmentation:
     """Transforms of Albumentations, one after another, whose outcome depends on the seed of each picture alone."""
 
     def __init__(self, transforms: Transforms) -> None:
@@ -35,31 +35,31 @@ class Policy:
         cv2.setNumThreads(0)  # trials side by side share the cores; a picture is too small to share out
         self._transforms = transforms
 
-    def __call__(self, picture: Pixels, seed: int) -> Pixels:
+    def __call__(self, image: Pixels, seed: int) -> Pixels:
         """Return a varied copy of a picture, uint8 [s, s, 3]; the same seed, the same copy."""
         # Compose would give every transform the same seed: then all of those with p=0.5 act together, or none.
         draws, choices = np.random.default_rng(seed), random.Random(seed)  # noqa: S311
         for transform in self._transforms:
             transform.set_random_state(draws, choices)
-            picture = transform(image=picture)["image"]
-        return np.ascontiguousarray(picture, dtype=np.uint8)
+            image = transform(image=image)["image"]
+        return np.ascontiguousarray(image, dtype=np.uint8)
 
 
-def build_policy(name: str, image_size: int) -> Policy | None:
+def build_augmentation(name: str, image_size: int) -> Augmentation | None:
     """Return the policy of that name for pictures of ``image_size`` pixels; None where it changes nothing.
 
     Raises:
         SettingError: a part of the name is unknown.
     """
-    check_policy(name)
-    known = POLICIES | CLASSICS
+    validate_augmentation(name)
+    known = STRENGTHS | TRANSFORMS
     transforms = [transform for part in name.split("+") for transform in known[part.strip()](image_size)]
-    return Policy(transforms) if transforms else None
+    return Augmentation(transforms) if transforms else None
 
 
-def check_policy(name: str) -> None:
+def validate_augmentation(name: str) -> None:
     """Raise SettingError where ``name`` is not one or several known policies and classics; imports nothing."""
-    known = [*POLICIES, *CLASSICS]
+    known = [*STRENGTHS, *TRANSFORMS]
     unknown = [part.strip() for part in name.split("+") if part.strip() not in known]
     if unknown:
         raise SettingError(
@@ -78,7 +78,7 @@ def _light(size: int) -> Transforms:
     import albumentations as A
 
     del size
-    return [_affine(shift=0.06, zoom=0.1, turn=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
+    return [_affine(shift=0.06, zoom=0.1, rotate=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
 
 
 def _medium(size: int) -> Transforms:
@@ -88,7 +88,7 @@ def _medium(size: int) -> Transforms:
     return [
         A.RandomResizedCrop((size, size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
         A.HorizontalFlip(p=0.5),
-        _affine(shift=0.06, zoom=0.1, turn=10),
+        _affine(shift=0.06, zoom=0.1, rotate=10),
         A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
     ]
 
@@ -100,7 +100,7 @@ def _strong(size: int) -> Transforms:
     return [
         A.RandomResizedCrop((size, size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
         A.HorizontalFlip(p=0.5),
-        _affine(shift=0.1, zoom=0.2, turn=20),
+        _affine(shift=0.1, zoom=0.2, rotate=20),
         A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
         A.ToGray(p=0.1),
         *_cutout(size),
@@ -114,9 +114,9 @@ def _flip(size: int) -> Transforms:
     return [A.HorizontalFlip(p=0.5)]
 
 
-def _turn(size: int) -> Transforms:
+def _rotate(size: int) -> Transforms:
     del size
-    return [_affine(turn=15)]
+    return [_affine(rotate=15)]
 
 
 def _shift(size: int) -> Transforms:
@@ -130,14 +130,14 @@ def _crop(size: int) -> Transforms:
     return [A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(0.75, 1.33))]
 
 
-def _colour(size: int) -> Transforms:
+def _color(size: int) -> Transforms:
     import albumentations as A
 
     del size
     return [A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8)]
 
 
-def _light_change(size: int) -> Transforms:
+def _brightness_contrast(size: int) -> Transforms:
     import albumentations as A
 
     del size
@@ -153,7 +153,7 @@ def _cutout(size: int) -> Transforms:
     return [A.CoarseDropout(num_holes_range=(1, 2), **holes, fill=128, p=0.5)]
 
 
-def _affine(shift: float = 0.0, zoom: float = 0.0, turn: float = 0.0) -> Any:  # noqa: ANN401  Albumentations is untyped
+def _affine(shift: float = 0.0, zoom: float = 0.0, rotate: float = 0.0) -> Any:  # noqa: ANN401  Albumentations is untyped
     """Shift by a part of the side, zoom by a part, turn by degrees; the border is mirrored, not black."""
     import albumentations as A
     import cv2
@@ -161,24 +161,24 @@ def _affine(shift: float = 0.0, zoom: float = 0.0, turn: float = 0.0) -> Any:  #
     return A.Affine(
         translate_percent=(-shift, shift),
         scale=(1 - zoom, 1 + zoom),
-        rotate=(-turn, turn),
+        rotate=(-rotate, rotate),
         border_mode=cv2.BORDER_REFLECT_101,
         p=0.8,
     )
 
 
-POLICIES: dict[str, Callable[[int], Transforms]] = {
+STRENGTHS: dict[str, Callable[[int], Transforms]] = {
     "none": _none,
     "light": _light,
     "medium": _medium,
     "strong": _strong,
 }
-CLASSICS: dict[str, Callable[[int], Transforms]] = {
+TRANSFORMS: dict[str, Callable[[int], Transforms]] = {
     "flip": _flip,
-    "turn": _turn,
+    "turn": _rotate,
     "shift": _shift,
     "crop": _crop,
-    "colour": _colour,
-    "light_change": _light_change,
+    "colour": _color,
+    "light_change": _brightness_contrast,
     "cutout": _cutout,
 }

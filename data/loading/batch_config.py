@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from data.frozen_model import Value, passing
-from data.loading.augmentation import check_policy
+from data.frozen_model import FrozenModel, as_pydantic_validator
+from data.loading.augmentation import validate_augmentation
 from data.loading.class_balance import Balance
 from data.loading.mixup import Mix
 
 
-class BatchConfig(Value):
+class BatchConfig(FrozenModel):
     """How training batches are made.
 
     Attributes:
@@ -24,6 +24,6 @@ class BatchConfig(Value):
     """
 
     batch_size: int = Field(default=32, ge=1)
-    augmentation: Annotated[str, AfterValidator(passing(check_policy))] = "light"
+    augmentation: Annotated[str, AfterValidator(as_pydantic_validator(validate_augmentation))] = "light"
     balance: Balance = "none"
     mix: Mix = "none"

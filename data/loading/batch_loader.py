@@ -18,16 +18,16 @@ import numpy.typing as npt
 import torch
 
 from data.loading.batch_config import BatchConfig
-from data.loading.class_balance import class_weights, epoch_rows, epoch_size
-from data.loading.mixup import mix_batch
-from data.loading.views import LivePictures, Source
+from data.loading.class_balance import class_weights, epoch_indices, epoch_size
+from data.loading.mixup import apply_mixup
+from data.loading.views import OnTheFlyImages, SampleSource
 from data.preprocessing import Pixels, Preprocessing
 
 Labels = npt.NDArray[np.int64]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class Batches:
+class BatchLoader:
     """The pictures of one split as batches, again for every epoch.
 
     In training they are shuffled, balanced, augmented and mixed anew for each epoch, and a last batch of one picture
@@ -43,9 +43,9 @@ class Batches:
         config: BatchConfig,
         seed: int,
         training: bool,
-        classes: int | None = None,
-        ahead: bool | None = None,
-        source: Source | None = None,
+        num_classes: int | None = None,
+        prefetch: bool | None = None,
+        source: SampleSource | None = None,
     ) -> None:
         """Take pixels, uint8 [n, s, s, 3], and labels, int64 [n].
 
@@ -67,10 +67,10 @@ class Batches:
         self.config = config
         self.seed = seed
         self.training = training
-        self.classes = classes or int(labels.max()) + 1
-        self._ahead = torch.cuda.is_available() if ahead is None else ahead
+        self.num_classes = num_classes or int(labels.max()) + 1
+        self._prefetch = torch.cuda.is_available() if prefetch is None else prefetch
         policy, balance = (config.augmentation, config.balance) if training else ("none", "none")
-        self.source = source or LivePictures(pixels, preprocessing, seed, policy, balance)
+        self.source = source or OnTheFlyImages(pixels, preprocessing, seed, policy, balance)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -84,7 +84,7 @@ class Batches:
         """What the training loss is to be weighed with, float32 [k]; None where nothing is."""
         if not self.training or self.config.balance != "weights":
             return None
-        return torch.from_numpy(class_weights(self.labels, self.classes))
+        return torch.from_numpy(class_weights(self.labels, self.num_classes))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield float32 [b, 3, s, s] in channels_last format, normalised, or what the source gives, and int64 [b].
@@ -92,27 +92,27 @@ class Batches:
         Where training pictures are mixed, the labels are the shares of the classes, float32 [b, k].
         """
         batches = self._batches(number)
-        return _made_ahead(batches) if self._ahead else batches
+        return _prefetched(batches) if self._prefetch else batches
 
     def _batches(self, number: int) -> Iterator[Batch]:
         random = np.random.default_rng((self.seed, number))
         rows = np.arange(len(self.labels))
         again = np.zeros_like(rows)
         if self.training:
-            rows, again = epoch_rows(self.labels, self.config.balance, random)
+            rows, again = epoch_indices(self.labels, self.config.balance, random)
         take = self.source.epoch(number)
         for places in np.array_split(np.arange(len(rows)), self._cuts()):
             x = take(rows[places], again[places])
             y = torch.from_numpy(self.labels[rows[places]])
             if self.training and self.config.mix != "none":
-                x, y = mix_batch(x, y, self.config.mix, self.classes, random)
+                x, y = apply_mixup(x, y, self.config.mix, self.num_classes, random)
             yield x, y
 
     def _cuts(self) -> list[int]:
         return [batch * self.config.batch_size for batch in range(1, len(self))]
 
 
-def _made_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield batches in pinned memory, each made while the one before it is used."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(next, batches, None)

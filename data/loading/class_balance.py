@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Balance = Literal["none", "weights", "sampler", "oversample"]
-Rows = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 
 
 def class_weights(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float32]:
@@ -24,7 +24,9 @@ def class_weights(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np
     return np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
-def epoch_rows(labels: npt.NDArray[np.int64], balance: Balance, random: np.random.Generator) -> tuple[Rows, Rows]:
+def epoch_indices(
+    labels: npt.NDArray[np.int64], balance: Balance, random: np.random.Generator
+) -> tuple[Indices, Indices]:
     """Return the rows that an epoch shows, in a random order, and how often each was shown before in it.
 
     ``none`` and ``weights`` show every picture once. ``sampler`` draws as many pictures as there are, with
@@ -38,7 +40,7 @@ def epoch_rows(labels: npt.NDArray[np.int64], balance: Balance, random: np.rando
         rows = random.permutation(_oversampled(labels, random))
     else:
         rows = random.permutation(len(labels))
-    return rows, _occurrence(rows)
+    return rows, _repeat_count(rows)
 
 
 def epoch_size(labels: npt.NDArray[np.int64], balance: Balance) -> int:
@@ -47,7 +49,7 @@ def epoch_size(labels: npt.NDArray[np.int64], balance: Balance) -> int:
     return int(counts.max() * np.count_nonzero(counts)) if balance == "oversample" else len(labels)
 
 
-def _oversampled(labels: npt.NDArray[np.int64], random: np.random.Generator) -> Rows:
+def _oversampled(labels: npt.NDArray[np.int64], random: np.random.Generator) -> Indices:
     """Return all rows, and those of smaller classes again: whole rounds, then some of them."""
     counts = np.bincount(labels)
     found = []
@@ -58,11 +60,11 @@ def _oversampled(labels: npt.NDArray[np.int64], random: np.random.Generator) -> 
     return np.concatenate(found)
 
 
-def _occurrence(rows: Rows) -> Rows:
+def _repeat_count(indices: Indices) -> Indices:
     """Return for each place how often its row stands before it."""
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order]
     starts = np.searchsorted(ordered, ordered)
-    found = np.empty_like(rows)
-    found[order] = np.arange(len(rows)) - starts
+    found = np.empty_like(indices)
+    found[order] = np.arange(len(indices)) - starts
     return found

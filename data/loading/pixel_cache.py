@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.atomic_write import NO_ROOM
-from data.cache.content_cache import Store, begin_array
+from data.atomic_write import DISK_FULL_ERRNOS
+from data.cache.content_cache import ContentCache, write_npy_header
 from data.dataset.dataset import Dataset, Sample
-from data.dataset.image_index import digest_of
+from data.dataset.image_index import content_hash_of
 from data.errors import DataError
-from data.parallel import Progress, in_parallel
+from data.parallel import Progress, parallel_map
 from data.preprocessing import ImageError, Pixels, Preprocessing, read_image, to_pixels
 from data.sources.base import SPLITS, SplitName
 
@@ -47,16 +47,16 @@ def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: Progre
     """
     settings = json.dumps([VERSION, dataset.fingerprint, preprocessing.to_dict()])
     key = f"pixels/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
-    store = Store()
+    store = ContentCache()
     try:
-        return PixelCache(store.get_or_make(key, lambda folder: _make(folder, dataset, preprocessing, progress)))
+        return PixelCache(store.get_or_create(key, lambda folder: _make(folder, dataset, preprocessing, progress)))
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
-        raise DataError(_no_room(store.root, len(dataset.samples), preprocessing.image_size)) from error
+        raise DataError(_disk_full_error(store.root, len(dataset.samples), preprocessing.image_size)) from error
 
 
-def _no_room(folder: Path, count: int, size: int) -> str:
+def _disk_full_error(folder: Path, count: int, size: int) -> str:
     needed, free = count * size * size * 3 / 1e6, shutil.disk_usage(folder).free / 1e6
     return (
         f"decoded pictures must fit on the disk: {count} at {size} px take {needed:.1f} MB, but {free:.1f} MB are free "
@@ -71,8 +71,8 @@ def _make(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress
         return _decode(dataset, sample, preprocessing)
 
     with (folder / "pixels.npy").open("wb") as file:
-        begin_array(file, np.dtype(np.uint8), (count, size, size, 3))
-        for picture in in_parallel(decode, dataset.samples, "resizing pictures", progress):
+        write_npy_header(file, np.dtype(np.uint8), (count, size, size, 3))
+        for picture in parallel_map(decode, dataset.samples, "resizing pictures", progress):
             file.write(np.ascontiguousarray(picture).data)
     np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
     (folder / "splits.json").write_text(json.dumps(_bounds(dataset)))
@@ -84,7 +84,7 @@ def _decode(dataset: Dataset, sample: Sample, preprocessing: Preprocessing) -> P
         image = read_image(dataset.root / sample.path)
     except ImageError as error:
         raise DataError(f"{rule}, but {sample.path} in {dataset.root} {error}; start again") from error
-    if digest_of(image) != sample.digest:
+    if content_hash_of(image) != sample.content_hash:
         raise DataError(f"{rule}, but {sample.path} in {dataset.root} has changed; start again")
     return to_pixels(image, preprocessing)
 

@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from data.cache.content_cache import Store
+from data.cache.content_cache import ContentCache
 from data.errors import DataError
 from data.parallel import Progress
-from data.sources.base import Source, valid_name
+from data.sources.base import DataSource, valid_name
 from data.sources.folder import open_folder, visible_children
 from data.sources.manifest import is_manifest, open_manifest
 
-MOST_FILES = 1_000_000
-MOST_BYTES = 200 * 2**30
+MAX_FILES = 1_000_000
+MAX_BYTES = 200 * 2**30
 SMALL_BYTES = 2**30  # below it, how much smaller the archive is does not matter
-MOST_GROWTH = 100  # times its own size that an archive may grow to: pictures are compressed already
+MAX_COMPRESSION_RATIO = 100  # times its own size that an archive may grow to: pictures are compressed already
 ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip")
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
 
 
-class Entry(NamedTuple):
+class ArchiveMember(NamedTuple):
     """A regular file in an archive: its name there, its size in bytes, and how to open it."""
 
     name: str
@@ -41,8 +41,8 @@ def is_archive(file: Path) -> bool:
 
 
 def open_archive(
-    file: Path, name: str | None = None, address: str | None = None, progress: Progress | None = None
-) -> Source:
+    file: Path, name: str | None = None, uri: str | None = None, progress: Progress | None = None
+) -> DataSource:
     """Return the labelled files in an archive: of class folders, of train/ val/ test/, or of a manifest at its top.
 
     Folders that hold nothing but another folder are passed through. Links and devices are not unpacked.
@@ -53,11 +53,11 @@ def open_archive(
     state = file.stat()
     stamp = f"{file} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
     key = f"archives/{hashlib.blake2b(stamp.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
-    root = Store().get_or_make(key, lambda folder: _unpack(file, folder, progress))
-    return open_tree(root, name or _name(file), address or str(file))
+    root = ContentCache().get_or_create(key, lambda folder: _unpack(file, folder, progress))
+    return open_tree(root, name or _name(file), uri or str(file))
 
 
-def open_tree(root: Path, name: str, address: str) -> Source:
+def open_tree(root: Path, name: str, uri: str) -> DataSource:
     """Return the labelled files in a folder that came whole from elsewhere: it may have a manifest at its top."""
     folder = root
     folders, files = visible_children(folder)
@@ -67,10 +67,10 @@ def open_tree(root: Path, name: str, address: str) -> Source:
     manifests = [folder / file for file in files if is_manifest(folder / file)]
     try:
         if len(manifests) == 1:
-            return open_manifest(manifests[0], name, address, inside=root)
-        return open_folder(folder, name, address)
+            return open_manifest(manifests[0], name, uri, confine_to=root)
+        return open_folder(folder, name, uri)
     except DataError as error:  # say what the user named, not where it lies in the store
-        raise DataError(*(problem.replace(str(root), address) for problem in error.problems)) from error
+        raise DataError(*(problem.replace(str(root), uri) for problem in error.problems)) from error
 
 
 def _name(file: Path) -> str:
@@ -90,24 +90,26 @@ def _unpack(file: Path, folder: Path, progress: Progress | None) -> None:
         raise DataError(f"an archive must be whole and not encrypted, got {file}: {error}; make it anew") from error
 
 
-def _zip_entries(archive: zipfile.ZipFile) -> Iterator[Entry]:
+def _zip_entries(archive: zipfile.ZipFile) -> Iterator[ArchiveMember]:
     for info in archive.infolist():
         if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
-            yield Entry(info.filename.replace("\\", "/"), info.file_size, info)
+            yield ArchiveMember(info.filename.replace("\\", "/"), info.file_size, info)
 
 
-def _tar_entries(file: Path, tar: tarfile.TarFile) -> list[Entry]:
+def _tar_entries(file: Path, tar: tarfile.TarFile) -> list[ArchiveMember]:
     """Return the files, checking sizes on the way: to list a packed tar is to unpack it."""
     entries, total = [], 0
     for count, info in enumerate(tar, start=1):
         total += info.size
         _check_size(file, count, total)
         if info.isreg():
-            entries.append(Entry(info.name, info.size, info))
+            entries.append(ArchiveMember(info.name, info.size, info))
     return entries
 
 
-def _write_all(file: Path, folder: Path, entries: list[Entry], opener: object, progress: Progress | None) -> None:
+def _write_all(
+    file: Path, folder: Path, entries: list[ArchiveMember], opener: object, progress: Progress | None
+) -> None:
     _check_size(file, len(entries), sum(entry.size for entry in entries))
     places = [_place(file, folder, entry.name) for entry in entries]
     for done, (entry, place) in enumerate(zip(entries, places, strict=True), start=1):
@@ -130,10 +132,10 @@ def _place(file: Path, folder: Path, name: str) -> Path:
 
 
 def _check_size(file: Path, count: int, total: int) -> None:
-    most = min(MOST_BYTES, max(SMALL_BYTES, MOST_GROWTH * file.stat().st_size))
-    free = shutil.disk_usage(Store().root.parent if Store().root.parent.is_dir() else file.parent).free
-    if count > MOST_FILES:
-        raise DataError(f"an archive must have at most {MOST_FILES:,} files, got more in {file}; unpack it yourself")
+    most = min(MAX_BYTES, max(SMALL_BYTES, MAX_COMPRESSION_RATIO * file.stat().st_size))
+    free = shutil.disk_usage(ContentCache().root.parent if ContentCache().root.parent.is_dir() else file.parent).free
+    if count > MAX_FILES:
+        raise DataError(f"an archive must have at most {MAX_FILES:,} files, got more in {file}; unpack it yourself")
     if total > most:
         raise DataError(
             f"an archive of {file.stat().st_size:,} bytes must unpack to at most {most:,}, got {total:,} or more from "

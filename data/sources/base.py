@@ -8,12 +8,12 @@ import unicodedata
 from pathlib import Path
 from typing import Literal
 
-from data.findings import Kind
-from data.frozen_model import Value
+from data.findings import FindingKind
+from data.frozen_model import FrozenModel
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-SPLIT_WORDS: dict[str, SplitName] = {
+SPLIT_ALIASES: dict[str, SplitName] = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -24,7 +24,7 @@ SPLIT_WORDS: dict[str, SplitName] = {
 }
 
 
-class Picture(Value):
+class ImageFile(FrozenModel):
     """A file that claims to be a picture.
 
     Attributes:
@@ -40,15 +40,15 @@ class Picture(Value):
     group: str | None = None
 
 
-class LeftOut(Value):
+class SkippedFile(FrozenModel):
     """A file that is in no split, and why: in words that follow its name, and as a kind of finding."""
 
     path: str
     reason: str
-    kind: Kind = "stray"
+    kind: FindingKind = "stray"
 
 
-class Source(Value):
+class DataSource(FrozenModel):
     """Labelled files on this machine; nothing has been opened yet.
 
     Attributes:
@@ -61,27 +61,27 @@ class Source(Value):
     """
 
     name: str
-    address: str
+    uri: str
     root: Path
     classes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    images: tuple[ImageFile, ...]
+    skipped: tuple[SkippedFile, ...] = ()
 
     @property
     def given_splits(self) -> tuple[SplitName, ...]:
         """The splits that the user made, in the order train, val, test; empty where all are ours to make."""
-        given = {picture.split for picture in self.pictures}
+        given = {picture.split for picture in self.images}
         return tuple(name for name in SPLITS if name in given)
 
 
-def plain_text(name: str) -> str:
+def to_utf8(name: str) -> str:
     """Return a file's name as text that can be written as UTF-8, whatever bytes it is made of."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def is_plain(name: str) -> bool:
     """Return whether a file's name is valid UTF-8."""
-    return plain_text(name) == name
+    return to_utf8(name) == name
 
 
 def valid_name(text: str) -> str:

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.cache.content_cache import Store
-from data.home import home
-from data.sources.base import Source
+from data.cache.content_cache import ContentCache
+from data.home import state_dir
+from data.sources.base import DataSource
 from data.sources.folder import open_folder
 
 NAME = "digits"
 
 
-def open_demo() -> Source:
+def open_demo() -> DataSource:
     """Return the demo pictures, which are written under ``home()`` the first time; needs no network."""
-    return open_folder(Store(home() / "demo").get_or_make(NAME, write_digits), name=NAME, address="demo")
+    return open_folder(ContentCache(state_dir() / "demo").get_or_create(NAME, write_digits), name=NAME, uri="demo")
 
 
 def write_digits(folder: Path) -> None:

@@ -9,10 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import SPLIT_WORDS, SPLITS, LeftOut, Picture, Source, SplitName, is_plain, plain_text, valid_name
+from data.sources.base import (
+    SPLIT_ALIASES,
+    SPLITS,
+    DataSource,
+    ImageFile,
+    SkippedFile,
+    SplitName,
+    is_plain,
+    to_utf8,
+    valid_name,
+)
 
 
-def open_folder(root: Path, name: str | None = None, address: str | None = None) -> Source:
+def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> DataSource:
     """Return the labelled files under ``root``, an absolute path of a folder that exists.
 
     A folder with train/ and val/ or test/ (or the usual other spellings), each holding folders, is kept as split
@@ -30,15 +40,15 @@ def open_folder(root: Path, name: str | None = None, address: str | None = None)
     if not splits:
         found.add_classes(root, None)
     for stray in loose + [name + "/" for name in folders if splits and name not in splits]:
-        found.leave_out(stray, "lies outside the class folders")
+        found.skip(stray, "lies outside the class folders")
     _check_classes(root, found.classes, folders, loose)
-    return Source(
+    return DataSource(
         name=name or valid_name(root.name),
-        address=address or str(root),
+        uri=uri or str(root),
         root=root,
         classes=tuple(sorted(found.classes)),
-        pictures=tuple(sorted(found.pictures, key=lambda picture: picture.path)),
-        left_out=tuple(found.left_out),
+        images=tuple(sorted(found.images, key=lambda picture: picture.path)),
+        skipped=tuple(found.skipped),
     )
 
 
@@ -48,15 +58,15 @@ class _Found:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.classes: set[str] = set()
-        self.pictures: list[Picture] = []
-        self.left_out: list[LeftOut] = []
+        self.images: list[ImageFile] = []
+        self.skipped: list[SkippedFile] = []
 
     def add_classes(self, folder: Path, split: SplitName | None) -> None:
         labels, loose = visible_children(folder)
         for name in loose if split else []:
-            self.leave_out(f"{folder.name}/{name}", "lies outside the class folders")
+            self.skip(f"{folder.name}/{name}", "lies outside the class folders")
         for label in labels:
-            self.classes.add(plain_text(label))
+            self.classes.add(to_utf8(label))
             for path in _walk(folder / label):
                 self.add(path, label, split)
 
@@ -64,12 +74,12 @@ class _Found:
         relative = path.relative_to(self.root).as_posix()
         problem = _problem(path, relative)
         if problem:
-            self.leave_out(relative, problem)
+            self.skip(relative, problem)
         else:
-            self.pictures.append(Picture(path=relative, label=label, split=split))
+            self.images.append(ImageFile(path=relative, label=label, split=split))
 
-    def leave_out(self, path: str, reason: str) -> None:
-        self.left_out.append(LeftOut(path=plain_text(path), reason=reason))
+    def skip(self, path: str, reason: str) -> None:
+        self.skipped.append(SkippedFile(path=to_utf8(path), reason=reason))
 
 
 def _problem(path: Path, relative: str) -> str:
@@ -127,13 +137,13 @@ def _visible(name: str) -> bool:
 
 def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
     """Return which of the folders are the user's splits; empty where they are classes."""
-    splits = {name: SPLIT_WORDS[name.lower()] for name in folders if name.lower() in SPLIT_WORDS}
+    splits = {name: SPLIT_ALIASES[name.lower()] for name in folders if name.lower() in SPLIT_ALIASES}
     if not {"train", "val"} <= set(splits.values()) and not {"train", "test"} <= set(splits.values()):
         return {}
     without = [name for name in splits if not visible_children(root / name)[0]]
     if without and len(splits) < len(folders):
         return {}  # `train` is a class among others: buses, cars, trains
-    problems = [_twice(root, split, splits) for split in SPLITS if list(splits.values()).count(split) > 1]
+    problems = [_duplicate_split(root, split, splits) for split in SPLITS if list(splits.values()).count(split) > 1]
     problems += [
         f"{name}/ must hold one folder for each class, got none in {root / name}; "
         "sort its pictures into folders named after their classes"
@@ -144,7 +154,7 @@ def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
     return splits
 
 
-def _twice(root: Path, split: str, splits: dict[str, SplitName]) -> str:
+def _duplicate_split(root: Path, split: str, splits: dict[str, SplitName]) -> str:
     names = " and ".join(f"{name}/" for name, meant in splits.items() if meant == split)
     return f"there must be one folder for the {split} pictures, got {names} in {root}; keep one of them"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError, did_you_mean
-from data.sources.base import SPLIT_WORDS, LeftOut, Picture, Source, is_plain, plain_text, valid_name
+from data.sources.base import SPLIT_ALIASES, DataSource, ImageFile, SkippedFile, is_plain, to_utf8, valid_name
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 COLUMNS = ("path", "label", "split", "group")
@@ -27,8 +27,8 @@ class Row(NamedTuple):
 
 
 def open_manifest(
-    file: Path, name: str | None = None, address: str | None = None, inside: Path | None = None
-) -> Source:
+    file: Path, name: str | None = None, uri: str | None = None, confine_to: Path | None = None
+) -> DataSource:
     """Return the labelled files that a manifest names; their paths are relative to the manifest.
 
     It is CSV (UTF-8, with commas, semicolons, or tabs) or Parquet with the columns path and label, and if wanted split
@@ -41,30 +41,32 @@ def open_manifest(
     rows = list(_rows(file))
     _check_splits(file, rows)
     listed: defaultdict[str, list[Row]] = defaultdict(list)
-    found: list[Picture] = []
-    left_out: list[LeftOut] = []
+    found: list[ImageFile] = []
+    left_out: list[SkippedFile] = []
     for row in rows:
         if row.path and row.label:
-            listed[_found_path(file.parent, row.path)].append(row)
+            listed[_resolve_path(file.parent, row.path)].append(row)
         else:
             what = "label" if row.path else "path"
-            left_out.append(LeftOut(path=row.path or f"row {row.number}", reason=f"has no {what} in row {row.number}"))
+            left_out.append(
+                SkippedFile(path=row.path or f"row {row.number}", reason=f"has no {what} in row {row.number}")
+            )
     for path, same in listed.items():
-        problem = _problem(file.parent, path, same, inside)
+        problem = _problem(file.parent, path, same, confine_to)
         if problem:
             left_out.append(problem)
         else:
-            found.append(_picture(path, same[0]))
+            found.append(_image_file(path, same[0]))
     classes = tuple(sorted({row.label for row in rows if row.label}))
     if len(classes) < 2:
         raise DataError(f"data must have at least 2 classes, got {len(classes)} in {file}; check its column label")
-    return Source(
+    return DataSource(
         name=name or valid_name(file.stem),
-        address=address or str(file),
+        uri=uri or str(file),
         root=file.parent,
         classes=classes,
-        pictures=tuple(sorted(found, key=lambda picture: picture.path)),
-        left_out=tuple(left_out),
+        images=tuple(sorted(found, key=lambda picture: picture.path)),
+        skipped=tuple(left_out),
     )
 
 
@@ -76,12 +78,12 @@ def is_manifest(file: Path) -> bool:
         return False
 
 
-def _picture(path: str, row: Row) -> Picture:
-    split = SPLIT_WORDS[row.split.lower()] if row.split else None
-    return Picture(path=path, label=row.label, split=split, group=row.group or None)
+def _image_file(path: str, row: Row) -> ImageFile:
+    split = SPLIT_ALIASES[row.split.lower()] if row.split else None
+    return ImageFile(path=path, label=row.label, split=split, group=row.group or None)
 
 
-def _found_path(root: Path, text: str) -> str:
+def _resolve_path(root: Path, text: str) -> str:
     """Return a row's path as it is on this machine, where a manifest may have been made on Windows."""
     path = os.path.normpath(text)
     if "\\" in text and not (root / path).exists():
@@ -89,35 +91,35 @@ def _found_path(root: Path, text: str) -> str:
     return path
 
 
-def _problem(root: Path, path: str, rows: Sequence[Row], inside: Path | None) -> LeftOut | None:
+def _problem(root: Path, path: str, rows: Sequence[Row], inside: Path | None) -> SkippedFile | None:
     labels = sorted({row.label for row in rows})
     numbers = " and ".join(str(row.number) for row in rows)
     if len(labels) > 1:
         reason = f"is listed as {' and '.join(labels)} in rows {numbers}"
-        return LeftOut(path=path, reason=reason, kind="conflict")
+        return SkippedFile(path=path, reason=reason, kind="conflict")
     if len({row[3:] for row in rows}) > 1:
-        return LeftOut(path=path, reason=f"is listed with different splits or groups in rows {numbers}")
+        return SkippedFile(path=path, reason=f"is listed with different splits or groups in rows {numbers}")
     if not is_plain(path):
-        return LeftOut(path=plain_text(path), reason="has a name that is not valid UTF-8")
+        return SkippedFile(path=to_utf8(path), reason="has a name that is not valid UTF-8")
     if inside and not (root / path).resolve().is_relative_to(inside.resolve()):
-        return LeftOut(path=path, reason=f"lies outside the data set (row {rows[0].number})")
+        return SkippedFile(path=path, reason=f"lies outside the data set (row {rows[0].number})")
     try:
         exists = (root / path).is_file()
     except (OSError, ValueError):  # too long, or with a zero byte
         exists = False
     if exists:
         return None
-    return LeftOut(path=path, reason=f"does not exist (row {rows[0].number})", kind="absent")
+    return SkippedFile(path=path, reason=f"does not exist (row {rows[0].number})", kind="absent")
 
 
 def _check_splits(file: Path, rows: Iterable[Row]) -> None:
     unknown: dict[str, int] = {}
     for row in rows:
-        if row.split and row.split.lower() not in SPLIT_WORDS:
+        if row.split and row.split.lower() not in SPLIT_ALIASES:
             unknown.setdefault(row.split, row.number)
     problems = [
         f"split must be train, val, test or empty, got {split!r} in row {number} of {file}"
-        f"{did_you_mean(split.lower(), SPLIT_WORDS) or '; correct it'}"
+        f"{did_you_mean(split.lower(), SPLIT_ALIASES) or '; correct it'}"
         for split, number in unknown.items()
     ]
     if problems:

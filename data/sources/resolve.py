@@ -7,14 +7,14 @@ from pathlib import Path
 from data.errors import DataError, did_you_mean
 from data.parallel import Progress
 from data.sources.archive import is_archive, open_archive
-from data.sources.base import Source
+from data.sources.base import DataSource
 from data.sources.demo import open_demo
 from data.sources.folder import open_folder
 from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
 
 
-def open_source(data: str, progress: Progress | None = None) -> Source:
+def open_source(data: str, progress: Progress | None = None) -> DataSource:
     """Return the labelled files that ``data`` names.
 
     It is ``demo``, or the path of a folder, a manifest (.csv, .tsv, .parquet), or an archive (.zip, .tar, ...), or
@@ -30,7 +30,7 @@ def open_source(data: str, progress: Progress | None = None) -> Source:
     if data == "demo":
         return open_demo()
     if "://" in data:
-        return _open_address(data, progress)
+        return _open_uri(data, progress)
     path = _resolve(data)
     if path.is_dir():
         return open_folder(path)
@@ -39,7 +39,7 @@ def open_source(data: str, progress: Progress | None = None) -> Source:
     return _open_file(path, progress)
 
 
-def _open_address(data: str, progress: Progress | None) -> Source:
+def _open_uri(data: str, progress: Progress | None) -> DataSource:
     scheme = data.split("://", 1)[0]
     if scheme != "s3":
         raise DataError(
@@ -50,7 +50,7 @@ def _open_address(data: str, progress: Progress | None) -> Source:
     return open_s3(data, progress)
 
 
-def _open_file(path: Path, progress: Progress | None) -> Source:
+def _open_file(path: Path, progress: Progress | None) -> DataSource:
     if path.suffix.lower() in MANIFESTS:
         return open_manifest(path)
     if path.is_file() and is_archive(path):

@@ -17,21 +17,21 @@ from filelock import FileLock
 
 from data.atomic_write import write_atomically
 from data.errors import DataError
-from data.home import home
-from data.parallel import Progress, in_parallel
+from data.home import state_dir
+from data.parallel import Progress, parallel_map
 from data.sources.archive import ENDINGS as ARCHIVES
 from data.sources.archive import open_archive, open_tree
-from data.sources.base import Source, valid_name
+from data.sources.base import DataSource, valid_name
 from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
 
 CHUNK = 2**20  # bytes
 ATTEMPTS = 4
 WORKERS = 16  # downloads at once: most of the time is spent waiting
-REMEMBERED = 100  # files after which a killed download must not begin again
+INDEX_FILE = 100  # files after which a killed download must not begin again
 
 
-class Thing(NamedTuple):
+class S3Object(NamedTuple):
     """An object in a bucket: its key, the ETag of its content, its size in bytes."""
 
     key: str
@@ -39,7 +39,7 @@ class Thing(NamedTuple):
     size: int
 
 
-def open_s3(url: str, progress: Progress | None = None) -> Source:
+def open_s3(url: str, progress: Progress | None = None) -> DataSource:
     """Return the labelled files at ``s3://bucket/prefix``, an archive, or a manifest with the files beside it.
 
     Raises:
@@ -50,14 +50,14 @@ def open_s3(url: str, progress: Progress | None = None) -> Source:
     try:
         if prefix.lower().endswith(ARCHIVES):
             archive = _mirror(url, bucket, str(PurePosixPath(prefix).parent), [prefix], progress)
-            return open_archive(archive / PurePosixPath(prefix).name, address=url, progress=progress)
+            return open_archive(archive / PurePosixPath(prefix).name, uri=url, progress=progress)
         if prefix.lower().endswith(MANIFESTS):
             file = PurePosixPath(prefix)
             root = _mirror(url, bucket, str(file.parent), None, progress)
-            return open_manifest(root / file.name, address=url, inside=root)
+            return open_manifest(root / file.name, uri=url, confine_to=root)
         return open_tree(_mirror(url, bucket, prefix, None, progress), name, url)
     except _client_errors() as error:
-        raise DataError(_told(url, error)) from error
+        raise DataError(_error_message(url, error)) from error
 
 
 def _parsed(url: str) -> tuple[str, str]:
@@ -76,31 +76,31 @@ def _mirror(url: str, bucket: str, folder: str, keys: Sequence[str] | None, prog
     things = _listed(client, bucket, above, keys)
     if not things:
         raise DataError(f"data on S3 must hold files, got none below {url}; check the bucket's name and the prefix")
-    root = home() / "s3" / hashlib.blake2b(f"{bucket}/{above}".encode(), digest_size=16).hexdigest()
+    root = state_dir() / "s3" / hashlib.blake2b(f"{bucket}/{above}".encode(), digest_size=16).hexdigest()
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         mirror = _Mirror(root, above)
         wanted = [thing for thing in things if not mirror.has(thing)]
         try:
-            fetched = in_parallel(
+            fetched = parallel_map(
                 lambda thing: mirror.fetch(client, bucket, thing), wanted, "fetching files", progress, WORKERS
             )
             for done, _ in enumerate(fetched):
-                if done % REMEMBERED == 0:
-                    mirror.remember()
+                if done % INDEX_FILE == 0:
+                    mirror.save_index()
         finally:
-            mirror.remember()
+            mirror.save_index()
         if keys is None:
-            mirror.forget_others(things)
+            mirror.delete_others(things)
     return root
 
 
-def _listed(client: Any, bucket: str, above: str, keys: Sequence[str] | None) -> list[Thing]:  # noqa: ANN401
+def _listed(client: Any, bucket: str, above: str, keys: Sequence[str] | None) -> list[S3Object]:  # noqa: ANN401
     if keys is not None:
         heads = [(key, client.head_object(Bucket=bucket, Key=key)) for key in keys]
-        return [Thing(key, head["ETag"], head["ContentLength"]) for key, head in heads]
+        return [S3Object(key, head["ETag"], head["ContentLength"]) for key, head in heads]
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=above)
-    found = [Thing(item["Key"], item["ETag"], item["Size"]) for page in pages for item in page.get("Contents", [])]
+    found = [S3Object(item["Key"], item["ETag"], item["Size"]) for page in pages for item in page.get("Contents", [])]
     return [thing for thing in found if not thing.key.endswith("/")]
 
 
@@ -116,19 +116,19 @@ class _Mirror:
         except (OSError, ValueError):  # none yet, or not ours: fetch again
             self._etags = {}
 
-    def place(self, thing: Thing) -> Path:
+    def place(self, thing: S3Object) -> Path:
         """Return where an object belongs; raise DataError where its key would lead outside."""
         path = PurePosixPath(thing.key.removeprefix(self.above))
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"keys on S3 must lie below their prefix, got {thing.key!r}; rename or remove it")
         return self.root.joinpath(*path.parts)
 
-    def has(self, thing: Thing) -> bool:
+    def has(self, thing: S3Object) -> bool:
         """Return whether the very content is here, whole."""
         place = self.place(thing)
         return self._etags.get(thing.key) == thing.etag and place.is_file() and place.stat().st_size == thing.size
 
-    def fetch(self, client: Any, bucket: str, thing: Thing) -> None:  # noqa: ANN401
+    def fetch(self, client: Any, bucket: str, thing: S3Object) -> None:  # noqa: ANN401
         """Bring one object here, going on with what an earlier call has left of the same content."""
         place = self.place(thing)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -146,24 +146,24 @@ class _Mirror:
         self._etags[thing.key] = thing.etag
 
     @staticmethod
-    def _append(client: Any, bucket: str, thing: Thing, part: Path, there: int) -> None:  # noqa: ANN401
+    def _append(client: Any, bucket: str, thing: S3Object, part: Path, there: int) -> None:  # noqa: ANN401
         ranged = {"Range": f"bytes={there}-"} if there else {}
         answer = client.get_object(Bucket=bucket, Key=thing.key, IfMatch=thing.etag, **ranged)
         with part.open("ab") as file:
             for chunk in answer["Body"].iter_chunks(CHUNK):
                 file.write(chunk)
 
-    def remember(self) -> None:
+    def save_index(self) -> None:
         """Write down what is here."""
         write_atomically(self._index, json.dumps(dict(self._etags)).encode())
 
-    def forget_others(self, things: Sequence[Thing]) -> None:
+    def delete_others(self, things: Sequence[S3Object]) -> None:
         """Delete the copies of objects that are no longer in the bucket."""
         listed = {thing.key for thing in things}
         for key in [key for key in self._etags if key not in listed]:
-            self.place(Thing(key, "", 0)).unlink(missing_ok=True)
+            self.place(S3Object(key, "", 0)).unlink(missing_ok=True)
             del self._etags[key]
-        self.remember()
+        self.save_index()
 
 
 def _client() -> Any:  # noqa: ANN401  boto3 makes its clients' types at run time
@@ -186,7 +186,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
     return BotoCoreError, ClientError, HTTPClientError
 
 
-def _told(url: str, error: Exception) -> str:
+def _error_message(url: str, error: Exception) -> str:
     code = str(getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__))
     next_steps = {
         "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

@@ -20,11 +20,11 @@ from torch import nn
 
 from data.errors import BackboneError, did_you_mean
 from data.preprocessing import INTERPOLATIONS, Preprocessing
-from models.backbones.weight_packages import PACKAGES, SCRATCH
-from models.backbones.weights import WAYS_OUT, file_of, load_weights, scratch_problem, source_of
+from models.backbones.weight_packages import PACKAGES, UNPRETRAINED
+from models.backbones.weights import HINT, load_weights, unpretrained_error, weights_file, weights_source
 
 LIBRARIES = ("freezeline", "timm", "torchvision")
-CLASSES = 1000  # ImageNet's: the classifier that torchvision's networks are made with
+IMAGENET_CLASSES = 1000  # ImageNet's: the classifier that torchvision's networks are made with
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Backbone:
     """A network that takes [b, 3, s, s] and returns [b, f]; ``features`` is f, ``name`` has its library."""
 
     network: nn.Module
-    features: int
+    num_features: int
     name: str
 
 
@@ -45,7 +45,7 @@ def resolve(name: str) -> str:
     library, slash, architecture = name.rpartition("/")
     candidates = [name] if slash else [f"{known}/{name}" for known in LIBRARIES]
     for candidate in candidates:
-        if candidate in PACKAGES or candidate in SCRATCH or _exists(candidate):
+        if candidate in PACKAGES or candidate in UNPRETRAINED or _exists(candidate):
             return candidate
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
     word = architecture.partition(".")[0].lower()
@@ -65,7 +65,7 @@ def preprocessing_for(name: str, image_size: int) -> Preprocessing:
     if resolved in PACKAGES:
         package = PACKAGES[resolved]
         return Preprocessing(image_size, 1.0, package.interpolation, package.mean, package.std)
-    if resolved in SCRATCH:
+    if resolved in UNPRETRAINED:
         return Preprocessing(image_size, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     if library == "timm":
         from timm.models import PretrainedCfg, get_pretrained_cfg
@@ -104,7 +104,7 @@ def _names(library: str) -> list[str]:
     libraries = (library,) if library in LIBRARIES else LIBRARIES
     names: list[str] = []
     if "freezeline" in libraries:
-        names += [name.partition("/")[2] for name in SCRATCH]
+        names += [name.partition("/")[2] for name in UNPRETRAINED]
     if "timm" in libraries:
         from timm import list_models
 
@@ -126,10 +126,10 @@ def _exists(candidate: str) -> bool:
 
 
 def _create_own(_architecture: str, name: str, weights: str, _image_size: int | None) -> nn.Module:
-    problem = scratch_problem(name, weights)
+    problem = unpretrained_error(name, weights)
     if problem:
         raise BackboneError(problem)
-    module, _, kind = SCRATCH[name].partition(":")
+    module, _, kind = UNPRETRAINED[name].partition(":")
     network: nn.Module = getattr(importlib.import_module(module), kind)()
     return network
 
@@ -137,27 +137,27 @@ def _create_own(_architecture: str, name: str, weights: str, _image_size: int | 
 def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
     import timm
 
-    source = source_of(name, weights)
-    network = _made(name, lambda: timm.create_model(architecture, pretrained=source == "hub", num_classes=0))
+    source = weights_source(name, weights)
+    network = _create(name, lambda: timm.create_model(architecture, pretrained=source == "hub", num_classes=0))
     fixed = image_size is not None and bool(network.pretrained_cfg.get("fixed_input_size"))
     resizable = hasattr(network, "set_input_size")
     if fixed and not resizable:
         sized: dict[str, Any] = {"pretrained": source == "hub", "num_classes": 0, "img_size": image_size}
-        network = _made(name, lambda: timm.create_model(architecture, **sized))
+        network = _create(name, lambda: timm.create_model(architecture, **sized))
     if source in {"package", "file"}:
         heads = network.pretrained_cfg.get("classifier") or ()
-        load_weights(network, file_of(name, weights), (heads,) if isinstance(heads, str) else tuple(heads))
+        load_weights(network, weights_file(name, weights), (heads,) if isinstance(heads, str) else tuple(heads))
     if fixed and resizable:
-        _fitted(name, image_size, lambda: network.set_input_size(img_size=(image_size, image_size)))
+        _with_image_size(name, image_size, lambda: network.set_input_size(img_size=(image_size, image_size)))
     return network
 
 
 def _create_torchvision(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
-    source = source_of(name, weights)
+    source = weights_source(name, weights)
     network = _torchvision_network(architecture, name, pretrained=source == "hub")
     head = _without_classifier(network)
     if source in {"package", "file"}:
-        load_weights(network, file_of(name, weights), (head,))
+        load_weights(network, weights_file(name, weights), (head,))
     if image_size in (None, getattr(network, "image_size", image_size)):
         return network
     # torchvision's networks with position embeddings are made for one size; it has a function that resizes them.
@@ -166,14 +166,16 @@ def _create_torchvision(architecture: str, name: str, weights: str, image_size: 
     resized = _torchvision_network(architecture, name, pretrained=False, image_size=image_size)
     _without_classifier(resized)
     patch, state = network.patch_size, network.state_dict()
-    resized.load_state_dict(_fitted(name, image_size, lambda: interpolate_embeddings(image_size, patch, state)))
+    resized.load_state_dict(
+        _with_image_size(name, image_size, lambda: interpolate_embeddings(image_size, patch, state))
+    )
     return resized
 
 
 def _torchvision_network(architecture: str, name: str, pretrained: bool, **options: int | None) -> Any:  # noqa: ANN401
     from torchvision.models import get_model
 
-    return _made(name, lambda: get_model(architecture, weights="DEFAULT" if pretrained else None, **options))
+    return _create(name, lambda: get_model(architecture, weights="DEFAULT" if pretrained else None, **options))
 
 
 def _without_classifier(network: nn.Module) -> str:
@@ -181,7 +183,7 @@ def _without_classifier(network: nn.Module) -> str:
     layers: list[str] = [
         path
         for path, module in network.named_modules()
-        if CLASSES in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+        if IMAGENET_CLASSES in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
     ]
     parent_path, _, name = layers[-1].rpartition(".")
     parent = network.get_submodule(parent_path)
@@ -192,14 +194,14 @@ def _without_classifier(network: nn.Module) -> str:
     return layers[-1]
 
 
-def _made(name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401  (timm and torchvision carry no types)
+def _create(name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401  (timm and torchvision carry no types)
     try:
         return make()
     except Exception as error:  # what goes wrong with a hub or in a library's constructor is of any class
-        raise BackboneError(f"{name} can't be created with its weights: {_first_line(error)}; {WAYS_OUT}") from error
+        raise BackboneError(f"{name} can't be created with its weights: {_first_line(error)}; {HINT}") from error
 
 
-def _fitted(name: str, image_size: int | None, run: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _with_image_size(name: str, image_size: int | None, run: Callable[[], Any]) -> Any:  # noqa: ANN401
     try:
         return run()
     except Exception as error:  # forward is the library's code and raises anything
@@ -217,7 +219,7 @@ def _features(network: nn.Module, name: str, image_size: int | None) -> int:
         return int(getattr(network, "num_features", 0))
     network.eval()
     with torch.no_grad():
-        result = _fitted(name, image_size, lambda: network(torch.zeros(1, 3, image_size, image_size)))
+        result = _with_image_size(name, image_size, lambda: network(torch.zeros(1, 3, image_size, image_size)))
     network.train()
     if not isinstance(result, torch.Tensor) or result.ndim != 2:
         raise BackboneError(f"{name} doesn't give one row of features for a picture; choose another backbone")

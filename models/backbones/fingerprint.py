@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from models.backbones.weights import COUNTER
+from models.backbones.weights import BN_COUNTER
 from models.freezing.blocks import Block
 from models.freezing.fx_graph import trace
 
@@ -22,7 +22,7 @@ PLAIN = (bool, int, float, str, tuple)  # settings of a module; anything else th
 Hash = Callable[[bytes], None]
 
 
-def prefix_names(network: nn.Module, blocks: Sequence[Block]) -> tuple[str, ...]:
+def activation_fingerprints(network: nn.Module, blocks: Sequence[Block]) -> tuple[str, ...]:
     """Return the name of each block's activation in eval mode; none for a network that can't be traced."""
     graph = trace(network) if blocks[0].node else None
     if graph is None:
@@ -30,7 +30,7 @@ def prefix_names(network: nn.Module, blocks: Sequence[Block]) -> tuple[str, ...]
     found: dict[str, str] = {}
     running = hashlib.blake2b(repr([importlib.metadata.version(name) for name in LIBRARIES]).encode(), digest_size=16)
     for node in graph.nodes:
-        running.update(_described(node).encode())
+        running.update(_node_signature(node).encode())
         if node.op == "call_module":
             _add_module(running.update, network.get_submodule(str(node.target)))
         elif node.op == "get_attr":
@@ -39,7 +39,7 @@ def prefix_names(network: nn.Module, blocks: Sequence[Block]) -> tuple[str, ...]
     return tuple(found[block.node] for block in blocks)
 
 
-def _described(node: fx.Node) -> str:
+def _node_signature(node: fx.Node) -> str:
     target = node.target
     called = target if isinstance(target, str) else f"{target.__module__}.{getattr(target, '__qualname__', target)}"
     return repr((node.op, called, node.name, node.args, node.kwargs))
@@ -51,7 +51,7 @@ def _add_module(add: Hash, module: nn.Module) -> None:
         plain.pop("training", None)
         add(repr((path, torch.typename(part), part.extra_repr(), sorted(plain.items()))).encode())
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if not name.endswith(COUNTER):
+        if not name.endswith(BN_COUNTER):
             add(name.encode())
             _add_tensor(add, tensor)
 

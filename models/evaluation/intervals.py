@@ -18,11 +18,11 @@ from models.evaluation.metrics import (
 )
 
 Z_95 = 1.959963984540054  # of the normal distribution: 95 % lie within this many standard deviations
-RESAMPLES = 2000
+NUM_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0  # fixed, so that the same predictions always give the same interval
 
 
-def interval(metric: Metric, probabilities: Probabilities, labels: Labels) -> tuple[float, float]:
+def confidence_interval(metric: Metric, probabilities: Probabilities, labels: Labels) -> tuple[float, float]:
     """Return the 95 % confidence interval of a metric on labels [n].
 
     Accuracies get Wilson's interval. Balanced accuracy and macro-F1 get the percentiles of a bootstrap that keeps
@@ -30,9 +30,9 @@ def interval(metric: Metric, probabilities: Probabilities, labels: Labels) -> tu
     """
     count = probabilities.shape[1]
     if metric == "accuracy":
-        return wilson(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
+        return wilson_interval(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
     if metric == "top5_accuracy":
-        return wilson(round(_top_accuracy(probabilities, labels) * len(labels)), len(labels))
+        return wilson_interval(round(_top_accuracy(probabilities, labels) * len(labels)), len(labels))
     confusion = confusion_matrix(probabilities.argmax(axis=1), labels, count)
     resampled = _resampled(confusion)
     values = balanced_accuracy(resampled) if metric == "balanced_accuracy" else macro_f1(resampled)
@@ -40,9 +40,9 @@ def interval(metric: Metric, probabilities: Probabilities, labels: Labels) -> tu
     return float(low), float(high)
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval for ``right`` of ``total``."""
-    share, z2 = right / total, Z_95**2
+    share, z2 = correct / total, Z_95**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -52,7 +52,7 @@ def _resampled(confusion: Counts) -> Counts:
     """Return [RESAMPLES, k, k]: drawing pictures of a class with replacement draws its row from a multinomial."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     support = confusion.sum(axis=1)
-    drawn = np.zeros((RESAMPLES, *confusion.shape), dtype=np.int64)
+    drawn = np.zeros((NUM_RESAMPLES, *confusion.shape), dtype=np.int64)
     for row in np.flatnonzero(support):
-        drawn[:, row] = rng.multinomial(support[row], confusion[row] / support[row], size=RESAMPLES)
+        drawn[:, row] = rng.multinomial(support[row], confusion[row] / support[row], size=NUM_RESAMPLES)
     return drawn

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeInt
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 
 Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -21,10 +21,10 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "top5_accuracy"]
 
-TOP = 5
+TOP_K = 5
 
 
-class ClassScores(Value):
+class ClassMetrics(FrozenModel):
     """Precision, recall and F1 of one class; a ratio without anything to count is 0, as in scikit-learn."""
 
     name: str
@@ -34,7 +34,7 @@ class ClassScores(Value):
     support: NonNegativeInt
 
 
-class Scores(Value):
+class ClassificationMetrics(FrozenModel):
     """What a classifier's probabilities are worth on labelled pictures.
 
     Attributes:
@@ -52,31 +52,33 @@ class Scores(Value):
     balanced_accuracy: float
     macro_f1: float
     top5_accuracy: float | None
-    per_class: tuple[ClassScores, ...]
+    per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
 
-    def metrics(self, split: str) -> dict[str, float]:
+    def to_dict(self, split: str) -> dict[str, float]:
         """Return the numbers by their names in MLflow: ``val_loss``, ``val_accuracy``, ..."""
         names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5_accuracy")
         values = {f"{split}_{name}": getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
 
-def score(probabilities: Probabilities, labels: Labels, classes: Sequence[str] = ()) -> Scores:
+def compute_metrics(
+    probabilities: Probabilities, labels: Labels, class_names: Sequence[str] = ()
+) -> ClassificationMetrics:
     """Return the scores of probabilities [n, k] on labels [n]; without names the classes are called by number."""
     count = probabilities.shape[1]
-    names = list(classes) or [str(index) for index in range(count)]
+    names = list(class_names) or [str(index) for index in range(count)]
     confusion = confusion_matrix(probabilities.argmax(axis=1), labels, count)
     right = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float64).tiny)
     precision, recall, f1 = _per_class(confusion)
-    return Scores(
+    return ClassificationMetrics(
         loss=float(-np.log(right).mean()),
         accuracy=float(np.trace(confusion) / len(labels)),
         balanced_accuracy=float(balanced_accuracy(confusion)),
         macro_f1=float(macro_f1(confusion)),
-        top5_accuracy=_top_accuracy(probabilities, labels) if count > TOP else None,
+        top5_accuracy=_top_accuracy(probabilities, labels) if count > TOP_K else None,
         per_class=tuple(
-            ClassScores(name=name, precision=p, recall=r, f1=f, support=int(support))
+            ClassMetrics(name=name, precision=p, recall=r, f1=f, support=int(support))
             for name, p, r, f, support in zip(names, precision, recall, f1, confusion.sum(axis=1), strict=True)
         ),
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
@@ -103,7 +105,7 @@ def macro_f1(confusion: Counts) -> Floats:
 
 def _top_accuracy(probabilities: Probabilities, labels: Labels) -> float:
     right = probabilities[np.arange(len(labels)), labels]
-    return float(((probabilities > right[:, None]).sum(axis=1) < TOP).mean())
+    return float(((probabilities > right[:, None]).sum(axis=1) < TOP_K).mean())
 
 
 def _per_class(confusion: Counts) -> tuple[list[float], list[float], list[float]]:

@@ -21,18 +21,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.cache.content_cache import begin_array
-from data.loading.class_balance import Rows
+from data.cache.content_cache import write_npy_header
+from data.loading.class_balance import Indices
 
 logger = logging.getLogger(__name__)
 
 AXES = "axes.json"
-SMALL_BYTES, MOST_SMALL = 8 * 2**20, 16  # what is this small is kept in memory, the last so many of it: 256 MB at most
+SMALL_BYTES, MAX_CACHED_ARRAYS = (
+    8 * 2**20,
+    16,
+)  # what is this small is kept in memory, the last so many of it: 256 MB at most
 
 Floats = npt.NDArray[np.floating]
 
 
-class Packed(NamedTuple):
+class StridedTensor(NamedTuple):
     """Values [b, ...] with their axes in the order in which they lie in memory, and that order."""
 
     values: Tensor
@@ -44,14 +47,16 @@ class Packed(NamedTuple):
         return self.values.permute(*(self.axes.index(axis) for axis in range(len(self.axes))))
 
 
-def pack(x: Tensor) -> Packed:
+def to_memory_order(x: Tensor) -> StridedTensor:
     """Return values [b, ...] with axes in the order of their strides; the first one stays the first."""
     rest = sorted(range(1, x.ndim), key=x.stride, reverse=True)
     axes = (0, *rest)
-    return Packed(x.permute(*axes).contiguous(), axes)
+    return StridedTensor(x.permute(*axes).contiguous(), axes)
 
 
-def write(folder: Path, compute: Callable[[], Iterable[tuple[Tensor, ...]]], count: int, half: bool) -> None:
+def write_features(
+    folder: Path, compute: Callable[[], Iterable[tuple[Tensor, ...]]], count: int, is_fp16: bool
+) -> None:
     """Write what ``compute`` yields for ``count`` pictures, batch after batch, in float16 if ``half`` and they fit.
 
     Values beyond float16 make it begin again, in float32.
@@ -59,25 +64,27 @@ def write(folder: Path, compute: Callable[[], Iterable[tuple[Tensor, ...]]], cou
     Raises:
         OSError: there is no room for it.
     """
-    if half and _written(folder, compute(), count, np.dtype(np.float16)):
+    if is_fp16 and _write_arrays(folder, compute(), count, np.dtype(np.float16)):
         return
-    if half:
+    if is_fp16:
         logger.info("features go beyond what float16 can hold: they are kept in float32")
-    _written(folder, compute(), count, np.dtype(np.float32))
+    _write_arrays(folder, compute(), count, np.dtype(np.float32))
 
 
-def _written(folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dtype: np.dtype[np.floating]) -> bool:
+def _write_arrays(
+    folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dtype: np.dtype[np.floating]
+) -> bool:
     """Write all batches; return False at the first value that the type turns into an infinity."""
     axes: list[tuple[int, ...]] = []
     with ExitStack() as stack:
         files = None
         for batch in batches:
-            packed = [pack(x) for x in batch]
+            packed = [to_memory_order(x) for x in batch]
             if files is None:
                 axes = [part.axes for part in packed]
                 files = [stack.enter_context((folder / f"{at}.npy").open("wb")) for at in range(len(packed))]
                 for file, part in zip(files, packed, strict=True):
-                    begin_array(file, dtype, (count, *part.values.shape[1:]))
+                    write_npy_header(file, dtype, (count, *part.values.shape[1:]))
             for file, part in zip(files, packed, strict=True):
                 values = part.values.numpy()
                 with np.errstate(over="ignore"):
@@ -89,7 +96,7 @@ def _written(folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dt
     return True
 
 
-class Stored:
+class StoredFeatures:
     """One array of an entry."""
 
     def __init__(self, folder: Path, index: int) -> None:
@@ -99,15 +106,17 @@ class Stored:
         self._array = array.astype(np.float32) if self.is_small else array
         self._axes = tuple(json.loads((folder / AXES).read_bytes())[index])
 
-    def rows(self, rows: Rows) -> Packed:
+    def rows(self, rows: Indices) -> StridedTensor:
         """Return rows [b] as float32 [b, ...]."""
-        return Packed(torch.from_numpy(self._array[rows]).float(), self._axes)
+        return StridedTensor(torch.from_numpy(self._array[rows]).float(), self._axes)
 
 
-_SMALL: OrderedDict[tuple[Path, int], Stored] = OrderedDict()  # by entry; content-addressed, so never out of date
+_SMALL: OrderedDict[tuple[Path, int], StoredFeatures] = (
+    OrderedDict()
+)  # by entry; content-addressed, so never out of date
 
 
-def remembered(folder: Path, index: int) -> Stored | None:
+def get_cached(folder: Path, index: int) -> StoredFeatures | None:
     """Return an array that this process has in memory, without looking at the disk."""
     if (folder, index) not in _SMALL:
         return None
@@ -115,11 +124,11 @@ def remembered(folder: Path, index: int) -> Stored | None:
     return _SMALL[folder, index]
 
 
-def opened(folder: Path, index: int) -> Stored:
+def open_features(folder: Path, index: int) -> StoredFeatures:
     """Return an array of an entry that is in the store; a small one is remembered."""
-    stored = Stored(folder, index)
+    stored = StoredFeatures(folder, index)
     if stored.is_small:
         _SMALL[folder, index] = stored
-        while len(_SMALL) > MOST_SMALL:
+        while len(_SMALL) > MAX_CACHED_ARRAYS:
             _SMALL.popitem(last=False)
     return stored

@@ -25,14 +25,14 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor, fx, nn
 
 from data.errors import BackboneError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from models.freezing.fx_graph import (
     Constant,
-    Cut,
-    find_cuts,
-    halve,
-    learned_in,
+    CutPoint,
+    find_cut_points,
+    parameters_in,
     split_at,
+    split_graph,
     trace,
 )
 
@@ -42,7 +42,7 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 Shape = tuple[int, ...]  # of an activation for one picture
 
 
-class Block(Value):
+class Block(FrozenModel):
     """A run of layers that is frozen whole.
 
     Attributes:
@@ -75,7 +75,7 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
     found = _traced_blocks(network, graph, image_size) if graph else ()
     if len(found) > 1:
         return found
-    _say_uncut(type(network).__name__)
+    _warn_unsplittable(type(network).__name__)
     return tuple(_grouped_blocks(network))
 
 
@@ -94,10 +94,10 @@ def _graph_for(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx
     return graph
 
 
-def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Module, nn.Module]:
+def split(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Module, nn.Module]:
     """Return (prefix, suffix): ``suffix(prefix(x))`` equals ``network(x)`` bit for bit in eval mode.
 
-    A network that ``truncated`` gave is cut likewise, by the blocks that it gave with it.
+    A network that ``truncate_network`` gave is cut likewise, by the blocks that it gave with it.
 
     ``depth`` blocks are in the prefix: 0 makes it the identity, ``len(blocks)`` makes the suffix the identity. Both
     use the network's own modules and parameters under their own names; nothing is copied. Without a graph the
@@ -112,14 +112,14 @@ def cut(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.Mod
         return network, nn.Identity()
     graph = trace(network) if blocks[0].node else None
     if graph is None:
-        return nn.Identity(), PartlyFrozen(network, depth)
+        return nn.Identity(), PartiallyFrozen(network, depth)
     if depth == 0:  # not the network itself: some return more than the features in training mode
         return nn.Identity(), fx.GraphModule(network, graph, "Suffix")
     last = blocks[depth - 1]
-    return halve(network, graph, last.node, last.constants)
+    return split_graph(network, graph, last.node, last.constants)
 
 
-def parts(network: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
+def as_modules(network: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
     """Return a module for each block; one after another they are the network. There are none if it can't be cut."""
     graph = trace(network) if blocks[0].node else None
     if graph is None:
@@ -127,18 +127,18 @@ def parts(network: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
     return [*split_at(network, graph, [(block.node, block.constants) for block in blocks[:-1]])]
 
 
-def learned_by_block(network: nn.Module, blocks: Sequence[Block]) -> list[set[nn.Parameter]]:
-    """Return what is learned in each block of a network, or of what ``truncated`` gave."""
+def parameters_by_block(network: nn.Module, blocks: Sequence[Block]) -> list[set[nn.Parameter]]:
+    """Return what is learned in each block of a network, or of what ``truncate_network`` gave."""
     graph = trace(network) if blocks[0].node else None
     if graph is None:
         return [{network.get_parameter(name) for name in names} for _, names in _groups(network)]
     position = {node.name: index for index, node in enumerate(graph.nodes)}
     ends = [position[block.node] for block in blocks]
     starts = [0, *(at + 1 for at in ends)]
-    return [learned_in(network, graph, first, last) for first, last in zip(starts, ends, strict=False)]
+    return [parameters_in(network, graph, first, last) for first, last in zip(starts, ends, strict=False)]
 
 
-class PartlyFrozen(nn.Module):
+class PartiallyFrozen(nn.Module):
     """A network that can't be cut, with its first ``depth`` groups frozen: no gradient, always in eval mode."""
 
     def __init__(self, network: nn.Module, depth: int) -> None:
@@ -148,7 +148,7 @@ class PartlyFrozen(nn.Module):
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name not in self.frozen)
 
-    def train(self, mode: bool = True) -> PartlyFrozen:
+    def train(self, mode: bool = True) -> PartiallyFrozen:
         """Set the mode of all modules but the frozen ones."""
         super().train(mode)
         for path, module in self.network.named_modules():
@@ -164,7 +164,7 @@ class PartlyFrozen(nn.Module):
 
 
 @functools.cache
-def _say_uncut(name: str) -> None:
+def _warn_unsplittable(name: str) -> None:
     logger.warning("%s can't be cut in two: it is frozen by its library's parameter groups, without reuse", name)
 
 
@@ -185,15 +185,15 @@ def _members(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
-def _is_row(module: nn.Module) -> bool:
+def _is_stack(module: nn.Module) -> bool:
     """Tell whether the module holds two pieces of one class whose names differ by their numbers only."""
     kinds = [(type(member), re.sub(r"\d+", "", name)) for name, member in _members(module) if _weights(member) > 1]
     return len(kinds) > len(set(kinds))
 
 
-def _pieces(network: nn.Module) -> dict[str, int]:
+def _units(network: nn.Module) -> dict[str, int]:
     """Return the pieces' paths and their numbers of weights, in the order of the module tree."""
-    rows = {type(module) for module in network.modules() if _is_row(module)} | {type(network), *CONTAINERS}
+    rows = {type(module) for module in network.modules() if _is_stack(module)} | {type(network), *CONTAINERS}
 
     def walk(path: str, module: nn.Module) -> Iterator[tuple[str, int]]:
         weights = _weights(module)
@@ -207,17 +207,17 @@ def _pieces(network: nn.Module) -> dict[str, int]:
     return dict(walk("", network))
 
 
-def _piece_of(node: fx.Node, pieces: dict[str, int]) -> str | None:
+def _unit_of(node: fx.Node, pieces: dict[str, int]) -> str | None:
     stack = node.meta.get("nn_module_stack", {})
     return next((path for path, _ in stack.values() if path in pieces), None)
 
 
-def _holds_a_piece(path: str, pieces: dict[str, int]) -> bool:
+def _contains_unit(path: str, pieces: dict[str, int]) -> bool:
     return path not in pieces and any(piece.startswith(f"{path}.") for piece in pieces)
 
 
 @dataclass
-class _Span:
+class _UnitSpan:
     """Pieces with no cut between them, and where their nodes lie in the graph."""
 
     names: list[str]
@@ -225,21 +225,21 @@ class _Span:
     last: int
 
 
-def _spans(network: nn.Module, graph: fx.Graph) -> list[_Span]:
+def _spans(network: nn.Module, graph: fx.Graph) -> list[_UnitSpan]:
     """Return the pieces that have a weight, in the order in which the graph enters them."""
-    pieces = _pieces(network)
+    pieces = _units(network)
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     # A module that isn't traced into is a piece, though the tree would have been walked through it.
-    pieces |= {path: _weights(network.get_submodule(path)) for path in called if _holds_a_piece(path, pieces)}
-    spans: dict[str, _Span] = {}
+    pieces |= {path: _weights(network.get_submodule(path)) for path in called if _contains_unit(path, pieces)}
+    spans: dict[str, _UnitSpan] = {}
     for index, node in enumerate(graph.nodes):
-        piece = _piece_of(node, pieces)
+        piece = _unit_of(node, pieces)
         if piece is not None and pieces[piece]:
-            spans.setdefault(piece, _Span([piece], index, index)).last = index
+            spans.setdefault(piece, _UnitSpan([piece], index, index)).last = index
     return sorted(spans.values(), key=lambda span: span.first)
 
 
-def _merged(spans: list[_Span], cuts: list[Cut]) -> Iterator[tuple[_Span, Cut]]:
+def _merged(spans: list[_UnitSpan], cuts: list[CutPoint]) -> Iterator[tuple[_UnitSpan, CutPoint]]:
     """Yield each block's span and the cut that ends it."""
     current = spans[0]
     for following in spans[1:]:
@@ -249,7 +249,7 @@ def _merged(spans: list[_Span], cuts: list[Cut]) -> Iterator[tuple[_Span, Cut]]:
             current = following
         else:
             names = current.names + following.names
-            current = _Span(names, current.first, max(current.last, following.last))
+            current = _UnitSpan(names, current.first, max(current.last, following.last))
     yield current, cuts[-1]
 
 
@@ -262,7 +262,7 @@ def _common_path(names: list[str]) -> str:
 
 
 def _traced_blocks(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[Block, ...]:
-    cuts, spans = find_cuts(network, graph, image_size), _spans(network, graph)
+    cuts, spans = find_cut_points(network, graph, image_size), _spans(network, graph)
     if not spans:
         return ()
     found = list(_merged(spans, cuts))
@@ -274,14 +274,14 @@ def _traced_blocks(network: nn.Module, graph: fx.Graph, image_size: int) -> tupl
             name=names[index],
             node=at.node,
             output_shape=at.shape,
-            parameters=sum(p.numel() for p in learned_in(network, graph, starts[index], at.position)),
+            parameters=sum(p.numel() for p in parameters_in(network, graph, starts[index], at.position)),
             constants=at.constants,
         )
         for index, (_, at) in enumerate(found)
     )
 
 
-def _names(spans: list[_Span]) -> list[str]:
+def _names(spans: list[_UnitSpan]) -> list[str]:
     """Name each block after the module that holds its pieces, or where two would be called alike, after its last."""
     paths = [_common_path(span.names) for span in spans]
     return [span.names[-1] if paths.count(path) > 1 else path for path, span in zip(paths, spans, strict=True)]

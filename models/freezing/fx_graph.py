@@ -22,7 +22,7 @@ from data.errors import BackboneError
 
 logger = logging.getLogger(__name__)
 
-BATCHES = (2, 3)  # pictures in the two runs that tell a size that depends on the batch from one that doesn't
+TRACE_BATCH_SIZES = (2, 3)  # pictures in the two runs that tell a size that depends on the batch from one that doesn't
 BATCH_SIZE = "<batch size>"  # stands in ``Cut.constants`` for a size that is b
 
 Constant = bool | int | float | str | None | tuple[int, ...]
@@ -44,7 +44,7 @@ class _Tracer(fx.Tracer):
 
 def trace(network: nn.Module) -> fx.Graph | None:
     """Return the graph of the network in eval mode with one placeholder, or None where it can't be traced."""
-    if isinstance(network, fx.GraphModule):  # ``end_at`` made it; traced again, its nodes would get other names
+    if isinstance(network, fx.GraphModule):  # ``truncate_at`` made it; traced again, its nodes would get other names
         return network.graph
     defaults = {name: p.default for name, p in list(inspect.signature(network.forward).parameters.items())[1:]}
     try:
@@ -53,7 +53,7 @@ def trace(network: nn.Module) -> fx.Graph | None:
     except Exception as error:  # forward is the library's code: a Proxy in an if, an index or a loop raises anything
         logger.debug("%s can't be traced: %s", type(network).__name__, error)
         return None
-    _unplug(graph, list(graph.nodes)[1:])
+    _remove_unused_inputs(graph, list(graph.nodes)[1:])
     return graph
 
 
@@ -69,7 +69,7 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _unplug(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
+def _remove_unused_inputs(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
     """Take out the placeholders of bound arguments and the checks that fx put on them."""
     for placeholder in [node for node in nodes if node.op == "placeholder"]:
         for user in list(placeholder.users):
@@ -83,7 +83,7 @@ def _unplug(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class NodeValue:
     """What one node gave: the shape of a tensor, or a constant, or (neither) something that can't cross a cut."""
 
     shape: tuple[int, ...] | None = None
@@ -91,38 +91,38 @@ class _Seen:
     is_constant: bool = False
 
 
-class _Recorder(fx.Interpreter):
+class ValueRecorder(fx.Interpreter):
     """Runs a graph and notes what each node gave."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
-        self.seen: dict[str, _Seen] = {}
+        self.seen: dict[str, NodeValue] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401  (fx's own signature)
         value = super().run_node(n)
-        self.seen[n.name] = _seen(value)
+        self.seen[n.name] = _node_value(value)
         return value
 
 
-def _seen(value: object) -> _Seen:
+def _node_value(value: object) -> NodeValue:
     if isinstance(value, Tensor):
-        return _Seen(shape=tuple(value.shape))
+        return NodeValue(shape=tuple(value.shape))
     if isinstance(value, torch.Size):
         value = tuple(value)
     plain = value is None or isinstance(value, (bool, int, float, str))
     if plain or (isinstance(value, tuple) and all(type(item) is int for item in value)):
-        return _Seen(constant=value, is_constant=True)  # type: ignore[arg-type]
-    return _Seen()
+        return NodeValue(constant=value, is_constant=True)  # type: ignore[arg-type]
+    return NodeValue()
 
 
 @torch.no_grad()
-def _record(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[dict[str, _Seen], ...]:
-    """Run the graph once for each of ``BATCHES`` in eval mode; return what each node gave."""
+def _record(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[dict[str, NodeValue], ...]:
+    """Run the graph once for each of ``TRACE_BATCH_SIZES`` in eval mode; return what each node gave."""
     first = next(network.parameters())
-    recorders = [_Recorder(network, graph) for _ in BATCHES]
+    recorders = [ValueRecorder(network, graph) for _ in TRACE_BATCH_SIZES]
     try:
         with _eval_mode(network):
-            for batch, recorder in zip(BATCHES, recorders, strict=True):
+            for batch, recorder in zip(TRACE_BATCH_SIZES, recorders, strict=True):
                 recorder.run(torch.zeros(batch, 3, image_size, image_size, device=first.device, dtype=first.dtype))
     except Exception as error:  # as above
         name, reason = type(network).__name__, next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -142,7 +142,7 @@ def _from_input(graph: fx.Graph) -> set[fx.Node]:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPoint:
     """A node whose value is the one live activation after it, and the live constants beside it, by their nodes.
 
     ``position`` is the node's in the graph, ``shape`` its value's for one picture.
@@ -154,7 +154,7 @@ class Cut:
     constants: dict[str, Constant]
 
 
-def find_cuts(network: nn.Module, graph: fx.Graph, image_size: int) -> list[Cut]:
+def find_cut_points(network: nn.Module, graph: fx.Graph, image_size: int) -> list[CutPoint]:
     """Return where a network that takes [b, 3, s, s] can be cut, first to last; the last one is its result.
 
     Raises:
@@ -175,33 +175,33 @@ def find_cuts(network: nn.Module, graph: fx.Graph, image_size: int) -> list[Cut]
                 found.append(at)
     result = nodes[-1].all_input_nodes[0]
     shape = runs[0][result.name].shape or ()
-    return [*(at for at in found if at.node != result.name), Cut(len(nodes) - 1, result.name, shape[1:], {})]
+    return [*(at for at in found if at.node != result.name), CutPoint(len(nodes) - 1, result.name, shape[1:], {})]
 
 
-def _cut_at(index: int, node: fx.Node, live: list[fx.Node], runs: tuple[dict[str, _Seen], ...]) -> Cut | None:
+def _cut_at(index: int, node: fx.Node, live: list[fx.Node], runs: tuple[dict[str, NodeValue], ...]) -> CutPoint | None:
     if node.op == "placeholder":
         return None
     shapes = [run[node.name].shape for run in runs]
-    if any(not shape or shape[0] != batch for shape, batch in zip(shapes, BATCHES, strict=True)):
+    if any(not shape or shape[0] != batch for shape, batch in zip(shapes, TRACE_BATCH_SIZES, strict=True)):
         return None
     others = {other.name: [run[other.name] for run in runs] for other in live if other is not node}
     constants = {name: _constant(seen) for name, seen in others.items()}
     if any(seen is None for seen in constants.values()):
         return None
     numbers = {name: seen.constant for name, seen in constants.items() if seen}
-    return Cut(index, node.name, (shapes[0] or ())[1:], numbers)
+    return CutPoint(index, node.name, (shapes[0] or ())[1:], numbers)
 
 
-def _constant(seen: list[_Seen]) -> _Seen | None:
+def _constant(seen: list[NodeValue]) -> NodeValue | None:
     """Return what stands in the suffix for a live value that isn't an activation, or None if nothing can."""
     if not all(one.is_constant for one in seen):
         return None
-    if [one.constant for one in seen] == list(BATCHES):
-        return _Seen(constant=BATCH_SIZE, is_constant=True)
+    if [one.constant for one in seen] == list(TRACE_BATCH_SIZES):
+        return NodeValue(constant=BATCH_SIZE, is_constant=True)
     return seen[0] if seen[0] == seen[1] else None
 
 
-def learned_in(network: nn.Module, graph: fx.Graph, first: int, last: int) -> set[nn.Parameter]:
+def parameters_in(network: nn.Module, graph: fx.Graph, first: int, last: int) -> set[nn.Parameter]:
     """Return what is learned in the nodes at positions first..last."""
     found: set[nn.Parameter] = set()
     for node in list(graph.nodes)[first : last + 1]:
@@ -215,7 +215,7 @@ def learned_in(network: nn.Module, graph: fx.Graph, first: int, last: int) -> se
 # --- the two halves ---
 
 
-def halve(
+def split_graph(
     network: nn.Module, graph: fx.Graph, node: str, constants: dict[str, Constant]
 ) -> tuple[nn.Module, nn.Module]:
     """Return what comes up to a cut's node, and what comes after it; both use the network's own modules."""
@@ -282,7 +282,7 @@ def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx
 # --- ends before the end ---
 
 
-def end_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int, ...]) -> fx.GraphModule:
+def truncate_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int, ...]) -> fx.GraphModule:
     """Return the network up to a node, whose value's mean over the axes it returns; it holds nothing of what follows.
 
     Without axes the value is returned as it is. The network's own modules are used, under their own names.
@@ -293,16 +293,16 @@ def end_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int, ...]
     return fx.GraphModule(network, ended, type(network).__name__)
 
 
-def tap_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
-    """Return what gives, in one pass, the tuple of what ``end_at`` gives for each node and its axes."""
+def extract_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
+    """Return what gives, in one pass, the tuple of what ``truncate_at`` gives for each node and its axes."""
     ended, means = _up_to(graph, axes)
     ended.output(tuple(means))
     _drop_unused_parameters(ended)
     return fx.GraphModule(network, ended, "Taps")
 
 
-def join_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
-    """Return the network up to the last of some nodes; it returns [b, f], what ``tap_at`` gives side by side."""
+def concat_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
+    """Return the network up to the last of some nodes; it returns [b, f], what ``extract_at`` gives side by side."""
     ended, means = _up_to(graph, axes)
     ended.output(ended.call_function(torch.cat, (means, 1)))
     _drop_unused_parameters(ended)

@@ -13,54 +13,54 @@ from torch import nn
 from data.errors import BackboneError
 from models.freezing.blocks import Block, Shape, _graph_for
 from models.freezing.fx_graph import (
-    end_at,
-    join_at,
-    tap_at,
+    concat_at,
+    extract_at,
+    truncate_at,
 )
-from models.heads.spec import Levels
+from models.heads.spec import HeadFeatures
 
 
-def truncated(
-    network: nn.Module, blocks: Sequence[Block], truncate: int, levels: Levels = "last"
+def truncate_network(
+    network: nn.Module, blocks: Sequence[Block], truncate: int, head_features: HeadFeatures = "last"
 ) -> tuple[nn.Module, tuple[Block, ...], tuple[int, ...]]:
     """Return the network without its last ``truncate`` blocks, the blocks left, and how many features each level gives.
 
-    It ends after the last block left, whose activation is averaged to [b, f] over all places (``pooled_axes``); with
+    It ends after the last block left, whose activation is averaged to [b, f] over all places (``spatial_axes``); with
     all ``levels`` it gives such averages of every block left, side by side. It uses the network's own modules and
     parameters under their own names, and holds nothing of the blocks dropped. With 0 and the last level it is the
     network itself, and how many features that gives isn't said (no level).
 
     Raises:
-        BackboneError: no block would be left, the network can't be cut, or it can't end there (``pooled_axes``).
+        BackboneError: no block would be left, the network can't be cut, or it can't end there (``spatial_axes``).
     """
-    if levels == "all":
+    if head_features == "all":
         left = tuple(blocks[: len(blocks) - truncate])
         graph, pooled = _graph_for(network, blocks, truncate), pooled_levels(blocks, truncate)
-        joined = join_at(network, graph, {level.block.node: level.axes for level in pooled})
+        joined = concat_at(network, graph, {level.block.node: level.axes for level in pooled})
         return joined, left, tuple(pooled_features(level.block, level.axes) for level in pooled)
     if truncate == 0:
         return network, tuple(blocks), ()
     graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]
-    axes = pooled_axes(blocks, truncate)
-    ended = end_at(network, graph, last.node, axes)
+    axes = spatial_axes(blocks, truncate)
+    ended = truncate_at(network, graph, last.node, axes)
     return ended, tuple(blocks[:-truncate]), (pooled_features(last, axes),)
 
 
-def taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
+def feature_taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
     """Return what gives, in one pass over pictures, a tuple of [b, f]: the network's features for each truncation.
 
-    Each is bit for bit what the network that ``truncated`` gives for it computes in eval mode; ``blocks`` are all of
+    Each is bit for bit what the network that ``truncate_network`` gives for it computes in eval mode; ``blocks`` are all of
     the network's. Nothing is copied.
 
     Raises:
-        BackboneError: as ``truncated``, for truncations that are all 0 too where the network can't be cut.
+        BackboneError: as ``truncate_network``, for truncations that are all 0 too where the network can't be cut.
     """
     graph = _graph_for(network, blocks, max(truncations))
-    tapped = tap_at(network, graph, {blocks[-1 - t].node: pooled_axes(blocks, t) for t in truncations})
+    tapped = extract_at(network, graph, {blocks[-1 - t].node: spatial_axes(blocks, t) for t in truncations})
     return tapped.train(network.training)
 
 
-class Level(NamedTuple):
+class FeatureLevel(NamedTuple):
     """What one block gives a head that sees all levels: the averaged axes, and which columns of [b, f] they become."""
 
     block: Block
@@ -68,20 +68,22 @@ class Level(NamedTuple):
     columns: slice
 
 
-def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[Level]:
+def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[FeatureLevel]:
     """Return the blocks that a network without its last ``truncate`` ones gives averages of, first to last.
 
     All whose places can be told from channels, and the last one, as where it alone is seen.
 
     Raises:
-        BackboneError: the network can't end there (``pooled_axes``).
+        BackboneError: the network can't end there (``spatial_axes``).
     """
-    axes = {t: pooled_axes(blocks, t) for t in range(truncate, len(blocks)) if t == truncate or can_end(blocks, t)}
-    levels, end = list[Level](), 0
+    axes = {
+        t: spatial_axes(blocks, t) for t in range(truncate, len(blocks)) if t == truncate or is_valid_end(blocks, t)
+    }
+    levels, end = list[FeatureLevel](), 0
     for t in reversed(axes):
         block, begin = blocks[-1 - t], end
         end += pooled_features(block, axes[t])
-        levels.append(Level(block, axes[t], slice(begin, end)))
+        levels.append(FeatureLevel(block, axes[t], slice(begin, end)))
     return levels
 
 
@@ -90,24 +92,24 @@ def pooled_features(block: Block, axes: tuple[int, ...]) -> int:
     return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)
 
 
-def most_dropped(blocks: Sequence[Block]) -> int:
+def max_truncation(blocks: Sequence[Block]) -> int:
     """Return up to how many of a network's last blocks can be dropped, each number up to it; 0 if it can't be cut."""
-    ends = itertools.takewhile(functools.partial(can_end, blocks), range(1, len(blocks) if blocks[0].node else 1))
+    ends = itertools.takewhile(functools.partial(is_valid_end, blocks), range(1, len(blocks) if blocks[0].node else 1))
     return sum(1 for _ in ends)
 
 
-def can_end(blocks: Sequence[Block], truncate: int) -> bool:
+def is_valid_end(blocks: Sequence[Block], truncate: int) -> bool:
     """Return whether a network without its last ``truncate`` blocks has something to average."""
     if truncate >= len(blocks):
         return False
     try:
-        pooled_axes(blocks, truncate)
+        spatial_axes(blocks, truncate)
     except BackboneError:
         return False
     return True
 
 
-def pooled_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
+def spatial_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
     """Return the axes, 0 being the batch, that are averaged after a network's last block but ``truncate``.
 
     All that hold places, none that holds channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c], of

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build_head(text: str, widths: Sequence[int], classes: int, dropout: float) -> nn.Module:
+def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
     """Return what turns features [b, f] into logits [b, k].
 
     ``widths`` says how many features each level gives, f in all. Of several levels each is divided by its root mean
@@ -19,18 +19,18 @@ def build_head(text: str, widths: Sequence[int], classes: int, dropout: float) -
     (Head2Toe, as in ``models.classifier``, scales each level to the same norm).
 
     Raises:
-        SettingError: as ``check_head``.
+        SettingError: as ``validate_head``.
     """
     from torch import nn
 
-    from models.heads.level_norm import LevelNorm
+    from models.heads.level_norm import PerLevelRMSNorm
 
     activations = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
-    layers: list[nn.Module] = [LevelNorm(widths)] if len(widths) > 1 else []
+    layers: list[nn.Module] = [PerLevelRMSNorm(widths)] if len(widths) > 1 else []
     features = sum(widths)
-    for hidden in hidden_layers(text):
+    for hidden in hidden_layers(spec):
         layers += [nn.Dropout(dropout), nn.Linear(features, hidden.units)]
         layers += [nn.BatchNorm1d(hidden.units)] if hidden.norm else []
         layers += [activations[hidden.activation]()]
         features = hidden.units
-    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, classes))
+    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, num_classes))

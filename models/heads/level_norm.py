@@ -10,7 +10,7 @@ from torch import Tensor, nn
 EPSILON = 1e-6  # added to the mean square: a level may be all zeros
 
 
-class LevelNorm(nn.Module):
+class PerLevelRMSNorm(nn.Module):
     """Divides each level of features [b, f] by its root mean square; nothing is learned."""
 
     def __init__(self, widths: Sequence[int]) -> None:

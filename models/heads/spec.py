@@ -21,12 +21,12 @@ from data.errors import SettingError, did_you_mean
 if TYPE_CHECKING:
     pass
 
-Levels = Literal["last", "all"]  # what a head sees: of a network's last block, or of all blocks
+HeadFeatures = Literal["last", "all"]  # what a head sees: of a network's last block, or of all blocks
 LINEAR = "linear"
 ACTIVATIONS = ("relu", "leaky_relu")
 NORM = "norm"
-MOST_UNITS = 16384  # a wider layer is a typo: it would hold more than the backbone
-NEXT_STEP = "write linear, or layers as 256, 512:norm:relu or 256:leaky_relu+128:relu"
+MAX_UNITS = 16384  # a wider layer is a typo: it would hold more than the backbone
+HINT = "write linear, or layers as 256, 512:norm:relu or 256:leaky_relu+128:relu"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class HiddenLayer:
     norm: bool
 
 
-def check_head(text: str) -> None:
+def validate_head(text: str) -> None:
     """Find out whether a head's text can be read.
 
     Raises:
@@ -51,7 +51,7 @@ def hidden_layers(text: str) -> tuple[HiddenLayer, ...]:
     """Return a head's hidden layers, first to last; none for ``linear``.
 
     Raises:
-        SettingError: as ``check_head``.
+        SettingError: as ``validate_head``.
     """
     return () if text == LINEAR else tuple(_hidden_layer(layer, text) for layer in text.split("+"))
 
@@ -60,17 +60,17 @@ def _hidden_layer(layer: str, text: str) -> HiddenLayer:
     size, *words = layer.split(":")
     activations = [word for word in words if word in ACTIVATIONS]
     unknown = next((word for word in words if word not in (*ACTIVATIONS, NORM)), None)
-    is_number = size.isascii() and size.isdecimal() and len(size) <= len(str(MOST_UNITS))
-    if not (is_number and 1 <= int(size) <= MOST_UNITS):
-        rule = f"a head's layer must begin with its size, 1..{MOST_UNITS}"
-        raise SettingError(_refusal(rule, text, did_you_mean(size, [LINEAR])))
+    is_number = size.isascii() and size.isdecimal() and len(size) <= len(str(MAX_UNITS))
+    if not (is_number and 1 <= int(size) <= MAX_UNITS):
+        rule = f"a head's layer must begin with its size, 1..{MAX_UNITS}"
+        raise SettingError(_error(rule, text, did_you_mean(size, [LINEAR])))
     if unknown is not None:
         known = f"what follows a layer's size in a head must be {', '.join(ACTIVATIONS)} or {NORM}"
-        raise SettingError(_refusal(known, text, did_you_mean(unknown, (*ACTIVATIONS, NORM))))
+        raise SettingError(_error(known, text, did_you_mean(unknown, (*ACTIVATIONS, NORM))))
     if len(activations) > 1 or words.count(NORM) > 1:
-        raise SettingError(_refusal(f"a head's layer must have one activation and one {NORM} at most", text))
+        raise SettingError(_error(f"a head's layer must have one activation and one {NORM} at most", text))
     return HiddenLayer(int(size), activations[0] if activations else ACTIVATIONS[0], NORM in words)
 
 
-def _refusal(rule: str, text: str, near: str = "") -> str:
-    return f"{rule}, got {text!r}{near or f'; {NEXT_STEP}'}"
+def _error(rule: str, text: str, near: str = "") -> str:
+    return f"{rule}, got {text!r}{near or f'; {HINT}'}"

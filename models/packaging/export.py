@@ -1,6 +1,6 @@
 """The servable model: a graph, its labels and its preprocessing; no pickle, and no import of this project.
 
-``export`` writes a folder, ``log_package`` makes an MLflow model of it:
+``export_package`` writes a folder, ``log_package`` makes an MLflow model of it:
 
     model.onnx             normalised pictures [b, 3, s, s] float32 -> logits [b, k]; any b; one file. Where ONNX can't
                            express the network, model.pt2 of torch.export instead, which makes the package need torch
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from data import preprocessing
 from data.errors import FreezelineError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from data.preprocessing import Pixels, normalize
 from models.classifier import Classifier
 from models.packaging import pyfunc_model
@@ -42,15 +42,15 @@ from models.trial_config import TrialConfig
 Logits = npt.NDArray[np.float32]
 
 TOLERANCE = 1e-3  # of a logit; ONNX Runtime fuses layers, which moves a logit by about 1e-5
-CHECKED_PICTURES = 64
+NUM_CHECKED_IMAGES = 64
 
 
 class ExportError(FreezelineError):
     """A network that can be expressed neither in ONNX nor with torch.export."""
 
 
-class Exported(Value):
-    """What ``export`` wrote, and what its check found.
+class ExportResult(FrozenModel):
+    """What ``export_package`` wrote, and what its check found.
 
     Attributes:
         graph: name of the graph's file.
@@ -61,11 +61,11 @@ class Exported(Value):
 
     graph: str
     max_difference: NonNegativeFloat
-    checked_pictures: int
+    num_checked_images: int
     notes: tuple[str, ...] = ()
 
 
-def export(
+def export_package(
     classifier: Classifier,
     config: TrialConfig,
     classes: Sequence[str],
@@ -73,7 +73,7 @@ def export(
     pixels: Pixels,
     folder: Path,
     temperature: float = 1.0,
-) -> Exported:
+) -> ExportResult:
     """Write the package's files into ``folder`` and check its graph on ``pixels``, real pictures [n, s, s, 3].
 
     The served model divides its logits by ``temperature``. The classifier isn't changed. Takes seconds to a minute.
@@ -83,8 +83,8 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval()
-    _leave_inputs(network)
-    chosen = np.resize(pixels[:CHECKED_PICTURES], (max(2, min(len(pixels), CHECKED_PICTURES)), *pixels.shape[1:]))
+    _disable_inplace(network)
+    chosen = np.resize(pixels[:NUM_CHECKED_IMAGES], (max(2, min(len(pixels), NUM_CHECKED_IMAGES)), *pixels.shape[1:]))
     pictures = torch.from_numpy(normalize(chosen, config.preprocessing)).contiguous()
     exported = _export_graph(network, pictures, folder)
     facts = {
@@ -102,14 +102,14 @@ def export(
     return exported
 
 
-def _leave_inputs(network: nn.Module) -> None:
+def _disable_inplace(network: nn.Module) -> None:
     """Let no layer overwrite its input: exporters unpick each that does, which is half of their time (15 to 8 s)."""
     for module in network.modules():
         if getattr(module, "inplace", False):
             setattr(module, "inplace", False)  # noqa: B010  # no layer's type says that it has it
 
 
-def _export_graph(network: nn.Module, pictures: Tensor, folder: Path) -> Exported:
+def _export_graph(network: nn.Module, pictures: Tensor, folder: Path) -> ExportResult:
     """Write the graph in the first form that agrees with torch."""
     with torch.no_grad():
         expected = network(pictures).numpy()
@@ -124,7 +124,7 @@ def _export_graph(network: nn.Module, pictures: Tensor, folder: Path) -> Exporte
             file.unlink(missing_ok=True)
             continue
         notes = tuple(f"the model is packaged with torch.export, so that it needs torch ({f})" for f in failures)
-        return Exported(graph=file.name, max_difference=difference, checked_pictures=len(pictures), notes=notes)
+        return ExportResult(graph=file.name, max_difference=difference, num_checked_images=len(pictures), notes=notes)
     reasons = "; ".join(failures)
     raise ExportError(
         f"a model must be a graph that agrees with torch, but it can't be packaged ({reasons}); choose another backbone"
@@ -154,7 +154,7 @@ def _run(file: Path, pictures: Logits) -> Logits:
 
 
 def _write_onnx(network: nn.Module, pictures: Tensor, file: Path) -> None:
-    with _quiet():
+    with quiet_exporters():
         program = torch.onnx.export(
             network,
             (pictures[:2],),
@@ -171,14 +171,14 @@ def _write_onnx(network: nn.Module, pictures: Tensor, file: Path) -> None:
 
 def _write_pt2(network: nn.Module, pictures: Tensor, file: Path) -> None:
     # The example has two pictures: of one, torch.export would make a graph that takes no other number.
-    with _quiet(), torch.no_grad():
+    with quiet_exporters(), torch.no_grad():
         program = torch.export.export(network, (pictures[:2],), dynamic_shapes=({0: torch.export.Dim("b")},))
         program.example_inputs = None  # they would be kept as a pickle, the only one in the file
         torch.export.save(program, file)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """Keep the exporters' progress and deprecations to themselves; what fails is raised and told in one sentence."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

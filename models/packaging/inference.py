@@ -14,20 +14,22 @@ from data.dataset.dataset import Dataset, Sample
 from data.errors import TrackingError
 from data.parallel import Progress
 
-BATCH = 32
-OWN = ("label", "score", "error")  # columns of an answer
-RENAMED = {f"{name}_": name for name in OWN}  # what the packaged model calls the columns of classes of these names
+BATCH_SIZE = 32
+RESERVED_COLUMNS = ("label", "score", "error")  # columns of an answer
+RENAMED_COLUMNS = {
+    f"{name}_": name for name in RESERVED_COLUMNS
+}  # what the packaged model calls the columns of classes of these names
 
 
-class Model(Protocol):
+class PackagedModel(Protocol):
     """A packaged model, as ``registry.load_model`` returns it."""
 
     def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
-        """Return a data frame with ``label``, ``score``, ``error`` and a column for each class."""
+        """Return a data frame with ``label``, ``compute_metrics``, ``error`` and a column for each class."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What the model says of one file; ``error`` instead, where the file is no picture that can be read."""
 
     file: Path
@@ -37,36 +39,42 @@ class Answer:
     error: str = ""
 
 
-def predict_files(model: Model, files: Sequence[Path], progress: Progress | None = None) -> Iterator[Answer]:
+def predict_files(
+    model: PackagedModel, files: Sequence[Path], progress: Progress | None = None
+) -> Iterator[Prediction]:
     """Yield the model's answer for each file, in order; ``progress(what, done, of)`` is called after each batch.
 
     Raises:
         TrackingError: the model is not one of ours.
     """
-    for start in range(0, len(files), BATCH):
-        batch = list(files[start : start + BATCH])
-        yield from _ask(model, batch)
+    for start in range(0, len(files), BATCH_SIZE):
+        batch = list(files[start : start + BATCH_SIZE])
+        yield from _predict_batch(model, batch)
         if progress:
             progress("classifying", start + len(batch), len(files))
 
 
-def _ask(model: Model, files: list[Path]) -> Iterator[Answer]:
+def _predict_batch(model: PackagedModel, files: list[Path]) -> Iterator[Prediction]:
     frame = model.predict(files)
-    if not set(OWN) <= set(frame.columns):
+    if not set(RESERVED_COLUMNS) <= set(frame.columns):
         raise TrackingError(
-            f"model must be one that this project packaged, which answers with {', '.join(OWN)}, but "
+            f"model must be one that this project packaged, which answers with {', '.join(RESERVED_COLUMNS)}, but "
             f"this one answers with {', '.join(map(str, frame.columns))}; name another"
         )
     for file, row in zip(files, frame.to_dict("records"), strict=True):
         if isinstance(row["error"], str):  # an empty cell is None or NaN
-            yield Answer(file, error=row["error"])
+            yield Prediction(file, error=row["error"])
             continue
-        known = tuple((RENAMED.get(name, name), float(value)) for name, value in row.items() if name not in OWN)
-        yield Answer(file, str(row["label"]), float(row["score"]), known)
+        known = tuple(
+            (RENAMED_COLUMNS.get(name, name), float(value))
+            for name, value in row.items()
+            if name not in RESERVED_COLUMNS
+        )
+        yield Prediction(file, str(row["label"]), float(row["score"]), known)
 
 
-def probabilities_of(
-    model: Model, dataset: Dataset, samples: Sequence[Sample]
+def predict_proba(
+    model: PackagedModel, dataset: Dataset, samples: Sequence[Sample]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the model's probabilities [n, k], in the data set's order of classes, and the labels [n].
 

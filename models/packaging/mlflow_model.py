@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 
 from models.classifier import Classifier, build_classifier
 from models.packaging import pyfunc_model
-from models.packaging.export import ARTIFACTS, _quiet
+from models.packaging.export import ARTIFACTS, quiet_exporters
 from models.trial_config import TrialConfig
 
 REQUIREMENTS_FILE = Path(__file__).parents[2] / "requirements.txt"
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
-ENGINES = {"onnx": "onnxruntime", "pt2": "torch"}  # what runs a graph, by the suffix of its file
+RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch"}  # what runs a graph, by the suffix of its file
 
 
 def log_package(folder: Path, run_id: str, name: str = "model") -> str:
-    """Log what ``export`` wrote as a model of an existing run of the current tracking server; return its URI.
+    """Log what ``export_package`` wrote as a model of an existing run of the current tracking server; return its URI.
 
     The run's status, parameters and metrics stay as they are, and no run is started or ended.
     """
@@ -46,15 +46,18 @@ def log_package(folder: Path, run_id: str, name: str = "model") -> str:
 
 
 def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: str | None = None) -> None:
-    """Write what ``export`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
+    """Write what ``export_package`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
     import mlflow
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     graph = json.loads((folder / ARTIFACTS["facts"]).read_text())["graph"]
     files = ARTIFACTS | {"graph": graph}
-    params = [ParamSpec("top_k", DataType.integer, 0), ParamSpec("batch_size", DataType.integer, pyfunc_model.BATCH)]
-    with _quiet(), _no_progress_bars():
+    params = [
+        ParamSpec("top_k", DataType.integer, 0),
+        ParamSpec("batch_size", DataType.integer, pyfunc_model.BATCH_SIZE),
+    ]
+    with quiet_exporters(), _no_progress_bars():
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=Model(run_id=run_id, model_id=model_id),
@@ -67,7 +70,7 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedCheckpoint:
     """What a package holds to go on training with: the whole classifier, how it was trained, its classes in order."""
 
     classifier: Classifier
@@ -75,7 +78,7 @@ class Trained:
     classes: tuple[str, ...]
 
 
-def load_for_training(model_uri: str) -> Trained:
+def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
     """Return the classifier of a packaged model with all its weights, unfrozen from where its configuration says.
 
     Nothing but the package is needed: no weights file, no hub.
@@ -92,7 +95,7 @@ def load_for_training(model_uri: str) -> Trained:
         network = config.network.model_copy(update={"weights": "none"})  # all of them come from the package
         classifier = build_classifier(network, len(labels), config.preprocessing.image_size, config.seed)
         classifier.load_state_dict(load_file(folder / ARTIFACTS["weights"]))
-    return Trained(classifier, config, labels)
+    return LoadedCheckpoint(classifier, config, labels)
 
 
 def requirements(graph: str) -> list[str]:
@@ -100,7 +103,7 @@ def requirements(graph: str) -> list[str]:
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
     versions = dict(line.split("==") for line in lines if "==" in line)
     versions["mlflow-skinny"] = versions["mlflow"]
-    return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, ENGINES[graph.rpartition(".")[2]])]
+    return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, RUNTIMES[graph.rpartition(".")[2]])]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ variables that they set, other servers by their module (``SERVERS``). Otherwise 
 that file. ``load_model(..., model_config={"allow_paths": False})`` turns paths in a str off altogether, and
 ``True`` turns them on where another server's module is merely loaded; under MLflow's servers they stay off.
 
-The answer is a DataFrame, a row for each picture in order: ``label``, ``score`` (the label's probability), ``error``,
+The answer is a DataFrame, a row for each picture in order: ``label``, ``compute_metrics`` (the label's probability), ``error``,
 and a column for each class with its probability; a class that is called like one of the first three gets an underscore
 behind its column's name. A picture that can't be read has its reason in ``error`` and nothing else in its row; the
 others are answered all the same.
@@ -54,11 +54,11 @@ from PIL import Image
 Floats = npt.NDArray[np.float32]
 Graph = Callable[[Floats], Floats]
 
-BATCH = 32  # pictures that are computed, and in memory as numbers, at once
-MOST_AT_ONCE = 1024
-LONGEST_PATH = 4096  # characters; a longer text is a picture
-LONGEST_TEXT = 2**27  # characters of base64, or bytes of a file: 128 MB, more than any camera writes
-ANSWER_COLUMNS = ("label", "score", "error")
+BATCH_SIZE = 32  # pictures that are computed, and in memory as numbers, at once
+MAX_INPUTS = 1024
+MAX_PATH_LENGTH = 4096  # characters; a longer text is a picture
+MAX_TEXT_LENGTH = 2**27  # characters of base64, or bytes of a file: 128 MB, more than any camera writes
+RESERVED_COLUMNS = ("label", "score", "error")
 MLFLOW_SERVER_VARIABLES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "__pyfunc_model_path__", "SERVING_MODEL_CONFIG")
 MLFLOW_SERVER_MODULE = "mlflow.pyfunc.scoring_server"  # load_model and predict don't import it
 SERVERS = (
@@ -96,7 +96,7 @@ def open_graph(file: Path) -> Graph:
     return run
 
 
-class PictureClassifier(PythonModel):
+class ImageClassifier(PythonModel):
     """Pictures in, labels and probabilities out; the module's docstring says in which form."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -122,8 +122,8 @@ class PictureClassifier(PythonModel):
             MlflowException: a parameter that is out of its range.
         """
         given = params or {}
-        top_k = _whole("top_k", given.get("top_k", 0), 0, len(self.labels))
-        batch_size = _whole("batch_size", given.get("batch_size", BATCH), 1, MOST_AT_ONCE)
+        top_k = _check_int("top_k", given.get("top_k", 0), 0, len(self.labels))
+        batch_size = _check_int("batch_size", given.get("batch_size", BATCH_SIZE), 1, MAX_INPUTS)
         elements = list(_elements(model_input))
         parts = [self._batch(elements[start : start + batch_size]) for start in range(0, len(elements), batch_size)]
         problems = [problem for _, found in parts for problem in found]
@@ -132,7 +132,7 @@ class PictureClassifier(PythonModel):
         answer.insert(0, "label", [self.labels[index] for index in probabilities.argmax(axis=1)])
         answer.insert(1, "score", probabilities.max(axis=1, initial=0.0))
         answer.insert(2, "error", pd.Series(problems, dtype=object))
-        return _blanked(answer)
+        return _blank_failed_rows(answer)
 
     def _batch(self, elements: list[object]) -> tuple[npt.NDArray[np.float64], list[str | None]]:
         """Return the probabilities [b, k] of pictures, 0 for those that can't be read, and the reasons."""
@@ -158,16 +158,16 @@ class PictureClassifier(PythonModel):
         if not isinstance(source, (bytes, Path, Image.Image, np.ndarray)):
             kinds = "bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array"
             raise ValueError(f"must be {kinds}, got {type(source).__name__}")
-        if isinstance(source, bytes) and len(source) > LONGEST_TEXT:
-            raise ValueError(f"must be at most {LONGEST_TEXT:,} bytes, got {len(source):,}")
+        if isinstance(source, bytes) and len(source) > MAX_TEXT_LENGTH:
+            raise ValueError(f"must be at most {MAX_TEXT_LENGTH:,} bytes, got {len(source):,}")
         image = self.preprocess.read_image(source)
         return np.asarray(self.preprocess.to_pixels(image, self.preprocessing))
 
     def _from_text(self, text: str) -> bytes | Path:
-        if may_open_paths(self.allow_paths) and (path := _existing_file(text)):
+        if paths_allowed(self.allow_paths) and (path := _existing_file(text)):
             return path
-        if len(text) > LONGEST_TEXT:
-            raise ValueError(f"must be at most {LONGEST_TEXT:,} characters of base64, got {len(text):,}")
+        if len(text) > MAX_TEXT_LENGTH:
+            raise ValueError(f"must be at most {MAX_TEXT_LENGTH:,} characters of base64, got {len(text):,}")
         content = text.partition(",")[2] if text.startswith("data:") else text
         try:
             return base64.b64decode("".join(content.split()), validate=True)
@@ -177,7 +177,7 @@ class PictureClassifier(PythonModel):
 
     def _every(self, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
         """Return a column for each class."""
-        columns = [f"{label}_" if label in ANSWER_COLUMNS else label for label in self.labels]
+        columns = [f"{label}_" if label in RESERVED_COLUMNS else label for label in self.labels]
         return pd.DataFrame(probabilities, columns=columns)
 
     def _best(self, probabilities: npt.NDArray[np.float64], top_k: int) -> pd.DataFrame:
@@ -190,7 +190,7 @@ class PictureClassifier(PythonModel):
         return answer
 
 
-def _blanked(answer: pd.DataFrame) -> pd.DataFrame:
+def _blank_failed_rows(answer: pd.DataFrame) -> pd.DataFrame:
     """Return the answer with nothing but the error in the rows that have one: None, which is null in JSON."""
     bad = answer["error"].notna()
     if not bad.any():
@@ -201,13 +201,13 @@ def _blanked(answer: pd.DataFrame) -> pd.DataFrame:
     return said
 
 
-def _whole(name: str, value: Any, least: int, most: int) -> int:  # noqa: ANN401  (whatever the caller gave)
+def _check_int(name: str, value: Any, least: int, most: int) -> int:  # noqa: ANN401  (whatever the caller gave)
     if isinstance(value, bool) or int(value) != value or not least <= value <= most:
         raise MlflowException.invalid_parameter_value(f"{name} must be a whole number {least}..{most}, got {value}")
     return int(value)
 
 
-def may_open_paths(allow_paths: bool | None) -> bool:
+def paths_allowed(allow_paths: bool | None) -> bool:
     """Tell whether a str may name a local file in this process; see the module's docstring."""
     if MLFLOW_SERVER_MODULE in sys.modules or any(os.environ.get(name) for name in MLFLOW_SERVER_VARIABLES):
         return False
@@ -216,7 +216,7 @@ def may_open_paths(allow_paths: bool | None) -> bool:
 
 def _existing_file(text: str) -> Path | None:
     try:
-        return Path(text) if len(text) <= LONGEST_PATH and Path(text).is_file() else None
+        return Path(text) if len(text) <= MAX_PATH_LENGTH and Path(text).is_file() else None
     except (OSError, ValueError):  # a name that is too long, or holds a zero character
         return None
 
@@ -241,4 +241,4 @@ def _load_module(file: Path) -> ModuleType:
     return module
 
 
-mlflow.models.set_model(PictureClassifier())
+mlflow.models.set_model(ImageClassifier())

@@ -9,21 +9,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.device import keep_freed_memory, to_channels_last
-from models.freezing.blocks import Block, parts
+from models.device import disable_malloc_trim, to_channels_last
+from models.freezing.blocks import Block, as_modules
 
-PICTURES = 4  # at once: a large network is measured within a minute
-RUNS = 7
+BATCH_SIZE = 4  # at once: a large network is measured within a minute
+NUM_RUNS = 7
 
 
 def time_blocks(network: nn.Module, blocks: Sequence[Block], image_size: int) -> tuple[float, ...]:
     """Return seconds a picture for each block, on one CPU thread and without gradients; none if it can't be cut.
 
     Each pass takes ``PICTURES`` pictures through one block after another and times every block; after one pass that
-    isn't counted, a block's time is its median over ``RUNS`` passes. On several threads small blocks would wait for
+    isn't counted, a block's time is its median over ``NUM_RUNS`` passes. On several threads small blocks would wait for
     each other when the machine is busy. The network is left in eval mode and channels_last.
     """
-    keep_freed_memory()
+    disable_malloc_trim()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -34,10 +34,10 @@ def time_blocks(network: nn.Module, blocks: Sequence[Block], image_size: int) ->
 
 def _median_times(network: nn.Module, blocks: Sequence[Block], image_size: int) -> tuple[float, ...]:
     to_channels_last(network.eval())
-    modules = [part.eval() for part in parts(network, blocks)]
-    pictures = torch.zeros(PICTURES, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-    passes = [_time_pass(modules, pictures) for _ in range(RUNS + 1)][1:]
-    return tuple(statistics.median(times) / PICTURES for times in zip(*passes, strict=True))
+    modules = [part.eval() for part in as_modules(network, blocks)]
+    pictures = torch.zeros(BATCH_SIZE, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    passes = [_time_pass(modules, pictures) for _ in range(NUM_RUNS + 1)][1:]
+    return tuple(statistics.median(times) / BATCH_SIZE for times in zip(*passes, strict=True))
 
 
 @torch.no_grad()

@@ -6,17 +6,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from models.backbones.factory import create_backbone
 from models.freezing.blocks import find_blocks
-from models.freezing.truncation import truncated
+from models.freezing.truncation import truncate_network
 from models.heads.build import build_head
 from models.trial_config import NetworkConfig
 
 BYTES = 4  # of a number in float32
 
 
-class Cost(Value):
+class ModelCost(FrozenModel):
     """What a classifier costs.
 
     Attributes:
@@ -30,7 +30,7 @@ class Cost(Value):
     bytes: int
 
 
-def cost(config: NetworkConfig, classes: int, image_size: int) -> Cost:
+def model_cost(config: NetworkConfig, num_classes: int, image_size: int) -> ModelCost:
     """Return what a classifier of ``classes`` costs for pictures of ``image_size`` pixels a side; it needs no weights.
 
     Raises:
@@ -39,12 +39,12 @@ def cost(config: NetworkConfig, classes: int, image_size: int) -> Cost:
     with torch.device("meta"):  # shapes alone: nothing is initialised, nothing computed
         backbone = create_backbone(config.backbone, "none", image_size)
         blocks = find_blocks(backbone.network, image_size)
-        network, _, widths = truncated(backbone.network, blocks, config.truncate, config.levels)
-        head = build_head(config.head, widths or (backbone.features,), classes, config.dropout)
+        network, _, widths = truncate_network(backbone.network, blocks, config.truncate, config.head_features)
+        head = build_head(config.head, widths or (backbone.num_features,), num_classes, config.dropout)
         classifier = nn.Sequential(network, head).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             classifier(torch.zeros(1, 3, image_size, image_size))
-    return Cost(
+    return ModelCost(
         parameters=sum(parameter.numel() for parameter in classifier.parameters()),
         flops=counter.get_total_flops(),
         bytes=BYTES * sum(tensor.numel() for tensor in classifier.state_dict().values()),

@@ -10,7 +10,7 @@ from pathlib import Path
 LIBRARIES = ("onnxruntime", "torch", "torchvision", "timm")  # that a network's speed depends on
 
 
-def machine() -> str:
+def hardware() -> str:
     """Return what a latency holds for: the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -23,5 +23,5 @@ def machine() -> str:
 def measurement_key(kind: str, *settings: object) -> str:
     """Return the key of what was measured on this machine, with these settings and the libraries that there are."""
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
-    text = repr([settings, versions, machine()])
+    text = repr([settings, versions, hardware()])
     return f"{kind}/{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"

@@ -18,38 +18,38 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import nn
 
-from data.cache.content_cache import Store
-from data.frozen_model import Value
+from data.cache.content_cache import ContentCache
+from data.frozen_model import FrozenModel
 from models.classifier import Classifier, build_classifier
-from models.heads.spec import Levels
+from models.heads.spec import HeadFeatures
 from models.profiling.hardware import measurement_key
 from models.trial_config import NetworkConfig
 
 VERSION = 1  # of how it is measured
 OPSET = 18  # of ONNX: the newest that torch's older exporter writes
-WARM_UP = 3  # passes that aren't counted
-LEAST_RUNS, MOST_RUNS = 10, 500
-ENOUGH_S = 0.5  # of processor time, once a network has run ``LEAST_RUNS`` times
+WARMUP_RUNS = 3  # passes that aren't counted
+MIN_RUNS, MAX_RUNS = 10, 500
+MIN_TIME_S = 0.5  # of processor time, once a network has run ``MIN_RUNS`` times
 FILE = "cost.json"
 
 
-class ServedForm(NamedTuple):
+class ServingSpec(NamedTuple):
     """All that the cost of a packaged classifier depends on; how it is trained and what its weights are is not."""
 
     backbone: str
     image_size: int
     truncate: int
-    levels: Levels
+    head_features: HeadFeatures
     head: str
-    classes: int
+    num_classes: int
 
     @classmethod
-    def of(cls, network: NetworkConfig, image_size: int, classes: int) -> ServedForm:
+    def of(cls, network: NetworkConfig, image_size: int, classes: int) -> ServingSpec:
         """Return the form in which a trained network of this configuration is served."""
-        return cls(network.backbone, image_size, network.truncate, network.levels, network.head, classes)
+        return cls(network.backbone, image_size, network.truncate, network.head_features, network.head, classes)
 
 
-class ServingCost(Value):
+class ServingCost(FrozenModel):
     """What serving costs.
 
     Attributes:
@@ -61,7 +61,7 @@ class ServingCost(Value):
     mb: NonNegativeFloat
 
 
-def serving_cost(form: ServedForm, store: Store | None = None) -> ServingCost:
+def serving_cost(form: ServingSpec, store: ContentCache | None = None) -> ServingCost:
     """Return what a form costs on this machine, measured where the store doesn't hold it yet: a few seconds.
 
     Raises:
@@ -69,19 +69,19 @@ def serving_cost(form: ServedForm, store: Store | None = None) -> ServingCost:
         Exception: whatever torch's exporter or ONNX Runtime raise for a network that they can't express.
     """
     key = measurement_key("serving", VERSION, *form)
-    entry = (store or Store()).get_or_make(key, lambda folder: _measure(form, folder))
+    entry = (store or ContentCache()).get_or_create(key, lambda folder: _measure(form, folder))
     return ServingCost.from_json((entry / FILE).read_bytes())
 
 
-def _measure(form: ServedForm, folder: Path) -> None:
+def _measure(form: ServingSpec, folder: Path) -> None:
     graph = folder / "model.onnx"
-    export_quickly(untrained(form), form.image_size, graph)
+    export_torchscript_onnx(randomly_initialized(form), form.image_size, graph)
     cost = ServingCost(latency_ms=latency_ms(graph, form.image_size), mb=graph.stat().st_size / 1e6)
     graph.unlink()
     (folder / FILE).write_text(cost.to_json())
 
 
-def untrained(form: ServedForm) -> Classifier:
+def randomly_initialized(form: ServingSpec) -> Classifier:
     """Return the classifier of a form, with weights of no meaning.
 
     Libraries begin some weights with zeros; an exporter would fold what they multiply and keep equal tensors once, so
@@ -92,10 +92,10 @@ def untrained(form: ServedForm) -> Classifier:
         weights="none",
         truncate=form.truncate,
         freeze_fraction=1,
-        levels=form.levels,
+        head_features=form.head_features,
         head=form.head,
     )
-    classifier = build_classifier(config, form.classes, form.image_size, seed=0)
+    classifier = build_classifier(config, form.num_classes, form.image_size, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in classifier.parameters():
@@ -104,7 +104,7 @@ def untrained(form: ServedForm) -> Classifier:
     return classifier
 
 
-def export_quickly(classifier: Classifier, image_size: int, file: Path) -> None:
+def export_torchscript_onnx(classifier: Classifier, image_size: int, file: Path) -> None:
     """Write a classifier as an ONNX graph for one picture, by torch's older exporter; it is in eval mode then."""
     network = nn.Sequential(classifier.network, classifier.head).eval()
     with warnings.catch_warnings():
@@ -123,9 +123,9 @@ def latency_ms(graph: Path, image_size: int) -> float:
     run = _opened(graph)
     picture = np.random.default_rng(0).normal(size=(1, 3, image_size, image_size)).astype(np.float32)
     times: list[float] = []
-    for _ in range(WARM_UP):
+    for _ in range(WARMUP_RUNS):
         run(picture)
-    while len(times) < LEAST_RUNS or (len(times) < MOST_RUNS and sum(times) < ENOUGH_S):
+    while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and sum(times) < MIN_TIME_S):
         began = time.thread_time()
         run(picture)
         times.append(time.thread_time() - began)

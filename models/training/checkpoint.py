@@ -13,13 +13,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data.atomic_write import write_atomically
-from models.training.state import EpochResult, Progress
+from models.training.state import EpochResult, TrainingState
 
 HISTORY = "history"  # in the file's metadata
 PARTS = ("trained", "optimizer")
 
 
-def write_progress(path: Path, progress: Progress) -> None:
+def save_checkpoint(path: Path, progress: TrainingState) -> None:
     """Write the progress to ``path``; what stood there before is replaced at once.
 
     Raises:
@@ -30,7 +30,7 @@ def write_progress(path: Path, progress: Progress) -> None:
     write_atomically(path, save(tensors, {HISTORY: history}))
 
 
-def read_progress(path: Path) -> Progress | None:
+def load_checkpoint(path: Path) -> TrainingState | None:
     """Return the progress in ``path``, or None if there is no such file or it can't be read."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -42,4 +42,4 @@ def read_progress(path: Path) -> Progress | None:
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = tensor
-    return Progress(history=tuple(EpochResult.from_json(json.dumps(text)) for text in texts), **parts)
+    return TrainingState(history=tuple(EpochResult.from_json(json.dumps(text)) for text in texts), **parts)

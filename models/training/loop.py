@@ -16,16 +16,16 @@ from torch import Tensor
 
 from models.classifier import Classifier
 from models.device import choose_device
-from models.evaluation.inference import predict, run_pass
-from models.evaluation.metrics import score
-from models.training.state import EpochResult, Progress
-from models.training.train_step import Learner, _check, hard
+from models.evaluation.inference import predict, run_epoch
+from models.evaluation.metrics import compute_metrics
+from models.training.state import EpochResult, TrainingState
+from models.training.train_step import TrainStep, check_divergence, hard_labels
 from models.trial_config import FitConfig
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """All epochs, which was best, and the trained tensors after it (``Classifier.trained_state``).
+    """All epochs, which was best, and the trained tensors after it (``Classifier.trainable_state_dict``).
 
     ``best_state`` is empty where the best epoch lies before the progress that training went on from.
     """
@@ -41,7 +41,7 @@ class FitResult:
 
 
 class EpochBatches(Protocol):
-    """What ``data.loading.batch_loader.Batches`` is to the loop."""
+    """What ``data.loading.batch_loader.BatchLoader`` is to the loop."""
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -55,7 +55,7 @@ class EpochBatches(Protocol):
 
 
 OnEpoch = Callable[[EpochResult, bool], None]
-Keep = Callable[[Callable[[], Progress]], None]
+SaveState = Callable[[Callable[[], TrainingState]], None]
 
 
 def fit(
@@ -66,9 +66,9 @@ def fit(
     on_epoch: OnEpoch | None = None,
     *,
     seed: int = 0,
-    chunks: int = 1,
-    progress: Progress | None = None,
-    keep: Keep | None = None,
+    accumulation_steps: int = 1,
+    state: TrainingState | None = None,
+    on_checkpoint: SaveState | None = None,
 ) -> FitResult:
     """Train the classifier in place and return what came of it; the classifier ends with the last epoch's weights.
 
@@ -90,9 +90,11 @@ def fit(
         Divergence: a loss is NaN or infinite, or training is worse than guessing.
     """
     classifier.to(choose_device())
-    learner = Learner(classifier, config, steps=len(train), class_weights=train.class_weights, chunks=chunks)
-    history = list(progress.history) if progress else []
-    best = _go_on(classifier, learner, progress) if progress else FitResult(0, {}, ())
+    learner = TrainStep(
+        classifier, config, steps=len(train), class_weights=train.class_weights, accumulation_steps=accumulation_steps
+    )
+    history = list(state.history) if state else []
+    best = _resume(classifier, learner, state) if state else FitResult(0, {}, ())
     for epoch in range(len(history) + 1, config.max_epochs + 1):
         if _is_out_of_patience(history, config.patience):
             break
@@ -101,22 +103,22 @@ def fit(
         history.append(result)
         is_best = is_better(result, history[:-1])
         if is_best:
-            best = FitResult(epoch, classifier.trained_state(), tuple(history))
+            best = FitResult(epoch, classifier.trainable_state_dict(), tuple(history))
         if on_epoch:
             on_epoch(result, is_best)
-        if keep and epoch < config.max_epochs:
-            keep(partial(_progress, classifier, learner, tuple(history)))
+        if on_checkpoint and epoch < config.max_epochs:
+            on_checkpoint(partial(_training_state, classifier, learner, tuple(history)))
     return FitResult(best.best_epoch, best.best_state, tuple(history))
 
 
-def _progress(classifier: Classifier, learner: Learner, history: tuple[EpochResult, ...]) -> Progress:
-    return Progress(history, classifier.trained_state(), learner.state())
+def _training_state(classifier: Classifier, learner: TrainStep, history: tuple[EpochResult, ...]) -> TrainingState:
+    return TrainingState(history, classifier.trainable_state_dict(), learner.state())
 
 
-def _go_on(classifier: Classifier, learner: Learner, progress: Progress) -> FitResult:
+def _resume(classifier: Classifier, learner: TrainStep, progress: TrainingState) -> FitResult:
     """Put the classifier and the learner where they stood; return the best so far."""
-    classifier.load_state_dict(progress.trained, strict=False)
-    learner.go_on(progress)
+    classifier.load_state_dict(progress.trainable_state, strict=False)
+    learner.load_state(progress)
     best = max(progress.history, key=_rank)  # the first among equals
     return FitResult(best.epoch, {}, progress.history)
 
@@ -127,19 +129,19 @@ def is_better(result: EpochResult, before: Sequence[EpochResult]) -> bool:
 
 
 def _run_epoch(
-    classifier: Classifier, train: EpochBatches, val: EpochBatches, learner: Learner, epoch: int
+    classifier: Classifier, train: EpochBatches, val: EpochBatches, learner: TrainStep, epoch: int
 ) -> EpochResult:
     began = time.perf_counter()
-    logits, labels = run_pass(classifier, learner.parts(train.epoch(epoch)), learner)
+    logits, labels = run_epoch(classifier, learner.micro_batches(train.epoch(epoch)), learner)
     trained_s = time.perf_counter() - began
     train_loss = float(learner.loss(logits, labels))
-    scores = score(*predict(classifier, val.epoch(epoch)))
-    _check(epoch, train_loss, scores.loss, classes=logits.shape[1], lr=learner.lr)
+    scores = compute_metrics(*predict(classifier, val.epoch(epoch)))
+    check_divergence(epoch, train_loss, scores.loss, classes=logits.shape[1], lr=learner.lr)
     learner.end_epoch(scores.loss)
     return EpochResult(
         epoch=epoch,
         train_loss=train_loss,
-        train_accuracy=float((logits.argmax(dim=1) == hard(labels)).double().mean()),
+        train_accuracy=float((logits.argmax(dim=1) == hard_labels(labels)).double().mean()),
         val=scores,
         lr=learner.lr,
         epoch_s=time.perf_counter() - began,

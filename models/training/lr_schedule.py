@@ -15,7 +15,7 @@ CYCLE_START = (
 )
 
 
-def _one_cycle(done: float) -> float:
+def one_cycle(done: float) -> float:
     """Return the factor after a share of the steps: half a cosine up, and half a cosine down to 0."""
     if done < CYCLE_RISE:
         return CYCLE_START + (1 - CYCLE_START) * (1 - math.cos(math.pi * done / CYCLE_RISE)) / 2
@@ -23,7 +23,7 @@ def _one_cycle(done: float) -> float:
 
 
 @dataclass
-class _Plateau:
+class ReduceOnPlateau:
     """Lowers the learning rate when the validation loss stops falling."""
 
     factor: float = 1.0

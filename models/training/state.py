@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 from torch import Tensor
 
-from data.frozen_model import Value
-from models.evaluation.metrics import Scores
+from data.frozen_model import FrozenModel
+from models.evaluation.metrics import ClassificationMetrics
 
 
-class EpochResult(Value):
+class EpochResult(FrozenModel):
     """What one epoch gave.
 
     Attributes:
@@ -27,7 +27,7 @@ class EpochResult(Value):
     epoch: PositiveInt
     train_loss: float
     train_accuracy: float
-    val: Scores
+    val: ClassificationMetrics
     lr: float
     epoch_s: float
     images_per_s: float
@@ -35,21 +35,21 @@ class EpochResult(Value):
     def metrics(self) -> dict[str, float]:
         """Return the numbers by their names in MLflow; ``val_top5_accuracy`` only with more than five classes."""
         names = ("train_loss", "train_accuracy", "lr", "epoch_s", "images_per_s")
-        return self.val.metrics("val") | {name: getattr(self, name) for name in names}
+        return self.val.to_dict("val") | {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingState:
     """Where a training stands after an epoch: with it, ``fit`` goes on as if it had never stopped.
 
     All else that training has, such as the learning rate and what ``plateau`` waits for, follows from the history.
 
     Attributes:
         history: the epochs so far, from the first.
-        trained: ``Classifier.trained_state`` after the last of them.
+        trained: ``Classifier.trainable_state_dict`` after the last of them.
         optimizer: the optimizer's tensors after it, as ``PARAMETER.NAME``.
     """
 
     history: tuple[EpochResult, ...]
-    trained: dict[str, Tensor]
+    trainable_state: dict[str, Tensor]
     optimizer: dict[str, Tensor]

@@ -12,36 +12,36 @@ from torch.nn import functional
 
 from data.errors import FreezelineError
 from models.classifier import Classifier
-from models.training.lr_schedule import STEPS_DOWN, WARMUP_STEPS, _one_cycle, _Plateau
-from models.training.optimizer import _optimizer
-from models.training.state import Progress
+from models.training.lr_schedule import STEPS_DOWN, WARMUP_STEPS, ReduceOnPlateau, one_cycle
+from models.training.optimizer import build_optimizer
+from models.training.state import TrainingState
 from models.trial_config import FitConfig
 
-DIVERGED = 3.0  # training loss, as a multiple of that of guessing, at which training will not come back
-SMALLEST_PART = 4  # pictures; batch norm learns little from fewer, and nothing from one
+DIVERGENCE_FACTOR = 3.0  # training loss, as a multiple of that of guessing, at which training will not come back
+MIN_MICRO_BATCH = 4  # pictures; batch norm learns little from fewer, and nothing from one
 
 
 class Divergence(FreezelineError):
     """Training that can't go on: the loss is no finite number or beyond return; ``str()`` is the reason."""
 
 
-def _check(epoch: int, train_loss: float, val_loss: float, classes: int, lr: float) -> None:
+def check_divergence(epoch: int, train_loss: float, val_loss: float, classes: int, lr: float) -> None:
     """Raise Divergence where an epoch's losses say that training is lost; the first epoch may begin badly."""
     if not math.isfinite(val_loss):
         raise Divergence(f"the validation loss became {val_loss} in epoch {epoch} (lr {lr:.3g})")
-    if epoch > 1 and train_loss > DIVERGED * math.log(max(2, classes)):
+    if epoch > 1 and train_loss > DIVERGENCE_FACTOR * math.log(max(2, classes)):
         raise Divergence(
-            f"the training loss is {train_loss:.3g} after epoch {epoch}, more than {DIVERGED:g} times that of guessing "
+            f"the training loss is {train_loss:.3g} after epoch {epoch}, more than {DIVERGENCE_FACTOR:g} times that of guessing "
             f"(lr {lr:.3g})"
         )
 
 
-def hard(labels: Tensor) -> Tensor:
+def hard_labels(labels: Tensor) -> Tensor:
     """Return labels [b] of labels [b], or of the classes' shares [b, k]: the class with the largest."""
     return labels.argmax(dim=1) if labels.ndim == 2 else labels
 
 
-class Learner:
+class TrainStep:
     """One training step after another: loss, gradient, optimizer, learning rate."""
 
     def __init__(
@@ -50,31 +50,31 @@ class Learner:
         config: FitConfig,
         steps: int,
         class_weights: Tensor | None = None,
-        chunks: int = 1,
+        accumulation_steps: int = 1,
     ) -> None:
         """Take ``steps``, the number of steps in an epoch, and what the loss weighs each class with, [k].
 
-        A batch may come in ``chunks`` parts, one call for each; ``run_pass`` cuts it.
+        A batch may come in ``chunks`` parts, one call for each; ``run_epoch`` cuts it.
         """
         self.config = config
         self.class_weights = class_weights
-        self.chunks = chunks
+        self.accumulation_steps = accumulation_steps
         self._parameters = dict(classifier.trainable_parameters())
-        self.optimizer = _optimizer(classifier, config)
+        self.optimizer = build_optimizer(classifier, config)
         self.steps = steps
         self.taken = 0
-        self.plateau = _Plateau()
+        self.plateau = ReduceOnPlateau()
         self.lr = 0.0
-        self._part = _Part()
+        self._part = MicroBatch()
 
-    def parts(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def micro_batches(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches, each in ``chunks`` parts where it is large enough; the learner steps after the last."""
         for x, y in batches:
-            count = min(self.chunks, max(1, len(y) // SMALLEST_PART))
+            count = min(self.accumulation_steps, max(1, len(y) // MIN_MICRO_BATCH))
             for number, (part, labels) in enumerate(
                 zip(x.tensor_split(count), y.tensor_split(count), strict=True), start=1
             ):
-                self._part = _Part(len(labels) / len(y), is_first=number == 1, is_last=number == count)
+                self._part = MicroBatch(len(labels) / len(y), is_first=number == 1, is_last=number == count)
                 yield part, labels
 
     def __call__(self, logits: Tensor, labels: Tensor) -> None:
@@ -94,7 +94,7 @@ class Learner:
             self._step()
 
     def _step(self) -> None:
-        self.lr = self.config.lr * self._factor()
+        self.lr = self.config.lr * self._lr_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["lr_factor"]
         self.optimizer.step()
@@ -119,7 +119,7 @@ class Learner:
                 kept[f"{name}.{key}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         return kept
 
-    def go_on(self, progress: Progress) -> None:
+    def load_state(self, progress: TrainingState) -> None:
         """Put the optimizer, the count of steps and what ``plateau`` waits for where they stood."""
         for name, tensor in progress.optimizer.items():
             parameter_name, _, key = name.rpartition(".")
@@ -132,11 +132,11 @@ class Learner:
         for result in progress.history:
             self.end_epoch(result.val.loss)
 
-    def _factor(self) -> float:
+    def _lr_factor(self) -> float:
         """Return what the learning rate is multiplied by in the step to come."""
         done = self.taken / (self.steps * self.config.max_epochs)
         if self.config.lr_scheduler == "one_cycle":
-            return _one_cycle(done)
+            return one_cycle(done)
         warmup = min(1.0, (self.taken + 1) / (min(WARMUP_STEPS, self.steps) + 1))
         if self.config.lr_scheduler == "cosine":
             return warmup * (1 + math.cos(math.pi * done)) / 2
@@ -152,7 +152,7 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class _Part:
+class MicroBatch:
     """Which part of a batch comes next: its share of the pictures, and whether it is the first or the last."""
 
     share: float = 1.0

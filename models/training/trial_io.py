@@ -12,28 +12,30 @@ from data.sources.base import SplitName
 from models.trial_config import TrialConfig
 
 if TYPE_CHECKING:
-    from data.loading.batch_loader import Batches
-    from data.loading.views import Source
+    from data.loading.batch_loader import BatchLoader
+    from data.loading.views import SampleSource
     from models.classifier import Classifier
 
 
-def split_batches(dataset: Dataset, config: TrialConfig, split: SplitName, source: Source | None = None) -> Batches:
+def split_batches(
+    dataset: Dataset, config: TrialConfig, split: SplitName, source: SampleSource | None = None
+) -> BatchLoader:
     """Return the batches of one split, of pictures or of what a source gives for them.
 
     Only those of ``train`` are shuffled and augmented.
     """
-    from data.loading.batch_loader import Batches
+    from data.loading.batch_loader import BatchLoader
     from data.loading.pixel_cache import pixel_cache
 
     pixels, labels = pixel_cache(dataset, config.preprocessing).split(split)
-    return Batches(
+    return BatchLoader(
         pixels,
         labels,
         config.preprocessing,
         config.batches,
         config.seed,
         training=split == "train",
-        classes=len(dataset.classes),
+        num_classes=len(dataset.classes),
         source=source,
     )
 
@@ -43,10 +45,10 @@ def save_weights(classifier: Classifier, path: Path) -> None:
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(classifier.trained_state()))
+    write_atomically(path, save(classifier.trainable_state_dict()))
 
 
-def load_classifier(config: TrialConfig, classes: int, path: Path) -> Classifier:
+def load_classifier(config: TrialConfig, num_classes: int, path: Path) -> Classifier:
     """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote.
 
     Raises:
@@ -56,9 +58,9 @@ def load_classifier(config: TrialConfig, classes: int, path: Path) -> Classifier
 
     from models.classifier import build_classifier
 
-    classifier = build_classifier(config.network, classes, config.preprocessing.image_size, config.seed)
+    classifier = build_classifier(config.network, num_classes, config.preprocessing.image_size, config.seed)
     state = load_file(path)
-    if state.keys() != classifier.trained_state().keys():
+    if state.keys() != classifier.trainable_state_dict().keys():
         raise SearchError(
             f"a trial's weights must be of the network that its configuration gives, but {path.name} was written by "
             "another version of Freezeline; begin a new search"

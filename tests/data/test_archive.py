@@ -55,8 +55,8 @@ def test_an_archive_may_hold_a_manifest(image_folder: Path, tmp_path: Path) -> N
     )
     source = open_source(str(zipped(image_folder, tmp_path / "a.zip")))
     assert source.classes == ("cold", "warm")
-    assert len(source.pictures) == 2
-    assert {item.reason for item in source.left_out} == {
+    assert len(source.images) == 2
+    assert {item.reason for item in source.skipped} == {
         "lies outside the data set (row 4)",
         "lies outside the data set (row 5)",
     }
@@ -85,7 +85,7 @@ def test_links_and_devices_in_a_tar_are_not_unpacked(image_folder: Path, tmp_pat
             info.type, info.linkname = kind, "/etc/hostname"
             archive.addfile(info)
     source = open_source(str(tmp_path / "a.tar"))
-    assert len(source.pictures) == 24
+    assert len(source.images) == 24
     assert not [path for path in source.root.rglob("*") if path.is_symlink()]
 
 
@@ -95,7 +95,7 @@ def test_a_link_in_a_zip_is_not_unpacked(image_folder: Path, tmp_path: Path) -> 
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(info, "/etc/hostname")
-    assert len(open_source(str(packed)).pictures) == 24
+    assert len(open_source(str(packed)).images) == 24
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_zip_that_lies_about_a_size_is_refused(image_folder: Path, tmp_path: P
 
 
 def test_too_many_files_are_refused(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.sources.archive, "MOST_FILES", 20)
+    monkeypatch.setattr(data.sources.archive, "MAX_FILES", 20)
     with pytest.raises(DataError, match="at most 20 files"):
         open_source(str(zipped(image_folder, tmp_path / "a.zip")))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.audit.checks import Examined
+from data.audit.checks import AuditContext
 from data.audit.contact_sheets import contact_sheets
 from data.audit.report import Audit, audit
 from data.errors import DataError
-from data.findings import KINDS
+from data.findings import FINDING_TEXTS
 from data.load_dataset import load_dataset
 from tests.conftest import MakeFolder, tiny_picture
 
@@ -69,10 +69,10 @@ def test_leaks_of_given_splits_are_found_exact_and_near(make_folder: MakeFolder)
     assert {"train/cat/leak.png", "test/cat/000.png"} in groups
     assert {"val/dog/near.jpg", "test/dog/001.png"} in groups
     dataset = load_dataset(str(root))
-    assert {item.path for item in dataset.left_out} == {"train/cat/leak.png", "val/dog/near.jpg"}
+    assert {item.path for item in dataset.skipped} == {"train/cat/leak.png", "val/dog/near.jpg"}
     kept = load_dataset(str(root), keep_leaks=True)
-    assert kept.left_out == ()
-    assert {f.kind: f.done for f in kept.findings}["leak"] == "kept where they are, as told"
+    assert kept.skipped == ()
+    assert {f.kind: f.action for f in kept.findings}["leak"] == "kept where they are, as told"
 
 
 def test_a_leak_of_exact_and_near_copies_is_one_group(make_folder: MakeFolder) -> None:
@@ -153,8 +153,8 @@ def test_a_sheet_says_what_can_no_longer_be_read(image_folder: Path, tmp_path: P
 
 
 def test_every_kind_has_words() -> None:
-    assert all(words.title and words.done for words in KINDS.values())
-    assert Examined.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert all(words.title and words.action for words in FINDING_TEXTS.values())
+    assert AuditContext.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
 def test_a_data_set_that_nothing_can_be_learned_from_is_refused(make_folder: MakeFolder) -> None:
@@ -174,7 +174,7 @@ def test_the_known_duplicates_of_fer2013_are_all_found(datasets: Path) -> None:
 def test_every_picture_of_sports5_counts(datasets: Path) -> None:
     dataset = load_dataset(str(datasets / "sports5-raw"))
     assert len(dataset.samples) == 368
-    assert dataset.left_out == ()
+    assert dataset.skipped == ()
     endings = Counter(Path(sample.path).suffix for sample in dataset.samples)
     assert (endings[".jfif"], endings[".webp"]) == (17, 10)
     sizes = {finding.kind: len(finding.files) for finding in dataset.findings}

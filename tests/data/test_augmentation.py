@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from data.errors import SettingError
-from data.loading.augmentation import CLASSICS, POLICIES, Policy, build_policy
+from data.loading.augmentation import STRENGTHS, TRANSFORMS, Augmentation, build_augmentation
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
-def policy(name: str, size: int = 32) -> Policy:
-    built = build_policy(name, size)
+def policy(name: str, size: int = 32) -> Augmentation:
+    built = build_augmentation(name, size)
     assert built is not None
     return built
 
 
 def test_no_augmentation_is_no_policy() -> None:
-    assert build_policy("none", 32) is None
+    assert build_augmentation("none", 32) is None
 
 
 @pytest.mark.parametrize("name", ["light", "medium", "strong"])
@@ -62,17 +62,17 @@ def test_harder_policies_change_more() -> None:
 
 def test_an_unknown_policy_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(SettingError, match=r"one of none, light, .*got 'lihgt'; did you mean light"):
-        build_policy("lihgt", 32)
+        build_augmentation("lihgt", 32)
 
 
 def test_every_policy_can_be_built_for_every_size() -> None:
-    assert list(POLICIES) == ["none", "light", "medium", "strong"]
+    assert list(STRENGTHS) == ["none", "light", "medium", "strong"]
     for size in (8, 33):
         picture = np.zeros((size, size, 3), np.uint8)
         assert policy("strong", size)(picture, 1).shape == picture.shape
 
 
-@pytest.mark.parametrize("name", sorted(CLASSICS))
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_a_classic_by_its_name_changes_a_picture(name: str) -> None:
     varied = [policy(name)(PICTURE, seed) for seed in range(8)]
     assert any((one != PICTURE).any() for one in varied)
@@ -88,7 +88,7 @@ def test_classics_are_combined_with_a_plus() -> None:
 
 
 def test_transforms_act_independently_of_each_other() -> None:
-    built = Policy([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+    built = Augmentation([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
     marked = np.zeros((8, 8, 3), np.uint8)
     marked[0, 0] = 255
     places = Counter(int(np.argmax(built(marked, seed)[:, :, 0])) for seed in range(400))
@@ -98,4 +98,4 @@ def test_transforms_act_independently_of_each_other() -> None:
 
 def test_a_part_that_is_unknown_is_named() -> None:
     with pytest.raises(SettingError, match="got 'rotate'"):
-        build_policy("flip+rotate", 32)
+        build_augmentation("flip+rotate", 32)

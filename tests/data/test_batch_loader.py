@@ -10,26 +10,26 @@ import pytest
 import torch
 
 from data.loading.batch_config import BatchConfig
-from data.loading.batch_loader import Batches
-from data.loading.mixup import mix_batch
-from data.loading.views import LivePictures
+from data.loading.batch_loader import BatchLoader
+from data.loading.mixup import apply_mixup
+from data.loading.views import OnTheFlyImages
 from data.preprocessing import Preprocessing, normalize
 
 PREPROCESSING = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def batches(count: int = 10, size: int = 4, seed: int = 0, training: bool = True, **config: Any) -> Batches:
+def batches(count: int = 10, size: int = 4, seed: int = 0, training: bool = True, **config: Any) -> BatchLoader:
     """Return batches of different pictures, each a class of its own."""
     return labelled(list(range(count)), size, seed, training, **config)
 
 
 def labelled(
     labels: list[int], size: int = 4, seed: int = 0, training: bool = True, ahead: bool = False, **config: Any
-) -> Batches:
+) -> BatchLoader:
     pixels = np.random.default_rng(7).integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
     made = BatchConfig(batch_size=size, **({"augmentation": "none"} | config))
-    return Batches(pixels, np.array(labels), PREPROCESSING, made, seed=seed, training=training, ahead=ahead)
+    return BatchLoader(pixels, np.array(labels), PREPROCESSING, made, seed=seed, training=training, prefetch=ahead)
 
 
 def labels(epoch: Sequence[Batch]) -> list[list[int]]:
@@ -100,7 +100,7 @@ def test_the_length_is_the_number_of_batches_in_validation_too() -> None:
 
 def test_pictures_and_labels_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="as many and at least one, got 2, 3"):
-        Batches(np.zeros((2, 8, 8, 3), np.uint8), np.arange(3), PREPROCESSING, BatchConfig(), seed=0, training=True)
+        BatchLoader(np.zeros((2, 8, 8, 3), np.uint8), np.arange(3), PREPROCESSING, BatchConfig(), seed=0, training=True)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_configuration_is_checked_when_it_is_made(fields: dict[str, Any], rule
         BatchConfig(**fields)
 
 
-def pictures_of(made: Batches, number: int = 0) -> tuple[torch.Tensor, list[int]]:
+def pictures_of(made: BatchLoader, number: int = 0) -> tuple[torch.Tensor, list[int]]:
     """Return all pictures of an epoch and their labels."""
     found = list(made.epoch(number))
     return torch.cat([x for x, _ in found]), [label for _, y in found for label in y.tolist()]
@@ -198,7 +198,7 @@ def test_the_shares_of_cutmix_are_those_of_the_pixels() -> None:
     random = np.random.default_rng(3)
     x = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     for _ in range(20):
-        mixed, shares = mix_batch(x, torch.arange(4), "cutmix", 4, random)
+        mixed, shares = apply_mixup(x, torch.arange(4), "cutmix", 4, random)
         for picture, share in zip(mixed, shares, strict=True):
             counted = torch.bincount(picture[0].flatten().long(), minlength=4) / 256
             np.testing.assert_allclose(counted, share, atol=1e-6)
@@ -211,7 +211,7 @@ def test_validation_is_never_mixed() -> None:
 def test_labels_have_a_share_for_classes_that_are_absent_here() -> None:
     pixels = np.zeros((4, 8, 8, 3), np.uint8)
     config = BatchConfig(augmentation="none", mix="mixup")
-    made = Batches(pixels, np.array([0, 1, 0, 1]), PREPROCESSING, config, seed=0, training=True, classes=5)
+    made = BatchLoader(pixels, np.array([0, 1, 0, 1]), PREPROCESSING, config, seed=0, training=True, num_classes=5)
     (_, y), *_ = made.epoch(0)
     assert y.shape == (4, 5)
 
@@ -225,9 +225,11 @@ def test_batches_made_ahead_are_the_same() -> None:
 
 def test_an_error_while_a_batch_is_made_ahead_is_passed_on() -> None:
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    source = LivePictures(pixels, PREPROCESSING, seed=0, augmentation="none", balance="none")
+    source = OnTheFlyImages(pixels, PREPROCESSING, seed=0, augmentation="none", balance="none")
     config = BatchConfig(batch_size=2, augmentation="none")
-    made = Batches(np.zeros((3, 8, 8, 3)), np.arange(3), PREPROCESSING, config, 0, True, ahead=True, source=source)
+    made = BatchLoader(
+        np.zeros((3, 8, 8, 3)), np.arange(3), PREPROCESSING, config, 0, True, prefetch=True, source=source
+    )
     with pytest.raises(IndexError, match="out of bounds"):
         list(made.epoch(0))
 

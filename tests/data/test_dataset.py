@@ -14,7 +14,7 @@ from tests.conftest import MakeFolder, tiny_picture
 
 
 def splits_by_digest(dataset: Dataset) -> dict[str, str]:
-    return {sample.digest: sample.split for sample in dataset.samples}
+    return {sample.content_hash: sample.split for sample in dataset.samples}
 
 
 def test_every_picture_is_in_a_split_with_its_label(image_folder: Path) -> None:
@@ -25,9 +25,9 @@ def test_every_picture_is_in_a_split_with_its_label(image_folder: Path) -> None:
         "test": {"blue": 1, "green": 1, "red": 1},
     }
     assert all(sample.path.startswith(dataset.classes[sample.label]) for sample in dataset.samples)
-    assert dataset.median_side == 16
-    assert dataset.is_tiny
-    assert not dataset.model_copy(update={"median_side": 32}).is_tiny
+    assert dataset.median_short_side == 16
+    assert dataset.has_small_images
+    assert not dataset.model_copy(update={"median_short_side": 32}).has_small_images
     assert Dataset.from_json(dataset.to_json()) == dataset
 
 
@@ -55,13 +55,13 @@ def test_copies_of_a_picture_are_on_one_side(image_folder: Path) -> None:
     dataset = load_dataset(str(image_folder))
     red = [sample for sample in dataset.samples if sample.label == dataset.classes.index("red")]
     assert len(red) == 24
-    assert len({(sample.digest, sample.split) for sample in red}) == 8
+    assert len({(sample.content_hash, sample.split) for sample in red}) == 8
 
 
 def test_a_picture_in_two_classes_is_in_no_split(image_folder: Path) -> None:
     shutil.copy(image_folder / "red" / "000.png", image_folder / "blue" / "other.png")
     dataset = load_dataset(str(image_folder))
-    assert {item.path: item.reason for item in dataset.left_out} == {
+    assert {item.path: item.reason for item in dataset.skipped} == {
         "blue/other.png": "is the same picture as red/000.png, of another class",
         "red/000.png": "is the same picture as blue/other.png, of another class",
     }
@@ -71,7 +71,7 @@ def test_a_picture_in_two_classes_is_in_no_split(image_folder: Path) -> None:
 def test_unreadable_files_are_left_out_by_name(image_folder: Path) -> None:
     (image_folder / "red" / "notes.txt").write_text("no picture")
     (image_folder / "red" / "empty.png").touch()
-    left_out = {item.path: item.reason for item in load_dataset(str(image_folder)).left_out}
+    left_out = {item.path: item.reason for item in load_dataset(str(image_folder)).skipped}
     assert left_out == {
         "red/empty.png": "is empty (0 bytes)",
         "red/notes.txt": "is no picture that Pillow can read",
@@ -83,7 +83,7 @@ def test_given_splits_are_kept_and_a_leak_is_left_out_of_training(make_folder: M
     shutil.copy(root / "test" / "cat" / "000.png", root / "train" / "cat" / "leak.png")
     dataset = load_dataset(str(root))
     assert all(sample.path.startswith(sample.split) for sample in dataset.samples)
-    assert [(item.path, item.reason) for item in dataset.left_out] == [
+    assert [(item.path, item.reason) for item in dataset.skipped] == [
         ("train/cat/leak.png", "belongs together with test/cat/000.png of the test split")
     ]
 

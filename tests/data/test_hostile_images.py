@@ -197,7 +197,7 @@ def put(folder: Path, case: Case) -> str:
 def found_outcome(folder: Path, path: str) -> Iterator[str]:
     dataset = load_dataset(str(folder))
     yield from (COUNTS for sample in dataset.samples if sample.path == path)
-    yield from (item.reason for item in dataset.left_out if item.path == path)
+    yield from (item.reason for item in dataset.skipped if item.path == path)
 
 
 def test_there_are_at_least_forty_cases() -> None:
@@ -261,5 +261,5 @@ def test_a_file_without_permission_is_left_out_by_name(folder: Path, monkeypatch
     for number in (7, 8):
         tiny_picture(0, number, (48, 40)).save(folder / "cat" / f"more {number}.png")
     monkeypatch.setattr(Path, "open", guarded)
-    left_out = {item.path: item.reason for item in load_dataset(str(folder)).left_out if "cat" in item.path}
+    left_out = {item.path: item.reason for item in load_dataset(str(folder)).skipped if "cat" in item.path}
     assert left_out == {"cat/001.png": "can't be opened: permission denied"}

@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import DataError
 from data.load_dataset import load_dataset
-from data.sources.base import Source
+from data.sources.base import DataSource
 from data.sources.resolve import open_source
 
 HEADER = "path,label,split,group\n"
@@ -20,7 +20,7 @@ def manifest(image_folder: Path) -> Path:
     return image_folder / "my labels.csv"
 
 
-def opened(manifest: Path, text: str | bytes) -> Source:
+def opened(manifest: Path, text: str | bytes) -> DataSource:
     manifest.write_bytes(text if isinstance(text, bytes) else text.encode())
     return open_source(str(manifest))
 
@@ -34,9 +34,9 @@ GOOD = ("red/000.png,warm,train,ann", "blue/000.png,cold,val,bob", "blue/001.png
 
 def test_a_manifest_names_paths_labels_splits_and_groups(manifest: Path) -> None:
     source = opened(manifest, rows(*GOOD))
-    assert (source.name, source.root, source.address) == ("my-labels", manifest.parent, str(manifest))
+    assert (source.name, source.root, source.uri) == ("my-labels", manifest.parent, str(manifest))
     assert source.classes == ("cold", "warm")
-    assert [(one.path, one.label, one.split, one.group) for one in source.pictures] == [
+    assert [(one.path, one.label, one.split, one.group) for one in source.images] == [
         ("blue/000.png", "cold", "val", "bob"),
         ("blue/001.png", "cold", None, None),
         ("red/000.png", "warm", "train", "ann"),
@@ -70,14 +70,14 @@ def test_a_parquet_manifest_reads_as_a_csv_one(manifest: Path) -> None:
     table = pd.DataFrame([row.split(",") for row in GOOD], columns=HEADER.strip().split(",")).replace("", None)
     table.to_parquet(manifest.with_suffix(".parquet"))
     source = open_source(str(manifest.with_suffix(".parquet")))
-    assert source.pictures == expected.pictures
+    assert source.images == expected.images
 
 
 def test_names_with_commas_quotes_and_line_breaks_are_quoted(manifest: Path) -> None:
     odd = 'red/a, "b"\nc.png'
     shutil.copy(manifest.parent / "red" / "000.png", manifest.parent / odd)
     source = opened(manifest, rows(f'"{odd.replace(chr(34), chr(34) * 2)}",warm,,', *GOOD))
-    assert odd in {picture.path for picture in source.pictures}
+    assert odd in {picture.path for picture in source.images}
 
 
 def test_a_row_that_can_not_be_used_is_left_out_by_name(manifest: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_row_that_can_not_be_used_is_left_out_by_name(manifest: Path) -> None:
             "x" * 500 + ",warm,,",
         ),
     )
-    assert {item.path[:20]: (item.reason, item.kind) for item in source.left_out} == {
+    assert {item.path[:20]: (item.reason, item.kind) for item in source.skipped} == {
         "red/gone.png": ("does not exist (row 5)", "absent"),
         "red/001.png": ("has no label in row 6", "stray"),
         "row 7": ("has no path in row 7", "stray"),
@@ -105,7 +105,7 @@ def test_a_row_that_can_not_be_used_is_left_out_by_name(manifest: Path) -> None:
         "red/003.png": ("is listed with different splits or groups in rows 10 and 11", "stray"),
         "x" * 20: ("does not exist (row 14)", "absent"),
     }
-    assert [one.path for one in source.pictures].count("red/004.png") == 1
+    assert [one.path for one in source.images].count("red/004.png") == 1
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_pictures_may_lie_outside_the_manifests_folder(manifest: Path, tmp_path:
     (tmp_path / "elsewhere").mkdir()
     moved = tmp_path / "elsewhere" / "labels.csv"
     text = rows(*(f"../pictures/{row}" for row in GOOD[:2]), f"{manifest.parent}/red/001.png,warm,,")
-    assert len(opened(moved, text).pictures) == 3
-    assert opened(moved, text).left_out == ()
+    assert len(opened(moved, text).images) == 3
+    assert opened(moved, text).skipped == ()
 
 
 def test_a_group_is_never_divided(manifest: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_group_in_two_given_splits_is_reported_and_left_out_of_training(manife
     dataset = load_dataset(str(manifest))
     found = {finding.kind: finding.files for finding in dataset.findings}
     assert found["group_leak"] == (("red/004.png", "red/005.png"),)
-    assert [(item.path, item.reason) for item in dataset.left_out] == [
+    assert [(item.path, item.reason) for item in dataset.skipped] == [
         ("red/004.png", "belongs together with red/005.png of the test split")
     ]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import data.preprocessing
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from data.preprocessing import ImageError, Preprocessing, normalize, read_image, to_pixels
 
 
@@ -55,7 +55,7 @@ def test_preprocessing_goes_through_json_and_back() -> None:
 
 
 def test_preprocessing_is_a_field_of_a_value() -> None:
-    class Holder(Value):
+    class Holder(FrozenModel):
         preprocessing: Preprocessing
 
     holder = Holder(preprocessing=Preprocessing(64))

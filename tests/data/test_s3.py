@@ -66,7 +66,7 @@ def test_a_prefix_is_the_folder_that_was_uploaded(bucket: Any, image_folder: Pat
     dataset = load_dataset("s3://pets/sets/pets v1/")
     assert dataset.fingerprint == load_dataset(str(image_folder)).fingerprint
     assert dataset.name == "pets-v1"
-    assert dataset.left_out == ()
+    assert dataset.skipped == ()
 
 
 def test_only_what_changed_is_fetched_again(bucket: Any, image_folder: Path, fetched: list[str]) -> None:
@@ -78,7 +78,7 @@ def test_only_what_changed_is_fetched_again(bucket: Any, image_folder: Path, fet
     bucket.Object("pets/blue/001.png").delete()
     source = open_source("s3://pets/pets")
     assert fetched == ["pets/blue/000.png"]
-    assert len(source.pictures) == 23
+    assert len(source.images) == 23
     assert (source.root / "blue" / "000.png").read_bytes() == (image_folder / "red" / "001.png").read_bytes()
 
 
@@ -116,8 +116,8 @@ def test_an_archive_is_fetched_and_unpacked(bucket: Any, image_folder: Path, tmp
     bucket.upload_file(str(tmp_path / "a.zip"), "sets/colours.zip")
     bucket.put_object(Key="sets/other.bin", Body=b"not wanted")
     source = open_source("s3://pets/sets/colours.zip")
-    assert (source.name, source.address) == ("colours", "s3://pets/sets/colours.zip")
-    assert len(source.pictures) == 24
+    assert (source.name, source.uri) == ("colours", "s3://pets/sets/colours.zip")
+    assert len(source.images) == 24
 
 
 def test_a_manifest_is_fetched_with_what_lies_beside_it(bucket: Any, image_folder: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_manifest_is_fetched_with_what_lies_beside_it(bucket: Any, image_folde
     for url in ("s3://pets/sets/pets/labels.csv", "s3://pets/sets/pets"):
         source = open_source(url)
         assert source.classes == ("cold", "warm")
-        assert [item.reason for item in source.left_out] == ["lies outside the data set (row 4)"]
+        assert [item.reason for item in source.skipped] == ["lies outside the data set (row 4)"]
 
 
 def test_a_key_that_leads_outside_is_refused(bucket: Any, image_folder: Path) -> None:

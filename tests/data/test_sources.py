@@ -19,7 +19,7 @@ def test_a_folder_of_class_folders_gives_labelled_files(image_folder: Path) -> N
     assert source.name == "pictures"
     assert source.root == image_folder
     assert source.classes == ("blue", "green", "red")
-    assert [(picture.path, picture.label) for picture in source.pictures[:2]] == [
+    assert [(picture.path, picture.label) for picture in source.images[:2]] == [
         ("blue/000.png", "blue"),
         ("blue/001.png", "blue"),
     ]
@@ -32,7 +32,7 @@ def test_folders_of_splits_are_kept_as_given(make_folder: MakeFolder, names: tup
     source = open_source(str(root))
     assert source.classes == ("cat", "dog")
     assert source.given_splits == ("train", "val", "test")
-    assert {picture.split for picture in source.pictures if picture.path.startswith(names[1])} == {"val"}
+    assert {picture.split for picture in source.images if picture.path.startswith(names[1])} == {"val"}
 
 
 def test_a_class_named_train_among_others_is_a_class(make_folder: MakeFolder) -> None:
@@ -46,8 +46,8 @@ def test_hidden_files_and_what_a_mac_leaves_in_archives_are_passed_over(image_fo
     shutil.copytree(image_folder / "blue", image_folder / "__MACOSX")
     shutil.copytree(image_folder / "blue", image_folder / ".git")
     source = open_source(str(image_folder))
-    assert len(source.pictures) == 24
-    assert source.left_out == ()
+    assert len(source.images) == 24
+    assert source.skipped == ()
 
 
 def test_files_deeper_inside_a_class_count_and_a_circle_of_links_ends(image_folder: Path) -> None:
@@ -55,7 +55,7 @@ def test_files_deeper_inside_a_class_count_and_a_circle_of_links_ends(image_fold
     (image_folder / "blue" / "000.png").rename(image_folder / "blue" / "more" / "000.png")
     (image_folder / "blue" / "more" / "back").symlink_to(image_folder / "blue")
     source = open_source(str(image_folder))
-    assert sum(picture.label == "blue" for picture in source.pictures) == 8
+    assert sum(picture.label == "blue" for picture in source.images) == 8
 
 
 def test_what_is_no_candidate_is_left_out_by_name(image_folder: Path) -> None:
@@ -63,7 +63,7 @@ def test_what_is_no_candidate_is_left_out_by_name(image_folder: Path) -> None:
     (image_folder / "blue" / "gone.png").symlink_to("/no/such/file")
     os.mkfifo(image_folder / "blue" / "pipe")
     Path(os.fsdecode(os.fsencode(image_folder) + b"/blue/\xff.png")).write_bytes(b"x")
-    left_out = {item.path: item.reason for item in open_source(str(image_folder)).left_out}
+    left_out = {item.path: item.reason for item in open_source(str(image_folder)).skipped}
     assert left_out == {
         "readme.txt": "lies outside the class folders",
         "blue/gone.png": "is a link to a file that does not exist",
@@ -74,7 +74,7 @@ def test_what_is_no_candidate_is_left_out_by_name(image_folder: Path) -> None:
 
 def test_a_folder_beside_the_splits_is_left_out(make_folder: MakeFolder) -> None:
     root = make_folder({"train/cat": 3, "train/dog": 3, "test/cat": 3, "test/dog": 3, "notes/x": 1})
-    assert [item.path for item in open_source(str(root)).left_out] == ["notes/"]
+    assert [item.path for item in open_source(str(root)).skipped] == ["notes/"]
 
 
 def test_the_path_may_be_relative_or_of_the_users_home(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +86,9 @@ def test_the_path_may_be_relative_or_of_the_users_home(image_folder: Path, monke
 
 def test_the_demo_is_1797_digits_that_are_written_once(freezeline_home: Path) -> None:
     source = open_source("demo")
-    assert (source.name, len(source.pictures), len(source.classes)) == ("digits", 1797, 10)
+    assert (source.name, len(source.images), len(source.classes)) == ("digits", 1797, 10)
     assert source.root == freezeline_home / "demo" / "digits"
-    times = {picture.path: (source.root / picture.path).stat().st_mtime_ns for picture in source.pictures}
+    times = {picture.path: (source.root / picture.path).stat().st_mtime_ns for picture in source.images}
     assert all((source.root / path).stat().st_mtime_ns == time for path, time in times.items())
     assert open_source("demo") == source
 
@@ -169,7 +169,7 @@ def test_a_folder_or_file_that_may_not_be_looked_at_is_left_out(
 
     monkeypatch.setattr(os, "scandir", scan)
     monkeypatch.setattr(Path, "stat", stat)
-    assert [(item.path, item.reason) for item in open_source(str(image_folder)).left_out] == [
+    assert [(item.path, item.reason) for item in open_source(str(image_folder)).skipped] == [
         ("blue/shut", "is a folder that can't be opened"),
         ("red/000.png", "can't be looked at: Permission denied"),
     ]

@@ -11,11 +11,11 @@ from data.preprocessing import Preprocessing
 from models.trial_config import TrialConfig
 from tests.tuning.factories import epoch
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import Setting
+from tuning.common.trial_record import ParamValue
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
-from tuning.search.space import Asker, SearchSpace
-from tuning.search.study import open_ledger
+from tuning.search.space import SearchSpace, SuggestTrial
+from tuning.search.study import open_trial_store
 
 SAMPLED = 30  # proposals of the sampler that are recorded for each recipe, after all that comes before it
 
@@ -27,7 +27,7 @@ RECIPES = {
 
 # Optuna draws the parameters of a trial in alphabetical order, so a new name changes what is proposed. Parameters that
 # were renamed are recorded, and proposed here, under the name that they had.
-RECORDED_NAMES: Mapping[str, str] = {}
+RECORDED_NAMES: Mapping[str, str] = {"head_features": "levels", "layer_decay": "lr_decay"}
 
 
 def recorded_name(name: str) -> str:
@@ -38,7 +38,7 @@ def recorded_name(name: str) -> str:
 class _RecordedNames:
     """An ``optuna.Trial`` whose parameters have their recorded names."""
 
-    def __init__(self, trial: Asker) -> None:
+    def __init__(self, trial: SuggestTrial) -> None:
         self._trial = trial
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
@@ -51,17 +51,17 @@ class _RecordedNames:
 class _Space(SearchSpace):
     """A search space whose parameters have their recorded names in the study."""
 
-    def suggest(self, asker: Asker, *, probe: bool = False) -> dict[str, Setting]:
-        return super().suggest(_RecordedNames(asker), probe=probe)
+    def suggest(self, trial: SuggestTrial, *, probe: bool = False) -> dict[str, ParamValue]:
+        return super().suggest(_RecordedNames(trial), probe=probe)
 
-    def _named(
+    def _to_study_params(
         self,
         variant: str,
-        wanted: Mapping[str, Setting],
+        wanted: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
         rates: Mapping[str, float] | None = None,
-    ) -> dict[str, Setting]:
-        settings = super()._named(variant, wanted, only, rates)
+    ) -> dict[str, ParamValue]:
+        settings = super()._to_study_params(variant, wanted, only, rates)
         return {recorded_name(name): value for name, value in settings.items()}
 
 
@@ -77,18 +77,18 @@ def hash_of(number: float) -> int:
     return int(number * 1e9)
 
 
-def proposals(recipe: Recipe, root: Path) -> list[dict[str, Setting]]:
+def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
     """Return the settings of all trials up to the sampler's thirtieth; the trials of every fifth score are stopped."""
     space = _Space(recipe, imbalance=2.0)
     pairs = [(str(name), int(size)) for part in variants(recipe) for name in options(part.backbone)
              for size in options(part.image_size)]  # fmt: skip
     preprocessings = {pair: Preprocessing(pair[1]) for pair in pairs}
 
-    def configure(settings: Mapping[str, Setting]) -> TrialConfig:
+    def configure(settings: Mapping[str, ParamValue]) -> TrialConfig:
         return space.trial_config(settings, preprocessings)
 
-    store = open_ledger(SearchPaths(root), space, configure, recipe.seed, 100, recipe.sampler)
-    rows: list[dict[str, Setting]] = []
+    store = open_trial_store(SearchPaths(root), space, configure, recipe.seed, 100, recipe.sampler)
+    rows: list[dict[str, ParamValue]] = []
     sampled = 0
     while sampled < SAMPLED:
         trial = store.ask()
@@ -100,15 +100,15 @@ def proposals(recipe: Recipe, root: Path) -> list[dict[str, Setting]]:
     return rows
 
 
-def options(domain: Any) -> tuple[Setting, ...]:
+def options(domain: Any) -> tuple[ParamValue, ...]:
     return domain.options if domain is not None else ()
 
 
 def variants(recipe: Recipe) -> list[Recipe]:
-    return [recipe.varied(variant) for variant in recipe.variants] or [recipe]
+    return [recipe.with_variant(variant) for variant in recipe.variants] or [recipe]
 
 
-def all_proposals() -> dict[str, list[dict[str, Setting]]]:
+def all_proposals() -> dict[str, list[dict[str, ParamValue]]]:
     """Return the proposals of every recorded recipe."""
     found = {}
     for name, arguments in RECIPES.items():

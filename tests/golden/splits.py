@@ -40,7 +40,9 @@ def gradient(label: int, number: int) -> Image.Image:
 
 def splits_of(dataset: Dataset) -> dict[str, str]:
     """Return the split of every image by its digest."""
-    return {sample.digest: sample.split for sample in sorted(dataset.samples, key=lambda sample: sample.digest)}
+    return {
+        sample.content_hash: sample.split for sample in sorted(dataset.samples, key=lambda sample: sample.content_hash)
+    }
 
 
 def all_splits(folder: Path) -> dict[str, dict[str, str]]:

@@ -17,13 +17,13 @@ import torch
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from data.loading.batch_config import BatchConfig
-from data.loading.batch_loader import Batches
+from data.loading.batch_loader import BatchLoader
 from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing
 from data.sources.base import SplitName
 from models.classifier import build_classifier
 from models.features import feature_cache
-from models.features.feature_cache import FrozenFeatures
+from models.features.feature_cache import TrialFeatures
 from models.training.loop import fit
 from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tests.models.conftest import NETWORK, SIZE
@@ -32,7 +32,9 @@ Told = list[dict[str, str]]
 CLOCKED = {"epoch_s", "images_per_s"}
 
 
-def config(reuse: str = "exact", views: int = 2, fraction: float = 0.5, **changes: Any) -> TrialConfig:
+def config(
+    feature_cache: str = "fp32", cached_augmentations: int = 2, fraction: float = 0.5, **changes: Any
+) -> TrialConfig:
     """Return a trial of two epochs on the test network; ``changes`` are of any of its parts."""
 
     def given(kind: Any, **fields: Any) -> Any:
@@ -44,7 +46,7 @@ def config(reuse: str = "exact", views: int = 2, fraction: float = 0.5, **change
         batches=given(BatchConfig, batch_size=8, augmentation="none"),
         network=given(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),
         fit=given(FitConfig, max_epochs=2),
-        features=FeaturesConfig(reuse=reuse, views=views),
+        features=FeaturesConfig(feature_cache=reuse, cached_augmentations=views),
     )
 
 
@@ -52,28 +54,28 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[Told, dict[str, str | i
     """Return each epoch's metrics as hexadecimal numbers, and what is known of the features at the end."""
     pixels = pixel_cache(dataset, trial.preprocessing)
     classifier = build_classifier(trial.network, len(dataset.classes), trial.preprocessing.image_size, trial.seed)
-    features = FrozenFeatures(classifier, trial, dataset, pixels)
+    features = TrialFeatures(classifier, trial, dataset, pixels)
 
-    def batches(split: SplitName) -> Batches:
-        return Batches(
+    def batches(split: SplitName) -> BatchLoader:
+        return BatchLoader(
             *pixels.split(split),
             trial.preprocessing,
             trial.batches,
             trial.seed,
             training=split == "train",
-            classes=len(dataset.classes),
-            source=features.source(split),
+            num_classes=len(dataset.classes),
+            source=features.loader(split),
         )
 
     with contextlib.closing(features):
         result = fit(classifier, batches("train"), batches("val"), trial.fit, seed=trial.seed)
-        facts = features.facts()
+        facts = features.runtime_info()
     return [{n: v.hex() for n, v in epoch.metrics().items() if n not in CLOCKED} for epoch in result.history], facts
 
 
 def _spoilt_write(how: str) -> Any:
-    """Return ``write`` of an entry that says that it was called, and is slow, or kills the process half-way."""
-    write = feature_cache.write
+    """Return ``write_features`` of an entry that says that it was called, and is slow, or kills the process half-way."""
+    write = feature_cache.write_features
 
     def spoilt(folder: Path, compute: Any, count: int, half: bool) -> None:
         def batches() -> Iterator[tuple[torch.Tensor, ...]]:
@@ -91,7 +93,7 @@ def _spoilt_write(how: str) -> Any:
 
 def main(folder: str, how: str) -> None:
     torch.set_num_threads(1)
-    feature_cache.write = _spoilt_write(how)
+    feature_cache.write_features = _spoilt_write(how)
     print(json.dumps(train(load_dataset(folder), config())[0]))
 
 

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from data.loading.batch_config import BatchConfig
-from data.loading.batch_loader import Batches
+from data.loading.batch_loader import BatchLoader
 from data.preprocessing import Pixels, Preprocessing, normalize, read_image, to_pixels
 from models.classifier import Classifier, build_classifier
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
 if TYPE_CHECKING:
-    from models.packaging.export import Exported
+    from models.packaging.export import ExportResult
 
 SIZE = 32  # px
 CLASSES = ("blue", "green", "red")
@@ -35,17 +35,17 @@ def coloured_pixels(count: int, seed: int = 0) -> tuple[Pixels, np.ndarray]:
     return np.clip(noise, 0, 255).astype(np.uint8), labels
 
 
-MakeBatches = Callable[..., Batches]
+MakeBatches = Callable[..., BatchLoader]
 
 
 @pytest.fixture
 def make_batches() -> MakeBatches:
     """Return a maker of batches: ``make_batches(24, training=True)``."""
 
-    def make(count: int, training: bool = False, batch_size: int = 8, seed: int = 0) -> Batches:
+    def make(count: int, training: bool = False, batch_size: int = 8, seed: int = 0) -> BatchLoader:
         pixels, labels = coloured_pixels(count, seed)
         config = BatchConfig(batch_size=batch_size, augmentation="none")
-        return Batches(pixels, labels, Preprocessing(SIZE), config, seed=seed, training=training)
+        return BatchLoader(pixels, labels, Preprocessing(SIZE), config, seed=seed, training=training)
 
     return make
 
@@ -91,11 +91,11 @@ def torch_state() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A classifier, what ``export`` wrote of it, the MLflow model made of that, and a picture file."""
+    """A classifier, what ``export_package`` wrote of it, the MLflow model made of that, and a picture file."""
 
     classifier: Classifier
     config: TrialConfig
-    exported: Exported
+    exported: ExportResult
     folder: Path
     model: Path
     picture: Path
@@ -110,12 +110,12 @@ class Packaged:
 
 
 def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
-    from models.packaging.export import export
+    from models.packaging.export import export_package
     from models.packaging.mlflow_model import save_package  # late: MLflow takes seconds, and most tests don't need it
 
     classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
     pixels, _ = coloured_pixels(12)
-    exported = export(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
+    exported = export_package(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
     save_package(tmp_path / "package", tmp_path / "model")
     picture = tmp_path / "picture.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(picture)

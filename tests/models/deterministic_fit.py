@@ -8,7 +8,7 @@ import sys
 import torch
 
 from data.loading.batch_config import BatchConfig
-from data.loading.batch_loader import Batches
+from data.loading.batch_loader import BatchLoader
 from data.preprocessing import Preprocessing
 from models.classifier import build_classifier
 from models.training.loop import fit
@@ -22,9 +22,9 @@ Told = list[dict[str, str]]
 def train(seed: int) -> Told:
     """Return each epoch's metrics as hexadecimal numbers: augmentation, dropout and all that is drawn at random."""
 
-    def batches(count: int, training: bool) -> Batches:
+    def batches(count: int, training: bool) -> BatchLoader:
         config = BatchConfig(batch_size=8, augmentation="medium")
-        return Batches(*coloured_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
+        return BatchLoader(*coloured_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
 
     network = NetworkConfig(backbone=NETWORK, weights="none", dropout=0.3)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed)

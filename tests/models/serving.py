@@ -27,7 +27,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def local_store(folder: Path) -> str:
-    """Return the URI of a new SQLite store whose experiment ``search`` keeps its artifacts in ``folder``."""
+    """Return the URI of a new SQLite store whose experiment ``run_search`` keeps its artifacts in ``folder``."""
     import mlflow
 
     uri = f"sqlite:///{folder / 'mlflow.db'}"

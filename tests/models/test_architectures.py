@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.backbones.factory import create_backbone
 from models.classifier import Classifier
-from models.freezing.blocks import Block, cut, find_blocks, parts
+from models.freezing.blocks import Block, as_modules, find_blocks, split
 
 # backbone, image size in px, number of blocks, some of their names
 ARCHITECTURES = [
@@ -84,7 +84,9 @@ def made(request: pytest.FixtureRequest) -> Architecture:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = create_backbone(name, "none", size)
-    return Architecture(backbone.network, backbone.features, find_blocks(backbone.network, size), size, count, known)
+    return Architecture(
+        backbone.network, backbone.num_features, find_blocks(backbone.network, size), size, count, known
+    )
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_prefix_then_suffix_is_the_network(architecture: Architecture) -> None:
     with torch.no_grad():
         whole = network(x)
         for depth in (0, 1, count // 2, count - 1, count):
-            prefix, suffix = cut(network, blocks, depth)
+            prefix, suffix = split(network, blocks, depth)
             frozen = prefix(x)
             if depth > 0:
                 assert frozen.shape == (4, *blocks[depth - 1].output_shape)
@@ -129,7 +131,7 @@ def test_its_parts_one_after_another_are_the_network(architecture: Architecture)
     x = architecture.pictures()
     with torch.no_grad():
         whole = network(x)
-        modules = parts(network, architecture.blocks)
+        modules = as_modules(network, architecture.blocks)
         assert len(modules) == architecture.count
         for module, block in zip(modules, architecture.blocks, strict=True):
             x = module(x)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data.errors import BackboneError
 from models.backbones.factory import create_backbone
 from models.classifier import Classifier
-from models.freezing.blocks import Block, PartlyFrozen, cut, find_blocks
+from models.freezing.blocks import Block, PartiallyFrozen, find_blocks, split
 
 
 def test_blocks_hold_every_parameter_once() -> None:
@@ -34,7 +34,7 @@ def test_finding_blocks_changes_neither_statistics_nor_mode() -> None:
 def test_halves_use_the_networks_own_parameters() -> None:
     network = create_backbone("timm/test_vit", "none", 48).network
     blocks = find_blocks(network, 48)
-    prefix, suffix = cut(network, blocks, 3)
+    prefix, suffix = split(network, blocks, 3)
     own = {name: id(parameter) for name, parameter in network.named_parameters()}
     first = {name: id(parameter) for name, parameter in prefix.named_parameters()}
     second = {name: id(parameter) for name, parameter in suffix.named_parameters()}
@@ -46,7 +46,7 @@ def test_depth_out_of_range_is_refused() -> None:
     network = create_backbone("timm/test_resnet", "none", 32).network
     blocks = find_blocks(network, 32)
     with pytest.raises(ValueError, match=r"freeze_depth must be 0\.\.7 for this network, got 8"):
-        cut(network, blocks, 8)
+        split(network, blocks, 8)
 
 
 def test_a_size_that_the_network_cannot_take_is_said() -> None:
@@ -80,7 +80,7 @@ def test_a_parameter_belongs_to_the_half_that_uses_it() -> None:
     network = Hasty()
     blocks = find_blocks(network, 16)
     assert [block.name for block in blocks] == ["first", "second"]
-    prefix, suffix = cut(network, blocks, 1)
+    prefix, suffix = split(network, blocks, 1)
     assert {name for name, _ in prefix.named_parameters()} == {"first.weight", "first.bias"}
     assert {name for name, _ in suffix.named_parameters()} == {"second.weight", "second.bias", "scale"}
 
@@ -127,7 +127,7 @@ def test_a_network_that_cannot_be_traced_is_frozen_by_its_children(caplog: pytes
         optimizer.step()
     assert all(torch.equal(network.state_dict()[name], value) for name, value in frozen.items())
     assert torch.equal(classifier(x), classifier(x))  # the frozen dropout is off
-    assert isinstance(classifier.suffix, PartlyFrozen)
+    assert isinstance(classifier.suffix, PartiallyFrozen)
 
 
 def test_a_network_without_a_cut_before_its_end_gets_its_librarys_groups() -> None:
@@ -136,6 +136,6 @@ def test_a_network_without_a_cut_before_its_end_gets_its_librarys_groups() -> No
     assert [block.name for block in blocks][1:3] == ["blocks.0", "blocks.1"]
     assert all(not block.node for block in blocks)
     x = torch.randn(1, 3, 240, 240)
-    prefix, suffix = cut(network, blocks, 2)
+    prefix, suffix = split(network, blocks, 2)
     with torch.no_grad():
         assert torch.equal(suffix.eval()(prefix(x)), network(x))

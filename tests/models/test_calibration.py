@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from models.evaluation.calibration import calibration_error, fit_temperature, softmax
+from models.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
 
 
 def drawn(count: int, true_temperature: float, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -20,9 +20,9 @@ def drawn(count: int, true_temperature: float, classes: int = 4, seed: int = 0) 
 
 def test_the_error_is_the_textbooks() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
-    assert calibration_error(probabilities, np.array([0, 1, 1, 1])) == pytest.approx((0.8 + 0.8) / 4)
-    assert calibration_error(np.eye(2), np.array([0, 1])) == 0
-    assert calibration_error(np.eye(2), np.array([1, 0])) == 1
+    assert expected_calibration_error(probabilities, np.array([0, 1, 1, 1])) == pytest.approx((0.8 + 0.8) / 4)
+    assert expected_calibration_error(np.eye(2), np.array([0, 1])) == 0
+    assert expected_calibration_error(np.eye(2), np.array([1, 0])) == 1
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
@@ -31,9 +31,11 @@ def test_the_temperature_is_found_and_makes_probabilities_honest(true_temperatur
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(true_temperature, rel=0.1)
     later, truth = drawn(4000, true_temperature, seed=1)
-    assert calibration_error(softmax(later, found), truth) < 0.03
+    assert expected_calibration_error(softmax(later, found), truth) < 0.03
     if true_temperature != 1:
-        assert calibration_error(softmax(later, found), truth) < 0.5 * calibration_error(softmax(later), truth)
+        assert expected_calibration_error(softmax(later, found), truth) < 0.5 * expected_calibration_error(
+            softmax(later), truth
+        )
 
 
 def test_no_other_temperature_has_a_lower_loss() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.training.checkpoint import read_progress, write_progress
+from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import FitResult, fit
-from models.training.state import EpochResult, Progress
+from models.training.state import EpochResult, TrainingState
 from models.trial_config import FitConfig
 from tests.models.conftest import MakeBatches, MakeClassifier
 
@@ -35,18 +35,20 @@ def train(make_classifier: MakeClassifier, make_batches: MakeBatches) -> Callabl
     """
 
     def make(config: FitConfig, file: Path | None = None, dies_after: int = EPOCHS) -> tuple[FitResult, State]:
-        def keep(progress: Callable[[], Progress]) -> None:
+        def keep(progress: Callable[[], TrainingState]) -> None:
             if file:
-                write_progress(file, progress())
+                save_checkpoint(file, progress())
 
         def on_epoch(result: EpochResult, _: bool) -> None:
             if result.epoch > dies_after:
                 raise Killed
 
         classifier = make_classifier(0.5, dropout=0.3)
-        progress = read_progress(file) if file else None
+        progress = load_checkpoint(file) if file else None
         sets = make_batches(24, training=True), make_batches(12, seed=1)
-        return fit(classifier, *sets, config, on_epoch, progress=progress, keep=keep), classifier.trained_state()
+        return fit(
+            classifier, *sets, config, on_epoch, state=progress, on_checkpoint=keep
+        ), classifier.trainable_state_dict()
 
     return make
 
@@ -85,14 +87,14 @@ def test_a_file_that_is_no_checkpoint_or_half_of_one_is_none(
     train: Callable[..., tuple[FitResult, State]], tmp_path: Path
 ) -> None:
     file = tmp_path / "checkpoint"
-    assert read_progress(file) is None
+    assert load_checkpoint(file) is None
     with pytest.raises(Killed, match=r"^$"):
         train(FitConfig(max_epochs=3), file, dies_after=1)
     content = file.read_bytes()
-    assert read_progress(file) is not None
+    assert load_checkpoint(file) is not None
     for broken in (b"", b"{}", content[: len(content) // 2], b"\0" * 64):
         file.write_bytes(broken)
-        assert read_progress(file) is None
+        assert load_checkpoint(file) is None
 
 
 def test_a_batch_in_parts_takes_the_steps_of_the_whole_batch(
@@ -102,7 +104,9 @@ def test_a_batch_in_parts_takes_the_steps_of_the_whole_batch(
 
     def trained(chunks: int) -> FitResult:
         train = make_batches(24, training=True)
-        return fit(make_classifier(1.0), train, make_batches(12, seed=1), FitConfig(max_epochs=2), chunks=chunks)
+        return fit(
+            make_classifier(1.0), train, make_batches(12, seed=1), FitConfig(max_epochs=2), accumulation_steps=chunks
+        )
 
     whole, parts = trained(1), trained(2)
     for name, tensor in whole.best_state.items():

@@ -125,7 +125,7 @@ def test_trained_state_is_what_a_fresh_classifier_lacks(
 ) -> None:
     classifier = make_classifier(0.5)
     train_two_epochs(classifier, make_batches)
-    state = classifier.trained_state()
+    state = classifier.trainable_state_dict()
     assert len(state) < len(classifier.state_dict())
     fresh = make_classifier(0.5)
     fresh.load_state_dict(state, strict=False)
@@ -143,7 +143,7 @@ def test_a_classifier_of_a_network_with_five_dimensional_tensors_is_made(make_cl
 def test_trained_state_can_be_saved_as_safetensors(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.0)
     assert not all(value.is_contiguous() for value in classifier.state_dict().values())
-    assert all(value.is_contiguous() for value in classifier.trained_state().values())
+    assert all(value.is_contiguous() for value in classifier.trainable_state_dict().values())
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])

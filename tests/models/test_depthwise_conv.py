@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.depthwise_conv import FastDepthwise
+from models.depthwise_conv import FastDepthwiseGrad
 
 NAME = "_DepthwiseBackward"  # of our function in autograd's graph
 
@@ -15,7 +15,7 @@ def gradients(x: torch.Tensor, weight: torch.Tensor, stride: int, fast: bool) ->
     channels, kernel = len(weight), weight.shape[-1]
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
     if fast:
-        with FastDepthwise():
+        with FastDepthwiseGrad():
             y = functional.conv2d(x, weight, None, (stride, stride), (kernel // 2, kernel // 2), (1, 1), channels)
         assert y.grad_fn is not None
         assert y.grad_fn.name() == NAME
@@ -52,7 +52,7 @@ def test_all_other_convolutions_are_torchs_own(
     channels: int, groups: int, size: int, trained: bool, bias: bool
 ) -> None:
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=bias).requires_grad_(trained)
-    with FastDepthwise():
+    with FastDepthwiseGrad():
         y = layer(torch.randn(2, channels, size, size, requires_grad=True))
     assert y.grad_fn is not None
     assert y.grad_fn.name() != NAME
@@ -60,7 +60,7 @@ def test_all_other_convolutions_are_torchs_own(
 
 def test_an_nn_layer_takes_it() -> None:
     layer = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False)
-    with FastDepthwise():
+    with FastDepthwiseGrad():
         assert layer(torch.randn(2, 6, 4, 4)).grad_fn.name() == NAME
         with torch.no_grad():
             assert layer(torch.randn(2, 6, 4, 4)).grad_fn is None

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models import device
-from models.device import autocast, choose_device, keep_freed_memory, to_channels_last, to_device
+from models.device import autocast, choose_device, disable_malloc_trim, to_channels_last, to_device
 
 
 def test_without_a_gpu_the_cpu_computes_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,10 +43,10 @@ def test_keeping_memory_is_for_glibc_alone(monkeypatch: pytest.MonkeyPatch, plat
 
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: Libc())
-    keep_freed_memory.__wrapped__()
+    disable_malloc_trim.__wrapped__()
     assert len(called) == (2 if platform == "linux" else 0)
 
 
 def test_a_libc_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())
-    keep_freed_memory.__wrapped__()
+    disable_malloc_trim.__wrapped__()

@@ -25,8 +25,8 @@ from data.preprocessing import normalize
 from models.classifier import build_classifier
 from models.packaging import export as package_module
 from models.packaging import pyfunc_model
-from models.packaging.export import Exported, ExportError, export
-from models.packaging.mlflow_model import load_for_training, log_package, requirements, save_package
+from models.packaging.export import ExportError, ExportResult, export_package
+from models.packaging.mlflow_model import load_checkpoint, log_package, requirements, save_package
 from models.trial_config import NetworkConfig, TrialConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, coloured_pixels
 
@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_graph_is_one_file_of_onnx_that_agrees_with_torch(packaged: Packaged) -> None:
-    assert packaged.exported == Exported(
-        graph="model.onnx", max_difference=packaged.exported.max_difference, checked_pictures=12
+    assert packaged.exported == ExportResult(
+        graph="model.onnx", max_difference=packaged.exported.max_difference, num_checked_images=12
     )
     assert packaged.exported.max_difference < 1e-4
     assert {file.name for file in packaged.folder.iterdir()} == {
@@ -54,7 +54,7 @@ def test_preprocessing_is_shipped_verbatim(packaged: Packaged) -> None:
 
 
 def test_training_can_go_on_from_the_package(packaged: Packaged) -> None:
-    trained = load_for_training(packaged.model.as_uri())
+    trained = load_checkpoint(packaged.model.as_uri())
     assert (trained.config, trained.classes) == (packaged.config, CLASSES)
     state = packaged.classifier.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in trained.classifier.state_dict().items())
@@ -284,7 +284,7 @@ def test_a_server_never_opens_a_path_even_where_paths_are_allowed(
 SHORTENED = [
     NetworkConfig(backbone=NETWORK, weights="none", truncate=2, head="16:norm:leaky_relu+8"),
     NetworkConfig(backbone="timm/test_vit", weights="none", truncate=2, freeze_fraction=1.0),
-    NetworkConfig(backbone=NETWORK, weights="none", truncate=1, freeze_fraction=1.0, levels="all"),
+    NetworkConfig(backbone=NETWORK, weights="none", truncate=1, freeze_fraction=1.0, head_features="all"),
     NetworkConfig(backbone="small_cnn", freeze_fraction=0.0, head="32:norm"),
     NetworkConfig(backbone="small_cnn", truncate=1),
 ]
@@ -299,13 +299,16 @@ def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_
 
     config = packaged.config.model_copy(update={"network": network})
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
-    classifier.takes_features = True  # as training on kept features leaves it
-    exported = export(classifier, config, CLASSES, "f", coloured_pixels(5)[0], tmp_path)
+    classifier.expects_features = True  # as training on kept features leaves it
+    exported = export_package(classifier, config, CLASSES, "f", coloured_pixels(5)[0], tmp_path)
     assert (exported.graph, exported.notes) == ("model.onnx", ())
     state = load_file(tmp_path / "weights.safetensors")
     assert state.keys() == classifier.state_dict().keys()
     whole = build_classifier(
-        network.model_copy(update={"truncate": 0, "head": "linear", "levels": "last"}), len(CLASSES), SIZE, seed=0
+        network.model_copy(update={"truncate": 0, "head": "linear", "head_features": "last"}),
+        len(CLASSES),
+        SIZE,
+        seed=0,
     )
     dropped = [block.name for block in whole.blocks[len(classifier.blocks) :]]
     assert len(dropped) == network.truncate
@@ -339,7 +342,9 @@ def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
         raise RuntimeError("no such operator: aten::strange\nlong traceback")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    exported = export(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(5)[0], tmp_path / "package")
+    exported = export_package(
+        packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(5)[0], tmp_path / "package"
+    )
     assert exported.graph == "model.pt2"
     assert exported.notes == (
         "the model is packaged with torch.export, so that it needs torch (onnx: no such operator: aten::strange)",
@@ -364,5 +369,5 @@ def test_a_graph_that_answers_otherwise_is_not_packaged(
     monkeypatch.setattr(package_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
     monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
     with pytest.raises(ExportError, match=r"can't be packaged \(onnx: its logits differ .*; pt2: its logits differ"):
-        export(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(2)[0], tmp_path)
+        export_package(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(2)[0], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -11,9 +11,9 @@ from torch import nn
 
 from data.errors import BackboneError
 from models.backbones.factory import create_backbone, preprocessing_for, resolve
-from models.backbones.validation import Wanted, check_networks
+from models.backbones.validation import BackboneRequest, validate_backbones
 from models.backbones.weight_packages import DEFAULT_BACKBONE, OFFLINE_BACKBONES
-from models.freezing.blocks import cut, find_blocks
+from models.freezing.blocks import find_blocks, split
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_preprocessing_is_the_backbones_own() -> None:
 )
 def test_a_backbone_gives_one_row_of_features_for_a_picture(name: str, size: int, features: int) -> None:
     backbone = create_backbone(name, "none", size)
-    assert (backbone.name, backbone.features) == (name, features)
+    assert (backbone.name, backbone.num_features) == (name, features)
     assert backbone.network.training
     assert backbone.network(torch.zeros(2, 3, size, size)).shape == (2, features)
 
@@ -128,7 +128,7 @@ def test_position_embeddings_are_resized_not_drawn_anew() -> None:
 
 def test_a_size_that_the_network_cannot_take_is_found_before_anything_starts() -> None:
     with pytest.raises(BackboneError, match=r"inception_v3 can't take pictures of 64 px.*; choose another image_size"):
-        check_networks([Wanted("timm/inception_v3", "none", 64)])
+        validate_backbones([BackboneRequest("timm/inception_v3", "none", 64)])
 
 
 def test_the_default_is_an_offline_backbone() -> None:
@@ -141,18 +141,18 @@ def test_the_default_is_an_offline_backbone() -> None:
 @pytest.mark.parametrize("size", [16, 17, 48])
 def test_small_cnn_is_a_network_like_any_other(size: int) -> None:
     backbone = create_backbone("small_cnn", "auto", size)
-    assert backbone.features == 256
+    assert backbone.num_features == 256
     assert 100_000 < sum(parameter.numel() for parameter in backbone.network.parameters()) < 1_000_000
     blocks = find_blocks(backbone.network, size)
     assert [block.name for block in blocks] == ["stages.0", "stages.1", "stages.2", "stages.3"]
     x = torch.randn(2, 3, size, size)
-    prefix, suffix = cut(backbone.network.eval(), blocks, 2)
+    prefix, suffix = split(backbone.network.eval(), blocks, 2)
     assert torch.equal(suffix(prefix(x)), backbone.network(x))
 
 
 def test_small_cnn_says_which_pictures_are_too_small() -> None:
     with pytest.raises(BackboneError, match=r"small_cnn can't take pictures of 15 px: .*; choose another image_size"):
-        check_networks([Wanted("small_cnn", "auto", 15)])
+        validate_backbones([BackboneRequest("small_cnn", "auto", 15)])
 
 
 def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
@@ -168,7 +168,7 @@ def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
 
 @pytest.mark.parametrize("weights", ["auto", "none"])
 def test_small_cnn_starts_from_scratch(weights: str) -> None:
-    check_networks([Wanted("small_cnn", weights)])
+    validate_backbones([BackboneRequest("small_cnn", weights)])
     torch.manual_seed(0)
     first = create_backbone("small_cnn", weights, 16).network.state_dict()
     second = create_backbone("small_cnn", weights, 16).network.state_dict()
@@ -181,7 +181,7 @@ def test_weights_for_small_cnn_are_refused(weights: str) -> None:
         f"small_cnn is trained from scratch: its weights must be auto or none, got '{weights}'; or choose another"
     )
     with pytest.raises(BackboneError, match=sentence) as caught:
-        check_networks([Wanted("small_cnn", weights)])
+        validate_backbones([BackboneRequest("small_cnn", weights)])
     assert len(caught.value.problems) == 1
     with pytest.raises(BackboneError, match=sentence):
         create_backbone("small_cnn", weights)

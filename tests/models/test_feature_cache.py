@@ -18,19 +18,19 @@ import torch
 from safetensors.torch import save_file
 
 import data.cache.content_cache
-from data.cache.content_cache import Store
+from data.cache.content_cache import ContentCache
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from data.loading.batch_config import BatchConfig
 from data.loading.pixel_cache import pixel_cache
-from data.loading.views import ViewedPictures
+from data.loading.views import FixedViewImages
 from data.preprocessing import Preprocessing
 from models.backbones.factory import create_backbone
 from models.classifier import build_classifier
 from models.features import feature_files
-from models.features.caching_policy import MOST_BYTES, Plan, plan
-from models.features.feature_cache import FrozenFeatures
-from models.features.feature_files import opened, write
+from models.features.caching_policy import MAX_BYTES_PER_TRIAL, CachingPlan, caching_plan
+from models.features.feature_cache import TrialFeatures
+from models.features.feature_files import open_features, write_features
 from models.trial_config import FeaturesConfig
 from tests.conftest import MakeFolder
 from tests.models.cached_trial_process import config, train
@@ -46,12 +46,12 @@ def pictures(make_folder: MakeFolder) -> Dataset:
 
 
 def feature_keys() -> list[str]:
-    return sorted(entry.key for entry in Store().entries() if entry.key.startswith("features/"))
+    return sorted(entry.key for entry in ContentCache().entries() if entry.key.startswith("features/"))
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make as if the process had just started."""
-    monkeypatch.setattr(data.cache.content_cache, "_CHECKED", set())
+    monkeypatch.setattr(data.cache.content_cache, "_VERIFIED", set())
     feature_files._SMALL.clear()
 
 
@@ -66,52 +66,58 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("features", "batches", "numbers", "pictures", "expected"),
     [
-        ({}, {}, 100, 1000, Plan("half", 4)),
-        ({"reuse": "exact"}, {}, 100, 1000, Plan("exact", 4)),
-        ({"reuse": "off"}, {}, 100, 1000, Plan("live", 4)),
-        ({"views": 9}, {}, 100, 1000, Plan("half", 9)),
-        ({"views": 0}, {}, 100, 1000, Plan("live", 0)),
-        ({}, {"augmentation": "none"}, 100, 1000, Plan("half", 1)),
-        ({"views": 0}, {"augmentation": "none"}, 100, 1000, Plan("half", 1)),
-        ({}, {"augmentation": "none", "balance": "oversample"}, 100, 1000, Plan("half", 5)),
-        ({"views": 0}, {"augmentation": "none", "balance": "oversample"}, 100, 1000, Plan("live", 0)),
-        ({}, {"mix": "mixup"}, 100, 1000, Plan("live", 0)),
-        ({}, {"mix": "cutmix", "augmentation": "none"}, 100, 1000, Plan("live", 0)),
-        ({}, {}, 0, 1000, Plan("live", 0)),
-        ({}, {}, MOST_BYTES // 8000, 1000, Plan("half", 4)),
-        ({}, {}, MOST_BYTES // 8000 + 1, 1000, Plan("live", 4)),
-        ({"reuse": "exact"}, {}, MOST_BYTES // 8000, 1000, Plan("live", 4)),
+        ({}, {}, 100, 1000, CachingPlan("fp16", 4)),
+        ({"feature_cache": "fp32"}, {}, 100, 1000, CachingPlan("fp32", 4)),
+        ({"feature_cache": "off"}, {}, 100, 1000, CachingPlan("uncached", 4)),
+        ({"cached_augmentations": 9}, {}, 100, 1000, CachingPlan("fp16", 9)),
+        ({"cached_augmentations": 0}, {}, 100, 1000, CachingPlan("uncached", 0)),
+        ({}, {"augmentation": "none"}, 100, 1000, CachingPlan("fp16", 1)),
+        ({"cached_augmentations": 0}, {"augmentation": "none"}, 100, 1000, CachingPlan("fp16", 1)),
+        ({}, {"augmentation": "none", "balance": "oversample"}, 100, 1000, CachingPlan("fp16", 5)),
+        (
+            {"cached_augmentations": 0},
+            {"augmentation": "none", "balance": "oversample"},
+            100,
+            1000,
+            CachingPlan("uncached", 0),
+        ),
+        ({}, {"mix": "mixup"}, 100, 1000, CachingPlan("uncached", 0)),
+        ({}, {"mix": "cutmix", "augmentation": "none"}, 100, 1000, CachingPlan("uncached", 0)),
+        ({}, {}, 0, 1000, CachingPlan("uncached", 0)),
+        ({}, {}, MAX_BYTES_PER_TRIAL // 8000, 1000, CachingPlan("fp16", 4)),
+        ({}, {}, MAX_BYTES_PER_TRIAL // 8000 + 1, 1000, CachingPlan("uncached", 4)),
+        ({"feature_cache": "fp32"}, {}, MAX_BYTES_PER_TRIAL // 8000, 1000, CachingPlan("uncached", 4)),
     ],
 )
 def test_what_is_kept_follows_from_the_configuration(
-    features: dict[str, Any], batches: dict[str, Any], numbers: int, pictures: int, expected: Plan
+    features: dict[str, Any], batches: dict[str, Any], numbers: int, pictures: int, expected: CachingPlan
 ) -> None:
-    assert plan(FeaturesConfig(**features), BatchConfig(**batches), numbers, pictures, 20 * 10**9) == expected
+    assert caching_plan(FeaturesConfig(**features), BatchConfig(**batches), numbers, pictures, 20 * 10**9) == expected
 
 
 def test_what_would_take_more_than_a_quarter_of_the_store_is_not_kept() -> None:
     limit = 8_000_000
-    assert plan(FeaturesConfig(), BatchConfig(), 250, 1000, limit) == Plan("half", 4)
-    assert plan(FeaturesConfig(), BatchConfig(), 251, 1000, limit) == Plan("live", 4)
+    assert caching_plan(FeaturesConfig(), BatchConfig(), 250, 1000, limit) == CachingPlan("fp16", 4)
+    assert caching_plan(FeaturesConfig(), BatchConfig(), 251, 1000, limit) == CachingPlan("uncached", 4)
 
 
 def test_a_store_that_is_too_small_is_left_alone(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREEZELINE_STORE_GB", "0.0002")
-    live, facts = train(pictures, config("exact"))
-    assert (facts, feature_keys()) == ({"features": "live", "views_shown": 1}, [])
+    live, facts = train(pictures, config("fp32"))
+    assert (facts, feature_keys()) == ({"features": "uncached", "views_shown": 1}, [])
     monkeypatch.delenv("FREEZELINE_STORE_GB")
-    assert train(pictures, config("exact")) == (live, {"features": "exact", "views_shown": 1})
+    assert train(pictures, config("fp32")) == (live, {"features": "fp32", "views_shown": 1})
 
 
 # --- the same numbers ---
 
 CASES: list[dict[str, Any]] = [
     {},
-    {"augmentation": "light", "views": 4},
+    {"augmentation": "light", "cached_augmentations": 4},
     {"augmentation": "light", "fraction": 1.0},
     {"fraction": 1.0, "truncate": 1, "head": "16:norm"},
-    {"fraction": 1.0, "levels": "all"},
-    {"fraction": 1.0, "levels": "all", "truncate": 1, "augmentation": "light"},
+    {"fraction": 1.0, "head_features": "all"},
+    {"fraction": 1.0, "head_features": "all", "truncate": 1, "augmentation": "light"},
     {"balance": "oversample"},
     {"balance": "sampler", "augmentation": "flip"},
     {"backbone": "timm/test_resnet", "fraction": 0.75},
@@ -125,51 +131,53 @@ def test_exact_features_give_the_same_metrics_bit_for_bit_as_none_at_all(
     pictures: Dataset, case: dict[str, Any]
 ) -> None:
     live, live_facts = train(pictures, config("off", **case))
-    assert (live_facts["features"], feature_keys()) == ("live", [])
-    kept, kept_facts = train(pictures, config("exact", **case))
-    assert (kept_facts["features"], kept_facts["views_shown"]) == ("exact", live_facts["views_shown"])
+    assert (live_facts["features"], feature_keys()) == ("uncached", [])
+    kept, kept_facts = train(pictures, config("fp32", **case))
+    assert (kept_facts["features"], kept_facts["views_shown"]) == ("fp32", live_facts["views_shown"])
     assert len(feature_keys()) >= 2
     assert kept == live
 
 
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
 def test_features_in_half_precision_give_nearly_the_same_metrics(pictures: Dataset, case: dict[str, Any]) -> None:
-    exact, half = (train(pictures, config(reuse, **case))[0] for reuse in ("exact", "on"))
+    exact, half = (train(pictures, config(reuse, **case))[0] for reuse in ("fp32", "fp16"))
     for one, other in zip(exact, half, strict=True):
         for name in ("train_loss", "val_loss"):
             assert abs(float.fromhex(one[name]) - float.fromhex(other[name])) < 2e-3
-    files = [Store().root / key / "0.npy" for key in feature_keys() if key.endswith("-half")]
+    files = [ContentCache().root / key / "0.npy" for key in feature_keys() if key.endswith("-half")]
     assert {np.load(file).dtype for file in files} == {np.dtype(np.float16)}
 
 
 def test_a_second_trial_makes_nothing_and_gets_the_same(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = train(pictures, config(augmentation="light"))
     made = feature_keys()
-    monkeypatch.setattr(ViewedPictures, "pictures", None)  # nothing but features is looked at
+    monkeypatch.setattr(FixedViewImages, "images", None)  # nothing but features is looked at
     assert train(pictures, config(augmentation="light"))[0] == first
     forget(monkeypatch)
     assert train(pictures, config(augmentation="light"))[0] == first
     assert feature_keys() == made
 
 
-@pytest.mark.parametrize("case", [{"views": 0, "augmentation": "light"}, {"mix": "mixup"}, {"fraction": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "case", [{"cached_augmentations": 0, "augmentation": "light"}, {"mix": "mixup"}, {"fraction": 0.0}], ids=str
+)
 def test_what_is_live_is_as_if_there_were_no_features(pictures: Dataset, case: dict[str, Any]) -> None:
     trial = config(**case)
     classifier = build_classifier(trial.network, 3, SIZE, trial.seed)
-    features = FrozenFeatures(classifier, trial, pictures, pixel_cache(pictures, trial.preprocessing))
-    assert (features.source("train"), features.source("val"), classifier.takes_features) == (None, None, False)
-    assert features.facts() == {"features": "live", "views_shown": 0}
+    features = TrialFeatures(classifier, trial, pictures, pixel_cache(pictures, trial.preprocessing))
+    assert (features.loader("train"), features.loader("val"), classifier.expects_features) == (None, None, False)
+    assert features.runtime_info() == {"features": "uncached", "views_shown": 0}
 
 
 def test_a_network_that_cannot_be_cut_is_live(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.freezing.blocks.trace", lambda network: None)
-    assert train(pictures, config(seed=11))[1] == {"features": "live", "views_shown": 0}
+    assert train(pictures, config(seed=11))[1] == {"features": "uncached", "views_shown": 0}
     assert feature_keys() == []
 
 
 def test_entries_are_let_go_when_a_trial_is_over(pictures: Dataset) -> None:
     train(pictures, config())
-    assert {entry.in_use for entry in Store().entries() if entry.key.startswith("features/")} == {False}
+    assert {entry.in_use for entry in ContentCache().entries() if entry.key.startswith("features/")} == {False}
 
 
 # --- names ---
@@ -213,7 +221,7 @@ def test_trials_that_differ_behind_the_line_share_entries(
 
 @pytest.mark.parametrize(
     "change",
-    [{"fraction": 0.8}, {"reuse": "on"}, {"preprocessing": Preprocessing(SIZE, mean=(0.4, 0.5, 0.5))},
+    [{"fraction": 0.8}, {"feature_cache": "fp16"}, {"preprocessing": Preprocessing(SIZE, mean=(0.4, 0.5, 0.5))},
      {"preprocessing": Preprocessing(64)}, {"preprocessing": Preprocessing(SIZE, interpolation="bilinear")}],
     ids=str,
 )  # fmt: skip
@@ -229,8 +237,8 @@ def test_an_augmented_trial_shares_validation_and_further_views_are_added(pictur
     counts = []
     for case in (
         {},
-        {"augmentation": "flip", "views": 1},
-        {"augmentation": "flip", "views": 2},
+        {"augmentation": "flip", "cached_augmentations": 1},
+        {"augmentation": "flip", "cached_augmentations": 2},
         {"augmentation": "turn"},
     ):
         train(pictures, config(weights=str(weights), **case))
@@ -242,7 +250,7 @@ def test_another_version_of_what_makes_pictures_or_views_shares_nothing(
     pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = importlib.metadata.version
-    case = {"augmentation": "flip", "views": 1}
+    case = {"augmentation": "flip", "cached_augmentations": 1}
     train(pictures, config(**case))
     assert len(feature_keys()) == 2
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if "opencv" in name else version(name))
@@ -291,7 +299,7 @@ print(*prepared("timm/test_vit", "none", 160, 0).names, *prepared({NETWORK!r}, "
 
 def test_linear_probes_of_the_last_cuts_are_one_entry(pictures: Dataset) -> None:
     live = [train(pictures, config("off", fraction=1.0, truncate=t))[0] for t in range(3)]
-    kept = [train(pictures, config("exact", fraction=1.0, truncate=t))[0] for t in range(3)]
+    kept = [train(pictures, config("fp32", fraction=1.0, truncate=t))[0] for t in range(3)]
     assert kept == live
     assert len({json.dumps(told) for told in kept}) == 3
     assert len(feature_keys()) == 2
@@ -301,14 +309,16 @@ def test_linear_probes_of_the_last_cuts_are_one_entry(pictures: Dataset) -> None
 def test_a_deeper_entry_begins_at_a_shallower_one_and_has_the_same_bits(
     pictures: Dataset, fraction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    direct, _ = train(pictures, config("exact", fraction=fraction))
-    content = {key: (Store().root / key / "0.npy").read_bytes() for key in feature_keys()}
-    Store().clear("features")
+    direct, _ = train(pictures, config("fp32", fraction=fraction))
+    content = {key: (ContentCache().root / key / "0.npy").read_bytes() for key in feature_keys()}
+    ContentCache().clear("features")
     forget(monkeypatch)
-    train(pictures, config("exact", fraction=0.2))
-    monkeypatch.setattr(ViewedPictures, "pictures", None)
-    assert train(pictures, config("exact", fraction=fraction))[0] == direct
-    assert {key: (Store().root / key / "0.npy").read_bytes() for key in feature_keys() if key in content} == content
+    train(pictures, config("fp32", fraction=0.2))
+    monkeypatch.setattr(FixedViewImages, "images", None)
+    assert train(pictures, config("fp32", fraction=fraction))[0] == direct
+    assert {
+        key: (ContentCache().root / key / "0.npy").read_bytes() for key in feature_keys() if key in content
+    } == content
 
 
 @pytest.mark.parametrize("truncate", [0, 2])
@@ -316,17 +326,17 @@ def test_a_probe_of_the_last_level_reads_what_one_of_all_levels_has_made(
     pictures: Dataset, monkeypatch: pytest.MonkeyPatch, truncate: int
 ) -> None:
     live, _ = train(pictures, config("off", fraction=1.0, truncate=truncate))
-    train(pictures, config("exact", fraction=1.0, levels="all"))
+    train(pictures, config("fp32", fraction=1.0, head_features="all"))
     made = feature_keys()
-    monkeypatch.setattr(ViewedPictures, "pictures", None)
-    assert train(pictures, config("exact", fraction=1.0, truncate=truncate))[0] == live
+    monkeypatch.setattr(FixedViewImages, "images", None)
+    assert train(pictures, config("fp32", fraction=1.0, truncate=truncate))[0] == live
     assert len(feature_keys()) == len(made) + 2
 
 
 def test_what_is_exact_is_never_made_of_halves(pictures: Dataset) -> None:
     live, _ = train(pictures, config("off", fraction=0.8))
-    train(pictures, config("on", fraction=0.2))
-    assert train(pictures, config("exact", fraction=0.8))[0] == live
+    train(pictures, config("fp16", fraction=0.2))
+    assert train(pictures, config("fp32", fraction=0.8))[0] == live
 
 
 # --- files ---
@@ -345,11 +355,11 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_read_back_lies_in_memory_as_what_was_computed(tmp_path: Path, layout: str) -> None:
     x = LAYOUTS[layout]
-    write(tmp_path, lambda: iter([(x,), (x[:5] + 1,)]), 21, half=False)
-    found = opened(tmp_path, 0).rows(np.arange(16)).unpacked
+    write_features(tmp_path, lambda: iter([(x,), (x[:5] + 1,)]), 21, is_fp16=False)
+    found = open_features(tmp_path, 0).rows(np.arange(16)).unpacked
     assert torch.equal(found, x)
     assert found.stride() == x.stride()
-    assert torch.equal(opened(tmp_path, 0).rows(np.array([20, 3])).unpacked, torch.stack([x[4] + 1, x[3]]))
+    assert torch.equal(open_features(tmp_path, 0).rows(np.array([20, 3])).unpacked, torch.stack([x[4] + 1, x[3]]))
 
 
 def test_what_is_too_large_for_half_precision_is_kept_in_float32(
@@ -357,9 +367,9 @@ def test_what_is_too_large_for_half_precision_is_kept_in_float32(
 ) -> None:
     batches = [(torch.full((16, 2), 3.0),), (torch.full((4, 2), 70_000.0),)]
     with caplog.at_level(logging.INFO):
-        write(tmp_path, lambda: iter(batches), 20, half=True)
+        write_features(tmp_path, lambda: iter(batches), 20, is_fp16=True)
     assert np.load(tmp_path / "0.npy").dtype == np.float32
-    assert opened(tmp_path, 0).rows(np.array([0, 19])).unpacked.tolist() == [[3.0, 3.0], [70_000.0, 70_000.0]]
+    assert open_features(tmp_path, 0).rows(np.array([0, 19])).unpacked.tolist() == [[3.0, 3.0], [70_000.0, 70_000.0]]
     assert "kept in float32" in caplog.text
 
 
@@ -368,8 +378,8 @@ def test_a_large_array_is_mapped_and_read_without_a_warning(
 ) -> None:
     monkeypatch.setattr(feature_files, "SMALL_BYTES", 10)
     x = torch.randn(16, 3, 4, 4)
-    write(tmp_path, lambda: iter([(x,)]), 16, half=True)
-    found = opened(tmp_path, 0).rows(np.array([3, 3, 0])).unpacked
+    write_features(tmp_path, lambda: iter([(x,)]), 16, is_fp16=True)
+    found = open_features(tmp_path, 0).rows(np.array([3, 3, 0])).unpacked
     assert (found.dtype, len(feature_files._SMALL), len(recwarn)) == (torch.float32, 0, 0)
     assert torch.equal(found, x[[3, 3, 0]].half().float())
     found += 1  # what was read is the reader's own
@@ -400,23 +410,23 @@ def test_of_two_processes_one_makes_an_entry_and_the_other_waits(pictures: Datas
 def test_what_a_killed_process_was_making_is_made_anew(pictures: Dataset) -> None:
     (killed,) = as_program(pictures.root, "killed")
     assert killed.returncode == -9
-    assert [path.name for path in (Store().root / "features").rglob(".*.making")] != []
+    assert [path.name for path in (ContentCache().root / "features").rglob(".*.making")] != []
     assert train(pictures, config())[0] == train(pictures, config("off"))[0]
-    assert [path.name for path in (Store().root / "features").rglob(".*.making")] == []
+    assert [path.name for path in (ContentCache().root / "features").rglob(".*.making")] == []
 
 
 def test_a_flipped_byte_is_found_and_the_entry_made_anew(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = train(pictures, config())
     for key in feature_keys():
-        file = Store().root / key / "0.npy"
+        file = ContentCache().root / key / "0.npy"
         state, content = file.stat(), bytearray(file.read_bytes())
         content[-3] ^= 0x40
         file.write_bytes(content)
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert len(Store().verify()) == 2
+    assert len(ContentCache().verify()) == 2
     forget(monkeypatch)
     assert train(pictures, config())[0] == first
-    assert Store().verify() == []
+    assert ContentCache().verify() == []
 
 
 def test_on_a_full_disk_a_trial_goes_on_with_the_same_numbers(
@@ -424,9 +434,9 @@ def test_on_a_full_disk_a_trial_goes_on_with_the_same_numbers(
 ) -> None:
     live, _ = train(pictures, config("off", fraction=0.2))
     monkeypatch.setenv("FREEZELINE_HOME", str(small_disk))
-    told, facts = train(pictures, config("exact", fraction=0.2))
+    told, facts = train(pictures, config("fp32", fraction=0.2))
     assert told == live
-    assert facts["features"] == "live (disk full)"
+    assert facts["features"] == "uncached (disk full)"
     assert "the disk is full" in caplog.text
     assert shutil.disk_usage(small_disk).free > 40_000
     assert list(small_disk.rglob(".*.making")) == []
@@ -437,11 +447,11 @@ def test_a_disk_that_becomes_full_while_an_entry_is_written_leaves_nothing(
 ) -> None:
     live, _ = train(pictures, config("off", fraction=0.2))
     monkeypatch.setenv("FREEZELINE_HOME", str(small_disk))
-    monkeypatch.setattr("models.features.feature_cache.MOST_RESERVED", -(10**9))  # begin, though it won't fit
+    monkeypatch.setattr("models.features.feature_cache.RESERVED_BYTES", -(10**9))  # begin, though it won't fit
     pixel_cache(pictures, config().preprocessing)
     (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
-    told, facts = train(pictures, config("exact", fraction=0.2))
-    assert (told, facts["features"]) == (live, "live (disk full)")
+    told, facts = train(pictures, config("fp32", fraction=0.2))
+    assert (told, facts["features"]) == (live, "uncached (disk full)")
     assert list(small_disk.rglob(".*.making")) == []
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.classifier import build_classifier
-from models.heads.spec import Levels
-from models.profiling.flops import cost
+from models.heads.spec import HeadFeatures
+from models.profiling.flops import model_cost
 from models.trial_config import NetworkConfig
 
 
@@ -16,21 +16,21 @@ from models.trial_config import NetworkConfig
     [("torchvision/mobilenet_v2", 3.5, 0.6), ("resnet34", 21.8, 7.34), ("vit_tiny_patch16_224", 5.72, 2.5)],
 )
 def test_parameters_and_work_are_those_that_the_papers_say(backbone: str, millions: float, gigaflops: float) -> None:
-    known = cost(NetworkConfig(backbone=backbone), 1000, 224)
+    known = model_cost(NetworkConfig(backbone=backbone), 1000, 224)
     assert known.parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert known.flops / 1e9 == pytest.approx(gigaflops, rel=0.02)
 
 
-@pytest.mark.parametrize(("truncate", "levels"), [(0, "last"), (2, "last"), (0, "all"), (2, "all")])
-def test_the_head_counts_and_what_is_truncated_does_not(truncate: int, levels: Levels) -> None:
-    shape = {"backbone": "test_resnet", "weights": "none", "truncate": truncate, "levels": levels}
+@pytest.mark.parametrize(("truncate", "head_features"), [(0, "last"), (2, "last"), (0, "all"), (2, "all")])
+def test_the_head_counts_and_what_is_truncated_does_not(truncate: int, levels: HeadFeatures) -> None:
+    shape = {"backbone": "test_resnet", "weights": "none", "truncate": truncate, "head_features": levels}
     config = NetworkConfig.model_validate({**shape, "freeze_fraction": 1, "head": "64:norm:relu"})
-    known, built = cost(config, 7, 32), build_classifier(config, 7, 32, seed=0)
+    known, built = model_cost(config, 7, 32), build_classifier(config, 7, 32, seed=0)
     assert known.parameters == sum(parameter.numel() for parameter in built.parameters())
     assert known.bytes == 4 * sum(tensor.numel() for tensor in built.state_dict().values())
 
 
 def test_counting_leaves_the_random_state_alone_and_needs_no_weights() -> None:
     before = torch.random.get_rng_state()
-    assert cost(NetworkConfig(backbone="test_resnet", weights="hub"), 3, 32).flops > 0
+    assert model_cost(NetworkConfig(backbone="test_resnet", weights="hub"), 3, 32).flops > 0
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -12,7 +12,7 @@ from torch import nn
 from data.errors import SettingError
 from models.classifier import build_classifier
 from models.heads.build import build_head
-from models.heads.spec import check_head
+from models.heads.spec import validate_head
 from models.training.loop import fit
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
@@ -35,15 +35,15 @@ LAYERS = [
 def test_a_head_is_made_as_it_is_written_with_dropout_before_every_linear_layer(
     text: str, kinds: list[type[nn.Module]]
 ) -> None:
-    check_head(text)
-    head = build_head(text, (6,), classes=3, dropout=0.4)
+    validate_head(text)
+    head = build_head(text, (6,), num_classes=3, dropout=0.4)
     assert [type(layer) for layer in head] == kinds
     assert {layer.p for layer in head if isinstance(layer, nn.Dropout)} == {0.4}
     assert head(torch.zeros(2, 6)).shape == (2, 3)
 
 
 def test_layers_have_the_sizes_that_were_asked_for() -> None:
-    head = build_head("8:norm+4", (6,), classes=3, dropout=0.0)
+    head = build_head("8:norm+4", (6,), num_classes=3, dropout=0.0)
     linear = [layer for layer in head if isinstance(layer, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(6, 8), (8, 4), (4, 3)]
 
@@ -54,7 +54,7 @@ def test_the_linear_head_keeps_its_names_so_that_saved_weights_load() -> None:
 
 def test_of_several_levels_each_counts_as_much_whatever_the_size_of_its_numbers() -> None:
     torch.manual_seed(0)
-    head = build_head("linear", (3, 5), classes=2, dropout=0.0).eval()
+    head = build_head("linear", (3, 5), num_classes=2, dropout=0.0).eval()
     first, second = torch.randn(4, 3), torch.randn(4, 5)
     given = head(torch.cat([first, second], dim=1))
     torch.testing.assert_close(head(torch.cat([first, 1000 * second], dim=1)), given)
@@ -83,7 +83,7 @@ def test_of_several_levels_each_counts_as_much_whatever_the_size_of_its_numbers(
 )
 def test_a_head_that_cannot_be_read_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(SettingError, match=sentence) as caught:
-        check_head(text)
+        validate_head(text)
     assert len(caught.value.problems) == 1
     with pytest.raises(ValueError, match=sentence):
         NetworkConfig(head=text)

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from models.classifier import Classifier, build_classifier
-from models.evaluation.inference import predict, run_pass
-from models.evaluation.metrics import score
+from models.evaluation.inference import predict, run_epoch
+from models.evaluation.metrics import compute_metrics
 from models.freezing.blocks import find_blocks
 from models.training.loop import fit
 from models.training.state import EpochResult
-from models.training.train_step import Divergence, Learner
+from models.training.train_step import Divergence, TrainStep
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models import deterministic_fit
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
@@ -85,7 +85,7 @@ def test_the_best_state_gives_the_best_epochs_scores_again(
     result = fit(make_classifier(), make_batches(32, training=True), val, FitConfig(lr=0.1, max_epochs=5))
     fresh = make_classifier()
     fresh.load_state_dict(result.best_state, strict=False)
-    assert score(*predict(fresh, val.epoch(0))) == result.best.val
+    assert compute_metrics(*predict(fresh, val.epoch(0))) == result.best.val
 
 
 def test_what_on_epoch_raises_ends_training(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
@@ -159,7 +159,7 @@ def test_the_learning_rate_follows_its_scheduler_after_a_warmup(
     make_classifier: MakeClassifier, lr_scheduler: str, expected: list[float]
 ) -> None:
     config = FitConfig.model_validate({"lr": 0.01, "lr_scheduler": lr_scheduler, "max_epochs": 6})
-    learner = Learner(make_classifier(1.0), config, steps=4)
+    learner = TrainStep(make_classifier(1.0), config, steps=4)
     lrs = []
     for _ in range(24):
         learner(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
@@ -171,7 +171,7 @@ def test_the_learning_rate_follows_its_scheduler_after_a_warmup(
 
 def rates(classifier: Classifier, config: FitConfig, steps: int) -> list[float]:
     """Return the learning rate of every step of a training."""
-    learner = Learner(classifier, config, steps)
+    learner = TrainStep(classifier, config, steps)
     found = []
     for _ in range(steps * config.max_epochs):
         learner(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
@@ -202,7 +202,7 @@ def test_steps_come_every_so_many_epochs(
 
 def rate_of_each(classifier: Classifier, config: FitConfig) -> dict[str, float]:
     """Return the learning rate that each trained parameter's step is made with, in parts of the head's."""
-    learner = Learner(classifier, config, steps=1)
+    learner = TrainStep(classifier, config, steps=1)
     learner(classifier(torch.randn(4, 3, SIZE, SIZE)), torch.tensor([0, 1, 2, 0]))
     names = {id(parameter): name for name, parameter in classifier.named_parameters()}
     groups = learner.optimizer.param_groups
@@ -213,7 +213,7 @@ def rate_of_each(classifier: Classifier, config: FitConfig) -> dict[str, float]:
 def test_with_lr_decay_each_block_nearer_the_input_learns_slower(truncate: int) -> None:
     network = NetworkConfig(backbone=NETWORK, weights="none", truncate=truncate, freeze_fraction=0.5)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
-    found = rate_of_each(classifier, FitConfig(lr_decay=0.5))
+    found = rate_of_each(classifier, FitConfig(layer_decay=0.5))
     assert found.keys() == {name for name, _ in classifier.trainable_parameters()}
     trained = [block.name for block in classifier.blocks[classifier.freeze_depth :]]
     assert len(trained) == 3
@@ -232,7 +232,7 @@ def test_without_lr_decay_everything_learns_alike(make_classifier: MakeClassifie
 def test_lr_decay_reaches_a_network_that_cannot_be_cut() -> None:
     network = Wayward()
     classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(5, 3))
-    found = rate_of_each(classifier, FitConfig(lr_decay=0.1))
+    found = rate_of_each(classifier, FitConfig(layer_decay=0.1))
     assert {name.rpartition(".")[0]: rate for name, rate in found.items()} == pytest.approx(
         {"network.body.0": 0.01, "network.body.1": 0.01, "network.tail.0": 0.1, "network.tail.1": 0.1, "head": 1}
     )
@@ -241,13 +241,13 @@ def test_lr_decay_reaches_a_network_that_cannot_be_cut() -> None:
 def test_a_parameter_taken_in_front_of_the_line_learns_as_the_block_that_uses_it() -> None:
     network = Hasty()
     classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(4, 3))
-    found = rate_of_each(classifier, FitConfig(lr_decay=0.5))
+    found = rate_of_each(classifier, FitConfig(layer_decay=0.5))
     assert found["network.scale"] == found["network.second.weight"] == pytest.approx(0.5)
 
 
 def test_weight_decay_spares_norm_layers_and_biases(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.0)
-    learner = Learner(classifier, FitConfig(weight_decay=0.5), steps=1)
+    learner = TrainStep(classifier, FitConfig(weight_decay=0.5), steps=1)
     decayed, spared = learner.optimizer.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0.0)
     names = {id(parameter): name for name, parameter in classifier.named_parameters()}
@@ -258,20 +258,20 @@ def test_weight_decay_spares_norm_layers_and_biases(make_classifier: MakeClassif
 
 def test_the_optimizer_holds_only_what_is_trained(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.5)
-    held = [p for group in Learner(classifier, FitConfig(), 1).optimizer.param_groups for p in group["params"]]
+    held = [p for group in TrainStep(classifier, FitConfig(), 1).optimizer.param_groups for p in group["params"]]
     assert all(parameter.requires_grad for parameter in held)
     assert {id(p) for p in held} == {id(p) for _, p in classifier.trainable_parameters()}
 
 
-@pytest.mark.parametrize("lr_decay", [1.0, 0.5])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_the_optimizer_keeps_state_only_of_what_is_trained(
     make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str, lr_decay: float
 ) -> None:
     classifier = make_classifier(0.5)
-    config = FitConfig.model_validate({"optimizer": optimizer, "lr_decay": lr_decay})
-    learner = Learner(classifier, config, steps=1)
-    run_pass(classifier, make_batches(8).epoch(1), learner)
+    config = FitConfig.model_validate({"optimizer": optimizer, "layer_decay": lr_decay})
+    learner = TrainStep(classifier, config, steps=1)
+    run_epoch(classifier, make_batches(8).epoch(1), learner)
     trained = {id(p) for _, p in classifier.trainable_parameters()}
     assert {id(parameter) for parameter in learner.optimizer.state} == trained
     assert len(trained) < len(list(classifier.parameters()))
@@ -285,12 +285,12 @@ def test_the_optimizers_steps_are_torchs_plain_ones_also_in_channels_last(
     for fused in (True, False):
         classifier = make_classifier(0.0)
         config = FitConfig.model_validate({"optimizer": optimizer, "lr": 0.01, "weight_decay": 0.1})
-        learner = Learner(classifier, config, steps=1)
+        learner = TrainStep(classifier, config, steps=1)
         for group in learner.optimizer.param_groups:
             assert group["fused"]
             group["fused"], group["foreach"] = fused, False
-        run_pass(classifier, make_batches(8).epoch(1), learner)  # one step: the gradients are the same bits
-        results.append(classifier.trained_state())
+        run_epoch(classifier, make_batches(8).epoch(1), learner)  # one step: the gradients are the same bits
+        results.append(classifier.trainable_state_dict())
     for name, value in results[0].items():
         assert torch.allclose(value, results[1][name], rtol=1e-5, atol=1e-7), name
 
@@ -345,8 +345,8 @@ def test_label_smoothing_is_in_the_training_loss_only(
 def test_impossible_settings_are_refused() -> None:
     for field, value in (
         ("lr", 0),
-        ("lr_decay", 0),
-        ("lr_decay", 1.1),
+        ("layer_decay", 0),
+        ("layer_decay", 1.1),
         ("step_epochs", -1),
         ("max_epochs", 0),
         ("patience", -1),

@@ -8,9 +8,9 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation.inference import predict, run_pass
-from models.evaluation.intervals import interval, wilson
-from models.evaluation.metrics import Metric, Scores, score
+from models.evaluation.inference import predict, run_epoch
+from models.evaluation.intervals import confidence_interval, wilson_interval
+from models.evaluation.metrics import ClassificationMetrics, Metric, compute_metrics
 from tests.models.conftest import MakeBatches, MakeClassifier
 
 
@@ -29,7 +29,7 @@ def drawn(seed: int, count: int, classes: int, missing: bool = False) -> tuple[n
 def test_scores_are_scikit_learns(seed: int, count: int, classes: int, missing: bool) -> None:
     probabilities, labels = drawn(seed, count, classes, missing)
     predicted = probabilities.argmax(axis=1)
-    found = score(probabilities, labels)
+    found = compute_metrics(probabilities, labels)
     recalls = sk.recall_score(labels, predicted, labels=range(classes), average=None, zero_division=0)
     occurring = np.unique(labels)
     assert found.accuracy == pytest.approx(sk.accuracy_score(labels, predicted))
@@ -51,9 +51,9 @@ def test_scores_are_scikit_learns(seed: int, count: int, classes: int, missing: 
 
 
 def test_metrics_have_the_names_of_mlflow_and_top_five_only_with_more_than_five_classes() -> None:
-    few = score(*drawn(0, 20, 5)).metrics("test")
+    few = compute_metrics(*drawn(0, 20, 5)).to_dict("test")
     assert set(few) == {"test_loss", "test_accuracy", "test_balanced_accuracy", "test_macro_f1"}
-    assert set(score(*drawn(0, 20, 6)).metrics("val")) - {"val_top5_accuracy"} == {
+    assert set(compute_metrics(*drawn(0, 20, 6)).to_dict("val")) - {"val_top5_accuracy"} == {
         "val_loss",
         "val_accuracy",
         "val_balanced_accuracy",
@@ -62,19 +62,19 @@ def test_metrics_have_the_names_of_mlflow_and_top_five_only_with_more_than_five_
 
 
 def test_classes_keep_their_names_and_scores_survive_json() -> None:
-    found = score(*drawn(0, 20, 3), classes=("cat", "dog", "owl"))
+    found = compute_metrics(*drawn(0, 20, 3), class_names=("cat", "dog", "owl"))
     assert [row.name for row in found.per_class] == ["cat", "dog", "owl"]
-    assert Scores.from_json(found.to_json()) == found
+    assert ClassificationMetrics.from_json(found.to_json()) == found
 
 
 def test_certainty_of_the_wrong_class_is_a_finite_loss() -> None:
-    assert score(np.array([[1.0, 0.0]]), np.array([1])).loss == pytest.approx(708.4, abs=0.1)
+    assert compute_metrics(np.array([[1.0, 0.0]]), np.array([1])).loss == pytest.approx(708.4, abs=0.1)
 
 
 def test_the_wilson_interval_is_the_textbooks() -> None:
-    assert wilson(45, 50) == pytest.approx((0.7864, 0.9565), abs=1e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson_interval(45, 50) == pytest.approx((0.7864, 0.9565), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "top5_accuracy"])
@@ -82,9 +82,9 @@ def test_an_interval_holds_the_metric_is_always_the_same_and_shrinks_with_more_p
     widths = []
     for count in (60, 600):
         probabilities, labels = drawn(1, count, 7)
-        low, high = interval(metric, probabilities, labels)
-        assert low <= getattr(score(probabilities, labels), metric) <= high
-        assert interval(metric, probabilities, labels) == (low, high)
+        low, high = confidence_interval(metric, probabilities, labels)
+        assert low <= getattr(compute_metrics(probabilities, labels), metric) <= high
+        assert confidence_interval(metric, probabilities, labels) == (low, high)
         widths.append(high - low)
     assert widths[1] < widths[0]
 
@@ -96,7 +96,7 @@ def test_the_bootstrap_covers_the_truth_about_95_times_of_100() -> None:
         labels = np.repeat([0, 1], [80, 40])
         right = rng.random(120) < np.where(labels == 0, 0.9, 0.6)
         predicted = np.where(right, labels, 1 - labels)
-        low, high = interval("balanced_accuracy", np.eye(2)[predicted], labels)
+        low, high = confidence_interval("balanced_accuracy", np.eye(2)[predicted], labels)
         inside += low <= 0.75 <= high
     assert 180 <= inside <= 198
 
@@ -120,11 +120,11 @@ def test_one_function_serves_training_and_validation(
 ) -> None:
     classifier = make_classifier()
     seen: list[tuple[bool, int]] = []
-    run_pass(
+    run_epoch(
         classifier, make_batches(20).epoch(0), lambda logits, labels: seen.append((logits.requires_grad, len(labels)))
     )
     assert seen == [(True, 8), (True, 8), (True, 4)]
     assert classifier.training
-    logits, _ = run_pass(classifier, make_batches(20).epoch(0))
+    logits, _ = run_epoch(classifier, make_batches(20).epoch(0))
     assert not classifier.training
     assert not logits.requires_grad

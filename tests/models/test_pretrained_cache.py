@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import models.backbones.pretrained_cache
 from models.backbones.factory import create_backbone
-from models.backbones.pretrained_cache import prepared
+from models.backbones.pretrained_cache import pretrained
 from models.classifier import build_classifier
 from models.trial_config import NetworkConfig
 from tests.models.conftest import NETWORK, SIZE
@@ -30,11 +30,11 @@ def test_a_network_is_created_once_and_copied_for_each_trial(monkeypatch: pytest
 
 def test_another_seed_or_another_file_of_the_same_name_is_another_network(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
-    names = [prepared(NETWORK, "none", SIZE, seed).names for seed in (0, 1)]
+    names = [pretrained(NETWORK, "none", SIZE, seed).fingerprints for seed in (0, 1)]
     for seed in (0, 1):
         torch.manual_seed(seed)
         state = create_backbone(NETWORK, "none", SIZE).network.state_dict()
         save_file(state, file)
-        names.append(prepared(NETWORK, str(file), SIZE, 0).names)
+        names.append(pretrained(NETWORK, str(file), SIZE, 0).fingerprints)
     assert len(set(names)) == 2
     assert names[:2] == names[2:]

@@ -21,7 +21,7 @@ from tests.models.conftest import CLASSES, Packaged
 
 
 @pytest.fixture
-def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> pyfunc_model.PictureClassifier:
+def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> pyfunc_model.ImageClassifier:
     """Return the pyfunc's own object, in a process that looks like no server."""
     for name in (pyfunc_model.MLFLOW_SERVER_MODULE, *pyfunc_model.SERVERS):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -29,7 +29,7 @@ def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> pyfunc_model.P
         monkeypatch.delenv(name, raising=False)
     files = json.loads((packaged.folder / "facts.json").read_text())
     names = package_module.ARTIFACTS | {"graph": files["graph"]}
-    found = pyfunc_model.PictureClassifier()
+    found = pyfunc_model.ImageClassifier()
     found.load_context(Context({name: str(packaged.folder / file) for name, file in names.items()}, {}))  # type: ignore[arg-type]
     return found
 
@@ -46,7 +46,7 @@ def probabilities(answer: pd.DataFrame) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 33])
-def test_probabilities_are_trainings(packaged: Packaged, model: pyfunc_model.PictureClassifier, count: int) -> None:
+def test_probabilities_are_trainings(packaged: Packaged, model: pyfunc_model.ImageClassifier, count: int) -> None:
     answer = model.predict(None, pd.DataFrame({"picture": [packaged.picture.read_bytes()] * count}))
     assert list(answer.columns) == ["label", "score", "error", *CLASSES]
     assert answer["error"].isna().all()
@@ -55,7 +55,7 @@ def test_probabilities_are_trainings(packaged: Packaged, model: pyfunc_model.Pic
     assert list(answer["label"]) == [CLASSES[index] for index in probabilities(answer).argmax(axis=1)]
 
 
-def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
+def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> None:
     content = packaged.picture.read_bytes()
     text = base64.b64encode(content).decode()
     forms = [
@@ -73,7 +73,7 @@ def test_a_picture_comes_in_any_of_its_forms(packaged: Packaged, model: pyfunc_m
 
 
 def test_one_bad_picture_is_an_error_of_its_own_row(
-    packaged: Packaged, model: pyfunc_model.PictureClassifier, tmp_path: Path
+    packaged: Packaged, model: pyfunc_model.ImageClassifier, tmp_path: Path
 ) -> None:
     bad = [b"", b"no picture", 3.5, "no base64!", tmp_path / "absent.png", np.zeros((4, 4, 3)), None, ["list"]]
     given = [packaged.picture, *bad, packaged.picture]
@@ -97,16 +97,16 @@ def test_one_bad_picture_is_an_error_of_its_own_row(
     json.dumps(rows, allow_nan=False)
 
 
-def test_all_bad_pictures_are_all_errors(model: pyfunc_model.PictureClassifier) -> None:
+def test_all_bad_pictures_are_all_errors(model: pyfunc_model.ImageClassifier) -> None:
     answer = model.predict(None, pd.DataFrame({"p": [b"", b"x"]}))
     assert list(answer["error"]) == ["is empty (0 bytes)", "is no picture that Pillow can read"]
     assert list(answer["label"]) == [None, None]
 
 
 def test_a_text_or_file_that_no_camera_writes_is_refused_before_it_is_read(
-    model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch
+    model: pyfunc_model.ImageClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pyfunc_model, "LONGEST_TEXT", 1000)
+    monkeypatch.setattr(pyfunc_model, "MAX_TEXT_LENGTH", 1000)
     monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("it was decoded"))
     answer = model.predict(None, pd.DataFrame({"p": pd.Series(["A" * 1001, b"A" * 1001], dtype=object)}))
     assert list(answer["error"]) == [
@@ -117,7 +117,7 @@ def test_a_text_or_file_that_no_camera_writes_is_refused_before_it_is_read(
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_the_most_probable_classes_come_in_order(
-    packaged: Packaged, model: pyfunc_model.PictureClassifier, top_k: int
+    packaged: Packaged, model: pyfunc_model.ImageClassifier, top_k: int
 ) -> None:
     answer = model.predict(None, pd.DataFrame({"p": [packaged.picture, b""]}), {"top_k": top_k})
     others = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score")]
@@ -134,7 +134,7 @@ def test_the_most_probable_classes_come_in_order(
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 1024])
 def test_the_batch_size_changes_no_answer(
-    packaged: Packaged, model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch, batch_size: int
+    packaged: Packaged, model: pyfunc_model.ImageClassifier, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     graph, sizes = model.graph, []
 
@@ -161,7 +161,7 @@ def test_the_batch_size_changes_no_answer(
     ],
 )
 def test_a_parameter_out_of_range_is_a_mistake(
-    model: pyfunc_model.PictureClassifier, params: dict[str, object], sentence: str
+    model: pyfunc_model.ImageClassifier, params: dict[str, object], sentence: str
 ) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -169,7 +169,7 @@ def test_a_parameter_out_of_range_is_a_mistake(
         model.predict(None, pd.DataFrame({"p": [b""]}), params)
 
 
-def test_the_temperature_softens_every_answer(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
+def test_the_temperature_softens_every_answer(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> None:
     given = pd.DataFrame({"p": [packaged.picture]})
     before = probabilities(model.predict(None, given))[0]
     model.temperature = 4.0
@@ -177,13 +177,13 @@ def test_the_temperature_softens_every_answer(packaged: Packaged, model: pyfunc_
     assert probabilities(model.predict(None, given))[0] == pytest.approx(softer / softer.sum(), abs=1e-6)
 
 
-def test_no_pictures_give_no_answers(model: pyfunc_model.PictureClassifier) -> None:
+def test_no_pictures_give_no_answers(model: pyfunc_model.ImageClassifier) -> None:
     answer = model.predict(None, pd.DataFrame({"p": []}))
     assert len(answer) == 0
     assert list(answer.columns) == ["label", "score", "error", *CLASSES]
 
 
-def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
+def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> None:
     model.labels = ["label", "score", "error"]
     answer = model.predict(None, pd.DataFrame({"p": [packaged.picture]}))
     assert list(answer.columns) == ["label", "score", "error", "label_", "score_", "error_"]
@@ -192,14 +192,14 @@ def test_classes_called_as_a_column_keep_theirs(packaged: Packaged, model: pyfun
 # --- paths in texts ---
 
 
-def refuses_text_paths(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> bool:
+def refuses_text_paths(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> bool:
     (error,) = model.predict(None, pd.DataFrame({"p": [str(packaged.picture)]}))["error"]
     return error is not None and "for a local file give its bytes or a pathlib.Path" in error
 
 
 @pytest.mark.parametrize("setting", [None, True])
 def test_mlflows_servers_never_open_a_texts_path(
-    packaged: Packaged, model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch, setting: bool | None
+    packaged: Packaged, model: pyfunc_model.ImageClassifier, monkeypatch: pytest.MonkeyPatch, setting: bool | None
 ) -> None:
     model.allow_paths = setting
     assert not refuses_text_paths(packaged, model)
@@ -214,7 +214,7 @@ def test_mlflows_servers_never_open_a_texts_path(
 
 @pytest.mark.parametrize("server", pyfunc_model.SERVERS)
 def test_other_servers_open_a_texts_path_only_by_explicit_choice(
-    packaged: Packaged, model: pyfunc_model.PictureClassifier, monkeypatch: pytest.MonkeyPatch, server: str
+    packaged: Packaged, model: pyfunc_model.ImageClassifier, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
     monkeypatch.setitem(sys.modules, server, sys)
     assert refuses_text_paths(packaged, model)
@@ -222,7 +222,7 @@ def test_other_servers_open_a_texts_path_only_by_explicit_choice(
     assert not refuses_text_paths(packaged, model)
 
 
-def test_paths_in_texts_can_be_turned_off(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
+def test_paths_in_texts_can_be_turned_off(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> None:
     model.allow_paths = False
     assert refuses_text_paths(packaged, model)
 
@@ -240,7 +240,7 @@ def test_two_packages_of_different_preprocessing_live_in_one_process(tmp_path: P
     assert one.__name__ != "data.preprocessing"
 
 
-def test_a_picture_of_memory_and_of_disk_is_the_same(packaged: Packaged, model: pyfunc_model.PictureClassifier) -> None:
+def test_a_picture_of_memory_and_of_disk_is_the_same(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> None:
     buffer = io.BytesIO()
     Image.open(packaged.picture).save(buffer, "WEBP", lossless=True)
     answer = model.predict(None, pd.DataFrame({"p": [buffer.getvalue(), packaged.picture]}))

@@ -10,16 +10,22 @@ import torch
 
 import models.profiling.hardware
 import models.profiling.serving_cost
-from data.cache.content_cache import Store
+from data.cache.content_cache import ContentCache
 from data.errors import BackboneError
-from models.packaging.export import export
+from models.packaging.export import export_package
 from models.packaging.pyfunc_model import open_graph
-from models.profiling.flops import cost
-from models.profiling.hardware import machine
-from models.profiling.serving_cost import ServedForm, export_quickly, latency_ms, serving_cost, untrained
+from models.profiling.flops import model_cost
+from models.profiling.hardware import hardware
+from models.profiling.serving_cost import (
+    ServingSpec,
+    export_torchscript_onnx,
+    latency_ms,
+    randomly_initialized,
+    serving_cost,
+)
 from models.trial_config import NetworkConfig, TrialConfig
 
-FORM = ServedForm("test_efficientnet", 32, 0, "last", "linear", 3)
+FORM = ServingSpec("test_efficientnet", 32, 0, "last", "linear", 3)
 
 
 def test_a_form_is_measured_once_and_then_read_from_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,13 +40,13 @@ def test_a_form_is_measured_once_and_then_read_from_the_store(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("other", [FORM._replace(truncate=1), FORM._replace(head="8:relu"), FORM._replace(classes=9)])
-def test_another_form_is_measured_for_itself(other: ServedForm) -> None:
+def test_another_form_is_measured_for_itself(other: ServingSpec) -> None:
     assert serving_cost(other).mb != serving_cost(FORM).mb
-    assert len(Store().entries()) == 2
+    assert len(ContentCache().entries()) == 2
 
 
 def test_a_form_that_sees_all_levels_is_measured() -> None:
-    assert serving_cost(FORM._replace(levels="all")).latency_ms > 0
+    assert serving_cost(FORM._replace(head_features="all")).latency_ms > 0
 
 
 @pytest.mark.parametrize("changed", ["machine", "LIBRARIES", "VERSION"])
@@ -51,15 +57,15 @@ def test_another_machine_or_version_is_measured_for_itself(changed: str, monkeyp
         models.profiling.serving_cost if changed == "VERSION" else models.profiling.hardware, changed, others[changed]
     )
     serving_cost(FORM)
-    assert len(Store().entries()) == 2
+    assert len(ContentCache().entries()) == 2
 
 
 def test_the_measured_graph_computes_what_the_package_computes_and_is_as_large(
     trial_config: TrialConfig, tmp_path: Path
 ) -> None:
-    classifier = untrained(FORM._replace(backbone="test_resnet"))
-    export_quickly(classifier, 32, tmp_path / "quick.onnx")
-    exported = export(classifier, trial_config, "abc", "data", np.zeros((2, 32, 32, 3), np.uint8), tmp_path)
+    classifier = randomly_initialized(FORM._replace(backbone="test_resnet"))
+    export_torchscript_onnx(classifier, 32, tmp_path / "quick.onnx")
+    exported = export_package(classifier, trial_config, "abc", "data", np.zeros((2, 32, 32, 3), np.uint8), tmp_path)
     graphs = [tmp_path / "quick.onnx", tmp_path / exported.graph]
     picture = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     quick, package = (open_graph(graph)(picture) for graph in graphs)
@@ -70,14 +76,14 @@ def test_the_measured_graph_computes_what_the_package_computes_and_is_as_large(
 
 def test_zeros_in_fresh_weights_do_not_make_the_graph_smaller() -> None:
     form = FORM._replace(backbone="resnet18")
-    weights = cost(NetworkConfig(backbone="resnet18", weights="none"), form.classes, form.image_size).bytes
+    weights = model_cost(NetworkConfig(backbone="resnet18", weights="none"), form.num_classes, form.image_size).bytes
     assert serving_cost(form).mb == pytest.approx(weights / 1e6, rel=0.02)
 
 
 def test_a_larger_picture_takes_longer_and_the_graph_is_the_same(tmp_path: Path) -> None:
     times = []
     for size in (32, 160):
-        export_quickly(untrained(FORM._replace(image_size=size)), size, tmp_path / f"{size}.onnx")
+        export_torchscript_onnx(randomly_initialized(FORM._replace(image_size=size)), size, tmp_path / f"{size}.onnx")
         times.append(latency_ms(tmp_path / f"{size}.onnx", size))
     assert times[1] > 2 * times[0]
 
@@ -85,11 +91,11 @@ def test_a_larger_picture_takes_longer_and_the_graph_is_the_same(tmp_path: Path)
 def test_a_network_that_is_unknown_leaves_no_entry() -> None:
     with pytest.raises(BackboneError, match="no_such_network"):
         serving_cost(FORM._replace(backbone="no_such_network"))
-    assert Store().entries() == []
+    assert ContentCache().entries() == []
 
 
 def test_measuring_leaves_the_random_state_alone_and_the_machine_has_a_name() -> None:
     before = torch.random.get_rng_state()
     serving_cost(FORM)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert machine()
+    assert hardware()

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.loading.batch_config import BatchConfig
-from models.features.caching_policy import Plan, plan
+from models.features.caching_policy import CachingPlan, caching_plan
 from models.trial_config import FeaturesConfig, TrialConfig
 
 
@@ -32,11 +32,15 @@ def test_a_configuration_from_before_features_were_kept_means_what_it_meant_then
     fields = trial_config.model_dump(mode="json")
     del fields["features"]
     read = TrialConfig.model_validate_json(json.dumps(fields))
-    assert read == trial_config.model_copy(update={"features": FeaturesConfig(reuse="off", views=0)})
-    assert plan(read.features, BatchConfig(), numbers=100, pictures=10, limit_bytes=10**9) == Plan("live", 0)
+    assert read == trial_config.model_copy(
+        update={"features": FeaturesConfig(feature_cache="off", cached_augmentations=0)}
+    )
+    assert caching_plan(
+        read.features, BatchConfig(), elements_per_image=100, num_images=10, limit_bytes=10**9
+    ) == CachingPlan("uncached", 0)
 
 
-@pytest.mark.parametrize("wrong", [{"reuse": "half"}, {"views": -1}, {"view": 2}])
+@pytest.mark.parametrize("wrong", [{"feature_cache": "half"}, {"cached_augmentations": -1}, {"view": 2}])
 def test_what_is_kept_is_checked_when_a_configuration_is_made(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         FeaturesConfig.model_validate(wrong)

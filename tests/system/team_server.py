@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from server.processes import LOOPBACK, Part, bucket_endpoint, free_port, mlflow_server, postgres
+from server.processes import LOOPBACK, ManagedProcess, bucket_endpoint, free_port, mlflow_server, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "mlflow-compose.yml"
@@ -104,7 +104,7 @@ class Team:
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[ManagedProcess, ...]:
         return self.postgres, self.store, self.mlflow
 
     def native(self, text: str) -> str:
@@ -132,7 +132,7 @@ class Team:
             if file.is_file():  # the volume ./server:/server, and /auth in the test's own folder
                 (config / file.name).write_text(file.read_text().replace("////auth/", f"///{self.folder}/"))
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(Part.start, (self.postgres, self.store)))
+            list(pool.map(ManagedProcess.start, (self.postgres, self.store)))
             list(pool.map(self.run, ("bucket", "migrate")))
         self.mlflow.start()
 

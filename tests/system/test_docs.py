@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from data.loading.augmentation import CLASSICS, POLICIES
-from models.backbones.weight_packages import PACKAGES, SCRATCH
+from data.loading.augmentation import STRENGTHS, TRANSFORMS
+from models.backbones.weight_packages import PACKAGES, UNPRETRAINED
 from tests.docs_blocks import PAGES, Block, as_tuning, blocks, shell_commands
 from tests.system.conftest import Searched, World, runs_of
 from tuning.__main__ import main
@@ -76,7 +76,7 @@ def test_a_block_of_python_runs_as_it_stands(
 @pytest.fixture
 def tables_kept() -> Iterator[None]:
     """Let a block add its own augmentation, weights, network or sampler without leaving them to the next test."""
-    tables: tuple[dict[str, Any], ...] = (CLASSICS, POLICIES, PACKAGES, SCRATCH, SAMPLERS)
+    tables: tuple[dict[str, Any], ...] = (TRANSFORMS, STRENGTHS, PACKAGES, UNPRETRAINED, SAMPLERS)
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):

@@ -28,7 +28,7 @@ def test_a_search_without_a_server_ends_well_and_sync_delivers_all_of_it(
     with pytest.MonkeyPatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         away.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
-        assert tune(world, trials="2", tracking="spool") == 0
+        assert tune(world, trials="2", tracking="offline") == 0
     assert not [path for path in rays_logs() if PLANTED.encode() in path.read_bytes()]
     printed = capsys.readouterr().out
     assert "messages to MLflow are kept; python -m tuning sync --run" in printed

@@ -114,10 +114,10 @@ def test_a_finished_search_is_made_longer_in_its_own_parent_run(
 def test_the_best_are_trained_again_with_other_seeds_before_one_wins_by_its_mean(
     ray_cluster: None, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tune(world, trials="2", finalists="2", final_seeds="1") == 0
+    assert tune(world, trials="2", rerun_top_k="2", rerun_seeds="1") == 0
     said = capsys.readouterr().out
     parent, children = runs_of(world.client)
-    finals = [run for run in children if run.data.tags["origin"] == "final"]
+    finals = [run for run in children if run.data.tags["origin"] == "rerun"]
     assert len(children) == 4
     assert {run.data.tags["trains_again"] for run in finals} == {run.data.tags["trial_uid"] for run in children[:2]}
     assert {run.data.params["seed"] for run in finals} == {"1"}

@@ -190,7 +190,7 @@ def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_ch
     world.enter(monkeypatch)
     opened = world.client.create_run(world.client.create_experiment("opened")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", opened)
-    assert tune(world, concurrent="1", name="photos", quiet="on") == 0
+    assert tune(world, max_concurrent="1", name="photos", quiet="on") == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 7  # the test result, the decision, and where the report is
     assert said.err == ""

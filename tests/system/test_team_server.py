@@ -30,8 +30,8 @@ from tests.system.conftest import World, make_world, runs_of, tune
 from tests.system.team_server import ROOT, Team, team_folder
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
-from tuning.tracking.async_writer import Writer
-from tuning.tracking.operations import PARENT, EndRun, LogEpoch, LogText, StartRun
+from tuning.tracking.async_writer import AsyncWriter
+from tuning.tracking.operations import PARENT_UID, EndRun, LogEpoch, LogText, StartRun
 
 pytestmark = [
     pytest.mark.skipif(postgres_tool("initdb") is None, reason="PostgreSQL is not installed"),
@@ -85,7 +85,7 @@ class Trials:
         self.parent = client.create_run(self.experiment, run_name="search").info.run_id
         self.points: dict[str, set[tuple[str, int, float, int]]] = {}
         self.texts: set[str] = set()
-        self.writer = Writer(client, self.experiment, {"mlflow.parentRunId": self.parent}, spool)
+        self.writer = AsyncWriter(client, self.experiment, {"mlflow.parentRunId": self.parent}, spool)
 
     def report(self, steps: range, trials: int = 6) -> None:
         for number in range(trials):
@@ -98,12 +98,12 @@ class Trials:
                 kept = self.points.setdefault(f"uid{number}", set())
                 kept |= {(name, step, value, 1000 + step) for name, value in metrics.items()}
         self.texts.add(f"report-{steps.start}.txt")
-        self.writer.send(LogText(PARENT, f"report-{steps.start}.txt", "so far"))
+        self.writer.send(LogText(PARENT_UID, f"report-{steps.start}.txt", "so far"))
 
     def end(self) -> None:
         for uid in self.points:
             self.writer.send(EndRun(uid, "FINISHED", {"reason": "ran to its end"}))
-        self.writer.send(EndRun(PARENT, "FINISHED", {}))
+        self.writer.send(EndRun(PARENT_UID, "FINISHED", {}))
 
     def check(self) -> int:
         """Compare all that was sent with all that is stored; return the number of points."""
@@ -146,7 +146,7 @@ def check_search(client: MlflowClient, name: str, trials: int) -> None:
     assert len(children) == trials
     assert {run.info.status for run in [parent, *children]} <= {"FINISHED", "KILLED"}
     (paths,) = SearchPaths.all()
-    sent = sent_points(paths.spool)
+    sent = sent_points(paths.outbox)
     for run in [parent, *children]:
         stored = [
             (point.key, point.step, point.value, point.timestamp)
@@ -154,7 +154,7 @@ def check_search(client: MlflowClient, name: str, trials: int) -> None:
             for point in client.get_metric_history(run.info.run_id, metric)
         ]
         assert len(stored) == len(set(stored))
-        assert set(stored) == sent[run.data.tags.get("trial_uid", PARENT)]
+        assert set(stored) == sent[run.data.tags.get("trial_uid", PARENT_UID)]
     assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"audit.json", "candidate.json", "environment.json", "test_scores.json"} <= files
@@ -176,9 +176,9 @@ def test_a_search_of_six_trials_from_a_client_without_aws_variables_loses_no_poi
 ) -> None:
     """The database is killed and comes back while trials report, then the server."""
     monkeypatch.setattr(
-        "tuning.tracking.async_writer.TRIES", 1000
+        "tuning.tracking.async_writer.MAX_RETRIES", 1000
     )  # six small trials may end before the server is back
-    monkeypatch.setattr("tuning.tracking.async_writer.STUCK_S", 150)
+    monkeypatch.setattr("tuning.tracking.async_writer.STALL_TIMEOUT_S", 150)
     with ThreadPoolExecutor(1) as pool:
         restarts = pool.submit(restart, client, team)
         assert tune(photos, trials="6", name="team") == 0
@@ -225,7 +225,7 @@ def test_a_store_of_files_that_answers_500_costs_neither_points_nor_files(
     assert trials.writer.flush() == ()
     team.failing.touch()
     try:
-        monkeypatch.setattr("tuning.tracking.async_writer.TRIES", 1)
+        monkeypatch.setattr("tuning.tracking.async_writer.MAX_RETRIES", 1)
         began = time.monotonic()
         trials.report(range(11, 31))
         assert time.monotonic() - began < 1, "to send never waits for a server"

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuning.factories import epoch, trial_result
-from tuning.common.trial_record import SELECTS, TrialReport, TrialResult
-from tuning.tracking.async_writer import TRIES, Sent, Writer, batches
+from tuning.common.trial_record import OBJECTIVE_METRIC, TrialRecord, TrialReport
+from tuning.tracking.async_writer import MAX_RETRIES, AsyncWriter, QueuedOperation, batches
 from tuning.tracking.environment import REPOSITORY
-from tuning.tracking.mlflow_sink import find_run, texts
+from tuning.tracking.mlflow_sink import find_run, to_params
 from tuning.tracking.operations import EndRun, LogEpoch, LogFile, LogText, Operation, StartRun
-from tuning.tracking.trial_logger import TrialRuns
+from tuning.tracking.trial_logger import TrialLogger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,9 +58,9 @@ class Flaky:
         return call
 
 
-def writer_of(client: MlflowClient | Flaky | None, spool: Path = SPOOL) -> Writer:
+def writer_of(client: MlflowClient | Flaky | None, spool: Path = SPOOL) -> AsyncWriter:
     """Return a writer on the test's own spool; an earlier one must be closed."""
-    return Writer(client, EXPERIMENT, PARENT, spool)  # type: ignore[arg-type]
+    return AsyncWriter(client, EXPERIMENT, PARENT, spool)  # type: ignore[arg-type]
 
 
 def deliver(client: MlflowClient | Flaky, *operations: Operation) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def test_more_points_than_one_call_takes_arrive(client: MlflowClient, monkeypatc
 def test_a_long_parameter_is_cut_to_what_mlflow_takes(client: MlflowClient) -> None:
     assert deliver(client, start(long="x" * 7000)) == ()
     assert only_run(client).data.params == {"long": "x" * 6000}
-    assert texts({"a": 1, "b": None}) == [("a", "1"), ("b", "None")]
+    assert to_params({"a": 1, "b": None}) == [("a", "1"), ("b", "None")]
 
 
 def test_trials_at_once_each_get_their_own(client: MlflowClient) -> None:
@@ -197,7 +197,7 @@ def test_a_run_that_was_made_though_the_answer_was_lost_is_found_again(client: M
 def test_what_cannot_be_delivered_is_told_and_not_raised(client: MlflowClient) -> None:
     flaky = Flaky(client, "set_terminated", lambda *_: True)
     assert deliver(flaky, start(), EndRun("uid0", "FINISHED", {})) == ("EndRun of trial uid0 (ConnectionError)",)
-    assert len(flaky.calls) >= TRIES
+    assert len(flaky.calls) >= MAX_RETRIES
 
 
 def test_one_trial_that_fails_does_not_hold_up_another(client: MlflowClient) -> None:
@@ -283,12 +283,12 @@ def test_what_was_delivered_is_not_sent_again(client: MlflowClient) -> None:
 
 
 def test_a_server_that_comes_back_while_the_search_goes_on_gets_everything(client: MlflowClient) -> None:
-    flaky = Flaky(client, "create_run", lambda call, _: call <= 3 * TRIES)
+    flaky = Flaky(client, "create_run", lambda call, _: call <= 3 * MAX_RETRIES)
     writer = writer_of(flaky)
     writer.send(start())
     writer.send(LogEpoch("uid0", 1, {"loss": 0.5}, time_ms=7))
     ends = time.monotonic() + 20
-    while len(flaky.calls) <= 3 * TRIES and time.monotonic() < ends:
+    while len(flaky.calls) <= 3 * MAX_RETRIES and time.monotonic() < ends:
         time.sleep(0.01)
     assert writer.close() == ()
     assert points(client, only_run(client), "loss") == [(1, 0.5, 7)]
@@ -349,7 +349,7 @@ def test_a_writer_without_a_server_keeps_all_for_later(client: MlflowClient) -> 
     writer.send(start())
     writer.send(EndRun("uid0", "FINISHED", {}))
     assert writer.close() == ()
-    assert writer.waiting == 2
+    assert writer.pending_count == 2
     assert deliver(client) == ()
     assert only_run(client).info.status == "FINISHED"
 
@@ -426,7 +426,7 @@ operations = st.lists(
 
 @given(operations)
 def test_batches_keep_every_operation_and_each_trials_order(sent: list[Operation]) -> None:
-    gathered = [[one.operation for one in batch] for batch in batches(map(Sent, range(len(sent)), sent))]
+    gathered = [[one.operation for one in batch] for batch in batches(map(QueuedOperation, range(len(sent)), sent))]
     flat = [operation for batch in gathered for operation in batch]
     assert len(flat) == len(sent)
     for uid in "abc":
@@ -439,17 +439,17 @@ def test_batches_keep_every_operation_and_each_trials_order(sent: list[Operation
 
 def test_epochs_of_one_trial_are_gathered_around_those_of_others() -> None:
     sent = [LogEpoch(uid, step, {}) for step in (1, 2) for uid in "ab"]
-    gathered = [[one.ticket for one in batch] for batch in batches(map(Sent, range(4), sent))]
+    gathered = [[one.offset for one in batch] for batch in batches(map(QueuedOperation, range(4), sent))]
     assert gathered == [[0, 2], [1, 3]]
 
 
 # --- what the trials' runs hold ---
 
 
-def heard(client: MlflowClient, *events: Callable[[TrialRuns], None]) -> Run:
+def heard(client: MlflowClient, *events: Callable[[TrialLogger], None]) -> Run:
     """Return the run that a listener makes of the events."""
     writer = writer_of(client)
-    runs = TrialRuns(writer)
+    runs = TrialLogger(writer)
     for event in events:
         event(runs)
     assert writer.close() == ()
@@ -462,13 +462,13 @@ def heard(client: MlflowClient, *events: Callable[[TrialRuns], None]) -> Run:
 )
 def test_a_trials_status_is_told_in_mlflows_words(client: MlflowClient, status: Any, in_mlflow: str) -> None:
     ended = trial_result(status=status, reason="because")
-    run = heard(client, lambda runs: runs.trial_started(ended), lambda runs: runs.trial_ended(ended, None))
+    run = heard(client, lambda runs: runs.on_trial_start(ended), lambda runs: runs.on_trial_end(ended, None))
     assert (run.info.status, run.data.tags["reason"]) == (in_mlflow, "because")
 
 
-def fresh(result: TrialResult) -> TrialResult:
+def fresh(result: TrialRecord) -> TrialRecord:
     """Return a trial as it was before its first epoch."""
-    return result.model_copy(update={"history": (), "facts": {}, "status": "running"})
+    return result.model_copy(update={"history": (), "runtime_info": {}, "status": "running"})
 
 
 def test_what_a_killed_process_did_not_tell_is_told_once(client: MlflowClient) -> None:
@@ -476,18 +476,18 @@ def test_what_a_killed_process_did_not_tell_is_told_once(client: MlflowClient) -
     one, two, three, new = trial_result(1), trial_result(2), trial_result(3), trial_result(4, None, "running")
     goes_on = trial_result(5, 0.5, "running")
     writer = writer_of(client)
-    runs = TrialRuns(writer)
-    runs.trial_started(fresh(one))
-    runs.epoch_ended(one, epoch(1, 0.45))
-    runs.trial_started(fresh(goes_on))
-    runs.epoch_ended(goes_on, epoch(1, 0.45))
-    runs.trial_started(fresh(three))
+    runs = TrialLogger(writer)
+    runs.on_trial_start(fresh(one))
+    runs.on_epoch_end(one, epoch(1, 0.45))
+    runs.on_trial_start(fresh(goes_on))
+    runs.on_epoch_end(goes_on, epoch(1, 0.45))
+    runs.on_trial_start(fresh(three))
     for number, metrics in enumerate(three.history, start=1):
-        runs.epoch_ended(three, epoch(number, metrics[SELECTS]))
-    runs.trial_ended(three, None)
+        runs.on_epoch_end(three, epoch(number, metrics[OBJECTIVE_METRIC]))
+    runs.on_trial_end(three, None)
     writer.close()
     again = writer_of(client)
-    TrialRuns(again).catch_up([one, two, three, new, goes_on])
+    TrialLogger(again).replay_missing([one, two, three, new, goes_on])
     again.close()
     stored = client.search_runs([EXPERIMENT])
     assert sorted((run.data.params["trial"], run.info.status) for run in stored) == [
@@ -497,17 +497,17 @@ def test_what_a_killed_process_did_not_tell_is_told_once(client: MlflowClient) -
         ("5", "RUNNING"),
     ]
     for run in stored:
-        assert [step for step, *_ in points(client, run, SELECTS)] == [1, 2, 3]
+        assert [step for step, *_ in points(client, run, OBJECTIVE_METRIC)] == [1, 2, 3]
 
 
 def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: MlflowClient) -> None:
     result = trial_result(number=7, score=0.8)
     run = heard(
         client,
-        lambda runs: runs.trial_started(fresh(result)),
-        lambda runs: runs.epoch_ended(result, epoch(1, 0.7)),
-        lambda runs: runs.epoch_ended(result, epoch(2, 0.8)),
-        lambda runs: runs.trial_ended(result, TrialReport(status="complete", epoch=2)),
+        lambda runs: runs.on_trial_start(fresh(result)),
+        lambda runs: runs.on_epoch_end(result, epoch(1, 0.7)),
+        lambda runs: runs.on_epoch_end(result, epoch(2, 0.8)),
+        lambda runs: runs.on_trial_end(result, TrialReport(status="complete", epoch=2)),
     )
     assert run.info.run_name == "trial-007"
     wanted = {"trial": "7", "lr": "0.001", "log10_lr": "-3.0", "optimizer": "adamw", "image_size": "32", "blocks": "18"}
@@ -518,23 +518,23 @@ def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: Ml
 
 
 def test_a_fact_that_is_another_at_the_end_is_a_tag(client: MlflowClient) -> None:
-    first, last = {"blocks": 18, "features": "half"}, {"blocks": 18, "features": "live (disk full)"}
-    result = trial_result().model_copy(update={"facts": last})
+    first, last = {"blocks": 18, "features": "fp16"}, {"blocks": 18, "features": "uncached (disk full)"}
+    result = trial_result().model_copy(update={"runtime_info": last})
     run = heard(
         client,
-        lambda runs: runs.trial_started(fresh(result)),
-        lambda runs: runs.epoch_ended(result, epoch(1, 0.7).model_copy(update={"facts": first})),
-        lambda runs: runs.epoch_ended(result, epoch(2, 0.8).model_copy(update={"facts": last})),
-        lambda runs: runs.trial_ended(result, TrialReport(status="complete", epoch=2)),
+        lambda runs: runs.on_trial_start(fresh(result)),
+        lambda runs: runs.on_epoch_end(result, epoch(1, 0.7).model_copy(update={"runtime_info": first})),
+        lambda runs: runs.on_epoch_end(result, epoch(2, 0.8).model_copy(update={"runtime_info": last})),
+        lambda runs: runs.on_trial_end(result, TrialReport(status="complete", epoch=2)),
     )
-    assert (run.data.params["features"], run.data.tags["features"]) == ("half", "live (disk full)")
+    assert (run.data.params["features"], run.data.tags["features"]) == ("fp16", "uncached (disk full)")
     assert "blocks" not in run.data.tags
 
 
 def test_a_failed_trials_run_holds_the_traceback(client: MlflowClient) -> None:
     failed = trial_result(score=None, status="failed", reason="ValueError: no")
     report = TrialReport(status="failed", epoch=0, traceback="Traceback: no")
-    run = heard(client, lambda runs: runs.trial_started(failed), lambda runs: runs.trial_ended(failed, report))
+    run = heard(client, lambda runs: runs.on_trial_start(failed), lambda runs: runs.on_trial_end(failed, report))
     from mlflow.artifacts import load_text
 
     assert load_text(f"{run.info.artifact_uri}/traceback.txt") == "Traceback: no"

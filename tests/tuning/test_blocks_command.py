@@ -10,7 +10,7 @@ from models.backbones.factory import create_backbone
 from models.freezing.blocks import Block, find_blocks
 from models.profiling.block_latency import time_blocks
 from tuning.__main__ import main
-from tuning.ui.tables.blocks import blocks_table, how_lines
+from tuning.ui.tables.blocks import blocks_table, legend_lines
 
 Capture = pytest.CaptureFixture[str]
 
@@ -73,7 +73,7 @@ def test_the_table_of_groups_has_no_times() -> None:
     with console.capture() as capture:
         console.print(blocks_table(groups, ()))
     assert capture.get().split("\n")[1].split() == ["1", "stem", "-", "1,000", "-", "-"]
-    assert how_lines("mine", 64, groups, ())[0] == "mine: 1 blocks, 1,000 parameters, 64 px"
+    assert legend_lines("mine", 64, groups, ())[0] == "mine: 1 blocks, 1,000 parameters, 64 px"
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from tests.tuning.factories import candidate, trial_config
 from tests.tuning.test_predict import FakeModel
 from tuning import cli
 from tuning.__main__ import main
-from tuning.recipe.auto import automatic_backbones, automatic_sizes
-from tuning.recipe.domains import Choice
-from tuning.recipe.options import names
-from tuning.recipe.schema import Recipe, Training
+from tuning.recipe.auto import auto_backbones, auto_image_sizes
+from tuning.recipe.domains import Categorical
+from tuning.recipe.options import option_fields
+from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.candidate_store import save_candidate
-from tuning.workflows.preflight import check_from_url, check_ground
-from tuning.workflows.train import as_recipe, finished_trial
+from tuning.workflows.preflight import check_from_url, prepare_context
+from tuning.workflows.train import as_recipe, load_finished_trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +64,7 @@ def test_a_commands_page_has_its_options_and_an_example_that_is_read(name: str, 
     command = cli.load(name)
     assert f"usage: python -m tuning {name} " in page
     assert cli.SUMMARIES[name] in page
-    for option, field in names(command.OPTIONS).items():
+    for option, field in option_fields(command.OPTIONS).items():
         assert f"--{option} " in page
         assert str(field.description) in page
     assert command.EXAMPLE.startswith(f"python -m tuning {name} ")
@@ -288,11 +288,11 @@ def test_networks_and_sizes_that_are_left_open_are_those_without_a_hub_at_the_pi
     image_folder: Path, client: MlflowClient
 ) -> None:
     asked = Recipe(data=str(image_folder), weights="none")
-    ground = check_ground(asked)
-    settled = ground.settled(asked)
-    assert settled.backbone == Choice(options=OFFLINE)
-    assert settled.image_size == Choice(options=(48, 64, 96))
-    assert settled.truncate == Choice(options=(0, 3))
+    ground = prepare_context(asked)
+    settled = ground.resolve_auto(asked)
+    assert settled.backbone == Categorical(options=OFFLINE)
+    assert settled.image_size == Categorical(options=(48, 64, 96))
+    assert settled.truncate == Categorical(options=(0, 3))
     assert {pair: one.image_size for pair, one in ground.preprocessings.items()} == {
         (name, size): size for name in OFFLINE for size in (48, 64, 96)
     }
@@ -312,8 +312,8 @@ def test_networks_and_sizes_that_are_left_open_are_those_without_a_hub_at_the_pi
 def test_two_more_networks_are_tried_where_a_hub_answers_that_may_be_used(
     weights: str, answers: bool, more: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.backbones.weights.hub_answers", lambda: answers)
-    assert automatic_backbones(weights) == OFFLINE + ("mobilenetv3_large_100", "convnext_femto") * more
+    monkeypatch.setattr("models.backbones.weights.hub_reachable", lambda: answers)
+    assert auto_backbones(weights) == OFFLINE + ("mobilenetv3_large_100", "convnext_femto") * more
 
 
 def test_each_variant_gets_the_networks_and_sizes_that_it_leaves_open(image_folder: Path, client: MlflowClient) -> None:
@@ -322,8 +322,8 @@ def test_each_variant_gets_the_networks_and_sizes_that_it_leaves_open(image_fold
         {"name": "any", "settings": {"freeze_fraction": "1"}},
     ]
     asked = Recipe.model_validate({"data": str(image_folder), "weights": "none", "variants": variants})
-    ground = check_ground(asked)
-    one, some = ground.settled(asked).variants
+    ground = prepare_context(asked)
+    one, some = ground.resolve_auto(asked).variants
     assert one.settings == {"backbone": "small_cnn", "image_size": "32", "truncate": "0"}  # it has few blocks
     found = {"backbone": ",".join(OFFLINE), "image_size": "48,64,96", "truncate": "0,3"}
     assert some.settings == {"freeze_fraction": "1", **found}
@@ -348,7 +348,7 @@ def test_more_blocks_cannot_be_dropped_than_a_network_has(
      (4000, (128, 160, 224))],
 )  # fmt: skip
 def test_pictures_are_resized_by_their_own_size(median: int, sizes: tuple[int, ...]) -> None:
-    assert automatic_sizes(median) == sizes
+    assert auto_image_sizes(median) == sizes
 
 
 # --- one command after another ---
@@ -424,23 +424,25 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
 
 @pytest.mark.usefixtures("client")
 def test_champions_shows_the_history_and_who_holds_each_alias(client: MlflowClient, capsys: Capture) -> None:
-    from tuning.common.promotion_types import Event
-    from tuning.registry.client import Versions
+    from tuning.common.promotion_types import ChampionChange
+    from tuning.registry.client import ModelRegistry
 
-    versions = Versions(client, "pets")
+    versions = ModelRegistry(client, "pets")
     versions.open()
     assert main(["champions", "--name", "pets"]) == 0
     assert "models:/pets@champion: nobody" in capsys.readouterr().out
     versions.create("/package", client.create_run("0").info.run_id, "m-1", {"mark": ""}, "mark")
-    versions.move("champion", 1)
+    versions.set_alias("champion", 1)
     said = {"kind": "promoted", "at": "2026-01-02T03:04:05+00:00"}
-    versions.record(Event.model_validate({"number": 1, "version": 1, "previous": None, "reason": "better", **said}))
+    versions.append_history(
+        ChampionChange.model_validate({"number": 1, "version": 1, "previous": None, "reason": "better", **said})
+    )
     assert main(["champions", "--name", "pets"]) == 0
     first = capsys.readouterr().out
     for part in ("2026-01-02T03:04:05", "promoted", "better", "models:/pets@champion: version 1"):
         assert part in first
     assert "by hand" not in first
-    versions.drop("champion")
+    versions.delete_alias("champion")
     assert main(["champions", "--name", "pets"]) == 0
     assert "was moved by hand: version 1 got it here last" in capsys.readouterr().out
 
@@ -496,7 +498,7 @@ def trial_run(client: MlflowClient, parent_tags: dict[str, str]) -> str:
 def test_a_finished_trial_is_found_with_its_searchs_recipe_for_its_own_network(client: MlflowClient) -> None:
     variants = [{"name": "other", "settings": {"backbone": "resnet34"}}]
     texts = {"data": "photos", "name": "pets", "cpus_per_trial": 2, "variants": variants}
-    again = finished_trial(client, trial_run(client, {"recipe": Recipe.model_validate(texts).to_json()}))
+    again = load_finished_trial(client, trial_run(client, {"recipe": Recipe.model_validate(texts).to_json()}))
     own = {"backbone": "tf_efficientnet_lite0", "image_size": "32", "truncate": "0", "weights": "none"}
     assert again.training == Recipe.model_validate({**texts, "variants": (), **own})
     assert again.config == trial_config(lr=0.25)
@@ -505,14 +507,14 @@ def test_a_finished_trial_is_found_with_its_searchs_recipe_for_its_own_network(c
 def test_a_search_is_no_trial(client: MlflowClient) -> None:
     parent = client.create_run("0", tags={"recipe": Recipe().to_json()}).info.run_id
     with pytest.raises(TrackingError, match=f"must be a trial's run, below its search, but {parent} holds no"):
-        finished_trial(client, parent)
+        load_finished_trial(client, parent)
 
 
 def test_the_run_of_train_can_be_trained_again(client: MlflowClient) -> None:
-    kept = {"trial_config": trial_config(lr=0.25).to_json(), "recipe": as_recipe(Training(data="/x")).to_json()}
+    kept = {"trial_config": trial_config(lr=0.25).to_json(), "recipe": as_recipe(TrainingSettings(data="/x")).to_json()}
     run = client.create_run("0", tags=kept).info.run_id
-    assert finished_trial(client, run).training.data == "/x"
-    assert finished_trial(client, run).config == trial_config(lr=0.25)
+    assert load_finished_trial(client, run).training.data == "/x"
+    assert load_finished_trial(client, run).config == trial_config(lr=0.25)
 
 
 @pytest.fixture

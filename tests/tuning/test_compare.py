@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.errors import TrackingError
 from tuning.__main__ import main
-from tuning.tracking.search_summary import Progress, past_search
+from tuning.tracking.search_summary import ScorePoint, load_search_summary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,20 +41,20 @@ def search(
 
 
 def test_a_search_is_read_back_with_its_best_trial_and_each_improvement(client: MlflowClient) -> None:
-    found = past_search(client, search(client, "pets", [0.5, 0.4, 0.9, None, 0.7]))
+    found = load_search_summary(client, search(client, "pets", [0.5, 0.4, 0.9, None, 0.7]))
     assert (found.name, found.trials, found.network, found.score) == ("pets", 5, "net2 at 32 px", 0.9)
     assert (found.test, found.promotion, found.seconds) == (0.75, "champion 3", 300)
-    assert found.progress == (Progress(seconds=60, score=0.5), Progress(seconds=180, score=0.9))
+    assert found.progress == (ScorePoint(seconds=60, score=0.5), ScorePoint(seconds=180, score=0.9))
 
 
 def test_a_name_stands_for_the_latest_search_of_that_experiment(client: MlflowClient) -> None:
     latest = search(client, "pets", [0.6], began=9_000_000)
     search(client, "pets", [0.5])
-    assert past_search(client, "pets").run_id == latest
+    assert load_search_summary(client, "pets").run_id == latest
 
 
 def test_a_search_without_a_trial_is_a_row_of_dashes(client: MlflowClient) -> None:
-    found = past_search(client, search(client, "pets", []))
+    found = load_search_summary(client, search(client, "pets", []))
     assert (found.trials, found.score, found.network, found.progress, found.seconds) == (0, None, "", (), 0)
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_search_is_refused_with_a_sentence(client: MlflowClient, give
     experiment = client.create_experiment("pets")
     name = client.create_run(experiment).info.run_id if given == "trial" else "nothing"
     with pytest.raises(TrackingError, match=f"runs must be parent runs of searches.* got '{name}'; mlflow ui"):
-        past_search(client, name)
+        load_search_summary(client, name)
 
 
 def test_the_command_shows_a_table_and_writes_the_chart(client: MlflowClient, tmp_path: Path, capsys: Capture) -> None:

@@ -19,59 +19,59 @@ from data.findings import Finding
 from tests.system.output_filter import foreign
 from tests.tuning.factories import candidate, epoch, trial_result
 from tuning.common import event_bus
-from tuning.common.event_bus import say, show, warn
+from tuning.common.event_bus import info, print_table, warning
 from tuning.common.events import (
-    Audited,
-    Decided,
-    Ended,
-    Entered,
+    AuditCompleted,
+    CandidateEvaluated,
+    CommandEnded,
     EpochEnded,
     Event,
-    Measured,
-    Planned,
-    Progressed,
-    Reported,
-    Said,
-    Shown,
-    Trained,
+    Message,
+    ProgressUpdated,
+    PromotionDecided,
+    ReportWritten,
+    SearchPlanned,
+    StageStarted,
+    TablesShown,
+    TrainingEpochEnded,
     TrialEnded,
     TrialStarted,
 )
 from tuning.common.promotion_types import Promotion
-from tuning.common.redaction import HIDDEN
-from tuning.ui.console import Printer
-from tuning.ui.jsonl_renderer import JsonLinesView
-from tuning.ui.live.renderer import LiveView
-from tuning.ui.log_renderer import PlainView, QuietView
-from tuning.ui.session import human_view, watched
+from tuning.common.redaction import MASK
+from tuning.ui.console import ConsoleRenderer
+from tuning.ui.jsonl_renderer import JsonLinesRenderer
+from tuning.ui.live.renderer import LiveRenderer
+from tuning.ui.log_renderer import LogRenderer, QuietRenderer
+from tuning.ui.session import make_renderer, run_with_ui
 
 AUDIT = Audit(
     name="pets",
     root=Path("/photos"),
     fingerprint="f" * 32,
     counts={"train": {"cat": 4, "dog": 5}, "val": {"cat": 1, "dog": 1}, "test": {"cat": 2, "dog": 1}},
-    left_out=1,
+    num_skipped=1,
     imbalance=1.25,
-    median_side=32,
-    findings=(Finding(kind="tiny", count=2, done="kept", files=(("a.png",), ("b.png",))),),
+    median_short_side=32,
+    findings=(Finding(kind="tiny", count=2, action="kept", files=(("a.png",), ("b.png",))),),
 )
 PROMOTION = Promotion(alias="champion", reason="better", evidence={})
 EVERY: list[Event] = [
-    Said("hello"),
-    Said("the disk is full", matters=True),
-    Shown(("a table",)),
-    Entered("starting Ray"),
-    Progressed("reading pictures", 3, 9),
-    Audited(AUDIT),
-    Planned("run", "a plan", 16, 4, 0, 8, 2, 1_800_000_000.0),
+    Message("hello"),
+    Message("the disk is full", is_warning=True),
+    TablesShown(("a table",)),
+    StageStarted("starting Ray"),
+    ProgressUpdated("reading pictures", 3, 9),
+    AuditCompleted(AUDIT),
+    SearchPlanned("run", "a plan", 16, 4, 0, 8, 2, 1_800_000_000.0),
     TrialStarted(trial_result(0, None, "running")),
     EpochEnded(trial_result(0, 0.5, "running"), epoch(3, 0.5)),
     TrialEnded(trial_result(0, 0.5)),
-    Trained(epoch(1, 0.5)),
-    Measured(candidate(), 0.6),
-    Decided(candidate(), 3, PROMOTION),
-    Reported(Path("/searches/report.html")),
-    Ended(2, ("data must exist",)),
+    TrainingEpochEnded(epoch(1, 0.5)),
+    CandidateEvaluated(candidate(), 0.6),
+    PromotionDecided(candidate(), 3, PROMOTION),
+    ReportWritten(Path("/searches/report.html")),
+    CommandEnded(2, ("data must exist",)),
 ]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,9 +79,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def written(*events: Event) -> list[dict[str, Any]]:
     """Return what a program reads of the events, the first line aside."""
     file = io.StringIO()
-    view = JsonLinesView(file, "tune")
+    view = JsonLinesRenderer(file, "tune")
     for event in events:
-        view.tell(event)
+        view.handle(event)
     return [json.loads(line, parse_constant=pytest.fail) for line in file.getvalue().splitlines()][1:]
 
 
@@ -102,7 +102,7 @@ def test_a_program_reads_every_event_but_those_for_people() -> None:
 
 def test_the_first_line_names_the_schema_and_the_command() -> None:
     file = io.StringIO()
-    JsonLinesView(file, "resume")
+    JsonLinesRenderer(file, "resume")
     first = json.loads(file.getvalue())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", first.pop("at"))
     assert first == {"event": "began", "schema": 1, "command": "resume"}
@@ -116,7 +116,7 @@ def documented() -> dict[str, set[str]]:
 
 def test_the_documentation_has_every_event_with_its_fields() -> None:
     file = io.StringIO()
-    JsonLinesView(file, "tune")
+    JsonLinesRenderer(file, "tune")
     lines = [json.loads(file.getvalue()), *written(*EVERY)]
     found = {line["event"]: set(line) - {"event", "at"} for line in lines}
     assert len(found) == 13
@@ -144,14 +144,14 @@ def test_a_trial_is_told_from_its_settings_to_its_end() -> None:
 
 def test_numbers_that_json_has_no_word_for_are_null() -> None:
     report = epoch(1, 0.5).model_copy(update={"metrics": {"val_loss": math.nan, "lr": math.inf, "epoch_s": 1.0}})
-    (line,) = written(Trained(report))
+    (line,) = written(TrainingEpochEnded(report))
     assert line["metrics"] == {"val_loss": None, "lr": None, "epoch_s": 1.0}
 
 
 def test_no_secret_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_PASSWORD", 'quoted"secret')
-    (line,) = written(Ended(1, ('the server says quoted"secret',)))
-    assert line["problems"] == [f"the server says {HIDDEN}"]
+    (line,) = written(CommandEnded(1, ('the server says quoted"secret',)))
+    assert line["problems"] == [f"the server says {MASK}"]
 
 
 def test_a_failed_trial_without_an_epoch_has_no_score() -> None:
@@ -160,7 +160,7 @@ def test_a_failed_trial_without_an_epoch_has_no_score() -> None:
 
 
 def test_progress_is_told_now_and_then_and_at_its_end() -> None:
-    told = [Progressed(what, done, 500) for what in ("reading", "resizing") for done in range(1, 501)]
+    told = [ProgressUpdated(what, done, 500) for what in ("reading", "resizing") for done in range(1, 501)]
     lines = [(line["what"], line["done"]) for line in written(*told)]
     assert lines[0] == ("reading", 1)
     assert {("reading", 500), ("resizing", 1), ("resizing", 500)} <= set(lines)
@@ -169,7 +169,7 @@ def test_progress_is_told_now_and_then_and_at_its_end() -> None:
 
 def test_a_line_is_there_as_soon_as_it_is_told(tmp_path: Path) -> None:
     with (tmp_path / "events").open("w") as file:
-        JsonLinesView(file, "tune").tell(Entered("starting Ray"))
+        JsonLinesRenderer(file, "tune").handle(StageStarted("starting Ray"))
         assert (tmp_path / "events").read_text().count("\n") == 2
 
 
@@ -179,12 +179,12 @@ def test_a_line_is_there_as_soon_as_it_is_told(tmp_path: Path) -> None:
 def test_without_a_view_sentences_and_tables_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_bus, "_open", [Printer()])  # one that has told no other test's progress
-    say("a sentence")
-    warn("a warning")
-    show("a line")
+    monkeypatch.setattr(event_bus, "_renderers", [ConsoleRenderer()])  # one that has told no other test's progress
+    info("a sentence")
+    warning("a warning")
+    print_table("a line")
     for event in EVERY[3:]:
-        event_bus.tell(event)
+        event_bus.emit(event)
     said = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[2] or line for line in said] == ["a sentence", "a warning", "a line"]
 
@@ -201,22 +201,22 @@ def test_the_view_that_was_opened_last_is_told_and_closed_whatever_happens() -> 
             self.events.append("closed")
 
     outer, inner = Heard(), Heard()
-    with contextlib.suppress(RuntimeError), event_bus.opened(outer):
-        event_bus.progress("reading", 1, 2)
-        with event_bus.opened(inner):
-            event_bus.enter("starting Ray")
+    with contextlib.suppress(RuntimeError), event_bus.use_renderer(outer):
+        event_bus.emit_progress("reading", 1, 2)
+        with event_bus.use_renderer(inner):
+            event_bus.start_stage("starting Ray")
         raise RuntimeError("whatever")
-    assert outer.events == [Progressed("reading", 1, 2), "closed"]
-    assert inner.events == [Entered("starting Ray"), "closed"]
+    assert outer.events == [ProgressUpdated("reading", 1, 2), "closed"]
+    assert inner.events == [StageStarted("starting Ray"), "closed"]
 
 
 # --- quiet ---
 
 
 def test_quiet_prints_what_matters_at_the_end_and_warns_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    view = QuietView()
+    view = QuietRenderer()
     for event in EVERY:
-        view.tell(event)
+        view.handle(event)
     said = capsys.readouterr()
     assert said.out.splitlines()[0].startswith("On the 20 test pictures")
     assert said.out.splitlines()[-2:] == [
@@ -228,16 +228,16 @@ def test_quiet_prints_what_matters_at_the_end_and_warns_on_standard_error(capsys
 
 
 def test_a_search_tells_what_the_audit_found_and_where_the_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    twins = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), done="kept")
-    PlainView().tell(Audited(AUDIT.model_copy(update={"findings": (twins,)})))
+    twins = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
+    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (twins,)})))
     _, found, names = capsys.readouterr().out.splitlines()
     assert found == "  2 copies, pixel for pixel, in one class: kept"
     assert "audit.json names every file" in names
 
 
 def test_quiet_still_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
-    full = epoch(1, 0.5).model_copy(update={"facts": {"features": "live (disk full)"}})
-    QuietView().tell(EpochEnded(trial_result(4), full))
+    full = epoch(1, 0.5).model_copy(update={"runtime_info": {"features": "uncached (disk full)"}})
+    QuietRenderer().handle(EpochEnded(trial_result(4), full))
     said = capsys.readouterr()
     assert said.out == ""
     assert "the disk is full: trial 4" in said.err
@@ -282,11 +282,11 @@ class Latin(Terminal):
 @pytest.mark.parametrize(
     ("quiet", "term", "file", "kind"),
     [
-        (False, "xterm", Terminal(), LiveView),
-        (False, "xterm", io.StringIO(), PlainView),
-        (False, "dumb", Terminal(), PlainView),
-        (False, "xterm", Latin(), PlainView),
-        (True, "xterm", Terminal(), QuietView),
+        (False, "xterm", Terminal(), LiveRenderer),
+        (False, "xterm", io.StringIO(), LogRenderer),
+        (False, "dumb", Terminal(), LogRenderer),
+        (False, "xterm", Latin(), LogRenderer),
+        (True, "xterm", Terminal(), QuietRenderer),
     ],
 )
 def test_a_terminal_that_can_show_it_gets_the_live_view(
@@ -294,7 +294,7 @@ def test_a_terminal_that_can_show_it_gets_the_live_view(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     with contextlib.redirect_stdout(io.StringIO()):
-        view = human_view(quiet, file)
+        view = make_renderer(quiet, file)
         view.close()
     assert type(view) is kind
 
@@ -302,7 +302,7 @@ def test_a_terminal_that_can_show_it_gets_the_live_view(
 def ended(error: BaseException | None) -> Callable[[], int]:
     def work() -> int:
         print("from a library")
-        say("a sentence")
+        info("a sentence")
         if error:
             raise error
         return 0
@@ -325,7 +325,7 @@ def test_as_json_nothing_but_events_is_on_standard_output_and_the_last_one_says_
 ) -> None:
     expected = re.escape(str(error)) or "^$"
     with pytest.raises(type(error), match=expected) if error else contextlib.nullcontext():
-        assert watched("train", False, "json", ended(error)) == status
+        assert run_with_ui("train", False, "json", ended(error)) == status
     said = capsys.readouterr()
     first, last = (json.loads(line) for line in said.out.splitlines())
     assert first["command"] == "train"
@@ -337,11 +337,11 @@ def test_as_json_nothing_but_events_is_on_standard_output_and_the_last_one_says_
 
 
 def test_as_json_and_quiet_standard_error_is_for_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    assert watched("tune", True, "json", ended(None)) == 0
+    assert run_with_ui("tune", True, "json", ended(None)) == 0
     assert capsys.readouterr().err == "from a library\n"
 
 
 def test_without_json_a_command_is_watched_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    assert watched("tune", False, "text", ended(None)) == 0
+    assert run_with_ui("tune", False, "text", ended(None)) == 0
     said = capsys.readouterr()
     assert (len(said.out.splitlines()), said.err) == (2, "")

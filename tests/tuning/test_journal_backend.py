@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import Study
 
-from tuning.search.journal_backend import BLOCK, Journal
+from tuning.search.journal_backend import BLOCK_SIZE, SingleWriterJournalBackend
 
 
 def study(backend: BaseJournalBackend) -> Study:
@@ -32,33 +32,33 @@ def run(given: Study, count: int) -> list[float]:
     return [trial.params["x"] for trial in given.trials]
 
 
-@pytest.mark.parametrize("read", [lambda path: JournalFileBackend(str(path)), Journal])
+@pytest.mark.parametrize("read", [lambda path: JournalFileBackend(str(path)), SingleWriterJournalBackend])
 def test_what_is_written_can_be_read_by_optunas_own_backend_and_by_another_of_ours(
     tmp_path: Path, read: Callable[[Path], BaseJournalBackend]
 ) -> None:
-    values = run(study(Journal(tmp_path / "journal")), 5)
+    values = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 5)
     assert [trial.params["x"] for trial in study(read(tmp_path / "journal")).trials] == values
 
 
 def test_a_search_goes_on_in_the_journal_of_another_process(tmp_path: Path) -> None:
-    first = run(study(Journal(tmp_path / "journal")), 3)
-    both = run(study(Journal(tmp_path / "journal")), 2)
+    first = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 3)
+    both = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 2)
     assert (both[:3], len(both)) == (first, 5)
     assert run(study(JournalFileBackend(str(tmp_path / "journal"))), 0) == both
 
 
-@pytest.mark.parametrize("tail", ['{"op_code":4', "\x00\x00\x00", '{"op_code":4,"worker_id":"' + "x" * BLOCK])
+@pytest.mark.parametrize("tail", ['{"op_code":4', "\x00\x00\x00", '{"op_code":4,"worker_id":"' + "x" * BLOCK_SIZE])
 def test_a_line_that_was_cut_short_is_taken_off(tmp_path: Path, tail: str) -> None:
-    values = run(study(Journal(tmp_path / "journal")), 3)
+    values = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 3)
     with (tmp_path / "journal").open("a") as file:
         file.write(tail)
-    again = run(study(Journal(tmp_path / "journal")), 1)
+    again = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 1)
     assert (again[:3], len(again)) == (values, 4)
     assert run(study(JournalFileBackend(str(tmp_path / "journal"))), 0) == again
 
 
 def test_a_full_disk_leaves_the_journal_as_it_was(small_disk: Path) -> None:
-    journal = Journal(small_disk / "journal")
+    journal = SingleWriterJournalBackend(small_disk / "journal")
     given = study(journal)
     values = run(given, 2)
     (small_disk / "other").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
@@ -68,13 +68,13 @@ def test_a_full_disk_leaves_the_journal_as_it_was(small_disk: Path) -> None:
     (small_disk / "other").unlink()
     again = run(given, 1)
     assert again[:2] == values
-    assert run(study(Journal(small_disk / "journal")), 0) == again
+    assert run(study(SingleWriterJournalBackend(small_disk / "journal")), 0) == again
 
 
 def test_the_disk_is_waited_for_when_a_trial_is_settled_and_not_for_each_of_its_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = study(Journal(tmp_path / "journal"))
+    given = study(SingleWriterJournalBackend(tmp_path / "journal"))
     waits: list[int] = []
     monkeypatch.setattr(os, "fsync", waits.append)
     trial = given.ask()
@@ -88,7 +88,7 @@ def test_the_disk_is_waited_for_when_a_trial_is_settled_and_not_for_each_of_its_
 
 
 def test_all_lines_can_be_read_again_and_those_that_were_read_come_from_the_file(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = SingleWriterJournalBackend(tmp_path / "journal")
     run(study(journal), 4)
     lines = (tmp_path / "journal").read_text().splitlines()
     assert len(lines) > 16

@@ -14,45 +14,49 @@ from rich.console import Console
 from tests.terminal import screen_of
 from tests.tuning.factories import epoch, trial_result
 from tuning.common.events import (
-    Entered,
     EpochEnded,
     Event,
-    Planned,
-    Progressed,
-    Said,
-    Trained,
+    Message,
+    ProgressUpdated,
+    SearchPlanned,
+    StageStarted,
+    TrainingEpochEnded,
     TrialEnded,
     TrialStarted,
 )
-from tuning.common.trial_record import Origin, Status, TrialResult
-from tuning.ui.live.render import clock, draw, sparkline
-from tuning.ui.live.renderer import LiveView
-from tuning.ui.live.state import LiveState, after
+from tuning.common.trial_record import TrialOrigin, TrialRecord, TrialStatus
+from tuning.ui.live.render import clock, render, sparkline
+from tuning.ui.live.renderer import LiveRenderer
+from tuning.ui.live.state import LiveState, reduce
 
 BEGAN_S = 1_000_000.0
 
 
-def planned(trials: int | None = 16, ends_s: float | None = BEGAN_S + 300, best: TrialResult | None = None) -> Planned:
-    return Planned("run", "the plan", trials, probes=4, tried=0, max_epochs=8, at_once=2, ends_s=ends_s, best=best)
+def planned(
+    trials: int | None = 16, ends_s: float | None = BEGAN_S + 300, best: TrialRecord | None = None
+) -> SearchPlanned:
+    return SearchPlanned(
+        "run", "the plan", trials, probes=4, tried=0, max_epochs=8, max_concurrent=2, ends_s=ends_s, best=best
+    )
 
 
 def trial(
-    number: int, score: float | None = 0.5, status: Status = "running", origin: Origin = "sampler"
-) -> TrialResult:
+    number: int, score: float | None = 0.5, status: TrialStatus = "running", origin: TrialOrigin = "sampler"
+) -> TrialRecord:
     return trial_result(number, score, status).model_copy(update={"origin": origin})
 
 
 def state_after(*events: Event, at_s: float = BEGAN_S) -> LiveState:
     state = LiveState(BEGAN_S)
     for event in events:
-        state = after(state, event, at_s)
+        state = reduce(state, event, at_s)
     return state
 
 
 def drawn(state: LiveState, now_s: float = BEGAN_S + 60, width: int = 80, height: int = 24) -> list[str]:
     """Return the picture's lines as a terminal of that size shows them."""
     out = io.StringIO()
-    Console(file=out, width=width, height=height).print(draw(state, now_s, width, height))
+    Console(file=out, width=width, height=height).print(render(state, now_s, width, height))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -67,20 +71,20 @@ def test_trials_are_counted_by_how_they_ended_and_who_chose_them() -> None:
         TrialEnded(trial(1, 0.8, "complete", "probe")),
         TrialEnded(trial(2, 0.7, "pruned")),
         TrialEnded(trial(3, None, "failed")),
-        TrialEnded(trial(4, 0.95, "complete", "final")),
+        TrialEnded(trial(4, 0.95, "complete", "rerun")),
     )
-    assert (state.tried, state.probes, state.finals, state.pruned, state.failed) == (3, 1, 1, 1, 1)
-    assert [one.result.number for one in state.running.values()] == [5]
+    assert (state.tried, state.probes, state.reruns, state.pruned, state.failed) == (3, 1, 1, 1, 1)
+    assert [one.trial.number for one in state.running.values()] == [5]
 
 
 def test_the_best_is_of_those_that_ended_or_run_but_no_final_and_none_that_failed() -> None:
     ended = state_after(
-        planned(), TrialEnded(trial(0, 0.8, "complete")), TrialEnded(trial(1, 0.99, "complete", "final"))
+        planned(), TrialEnded(trial(0, 0.8, "complete")), TrialEnded(trial(1, 0.99, "complete", "rerun"))
     )
     assert ended.best == trial(0, 0.8, "complete")
-    runs = after(ended, EpochEnded(trial(2, 0.9), epoch(3, 0.9)), BEGAN_S)
+    runs = reduce(ended, EpochEnded(trial(2, 0.9), epoch(3, 0.9)), BEGAN_S)
     assert runs.best == trial(2, 0.9)
-    assert after(runs, TrialEnded(trial(2, 0.9, "failed")), BEGAN_S).best == trial(0, 0.8, "complete")
+    assert reduce(runs, TrialEnded(trial(2, 0.9, "failed")), BEGAN_S).best == trial(0, 0.8, "complete")
 
 
 def test_a_search_that_goes_on_begins_with_the_best_of_before() -> None:
@@ -88,13 +92,17 @@ def test_a_search_that_goes_on_begins_with_the_best_of_before() -> None:
 
 
 def test_a_part_of_the_work_begins_once_however_often_its_progress_is_told() -> None:
-    state = after(state_after(Progressed("resizing", 1, 9)), Progressed("resizing", 2, 9), BEGAN_S + 5)
-    assert (state.part, state.part_began_s, state.progress) == ("resizing", BEGAN_S, Progressed("resizing", 2, 9))
-    assert after(state, Entered("starting Ray"), BEGAN_S + 7).progress is None
+    state = reduce(state_after(ProgressUpdated("resizing", 1, 9)), ProgressUpdated("resizing", 2, 9), BEGAN_S + 5)
+    assert (state.stage, state.stage_began_s, state.progress) == (
+        "resizing",
+        BEGAN_S,
+        ProgressUpdated("resizing", 2, 9),
+    )
+    assert reduce(state, StageStarted("starting Ray"), BEGAN_S + 7).progress is None
 
 
 def test_a_sentence_changes_nothing() -> None:
-    assert state_after(Said("hello")) == LiveState(BEGAN_S)
+    assert state_after(Message("hello")) == LiveState(BEGAN_S)
 
 
 # --- the picture ---
@@ -102,7 +110,7 @@ def test_a_sentence_changes_nothing() -> None:
 
 def test_a_trial_that_runs_is_a_row_with_epoch_score_curve_and_network() -> None:
     began = state_after(planned(), TrialStarted(trial(7, None)), TrialStarted(trial(8, None, origin="probe")))
-    lines = drawn(after(began, EpochEnded(trial(7, 0.9), epoch(3, 0.9)), BEGAN_S + 30))
+    lines = drawn(reduce(began, EpochEnded(trial(7, 0.9), epoch(3, 0.9)), BEGAN_S + 30))
     assert lines[1] == "trial  epoch   time   score  curve  network, size, frozen blocks"
     assert lines[2] == "    7    3/4   1:00  0.9000  ▁█▁    tf_efficientnet_lite0 32 px, 9/18"
     assert lines[3] == "    8    0/4   1:00       -         probe of tf_efficientnet_lite0 32 px, 9/18"
@@ -120,11 +128,11 @@ def test_a_trial_that_runs_is_a_row_with_epoch_score_curve_and_network() -> None
     ],
 )
 def test_the_bar_and_the_clock_say_what_is_left_of_the_budget(
-    plan: Planned, now_s: float, full: int, left: str
+    plan: SearchPlanned, now_s: float, full: int, left: str
 ) -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system="standard")
-    console.print(draw(state_after(plan), BEGAN_S + now_s, 80, 24))
+    console.print(render(state_after(plan), BEGAN_S + now_s, 80, 24))
     last = out.getvalue().splitlines()[-1]
     bar, _, _ = last.partition("\x1b[2m") if "\x1b[2m" in last else (last, "", "")
     assert bar.count("━") == full
@@ -135,15 +143,15 @@ def test_of_trials_and_minutes_the_one_that_is_spent_further_fills_the_bar() -> 
     ended = state_after(planned(trials=2), TrialEnded(trial(0, 0.5, "complete")))
     assert drawn(ended)[-1].startswith("━" * 24)
     out = io.StringIO()
-    Console(file=out, force_terminal=True, color_system="standard").print(draw(ended, BEGAN_S + 3, 80, 24))
+    Console(file=out, force_terminal=True, color_system="standard").print(render(ended, BEGAN_S + 3, 80, 24))
     assert out.getvalue().splitlines()[-1].partition("\x1b[2m")[0].count("━") == 12
 
 
 CROWD = state_after(planned(), *(TrialStarted(trial(number, 0.9)) for number in range(1000)))
 PARTS = [
-    LiveState(BEGAN_S, part="getting ready"),
-    state_after(Progressed("resizing pictures", 123_456, 1_234_567)),
-    state_after(planned(), Entered("packaging trial 12345, the best, and measuring it on the test pictures")),
+    LiveState(BEGAN_S, stage="getting ready"),
+    state_after(ProgressUpdated("resizing pictures", 123_456, 1_234_567)),
+    state_after(planned(), StageStarted("packaging trial 12345, the best, and measuring it on the test pictures")),
     CROWD,
 ]
 
@@ -169,7 +177,9 @@ def test_of_a_crowd_some_are_shown_and_the_others_counted() -> None:
 
 
 def test_a_training_shows_its_curve() -> None:
-    state = state_after(*(Trained(epoch(number, score)) for number, score in enumerate((0.5, 0.6, 0.9), start=1)))
+    state = state_after(
+        *(TrainingEpochEnded(epoch(number, score)) for number, score in enumerate((0.5, 0.6, 0.9), start=1))
+    )
     assert drawn(state)[1] == "epoch 3  0.9000  ▁▃█"
 
 
@@ -213,14 +223,14 @@ class FakeTerminal(io.StringIO):
 
 
 @contextlib.contextmanager
-def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LiveView, FakeTerminal]]:
+def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LiveRenderer, FakeTerminal]]:
     """Within: a view is open on a terminal of 80 columns that takes the place of standard output."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "24")
     out = FakeTerminal()
     with contextlib.redirect_stdout(out):
-        view = LiveView()
+        view = LiveRenderer()
         try:
             yield view, out
         finally:
@@ -236,7 +246,7 @@ def test_lines_stay_above_the_block_and_nothing_of_it_is_left(monkeypatch: pytes
             TrialEnded(trial(0, 0.5, "complete")),
             TrialEnded(trial(1, None, "failed")),
         ):
-            view.tell(event)
+            view.handle(event)
         ends_s = time.monotonic() + 10
         while "no trial runs" not in out.getvalue() and time.monotonic() < ends_s:
             time.sleep(0.01)  # it is drawn four times in a second
@@ -248,8 +258,8 @@ def test_lines_stay_above_the_block_and_nothing_of_it_is_left(monkeypatch: pytes
 def test_a_long_sentence_is_wrapped_between_words_but_a_command_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"stopped: the best so far is packaged; python -m tuning resume --run {'a' * 32} goes on"
     with live(monkeypatch) as (view, out):
-        view.tell(Said("so many words " * 10))
-        view.tell(Said(command))
+        view.handle(Message("so many words " * 10))
+        view.handle(Message(command))
     first, *others = screen_of(out.getvalue())
     assert first.endswith("  so many words so many words so many words so many words so many words")
     assert others[0] == " " * 10 + "so many words so many words so many words so many words so many words"
@@ -258,7 +268,7 @@ def test_a_long_sentence_is_wrapped_between_words_but_a_command_stays_whole(monk
 
 def test_the_colour_of_a_line_is_not_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     with live(monkeypatch) as (view, out):
-        view.tell(Said("careful", matters=True))
+        view.handle(Message("careful", is_warning=True))
     yellow = re.findall(r"\x1b\[(?:\d+;)*33m([^\x1b]*)", out.getvalue())
     assert len(yellow) == 1
     assert yellow[0].endswith("careful")
@@ -272,6 +282,6 @@ def test_what_others_print_meanwhile_goes_above_the_block(monkeypatch: pytest.Mo
 
 def test_the_cursor_is_never_left_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with live(monkeypatch) as (view, out):
-        view.tell(planned())
+        view.handle(planned())
         assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")

@@ -7,12 +7,12 @@ import json
 import pytest
 from rich.console import Console
 
-from models.profiling.flops import Cost
+from models.profiling.flops import ModelCost
 from tests.tuning.factories import trial_result
-from tuning.common.trial_record import TrialResult
-from tuning.ui.tables.networks import as_json, compare, markdown, table
+from tuning.common.trial_record import TrialRecord
+from tuning.ui.tables.networks import as_json, compare_networks, markdown, table
 
-COST = Cost(parameters=3_500_000, flops=601_000_000, bytes=14_100_000)
+COST = ModelCost(parameters=3_500_000, flops=601_000_000, bytes=14_100_000)
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tried(
     number: int, score: float | None, backbone: str, variant: str = "", status: str = "complete", **metrics: float
-) -> TrialResult:
+) -> TrialRecord:
     """Return a trial of a backbone, as part of a variant if there is one."""
     result = trial_result(number, score, status)  # type: ignore[arg-type]
     network = result.config.network.model_copy(update={"backbone": backbone})
@@ -43,10 +43,10 @@ RESULTS = [
 ]
 
 
-def lines(results: list[TrialResult]) -> list[list[str]]:
+def lines(results: list[TrialRecord]) -> list[list[str]]:
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(table(compare(results, 3)))
+        console.print(table(compare_networks(results, 3)))
     return [line.split() for line in captured.get().splitlines()]
 
 
@@ -88,22 +88,22 @@ def test_a_network_without_a_score_comes_last_and_is_not_left_out(score: float |
 
 
 @pytest.mark.parametrize("results", [[], RESULTS[:1], [RESULTS[0], RESULTS[2]]])
-def test_one_network_alone_is_not_compared(results: list[TrialResult]) -> None:
-    assert compare(results, 3) == []
-    assert markdown(compare(results, 3)) == ""
+def test_one_network_alone_is_not_compared(results: list[TrialRecord]) -> None:
+    assert compare_networks(results, 3) == []
+    assert markdown(compare_networks(results, 3)) == ""
 
 
 def test_a_network_that_cannot_be_counted_costs_a_cell_and_not_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> Cost:
+    def fail(*_: object) -> ModelCost:
         raise NotImplementedError
 
     monkeypatch.setattr("tuning.ui.tables.networks.cost", fail)
     assert lines(RESULTS)[2] == ["vgg11_bn", "32", "0.7500", "0.8000", "-", "-", "-"]
-    assert json.loads(as_json(compare(RESULTS, 3)))[0]["cost"] is None
+    assert json.loads(as_json(compare_networks(RESULTS, 3)))[0]["cost"] is None
 
 
 def test_the_table_is_there_as_markdown_and_as_json() -> None:
-    compared = compare(RESULTS, 3)
+    compared = compare_networks(RESULTS, 3)
     assert markdown(compared).splitlines()[3:] == [
         "| network | px | bal. acc. | top-1 | params | GFLOPs | MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",

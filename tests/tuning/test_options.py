@@ -8,14 +8,14 @@ import pytest
 from pydantic import Field
 
 from data.errors import SettingError
-from data.frozen_model import Value
-from tuning.cli.parser import describe, parse
-from tuning.recipe.domains import Choice, Range
-from tuning.recipe.options import names
-from tuning.recipe.schema import Recipe, Training
+from data.frozen_model import FrozenModel
+from tuning.cli.parser import format_help, parse
+from tuning.recipe.domains import Categorical, FloatRange
+from tuning.recipe.options import option_fields
+from tuning.recipe.schema import Recipe, TrainingSettings
 
 
-class Few(Value):
+class Few(FrozenModel):
     """Options of every kind."""
 
     folder: str = Field(min_length=1, description="where it is")
@@ -115,14 +115,14 @@ def test_a_mistyped_option_without_a_value_gets_its_right_name(arguments: tuple[
     ("option", "text", "value"),
     [
         ("image_size", "auto", None),
-        ("image_size", "64", Choice(options=(64,))),
-        ("image_size", "64,96", Choice(options=(64, 96))),
+        ("image_size", "64", Categorical(options=(64,))),
+        ("image_size", "64,96", Categorical(options=(64, 96))),
         ("backbone", "auto", None),
         ("sweep", "off", False),
-        ("lr", "1e-4..1e-2", Range(low=1e-4, high=1e-2, log=True)),
-        ("weight_decay", "0", Choice(options=(0.0,))),
-        ("optimizer", "sgd,adam", Choice(options=("sgd", "adam"))),
-        ("backbone", "resnet18", Choice(options=("resnet18",))),
+        ("lr", "1e-4..1e-2", FloatRange(low=1e-4, high=1e-2, log=True)),
+        ("weight_decay", "0", Categorical(options=(0.0,))),
+        ("optimizer", "sgd,adam", Categorical(options=("sgd", "adam"))),
+        ("backbone", "resnet18", Categorical(options=("resnet18",))),
         ("gpus_per_trial", "0.5", 0.5),
         ("name", "my.pets_2-b", "my.pets_2-b"),
     ],
@@ -195,7 +195,7 @@ def test_the_value_in_a_sentence_is_what_was_typed() -> None:
 
 
 def test_help_has_a_line_for_each_option_with_type_and_default() -> None:
-    lines = [line.split(maxsplit=3) for line in describe(Few).splitlines()]
+    lines = [line.split(maxsplit=3) for line in format_help(Few).splitlines()]
     assert lines == [
         ["--folder", "text", "(required)", "where it is"],
         ["--trials", "integer", "16", "how many"],
@@ -208,15 +208,16 @@ def test_help_has_a_line_for_each_option_with_type_and_default() -> None:
 
 def test_help_lines_are_columns() -> None:
     assert (
-        len({line.index(word) for line, word in zip(describe(Few).splitlines(), ("where", "how"), strict=False)}) == 1
+        len({line.index(word) for line, word in zip(format_help(Few).splitlines(), ("where", "how"), strict=False)})
+        == 1
     )
 
 
-@pytest.mark.parametrize("model", [Recipe, Training])
-def test_every_option_is_described_and_its_default_can_be_typed(model: type[Training]) -> None:
-    lines = describe(model).splitlines()
-    assert len(lines) == len(names(model)) >= 16
-    assert all(field.description for field in names(model).values())
+@pytest.mark.parametrize("model", [Recipe, TrainingSettings])
+def test_every_option_is_described_and_its_default_can_be_typed(model: type[TrainingSettings]) -> None:
+    lines = format_help(model).splitlines()
+    assert len(lines) == len(option_fields(model)) >= 16
+    assert all(field.description for field in option_fields(model).values())
     typed = {name: default for _, name, default in (split_line(line) for line in lines) if default != "-"}
     assert parse(model, [part for name, default in typed.items() for part in (name, default)]) == model()
 

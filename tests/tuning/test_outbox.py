@@ -12,25 +12,25 @@ from hypothesis import strategies as st
 
 from data.errors import TrackingError
 from tuning.tracking.operations import (
-    PARENT,
-    Describe,
+    PARENT_UID,
     EndRun,
     LogEpoch,
     LogFile,
     LogInput,
     LogText,
     Operation,
+    SetParamsAndTags,
     StartRun,
 )
-from tuning.tracking.outbox import Spool
+from tuning.tracking.outbox import Outbox
 
 EACH: tuple[Operation, ...] = (
     StartRun("uid0", "trial-000", {"lr": 1e-3, "optimizer": "adam", "trial": 0}, {"origin": "default"}, time_ms=1),
     LogEpoch("uid0", 1, {"loss": 0.1 + 0.2, "big": math.inf}, {"blocks": 18}, time_ms=2),
-    Describe(PARENT, {"recipe.lr": "1e-3"}, {"search_folder": "/x"}),
-    LogInput(PARENT, {"name": "pets", "digest": "d"}),
-    LogText(PARENT, "why.txt", "one\nüß\r\u2028two"),
-    LogFile(PARENT, "/x/report.html", ""),
+    SetParamsAndTags(PARENT_UID, {"recipe.lr": "1e-3"}, {"search_folder": "/x"}),
+    LogInput(PARENT_UID, {"name": "pets", "digest": "d"}),
+    LogText(PARENT_UID, "why.txt", "one\nüß\r\u2028two"),
+    LogFile(PARENT_UID, "/x/report.html", ""),
     EndRun("uid0", "FAILED", {"reason": "because"}, time_ms=3),
 )
 
@@ -41,13 +41,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def filled(path: Path, *operations: Operation) -> list[int]:
-    with closing(Spool(path)) as spool:
+    with closing(Outbox(path)) as spool:
         return [spool.append(operation) for operation in operations]
 
 
-def opened(path: Path) -> Spool:
+def opened(path: Path) -> Outbox:
     """Return the spool as another process finds it; it is closed again."""
-    with closing(Spool(path)) as spool:
+    with closing(Outbox(path)) as spool:
         return spool
 
 
@@ -79,9 +79,9 @@ def test_a_nan_comes_back(path: Path) -> None:
 
 def test_what_was_delivered_is_not_pending(path: Path) -> None:
     tickets = filled(path, *EACH)
-    with closing(Spool(path)) as spool:
+    with closing(Outbox(path)) as spool:
         spool.delivered([tickets[0], tickets[3]])
-        spool.made("uid0", "run0")
+        spool.record_run("uid0", "run0")
     again = opened(path)
     assert list(again.pending.values()) == [EACH[at] for at in (1, 2, 4, 5, 6)]
     assert again.run_ids == {"uid0": "run0"}
@@ -94,7 +94,7 @@ def test_a_last_line_that_a_crash_cut_is_dropped_and_the_next_begins_anew(path: 
     path.write_bytes(path.read_bytes()[:-lost])
     filled(path, EACH[3])
     assert pending(path) == [EACH[0], EACH[1], EACH[3]]
-    assert opened(path).spoiled == []
+    assert opened(path).corrupt_lines == []
 
 
 def test_a_spoiled_line_is_told_and_skipped(path: Path) -> None:
@@ -103,20 +103,20 @@ def test_a_spoiled_line_is_told_and_skipped(path: Path) -> None:
     content[tickets[2] + 30] ^= 1
     path.write_bytes(content)
     assert pending(path) == [*EACH[:2], *EACH[3:]]
-    assert opened(path).spoiled == [f"line 3 of {path} is spoiled and was skipped"]
+    assert opened(path).corrupt_lines == [f"line 3 of {path} is spoiled and was skipped"]
 
 
 def test_a_line_of_an_unknown_kind_is_told_and_skipped(path: Path) -> None:
-    with closing(Spool(path)) as spool:
+    with closing(Outbox(path)) as spool:
         spool._append('{"kind": "Unheard", "trial_uid": "uid0"}')
     filled(path, EACH[0])
     assert pending(path) == [EACH[0]]
-    assert len(opened(path).spoiled) == 1
+    assert len(opened(path).corrupt_lines) == 1
 
 
 def test_one_process_at_a_time_has_it(path: Path) -> None:
-    with closing(Spool(path)), pytest.raises(TrackingError, match="in one process at a time"):
-        Spool(path)
+    with closing(Outbox(path)), pytest.raises(TrackingError, match="in one process at a time"):
+        Outbox(path)
     opened(path)
 
 

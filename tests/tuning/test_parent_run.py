@@ -16,12 +16,12 @@ import pytest
 
 from data.errors import TrackingError, UserError
 from tests.tuning.factories import dataset, recipe
-from tuning.common.signals import Interrupts
-from tuning.tracking.connection import connect, hide_password, take_run_id, tracking_uri
-from tuning.tracking.environment import REPOSITORY, code_version, environment, hardware
+from tuning.common.signals import SignalHandler
+from tuning.tracking.connection import connect, hide_password, pop_run_id_from_env, tracking_uri
+from tuning.tracking.environment import REPOSITORY, code_version, environment_info, machine_info
 from tuning.tracking.operations import StartRun
-from tuning.tracking.parent_run import ParentRun, lifecycle
-from tuning.tracking.run_target import experiment
+from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.tracking.run_target import get_or_create_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,14 +53,14 @@ def status(parent: ParentRun) -> tuple[str, str | None]:
 
 def test_the_given_run_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
-    assert take_run_id() == "abc"
+    assert pop_run_id_from_env() == "abc"
     assert "MLFLOW_RUN_ID" not in os.environ
-    assert take_run_id() is None
+    assert pop_run_id_from_env() is None
 
 
 def test_an_empty_run_id_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "")
-    assert take_run_id() is None
+    assert pop_run_id_from_env() is None
 
 
 def test_a_search_goes_on_in_the_run_it_is_given(client: MlflowClient) -> None:
@@ -95,7 +95,7 @@ def test_a_trials_run_lies_below_the_parent(parent: ParentRun, client: MlflowCli
 
 def test_the_parent_says_what_was_asked_for_on_which_data_with_which_code(parent: ParentRun, tmp_path: Path) -> None:
     pets = dataset(tmp_path)
-    parent.describe(recipe(lr="1e-3,1e-2").model_dump(mode="json"), {"search_folder": "/x"}, pets)
+    parent.log_search_metadata(recipe(lr="1e-3,1e-2").model_dump(mode="json"), {"search_folder": "/x"}, pets)
     run = run_of(parent)
     wanted = {"recipe.lr": "0.001,0.01", "recipe.trials": "None", "recipe.optimizer": "adamw,adam,sgd"}
     assert wanted.items() <= run.data.params.items()
@@ -110,7 +110,7 @@ def test_the_recipe_can_be_logged_beside_what_mlflow_run_logged(client: MlflowCl
     given = client.create_run("0")
     client.log_param(given.info.run_id, "trials", "'3'")
     parent = ParentRun.open(client, given.info.run_id, "pets")
-    parent.describe({"trials": 3}, {}, dataset(tmp_path))
+    parent.log_search_metadata({"trials": 3}, {}, dataset(tmp_path))
     params = run_of(parent).data.params
     assert params == {"trials": "'3'", "recipe.trials": "3"}
 
@@ -129,11 +129,11 @@ def test_the_code_has_no_version_outside_git(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_environment_names_every_package_and_the_hardware() -> None:
-    told = environment()
+    told = environment_info()
     packages, machine = told["packages"], told["hardware"]
     assert isinstance(packages, dict)
     assert {"mlflow", "optuna", "torch"} <= set(packages)
-    assert machine == hardware()
+    assert machine == machine_info()
 
 
 def test_metrics_of_an_epoch_and_final_numbers_are_logged(parent: ParentRun, client: MlflowClient) -> None:
@@ -148,7 +148,7 @@ def test_metrics_of_an_epoch_and_final_numbers_are_logged(parent: ParentRun, cli
 
 
 def test_a_search_that_ends_is_finished(parent: ParentRun) -> None:
-    with lifecycle(parent, Interrupts()):
+    with parent_run_lifecycle(parent, SignalHandler()):
         assert status(parent)[0] == "RUNNING"
     assert status(parent) == ("FINISHED", None)
 
@@ -167,26 +167,26 @@ def test_a_search_that_ends_is_finished(parent: ParentRun) -> None:
 def test_a_search_that_raises_ends_with_its_reason(
     parent: ParentRun, error: BaseException, ended: tuple[str, str]
 ) -> None:
-    with pytest.raises(type(error), match=str(error)[:10] or "^$"), lifecycle(parent, Interrupts()):
+    with pytest.raises(type(error), match=str(error)[:10] or "^$"), parent_run_lifecycle(parent, SignalHandler()):
         raise error
     assert status(parent) == ended
 
 
-def interrupted() -> Interrupts:
-    interrupts = Interrupts()
-    with interrupts.deferred(lambda: None):
+def interrupted() -> SignalHandler:
+    interrupts = SignalHandler()
+    with interrupts.on_first_signal(lambda: None):
         interrupts.handle(2, None)
     return interrupts
 
 
 def test_a_search_that_the_user_ended_is_killed(parent: ParentRun) -> None:
-    with lifecycle(parent, interrupted()):
+    with parent_run_lifecycle(parent, interrupted()):
         pass
     assert status(parent) == ("KILLED", "the user asked to end")
 
 
 def test_what_fails_after_the_user_asked_to_end_is_killed(parent: ParentRun) -> None:
-    with pytest.raises(RuntimeError, match="boom"), lifecycle(parent, interrupted()):
+    with pytest.raises(RuntimeError, match="boom"), parent_run_lifecycle(parent, interrupted()):
         raise RuntimeError("boom")
     assert status(parent) == ("KILLED", "the user asked to end")
 
@@ -194,7 +194,7 @@ def test_what_fails_after_the_user_asked_to_end_is_killed(parent: ParentRun) -> 
 def test_a_signal_while_the_run_is_ended_does_not_leave_it_running(
     parent: ParentRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupts = Interrupts()
+    interrupts = SignalHandler()
     end = ParentRun.end
 
     def end_with_a_signal(self: ParentRun, *arguments: str) -> None:
@@ -202,7 +202,7 @@ def test_a_signal_while_the_run_is_ended_does_not_leave_it_running(
         end(self, *arguments)
 
     monkeypatch.setattr(ParentRun, "end", end_with_a_signal)
-    with lifecycle(parent, interrupts):
+    with parent_run_lifecycle(parent, interrupts):
         pass
     assert status(parent)[0] == "FINISHED"
 
@@ -211,7 +211,7 @@ def test_a_signal_while_the_run_is_ended_does_not_leave_it_running(
 
 
 def test_an_experiment_is_made_once(client: MlflowClient) -> None:
-    assert experiment(client, "pets") == experiment(client, "pets")
+    assert get_or_create_experiment(client, "pets") == get_or_create_experiment(client, "pets")
 
 
 def test_an_experiment_that_two_searches_make_at_once_is_one(
@@ -230,7 +230,7 @@ def test_an_experiment_that_two_searches_make_at_once_is_one(
 
     monkeypatch.setattr(client, "get_experiment_by_name", look_together)
     ids: list[str] = []
-    threads = [threading.Thread(target=lambda: ids.append(experiment(client, "pets"))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: ids.append(get_or_create_experiment(client, "pets"))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -242,7 +242,7 @@ def test_an_experiment_that_two_searches_make_at_once_is_one(
 def test_a_deleted_experiment_is_a_mistake_that_can_be_mended(client: MlflowClient) -> None:
     client.delete_experiment(client.create_experiment("pets"))
     with pytest.raises(TrackingError, match=r"experiment 'pets' is deleted in MLflow; restore it .* or give --name"):
-        experiment(client, "pets")
+        get_or_create_experiment(client, "pets")
 
 
 # --- the store ---

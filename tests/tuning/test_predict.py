@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from data.errors import DataError, TrackingError
-from models.packaging.inference import BATCH, Answer, predict_files, probabilities_of
+from models.packaging.inference import BATCH_SIZE, Prediction, predict_files, predict_proba
 from tests.tuning.factories import CLASSES, dataset
 from tuning.ui.tables.predictions import write
 from tuning.workflows.predict import find_files
@@ -91,17 +91,17 @@ def test_an_unknown_users_home_is_a_mistake() -> None:
 
 
 def test_answers_come_in_order_and_in_batches(tmp_path: Path) -> None:
-    files = [tmp_path / f"{CLASSES[number % 2]}-{number}.png" for number in range(BATCH + 1)]
+    files = [tmp_path / f"{CLASSES[number % 2]}-{number}.png" for number in range(BATCH_SIZE + 1)]
     model = FakeModel()
     answers = list(predict_files(model, files))
     assert [answer.file for answer in answers] == files
     assert [answer.label for answer in answers[:3]] == ["cat", "dog", "cat"]
-    assert model.batches == [BATCH, 1]
+    assert model.batches == [BATCH_SIZE, 1]
 
 
 def test_an_answer_holds_the_score_and_every_class(tmp_path: Path) -> None:
     (answer,) = predict_files(FakeModel(), [tmp_path / "dog.png"])
-    assert answer == Answer(tmp_path / "dog.png", "dog", 0.9, (("cat", 0.1), ("dog", 0.9)))
+    assert answer == Prediction(tmp_path / "dog.png", "dog", 0.9, (("cat", 0.1), ("dog", 0.9)))
 
 
 def test_one_broken_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_one_broken_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_how_far_it_has_come_is_told_after_each_batch(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    files = [tmp_path / f"cat-{number}.png" for number in range(BATCH + 1)]
-    assert len(list(predict_files(FakeModel(), files, lambda *news: told.append(news)))) == BATCH + 1
-    assert told == [("classifying", BATCH, BATCH + 1), ("classifying", BATCH + 1, BATCH + 1)]
+    files = [tmp_path / f"cat-{number}.png" for number in range(BATCH_SIZE + 1)]
+    assert len(list(predict_files(FakeModel(), files, lambda *news: told.append(news)))) == BATCH_SIZE + 1
+    assert told == [("classifying", BATCH_SIZE, BATCH_SIZE + 1), ("classifying", BATCH_SIZE + 1, BATCH_SIZE + 1)]
 
 
 def test_a_model_of_another_project_is_a_mistake(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_model_of_another_project_is_a_mistake(tmp_path: Path) -> None:
 
 def test_probabilities_are_in_the_data_sets_order_of_classes(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
-    probabilities, labels = probabilities_of(FakeModel(("dog", "cat")), pets, pets.split("test"))
+    probabilities, labels = predict_proba(FakeModel(("dog", "cat")), pets, pets.split("test"))
     np.testing.assert_array_equal(probabilities, [[0.9, 0.1], [0.1, 0.9]])
     np.testing.assert_array_equal(labels, [0, 1])
 
@@ -138,14 +138,14 @@ def test_probabilities_are_in_the_data_sets_order_of_classes(tmp_path: Path) -> 
 def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     with pytest.raises(TrackingError, match=r"must know the classes of pets \(cat, dog\), but it knows cat, cow"):
-        probabilities_of(FakeModel(("cat", "cow")), pets, pets.split("test"))
+        predict_proba(FakeModel(("cat", "cow")), pets, pets.split("test"))
 
 
 def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     broken = pets.split("test")[0].model_copy(update={"path": "cat/broken.png"})
     with pytest.raises(TrackingError, match=r"cat/broken\.png must be readable by the model, but it is cut off"):
-        probabilities_of(FakeModel(), pets, (broken,))
+        predict_proba(FakeModel(), pets, (broken,))
 
 
 def test_a_class_may_be_called_score(tmp_path: Path) -> None:
@@ -155,13 +155,13 @@ def test_a_class_may_be_called_score(tmp_path: Path) -> None:
         def predict(self, data: list[Path]) -> pd.DataFrame:
             return super().predict(data).rename(columns={"dog": "score_"})
 
-    assert probabilities_of(Served(), music, music.split("test"))[0].shape == (2, 2)
+    assert predict_proba(Served(), music, music.split("test"))[0].shape == (2, 2)
 
 
 # --- printed ---
 
-GOOD = Answer(Path("a b.png"), "Käse", 0.75, (("Käse", 0.75), ("dog", 0.25)))
-BAD = Answer(Path("b.png"), error='is "cut", off')
+GOOD = Prediction(Path("a b.png"), "Käse", 0.75, (("Käse", 0.75), ("dog", 0.25)))
+BAD = Prediction(Path("b.png"), error='is "cut", off')
 
 
 def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +189,6 @@ def test_without_errors_none_are_counted(form: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_a_file_name_that_is_no_utf8_does_not_end_the_others(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    latin = Answer(Path(os.fsdecode(b"caf\xe9.png")), "cat", 0.5)
+    latin = Prediction(Path(os.fsdecode(b"caf\xe9.png")), "cat", 0.5)
     assert write([latin, GOOD], form) == 0
     assert "Käse" in capsys.readouterr().out

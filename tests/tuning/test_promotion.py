@@ -15,10 +15,16 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from tests.tuning.factories import CLASSES, candidate, dataset
 from tuning.common.promotion_types import Candidate
-from tuning.registry.candidate_store import load_candidate, load_candidate_of, load_model, save_candidate, save_proof
-from tuning.registry.client import Versions
+from tuning.registry.candidate_store import (
+    load_candidate,
+    load_candidate_of_version,
+    load_model,
+    save_candidate,
+    save_reference_predictions,
+)
+from tuning.registry.client import ModelRegistry
 from tuning.registry.promotion import promote, rollback
-from tuning.registry.smoke_test import LoadBackError, Proof
+from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +53,7 @@ class Fake(PythonModel):
 mlflow.models.set_model(Fake())
 """
 MakeCandidate = Callable[..., Candidate]
-PROOF = Proof(pictures=(), probabilities=())
+PROOF = ReferencePredictions(images=(), probabilities=())
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +100,7 @@ def package(client: MlflowClient, tmp_path: Path) -> MakeCandidate:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         made = candidate(right / of, classes, run_id, f"models:/{model.model_id}", of=of)
         save_candidate(client, made)
-        save_proof(client, run_id, made.model_uri, PROOF)
+        save_reference_predictions(client, run_id, made.model_uri, PROOF)
         return made
 
     return make
@@ -160,10 +166,10 @@ def test_the_alias_moves_only_after_the_version_was_loaded_back(
     assert loaded_back == ["models:/pets/1"]
 
     def fail(*_: object) -> None:
-        raise LoadBackError("models:/pets/2 can't be loaded by a clean process: no such file")
+        raise ModelLoadError("models:/pets/2 can't be loaded by a clean process: no such file")
 
     monkeypatch.setattr("tuning.registry.promotion.check_loads", fail)
-    with pytest.raises(LoadBackError, match="can't be loaded by a clean process: no such file"):
+    with pytest.raises(ModelLoadError, match="can't be loaded by a clean process: no such file"):
         promote(client, package(10), pets)
     assert aliases(client) == {"champion": 1}
     tags = client.get_model_version("pets", "2").tags
@@ -343,7 +349,7 @@ def test_a_person_may_force_a_candidate_with_a_reason_that_is_kept(
     tags = client.get_model_version("pets", "2").tags
     assert tags["forced"] == "true"
     assert tags["reason"].startswith("forced (cows were sold), where the gate said: champion version 1 knows other cl")
-    assert [(event.version, event.kind) for event in Versions(client, "pets").history()] == [
+    assert [(event.version, event.kind) for event in ModelRegistry(client, "pets").history()] == [
         (1, "promoted"),
         (2, "forced"),
     ]
@@ -352,7 +358,7 @@ def test_a_person_may_force_a_candidate_with_a_reason_that_is_kept(
 def test_a_version_can_be_promoted_by_its_number(client: MlflowClient, package: MakeCandidate, pets: Dataset) -> None:
     promote(client, package(8), pets)
     promote(client, package(7), pets)
-    again = load_candidate_of(client, "pets", 2)
+    again = load_candidate_of_version(client, "pets", 2)
     assert promote(client, again, pets, force="it is smaller")[0] == 2
     assert aliases(client) == {"champion": 2}
 
@@ -366,7 +372,7 @@ def test_a_version_that_does_not_exist_is_a_mistake(
 ) -> None:
     promote(client, package(8), pets)
     with pytest.raises(TrackingError, match=sentence):
-        load_candidate_of(client, name, version)
+        load_candidate_of_version(client, name, version)
 
 
 def three_champions(client: MlflowClient, package: MakeCandidate, pets: Dataset) -> None:
@@ -384,7 +390,7 @@ def test_rollbacks_go_back_one_champion_after_another_and_are_kept(
     assert rollback(client, "pets", "still").version == 1
     assert aliases(client)["champion"] == 1
     assert loaded_back == ["models:/pets/2", "models:/pets/1"]
-    last = Versions(client, "pets").history()[-2:]
+    last = ModelRegistry(client, "pets").history()[-2:]
     assert [(event.version, event.previous, event.kind, event.reason) for event in last] == [
         (2, 3, "rolled back", "blurred pictures"),
         (1, 2, "rolled back", "still"),
@@ -417,10 +423,10 @@ def test_a_champion_that_cannot_be_loaded_is_not_rolled_back_to(
     three_champions(client, package, pets)
 
     def fail(*_: object) -> None:
-        raise LoadBackError("its package is gone")
+        raise ModelLoadError("its package is gone")
 
     monkeypatch.setattr("tuning.registry.promotion.check_loads", fail)
-    with pytest.raises(LoadBackError, match="its package is gone"):
+    with pytest.raises(ModelLoadError, match="its package is gone"):
         rollback(client, "pets", "blurred pictures")
     assert aliases(client)["champion"] == 3
 
@@ -437,13 +443,13 @@ def test_the_history_is_mended_where_a_promotion_ended_before_it_was_written(
 ) -> None:
     first = package(6)
     with monkeypatch.context() as patch:
-        patch.setattr("tuning.registry.promotion._record", raise_interrupt)
+        patch.setattr("tuning.registry.promotion._record_change", raise_interrupt)
         with pytest.raises(KeyboardInterrupt, match="now"):
             promote(client, first, pets)
     assert aliases(client) == {"champion": 1}
-    assert Versions(client, "pets").history() == []
+    assert ModelRegistry(client, "pets").history() == []
     promote(client, first, pets)
-    (event,) = Versions(client, "pets").history()
+    (event,) = ModelRegistry(client, "pets").history()
     assert event.reason.startswith("there was no champion before")
 
 

@@ -17,7 +17,7 @@ import pytest
 from data.errors import TrackingError
 from server.processes import free_port
 from tests.models.serving import running
-from tuning.registry.client import Versions
+from tuning.registry.client import ModelRegistry
 from tuning.registry.promotion_queue import TICKET, Turn
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def versions(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Versions:
+def versions(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
-    found = Versions(client, "pets")
+    found = ModelRegistry(client, "pets")
     found.open()
     return found
 
 
-def new(versions: Versions) -> Turn:
+def new(versions: ModelRegistry) -> Turn:
     run_id = versions.client.create_run("0").info.run_id
     return Turn.of_new(versions, f"/packages/{run_id}", run_id, "m-1")
 
@@ -58,7 +58,7 @@ def _ends(turn: Turn, within_s: float) -> bool:
     return ended.wait(within_s)
 
 
-def test_a_version_waits_for_lower_ones_only(versions: Versions) -> None:
+def test_a_version_waits_for_lower_ones_only(versions: ModelRegistry) -> None:
     first, second = new(versions), new(versions)
     assert (first.version, second.version) == (1, 2)
     assert comes(first)
@@ -68,7 +68,7 @@ def test_a_version_waits_for_lower_ones_only(versions: Versions) -> None:
     assert comes(second)
 
 
-def test_one_that_is_decided_again_comes_behind_all_that_wait_and_before_all_that_come(versions: Versions) -> None:
+def test_one_that_is_decided_again_comes_behind_all_that_wait_and_before_all_that_come(versions: ModelRegistry) -> None:
     with new(versions):
         pass
     waiting = new(versions)
@@ -86,7 +86,7 @@ def test_one_that_is_decided_again_comes_behind_all_that_wait_and_before_all_tha
     assert comes(later)
 
 
-def test_all_wait_while_someone_looks_for_a_number(versions: Versions) -> None:
+def test_all_wait_while_someone_looks_for_a_number(versions: ModelRegistry) -> None:
     with new(versions):
         pass
     versions.tag(1, {f"{TICKET}other": "-1.0/0"})
@@ -97,7 +97,7 @@ def test_all_wait_while_someone_looks_for_a_number(versions: Versions) -> None:
 
 
 def test_whoever_shows_no_life_is_passed_over_and_finds_out(
-    versions: Versions, monkeypatch: pytest.MonkeyPatch
+    versions: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuning.registry.promotion_queue.DEAD_S", 0.3)
     asleep, second = new(versions), new(versions)
@@ -109,7 +109,7 @@ def test_whoever_shows_no_life_is_passed_over_and_finds_out(
         asleep.check()
 
 
-def test_whoever_shows_life_is_not_passed_over(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_shows_life_is_not_passed_over(versions: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuning.registry.promotion_queue.DEAD_S", 0.8)
     monkeypatch.setattr("tuning.registry.promotion_queue.BEAT_S", 0.05)
     slow, second = new(versions), new(versions)
@@ -123,7 +123,7 @@ def test_whoever_shows_life_is_not_passed_over(versions: Versions, monkeypatch: 
 
 
 def test_a_version_that_was_made_though_the_answer_was_lost_is_not_made_again(
-    versions: Versions, monkeypatch: pytest.MonkeyPatch
+    versions: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -157,20 +157,20 @@ def decide(uri: str, run_id: str, score: float) -> None:
     """Take the alias if the score is higher than the champion's, as a gate would, and say whom it saw."""
     from mlflow import MlflowClient
 
-    versions = Versions(MlflowClient(uri), "pets")
+    versions = ModelRegistry(MlflowClient(uri), "pets")
     versions.open()
     package = versions.client.create_logged_model("0", name="package")  # a server takes no version of another source
     with Turn.of_new(versions, package.artifact_location, run_id, package.model_id) as turn:
         turn.wait()
-        holder = versions.holder("champion")
+        holder = versions.version_of_alias("champion")
         best = float(versions.tags(holder)["score"]) if holder else 0.0
         turn.check()
         versions.tag(turn.version, {"score": str(score), "against": str(holder or "")})
         if score > best:
-            versions.move("champion", turn.version)
+            versions.set_alias("champion", turn.version)
 
 
-def decide_at_once(versions: Versions, uri: str) -> None:
+def decide_at_once(versions: ModelRegistry, uri: str) -> None:
     scores = np.random.default_rng(0).permutation(PROCESSES * THREADS).reshape(PROCESSES, THREADS) + 1.0
     run_id = versions.client.create_run("0").info.run_id
     forking = multiprocessing.get_context("forkserver")
@@ -188,7 +188,7 @@ def decide_at_once(versions: Versions, uri: str) -> None:
     assert_decided_in_order(versions, PROCESSES * THREADS)
 
 
-def assert_decided_in_order(versions: Versions, count: int) -> None:
+def assert_decided_in_order(versions: ModelRegistry, count: int) -> None:
     """Deciding one after another, in the order of the versions, must have seen and left the same."""
     found = versions.all()
     assert [version.number for version in found] == list(range(1, count + 1))
@@ -197,15 +197,17 @@ def assert_decided_in_order(versions: Versions, count: int) -> None:
         assert version.tags["against"] == str(champion or "")
         if float(version.tags["score"]) > best:
             champion, best = version.number, float(version.tags["score"])
-    assert versions.holder("champion") == champion
+    assert versions.version_of_alias("champion") == champion
     assert not [name for version in found for name in version.tags if name.startswith(TICKET)]
 
 
-def test_twenty_at_once_on_a_local_database_end_as_one_after_another(versions: Versions, tracking: str) -> None:
+def test_twenty_at_once_on_a_local_database_end_as_one_after_another(versions: ModelRegistry, tracking: str) -> None:
     decide_at_once(versions, tracking)
 
 
-def test_twenty_at_once_on_a_server_end_as_one_after_another(versions: Versions, tracking: str, tmp_path: Path) -> None:
+def test_twenty_at_once_on_a_server_end_as_one_after_another(
+    versions: ModelRegistry, tracking: str, tmp_path: Path
+) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "2", "--host", "127.0.0.1"]
     command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", tracking]

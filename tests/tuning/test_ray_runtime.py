@@ -31,7 +31,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_ray_that_never_starts_is_a_sentence(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "far:6379")
     sentence = "RAY_ADDRESS must answer, but Ray says: The current node timed out during startup"
-    with pytest.raises(SearchError, match=sentence), ray_runtime.ray_started():
+    with pytest.raises(SearchError, match=sentence), ray_runtime.ray_running():
         pytest.fail("it did not start")
     assert starts == ["far:6379"] * 2
 
@@ -39,7 +39,7 @@ def test_ray_that_never_starts_is_a_sentence(starts: list[str], monkeypatch: pyt
 def test_ray_that_starts_the_second_time_has_started(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fail = ray_runtime._init
     monkeypatch.setattr(ray_runtime, "_init", lambda address: None if starts else fail(address))
-    with ray_runtime.ray_started():
+    with ray_runtime.ray_running():
         assert len(starts) == 1
 
 
@@ -54,11 +54,13 @@ def never_there(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str,
     return inherited
 
 
-@pytest.mark.parametrize(("asked", "ready"), [({}, True), ({"cpus_per_trial": 2}, False), ({"concurrent": 1}, False)])
+@pytest.mark.parametrize(
+    ("asked", "ready"), [({}, True), ({"cpus_per_trial": 2}, False), ({"max_concurrent": 1}, False)]
+)
 def test_workers_import_what_trials_need_where_each_of_them_gets_one(
     never_there: dict[str, str], asked: dict[str, int], ready: bool
 ) -> None:
-    with closing(ray_runtime.Ray(recipe(trials="1", **asked))) as ray, ray.started():
+    with closing(ray_runtime.RayRuntime(recipe(trials="1", **asked))) as ray, ray.running():
         assert ("tuning.search.trial_worker" in never_there.get("RAY_preload_python_modules", "")) is ready
     assert "RAY_preload_python_modules" not in os.environ
 
@@ -68,7 +70,7 @@ def test_ray_that_was_begun_and_not_needed_has_ended(
 ) -> None:
     ended: list[str] = []
     monkeypatch.setattr("ray.shutdown", lambda: ended.append("ray"))
-    with closing(ray_runtime.Ray()) as ray:
-        ray.begin()
+    with closing(ray_runtime.RayRuntime()) as ray:
+        ray.start_async()
     assert ended == ["ray"]
     assert not [thread for thread in threading.enumerate() if thread.name == "ray"]

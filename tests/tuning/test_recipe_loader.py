@@ -18,13 +18,13 @@ from tests.conftest import MakeFolder
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
-from tuning.recipe.domains import Choice, Range
-from tuning.recipe.loader import FOLDER, load_recipe, recipe_names
-from tuning.recipe.options import names
-from tuning.recipe.schema import VARIED, Recipe
+from tuning.recipe.domains import Categorical, FloatRange
+from tuning.recipe.loader import PRESETS_FOLDER, load_recipe, recipe_names
+from tuning.recipe.options import option_fields
+from tuning.recipe.schema import VARIANT_FIELDS, Recipe
 from tuning.search.space import SearchSpace
 from tuning.search.trial_worker import TrialTask, train
-from tuning.workflows.preflight import Ground, check_ground
+from tuning.workflows.preflight import SearchContext, prepare_context
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ def load(**options: str) -> Recipe:
 
 def parts(recipe: Recipe) -> dict[str, Recipe]:
     """Return the recipe of each variant by its name, or the recipe itself under an empty one."""
-    return {variant.name: recipe.varied(variant) for variant in recipe.variants} or {"": recipe}
+    return {variant.name: recipe.with_variant(variant) for variant in recipe.variants} or {"": recipe}
 
 
 def problems(*arguments: str) -> Sequence[str]:
@@ -59,15 +59,15 @@ def block_names(backbone: str) -> tuple[str, ...]:
 
 def test_there_are_seven_recipes_and_the_option_and_the_docs_name_each() -> None:
     assert recipe_names() == NAMES
-    assert {path.suffix for path in FOLDER.iterdir() if path.is_file()} == {".yaml"}
-    description = str(names(Recipe)["recipe"].description)
+    assert {path.suffix for path in PRESETS_FOLDER.iterdir() if path.is_file()} == {".yaml"}
+    description = str(option_fields(Recipe)["recipe"].description)
     docs = (ROOT / "docs" / "recipes.md").read_text()
     assert [name for name in NAMES if name not in description or f"-P recipe={name} " not in docs] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_says_in_its_head_what_it_is_for_and_the_command(name: str) -> None:
-    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    lines = (PRESETS_FOLDER / f"{name}.yaml").read_text().splitlines()
     head = lines[: next(at for at, line in enumerate(lines) if not line.startswith("#"))]
     assert f"#   mlflow run . -e tune --env-manager local -P recipe={name} -P data=FOLDER" in head
     assert head[0].startswith(("# For ", "# To "))
@@ -75,10 +75,10 @@ def test_a_recipe_says_in_its_head_what_it_is_for_and_the_command(name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_holds_options_that_are_read_as_they_are_typed(name: str) -> None:
-    held = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    held = yaml.safe_load((PRESETS_FOLDER / f"{name}.yaml").read_text())
     recipe = load(recipe=name)
-    assert set(held) <= {*names(Recipe), "variants"} - {"recipe", "data", "name"}
-    assert {option for own in held.get("variants", {}).values() for option in own} <= set(VARIED)
+    assert set(held) <= {*option_fields(Recipe), "variants"} - {"recipe", "data", "name"}
+    assert {option for own in held.get("variants", {}).values() for option in own} <= set(VARIANT_FIELDS)
     assert [variant.name for variant in recipe.variants] == list(held.get("variants", {}))
     assert recipe.model_fields_set == {*held, "recipe", "variants"}
 
@@ -86,19 +86,19 @@ def test_a_recipe_holds_options_that_are_read_as_they_are_typed(name: str) -> No
 class Trained:
     """What came of one tiny trial for each network of a recipe."""
 
-    def __init__(self, recipe: Recipe, ground: Ground, root: Path) -> None:
+    def __init__(self, recipe: Recipe, ground: SearchContext, root: Path) -> None:
         self.reports: dict[tuple[str, str], list[TrialReport]] = {}
-        for variant, part in parts(ground.settled(recipe)).items():
-            assert isinstance(part.backbone, Choice)
+        for variant, part in parts(ground.resolve_auto(recipe)).items():
+            assert isinstance(part.backbone, Categorical)
             for backbone in part.backbone.options:
-                alone = part.model_copy(update={"backbone": Choice(options=(backbone,))})
+                alone = part.model_copy(update={"backbone": Categorical(options=(backbone,))})
                 self.reports[variant, str(backbone)] = _train(alone, ground, root / variant / str(backbone))
 
 
-def _train(recipe: Recipe, ground: Ground, root: Path) -> list[TrialReport]:
+def _train(recipe: Recipe, ground: SearchContext, root: Path) -> list[TrialReport]:
     space, paths = SearchSpace(recipe, ground.dataset.imbalance), SearchPaths(root)
     paths.write(recipe, ground.dataset)
-    config = space.trial_config(space.first_settings(), ground.preprocessings)
+    config = space.trial_config(space.default_settings(), ground.preprocessings)
     reports: list[TrialReport] = []
     train(TrialTask(trial_uid="uid", config=config, search_root=root, threads=1), reports.append)
     return reports
@@ -116,7 +116,7 @@ def test_each_network_of_a_recipe_trains_without_weights(
     smaller = {"truncate": "1"} if name == "cats-vs-dogs" else {}  # VGG's last block has 100 million parameters
     tiny = {"weights": "none", "image_size": "32", "max_epochs": "1", "batch_size": "8", **smaller}
     recipe = load(recipe=name, data=str(folder), **tiny)
-    trained = Trained(recipe, check_ground(recipe), tmp_path / "trials")
+    trained = Trained(recipe, prepare_context(recipe), tmp_path / "trials")
     assert len(trained.reports) == networks
     for reports in trained.reports.values():
         assert [report.epoch for report in reports] == [1]
@@ -134,7 +134,7 @@ def test_quick_takes_five_minutes_and_needs_no_hub() -> None:
     recipe = load(recipe="quick")
     assert recipe.budget_s == 300
     assert str(recipe.backbone) == "tf_efficientnet_lite0,tf_efficientnet_lite1"
-    assert isinstance(recipe.image_size, Choice)
+    assert isinstance(recipe.image_size, Categorical)
     assert max(recipe.image_size.options) < 128
 
 
@@ -147,8 +147,10 @@ def test_emotions_searches_balance_and_regularisation_over_backbones_of_timm() -
     recipe = load(recipe="emotions")
     assert str(recipe.balance) == "none,weights,sampler,oversample"
     assert str(recipe.mix) == "none,mixup,cutmix"
-    assert all(isinstance(domain, Range) for domain in (recipe.weight_decay, recipe.dropout, recipe.label_smoothing))
-    assert isinstance(recipe.backbone, Choice)
+    assert all(
+        isinstance(domain, FloatRange) for domain in (recipe.weight_decay, recipe.dropout, recipe.label_smoothing)
+    )
+    assert isinstance(recipe.backbone, Categorical)
     assert all("/" not in str(backbone) for backbone in recipe.backbone.options)
 
 
@@ -169,20 +171,20 @@ def test_efficient_compares_four_networks_as_they_were_described(image_folder: P
     assert (str(one.optimizer), str(one.lr_scheduler)) == ("adam", "plateau")
     assert (str(two.head), str(two.optimizer)) == ("256:leaky_relu+128:relu", "adamw")
     assert (str(two.lr_scheduler), two.step_epochs) == ("step", 10)
-    assert isinstance(one.dropout, Range)
-    assert isinstance(two.weight_decay, Range)
+    assert isinstance(one.dropout, FloatRange)
+    assert isinstance(two.weight_decay, FloatRange)
     assert min(one.dropout.low, two.weight_decay.low) > 0
     assert recipe.max_epochs > 2 * two.step_epochs
     blocks = block_names("torchvision/mobilenet_v2")
-    assert isinstance(two.freeze_fraction, Choice)
+    assert isinstance(two.freeze_fraction, Categorical)
     depth = freeze_depth(float(two.freeze_fraction.options[0]), len(blocks))
     assert blocks[:depth] == tuple(f"features.{number}" for number in range(10))
-    for preprocessing in check_ground(recipe).preprocessings.values():
+    for preprocessing in prepare_context(recipe).preprocessings.values():
         assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_each_network_of_efficient_is_tried_before_the_sampler_chooses() -> None:
-    defaults = SearchSpace(load(recipe="efficient")).defaults()
+    defaults = SearchSpace(load(recipe="efficient")).default_trials()
     assert [start["variant"] for start in defaults] == ["mobilenetv2-1", "mobilenetv2-2", "resnet50", "resnet18"]
 
 
@@ -192,9 +194,9 @@ def test_cats_vs_dogs_is_a_baseline_from_scratch_against_four_families() -> None
     assert (str(baseline.backbone), str(baseline.freeze_fraction)) == ("small_cnn", "0.0")
     assert str(pretrained.backbone) == "convnext_nano,mobilenetv3_large_100,resnet34,vgg11_bn"
     space = SearchSpace(recipe)
-    assert [start["variant"] for start in space.defaults()] == ["baseline"]
-    assert isinstance(pretrained.backbone, Choice)
-    assert {probe["backbone@pretrained"] for probe in space.sweep()} == set(pretrained.backbone.options)
+    assert [start["variant"] for start in space.default_trials()] == ["baseline"]
+    assert isinstance(pretrained.backbone, Categorical)
+    assert {probe["backbone@pretrained"] for probe in space.linear_probes()} == set(pretrained.backbone.options)
 
 
 def test_celebrities_keeps_four_lengths_of_a_frozen_resnet_34() -> None:
@@ -207,10 +209,12 @@ def test_celebrities_keeps_four_lengths_of_a_frozen_resnet_34() -> None:
             "linear",
             "torchvision/resnet34",
         )
-        assert isinstance(part.truncate, Choice)
+        assert isinstance(part.truncate, Categorical)
         ends.append(blocks[len(blocks) - 1 - int(part.truncate.options[0])])
     assert tuple(ends) == RESNET34_END
-    assert [probe["variant"] for probe in SearchSpace(recipe).sweep()] == [variant.name for variant in recipe.variants]
+    assert [probe["variant"] for probe in SearchSpace(recipe).linear_probes()] == [
+        variant.name for variant in recipe.variants
+    ]
 
 
 @pytest.mark.parametrize(
@@ -258,15 +262,15 @@ def own(tmp_path: Path) -> Path:
 
 def test_a_file_is_read_as_its_options_would_be_typed(own: Path) -> None:
     recipe = load(recipe=str(own))
-    assert (recipe.recipe, recipe.data, recipe.sweep, recipe.reuse) == (str(own), "photos", False, "off")
-    assert (recipe.lr, str(recipe.optimizer)) == (Range(low=1e-4, high=1e-2, log=True), "adam,sgd")
+    assert (recipe.recipe, recipe.data, recipe.sweep, recipe.feature_cache) == (str(own), "photos", False, "off")
+    assert (recipe.lr, str(recipe.optimizer)) == (FloatRange(low=1e-4, high=1e-2, log=True), "adam,sgd")
     assert (recipe.patience, recipe.minutes) == (0, None)
     assert [str(part.image_size) for part in parts(recipe).values()] == ["32", "64"]
 
 
 def test_a_typed_option_wins_over_the_file_and_inside_its_variants(own: Path) -> None:
-    recipe = load(recipe=str(own), image_size="96", lr="0.01", reuse="exact")
-    assert (str(recipe.lr), recipe.reuse, recipe.data) == ("0.01", "exact", "photos")
+    recipe = load(recipe=str(own), image_size="96", lr="0.01", feature_cache="fp32")
+    assert (str(recipe.lr), recipe.feature_cache, recipe.data) == ("0.01", "exact", "photos")
     assert [str(part.image_size) for part in parts(recipe).values()] == ["96", "96"]
     assert [str(part.freeze_fraction) for part in parts(recipe).values()] == ["1.0", "0.0"]
     assert [part.image_size for part in parts(load(recipe=str(own), image_size="auto")).values()] == [None, None]
@@ -397,6 +401,6 @@ def test_the_example_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
     recipe = load(recipe=str(path), truncate="0")
     assert (recipe.data, recipe.budget_s, str(recipe.image_size)) == ("photos/pets", 600, "128,160")
     head_only, deep = parts(recipe).values()
-    assert (str(head_only.head), str(deep.lr_decay), deep.patience) == ("linear,256:norm:relu", "0.7,0.9", 3)
-    starts = [*SearchSpace(recipe).defaults(), *SearchSpace(recipe).sweep()]
+    assert (str(head_only.head), str(deep.layer_decay), deep.patience) == ("linear,256:norm:relu", "0.7,0.9", 3)
+    starts = [*SearchSpace(recipe).default_trials(), *SearchSpace(recipe).linear_probes()]
     assert {start["variant"] for start in starts} == {"head-only", "deep"}

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from tests.tuning.factories import dataset, recipe, trial_result
 from tuning import __main__, cli
-from tuning.common.event_bus import say, show
-from tuning.common.redaction import Redactor, redacted
+from tuning.common.event_bus import info, print_table
+from tuning.common.redaction import Redactor, redact
 from tuning.common.trial_record import TrialReport
 from tuning.tracking.environment import REPOSITORY
-from tuning.tracking.operations import PARENT, LogFile, LogText, StartRun, redacted_operation
+from tuning.tracking.operations import PARENT_UID, LogFile, LogText, StartRun, redacted_operation
 from tuning.tracking.parent_run import ParentRun
-from tuning.tracking.trial_logger import TrialRuns
+from tuning.tracking.trial_logger import TrialLogger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,8 +56,8 @@ def assert_clean(text: str) -> None:
 
 
 def test_every_planted_secret_is_hidden() -> None:
-    assert_clean(redacted(TEXT))
-    assert redacted(TEXT).endswith("postgresql://me:***@db.example/runs")
+    assert_clean(redact(TEXT))
+    assert redact(TEXT).endswith("postgresql://me:***@db.example/runs")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_planted_secret_is_hidden() -> None:
     ],
 )
 def test_passwords_and_well_known_keys_are_hidden_and_nothing_else(text: str, shown: str) -> None:
-    assert redacted(text) == shown
+    assert redact(text) == shown
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_characters=":@")))
@@ -85,7 +85,7 @@ def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(("name", "value"), [("RAY_AUTH_MODE", "token"), ("MY_TOKEN", "a"), ("SECRET_DIR", "/usr/lib")])
 def test_words_that_are_no_secret_are_not_hidden(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
-    assert redacted(f"it says {value} here") == f"it says {value} here"
+    assert redact(f"it says {value} here") == f"it says {value} here"
 
 
 def everything(client: MlflowClient, run_id: str, folder: Path) -> str:
@@ -100,17 +100,17 @@ def everything(client: MlflowClient, run_id: str, folder: Path) -> str:
 def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Path) -> None:
     pets = dataset(tmp_path)
     parent = ParentRun.open(client, None, "pets")
-    parent.describe({**recipe().model_dump(mode="json"), "data": TEXT}, {"search_folder": TEXT}, pets)
-    parent.describe_result(TEXT)
+    parent.log_search_metadata({**recipe().model_dump(mode="json"), "data": TEXT}, {"search_folder": TEXT}, pets)
+    parent.set_note(TEXT)
     parent.tag(comparison=TEXT)
     parent.log_text(TEXT, "notes.txt")
     report = tmp_path / "report.html"
     report.write_text(f"<p>{TEXT}</p>")
     parent.log_file(report)
-    runs = TrialRuns(parent.writer)
+    runs = TrialLogger(parent.writer)
     failed = trial_result(score=None, status="failed", reason=TEXT)
-    runs.trial_started(failed)
-    runs.trial_ended(failed, TrialReport(status="failed", epoch=0, traceback=TEXT))
+    runs.on_trial_start(failed)
+    runs.on_trial_end(failed, TrialReport(status="failed", epoch=0, traceback=TEXT))
     parent.end("FAILED", TEXT)
     assert parent.close() == ""
     for run_id in (parent.run_id, parent.writer.run_ids()[failed.trial_uid]):
@@ -118,7 +118,7 @@ def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Pa
         said = everything(client, run_id, tmp_path / run_id)
         assert "***" in said
         assert_clean(said)
-    assert_clean(parent._paths.spool.read_text())
+    assert_clean(parent._paths.outbox.read_text())
     assert report.read_text() == f"<p>{TEXT}</p>", "a file of the user's is not changed"
 
 
@@ -130,13 +130,13 @@ def test_a_file_that_is_no_text_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_operations_keep_what_is_no_text() -> None:
-    for operation in (StartRun("u", "n", {"lr": 0.1}, {}), LogText(PARENT, "a", "b"), LogFile(PARENT, "a", "")):
+    for operation in (StartRun("u", "n", {"lr": 0.1}, {}), LogText(PARENT_UID, "a", "b"), LogFile(PARENT_UID, "a", "")):
         assert redacted_operation(operation, Redactor()) == operation
 
 
 def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    say(TEXT)
-    show(TEXT)
+    info(TEXT)
+    print_table(TEXT)
     assert_clean(capsys.readouterr().out)
 
 

@@ -14,19 +14,19 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from models.evaluation.metrics import score
+from models.evaluation.metrics import compute_metrics
 from tests.tuning.conftest import Clock
 from tests.tuning.factories import candidate, epoch, ledger_at, recipe, trial_result
-from tuning.common.event_bus import opened, show
-from tuning.common.events import EpochEnded, Event, Progressed, TrialEnded, TrialStarted
-from tuning.common.formatting import decision_line, score_text
+from tuning.common.event_bus import print_table, use_renderer
+from tuning.common.events import EpochEnded, Event, ProgressUpdated, TrialEnded, TrialStarted
+from tuning.common.formatting import format_decision, format_score
 from tuning.common.promotion_types import Promotion
 from tuning.search.selection import ranked
-from tuning.tracking.ui_links import Pages, on_server
-from tuning.ui.console import Printer
-from tuning.ui.log_renderer import PlainView
-from tuning.ui.progress_bar import ProgressView
-from tuning.ui.summary import leaderboard, next_commands, note, plan_line, result_lines
+from tuning.tracking.ui_links import MlflowLinks, absolute_url
+from tuning.ui.console import ConsoleRenderer
+from tuning.ui.log_renderer import LogRenderer
+from tuning.ui.progress_bar import ProgressBar
+from tuning.ui.summary import leaderboard, next_commands, plan_line, result_lines, run_note
 from tuning.ui.tables.evaluation import class_table, score_lines
 
 
@@ -87,11 +87,11 @@ def test_without_a_baseline_none_is_shown() -> None:
 
 def test_the_decision_names_alias_version_and_reason() -> None:
     promotion = Promotion(alias="challenger", reason="not better", evidence={})
-    assert decision_line(candidate(), 7, promotion) == "models:/pets@challenger is now version 7: not better."
+    assert format_decision(candidate(), 7, promotion) == "models:/pets@challenger is now version 7: not better."
 
 
 def test_scores_are_shown_by_class_and_with_their_intervals() -> None:
-    scores = score(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), ("[bold]", "dog"))
+    scores = compute_metrics(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), ("[bold]", "dog"))
     row = next(line for line in printed(class_table(scores)) if "[bold]" in line)
     assert re.findall(r"[\d.]+", row) == ["1", "0.500", "1.000", "0.667"]
     lines = score_lines(scores, {"accuracy": (0.1, 0.9)})
@@ -107,8 +107,8 @@ LOCAL, REMOTE = "sqlite:///mlflow.db", "https://mlflow.example/team/"
 @pytest.mark.parametrize(("uri", "server"), [(LOCAL, "http://127.0.0.1:5000"), (REMOTE, "https://mlflow.example/team")])
 def test_the_comparison_opens_the_runs_of_the_experiment_the_best_one_first(uri: str, server: str) -> None:
     results = [trial_result(0, 0.5), trial_result(1, 0.9), trial_result(2, None), trial_result(3, 0.7)]
-    pages = Pages("12", "search", {f"uid{number}": f"run{number}" for number in range(3)})
-    link = on_server(uri, pages.comparison(results))
+    pages = MlflowLinks("12", "search", {f"uid{number}": f"run{number}" for number in range(3)})
+    link = absolute_url(uri, pages.comparison(results))
     address, _, fragment = link.partition("#")
     assert address == f"{server}/"
     page, _, query = fragment.partition("?")
@@ -119,15 +119,15 @@ def test_the_comparison_opens_the_runs_of_the_experiment_the_best_one_first(uri:
 
 
 def test_a_page_on_a_server_holds_no_password() -> None:
-    assert on_server("http://me:secret@host:5000/", "#/runs") == "http://host:5000/#/runs"
+    assert absolute_url("http://me:secret@host:5000/", "#/runs") == "http://host:5000/#/runs"
 
 
 def test_the_description_leads_on_to_the_trials_the_report_and_what_freezing_did() -> None:
     results = [trial_result(0, 0.5), trial_result(1, 0.9)]
-    plain = note(results, results[1], candidate(), "decided.")
+    plain = run_note(results, results[1], candidate(), "decided.")
     assert "#/" not in plain
     assert "| 1 | 0.9000 |" in plain
-    linked = note(results, results[1], candidate(), "decided.", Pages("12", "search", {"uid1": "run1"}))
+    linked = run_note(results, results[1], candidate(), "decided.", MlflowLinks("12", "search", {"uid1": "run1"}))
     ours = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(f"decided.\n\n[Trial 1, the best]({ours}) · [all trials compared](#/compare-runs?runs=")
     assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
@@ -158,14 +158,14 @@ def test_a_database_elsewhere_is_named_to_mlflow_ui() -> None:
 
 @pytest.mark.parametrize("line", ["a" * 300, "[bold]x[/bold]", "[/x]"])
 def test_a_line_is_printed_as_it_is(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with opened(Printer()):
-        show(line)
+    with use_renderer(ConsoleRenderer()):
+        print_table(line)
     assert capsys.readouterr().out == f"{line}\n"
 
 
 def test_a_path_with_colons_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with opened(Printer()):
-        show("predict --files /photos/:cat:/1.png")
+    with use_renderer(ConsoleRenderer()):
+        print_table("predict --files /photos/:cat:/1.png")
     assert capsys.readouterr().out == "predict --files /photos/:cat:/1.png\n"
 
 
@@ -174,7 +174,7 @@ def test_a_path_with_colons_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
 
 def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return what is printed where no terminal is, of three steps of three seconds each."""
-    with ProgressView() as progress, opened(Printer()):
+    with ProgressBar() as progress, use_renderer(ConsoleRenderer()):
         for done in range(0, 3000, 1000):
             progress("pictures read", done, 3000)
             clock.now_s += 3
@@ -189,17 +189,17 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 
 
 def test_a_part_that_is_over_at_once_says_nothing_of_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    view = PlainView()
+    view = LogRenderer()
     for what in ("pictures read", "pictures resized"):
-        view.tell(Progressed(what, 1, 1))
+        view.handle(ProgressUpdated(what, 1, 1))
     assert capsys.readouterr().out == ""
 
 
 def told(capsys: pytest.CaptureFixture[str], *events: Event) -> list[str]:
     """Return the lines that a log gets of the events, without their times."""
-    view = PlainView()
+    view = LogRenderer()
     for event in events:
-        view.tell(event)
+        view.handle(event)
     return [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
 
 
@@ -229,8 +229,8 @@ def test_a_probe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_full_disk_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    full = {"features": "live (disk full)"}
-    reports = (epoch(number, 0.5).model_copy(update={"facts": full}) for number in (2, 3))
+    full = {"features": "uncached (disk full)"}
+    reports = (epoch(number, 0.5).model_copy(update={"runtime_info": full}) for number in (2, 3))
     (line,) = told(capsys, *(EpochEnded(trial_result(4), report) for report in reports))
     assert "the disk is full: trial 4, at least, computes its frozen blocks in every epoch; make room" in line
 
@@ -252,9 +252,9 @@ def test_a_search_says_what_it_is_about_to_do(tmp_path: Path, texts: dict[str, s
     ledger = ledger_at(tmp_path, recipe(**texts))
     for _ in range(begun):
         ledger.ask()
-    ledger.put_back()
+    ledger.requeue_running()
     assert plan_line(recipe(**texts), ledger, 2) == line
 
 
 def test_a_trial_without_an_epoch_has_no_score_to_show() -> None:
-    assert (score_text(trial_result(0, None)), score_text(trial_result(0, 0.0))) == ("-", "0.0000")
+    assert (format_score(trial_result(0, None)), format_score(trial_result(0, 0.0))) == ("-", "0.0000")

@@ -24,28 +24,28 @@ from data.dataset.dataset import Dataset, Sample
 from data.findings import Finding
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize
-from models.evaluation.metrics import score
+from models.evaluation.metrics import compute_metrics
 from models.profiling.serving_cost import ServingCost
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import candidate, trial_result
 from tuning.reporting.charts import charts, importances
-from tuning.reporting.content import EvaluationContent, Example, Mistake, Pair, ReportContent, ReportTrial
-from tuning.reporting.optuna_study import as_study
-from tuning.reporting.page import build_evaluation, build_pictures, build_report
+from tuning.reporting.content import EvaluationContent, Example, Misclassification, Pair, ReportContent, ReportTrial
+from tuning.reporting.optuna_study import to_study
+from tuning.reporting.page import build_chart_images, build_evaluation, build_report
 from tuning.reporting.theme import DARK, LIGHT
 from tuning.reporting.thumbnails import (
     _denormalized,
     audit_pairs,
-    encoded,
+    to_webp,
+    top_losses,
     train_examples,
     val_examples,
-    worst_mistakes,
 )
-from tuning.search.reevaluation import Finalist, Gain
-from tuning.search.selection import Limits, Priced
+from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.selection import CostedTrial, Limits
 
 HOSTILE = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
-PICTURE = encoded(Image.new("RGB", (8, 8), "red"))
+PICTURE = to_webp(Image.new("RGB", (8, 8), "red"))
 PATIENCE = "--virtual-time-budget=60000"  # ms of the page's own time until it is looked at
 VOID = {"meta", "img", "br", "path", "use", "rect", "image", "link"}
 
@@ -84,7 +84,9 @@ class Page(HTMLParser):
 def tried(number: int, value: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9) -> ReportTrial:
     result = trial_result(number, value, status)  # type: ignore[arg-type]
     settings = {**result.settings, "lr": lr, "freeze_fraction": depth / 18}
-    result = result.model_copy(update={"settings": settings, "facts": {**result.facts, "freeze_depth": depth}})
+    result = result.model_copy(
+        update={"settings": settings, "runtime_info": {**result.runtime_info, "freeze_depth": depth}}
+    )
     return ReportTrial(result, () if value is None else (value / 2, value, value - 0.01))
 
 
@@ -108,30 +110,30 @@ def content(classes: tuple[str, ...] = HOSTILE, **changes: Any) -> ReportContent
         root=Path("/pets"),
         fingerprint="f",
         counts={split: dict.fromkeys(classes, 10) for split in ("train", "val", "test")},
-        left_out=1,
+        num_skipped=1,
         imbalance=1.0,
-        median_side=32,
-        findings=(Finding(kind="duplicate", count=2, files=((f"{classes[0]}.png", "b.png"),), done="kept"),),
+        median_short_side=32,
+        findings=(Finding(kind="duplicate", count=2, files=((f"{classes[0]}.png", "b.png"),), action="kept"),),
     )
     full = ReportContent(
         search="run",
-        made="2026-11-24 18:00",
+        created="2026-11-24 18:00",
         candidate=candidate(0.8, classes),
-        scores=score(probabilities, labels, classes),
+        scores=compute_metrics(probabilities, labels, classes),
         decision="models:/pets@champion is now version 1: there was no champion before.",
         model="models:/pets@champion",
         trials=trials,
         best=1,
-        finals=(Finalist(trials[1].result, (0.9, 0.88)),),
-        gain=Gain(0.19, 0.05),
-        priced=(
-            Priced(trials[1].result, ServingCost(latency_ms=9, mb=14)),
-            Priced(trials[4].result, ServingCost(latency_ms=3, mb=20)),
+        reruns=(RerunTrial(trials[1].trial, (0.9, 0.88)),),
+        improvement=Improvement(0.19, 0.05),
+        costed_trials=(
+            CostedTrial(trials[1].trial, ServingCost(latency_ms=9, mb=14)),
+            CostedTrial(trials[4].trial, ServingCost(latency_ms=3, mb=20)),
         ),
         limits=Limits(latency_ms=12.5),
         machine="a processor",
         baseline=0.42,
-        mistakes=(Mistake(PICTURE, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
+        mistakes=(Misclassification(PICTURE, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
         train_examples=(Example("a/x.png", classes[0], PICTURE, (PICTURE, PICTURE)),),
         val_examples=(Example("a/y.png", classes[1], PICTURE),),
         audit=audit,
@@ -145,7 +147,7 @@ def evaluated(**changes: Any) -> EvaluationContent:
     full = content()
     made = EvaluationContent(
         model="models:/pets@champion",
-        made="2026-11-24 18:00",
+        created="2026-11-24 18:00",
         data="pets",
         split="test",
         data_fingerprint="f",
@@ -203,7 +205,7 @@ def test_names_of_classes_and_files_are_text_and_nothing_else(report: str, page:
 
 
 def test_a_file_name_that_is_no_text_does_not_break_the_page() -> None:
-    mistake = Mistake(PICTURE, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
+    mistake = Misclassification(PICTURE, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
     text = build_report(content(mistakes=(mistake,)))
     assert "\\udcff\\u202egnp.exe" in text.encode().decode()
 
@@ -348,7 +350,7 @@ def test_the_finals_are_shown_with_what_each_seed_gave(page: Page) -> None:
     assert "0.8900" in page.text
     assert "0.9000, 0.8800" in page.text
     assert "more than twice the noise of 0.0500" in page.text
-    text = Page(build_report(content(gain=Gain(0.02, 0.03)))).text
+    text = Page(build_report(content(gain=Improvement(0.02, 0.03)))).text
     assert "not more than twice the noise of 0.0300" in text
 
 
@@ -390,7 +392,7 @@ def test_an_evaluations_page_shows_scores_classes_and_mistakes() -> None:
 
 
 def test_the_charts_are_there_as_pictures_under_the_names_that_the_page_uses() -> None:
-    pictures = build_pictures(content())
+    pictures = build_chart_images(content())
     names = {"history", "curves", "freeze", "importance", "latency", "size", "confusion"}
     assert set(pictures) == {f"{name}.png" for name in names}
     for picture in pictures.values():
@@ -401,7 +403,7 @@ def test_the_charts_are_there_as_pictures_under_the_names_that_the_page_uses() -
 
 def test_settings_that_differ_are_weighed_and_the_others_left_out() -> None:
     assert set(importances(content())) == {"lr", "freeze_fraction"}
-    study = as_study(content().trials)
+    study = to_study(content().trials)
     assert [trial.state.name for trial in study.trials].count("PRUNED") == 1
     assert len(study.trials) == 6
 
@@ -411,7 +413,7 @@ def test_drawing_leaves_matplotlib_as_it_was_and_no_figure_open() -> None:
     import matplotlib.pyplot as plt
 
     before = dict(mpl.rcParams)
-    build_pictures(content())
+    build_chart_images(content())
     assert plt.get_fignums() == []
     assert {name: value for name, value in mpl.rcParams.items() if before[name] != value} == {}
 
@@ -427,23 +429,23 @@ def dataset(tmp_path: Path) -> Dataset:
         for number in range(6):
             path = f"{split}{number}.png"
             Image.new("RGB", (40, 30), (40 * number, 90, 200)).save(tmp_path / path)
-            samples.append(Sample(path=path, label=number % 2, split=split, digest=path))  # type: ignore[arg-type]
-    return Dataset(name="d", root=tmp_path, classes=("cat", "dog"), samples=tuple(samples), median_side=30)
+            samples.append(Sample(path=path, label=number % 2, split=split, content_hash=path))  # type: ignore[arg-type]
+    return Dataset(name="d", root=tmp_path, classes=("cat", "dog"), samples=tuple(samples), median_short_side=30)
 
 
 def test_the_worst_mistakes_are_those_that_the_model_was_most_sure_of(dataset: Dataset) -> None:
     labels = np.array([0, 1, 0, 1, 0, 1])
     of_dog = np.array([0.2, 0.4, 0.9, 0.9, 0.6, 0.02])
-    found = worst_mistakes(dataset, dataset.split("test"), np.stack([1 - of_dog, of_dog], axis=1), labels, most=3)
-    assert [(mistake.path, mistake.truth, mistake.answer) for mistake in found] == [
+    found = top_losses(dataset, dataset.split("test"), np.stack([1 - of_dog, of_dog], axis=1), labels, most=3)
+    assert [(mistake.path, mistake.true_label, mistake.predicted_label) for mistake in found] == [
         ("test5.png", "dog", "cat"),
         ("test2.png", "cat", "dog"),
         ("test1.png", "dog", "cat"),
     ]
     assert found[0].probability == pytest.approx(0.98)
-    assert found[0].probability_of_truth == pytest.approx(0.02)
+    assert found[0].true_label_probability == pytest.approx(0.02)
     (dataset.root / "test5.png").unlink()
-    assert len(worst_mistakes(dataset, dataset.split("test"), np.stack([1 - of_dog, of_dog], axis=1), labels)) == 3
+    assert len(top_losses(dataset, dataset.split("test"), np.stack([1 - of_dog, of_dog], axis=1), labels)) == 3
 
 
 @pytest.mark.parametrize("views_shown", [0, 2])
@@ -453,16 +455,16 @@ def test_training_examples_are_what_training_sees(dataset: Dataset, views_shown:
     result = trial_result()
     seen = {
         "batches": BatchConfig(augmentation="flip", mix=mix),  # type: ignore[arg-type]
-        "features": FeaturesConfig(views=views_shown),
+        "features": FeaturesConfig(cached_augmentations=views_shown),
     }
     config = result.config.model_copy(update=seen)
     facts = {"views_shown": views_shown}
-    examples = train_examples(dataset, pixels, result.model_copy(update={"config": config, "facts": facts}))
+    examples = train_examples(dataset, pixels, result.model_copy(update={"config": config, "runtime_info": facts}))
     assert [example.label for example in examples] == ["cat", "dog", "cat", "dog"]
-    assert {len(example.variants) for example in examples} == {views_shown or 4}
+    assert {len(example.augmented) for example in examples} == {views_shown or 4}
     for row, example in enumerate(examples):
         original, *variants = (
-            np.asarray(Image.open(io.BytesIO(each))) for each in (example.picture, *example.variants)
+            np.asarray(Image.open(io.BytesIO(each))) for each in (example.thumbnail, *example.augmented)
         )
         assert np.array_equal(original, pixels[row])
         same = [any(np.array_equal(each, want) for want in (original, original[:, ::-1])) for each in variants]
@@ -474,7 +476,7 @@ def test_without_augmentation_there_is_the_picture_alone(dataset: Dataset) -> No
     config = result.config.model_copy(update={"batches": BatchConfig(augmentation="none")})
     pixels = np.zeros((6, 32, 32, 3), np.uint8)
     assert {
-        example.variants for example in train_examples(dataset, pixels, result.model_copy(update={"config": config}))
+        example.augmented for example in train_examples(dataset, pixels, result.model_copy(update={"config": config}))
     } == {()}
     assert [example.path for example in val_examples(dataset, pixels)] == [
         "val0.png",
@@ -493,13 +495,13 @@ def test_what_the_network_is_given_can_be_shown_again() -> None:
 def test_the_audits_pairs_are_pictures_and_a_missing_file_is_none(dataset: Dataset) -> None:
     files = (("train0.png", "gone.png"), ("val0.png", "val1.png"))
     findings = (
-        Finding(kind="near_duplicate", count=4, files=files, done="kept"),
-        Finding(kind="unreadable", count=1, files=(("x",),), done="left out"),
+        Finding(kind="near_duplicate", count=4, files=files, action="kept"),
+        Finding(kind="unreadable", count=1, files=(("x",),), action="left out"),
     )
     audit = content().audit.model_copy(update={"root": dataset.root, "findings": findings})
     pairs = audit_pairs(audit)
     assert list(pairs) == ["near_duplicate"]
-    assert [[picture is not None for picture in pair.pictures] for pair in pairs["near_duplicate"]] == [
+    assert [[picture is not None for picture in pair.thumbnails] for pair in pairs["near_duplicate"]] == [
         [True, False],
         [True, True],
     ]

@@ -10,11 +10,11 @@ from data.load_dataset import load_dataset
 from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
 from tests.tuning.factories import candidate, trial_result
-from tuning.reporting.builder import report_content
+from tuning.reporting.builder import build_report_content
 from tuning.reporting.content import ReportContent, ReportTrial
 from tuning.reporting.page import build_report
-from tuning.search.reevaluation import Finalist
-from tuning.search.selection import Limits, form_of
+from tuning.search.reevaluation import RerunTrial
+from tuning.search.selection import Limits, serving_spec_of
 
 
 @pytest.fixture
@@ -26,18 +26,18 @@ def content(make_folder: MakeFolder) -> ReportContent:
     results = [trial_result(0, 0.5), trial_result(1, 0.75), trial_result(2, None, "failed")]
     labels = np.array([sample.label for sample in dataset.split("test")])
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
-    return report_content(
+    return build_report_content(
         dataset,
         audit(dataset),
         [ReportTrial(result, (0.4, result.score) if result.score else ()) for result in results],
         results[1],
-        [Finalist(results[1], (0.75, 0.7)), Finalist(results[0], (0.5,))],
+        [RerunTrial(results[1], (0.75, 0.7)), RerunTrial(results[0], (0.5,))],
         None,
         candidate(0.8, dataset.classes),
         (probabilities, labels),
         decision="Not decided yet: the server was away.",
         model="",
-        costs={form_of(results[1], 2): ServingCost(latency_ms=3, mb=14)},
+        costs={serving_spec_of(results[1], 2): ServingCost(latency_ms=3, mb=14)},
         limits=Limits(mb=20),
         baseline=None,
     )
@@ -45,14 +45,14 @@ def content(make_folder: MakeFolder) -> ReportContent:
 
 def test_a_search_on_real_pictures_gives_a_whole_report(content: ReportContent) -> None:
     assert content.search == "run"
-    assert content.winner.result.number == 1
-    assert [one.result.number for one in content.finals] == [1]
-    assert content.price is not None
-    assert content.price.cost.mb == 14
+    assert content.winner.trial.number == 1
+    assert [one.trial.number for one in content.reruns] == [1]
+    assert content.cost_of_winner is not None
+    assert content.cost_of_winner.cost.mb == 14
     assert content.scores.accuracy == 0
     assert len(content.mistakes) == sum(one.support for one in content.scores.per_class) > 1
-    assert {len(example.variants) for example in content.train_examples} == {4}
-    assert all(not example.variants for example in content.val_examples)
+    assert {len(example.augmented) for example in content.train_examples} == {4}
+    assert all(not example.augmented for example in content.val_examples)
     assert any(len(pair.paths) == 2 for pair in content.pairs["duplicate"])
     page = build_report(content)
     assert "Not decided yet" in page

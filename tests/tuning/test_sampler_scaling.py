@@ -20,7 +20,7 @@ def test_a_search_of_many_trials_at_once_costs_its_driver_little_and_no_more_as_
     simulation = Simulation(tmp_path, recipe, pending=60)
     early, late = simulation.run(rows[-1], rows)
     assert len(simulation.ledger.running()) == 59
-    assert {result.status for result in simulation.ledger.results()} == {"running", "complete", "pruned"}
+    assert {result.status for result in simulation.ledger.trials()} == {"running", "complete", "pruned"}
     # Processor time, which a busy machine doubles at most: growth as in a search through all trials would be more.
     assert late.ask_cpu_ms < 2 * early.ask_cpu_ms
     assert late.cpu_ms - late.ask_cpu_ms < 2 * (early.cpu_ms - early.ask_cpu_ms)

@@ -16,13 +16,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.tuning.factories import recipe
-from tuning.common.trial_record import Setting
+from tuning.common.trial_record import ParamValue
 from tuning.recipe.schema import SamplerName
-from tuning.search.journal_backend import Journal
+from tuning.search.journal_backend import SingleWriterJournalBackend
 from tuning.search.samplers import (
     BEST,
-    BLAMELESS,
     FAILED_FOR_GOOD,
+    INFRASTRUCTURE_FAILURE,
     NEWEST,
     OTHERS,
     PENDING_NEWEST,
@@ -49,7 +49,7 @@ def open_study(tmp_path: Path) -> Callable[..., Study]:
     """Return what opens the study of a journal, as a process that begins or resumes a search does."""
 
     def opened(name: SamplerName, seed: int = 0, file: str = "journal") -> Study:
-        storage = JournalStorage(Journal(tmp_path / file))
+        storage = JournalStorage(SingleWriterJournalBackend(tmp_path / file))
         sampler = build_sampler(name, seed)
         return optuna.create_study(
             study_name="search", storage=storage, sampler=sampler, direction="maximize", load_if_exists=True
@@ -62,7 +62,7 @@ def test_every_name_that_can_be_asked_for_is_a_sampler() -> None:
     assert set(SAMPLERS) == set(NAMES)
 
 
-def propose(study: Study, count: int, end: bool = True) -> list[dict[str, Setting]]:
+def propose(study: Study, count: int, end: bool = True) -> list[dict[str, ParamValue]]:
     """Ask for the settings of so many trials of a conditional space, one after another; end each in its own way."""
     space, asked = SearchSpace(recipe(image_size="32,64", sweep="off")), []
     for _ in range(count):
@@ -125,7 +125,7 @@ def test_a_sampler_leaves_nothing_in_the_study_but_the_settings(
 
 
 def test_a_start_that_is_enqueued_is_taken_as_it_is(name: SamplerName, open_study: Callable[..., Study]) -> None:
-    study, first = open_study(name), SearchSpace(recipe(image_size="32,64", sweep="off")).first()
+    study, first = open_study(name), SearchSpace(recipe(image_size="32,64", sweep="off")).default_params()
     propose(study, 8)
     study.enqueue_trial(first)
     (settings,) = propose(study, 1)
@@ -150,7 +150,7 @@ def test_tpe_learns_where_trials_fail() -> None:
 
 
 def test_tpe_learns_nothing_from_a_failure_that_the_settings_are_not_to_blame_for() -> None:
-    assert share_above_half({BLAMELESS: True}) > 0.2
+    assert share_above_half({INFRASTRUCTURE_FAILURE: True}) > 0.2
 
 
 def trial(number: int, state: TrialState, score: float | None = None, **user_attrs: object) -> FrozenTrial:

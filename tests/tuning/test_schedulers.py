@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuning.search.schedulers import MEDIAN_OF, PROTECTED, UNJUDGED, SchedulerName, build_scheduler
+from tuning.search.schedulers import EXCLUDED, MIN_SAMPLES_REQUIRED, NEVER_STOP, SchedulerName, build_scheduler
 
 NAMES = typing.get_args(SchedulerName)
 STOPPING = [name for name in NAMES if name != "none"]
@@ -25,7 +25,7 @@ def name(request: pytest.FixtureRequest) -> SchedulerName:
 
 
 def epochs_run(scheduler: Any, trial_id: str, score: float, epochs: int, **config: object) -> int:
-    """Run a trial of that many epochs and a last word, all with ``score``; return where it was stopped, or 0."""
+    """Run a trial of that many epochs and a last word, all with ``compute_metrics``; return where it was stopped, or 0."""
     trial = SimpleNamespace(trial_id=trial_id, config=config)
     scheduler.on_trial_add(None, trial)
     stopped, result = 0, {}
@@ -38,7 +38,7 @@ def epochs_run(scheduler: Any, trial_id: str, score: float, epochs: int, **confi
     return stopped
 
 
-def good_ones(scheduler: Any, epochs: int, count: int = MEDIAN_OF, score: float = 0.9) -> None:
+def good_ones(scheduler: Any, epochs: int, count: int = MIN_SAMPLES_REQUIRED, score: float = 0.9) -> None:
     """Run as many good trials as it takes for others to be judged by them."""
     assert [epochs_run(scheduler, f"good {at}", score, epochs) for at in range(count)] == [0] * count
 
@@ -59,16 +59,16 @@ def test_a_trial_of_one_epoch_is_never_stopped(name: SchedulerName) -> None:
 def test_a_protected_trial_is_never_stopped_and_the_others_are_judged_by_it(name: SchedulerName) -> None:
     scheduler = build_scheduler(name, 8)
     good_ones(scheduler, 8)
-    assert epochs_run(scheduler, "default", 0.5, 8, **{PROTECTED: True}) == 0
-    assert epochs_run(scheduler, "hopeless", 0.1, 8, **{PROTECTED: False}) == (0 if name == "none" else 2)
+    assert epochs_run(scheduler, "default", 0.5, 8, **{NEVER_STOP: True}) == 0
+    assert epochs_run(scheduler, "hopeless", 0.1, 8, **{NEVER_STOP: False}) == (0 if name == "none" else 2)
 
 
 def test_a_probe_is_neither_stopped_nor_held_against_others(name: SchedulerName) -> None:
     scheduler = build_scheduler(name, 8)
-    probes = [epochs_run(scheduler, f"probe {at}", 0.95, 8, **{UNJUDGED: True}) for at in range(MEDIAN_OF)]
-    good = [epochs_run(scheduler, f"good {at}", 0.9, 8, **{UNJUDGED: False}) for at in range(MEDIAN_OF)]
-    poor = epochs_run(scheduler, "poor probe", 0.1, 8, **{UNJUDGED: True})
-    assert (probes, good, poor) == ([0] * MEDIAN_OF, [0] * MEDIAN_OF, 0)
+    probes = [epochs_run(scheduler, f"probe {at}", 0.95, 8, **{EXCLUDED: True}) for at in range(MIN_SAMPLES_REQUIRED)]
+    good = [epochs_run(scheduler, f"good {at}", 0.9, 8, **{EXCLUDED: False}) for at in range(MIN_SAMPLES_REQUIRED)]
+    poor = epochs_run(scheduler, "poor probe", 0.1, 8, **{EXCLUDED: True})
+    assert (probes, good, poor) == ([0] * MIN_SAMPLES_REQUIRED, [0] * MIN_SAMPLES_REQUIRED, 0)
 
 
 def test_a_trial_can_fail_before_its_first_epoch(name: SchedulerName) -> None:
@@ -108,14 +108,14 @@ def test_without_a_scheduler_nothing_is_stopped() -> None:
 
 def test_the_median_rule_waits_for_others_that_have_come_as_far() -> None:
     scheduler = build_scheduler("median", 8)
-    good_ones(scheduler, 8, MEDIAN_OF - 1)
+    good_ones(scheduler, 8, MIN_SAMPLES_REQUIRED - 1)
     assert epochs_run(scheduler, "hopeless", 0.1, 8) == 0
     assert epochs_run(scheduler, "hopeless too", 0.05, 8) == 2
 
 
 def test_the_median_rule_compares_the_best_score_with_the_others_average_scores() -> None:
     scheduler: Any = build_scheduler("median", 4)
-    for at in range(MEDIAN_OF):
+    for at in range(MIN_SAMPLES_REQUIRED):
         trial = SimpleNamespace(trial_id=f"late {at}", config={})
         scheduler.on_trial_add(None, trial)
         for epoch, score in enumerate((0.2, 0.4, 0.9, 0.9), start=1):  # on average 0.2, 0.3, 0.5, 0.6

@@ -13,12 +13,12 @@ from ray.tune.search import Searcher
 
 from tests.tuning.factories import epoch, ledger_at
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import TrialReport, TrialResult
-from tuning.search.samplers import BLAMELESS
-from tuning.search.schedulers import PROTECTED
-from tuning.search.searcher import LOST, LedgerSearcher
-from tuning.search.strategy import Step
-from tuning.search.study import Ledger
+from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.search.samplers import INFRASTRUCTURE_FAILURE
+from tuning.search.schedulers import NEVER_STOP
+from tuning.search.searcher import WORKER_LOST, StudySearcher
+from tuning.search.strategy import NextStep
+from tuning.search.study import TrialStore
 from tuning.search.trial_worker import TrialTask
 
 Heard = list[tuple[object, ...]]
@@ -32,13 +32,13 @@ class Listener:
         self._heard = heard
         self._lock = threading.Lock()  # can't be pickled, nor can what the writer holds
 
-    def trial_started(self, result: TrialResult) -> None:
+    def trial_started(self, result: TrialRecord) -> None:
         self._heard.append((self._name, "started", result.number))
 
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+    def epoch_ended(self, result: TrialRecord, report: TrialReport) -> None:
         self._heard.append((self._name, "epoch", result.number, report.epoch, result.epochs))
 
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+    def trial_ended(self, result: TrialRecord, report: TrialReport | None) -> None:
         self._heard.append((self._name, "ended", result.number, result.status, report is None))
 
 
@@ -50,21 +50,21 @@ class Search:
         self.stopped = False
         self.waits = False
         self.heard: Heard = []
-        self.ledger: Ledger = ledger_at(root)
+        self.ledger: TrialStore = ledger_at(root)
         listeners = (Listener("a", self.heard), Listener("b", self.heard))
-        self.searcher = LedgerSearcher(self.ledger, listeners, self.make_task, self.next_trial)
+        self.searcher = StudySearcher(self.ledger, listeners, self.make_task, self.next_trial)
 
-    def next_trial(self) -> Step:
+    def next_trial(self) -> NextStep:
         return "end" if self.stopped else "wait" if self.waits else self.ledger.ask()
 
-    def make_task(self, result: TrialResult) -> TrialTask:
+    def make_task(self, result: TrialRecord) -> TrialTask:
         return TrialTask(trial_uid=result.trial_uid, config=result.config, search_root=self.root, threads=1)
 
     def start(self, trial_id: str = "ray-1") -> TrialTask:
         return TrialTask.from_json(self.searcher.suggest(trial_id)["task"])
 
-    def only(self) -> TrialResult:
-        (result,) = self.ledger.results()
+    def only(self) -> TrialRecord:
+        (result,) = self.ledger.trials()
         return result
 
 
@@ -86,20 +86,20 @@ def test_a_suggestion_is_the_ledgers_trial_as_a_task(search: Search) -> None:
 
 def test_only_the_default_trial_is_protected_from_the_scheduler(search: Search) -> None:
     suggested = [search.searcher.suggest(f"ray-{number}") for number in range(3)]
-    assert [one[PROTECTED] for one in suggested] == [True, False, False]
+    assert [one[NEVER_STOP] for one in suggested] == [True, False, False]
 
 
 def test_nothing_is_suggested_once_it_is_enough(search: Search) -> None:
     search.stopped = True
     assert search.searcher.suggest("ray-1") == Searcher.FINISHED
-    assert search.ledger.results() == ()
+    assert search.ledger.trials() == ()
     assert search.heard == []
 
 
 def test_where_it_is_to_wait_nothing_is_suggested_and_the_search_is_not_finished(search: Search) -> None:
     search.waits = True
     assert search.searcher.suggest("ray-1") is None
-    assert search.ledger.results() == ()
+    assert search.ledger.trials() == ()
 
 
 def test_a_trial_that_says_its_last_word_is_complete(search: Search) -> None:
@@ -142,19 +142,19 @@ def test_a_trial_that_failed_is_told_with_its_own_reason(search: Search) -> None
 def test_a_lost_worker_is_a_failed_trial(search: Search, result: dict[str, Any] | None, error: bool) -> None:
     search.start()
     search.searcher.on_trial_complete("ray-1", result, error=error)
-    assert (search.only().status, search.only().reason) == ("failed", LOST)
+    assert (search.only().status, search.only().reason) == ("failed", WORKER_LOST)
     assert search.heard[-1] == ("b", "ended", 0, "failed", True)
 
 
 @pytest.mark.parametrize("blameless", [True, False])
 def test_what_a_failure_says_about_the_settings_is_written_down(search: Search, blameless: bool) -> None:
     search.start("ray-1")
-    failed = TrialReport(status="failed", epoch=0, reason="OSError: full", blameless=blameless)
+    failed = TrialReport(status="failed", epoch=0, reason="OSError: full", is_infrastructure_failure=blameless)
     search.searcher.on_trial_complete("ray-1", told(failed))
     search.start("ray-2")
     search.searcher.on_trial_complete("ray-2", error=True)
     lines = map(json.loads, SearchPaths(search.root).journal.read_text().splitlines())
-    noted = [line["trial_id"] for line in lines if line.get("user_attr") == {BLAMELESS: True}]
+    noted = [line["trial_id"] for line in lines if line.get("user_attr") == {INFRASTRUCTURE_FAILURE: True}]
     assert noted == ([0, 1] if blameless else [1])
 
 
@@ -170,8 +170,8 @@ def test_trials_at_once_are_kept_apart(search: Search) -> None:
     first, second = search.start("ray-1"), search.start("ray-2")
     search.searcher.on_trial_result("ray-2", told(epoch(1, 0.9)))
     search.searcher.on_trial_result("ray-1", told(epoch(1, 0.1)))
-    assert search.ledger.result(first.trial_uid).score == 0.1
-    assert search.ledger.result(second.trial_uid).score == 0.9
+    assert search.ledger.get(first.trial_uid).score == 0.1
+    assert search.ledger.get(second.trial_uid).score == 0.9
 
 
 def test_an_epoch_that_is_told_twice_is_heard_once(search: Search) -> None:

@@ -7,18 +7,27 @@ import json
 import pytest
 
 from data.errors import SearchError
-from models.profiling.serving_cost import ServedForm, ServingCost
+from models.profiling.serving_cost import ServingCost, ServingSpec
 from tests.tuning.factories import recipe, trial_result
 from tests.tuning.test_renderers import printed
-from tuning.common.trial_record import Status, TrialResult
-from tuning.search.selection import Costs, Limits, choose, efficient, fitting, form_of, front, priced
-from tuning.search.serving_costs import price
+from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.selection import (
+    Costs,
+    Limits,
+    best_per_serving_form,
+    choose,
+    on_a_pareto_front,
+    pareto_front,
+    serving_spec_of,
+    within_limits,
+)
+from tuning.search.serving_costs import measure_serving_costs
 from tuning.ui.tables.pareto import as_json, markdown, table
 
 CLASSES = 3
 
 
-def tried(number: int, score: float | None, backbone: str, status: Status = "complete") -> TrialResult:
+def tried(number: int, score: float | None, backbone: str, status: TrialStatus = "complete") -> TrialRecord:
     """Return a trial of a backbone."""
     result = trial_result(number, score, status)
     network = result.config.network.model_copy(update={"backbone": backbone})
@@ -28,7 +37,7 @@ def tried(number: int, score: float | None, backbone: str, status: Status = "com
 def costs(**by_backbone: tuple[float, float]) -> Costs:
     """Return costs by backbone: milliseconds and megabytes."""
     return {
-        ServedForm(backbone, 32, 0, "last", "linear", CLASSES): ServingCost(latency_ms=ms, mb=mb)
+        ServingSpec(backbone, 32, 0, "last", "linear", CLASSES): ServingCost(latency_ms=ms, mb=mb)
         for backbone, (ms, mb) in by_backbone.items()
     }
 
@@ -45,7 +54,7 @@ RESULTS = [
 COSTS = costs(large=(20, 40), small=(5, 10), slow=(30, 5), tiny=(1, 4))
 
 
-def numbers(trials: list[TrialResult]) -> list[int]:
+def numbers(trials: list[TrialRecord]) -> list[int]:
     return [trial.number for trial in trials]
 
 
@@ -73,12 +82,12 @@ def test_a_trial_whose_network_is_too_slow_or_too_large_cannot_win(limits: Limit
 
 
 def test_all_that_fit_are_there_best_first_and_none_that_failed_or_has_no_score() -> None:
-    assert numbers(fitting(RESULTS, COSTS, Limits(latency_ms=6), CLASSES)) == [2, 1, 4]
+    assert numbers(within_limits(RESULTS, COSTS, Limits(latency_ms=6), CLASSES)) == [2, 1, 4]
 
 
 def test_a_trial_of_unknown_cost_cannot_win_under_a_limit() -> None:
     known = costs(tiny=(1, 4))
-    assert numbers(fitting(RESULTS, known, Limits(latency_ms=1000), CLASSES)) == [4]
+    assert numbers(within_limits(RESULTS, known, Limits(latency_ms=1000), CLASSES)) == [4]
 
 
 def test_where_none_fits_the_nearest_is_named_with_its_cost() -> None:
@@ -104,30 +113,30 @@ def test_without_a_scored_trial_there_is_no_winner(limits: Limits) -> None:
 
 
 def test_the_best_trial_of_each_form_is_priced_best_first() -> None:
-    assert numbers([one.result for one in priced(RESULTS, COSTS, CLASSES)]) == [0, 2, 3, 4]
+    assert numbers([one.trial for one in best_per_serving_form(RESULTS, COSTS, CLASSES)]) == [0, 2, 3, 4]
 
 
 def test_the_front_holds_what_no_network_beats_both_ways() -> None:
-    every = priced(RESULTS, COSTS, CLASSES)
-    assert numbers([one.result for one in front(every, "latency_ms")]) == [0, 2, 4]
-    assert numbers([one.result for one in front(every, "mb")]) == [0, 2, 3, 4]
+    every = best_per_serving_form(RESULTS, COSTS, CLASSES)
+    assert numbers([one.trial for one in pareto_front(every, "latency_ms")]) == [0, 2, 4]
+    assert numbers([one.trial for one in pareto_front(every, "mb")]) == [0, 2, 3, 4]
 
 
 def test_of_equals_in_score_the_cheaper_is_on_the_front() -> None:
-    every = priced([tried(0, 0.5, "large"), tried(1, 0.5, "small")], COSTS, CLASSES)
-    assert numbers([one.result for one in front(every, "mb")]) == [1]
+    every = best_per_serving_form([tried(0, 0.5, "large"), tried(1, 0.5, "small")], COSTS, CLASSES)
+    assert numbers([one.trial for one in pareto_front(every, "mb")]) == [1]
 
 
 def test_the_table_fits_into_80_columns_and_says_which_front_a_network_is_on() -> None:
-    lines = printed(table(priced(RESULTS, COSTS, CLASSES)))
+    lines = printed(table(best_per_serving_form(RESULTS, COSTS, CLASSES)))
     assert max(map(len, lines)) <= 80
     assert lines[2].split() == ["0", "0.9000", "20.00", "40.0", "large", "32", "0", "speed,", "size"]
     assert lines[4].split() == ["3", "0.7000", "30.00", "5.0", "slow", "32", "0", "size"]
 
 
 def test_what_is_beaten_both_ways_is_in_the_json_and_not_in_the_tables() -> None:
-    every = priced([*RESULTS, tried(7, 0.1, "beaten")], {**COSTS, **costs(beaten=(50, 50))}, CLASSES)
-    assert 7 not in numbers([one.result for one in efficient(every)])
+    every = best_per_serving_form([*RESULTS, tried(7, 0.1, "beaten")], {**COSTS, **costs(beaten=(50, 50))}, CLASSES)
+    assert 7 not in numbers([one.trial for one in on_a_pareto_front(every)])
     assert "beaten" not in markdown(every)
     last = json.loads(as_json(every))["networks"][-1]
     assert (last["backbone"], last["front"], last["latency_ms"]) == ("beaten", [], 50)
@@ -140,26 +149,26 @@ def test_what_is_beaten_both_ways_is_in_the_json_and_not_in_the_tables() -> None
 def test_networks_are_measured_by_their_best_score_until_the_time_is_spent() -> None:
     asked: list[str] = []
 
-    def measured(form: ServedForm) -> ServingCost:
+    def measured(form: ServingSpec) -> ServingCost:
         asked.append(form.backbone)
         return COSTS[form]
 
-    assert price(RESULTS, CLASSES, Limits(), 60.0, measured) == COSTS
+    assert measure_serving_costs(RESULTS, CLASSES, Limits(), 60.0, measured) == COSTS
     assert asked == ["large", "small", "slow", "tiny"]
     asked.clear()
-    assert list(price(RESULTS, CLASSES, Limits(), -1.0, measured)) == []
-    price(RESULTS, CLASSES, Limits(latency_ms=6), -1.0, measured)
+    assert list(measure_serving_costs(RESULTS, CLASSES, Limits(), -1.0, measured)) == []
+    measure_serving_costs(RESULTS, CLASSES, Limits(latency_ms=6), -1.0, measured)
     assert asked == ["large", "small"]
 
 
 def test_a_network_that_cannot_be_measured_costs_a_row_and_not_the_search() -> None:
-    def measured(form: ServedForm) -> ServingCost:
+    def measured(form: ServingSpec) -> ServingCost:
         if form.backbone == "large":
             raise NotImplementedError
         return COSTS[form]
 
-    found = price(RESULTS, CLASSES, Limits(), 60.0, measured)
-    assert form_of(RESULTS[0], CLASSES) not in found
+    found = measure_serving_costs(RESULTS, CLASSES, Limits(), 60.0, measured)
+    assert serving_spec_of(RESULTS[0], CLASSES) not in found
     assert len(found) == 3
 
 

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from data.preprocessing import Preprocessing
 from models.trial_config import TrialConfig
 from tests.tuning.factories import BACKBONE, PREPROCESSINGS, recipe
-from tuning.common.trial_record import Setting
-from tuning.recipe.schema import Training
-from tuning.search.defaults import FIRST, NETWORKS
+from tuning.common.trial_record import ParamValue
+from tuning.recipe.schema import TrainingSettings
+from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES
 from tuning.search.space import SearchSpace
 
-KNOWN = (*NETWORKS, *FIRST, "lr")
+KNOWN = (*NETWORK_AXES, *DEFAULT_PARAMS, "lr")
 
 
 class Recorder:
@@ -35,7 +35,7 @@ class Recorder:
         return choices[-1]
 
 
-def asked_for(given_recipe: Training) -> dict[str, object]:
+def asked_for(given_recipe: TrainingSettings) -> dict[str, object]:
     recorder = Recorder()
     SearchSpace(given_recipe).suggest(recorder)
     return recorder.asked
@@ -44,7 +44,7 @@ def asked_for(given_recipe: Training) -> dict[str, object]:
 class Inside:
     """An asker that answers with given settings, and refuses what does not lie where it may lie."""
 
-    def __init__(self, settings: dict[str, Setting]) -> None:
+    def __init__(self, settings: dict[str, ParamValue]) -> None:
         self.left = dict(settings)
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
@@ -92,16 +92,21 @@ def test_rates_that_the_user_gives_hold_for_every_optimizer() -> None:
 
 
 def test_trial_0_is_what_an_expert_tries_first() -> None:
-    assert SearchSpace(recipe()).first_settings() == {**FIRST, "backbone": BACKBONE, "image_size": 32, "lr": 1e-3}
+    assert SearchSpace(recipe()).default_settings() == {
+        **DEFAULT_PARAMS,
+        "backbone": BACKBONE,
+        "image_size": 32,
+        "lr": 1e-3,
+    }
 
 
 def test_of_tiny_pictures_the_default_trains_the_whole_network() -> None:
-    space = SearchSpace(recipe(image_size="32,64"), tiny=True)
+    space = SearchSpace(recipe(image_size="32,64"), small_images=True)
     changed = {"freeze_fraction": 0, "lr_scheduler": "one_cycle", "lr": 2e-3}
-    assert space.first_settings() == {**SearchSpace(recipe(image_size="32,64")).first_settings(), **changed}
-    probe = space.suggest(Inside(space.sweep()[0]), probe=True)
+    assert space.default_settings() == {**SearchSpace(recipe(image_size="32,64")).default_settings(), **changed}
+    probe = space.suggest(Inside(space.linear_probes()[0]), probe=True)
     assert [tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)] == [0.2]
-    assert SearchSpace(recipe(freeze_fraction="0.5..1"), tiny=True).first_settings()["freeze_fraction"] == 0.5
+    assert SearchSpace(recipe(freeze_fraction="0.5..1"), small_images=True).default_settings()["freeze_fraction"] == 0.5
 
 
 @pytest.mark.parametrize(("imbalance", "searched"), [(1.0, False), (1.5, False), (1.6, True)])
@@ -112,7 +117,7 @@ def test_balance_is_searched_where_the_classes_differ_in_size(imbalance: float, 
     balances = recorder.asked["balance"]
     assert isinstance(balances, tuple)
     assert set(balances) == ({"none", "weights", "sampler", "oversample"} if searched else {"none"})
-    assert space.first_settings()["balance"] == "none"
+    assert space.default_settings()["balance"] == "none"
 
 
 def test_a_balance_that_the_user_gives_holds_whatever_the_classes_sizes() -> None:
@@ -136,7 +141,7 @@ def test_a_balance_that_the_user_gives_holds_whatever_the_classes_sizes() -> Non
     ],
 )
 def test_trial_0_is_moved_into_a_narrowed_space(texts: dict[str, str], name: str, value: object) -> None:
-    assert SearchSpace(recipe(**texts)).first_settings()[name] == value
+    assert SearchSpace(recipe(**texts)).default_settings()[name] == value
 
 
 def some_of(*known: str) -> st.SearchStrategy[str]:
@@ -172,10 +177,10 @@ narrowed = st.fixed_dictionaries(
 @given(narrowed)
 def test_trial_0_lies_inside_any_narrowed_space(texts: dict[str, str]) -> None:
     space = SearchSpace(recipe(**texts))
-    asker = Inside(space.first())
+    asker = Inside(space.default_params())
     settings = space.suggest(asker)
     assert not asker.left, "first() names what is never asked for"
-    assert settings == space.first_settings()
+    assert settings == space.default_settings()
 
 
 @given(narrowed)
@@ -191,11 +196,21 @@ def test_a_trials_configuration_holds_its_settings_and_survives_its_own_json(tex
 
 
 def test_a_trials_configuration_takes_the_rest_from_the_recipe() -> None:
-    space = SearchSpace(recipe(seed=7, max_epochs=5, weights="none", patience=3, step_epochs=2, reuse="exact", views=7))
-    config = space.trial_config(space.first_settings(), PREPROCESSINGS)
+    space = SearchSpace(
+        recipe(
+            seed=7,
+            max_epochs=5,
+            weights="none",
+            patience=3,
+            step_epochs=2,
+            feature_cache="fp32",
+            cached_augmentations=7,
+        )
+    )
+    config = space.trial_config(space.default_settings(), PREPROCESSINGS)
     assert (config.seed, config.network.weights) == (7, "none")
     assert (config.fit.max_epochs, config.fit.patience, config.fit.step_epochs) == (5, 3, 2)
-    assert (config.features.reuse, config.features.views) == ("exact", 7)
+    assert (config.features.feature_cache, config.features.cached_augmentations) == ("exact", 7)
     assert config.preprocessing == PREPROCESSINGS[BACKBONE, 32]
 
 
@@ -209,12 +224,12 @@ def test_a_trial_gets_the_preprocessing_of_its_own_backbone_and_size() -> None:
 
 def test_the_sweep_probes_every_network_size_and_cut() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="2,0,1,5"))
-    probes = space.sweep()
+    probes = space.linear_probes()
     swept = [(probe["truncate"], probe["backbone"], probe["image_size"]) for probe in probes]
     assert swept == [(cut, name, size) for cut in (0, 1, 2) for name in ("small", "large") for size in (32, 64)]
     settings = space.suggest(Inside(probes[-1]), probe=True)
     assert settings == {
-        **FIRST,
+        **DEFAULT_PARAMS,
         "image_size": 64,
         "backbone": "large",
         "truncate": 2,
@@ -225,12 +240,12 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
 
 
 def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() -> None:
-    space = SearchSpace(recipe(image_size="32,64", truncate="0,3", levels="last,all"))
-    swept = [(probe["levels"], probe.get("truncate"), probe["image_size"]) for probe in space.sweep()]
+    space = SearchSpace(recipe(image_size="32,64", truncate="0,3", head_features="last,all"))
+    swept = [(probe["head_features"], probe.get("truncate"), probe["image_size"]) for probe in space.linear_probes()]
     assert swept == [(*end, size) for end in (("all", None), ("last", 0), ("last", 3)) for size in (32, 64)]
-    probe = space.suggest(Inside(space.sweep()[0]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[0]), probe=True)
     network = space.trial_config(probe, PREPROCESSINGS).network
-    assert (network.levels, network.truncate) == ("all", 0)
+    assert (network.head_features, network.truncate) == ("all", 0)
     assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is the default
 
 
@@ -240,25 +255,25 @@ def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() 
 )
 def test_probes_weigh_unequal_classes_where_the_recipe_allows_it(texts: dict[str, str], probed: str) -> None:
     space = SearchSpace(recipe(**texts), imbalance=4.0)
-    assert {space.suggest(Inside(probe), probe=True)["balance"] for probe in space.sweep()} == {probed}
+    assert {space.suggest(Inside(probe), probe=True)["balance"] for probe in space.linear_probes()} == {probed}
     equal = SearchSpace(recipe(), imbalance=1.0)
-    assert equal.suggest(Inside(equal.sweep()[0]), probe=True)["balance"] == "none"
+    assert equal.suggest(Inside(equal.linear_probes()[0]), probe=True)["balance"] == "none"
 
 
 def test_a_search_opens_with_its_first_network_at_each_size_but_not_of_tiny_pictures() -> None:
     texts = {"image_size": "32,64", "truncate": "0,3"}
-    opening = SearchSpace(recipe(**texts)).opening()
+    opening = SearchSpace(recipe(**texts)).warmup_probes()
     assert [(probe["image_size"], probe["truncate"]) for probe in opening] == [(32, 0), (64, 0)]
-    tiny = SearchSpace(recipe(**texts), tiny=True)
-    assert len(tiny.sweep()) == 4
-    assert tiny.opening() == []
+    tiny = SearchSpace(recipe(**texts), small_images=True)
+    assert len(tiny.linear_probes()) == 4
+    assert tiny.warmup_probes() == []
 
 
 def test_levels_are_asked_for_only_where_all_is_frozen_of_a_network_in_parts() -> None:
-    def asked(uncut: set[str], **texts: str) -> Setting | None:
+    def asked(uncut: set[str], **texts: str) -> ParamValue | None:
         recorder = Recorder()
-        SearchSpace(recipe(levels="last,all", **texts), uncut=uncut).suggest(recorder)
-        return "levels" in recorder.asked
+        SearchSpace(recipe(head_features="last,all", **texts), unsplittable=uncut).suggest(recorder)
+        return "head_features" in recorder.asked
 
     assert asked(set(), freeze_fraction="1")
     assert not asked(set(), freeze_fraction="0..0.9")
@@ -266,16 +281,18 @@ def test_levels_are_asked_for_only_where_all_is_frozen_of_a_network_in_parts() -
 
 
 def test_all_levels_alone_are_refused_where_nothing_can_be_frozen_whole() -> None:
-    with pytest.raises(ValidationError, match=r"freeze_fraction must reach 1 with levels=all, got 0\.\.0\.9; give"):
-        recipe(levels="all", freeze_fraction="0..0.9")
-    assert recipe(levels="all").levels.options == ("all",)
+    with pytest.raises(
+        ValidationError, match=r"freeze_fraction must reach 1 with head_features=all, got 0\.\.0\.9; give"
+    ):
+        recipe(head_features="all", freeze_fraction="0..0.9")
+    assert recipe(head_features="all").head_features.options == ("all",)
 
 
 @pytest.mark.parametrize(
     "texts",
     [
         {"sweep": "off"},
-        {"reuse": "off"},
+        {"feature_cache": "off"},
         {"balance": "oversample"},
         {"freeze_fraction": "0..0.9"},
         {"mix": "mixup"},
@@ -283,21 +300,21 @@ def test_all_levels_alone_are_refused_where_nothing_can_be_frozen_whole() -> Non
     ],
 )
 def test_there_is_no_sweep_where_a_probe_would_cost_a_trial_or_is_not_allowed(texts: dict[str, str]) -> None:
-    assert SearchSpace(recipe(**texts)).sweep() == []
+    assert SearchSpace(recipe(**texts)).linear_probes() == []
 
 
 @given(narrowed)
 def test_every_probe_lies_inside_a_narrowed_space(texts: dict[str, str]) -> None:
     space = SearchSpace(recipe(**texts))
-    for probe in space.sweep():
+    for probe in space.linear_probes():
         asker = Inside(probe)
         space.suggest(asker, probe=True)
         assert not asker.left
 
 
 def test_a_network_that_cannot_be_cut_is_not_probed() -> None:
-    space = SearchSpace(recipe(backbone="small,large"), uncut={"large"})
-    assert {probe["backbone"] for probe in space.sweep()} == {"small"}
+    space = SearchSpace(recipe(backbone="small,large"), unsplittable={"large"})
+    assert {probe["backbone"] for probe in space.linear_probes()} == {"small"}
 
 
 @pytest.mark.parametrize(("unfrozen", "fractions"), [(False, (0.5, 0.2)), (True, (0.0, 0.2))])
@@ -305,19 +322,19 @@ def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen(
     unfrozen: bool, fractions: tuple[float, float]
 ) -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
-    probe = space.suggest(Inside(space.sweep()[-1]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[-1]), probe=True)
     network = {"backbone": "large", "image_size": 64, "truncate": 1}
     assert space.fine_tunes(probe, unfrozen) == [
-        {**space.first(), **network, "freeze_fraction": fraction} for fraction in fractions
+        {**space.default_params(), **network, "freeze_fraction": fraction} for fraction in fractions
     ]
 
 
 def test_what_has_run_as_trial_0_or_is_the_same_is_not_fine_tuned_again() -> None:
     space = SearchSpace(recipe())
-    probe = space.suggest(Inside(space.sweep()[0]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[0]), probe=True)
     assert [settings["freeze_fraction"] for settings in space.fine_tunes(probe)] == [0.2]
     fixed = SearchSpace(recipe(freeze_fraction="1", image_size="32,64"))
-    probe = fixed.suggest(Inside(fixed.sweep()[-1]), probe=True)
+    probe = fixed.suggest(Inside(fixed.linear_probes()[-1]), probe=True)
     assert [settings["freeze_fraction"] for settings in fixed.fine_tunes(probe)] == [1.0]
 
 
@@ -339,27 +356,27 @@ def test_a_variant_is_asked_for_first_and_then_only_its_own_settings() -> None:
 
 
 def test_trial_0_is_the_first_variants() -> None:
-    settings = SearchSpace(recipe(variants=TWO)).first_settings()
+    settings = SearchSpace(recipe(variants=TWO)).default_settings()
     assert (settings["variant"], settings["freeze_fraction"], settings["optimizer"]) == ("whole", 0.0, "adam")
 
 
 def test_each_variant_that_the_sweep_leaves_out_has_a_default_of_its_own() -> None:
     def named(**texts: object) -> list[object]:
-        return [start["variant"] for start in SearchSpace(recipe(variants=TWO, **texts)).defaults()]
+        return [start["variant"] for start in SearchSpace(recipe(variants=TWO, **texts)).default_trials()]
 
     assert named() == ["whole"]
     assert named(sweep="off") == ["whole", "probe"]
-    assert named(reuse="off") == ["whole", "probe"]
+    assert named(feature_cache="off") == ["whole", "probe"]
 
 
 def test_no_more_variants_are_tried_first_than_trials_were_asked_for() -> None:
-    assert len(SearchSpace(recipe(variants=TWO, sweep="off")).defaults()) == 2
-    assert len(SearchSpace(recipe(variants=TWO, sweep="off", trials="1")).defaults()) == 1
+    assert len(SearchSpace(recipe(variants=TWO, sweep="off")).default_trials()) == 2
+    assert len(SearchSpace(recipe(variants=TWO, sweep="off", trials="1")).default_trials()) == 1
 
 
 def test_only_a_variant_that_may_freeze_all_is_swept() -> None:
     space = SearchSpace(recipe(variants=TWO))
-    assert {probe["variant"] for probe in space.sweep()} == {"probe"}
+    assert {probe["variant"] for probe in space.linear_probes()} == {"probe"}
 
 
 @given(narrowed, narrowed)
@@ -370,24 +387,24 @@ def test_the_best_of_another_search_lies_inside_any_space_and_is_itself_where_it
     settings = other.suggest(Recorder())
     config = other.trial_config(settings, PREPROCESSINGS)
     space = SearchSpace(recipe(**texts))
-    asker = Inside(space.near(config))
+    asker = Inside(space.project_config(config))
     moved = space.suggest(asker)
     assert not asker.left, "near() names what is never asked for"
     assert space.trial_config(moved, PREPROCESSINGS).network.backbone == BACKBONE
     back = SearchSpace(recipe(**others))
-    assert back.suggest(Inside(back.near(config))) == settings
+    assert back.suggest(Inside(back.project_config(config))) == settings
 
 
 def test_a_rate_of_another_search_is_taken_with_its_optimizer_and_else_left() -> None:
     other = SearchSpace(recipe(optimizer="sgd", lr="0.07"))
-    config = other.trial_config(other.first_settings(), PREPROCESSINGS)
-    assert SearchSpace(recipe()).near(config)["sgd_lr"] == 0.07
-    assert SearchSpace(recipe(optimizer="adam")).near(config)["lr"] == 1e-3
+    config = other.trial_config(other.default_settings(), PREPROCESSINGS)
+    assert SearchSpace(recipe()).project_config(config)["sgd_lr"] == 0.07
+    assert SearchSpace(recipe(optimizer="adam")).project_config(config)["lr"] == 1e-3
 
 
 def test_the_best_of_another_search_goes_to_the_variant_that_has_its_network() -> None:
     variants = [{"name": name, "settings": {"backbone": name}} for name in ("small", BACKBONE)]
     space = SearchSpace(recipe(variants=variants))
-    config = SearchSpace(recipe()).trial_config(SearchSpace(recipe()).first_settings(), PREPROCESSINGS)
+    config = SearchSpace(recipe()).trial_config(SearchSpace(recipe()).default_settings(), PREPROCESSINGS)
     elsewhere = config.model_copy(update={"network": config.network.model_copy(update={"backbone": "unknown"})})
-    assert [space.near(one)["variant"] for one in (config, elsewhere)] == [BACKBONE, "small"]
+    assert [space.project_config(one)["variant"] for one in (config, elsewhere)] == [BACKBONE, "small"]

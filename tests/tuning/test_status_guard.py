@@ -11,7 +11,7 @@ import pytest
 
 from tests.tuning.conftest import Clock
 from tuning.tracking.parent_run import ParentRun
-from tuning.tracking.status_guard import wait_and_say
+from tuning.tracking.status_guard import restore_status
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,14 +23,14 @@ Words = list[tuple[str, str]]
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """Return the last words that were ordered; no process is started."""
     ordered: Words = []
-    monkeypatch.setattr("tuning.tracking.status_guard.have_last_word", lambda *word: ordered.append(word))
+    monkeypatch.setattr("tuning.tracking.status_guard.spawn_status_guard", lambda *word: ordered.append(word))
     return ordered
 
 
 def test_a_run_that_mlflow_opened_and_the_user_killed_gets_a_last_word(client: MlflowClient, words: Words) -> None:
     run_id = client.create_run("0").info.run_id
     parent = ParentRun.open(client, run_id, "pets")
-    parent.kill()
+    parent.end_killed()
     assert parent.close() == ""
     assert client.get_run(run_id).info.status == "KILLED"
     assert words == [(run_id, "KILLED")]
@@ -38,7 +38,7 @@ def test_a_run_that_mlflow_opened_and_the_user_killed_gets_a_last_word(client: M
 
 def test_a_run_of_our_own_needs_no_last_word(client: MlflowClient, words: Words) -> None:
     parent = ParentRun.open(client, None, "pets")
-    parent.kill()
+    parent.end_killed()
     assert parent.close() == ""
     assert client.get_run(parent.run_id).info.status == "KILLED"
     assert words == []
@@ -65,7 +65,7 @@ def test_the_last_word_is_said_after_the_run_was_overwritten_or_will_not_be(
             client.set_terminated(run_id, "FAILED")
 
     monkeypatch.setattr("tuning.tracking.status_guard.time", SimpleNamespace(monotonic=clock.monotonic, sleep=sleep))
-    wait_and_say(run_id, "KILLED", ended_process())
+    restore_status(run_id, "KILLED", ended_process())
     assert client.get_run(run_id).info.status == "KILLED"
     assert (len(slept) == 3) is overwritten
     assert sum(slept) < 6

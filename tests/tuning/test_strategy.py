@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.tuning.factories import epoch, ledger_at, recipe
-from tuning.common.trial_record import TrialResult
-from tuning.search.strategy import Course, Step
-from tuning.search.study import Ledger
-from tuning.search.time_budget import SWEEP_SHARES, Clock
+from tuning.common.trial_record import TrialRecord
+from tuning.search.strategy import NextStep, SearchStrategy
+from tuning.search.study import TrialStore
+from tuning.search.time_budget import PROBE_TIME_FRACTIONS, TimeBudget
 
 
 class Led:
@@ -19,24 +19,24 @@ class Led:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **texts: Any) -> None:
         self.recipe = recipe(
-            **{"max_epochs": 4, "sweep": "off", "trials": 3, "finalists": 2, "final_seeds": 1, **texts}
+            **{"max_epochs": 4, "sweep": "off", "trials": 3, "rerun_top_k": 2, "rerun_seeds": 1, **texts}
         )
-        self.ledger: Ledger = ledger_at(root, self.recipe)
-        self.clock = Clock(self.recipe.budget_s, root / "spent", finals=True)
+        self.ledger: TrialStore = ledger_at(root, self.recipe)
+        self.clock = TimeBudget(self.recipe.budget_s, root / "spent", has_reruns=True)
         self.ended = False
         self.most = 1
-        self.course = Course(self.recipe, self.ledger, self.clock, lambda: self.ended, lambda: self.most)
+        self.course = SearchStrategy(self.recipe, self.ledger, self.clock, lambda: self.ended, lambda: self.most)
         self.monkeypatch = monkeypatch
 
-    def next(self) -> Step:
+    def next(self) -> NextStep:
         return self.course.next()
 
-    def begin(self) -> TrialResult:
+    def begin(self) -> TrialRecord:
         step = self.next()
-        assert isinstance(step, TrialResult)
+        assert isinstance(step, TrialRecord)
         return step
 
-    def run(self, score: float = 0.5) -> TrialResult:
+    def run(self, score: float = 0.5) -> TrialRecord:
         trial = self.begin()
         self.ledger.report(trial.trial_uid, epoch(1, score))
         return self.ledger.finish(trial.trial_uid, "complete", "")
@@ -49,12 +49,12 @@ def led(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Led:
 
 def test_trials_come_until_they_are_spent_and_then_the_finals_and_then_the_end(led: Led) -> None:
     origins = [led.run(score).origin for score in (0.5, 0.6, 0.7, 0.1, 0.1)]
-    assert origins == ["default", "sampler", "sampler", "final", "final"]
+    assert origins == ["default", "sampler", "sampler", "rerun", "rerun"]
     assert led.next() == "end"
 
 
 def test_without_finalists_the_search_ends_with_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    led = Led(tmp_path, monkeypatch, finalists=0)
+    led = Led(tmp_path, monkeypatch, rerun_top_k=0)
     assert [led.run().origin for _ in range(3)] == ["default", "sampler", "sampler"]
     assert led.next() == "end"
 
@@ -63,7 +63,7 @@ def test_no_more_trials_are_begun_than_may_run_at_once(led: Led) -> None:
     led.begin()
     assert led.next() == "wait"
     led.most = 2
-    assert isinstance(led.next(), TrialResult)
+    assert isinstance(led.next(), TrialRecord)
 
 
 def test_whoever_still_runs_is_waited_for_for_it_may_become_a_finalist(led: Led) -> None:
@@ -72,17 +72,17 @@ def test_whoever_still_runs_is_waited_for_for_it_may_become_a_finalist(led: Led)
     for score in (0.5, 0.6):
         led.run(score)
     for _ in range(2):
-        assert led.run(0.1).origin == "final"
+        assert led.run(0.1).origin == "rerun"
     assert led.next() == "wait"
     led.ledger.report(slow.trial_uid, epoch(1, 0.9))
     led.ledger.finish(slow.trial_uid, "complete", "")
-    assert led.run().of == slow.trial_uid
+    assert led.run().rerun_of == slow.trial_uid
     assert led.next() == "end"
 
 
 def test_trials_that_were_put_back_come_first(led: Led) -> None:
     first = led.begin()
-    led.ledger.put_back()
+    led.ledger.requeue_running()
     assert led.begin().trial_uid == first.trial_uid
     assert led.next() == "wait"
 
@@ -105,9 +105,9 @@ def test_when_the_time_for_new_settings_is_over_the_finals_begin_and_then_it_end
     led = Led(tmp_path, monkeypatch, trials=50, minutes=60)
     led.run(0.6)
     led.run(0.5)
-    monkeypatch.setattr(Clock, "sampling_over", property(lambda _: True))
+    monkeypatch.setattr(TimeBudget, "exploration_exhausted", property(lambda _: True))
     monkeypatch.setattr(led.clock, "fits", lambda _: True)
-    assert [led.run().origin for _ in range(2)] == ["final", "final"]
+    assert [led.run().origin for _ in range(2)] == ["rerun", "rerun"]
     assert led.next() == "end"
 
 
@@ -119,5 +119,5 @@ def test_a_sweep_that_fine_tuning_leaves_behind_ends_early(
     assert [led.run(score).origin for score in (0.5, 0.5, default)] == ["probe", "probe", "default"]
     assert led.begin().origin == "probe"  # however far it leads, the sweep has its least
     led.most = 2
-    monkeypatch.setattr(Clock, "share", SWEEP_SHARES["fine-tuning"])
+    monkeypatch.setattr(TimeBudget, "fraction_used", PROBE_TIME_FRACTIONS["fine-tuning"])
     assert led.begin().origin == next_origin

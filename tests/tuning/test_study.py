@@ -15,15 +15,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tests.tuning.factories import epoch, ledger_at, recipe, trial_result
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import Status, TrialResult
-from tuning.search.selection import Lead, ranked
+from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.selection import LeadingPhase, ranked
 from tuning.search.space import SearchSpace
-from tuning.search.study import STUDY_NAME, Ledger
-from tuning.search.study import written as ledger_written
+from tuning.search.study import STUDY_NAME, TrialStore
+from tuning.search.study import trial_from_attrs as ledger_written
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path) -> TrialStore:
     return ledger_at(tmp_path)
 
 
@@ -36,29 +36,29 @@ def journal(root: Path) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state is not TrialState.WAITING]
 
 
-def best_of(ledger: Ledger) -> TrialResult | None:
+def best_of(ledger: TrialStore) -> TrialRecord | None:
     """Return the ledger's best trial."""
-    return next(iter(ranked(ledger.results())), None)
+    return next(iter(ranked(ledger.trials())), None)
 
 
-def written(trial: FrozenTrial) -> TrialResult:
+def written(trial: FrozenTrial) -> TrialRecord:
     return ledger_written(trial.user_attrs)
 
 
-def test_without_a_sweep_trial_0_is_what_an_expert_tries_first(ledger: Ledger) -> None:
+def test_without_a_sweep_trial_0_is_what_an_expert_tries_first(ledger: TrialStore) -> None:
     result = ledger.ask()
     assert result.number == 0
-    assert result.settings == SearchSpace(recipe()).first_settings()
+    assert result.settings == SearchSpace(recipe()).default_settings()
 
 
 def test_trial_0_is_the_first_to_be_asked_also_where_the_space_is_narrow(tmp_path: Path) -> None:
     asked = recipe(optimizer="sgd", lr="1e-5..1e-4", batch_size="8", augmentation="strong,medium")
     result = ledger_at(tmp_path, asked).ask()
-    assert result.settings == SearchSpace(asked).first_settings()
+    assert result.settings == SearchSpace(asked).default_settings()
     assert journal(tmp_path)[0].system_attrs["fixed_params"]["lr"] == 1e-4
 
 
-def test_a_trial_is_written_down_before_it_starts(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_trial_is_written_down_before_it_starts(ledger: TrialStore, tmp_path: Path) -> None:
     result = ledger.ask()
     (trial,) = journal(tmp_path)
     assert trial.state is TrialState.RUNNING
@@ -66,14 +66,14 @@ def test_a_trial_is_written_down_before_it_starts(ledger: Ledger, tmp_path: Path
     assert result.status == "running"
 
 
-def test_epochs_are_in_the_journal_while_the_trial_runs(ledger: Ledger, tmp_path: Path) -> None:
+def test_epochs_are_in_the_journal_while_the_trial_runs(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.5))
     ledger.report(uid, epoch(2, 0.7))
     assert journal(tmp_path)[0].intermediate_values == {1: 0.5, 2: 0.7}
 
 
-def test_a_complete_trial_is_told_with_its_best_epochs_score(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_complete_trial_is_told_with_its_best_epochs_score(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
     for number, score in enumerate((0.5, 0.9, 0.8), start=1):
         ledger.report(uid, epoch(number, score, is_best=score >= 0.5 and number < 3))
@@ -82,10 +82,10 @@ def test_a_complete_trial_is_told_with_its_best_epochs_score(ledger: Ledger, tmp
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
     assert written(trial) == ended
     assert (ended.best_epoch, ended.epochs, ended.score) == (2, 3, 0.9)
-    assert ended.facts == {"freeze_depth": 9, "blocks": 18}
+    assert ended.runtime_info == {"freeze_depth": 9, "blocks": 18}
 
 
-def test_a_pruned_trial_is_told_as_pruned_with_all_its_epochs(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_pruned_trial_is_told_as_pruned_with_all_its_epochs(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.3))
     ledger.report(uid, epoch(2, 0.4))
@@ -98,7 +98,7 @@ def test_a_pruned_trial_is_told_as_pruned_with_all_its_epochs(ledger: Ledger, tm
 
 
 def test_a_pruned_trial_is_told_with_its_curve_so_that_its_value_is_the_last_epochs(
-    ledger: Ledger, tmp_path: Path
+    ledger: TrialStore, tmp_path: Path
 ) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.6))
@@ -107,7 +107,7 @@ def test_a_pruned_trial_is_told_with_its_curve_so_that_its_value_is_the_last_epo
     assert journal(tmp_path)[0].value == 0.4
 
 
-def test_a_failed_trial_is_told_as_failed_with_its_reason(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_failed_trial_is_told_as_failed_with_its_reason(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.6))
     ledger.finish(uid, "failed", "ValueError: no")
@@ -117,13 +117,13 @@ def test_a_failed_trial_is_told_as_failed_with_its_reason(ledger: Ledger, tmp_pa
 
 
 @pytest.mark.parametrize("status", ["pruned", "failed"])
-def test_a_trial_without_an_epoch_can_end(ledger: Ledger, tmp_path: Path, status: Status) -> None:
+def test_a_trial_without_an_epoch_can_end(ledger: TrialStore, tmp_path: Path, status: TrialStatus) -> None:
     ended = ledger.finish(ledger.ask().trial_uid, status, "too early")
     assert ended.score is None
     assert journal(tmp_path)[0].state in {TrialState.PRUNED, TrialState.FAIL}
 
 
-def test_an_epoch_that_is_reported_twice_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
+def test_an_epoch_that_is_reported_twice_changes_nothing(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.5))
     before = ledger.report(uid, epoch(2, 0.7))
@@ -132,22 +132,22 @@ def test_an_epoch_that_is_reported_twice_changes_nothing(ledger: Ledger, tmp_pat
     assert journal(tmp_path)[0].intermediate_values == {1: 0.5, 2: 0.7}
 
 
-def test_an_epoch_that_is_not_the_best_leaves_the_best_ones_metrics(ledger: Ledger) -> None:
+def test_an_epoch_that_is_not_the_best_leaves_the_best_ones_metrics(ledger: TrialStore) -> None:
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.7))
     result = ledger.report(uid, epoch(2, 0.6, is_best=False))
     assert (result.score, result.best_epoch, result.epochs) == (0.7, 1, 2)
 
 
-def end(ledger: Ledger, score: float | None, status: Status = "complete") -> TrialResult:
-    """Ask for a trial and end it after one epoch with ``score``, or before any."""
+def end(ledger: TrialStore, score: float | None, status: TrialStatus = "complete") -> TrialRecord:
+    """Ask for a trial and end it after one epoch with ``compute_metrics``, or before any."""
     uid = ledger.ask().trial_uid
     if score is not None:
         ledger.report(uid, epoch(1, score))
     return ledger.finish(uid, status, "")
 
 
-def test_the_best_trial_is_the_highest_score_and_the_earlier_of_equals(ledger: Ledger) -> None:
+def test_the_best_trial_is_the_highest_score_and_the_earlier_of_equals(ledger: TrialStore) -> None:
     for score in (0.5, 0.8, 0.8):
         end(ledger, score)
     best = best_of(ledger)
@@ -155,7 +155,7 @@ def test_the_best_trial_is_the_highest_score_and_the_earlier_of_equals(ledger: L
     assert best.number == 1
 
 
-def test_a_failed_trial_is_never_the_best(ledger: Ledger) -> None:
+def test_a_failed_trial_is_never_the_best(ledger: TrialStore) -> None:
     end(ledger, 0.9, "failed")
     end(ledger, 0.1, "pruned")
     best = best_of(ledger)
@@ -163,7 +163,7 @@ def test_a_failed_trial_is_never_the_best(ledger: Ledger) -> None:
     assert best.number == 1
 
 
-def test_a_score_of_zero_is_a_score(ledger: Ledger) -> None:
+def test_a_score_of_zero_is_a_score(ledger: TrialStore) -> None:
     end(ledger, None, "pruned")
     end(ledger, 0.0)
     best = best_of(ledger)
@@ -171,13 +171,13 @@ def test_a_score_of_zero_is_a_score(ledger: Ledger) -> None:
     assert best.number == 1
 
 
-def test_there_is_no_best_where_no_epoch_ended(ledger: Ledger) -> None:
+def test_there_is_no_best_where_no_epoch_ended(ledger: TrialStore) -> None:
     end(ledger, None, "failed")
     ledger.ask()
     assert best_of(ledger) is None
 
 
-def test_a_trial_that_still_runs_can_be_the_best(ledger: Ledger) -> None:
+def test_a_trial_that_still_runs_can_be_the_best(ledger: TrialStore) -> None:
     end(ledger, 0.5)
     uid = ledger.ask().trial_uid
     ledger.report(uid, epoch(1, 0.6))
@@ -186,15 +186,15 @@ def test_a_trial_that_still_runs_can_be_the_best(ledger: Ledger) -> None:
     assert best.trial_uid == uid
 
 
-def test_running_and_all_trials_are_told_apart_and_sorted(ledger: Ledger) -> None:
+def test_running_and_all_trials_are_told_apart_and_sorted(ledger: TrialStore) -> None:
     first, second = ledger.ask(), ledger.ask()
     ledger.finish(first.trial_uid, "failed", "")
-    assert [result.number for result in ledger.results()] == [0, 1]
+    assert [result.number for result in ledger.trials()] == [0, 1]
     assert [result.trial_uid for result in ledger.running()] == [second.trial_uid]
-    assert ledger.result(first.trial_uid).status == "failed"
+    assert ledger.get(first.trial_uid).status == "failed"
 
 
-def test_every_trial_has_a_name_of_its_own(ledger: Ledger) -> None:
+def test_every_trial_has_a_name_of_its_own(ledger: TrialStore) -> None:
     assert len({ledger.ask().trial_uid for _ in range(5)}) == 5
 
 
@@ -220,12 +220,12 @@ def test_another_seed_gives_other_trials_after_the_sweep_and_its_best(tmp_path: 
 @given(score=st.none() | st.floats(0, 1), reason=st.text(max_size=20), number=st.integers(0, 10**6))
 def test_a_result_survives_its_own_json(score: float | None, reason: str, number: int) -> None:
     result = trial_result(number, score, "failed", reason)
-    assert TrialResult.from_json(result.to_json()) == result
+    assert TrialRecord.from_json(result.to_json()) == result
 
 
 def test_a_result_with_a_loss_that_is_no_number_survives_its_own_json() -> None:
     result = trial_result().model_copy(update={"metrics": {"val_loss": float("inf"), "val_balanced_accuracy": 0.5}})
-    assert TrialResult.from_json(result.to_json()) == result
+    assert TrialRecord.from_json(result.to_json()) == result
 
 
 SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
@@ -233,7 +233,7 @@ SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
 
 def test_a_search_begins_with_its_first_networks_probes_and_the_default(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
-    assert ledger.probes_left == 4
+    assert ledger.num_probes_left == 4
     ended = [end(ledger, score) for score in (0.5, 0.9, 0.92, 0.6, 0.7)]
     assert [result.origin for result in ended] == ["probe", "probe", "default", "probe", "probe"]
     assert [(result.settings["image_size"], result.settings["truncate"]) for result in ended[:2]] == [(32, 0), (64, 0)]
@@ -281,15 +281,15 @@ def test_of_probes_that_validation_cannot_tell_apart_the_best_of_the_smallest_si
     ],
 )
 def test_where_fine_tuning_leaves_every_probe_behind_the_best_of_them_is_fine_tuned_with_less_frozen(
-    tmp_path: Path, default: float | None, lead: Lead, fractions: list[float]
+    tmp_path: Path, default: float | None, lead: LeadingPhase, fractions: list[float]
 ) -> None:
     # Of 0.9 and 0.98 on 100 pictures, twice the standard error of the difference is 0.066; of 0.9 and 0.97, 0.069.
     ledger = ledger_at(tmp_path, recipe(**{**SWEPT, "image_size": "32", "truncate": "3,4"}))
-    assert ledger.lead() == "neither"  # no probe has ended
+    assert ledger.leading_phase() == "neither"  # no probe has ended
     end(ledger, 0.9)
     end(ledger, default, "complete" if default else "failed")
     end(ledger, 0.91)
-    assert ledger.lead() == lead
+    assert ledger.leading_phase() == lead
     assert [ledger.ask().settings["freeze_fraction"] for _ in range(2)] == fractions
 
 
@@ -301,26 +301,26 @@ def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     probes = [trial for trial in trials if "optimizer" not in trial.params]
     assert [trial.value for trial in probes] == [0.5, 0.6, 0.9, 0.7]
-    assert {tuple(trial.params) for trial in probes} == {("levels", "truncate", "backbone", "image_size")}
+    assert {tuple(trial.params) for trial in probes} == {("head_features", "truncate", "backbone", "image_size")}
 
 
 def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path, recipe(**SWEPT))
     for score in (0.5, 0.6, 0.9):
         end(ledger, score)
-    ledger.end_sweep()
-    assert ledger.probes_left == 0
+    ledger.end_probes()
+    assert ledger.num_probes_left == 0
     assert [ledger.ask().origin for _ in range(3)] == ["fine-tune", "fine-tune", "sampler"]
-    assert ledger.trials == 4
+    assert ledger.num_trials == 4
 
 
-def test_a_search_whose_first_trials_all_fail_is_hopeless(ledger: Ledger) -> None:
+def test_a_search_whose_first_trials_all_fail_is_hopeless(ledger: TrialStore) -> None:
     for _ in range(6):
-        assert not ledger.is_hopeless
+        assert not ledger.all_trials_failed
         end(ledger, None, "failed")
-    assert ledger.is_hopeless
+    assert ledger.all_trials_failed
     end(ledger, 0.5)
-    assert not ledger.is_hopeless
+    assert not ledger.all_trials_failed
 
 
 def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:
     assert ledger.ask().origin == "sampler"
 
 
-def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: Ledger) -> None:
+def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: TrialStore) -> None:
     for loss in (0.5, 0.2, 0.4):
         uid = ledger.ask().trial_uid
         report = epoch(1, 0.9)
@@ -343,13 +343,13 @@ def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: Ledger) -> None:
 
 def test_what_earlier_searches_know_comes_after_the_default_and_before_the_rest_of_the_sweep(tmp_path: Path) -> None:
     asked = recipe(**SWEPT)
-    known = [{**SearchSpace(asked).first(), "lr": rate} for rate in (2e-3, 3e-3)]
+    known = [{**SearchSpace(asked).default_params(), "lr": rate} for rate in (2e-3, 3e-3)]
     ledger = ledger_at(tmp_path, asked)
-    ledger.start_with([*known, SearchSpace(asked).first(), known[0]])
+    ledger.enqueue([*known, SearchSpace(asked).default_params(), known[0]])
     started = [ledger.ask() for _ in range(6)]
-    assert [result.origin for result in started] == ["probe", "probe", "default", "past", "past", "probe"]
+    assert [result.origin for result in started] == ["probe", "probe", "default", "warm_start", "warm_start", "probe"]
     assert [result.settings["lr"] for result in started[2:5]] == [1e-3, 2e-3, 3e-3]
-    assert ledger.trials == 3
+    assert ledger.num_trials == 3
 
 
 # --- a ledger that another process wrote ---
@@ -360,8 +360,8 @@ def test_a_ledger_that_is_opened_again_knows_all_that_was_written(tmp_path: Path
     complete, pruned = end(before, 0.9), end(before, 0.3, "pruned")
     failed = end(before, None, "failed")
     after = ledger_at(tmp_path)
-    assert after.results() == before.results() == (complete, pruned, failed)
-    assert (after.trials, after.running(), after.put_back_left) == (3, (), 0)
+    assert after.trials() == before.trials() == (complete, pruned, failed)
+    assert (after.num_trials, after.running(), after.num_requeued) == (3, (), 0)
     assert best_of(after) == complete
 
 
@@ -371,10 +371,10 @@ def test_a_trial_that_had_not_ended_comes_first_with_its_epochs_and_goes_on(tmp_
     before.report(uid, epoch(1, 0.5))
     before.report(uid, epoch(2, 0.7))
     after = ledger_at(tmp_path)
-    assert after.put_back_left == 1
+    assert after.num_requeued == 1
     again = after.ask()
     assert (again.trial_uid, again.epochs, again.score, again.best_epoch) == (uid, 2, 0.7, 2)
-    assert again.facts == {"freeze_depth": 9, "blocks": 18}
+    assert again.runtime_info == {"freeze_depth": 9, "blocks": 18}
     after.report(uid, epoch(3, 0.6))
     after.finish(uid, "complete", "ran to its end")
     (trial,) = journal(tmp_path)
@@ -396,12 +396,12 @@ def test_a_resumed_search_proposes_what_one_that_was_never_interrupted_would(tmp
 def test_starts_that_were_not_asked_for_are_asked_for_after_all(tmp_path: Path) -> None:
     asked = recipe(max_epochs=4, sweep="on", image_size="32,64")
     before = ledger_at(tmp_path, asked)
-    probes = before.probes_left
+    probes = before.num_probes_left
     assert probes > 2
     origins = [before.ask().origin for _ in range(3)]
     assert origins == ["probe", "probe", "default"]
     after = ledger_at(tmp_path, asked)
-    assert after.probes_left == probes - 2
+    assert after.num_probes_left == probes - 2
     assert [after.ask().origin for _ in range(4)] == [*origins, "probe"]  # the first three are put back
 
 
@@ -409,15 +409,15 @@ def test_a_sweep_that_was_ended_stays_ended(tmp_path: Path) -> None:
     asked = recipe(max_epochs=4, sweep="on", image_size="32,64")
     before = ledger_at(tmp_path, asked)
     before.ask()
-    before.end_sweep()
-    assert ledger_at(tmp_path, asked).probes_left == 0
+    before.end_probes()
+    assert ledger_at(tmp_path, asked).num_probes_left == 0
 
 
 def test_the_best_probe_is_fine_tuned_once_however_often_a_search_is_resumed(tmp_path: Path) -> None:
     asked = recipe(max_epochs=4, sweep="on")
     ledger = ledger_at(tmp_path, asked)
     end(ledger, 0.5)
-    while ledger.probes_left:
+    while ledger.num_probes_left:
         probe = ledger.ask()
         ledger.report(probe.trial_uid, epoch(1, 0.9 if probe.settings["truncate"] else 0.1))
         ledger.finish(probe.trial_uid, "complete", "")
@@ -433,12 +433,12 @@ def test_what_a_killed_process_left_half_written_is_put_in_order(tmp_path: Path)
     ledger = ledger_at(tmp_path)
     ended, started = ledger.ask(), ledger.ask()
     ledger.report(ended.trial_uid, epoch(1, 0.6))
-    ledger._write(ledger.result(ended.trial_uid).model_copy(update={"status": "complete"}))
+    ledger._write(ledger.get(ended.trial_uid).model_copy(update={"status": "complete"}))
     ledger._study.enqueue_trial({"lr": 1e-3})
     ledger._study.ask()
     ledger._study.enqueue_trial({"lr": 1e-3})
     after = ledger_at(tmp_path)
-    assert [(result.trial_uid, result.status) for result in after.results()] == [
+    assert [(result.trial_uid, result.status) for result in after.trials()] == [
         (ended.trial_uid, "complete"),
         (started.trial_uid, "running"),
     ]
@@ -450,11 +450,11 @@ def test_what_a_killed_process_left_half_written_is_put_in_order(tmp_path: Path)
 def test_a_final_is_the_same_trial_with_another_seed_and_no_trial_of_the_budget(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path)
     first = end(ledger, 0.9)
-    final = ledger.ask_final(first, seed=7)
+    final = ledger.ask_rerun(first, seed=7)
     assert final.config == first.config.model_copy(update={"seed": 7})
-    assert (final.origin, final.of, final.settings) == ("final", first.trial_uid, first.settings)
+    assert (final.origin, final.rerun_of, final.settings) == ("rerun", first.trial_uid, first.settings)
     ledger.report(final.trial_uid, epoch(1, 0.95))
-    assert ledger.finish(final.trial_uid, "complete", "").counts is False
-    assert ledger.trials == 1
+    assert ledger.finish(final.trial_uid, "complete", "").is_eligible is False
+    assert ledger.num_trials == 1
     assert best_of(ledger) == first
     assert journal(tmp_path)[1].params == journal(tmp_path)[0].params

@@ -11,13 +11,13 @@ import psutil
 import pytest
 
 from data.errors import TrackingError
-from tuning.common.signals import Interrupts
-from tuning.tracking.async_writer import Writer
-from tuning.tracking.environment import hardware
+from tuning.common.signals import SignalHandler
+from tuning.tracking.async_writer import AsyncWriter
+from tuning.tracking.environment import machine_info
 from tuning.tracking.operations import LogEpoch
-from tuning.tracking.outbox import Spool
-from tuning.tracking.parent_run import ParentRun, lifecycle
-from tuning.tracking.system_metrics import SYSTEM, load_is_wanted, watched
+from tuning.tracking.outbox import Outbox
+from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.tracking.system_metrics import SYSTEM, log_system_metrics, system_metrics_enabled
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,23 +36,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def loads(path: Path) -> list[LogEpoch]:
     """Return the loads that a spool holds."""
-    with closing(Spool(path)) as spool:
+    with closing(Outbox(path)) as spool:
         return [operation for operation in spool.pending.values() if isinstance(operation, LogEpoch)]
 
 
 def watch(path: Path, until: int) -> list[LogEpoch]:
     """Return what is in a spool once it holds so many loads, or after a while."""
-    writer = Writer(None, "", {}, path)
-    with watched(writer):
+    writer = AsyncWriter(None, "", {}, path)
+    with log_system_metrics(writer):
         ends = time.monotonic() + 20
-        while writer.waiting < until and time.monotonic() < ends:
+        while writer.pending_count < until and time.monotonic() < ends:
             time.sleep(0.01)
     writer.close()
     return loads(path)
 
 
 def test_hardware_is_told_by_name_and_size() -> None:
-    told = hardware()
+    told = machine_info()
     assert told["processor"]
     assert told["memory_gb"] == round(psutil.virtual_memory().total / 1e9, 1)
     assert isinstance(told["cores"], int)
@@ -62,9 +62,9 @@ def test_hardware_is_told_by_name_and_size() -> None:
 @pytest.mark.usefixtures("asked")
 def test_the_load_is_on_the_parent_run_under_mlflows_own_names(client: MlflowClient) -> None:
     parent = ParentRun.open(client, None, "pets")
-    with lifecycle(parent, Interrupts()):
+    with parent_run_lifecycle(parent, SignalHandler()):
         ends = time.monotonic() + 20
-        while not parent.writer.waiting and time.monotonic() < ends:
+        while not parent.writer.pending_count and time.monotonic() < ends:
             time.sleep(0.01)
     metrics = client.get_run(parent.run_id).data.metrics
     assert {CPU, f"{SYSTEM}system_memory_usage_megabytes", f"{SYSTEM}disk_usage_percentage"} <= set(metrics)
@@ -82,8 +82,8 @@ def test_a_search_that_goes_on_goes_on_counting(tmp_path: Path) -> None:
 
 def test_nothing_is_looked_at_that_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.001")
-    writer = Writer(None, "", {}, tmp_path / "spool.jsonl")
-    with watched(writer):
+    writer = AsyncWriter(None, "", {}, tmp_path / "spool.jsonl")
+    with log_system_metrics(writer):
         time.sleep(0.1)
     writer.close()
     assert loads(tmp_path / "spool.jsonl") == []
@@ -92,4 +92,4 @@ def test_nothing_is_looked_at_that_nobody_asked_for(tmp_path: Path, monkeypatch:
 def test_a_wish_that_is_neither_yes_nor_no_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ASKED, "perhaps")
     with pytest.raises(TrackingError, match=f"{ASKED} must be true or false, got 'perhaps'; correct or unset it"):
-        load_is_wanted()
+        system_metrics_enabled()

@@ -20,7 +20,7 @@ from models.trial_config import TrialConfig
 from tests.tuning.factories import dataset, epoch, recipe, trial_config
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
-from tuning.registry.build_candidate import count_look
+from tuning.registry.build_candidate import record_test_evaluation
 from tuning.search.ray_runtime import concurrency
 from tuning.search.trial_worker import TRACEBACK_CHARACTERS, TrialTask, run_trial, train
 
@@ -75,7 +75,7 @@ def test_a_full_disk_says_nothing_about_the_settings(run: Run, error: Exception,
     def fail(task: TrialTask, tell: Tell) -> None:
         raise error
 
-    assert TrialReport.from_json(run(fail)[-1]["report"]).blameless is blameless
+    assert TrialReport.from_json(run(fail)[-1]["report"]).is_infrastructure_failure is blameless
 
 
 def test_a_trial_that_fails_before_its_first_epoch_has_no_score(run: Run) -> None:
@@ -102,14 +102,14 @@ def trained(root: Path, pictures: Path, **changes: object) -> list[TrialReport]:
 
 def test_a_trial_gives_the_same_numbers_whether_features_are_kept_or_not(tmp_path: Path, image_folder: Path) -> None:
     live, kept, again = (
-        trained(tmp_path / "search", image_folder, features={"reuse": reuse, "views": 2})
+        trained(tmp_path / "search", image_folder, features={"feature_cache": reuse, "cached_augmentations": 2})
         for reuse in ("off", "exact", "exact")
     )
     clocked = {"epoch_s": 0.0, "images_per_s": 0.0, "peak_memory_mb": 0.0}
     for told in (kept, again):
         assert [one.metrics | clocked for one in told] == [one.metrics | clocked for one in live]
-    assert [told[-1].facts["features"] for told in (live, kept, again)] == ["live", "exact", "exact"]
-    assert kept[-1].facts["views_shown"] == live[-1].facts["views_shown"] == 2
+    assert [told[-1].runtime_info["features"] for told in (live, kept, again)] == ["live", "exact", "exact"]
+    assert kept[-1].runtime_info["views_shown"] == live[-1].runtime_info["views_shown"] == 2
 
 
 def test_weights_of_a_trial_on_kept_features_take_pictures(tmp_path: Path, image_folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_weights_of_a_trial_on_kept_features_take_pictures(tmp_path: Path, image
     config = TrialConfig.model_validate(fields)
     classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid", best))
     probabilities, labels = predict(classifier, split_batches(data, config, "test").epoch(0))
-    assert (classifier.takes_features, probabilities.shape) == (False, (len(labels), 3))
+    assert (classifier.expects_features, probabilities.shape) == (False, (len(labels), 3))
 
 
 def test_weights_of_another_network_are_refused_and_not_left_out(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_task_survives_its_own_json(tmp_path: Path) -> None:
         ({}, {"CPU": 8.0}, 8),
         ({"cpus_per_trial": "3"}, {"CPU": 8.0}, 2),
         ({"cpus_per_trial": "16"}, {"CPU": 8.0}, 1),
-        ({"concurrent": "5"}, {"CPU": 2.0}, 5),
+        ({"max_concurrent": "5"}, {"CPU": 2.0}, 5),
         ({"gpus_per_trial": "0.5"}, {"CPU": 8.0, "GPU": 2.0}, 4),
         ({"gpus_per_trial": "1"}, {"CPU": 8.0, "GPU": 2.0}, 2),
     ],
@@ -172,4 +172,9 @@ def test_a_search_keeps_what_its_workers_need(tmp_path: Path, freezeline_home: P
 
 def test_looks_at_the_test_pictures_are_counted_for_each_data_set(tmp_path: Path) -> None:
     pets, more = dataset(tmp_path), dataset(tmp_path, {"train": 5, "val": 2, "test": 10})
-    assert [count_look(pets), count_look(pets), count_look(more), count_look(pets)] == [1, 2, 1, 3]
+    assert [
+        record_test_evaluation(pets),
+        record_test_evaluation(pets),
+        record_test_evaluation(more),
+        record_test_evaluation(pets),
+    ] == [1, 2, 1, 3]

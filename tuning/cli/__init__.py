@@ -1,6 +1,6 @@
 """``python -m tuning``: one short module for each command, imported only when it is called.
 
-A command's module has ``OPTIONS``, the value that its options make; ``EXAMPLE``, a command that can be copied; and
+A command's module has ``LIMIT_OPTIONS``, the value that its options make; ``EXAMPLE``, a command that can be copied; and
 ``run(arguments) -> int``, which returns the exit status.
 """
 
@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from pydantic import BaseModel
 
-from tuning.cli.parser import describe
+from tuning.cli.parser import format_help
 
 SUMMARIES = {
     "tune": "search for the best fine-tune of a classifier for a folder of pictures, and register it",
@@ -62,5 +62,5 @@ def page(name: str) -> str:
     command = load(name)
     return (
         f"usage: python -m tuning {name} [--name value ...]\n\n{SUMMARIES[name]}\n\n"
-        f"options (name, type, default):\n{describe(command.OPTIONS)}\n\nexample:\n  {command.EXAMPLE}"
+        f"options (name, type, default):\n{format_help(command.OPTIONS)}\n\nexample:\n  {command.EXAMPLE}"
     )

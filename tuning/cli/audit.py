@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets sheets/"
 
 
-class AuditOptions(Value):
+class AuditOptions(FrozenModel):
     """The options of ``audit``."""
 
     data: str = Field("demo", min_length=1, description="what to look at; see tune")
@@ -30,17 +30,17 @@ def run(arguments: Sequence[str]) -> int:
     from data.audit.contact_sheets import contact_sheets
     from data.audit.report import audit
     from data.load_dataset import load_dataset
-    from tuning.common.event_bus import show
-    from tuning.tracking.connection import take_run_id
-    from tuning.ui.progress_bar import ProgressView
+    from tuning.common.event_bus import print_table
+    from tuning.tracking.connection import pop_run_id_from_env
+    from tuning.ui.progress_bar import ProgressBar
 
-    take_run_id()
-    with ProgressView() as progress:
+    pop_run_id_from_env()
+    with ProgressBar() as progress:
         found = audit(load_dataset(options.data, progress))
-    show(*found.lines())
+    print_table(*found.lines())
     if options.json_file:
         Path(options.json_file).expanduser().write_text(found.to_json(indent=2))
     if options.sheets:
         for sheet in contact_sheets(found, Path(options.sheets).expanduser()):
-            show(f"contact sheet: {sheet}")
+            print_table(f"contact sheet: {sheet}")
     return 0

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning blocks --backbone resnet34 --image_size 128"
 
 
-class BlocksOptions(Value):
+class BlocksOptions(FrozenModel):
     """The options of ``blocks``; the weights don't matter to it, so it needs no hub."""
 
     backbone: str = Field(min_length=1, description="name of a network: NAME, timm/NAME or torchvision/NAME")
@@ -28,11 +28,11 @@ def run(arguments: Sequence[str]) -> int:
     from models.backbones.factory import create_backbone
     from models.freezing.blocks import find_blocks
     from models.profiling.block_latency import time_blocks
-    from tuning.common.event_bus import show
-    from tuning.ui.tables.blocks import blocks_table, how_lines
+    from tuning.common.event_bus import print_table
+    from tuning.ui.tables.blocks import blocks_table, legend_lines
 
     backbone = create_backbone(options.backbone, "none", options.image_size)
     blocks = find_blocks(backbone.network, options.image_size)
     seconds = time_blocks(backbone.network, blocks, options.image_size)
-    show(blocks_table(blocks, seconds), *how_lines(backbone.name, options.image_size, blocks, seconds))
+    print_table(blocks_table(blocks, seconds), *legend_lines(backbone.name, options.image_size, blocks, seconds))
     return 0

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning cache --clear pixels"
 
 
-class StoreOptions(Value):
+class CacheOptions(FrozenModel):
     """The options of ``store``."""
 
     clear: Literal["", "all", "pixels", "features"] = Field(
@@ -21,18 +21,18 @@ class StoreOptions(Value):
     )
 
 
-OPTIONS = StoreOptions
+OPTIONS = CacheOptions
 
 
 def run(arguments: Sequence[str]) -> int:
     """Print the store's entries, least recently used first, or throw them out."""
-    options = parse(StoreOptions, arguments)
-    from data.cache.content_cache import Store
-    from tuning.common.event_bus import show
-    from tuning.ui.tables.cache import gone_line, store_table, total_line
+    options = parse(CacheOptions, arguments)
+    from data.cache.content_cache import ContentCache
+    from tuning.common.event_bus import print_table
+    from tuning.ui.tables.cache import cache_table, removed_line, total_line
 
-    store = Store()
+    store = ContentCache()
     if options.clear:
-        show(gone_line(store.clear("" if options.clear == "all" else options.clear)))
-    show(store_table(store.entries()), total_line(store))
+        print_table(removed_line(store.clear("" if options.clear == "all" else options.clear)))
+    print_table(cache_table(store.entries()), total_line(store))
     return 0

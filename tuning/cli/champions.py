@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning champions --name digits"
 
 
-class ChampionsOptions(Value):
+class ChampionsOptions(FrozenModel):
     """The options of ``champions``."""
 
     name: str = Field(min_length=1, description="of the registered model")
@@ -24,16 +24,16 @@ OPTIONS = ChampionsOptions
 def run(arguments: Sequence[str]) -> int:
     """Print the history of a registered model's champions, and who holds each alias now."""
     options = parse(ChampionsOptions, arguments)
-    from tuning.common.event_bus import show
-    from tuning.registry.client import Versions
+    from tuning.common.event_bus import print_table
+    from tuning.registry.client import ModelRegistry
     from tuning.registry.promotion import CHALLENGER, CHAMPION
-    from tuning.tracking.connection import connect, take_run_id
-    from tuning.ui.tables.champions import history_table, holder_lines
+    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.ui.tables.champions import alias_lines, history_table
 
-    take_run_id()
-    versions = Versions(connect(), options.name)
+    pop_run_id_from_env()
+    versions = ModelRegistry(connect(), options.name)
     versions.check()
-    holders = {alias: versions.holder(alias) for alias in (CHAMPION, CHALLENGER)}
+    holders = {alias: versions.version_of_alias(alias) for alias in (CHAMPION, CHALLENGER)}
     events = versions.history()
-    show(history_table(options.name, events), *holder_lines(options.name, events, holders))
+    print_table(history_table(options.name, events), *alias_lines(options.name, events, holders))
     return 0

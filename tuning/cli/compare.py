@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import Field
 
 from data.errors import SettingError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --picture compared.png"
 
 
-class CompareOptions(Value):
+class CompareOptions(FrozenModel):
     """The options of ``compare``."""
 
     runs: str = Field(
@@ -36,17 +36,17 @@ def run(arguments: Sequence[str]) -> int:
     if options.picture and Path(options.picture).suffix != ".png":
         raise SettingError(f"picture must be a .png file, got {options.picture!r}; call it compared.png, say")
     from data.atomic_write import write_atomically
-    from tuning.common.event_bus import show
-    from tuning.reporting.comparison_chart import picture
-    from tuning.tracking.connection import connect, take_run_id
-    from tuning.tracking.search_summary import past_search
+    from tuning.common.event_bus import print_table
+    from tuning.reporting.comparison_chart import comparison_chart
+    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.search_summary import load_search_summary
     from tuning.ui.tables.comparison import table, warnings
 
-    take_run_id()
+    pop_run_id_from_env()
     client = connect()
-    searches = [past_search(client, given) for given in wanted]
-    show(table(searches), *warnings(searches))
+    searches = [load_search_summary(client, given) for given in wanted]
+    print_table(table(searches), *warnings(searches))
     if options.picture:
-        write_atomically(Path(options.picture), picture(searches))
-        show(f"the scores by time are in {options.picture}")
+        write_atomically(Path(options.picture), comparison_chart(searches))
+        print_table(f"the scores by time are in {options.picture}")
     return 0

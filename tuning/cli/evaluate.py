@@ -9,13 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning evaluate --model models:/digits@champion --data demo"
 
 
-class EvaluateOptions(Value):
+class EvaluateOptions(FrozenModel):
     """The options of ``evaluate``."""
 
     model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
@@ -32,18 +32,18 @@ def run(arguments: Sequence[str]) -> int:
     """Print the model's scores with their intervals, per class, and what is taken for what."""
     options = parse(EvaluateOptions, arguments)
     from data.load_dataset import load_dataset
-    from tuning.common.event_bus import show
+    from tuning.common.event_bus import print_table
     from tuning.registry.candidate_store import load_model
     from tuning.reporting.page import build_evaluation
-    from tuning.tracking.connection import connect, take_run_id
+    from tuning.tracking.connection import connect, pop_run_id_from_env
     from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
     from tuning.workflows.evaluate import evaluate
 
-    take_run_id()
+    pop_run_id_from_env()
     connect()
     content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
-    show(
-        f"{content.model} on {content.pictures} pictures of {content.data}",
+    print_table(
+        f"{content.model} on {content.num_images} pictures of {content.data}",
         class_table(content.scores),
         confusion_table(content.scores),
         *score_lines(content.scores, content.intervals),

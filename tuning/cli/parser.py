@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from data.errors import SettingError
-from tuning.recipe.options import names, read, sentence
+from tuning.recipe.options import format_error, option_fields, parse_args
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -28,22 +28,22 @@ def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Op
     Raises:
         SettingError: with a sentence for each option that is unknown, repeated, without a value or wrong.
     """
-    texts, problems = read(model, arguments)
+    texts, problems = parse_args(model, arguments)
     values = {**given, **texts}
     try:
         options = model.model_validate(values)
     except ValidationError as error:
-        problems += [sentence(model, detail) for detail in error.errors()]
+        problems += [format_error(model, detail) for detail in error.errors()]
     if problems:
         raise SettingError(*problems)
     return options
 
 
-def describe(model: type[BaseModel]) -> str:
+def format_help(model: type[BaseModel]) -> str:
     """Return a line for each option: name, type, default and what it is."""
     rows = [
         (f"--{name}", type_text(field), default_text(field), field.description or "")
-        for name, field in names(model).items()
+        for name, field in option_fields(model).items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning predict --model models:/digits@champion 'photos/*.jpg' more/photos one.png"
@@ -18,7 +18,7 @@ def _words(given: object) -> object:
     return (given,) if isinstance(given, str) else given
 
 
-class PredictOptions(Value):
+class PredictOptions(FrozenModel):
     """The options of ``predict``."""
 
     model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
@@ -39,16 +39,16 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(PredictOptions, rest, **({"files": named} if named else {}))
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
-    from tuning.tracking.connection import connect, take_run_id
-    from tuning.ui.progress_bar import ProgressView
+    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.ui.progress_bar import ProgressBar
     from tuning.ui.tables.predictions import write
     from tuning.workflows.predict import find_files
 
-    take_run_id()
+    pop_run_id_from_env()
     files = [file for text in options.files for file in find_files(text)]
     connect()
     model = load_model(options.model)
-    with ProgressView(on_errors=True) as progress:
+    with ProgressBar(on_errors=True) as progress:
         return 1 if write(predict_files(model, files, progress), options.format) else 0
 
 

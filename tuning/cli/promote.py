@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from data.errors import SettingError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning promote --run PARENT_RUN_ID"
 
 
-class PromoteOptions(Value):
+class PromoteOptions(FrozenModel):
     """The options of ``promote``."""
 
     run: str = Field("", description="id of the parent run of a search, or of a training")
@@ -37,18 +37,18 @@ def run(arguments: Sequence[str]) -> int:
         )
     from data.errors import DataError
     from data.load_dataset import load_dataset
-    from tuning.common.event_bus import show
-    from tuning.common.formatting import decision_line
-    from tuning.registry.candidate_store import load_candidate, load_candidate_of
+    from tuning.common.event_bus import print_table
+    from tuning.common.formatting import format_decision
+    from tuning.registry.candidate_store import load_candidate, load_candidate_of_version
     from tuning.registry.promotion import promote
-    from tuning.tracking.connection import connect, take_run_id
+    from tuning.tracking.connection import connect, pop_run_id_from_env
 
-    take_run_id()
+    pop_run_id_from_env()
     client = connect()
     if options.version is None:
         candidate = load_candidate(client, options.run)
     else:
-        candidate = load_candidate_of(client, options.name, options.version)
+        candidate = load_candidate_of_version(client, options.name, options.version)
     dataset = load_dataset(candidate.data)
     if dataset.fingerprint != candidate.data_fingerprint:
         raise DataError(
@@ -56,5 +56,5 @@ def run(arguments: Sequence[str]) -> int:
             f"since (fingerprint {dataset.fingerprint} instead of {candidate.data_fingerprint}); search again."
         )
     version, promotion = promote(client, candidate, dataset, options.force)
-    show(decision_line(candidate, version, promotion))
+    print_table(format_decision(candidate, version, promotion))
     return 0

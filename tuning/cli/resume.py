@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuning.cli.parser import parse
-from tuning.recipe.resume import ResumeOptions
+from tuning.recipe.resume import ResumeRequest
 
 EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 
 
-OPTIONS = ResumeOptions
+OPTIONS = ResumeRequest
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run what is left of the search's trials in the same parent run, and finish it."""
-    options = parse(ResumeOptions, arguments)
-    from tuning.ui.session import watched
+    options = parse(ResumeRequest, arguments)
+    from tuning.ui.session import run_with_ui
 
     def work() -> int:
         from tuning.workflows.resume import resume
 
         return resume(options)
 
-    return watched("resume", options.quiet, options.events, work)
+    return run_with_ui("resume", options.quiet, options.events, work)

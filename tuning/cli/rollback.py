@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning rollback --name digits --reason 'wrong on the new camera'"
 
 
-class RollbackOptions(Value):
+class RollbackOptions(FrozenModel):
     """The options of ``rollback``."""
 
     name: str = Field(min_length=1, description="of the registered model")
@@ -25,11 +25,13 @@ OPTIONS = RollbackOptions
 def run(arguments: Sequence[str]) -> int:
     """Roll back to the previous champion, after it was loaded in a clean process."""
     options = parse(RollbackOptions, arguments)
-    from tuning.common.event_bus import show
+    from tuning.common.event_bus import print_table
     from tuning.registry.promotion import rollback
-    from tuning.tracking.connection import connect, take_run_id
+    from tuning.tracking.connection import connect, pop_run_id_from_env
 
-    take_run_id()
+    pop_run_id_from_env()
     event = rollback(connect(), options.name, options.reason)
-    show(f"models:/{options.name}@champion is version {event.version} again, after {event.previous}: {event.reason}.")
+    print_table(
+        f"models:/{options.name}@champion is version {event.version} again, after {event.previous}: {event.reason}."
+    )
     return 0

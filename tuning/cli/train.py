@@ -8,12 +8,12 @@ from pydantic import Field
 
 from data.errors import SettingError
 from tuning.cli.parser import parse
-from tuning.recipe.schema import Training
+from tuning.recipe.schema import TrainingSettings
 
 EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3"
 
 
-class TrainOptions(Training):
+class TrainOptions(TrainingSettings):
     """The options of ``train``: a setting left open takes the value that a search tries first."""
 
     run: str = Field("", description="id of a trial's run: train its configuration again, on its data")
@@ -28,14 +28,14 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(TrainOptions, arguments)
     if options.run:
         _check_alone(options)
-    from tuning.ui.session import watched
+    from tuning.ui.session import run_with_ui
 
     def work() -> int:
         from tuning.workflows.train import train
 
         return train(options, options.run)
 
-    return watched("train", options.quiet, options.events, work)
+    return run_with_ui("train", options.quiet, options.events, work)
 
 
 def _check_alone(options: TrainOptions) -> None:

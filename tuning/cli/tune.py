@@ -14,11 +14,13 @@ EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 def run(arguments: Sequence[str]) -> int:
     """Search, and register the best trial's model."""
     recipe = load_recipe(arguments)
-    from tuning.ui.session import watched
+    from tuning.ui.session import run_with_ui
 
     def work() -> int:
-        from tuning.workflows.tune import search  # torch, Ray and MLflow take seconds: not before the options are right
+        from tuning.workflows.tune import (
+            run_search,  # torch, Ray and MLflow take seconds: not before the options are right
+        )
 
-        return search(recipe)
+        return run_search(recipe)
 
-    return watched("tune", recipe.quiet, recipe.events, work)
+    return run_with_ui("tune", recipe.quiet, recipe.events, work)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def aside(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+def background_thread(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
     """Within: ``work`` goes on in a thread called ``name``; at the end it is told so by its event, and waited for."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)

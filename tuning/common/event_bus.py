@@ -10,59 +10,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from tuning.common.events import Entered, Event, Progressed, Said, Shown
+from tuning.common.events import Event, Message, ProgressUpdated, StageStarted, TablesShown
 
 
-class View(Protocol):
+class Renderer(Protocol):
     """What shows events, to a person or to a program."""
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Take an event; called by one thread at a time, on the driver's loop too: it must be quick."""
 
     def close(self) -> None:
         """Leave the terminal as it was; nothing is told afterwards."""
 
 
-_open: list[View] = []  # the last one is told
+_renderers: list[Renderer] = []  # the last one is told
 
 
-def tell(event: Event) -> None:
+def emit(event: Event) -> None:
     """Hand an event to the view that is open."""
-    if _open:
-        _open[-1].tell(event)
+    if _renderers:
+        _renderers[-1].handle(event)
 
 
-def progress(what: str, done: int, of: int) -> None:
+def emit_progress(what: str, done: int, of: int) -> None:
     """Tell that ``done`` of ``of`` are done; what ``data`` and ``models`` are handed as their ``Progress``."""
-    tell(Progressed(what, done, of))
+    emit(ProgressUpdated(what, done, of))
 
 
-def enter(part: str) -> None:
+def start_stage(stage: str) -> None:
     """Tell that a part of the work begins that takes a while."""
-    tell(Entered(part))
+    emit(StageStarted(stage))
 
 
 @contextmanager
-def opened(view: View) -> Iterator[None]:
+def use_renderer(view: Renderer) -> Iterator[None]:
     """Within: ``view`` is told; afterwards it is closed, whatever happened."""
-    _open.append(view)
+    _renderers.append(view)
     try:
         yield
     finally:
-        _open.remove(view)
+        _renderers.remove(view)
         view.close()
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """Tell a sentence, which is shown with the time of day."""
-    tell(Said(text))
+    emit(Message(text))
 
 
-def warn(text: str) -> None:
+def warning(text: str) -> None:
     """Tell a sentence that asks to do something, or of what went wrong: it is shown whatever was asked to be shown."""
-    tell(Said(text, matters=True))
+    emit(Message(text, is_warning=True))
 
 
-def show(*parts: object) -> None:
+def print_table(*parts: object) -> None:
     """Tell tables and lines, which are shown as they are."""
-    tell(Shown(parts))
+    emit(TablesShown(parts))

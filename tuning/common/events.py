@@ -13,49 +13,49 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from data.audit.report import Audit
     from tuning.common.promotion_types import Candidate, Promotion
-    from tuning.common.trial_record import TrialReport, TrialResult
+    from tuning.common.trial_record import TrialRecord, TrialReport
 
 
 @dataclass(frozen=True)
-class Said:
+class Message:
     """A sentence for a person; ``matters`` of one that is an error's or asks to do something."""
 
     text: str
-    matters: bool = False
+    is_warning: bool = False
 
 
 @dataclass(frozen=True)
-class Shown:
+class TablesShown:
     """Tables and lines for a person, as rich prints them; all that they hold is in other events too."""
 
     parts: tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class Progressed:
+class ProgressUpdated:
     """``done`` of ``of`` things are done, as in 'resizing pictures'."""
 
-    what: str
+    task: str
     done: int
-    of: int
+    total: int
 
 
 @dataclass(frozen=True)
-class Entered:
+class StageStarted:
     """A part of the work has begun that takes a while, as in 'starting Ray'; the part before has ended."""
 
-    part: str
+    stage: str
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditCompleted:
     """The data set was looked at."""
 
     audit: Audit
 
 
 @dataclass(frozen=True)
-class Planned:
+class SearchPlanned:
     """The trials are about to begin.
 
     Attributes:
@@ -76,23 +76,23 @@ class Planned:
     probes: int
     tried: int
     max_epochs: int
-    at_once: int
+    max_concurrent: int
     ends_s: float | None
-    best: TrialResult | None = None
+    best: TrialRecord | None = None
 
 
 @dataclass(frozen=True)
 class TrialStarted:
     """A trial was handed to a worker, which may still have to start."""
 
-    result: TrialResult
+    trial: TrialRecord
 
 
 @dataclass(frozen=True)
 class EpochEnded:
     """A trial has ended an epoch, which ``result`` already holds."""
 
-    result: TrialResult
+    trial: TrialRecord
     report: TrialReport
 
 
@@ -100,11 +100,11 @@ class EpochEnded:
 class TrialEnded:
     """A trial has ended: complete, pruned or failed, with its reason."""
 
-    result: TrialResult
+    trial: TrialRecord
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingEpochEnded:
     """The one configuration of ``train`` has ended an epoch."""
 
     report: TrialReport
@@ -116,7 +116,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CandidateEvaluated:
     """The winner was measured on the test pictures; ``baseline`` is what raw pixels alone reach, where it is known."""
 
     candidate: Candidate
@@ -124,7 +124,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Decided:
+class PromotionDecided:
     """The registry's decision about the winner."""
 
     candidate: Candidate
@@ -133,14 +133,14 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReportWritten:
     """The report was written to ``file``."""
 
     file: Path
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandEnded:
     """The command has ended; the last event. ``problems`` are the sentences of a user's mistake or a failure."""
 
     exit_status: int
@@ -148,18 +148,18 @@ class Ended:
 
 
 Event: TypeAlias = (
-    Said
-    | Shown
-    | Progressed
-    | Entered
-    | Audited
-    | Planned
+    Message
+    | TablesShown
+    | ProgressUpdated
+    | StageStarted
+    | AuditCompleted
+    | SearchPlanned
     | TrialStarted
     | EpochEnded
     | TrialEnded
-    | Trained
-    | Measured
-    | Decided
-    | Reported
-    | Ended
+    | TrainingEpochEnded
+    | CandidateEvaluated
+    | PromotionDecided
+    | ReportWritten
+    | CommandEnded
 )

@@ -6,12 +6,12 @@ from data.errors import UserError
 
 FINISHED = 0
 FAILED = 1
-MISTAKE = 2
+USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
-def status_of(error: BaseException) -> int:
+def exit_code_of(error: BaseException) -> int:
     """Return the exit status of a command that ended with ``error``."""
     if isinstance(error, UserError):
-        return MISTAKE
+        return USAGE_ERROR
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED

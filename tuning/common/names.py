@@ -5,4 +5,4 @@ from __future__ import annotations
 VARIANT = "variant"
 
 # Tags of the parent run.
-SEARCH_FOLDER = "search_folder"  # where the search keeps its state
+SEARCH_FOLDER_TAG = "search_folder"  # where the search keeps its state

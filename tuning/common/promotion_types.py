@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 
 
-class Gate(Value):
+class Gate(FrozenModel):
     """What a candidate must keep to; the defaults are those of the recipe's options.
 
     Attributes:
@@ -29,7 +29,7 @@ class Gate(Value):
     max_mb: float | None = None
 
 
-class Candidate(Value):
+class Candidate(FrozenModel):
     """A packaged model that was measured on the test pictures and may become champion.
 
     Attributes:
@@ -42,7 +42,7 @@ class Candidate(Value):
         intervals: 95 % interval of some of the metrics, low and high.
         truth: class of each test picture, as an index into ``classes``, in the data set's order.
         predicted: what the model says of it.
-        test_digests: each test picture's, shortened to ``KEPT_DIGEST``.
+        test_digests: each test picture's, shortened to ``DIGEST_PREFIX_LENGTH``.
         seen_digests: of the pictures that it was trained and validated on, likewise.
         leaks: test pictures that are tied to pictures it has seen, and were kept.
         gate: what it must keep to.
@@ -60,25 +60,25 @@ class Candidate(Value):
     data: str
     data_fingerprint: str
     classes: tuple[str, ...]
-    test_looks: int
+    test_evaluations: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    truth: tuple[NonNegativeInt, ...] = Field(min_length=1)
-    predicted: tuple[NonNegativeInt, ...]
-    test_digests: tuple[str, ...]
-    seen_digests: tuple[str, ...]
+    y_true: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    y_pred: tuple[NonNegativeInt, ...]
+    test_hashes: tuple[str, ...]
+    seen_hashes: tuple[str, ...]
     leaks: NonNegativeInt
     gate: Gate
     temperature: float
     max_difference: float
-    checked_pictures: int
+    num_checked_images: int
     size_mb: float
     latency_ms: float | None = None
 
     @property
-    def test_pictures(self) -> int:
+    def num_test_images(self) -> int:
         """How many test pictures it was measured on."""
-        return len(self.truth)
+        return len(self.y_true)
 
     @property
     def model_id(self) -> str:
@@ -86,7 +86,7 @@ class Candidate(Value):
         return self.model_uri.removeprefix("models:/")
 
 
-class Champion(Value):
+class Champion(FrozenModel):
     """The version that serves today.
 
     Attributes:
@@ -100,12 +100,12 @@ class Champion(Value):
 
     version: int
     classes: tuple[str, ...]
-    predicted: tuple[NonNegativeInt, ...] | None
-    seen_digests: frozenset[str] = frozenset()
-    test_digests: frozenset[str] = frozenset()
+    y_pred: tuple[NonNegativeInt, ...] | None
+    seen_hashes: frozenset[str] = frozenset()
+    test_hashes: frozenset[str] = frozenset()
 
 
-class Promotion(Value):
+class Promotion(FrozenModel):
     """What was decided of a candidate, why, and with which numbers."""
 
     alias: Literal["champion", "challenger"]
@@ -117,10 +117,10 @@ class Promotion(Value):
 Metric = Literal["balanced_accuracy", "accuracy"]
 
 
-Kind = Literal["promoted", "forced", "rolled back"]
+ChangeKind = Literal["promoted", "forced", "rolled back"]
 
 
-class Event(Value):
+class ChampionChange(FrozenModel):
     """One change of the champion.
 
     Attributes:
@@ -135,9 +135,9 @@ class Event(Value):
     number: PositiveInt
     version: PositiveInt
     previous: PositiveInt | None
-    kind: Kind
+    kind: ChangeKind
     reason: str = Field(min_length=1)
     at: str
 
 
-METRIC = "test_balanced_accuracy"
+TEST_METRIC = "test_balanced_accuracy"

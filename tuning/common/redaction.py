@@ -14,13 +14,13 @@ from pathlib import Path
 
 from data.atomic_write import write_atomically
 
-HIDDEN = "***"
-SHORTEST_SECRET = 6  # characters: a shorter value stands in too many innocent words
-LARGEST_TEXT = 16 * 2**20  # bytes of a file that is looked through; ours are reports of a few MB
+MASK = "***"
+MIN_SECRET_LENGTH = 6  # characters: a shorter value stands in too many innocent words
+MAX_TEXT_BYTES = 16 * 2**20  # bytes of a file that is looked through; ours are reports of a few MB
 SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
-NO_SECRET = {"true", "false", "token", "disabled", "enabled"}
-LOGIN = re.compile(r"(?<=://)([^\s/:@\"']*):([^\s/\"']+)@(?=[\w\[])")
-KEYS = re.compile(
+NOT_SECRET = {"true", "false", "token", "disabled", "enabled"}
+URL_CREDENTIALS = re.compile(r"(?<=://)([^\s/:@\"']*):([^\s/\"']+)@(?=[\w\[])")
+TOKEN_PATTERNS = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"  # AWS access key ids
     r"|\bgh[opusr]_[A-Za-z0-9]{36,}\b|\bgithub_pat_\w{50,}\b"  # GitHub
     r"|\bhf_[A-Za-z0-9]{30,}\b"  # Hugging Face
@@ -39,14 +39,14 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return the text with its secrets hidden."""
         if self._known is not None:
-            text = self._known.sub(HIDDEN, text)
+            text = self._known.sub(MASK, text)
         if "://" in text:
-            text = LOGIN.sub(rf"\1:{HIDDEN}@", text)
-        return KEYS.sub(HIDDEN, text)
+            text = URL_CREDENTIALS.sub(rf"\1:{MASK}@", text)
+        return TOKEN_PATTERNS.sub(MASK, text)
 
     def file(self, path: Path) -> None:
         """Hide the secrets in a file of text, in place; what is no UTF-8 or very large stays as it is."""
-        if path.stat().st_size > LARGEST_TEXT:
+        if path.stat().st_size > MAX_TEXT_BYTES:
             return
         try:
             before = path.read_bytes().decode()
@@ -65,7 +65,7 @@ class Redactor:
         return value
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """Return the text with the secrets of today's environment hidden."""
     return Redactor().text(text)
 
@@ -73,18 +73,18 @@ def redacted(text: str) -> str:
 def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
     for name, value in environment.items():
         is_path = os.path.exists(value)  # noqa: PTH110  # says no to a text that is too long to be one
-        if SECRET_NAME.search(name) and value.lower() not in NO_SECRET and not is_path:
-            yield from _as_written(value)
+        if SECRET_NAME.search(name) and value.lower() not in NOT_SECRET and not is_path:
+            yield from _encodings(value)
         if "://" in value and "@" in value:
             try:
                 password = urllib.parse.urlsplit(value).password
             except ValueError:
                 continue
             if password:
-                yield from _as_written(urllib.parse.unquote(password))
+                yield from _encodings(urllib.parse.unquote(password))
 
 
-def _as_written(secret: str) -> Iterator[str]:
+def _encodings(secret: str) -> Iterator[str]:
     """Yield the secret as it may stand in a text: plain, and as a part of an address; nothing if it is too short."""
-    if len(secret) >= SHORTEST_SECRET:
+    if len(secret) >= MIN_SECRET_LENGTH:
         yield from {secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.atomic_write import write_atomically
-from data.frozen_model import Value
-from data.home import home
+from data.frozen_model import FrozenModel
+from data.home import state_dir
 
 
 class SearchPaths:
@@ -18,14 +18,14 @@ class SearchPaths:
     @classmethod
     def of(cls, search_id: str) -> SearchPaths:
         """Return the paths of the search whose parent run is ``search_id``; makes its folder."""
-        paths = cls(home() / "searches" / search_id)
+        paths = cls(state_dir() / "searches" / search_id)
         paths.root.mkdir(parents=True, exist_ok=True)
         return paths
 
     @classmethod
     def all(cls) -> list[SearchPaths]:
         """Return the paths of every search that has a folder, oldest first."""
-        roots = [root for root in (home() / "searches").glob("*") if root.is_dir()]
+        roots = [root for root in (state_dir() / "searches").glob("*") if root.is_dir()]
         return [cls(root) for root in sorted(roots, key=lambda root: root.stat().st_mtime)]
 
     @property
@@ -38,7 +38,7 @@ class SearchPaths:
         """The data set's value as JSON."""
         return self.root / "dataset.json"
 
-    def write(self, recipe: Value, dataset: Value) -> None:
+    def write(self, recipe: FrozenModel, dataset: FrozenModel) -> None:
         """Keep what a worker and a resumed search need."""
         write_atomically(self.recipe, recipe.to_json(indent=2).encode())
         write_atomically(self.dataset, dataset.to_json().encode())
@@ -49,7 +49,7 @@ class SearchPaths:
         return self.root / "study.journal"
 
     @property
-    def spool(self) -> Path:
+    def outbox(self) -> Path:
         """What is to be delivered to MLflow."""
         return self.root / "spool.jsonl"
 
@@ -59,12 +59,12 @@ class SearchPaths:
         return self.root / "target.json"
 
     @property
-    def kept(self) -> Path:
+    def artifacts(self) -> Path:
         """Files that are to become artifacts."""
         return self.root / "kept"
 
     @property
-    def late(self) -> Path:
+    def deferred(self) -> Path:
         """What the end of the search could not do without the server."""
         return self.root / "late.json"
 
@@ -79,12 +79,12 @@ class SearchPaths:
         return self.root / "package"
 
     @property
-    def spent(self) -> Path:
+    def elapsed(self) -> Path:
         """Seconds that the search has taken so far, as text."""
         return self.root / "spent_s"
 
     @property
-    def winner(self) -> Path:
+    def packaged_winner(self) -> Path:
         """The trial that was measured and packaged, and the candidate that came of it."""
         return self.root / "winner.json"
 
@@ -102,7 +102,7 @@ class SearchPaths:
         """The weights of a trial after an epoch that was its best so far."""
         return self.trials / f"{trial_uid}.{epoch}.safetensors"
 
-    def begun(self, trial_uid: str) -> Path:
+    def started_marker(self, trial_uid: str) -> Path:
         """The sign that a worker has begun a trial."""
         return self.trials / f"{trial_uid}.begun"
 

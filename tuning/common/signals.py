@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, as one polite request to end and, if repeated, an order.
 
 Under ``mlflow run`` one Ctrl-C reaches us twice, as SIGINT from the terminal and as SIGTERM from mlflow: a second
-signal within ``SAME_REQUEST_S`` is the same request.
+signal within ``DEBOUNCE_S`` is the same request.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SAME_REQUEST_S = 2.0
+DEBOUNCE_S = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupts:
+class SignalHandler:
     """Whether the user asked to end, and what a signal does at the moment.
 
-    By default the first signal raises KeyboardInterrupt, and so does one that comes more than ``SAME_REQUEST_S``
+    By default the first signal raises KeyboardInterrupt, and so does one that comes more than ``DEBOUNCE_S``
     later. Within ``deferred`` the first calls a function instead; within ``shielded`` none raises.
     """
 
@@ -30,14 +30,14 @@ class Interrupts:
         self._shielded = False
 
     @property
-    def requested(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether a signal came."""
         return self._last_s is not None
 
     def handle(self, _signal: int, _frame: FrameType | None) -> None:
         """Take a signal."""
         now_s = time.monotonic()
-        first, repeated = self._last_s is None, self._last_s is not None and now_s - self._last_s <= SAME_REQUEST_S
+        first, repeated = self._last_s is None, self._last_s is not None and now_s - self._last_s <= DEBOUNCE_S
         if repeated:
             return
         self._last_s = now_s
@@ -49,7 +49,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextmanager
-    def deferred(self, on_request: Callable[[], None]) -> Iterator[None]:
+    def on_first_signal(self, on_request: Callable[[], None]) -> Iterator[None]:
         """Within: the first signal calls ``on_request`` instead of raising KeyboardInterrupt."""
         self._on_request = on_request
         try:
@@ -58,7 +58,7 @@ class Interrupts:
             self._on_request = None
 
     @contextmanager
-    def shielded(self) -> Iterator[None]:
+    def block_signals(self) -> Iterator[None]:
         """Within: a signal is remembered and raises nothing; for short ends that must be reached."""
         before, self._shielded = self._shielded, True
         try:
@@ -74,9 +74,9 @@ class Interrupts:
 
 
 @contextmanager
-def caught() -> Iterator[Interrupts]:
-    """Within: SIGINT and SIGTERM go to the ``Interrupts`` that is yielded; afterwards to whoever had them before."""
-    interrupts = Interrupts()
+def handle_signals() -> Iterator[SignalHandler]:
+    """Within: SIGINT and SIGTERM go to the ``SignalHandler`` that is yielded; afterwards to whoever had them before."""
+    interrupts = SignalHandler()
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
     interrupts.install()

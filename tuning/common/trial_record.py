@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from models.trial_config import TrialConfig
 from tuning.common.names import VARIANT
 
 if TYPE_CHECKING:
     pass
 
-Status = Literal["running", "complete", "pruned", "failed"]
-Origin = Literal["default", "past", "probe", "fine-tune", "sampler", "final"]
-SELECTS = "val_balanced_accuracy"  # at the best epoch: the metric that decides
+TrialStatus = Literal["running", "complete", "pruned", "failed"]
+TrialOrigin = Literal["default", "warm_start", "probe", "fine-tune", "sampler", "rerun"]
+OBJECTIVE_METRIC = "val_balanced_accuracy"  # at the best epoch: the metric that decides
 
 
-class TrialResult(Value):
+class TrialRecord(FrozenModel):
     """What is known of one trial so far.
 
     Attributes:
@@ -39,14 +39,14 @@ class TrialResult(Value):
 
     trial_uid: str
     number: int
-    origin: Origin
-    start: int | None = None
-    of: str = ""
-    status: Status
+    origin: TrialOrigin
+    queue_index: int | None = None
+    rerun_of: str = ""
+    status: TrialStatus
     reason: str
     config: TrialConfig
-    settings: dict[str, Setting]
-    facts: dict[str, Setting]
+    settings: dict[str, ParamValue]
+    runtime_info: dict[str, ParamValue]
     history: tuple[dict[str, float], ...] = ()
 
     @property
@@ -57,7 +57,7 @@ class TrialResult(Value):
     @property
     def best_epoch(self) -> int:
         """The epoch with the highest score; among equals with the lowest loss; 0 before the first."""
-        return max(range(1, self.epochs + 1), key=lambda epoch: _rank(self.history[epoch - 1]), default=0)
+        return max(range(1, self.epochs + 1), key=lambda epoch: _sort_key(self.history[epoch - 1]), default=0)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -67,12 +67,12 @@ class TrialResult(Value):
     @property
     def score(self) -> float | None:
         """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
-        return self.metrics.get(SELECTS)
+        return self.metrics.get(OBJECTIVE_METRIC)
 
     @property
     def scores(self) -> tuple[float, ...]:
         """Validation balanced accuracy of each epoch."""
-        return tuple(metrics[SELECTS] for metrics in self.history)
+        return tuple(metrics[OBJECTIVE_METRIC] for metrics in self.history)
 
     @property
     def seconds(self) -> float:
@@ -85,24 +85,24 @@ class TrialResult(Value):
         return str(self.settings.get(VARIANT, ""))
 
     @property
-    def counts(self) -> bool:
+    def is_eligible(self) -> bool:
         """Whether it may be the best: it has a score, did not fail afterwards, and is no other trial's final."""
-        return bool(self.history) and self.status != "failed" and self.origin != "final"
+        return bool(self.history) and self.status != "failed" and self.origin != "rerun"
 
     @property
-    def rank(self) -> tuple[float, float]:
+    def sort_key(self) -> tuple[float, float]:
         """What the best is chosen by: the highest score; among equals the lowest loss of its epoch."""
-        return _rank(self.metrics)
+        return _sort_key(self.metrics)
 
 
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    return metrics.get(SELECTS, 0.0), -metrics.get("val_loss", math.inf)
+def _sort_key(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics.get(OBJECTIVE_METRIC, 0.0), -metrics.get("val_loss", math.inf)
 
 
-Setting = str | int | float
+ParamValue = str | int | float
 
 
-class TrialReport(Value):
+class TrialReport(FrozenModel):
     """What a worker says: after each epoch, and once when the trial is over.
 
     ``blameless`` says of a failure that the trial's settings had no part in it.
@@ -112,7 +112,7 @@ class TrialReport(Value):
     epoch: int
     metrics: dict[str, float] = Field(default_factory=dict)
     is_best: bool = False
-    facts: dict[str, str | int | float] = Field(default_factory=dict)
+    runtime_info: dict[str, str | int | float] = Field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
-    blameless: bool = False
+    is_infrastructure_failure: bool = False

@@ -14,20 +14,20 @@ from typing import TypeVar
 from pydantic import PlainSerializer, model_validator
 
 from data.errors import did_you_mean
-from data.frozen_model import Value
-from tuning.common.trial_record import Setting
+from data.frozen_model import FrozenModel
+from tuning.common.trial_record import ParamValue
 
 Part = TypeVar("Part", str, int | float)
-AS_TYPED = PlainSerializer(str, return_type=str)  # a domain goes into JSON as the user writes it
+SERIALIZE_AS_TYPED = PlainSerializer(str, return_type=str)  # a domain goes into JSON as the user writes it
 
 
-class Choice(Value):
+class Categorical(FrozenModel):
     """One of ``options``; a single option is a fixed value."""
 
-    options: tuple[Setting, ...]
+    options: tuple[ParamValue, ...]
 
     @model_validator(mode="after")
-    def _has_options(self) -> Choice:
+    def _has_options(self) -> Categorical:
         if not self.options or len(set(self.options)) < len(self.options):
             raise ValueError("a choice needs at least one option and each only once")
         return self
@@ -35,7 +35,7 @@ class Choice(Value):
     def __str__(self) -> str:
         return ",".join(str(option) for option in self.options)
 
-    def nearest(self, setting: Setting) -> Setting:
+    def clip(self, setting: ParamValue) -> ParamValue:
         """Return ``setting`` where it is an option, else the nearest number or the first option."""
         if setting in self.options:
             return setting
@@ -45,7 +45,7 @@ class Choice(Value):
         return self.options[0]
 
 
-class Range(Value):
+class FloatRange(FrozenModel):
     """A number from ``low`` to ``high``, both included; sampled by its logarithm where ``log`` is set."""
 
     low: float
@@ -53,12 +53,12 @@ class Range(Value):
     log: bool = False
 
     @property
-    def options(self) -> tuple[Setting, ...]:
+    def options(self) -> tuple[ParamValue, ...]:
         """None: there is no end of the numbers between."""
         return ()
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> Range:
+    def _is_a_range(self) -> FloatRange:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError("a range is written low..high with low below high")
         if self.log and self.low <= 0:
@@ -68,7 +68,7 @@ class Range(Value):
     def __str__(self) -> str:
         return f"{_short(self.low)}..{_short(self.high)}"
 
-    def nearest(self, setting: Setting) -> Setting:
+    def clip(self, setting: ParamValue) -> ParamValue:
         """Return the number of the range that is nearest to ``setting``."""
         if isinstance(setting, str):
             raise TypeError(f"a range has no place for {setting!r}")
@@ -80,10 +80,10 @@ def _short(number: float) -> str:
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
-Domain = Choice | Range
+Domain = Categorical | FloatRange
 
 
-def words(*known: str) -> Callable[[object], object]:
+def parse_choices(*known: str) -> Callable[[object], object]:
     """Return a parser of one or several of the ``known`` words, separated by commas."""
 
     def parse(text: object) -> object:
@@ -93,24 +93,24 @@ def words(*known: str) -> Callable[[object], object]:
         for option in options:
             if option not in known:
                 raise ValueError(f"must be of {', '.join(known)}{did_you_mean(option, known)}")
-        return Choice(options=options)
+        return Categorical(options=options)
 
     return parse
 
 
-def names(text: object) -> object:
+def parse_names(text: object) -> object:
     """Parse names separated by commas, whatever they are: whoever uses them knows which exist."""
-    return Choice(options=_split(text)) if isinstance(text, str) else text
+    return Categorical(options=_split(text)) if isinstance(text, str) else text
 
 
-def numbers(low: float, high: float, *, log: bool = False, whole: bool = False) -> Callable[[object], object]:
+def parse_numbers(low: float, high: float, *, log: bool = False, integer: bool = False) -> Callable[[object], object]:
     """Return a parser of a number, numbers separated by commas, or ``a..b``, all from ``low`` to ``high``."""
-    kind = "whole number" if whole else "number"
-    rule = "a whole number, or several as a,b" if whole else "a number, several as a,b or a range as a..b"
+    kind = "whole number" if integer else "number"
+    rule = "a whole number, or several as a,b" if integer else "a number, several as a,b or a range as a..b"
 
     def number(part: str) -> int | float:
         try:
-            value = int(part) if whole else float(part)
+            value = int(part) if integer else float(part)
         except ValueError:
             raise ValueError(f"must be {rule}") from None
         if not low <= value <= high:
@@ -123,9 +123,9 @@ def numbers(low: float, high: float, *, log: bool = False, whole: bool = False) 
         if not isinstance(text, str):
             return text
         ends = text.split("..")
-        if len(ends) == 2 and not whole:
+        if len(ends) == 2 and not integer:
             return _range(number(ends[0]), number(ends[1]), log)
-        return Choice(options=_different(tuple(number(part) for part in _split(text))))
+        return Categorical(options=_different(tuple(number(part) for part in _split(text))))
 
     return parse
 
@@ -140,9 +140,9 @@ def _different(options: tuple[Part, ...]) -> tuple[Part, ...]:
     return options
 
 
-def _range(low: float, high: float, log: bool) -> Range:
+def _range(low: float, high: float, log: bool) -> FloatRange:
     if low >= high:
         raise ValueError("must be a range written low..high with low below high")
     if log and low <= 0:
         raise ValueError("must start above 0 where it is a range, for it is searched by its logarithm")
-    return Range(low=low, high=high, log=log)
+    return FloatRange(low=low, high=high, log=log)

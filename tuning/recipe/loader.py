@@ -15,21 +15,21 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data.errors import SettingError, did_you_mean
-from tuning.recipe.options import names, read, sentence
-from tuning.recipe.schema import VARIED, Recipe
+from tuning.recipe.options import format_error, option_fields, parse_args
+from tuning.recipe.schema import VARIANT_FIELDS, Recipe
 
-FOLDER = Path(__file__).parent / "presets"
+PRESETS_FOLDER = Path(__file__).parent / "presets"
 DEFAULT = "auto"
 SUFFIXES = (".yaml", ".yml")
 VARIANTS = "variants"
-OPTIONS = frozenset(names(Recipe)) - {"recipe"}
+OPTIONS = frozenset(option_fields(Recipe)) - {"recipe"}
 
 Texts = dict[str, str]  # settings as they are typed, by option
 
 
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the recipes that ``recipe=NAME`` finds."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+    return tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))
 
 
 def load_recipe(arguments: Sequence[str]) -> Recipe:
@@ -41,30 +41,30 @@ def load_recipe(arguments: Sequence[str]) -> Recipe:
     Raises:
         SettingError: with a sentence for all that is wrong with the command line and with the file.
     """
-    typed, problems = read(Recipe, arguments)
+    typed, problems = parse_args(Recipe, arguments)
     file = RecipeFile("")
     try:
-        file = read_file(find_file(typed.get("recipe", DEFAULT)))
+        file = parse_recipe_file(find_recipe_file(typed.get("recipe", DEFAULT)))
     except SettingError as error:
         problems += error.problems
-    problems += _wrong({**file.settings, **typed}, dict.fromkeys(file.settings.keys() - typed.keys(), file.name))
+    problems += _errors({**file.settings, **typed}, dict.fromkeys(file.settings.keys() - typed.keys(), file.name))
     variants = {name: {k: v for k, v in own.items() if k not in typed} for name, own in file.variants.items()}
     for name, own in variants.items():
-        problems += _wrong(own, dict.fromkeys(own, f"{file.name}, variant {name}"))
+        problems += _errors(own, dict.fromkeys(own, f"{file.name}, variant {name}"))
     if problems:
         raise SettingError(*dict.fromkeys(problems))
-    parts = [{"name": name, "settings": own} for name, own in _different(variants)]
+    parts = [{"name": name, "settings": own} for name, own in _deduplicated(variants)]
     return _validated({**file.settings, **typed, VARIANTS: parts}, {VARIANTS: file.name})
 
 
-def find_file(recipe: str) -> Path:
+def find_recipe_file(recipe: str) -> Path:
     """Return the file of a recipe that is given by its name, or by its path.
 
     Raises:
         SettingError: there is none.
     """
     if recipe in recipe_names():
-        return FOLDER / f"{recipe}.yaml"
+        return PRESETS_FOLDER / f"{recipe}.yaml"
     path = Path(recipe).expanduser()
     if path.suffix not in SUFFIXES:
         rule = f"recipe must be one of {', '.join(recipe_names())}, or a .yaml file of your own"
@@ -86,13 +86,13 @@ class RecipeFile:
     variants: dict[str, Texts] = field(default_factory=dict)
 
 
-def read_file(path: Path) -> RecipeFile:
+def parse_recipe_file(path: Path) -> RecipeFile:
     """Return what a recipe's file holds; the values themselves are not checked.
 
     Raises:
         SettingError: it can't be read, or has other keys than a recipe.
     """
-    reader = _Reader(path.name)
+    reader = _YamlReader(path.name)
     try:
         # The syntax alone: YAML would read off as false and 1e-3 as a text, and both mean here what they are typed as.
         top = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -101,7 +101,7 @@ def read_file(path: Path) -> RecipeFile:
             f"a recipe must be a text in UTF-8, but recipe {path} can't be read ({error}); mend it"
         ) from error
     except yaml.YAMLError as error:
-        raise SettingError(f"{path.name} must be a recipe in YAML, but {_place(error)}; mend it") from error
+        raise SettingError(f"{path.name} must be a recipe in YAML, but {_error_location(error)}; mend it") from error
     file = RecipeFile(path.name)
     for key, node in reader.items(top, "a recipe"):
         if key == VARIANTS:
@@ -113,13 +113,13 @@ def read_file(path: Path) -> RecipeFile:
     return file
 
 
-def _place(error: yaml.YAMLError) -> str:
+def _error_location(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1} is none: {error.problem}"
     return str(error).splitlines()[0]
 
 
-class _Reader:
+class _YamlReader:
     """Turns YAML's nodes into texts, and collects a sentence for each that is none of a recipe's."""
 
     def __init__(self, name: str) -> None:
@@ -146,7 +146,7 @@ class _Reader:
         where = f"{self._name}, variant {variant}"
         found: Texts = {}
         for key, value in self.items(node, f"variant {variant}"):
-            found |= self.setting(key, value, VARIED, where)
+            found |= self.setting(key, value, VARIANT_FIELDS, where)
         return found
 
     def setting(self, key: str, node: yaml.Node, known: Sequence[str] | frozenset[str], where: str) -> Texts:
@@ -166,7 +166,7 @@ class _Reader:
         return {name: text} if text else {}
 
 
-def _wrong(settings: Mapping[str, str], places: Mapping[str, str]) -> list[str]:
+def _errors(settings: Mapping[str, str], places: Mapping[str, str]) -> list[str]:
     """Return a sentence for each wrong setting; ``places`` says where those stand that were not typed."""
     try:
         _validated(settings, places)
@@ -179,15 +179,15 @@ def _validated(settings: Mapping[str, object], places: Mapping[str, str]) -> Rec
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise SettingError(*(_placed(detail, places) for detail in error.errors())) from error
+        raise SettingError(*(_with_location(detail, places) for detail in error.errors())) from error
 
 
-def _placed(detail: ErrorDetails, places: Mapping[str, str]) -> str:
+def _with_location(detail: ErrorDetails, places: Mapping[str, str]) -> str:
     place = places.get("".join(map(str, detail["loc"][:1])))
-    return f"{place}: {sentence(Recipe, detail)}" if place else sentence(Recipe, detail)
+    return f"{place}: {format_error(Recipe, detail)}" if place else format_error(Recipe, detail)
 
 
-def _different(variants: Mapping[str, Texts]) -> Iterator[tuple[str, Texts]]:
+def _deduplicated(variants: Mapping[str, Texts]) -> Iterator[tuple[str, Texts]]:
     """Yield the variants, of those with the same settings the first."""
     seen: list[Texts] = []
     for name, own in variants.items():

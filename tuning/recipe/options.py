@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from data.errors import did_you_mean
 
 # What pydantic calls an error -> how the rule reads; {…} are filled from the error's own context.
-RULES = {
+ERROR_MESSAGES = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_parsing": "must be a number",
@@ -32,7 +32,7 @@ RULES = {
 }
 
 
-def read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def parse_args(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options' texts by name, and a sentence for each argument that can't be read."""
     texts: dict[str, str] = {}
     problems: list[str] = []
@@ -47,8 +47,8 @@ def read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, st
         has_value = bool(equals) or (bool(rest) and not _is_option(model, rest[0]))
         if has_value and not equals:
             text = rest.pop(0)
-        if name not in names(model):
-            near = did_you_mean(name, names(model)) or "; see --help."
+        if name not in option_fields(model):
+            near = did_you_mean(name, option_fields(model)) or "; see --help."
             problems.append(f"there is no option --{name}{near}")
         elif not has_value:
             problems.append(f"--{name} needs a value after it; see --help.")
@@ -62,31 +62,35 @@ def read(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, st
 
 
 def _is_option(model: type[BaseModel], argument: str) -> bool:
-    return argument.startswith("--") and argument.removeprefix("--").partition("=")[0].replace("-", "_") in names(model)
+    return argument.startswith("--") and argument.removeprefix("--").partition("=")[0].replace(
+        "-", "_"
+    ) in option_fields(model)
 
 
-def names(model: type[BaseModel]) -> dict[str, FieldInfo]:
+def option_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Return the options by the names that the user types; a field marked ``option: False`` is none."""
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     return {name: field for name, field in fields.items() if field.json_schema_extra != {"option": False}}
 
 
-def sentence(model: type[BaseModel], detail: ErrorDetails) -> str:
+def format_error(model: type[BaseModel], detail: ErrorDetails) -> str:
     """Return the rule that was broken and the value that broke it, as a sentence."""
     if detail["type"] == "missing":
         missing = str(detail["loc"][0])
-        return f"--{missing} must be given: {names(model)[missing].description}."
+        return f"--{missing} must be given: {option_fields(model)[missing].description}."
     name = str(detail["loc"][0]) if detail["loc"] else "the options"
-    known = RULES.get(detail["type"])
+    known = ERROR_MESSAGES.get(detail["type"])
     rule = known.format(**detail.get("ctx", {})) if known else detail["msg"].removeprefix("Value error, ")
     if ", got " in rule:  # whoever checks the setting has said it all
         return rule if rule.endswith("?") else f"{rule}."
     if "; did you mean" in rule:
         rule, _, near = rule.partition("; did you mean")
         return f"{name} {rule}, got {detail['input']!r}; did you mean{near}"
-    near = did_you_mean(str(detail["input"]), _words(names(model)[name]) if name in names(model) else ())
+    near = did_you_mean(
+        str(detail["input"]), _literal_values(option_fields(model)[name]) if name in option_fields(model) else ()
+    )
     return f"{name} {rule}, got {detail['input']!r}{near or '.'}"
 
 
-def _words(field: FieldInfo) -> tuple[str, ...]:
+def _literal_values(field: FieldInfo) -> tuple[str, ...]:
     return tuple(str(word) for word in typing.get_args(field.annotation) if isinstance(word, str))

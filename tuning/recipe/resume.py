@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from tuning.recipe.schema import EVENTS, QUIET, EventsForm, Recipe
 
 
-class ResumeOptions(Value):
+class ResumeRequest(FrozenModel):
     """The options of ``resume``."""
 
     run: str = Field(min_length=1, description="the parent run of the search")
@@ -23,14 +23,14 @@ class ResumeOptions(Value):
     events: EventsForm = EVENTS
 
     @property
-    def extends(self) -> bool:
+    def has_new_budget(self) -> bool:
         """Whether the search gets a new budget."""
         return self.trials is not None or self.minutes is not None
 
 
-def continued(recipe: Recipe, options: ResumeOptions, tried: int) -> Recipe:
+def recipe_for_resume(recipe: Recipe, options: ResumeRequest, tried: int) -> Recipe:
     """Return the recipe with the budget of what is to come; ``tried`` is how many configurations it has tried."""
-    if not options.extends:
+    if not options.has_new_budget:
         return recipe
     total = None if options.trials is None else tried + options.trials
     return recipe.model_copy(update={"trials": total, "minutes": options.minutes})

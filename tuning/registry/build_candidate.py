@@ -14,39 +14,39 @@ from filelock import FileLock
 
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
-from data.frozen_model import Value
-from data.home import home
+from data.frozen_model import FrozenModel
+from data.home import state_dir
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import say
+from tuning.common.event_bus import info
 from tuning.common.promotion_types import Candidate, Gate
-from tuning.registry.candidate_store import candidate_files, hand_over, proof_of
-from tuning.registry.gate import KEPT_DIGEST
-from tuning.registry.smoke_test import PICTURES, Proof, as_png, make_proof
+from tuning.registry.candidate_store import candidate_files, log_candidate_package, reference_predictions_path
+from tuning.registry.gate import DIGEST_PREFIX_LENGTH
+from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, make_reference_predictions
 from tuning.tracking.environment import code_version
-from tuning.tracking.mlflow_sink import is_away
+from tuning.tracking.mlflow_sink import is_unavailable
 from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
     from data.preprocessing import Pixels
     from data.sources.base import SplitName
     from models.classifier import Classifier
-    from models.evaluation.metrics import Labels, Metric, Probabilities, Scores
+    from models.evaluation.metrics import ClassificationMetrics, Labels, Metric, Probabilities
 
-NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
-LEAKS = ("leak", "group_leak")
-CALIBRATED: tuple[SplitName, ...] = ("val", "test")
-INTERVALS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
+INVALID_METRIC_CHARS = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
+LEAK_KINDS = ("leak", "group_leak")
+CALIBRATION_SPLITS: tuple[SplitName, ...] = ("val", "test")
+METRICS_WITH_CI: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
-class Winner(Value):
+class PackagedWinner(FrozenModel):
     """The trial that was packaged and measured, and the candidate that came of it."""
 
     trial_uid: str
     candidate: Candidate
 
 
-def make_candidate(
+def build_candidate(
     name: str,
     parent: ParentRun,
     dataset: Dataset,
@@ -57,44 +57,44 @@ def make_candidate(
     gate: Gate,
 ) -> Candidate:
     """Measure the weights on the test pictures, package them in ``folder``, log both on the parent run."""
-    from models.packaging.export import export
+    from models.packaging.export import export_package
 
     classifier = load_classifier(config, len(dataset.classes), weights)
-    measured = _measure(classifier, dataset, config)
+    measured = _evaluate(classifier, dataset, config)
     test = split_batches(dataset, config, "test")
-    exported = export(
+    exported = export_package(
         classifier, config, dataset.classes, dataset.fingerprint, test.pixels, folder, measured.temperature
     )
     for sentence in exported.notes:
-        say(sentence)
-    proof = _proof(classifier, config, test.pixels, measured.temperature)
-    write_atomically(proof_of(folder), proof.to_json().encode())
-    _keep_answers(folder, measured)
-    seen, tested = seen_and_test(dataset)
+        info(sentence)
+    proof = _reference_predictions(classifier, config, test.pixels, measured.temperature)
+    write_atomically(reference_predictions_path(folder), proof.to_json().encode())
+    _save_test_predictions(folder, measured)
+    seen, tested = seen_and_test_hashes(dataset)
     candidate = Candidate(
         name=name,
         run_id=parent.run_id,
-        model_uri=_logged(parent, folder),
+        model_uri=_log_package_or_defer(parent, folder),
         commit=code_version().get("git_commit", ""),
         data=data,
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,
-        test_looks=count_look(dataset),
+        test_evaluations=record_test_evaluation(dataset),
         metrics={name: value for name, value in measured.metrics.items() if name.startswith("test_")},
         intervals=measured.intervals,
-        truth=measured.truth,
-        predicted=measured.predicted,
-        test_digests=tested,
-        seen_digests=seen,
+        y_true=measured.truth,
+        y_pred=measured.predicted,
+        test_hashes=tested,
+        seen_hashes=seen,
         leaks=count_leaks(dataset),
         gate=gate,
         temperature=measured.temperature,
         max_difference=exported.max_difference,
-        checked_pictures=exported.checked_pictures,
+        num_checked_images=exported.num_checked_images,
         size_mb=(folder / exported.graph).stat().st_size / 1e6,
         latency_ms=_latency_ms(folder / exported.graph, config.preprocessing.image_size),
     )
-    parent.log_metrics({**measured.metrics, "temperature": measured.temperature, **_by_class(measured.scores)})
+    parent.log_metrics({**measured.metrics, "temperature": measured.temperature, **_per_class_metrics(measured.scores)})
     parent.log_text(measured.scores.to_json(indent=2), "test_scores.json")
     if candidate.model_uri:
         for file in candidate_files(candidate):
@@ -103,11 +103,11 @@ def make_candidate(
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _TestEvaluation:
     """What the test pictures say, calibrated on the validation pictures."""
 
     temperature: float
-    scores: Scores
+    scores: ClassificationMetrics
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     truth: tuple[int, ...]
@@ -115,65 +115,67 @@ class _Measured:
     probabilities: Probabilities
 
 
-def _keep_answers(folder: Path, measured: _Measured) -> None:
+def _save_test_predictions(folder: Path, measured: _TestEvaluation) -> None:
     """Keep, beside the package, what the winner says of each test picture: the report shows it."""
     buffer = io.BytesIO()
     np.savez(buffer, probabilities=measured.probabilities, labels=np.array(measured.truth, dtype=np.int64))
-    write_atomically(_answers(folder), buffer.getvalue())
+    write_atomically(_test_predictions_file(folder), buffer.getvalue())
 
 
-def kept_answers(folder: Path) -> tuple[Probabilities, Labels]:
+def load_test_predictions(folder: Path) -> tuple[Probabilities, Labels]:
     """Return the probabilities [n, k] and labels [n] of the test pictures for the package in ``folder``."""
-    with np.load(_answers(folder), allow_pickle=False) as kept:
+    with np.load(_test_predictions_file(folder), allow_pickle=False) as kept:
         return kept["probabilities"], kept["labels"]
 
 
-def _answers(folder: Path) -> Path:
+def _test_predictions_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.answers.npz")
 
 
-def _measure(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _Measured:
+def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _TestEvaluation:
     """Fit the temperature on validation, then look at the test pictures."""
-    from models.evaluation.calibration import calibration_error, fit_temperature, softmax
-    from models.evaluation.inference import run_pass
-    from models.evaluation.intervals import interval
-    from models.evaluation.metrics import score
+    from models.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
+    from models.evaluation.inference import run_epoch
+    from models.evaluation.intervals import confidence_interval
+    from models.evaluation.metrics import compute_metrics
 
     found = {
-        split: tuple(tensor.numpy() for tensor in run_pass(classifier, split_batches(dataset, config, split).epoch(0)))
-        for split in CALIBRATED
+        split: tuple(tensor.numpy() for tensor in run_epoch(classifier, split_batches(dataset, config, split).epoch(0)))
+        for split in CALIBRATION_SPLITS
     }
     temperature = fit_temperature(*found["val"])
     metrics: dict[str, float] = {}
     for split, (logits, labels) in found.items():
-        metrics[f"{split}_ece_uncalibrated"] = calibration_error(softmax(logits), labels)
-        metrics[f"{split}_ece"] = calibration_error(softmax(logits, temperature), labels)
+        metrics[f"{split}_ece_uncalibrated"] = expected_calibration_error(softmax(logits), labels)
+        metrics[f"{split}_ece"] = expected_calibration_error(softmax(logits, temperature), labels)
     logits, labels = found["test"]
     probabilities = softmax(logits, temperature)
-    scores = score(probabilities, labels, dataset.classes)
-    return _Measured(
+    scores = compute_metrics(probabilities, labels, dataset.classes)
+    return _TestEvaluation(
         temperature=temperature,
         scores=scores,
-        metrics={**scores.metrics("test"), **metrics},
-        intervals={f"test_{metric}": interval(metric, probabilities, labels) for metric in INTERVALS},
+        metrics={**scores.to_dict("test"), **metrics},
+        intervals={f"test_{metric}": confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
         truth=tuple(labels.tolist()),
         predicted=tuple(probabilities.argmax(axis=1).tolist()),
         probabilities=probabilities,
     )
 
 
-def _proof(classifier: Classifier, config: TrialConfig, pixels: Pixels, temperature: float) -> Proof:
+def _reference_predictions(
+    classifier: Classifier, config: TrialConfig, pixels: Pixels, temperature: float
+) -> ReferencePredictions:
     """Return what training's code says of a few test pictures as files, for whoever loads the package back."""
     import torch
 
     from data.preprocessing import normalize, read_image, to_pixels
     from models.evaluation.calibration import softmax
 
-    files = [as_png(picture) for picture in pixels[:PICTURES]]
+    files = [as_png(picture) for picture in pixels[:NUM_IMAGES]]
     seen = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.inference_mode():
         logits = classifier.eval()(torch.from_numpy(normalize(seen, config.preprocessing)).to(classifier.device))
-    return make_proof(files, softmax(logits.double().cpu().numpy(), temperature))
+    return make_reference_predictions(files, softmax(logits.double().cpu().numpy(), temperature))
 
 
 def _latency_ms(graph: Path, image_size: int) -> float | None:
@@ -183,10 +185,10 @@ def _latency_ms(graph: Path, image_size: int) -> float | None:
     return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
 
 
-def seen_and_test(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def seen_and_test_hashes(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the short digests of the pictures that are trained and validated on, and of the test pictures."""
-    seen = {sample.digest[:KEPT_DIGEST] for sample in dataset.samples if sample.split != "test"}
-    return tuple(sorted(seen)), tuple(sample.digest[:KEPT_DIGEST] for sample in dataset.split("test"))
+    seen = {sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.samples if sample.split != "test"}
+    return tuple(sorted(seen)), tuple(sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.split("test"))
 
 
 def count_leaks(dataset: Dataset) -> int:
@@ -195,32 +197,32 @@ def count_leaks(dataset: Dataset) -> int:
     There are none unless the user asked to keep them (``leaks=keep``).
     """
     split_of = {sample.path: sample.split for sample in dataset.samples}
-    groups = [group for finding in dataset.findings if finding.kind in LEAKS for group in finding.files]
+    groups = [group for finding in dataset.findings if finding.kind in LEAK_KINDS for group in finding.files]
     sides = [{split_of[path] for path in group if path in split_of} for group in groups]
     return sum("test" in splits and len(splits) > 1 for splits in sides)
 
 
-def _logged(parent: ParentRun, folder: Path) -> str:
+def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
     """Log the package on the parent run and return its address; empty where the server is away: sync logs it."""
     if parent.client is None:
         return ""
     try:
-        return hand_over(parent.client, folder, parent.run_id)
+        return log_candidate_package(parent.client, folder, parent.run_id)
     except Exception as error:
-        if not is_away(error):
+        if not is_unavailable(error):
             raise
         return ""
 
 
-def absolute(data: str) -> str:
+def resolve_data_path(data: str) -> str:
     """Return what was given as data so that another working directory finds it too."""
     path = Path(data).expanduser()
     return str(path.resolve()) if "://" not in data and path.exists() else data
 
 
-def count_look(dataset: Dataset) -> int:
+def record_test_evaluation(dataset: Dataset) -> int:
     """Count one more look at this data set's test pictures; return how often they were looked at so far."""
-    path = home() / "looks" / f"{dataset.fingerprint}.json"
+    path = state_dir() / "looks" / f"{dataset.fingerprint}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         looks = 1 + (json.loads(path.read_text()) if path.exists() else 0)
@@ -228,11 +230,11 @@ def count_look(dataset: Dataset) -> int:
     return looks
 
 
-def _by_class(scores: Scores) -> dict[str, float]:
+def _per_class_metrics(scores: ClassificationMetrics) -> dict[str, float]:
     """Return recall, precision and F1 of each class under names that MLflow takes."""
     numbers: dict[str, float] = {}
     for number, row in enumerate(scores.per_class):
-        name = NOT_IN_A_NAME.sub("_", row.name)
+        name = INVALID_METRIC_CHARS.sub("_", row.name)
         name = f"{name}_{number}" if f"test_recall/{name}" in numbers else name
         numbers |= {
             f"test_recall/{name}": row.recall,

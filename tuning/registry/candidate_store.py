@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from data.errors import TrackingError
 from tuning.common.promotion_types import Candidate
-from tuning.registry.client import MODEL_ID, Versions
-from tuning.registry.smoke_test import Proof
+from tuning.registry.client import MODEL_ID, ModelRegistry
+from tuning.registry.smoke_test import ReferencePredictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,23 +33,25 @@ def candidate_files(candidate: Candidate) -> tuple[str, str]:
     return f"{CANDIDATES}/{candidate.model_id}.json", CANDIDATE_FILE
 
 
-def proof_of(folder: Path) -> Path:
+def reference_predictions_path(folder: Path) -> Path:
     """Return the file beside a package's folder that holds what the package must answer."""
     return folder.with_name(f"{folder.name}.proof.json")
 
 
-def hand_over(client: MlflowClient, folder: Path, run_id: str) -> str:
+def log_candidate_package(client: MlflowClient, folder: Path, run_id: str) -> str:
     """Log the package in ``folder``, and what it must answer, on a run; return the package's address."""
     from models.packaging.mlflow_model import log_package
 
     model_uri = log_package(folder, run_id)
-    save_proof(client, run_id, model_uri, Proof.from_json(proof_of(folder).read_text()))
+    save_reference_predictions(
+        client, run_id, model_uri, ReferencePredictions.from_json(reference_predictions_path(folder).read_text())
+    )
     return model_uri
 
 
-def save_proof(client: MlflowClient, run_id: str, model_uri: str, proof: Proof) -> None:
+def save_reference_predictions(client: MlflowClient, run_id: str, model_uri: str, proof: ReferencePredictions) -> None:
     """Keep what a package must answer on its run."""
-    client.log_text(run_id, proof.to_json(), _proof_file(model_uri.removeprefix("models:/")))
+    client.log_text(run_id, proof.to_json(), _reference_predictions_artifact(model_uri.removeprefix("models:/")))
 
 
 def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
@@ -74,7 +76,7 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
     return _read_candidate(run_id, CANDIDATE_FILE)
 
 
-def load_candidate_of(client: MlflowClient, name: str, version: int) -> Candidate:
+def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> Candidate:
     """Return the candidate that a version was made of.
 
     Raises:
@@ -82,7 +84,7 @@ def load_candidate_of(client: MlflowClient, name: str, version: int) -> Candidat
     """
     from mlflow.exceptions import MlflowException
 
-    versions = Versions(client, name)
+    versions = ModelRegistry(client, name)
     versions.check()
     model_id = versions.tags(version).get(MODEL_ID, "")
     try:
@@ -107,7 +109,7 @@ def _read_candidate(run_id: str, file: str) -> Candidate:
         ) from None
 
 
-def _proof_file(model_id: str) -> str:
+def _reference_predictions_artifact(model_id: str) -> str:
     return f"{CANDIDATES}/{model_id}.proof.json"
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tuning.common.promotion_types import Event
+from tuning.common.promotion_types import ChampionChange
 
 
-def now() -> str:
+def utc_now() -> str:
     """Return the time for an event."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def line(events: Sequence[Event]) -> list[int]:
+def champion_chain(events: Sequence[ChampionChange]) -> list[int]:
     """Return the champions that a rollback goes back along, oldest first: those rolled back from are no part of it."""
     versions: list[int] = []
     for event in events:
@@ -25,9 +25,9 @@ def line(events: Sequence[Event]) -> list[int]:
     return versions
 
 
-def before(events: Sequence[Event], holder: int) -> int | None:
+def previous_champion(events: Sequence[ChampionChange], current: int) -> int | None:
     """Return the champion before ``holder``, who has the alias now; None if there was none."""
-    versions = line(events)
-    if versions and versions[-1] == holder:
+    versions = champion_chain(events)
+    if versions and versions[-1] == current:
         versions.pop()
     return versions[-1] if versions else None

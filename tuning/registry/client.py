@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from data.errors import TrackingError
-from tuning.common.promotion_types import Event
+from tuning.common.promotion_types import ChampionChange
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 ATTEMPTS = 10
 FIRST_PAUSE_S = 0.1  # doubled after each attempt: half a minute in all
 # What a database or server says that will answer the same question later.
-BUSY = ("database is locked", "QueuePool limit", "Giving up after", "deadlock detected", "could not serialize")
+TRANSIENT_ERRORS = (
+    "database is locked",
+    "QueuePool limit",
+    "Giving up after",
+    "deadlock detected",
+    "could not serialize",
+)
 MODEL_ID = "model_id"  # a version's tag: of the package, which a database does not keep with the version itself
 EVENT = "champion."  # a registered model's tag, with the event's number behind it
-LONGEST_TAG = 4800  # characters; PostgreSQL keeps 5,000 of a registered model's tag or a description
+MAX_TAG_LENGTH = 4800  # characters; PostgreSQL keeps 5,000 of a registered model's tag or a description
 
-Given = ParamSpec("Given")
-Answer = TypeVar("Answer")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Version(NamedTuple):
@@ -32,7 +38,7 @@ class Version(NamedTuple):
     tags: dict[str, str]
 
 
-def asked_again(ask: Callable[Given, Answer], *arguments: Given.args, **options: Given.kwargs) -> Answer:
+def retry_when_busy(ask: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
     """Return what ``ask`` returns; where the store is merely busy, ask again after a random pause."""
     from mlflow.exceptions import MlflowException
 
@@ -40,13 +46,13 @@ def asked_again(ask: Callable[Given, Answer], *arguments: Given.args, **options:
         try:
             return ask(*arguments, **options)
         except MlflowException as error:
-            if attempt == ATTEMPTS - 1 or not any(word in str(error) for word in BUSY):
+            if attempt == ATTEMPTS - 1 or not any(word in str(error) for word in TRANSIENT_ERRORS):
                 raise
             time.sleep(random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2**attempt, 5))  # noqa: S311  # no secret
     raise AssertionError("the last attempt returns or raises")
 
 
-class Versions:
+class ModelRegistry:
     """One registered model's versions, aliases and history."""
 
     def __init__(self, client: MlflowClient, name: str) -> None:
@@ -58,7 +64,7 @@ class Versions:
         from mlflow.exceptions import MlflowException
 
         try:
-            asked_again(self.client.create_registered_model, self.name)
+            retry_when_busy(self.client.create_registered_model, self.name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -72,7 +78,7 @@ class Versions:
         from mlflow.exceptions import MlflowException
 
         try:
-            asked_again(self.client.get_registered_model, self.name)
+            retry_when_busy(self.client.get_registered_model, self.name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -80,7 +86,7 @@ class Versions:
                 f"name must be a registered model, got {self.name!r}, which is none; mlflow ui shows them"
             ) from None
 
-    def create(self, source: str, run_id: str, model_id: str, tags: dict[str, str], mark: str) -> int:
+    def create(self, source: str, run_id: str, model_id: str, tags: dict[str, str], idempotency_tag: str) -> int:
         """Make a version with its tags, in one transaction; return its number, one above all others.
 
         ``mark`` is one of the tags that no other version has: by it a version is known that was made although the
@@ -89,22 +95,22 @@ class Versions:
 
         def make() -> int:
             for version in self.all():
-                if mark in version.tags:
+                if idempotency_tag in version.tags:
                     return version.number
             marked = {**tags, MODEL_ID: model_id}
             made = self.client.create_model_version(self.name, source, run_id, tags=marked, model_id=model_id)
             return int(made.version)
 
-        return asked_again(make)
+        return retry_when_busy(make)
 
     def all(self) -> list[Version]:
         """Return all versions, by number."""
-        found = asked_again(self.client.search_model_versions, f"name = '{self.name}'")
+        found = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
         return sorted(Version(int(one.version), dict(one.tags)) for one in found)
 
-    def of_source(self, source: str) -> int | None:
+    def version_of_source(self, source: str) -> int | None:
         """Return the version of a package, None where it was never registered."""
-        found = asked_again(self.client.search_model_versions, f"name = '{self.name}'")
+        found = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
         return min((int(one.version) for one in found if one.source == source), default=None)
 
     def tags(self, version: int) -> dict[str, str]:
@@ -116,7 +122,7 @@ class Versions:
         from mlflow.exceptions import MlflowException
 
         try:
-            return dict(asked_again(self.client.get_model_version, self.name, str(version)).tags)
+            return dict(retry_when_busy(self.client.get_model_version, self.name, str(version)).tags)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -128,47 +134,47 @@ class Versions:
     def tag(self, version: int, tags: dict[str, str]) -> None:
         """Set tags of a version."""
         for name, text in tags.items():
-            asked_again(self.client.set_model_version_tag, self.name, str(version), name, text)
+            retry_when_busy(self.client.set_model_version_tag, self.name, str(version), name, text)
 
     def untag(self, version: int, name: str) -> None:
         """Take a tag off a version."""
-        asked_again(self.client.delete_model_version_tag, self.name, str(version), name)
+        retry_when_busy(self.client.delete_model_version_tag, self.name, str(version), name)
 
-    def describe(self, version: int, text: str) -> None:
+    def set_description(self, version: int, text: str) -> None:
         """Set a version's description."""
-        asked_again(self.client.update_model_version, self.name, str(version), text)
+        retry_when_busy(self.client.update_model_version, self.name, str(version), text)
 
-    def holder(self, alias: str) -> int | None:
+    def version_of_alias(self, alias: str) -> int | None:
         """Return the version that has the alias, or None."""
-        version = asked_again(self.client.get_registered_model, self.name).aliases.get(alias)
+        version = retry_when_busy(self.client.get_registered_model, self.name).aliases.get(alias)
         return None if version is None else int(version)
 
-    def move(self, alias: str, version: int) -> None:
+    def set_alias(self, alias: str, version: int) -> None:
         """Give an alias to a version, and see that it has it.
 
         Raises:
             TrackingError: someone else moved it at the same time.
         """
-        asked_again(self.client.set_registered_model_alias, self.name, alias, str(version))
-        holder = self.holder(alias)
+        retry_when_busy(self.client.set_registered_model_alias, self.name, alias, str(version))
+        holder = self.version_of_alias(alias)
         if holder != version:
             raise TrackingError(
                 f"alias {alias} of {self.name} must point to version {version} but was moved to {holder} "
                 "at the same time by someone else; run promote again"
             )
 
-    def drop(self, alias: str) -> None:
+    def delete_alias(self, alias: str) -> None:
         """Take an alias away."""
-        asked_again(self.client.delete_registered_model_alias, self.name, alias)
+        retry_when_busy(self.client.delete_registered_model_alias, self.name, alias)
 
-    def history(self) -> list[Event]:
+    def history(self) -> list[ChampionChange]:
         """Return who became champion, first to last."""
-        tags = asked_again(self.client.get_registered_model, self.name).tags
-        events = [Event.from_json(text) for name, text in tags.items() if name.startswith(EVENT)]
+        tags = retry_when_busy(self.client.get_registered_model, self.name).tags
+        events = [ChampionChange.from_json(text) for name, text in tags.items() if name.startswith(EVENT)]
         return sorted(events, key=lambda event: event.number)
 
-    def record(self, event: Event) -> None:
+    def append_history(self, event: ChampionChange) -> None:
         """Keep an event; a reason that is too long for the store is cut."""
-        kept = event.model_copy(update={"reason": event.reason[: LONGEST_TAG // 2]})
+        kept = event.model_copy(update={"reason": event.reason[: MAX_TAG_LENGTH // 2]})
         name = f"{EVENT}{event.number:06}"
-        asked_again(self.client.set_registered_model_tag, self.name, name, kept.to_json())
+        retry_when_busy(self.client.set_registered_model_tag, self.name, name, kept.to_json())

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.errors import DataError
-from data.frozen_model import Value
-from tuning.common.event_bus import warn
-from tuning.common.formatting import decision_line
+from data.frozen_model import FrozenModel
+from tuning.common.event_bus import warning
+from tuning.common.formatting import format_decision
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
-from tuning.registry.candidate_store import hand_over, save_candidate
+from tuning.registry.candidate_store import log_candidate_package, save_candidate
 from tuning.registry.promotion import promote
-from tuning.tracking.mlflow_sink import is_away
-from tuning.tracking.parent_run import NOTE
+from tuning.tracking.mlflow_sink import is_unavailable
+from tuning.tracking.parent_run import NOTE_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class Late(Value):
+class DeferredPromotion(FrozenModel):
     """A candidate that waits for the server.
 
     Attributes:
@@ -33,20 +33,20 @@ class Late(Value):
     """
 
     candidate: Candidate
-    decides: bool
+    needs_decision: bool
 
 
-def leave(paths: SearchPaths, candidate: Candidate, decides: bool) -> None:
-    """Keep a candidate for ``catch_up``, and say so."""
-    _keep(paths, Late(candidate=candidate, decides=decides))
-    warn(f"MLflow is not there to take the model; python -m tuning sync --run {candidate.run_id} hands it over")
+def defer(paths: SearchPaths, candidate: Candidate, needs_decision: bool) -> None:
+    """Keep a candidate for ``complete_deferred``, and say so."""
+    _save(paths, DeferredPromotion(candidate=candidate, needs_decision=needs_decision))
+    warning(f"MLflow is not there to take the model; python -m tuning sync --run {candidate.run_id} hands it over")
 
 
-def _keep(paths: SearchPaths, late: Late) -> None:
-    write_atomically(paths.late, late.to_json().encode())
+def _save(paths: SearchPaths, late: DeferredPromotion) -> None:
+    write_atomically(paths.deferred, late.to_json().encode())
 
 
-def decided(
+def promote_or_defer(
     client: MlflowClient | None, paths: SearchPaths, candidate: Candidate, dataset: Dataset
 ) -> tuple[int, Promotion] | None:
     """Register the candidate and decide about it; None where the server is away: then ``sync`` does it."""
@@ -54,31 +54,33 @@ def decided(
         try:
             return promote(client, candidate, dataset)
         except Exception as error:
-            if not is_away(error):
+            if not is_unavailable(error):
                 raise
-    leave(paths, candidate, decides=True)
+    defer(paths, candidate, needs_decision=True)
     return None
 
 
-def catch_up(client: MlflowClient, paths: SearchPaths, run_id: str) -> str:
+def complete_deferred(client: MlflowClient, paths: SearchPaths, run_id: str) -> str:
     """Do what was left undone, on the parent run ``run_id``; return what came of it, empty if nothing was left.
 
     Raises:
         DataError: the pictures are no longer those that the candidate was measured on.
     """
-    if not paths.late.exists():
+    if not paths.deferred.exists():
         return ""
-    late = Late.from_json(paths.late.read_text())
+    late = DeferredPromotion.from_json(paths.deferred.read_text())
     candidate = late.candidate.model_copy(update={"run_id": run_id})
     if not candidate.model_uri:
-        candidate = candidate.model_copy(update={"model_uri": hand_over(client, paths.package, run_id)})
-        _keep(paths, Late(candidate=candidate, decides=late.decides))  # or a second try would log it twice
+        candidate = candidate.model_copy(update={"model_uri": log_candidate_package(client, paths.package, run_id)})
+        _save(
+            paths, DeferredPromotion(candidate=candidate, needs_decision=late.needs_decision)
+        )  # or a second try would log it twice
         save_candidate(client, candidate)
-    if late.decides:
+    if late.needs_decision:
         sentence = _decide(client, paths, candidate)
     else:
         sentence = f"the model of {candidate.name} is logged; python -m tuning promote --run {run_id} registers it"
-    paths.late.unlink()
+    paths.deferred.unlink()
     return sentence
 
 
@@ -90,9 +92,9 @@ def _decide(client: MlflowClient, paths: SearchPaths, candidate: Candidate) -> s
             "put them back and sync again"
         )
     version, promotion = promote(client, candidate, dataset)
-    decision = decision_line(candidate, version, promotion)
+    decision = format_decision(candidate, version, promotion)
     tags = {"promotion": promotion.alias, "promotion_reason": promotion.reason, "version": str(version)}
-    note = client.get_run(candidate.run_id).data.tags.get(NOTE, "")
-    for name, text in {**tags, NOTE: f"{decision}\n\n{note.partition(chr(10) * 2)[2]}"}.items():
+    note = client.get_run(candidate.run_id).data.tags.get(NOTE_TAG, "")
+    for name, text in {**tags, NOTE_TAG: f"{decision}\n\n{note.partition(chr(10) * 2)[2]}"}.items():
         client.set_tag(candidate.run_id, name, text)
     return decision

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tuning.common.promotion_types import Candidate, Champion, Promotion
-from tuning.registry.paired_test import Comparison, class_weights, compare
+from tuning.registry.paired_test import PairedComparison, class_weights, compare_paired
 
-FLOOR_MARGIN = 0.05  # a first version must be better than always answering the largest class by this much
-ROUNDING = 1e-9
-MOST_NAMED = 8  # classes that a sentence lists
-KEPT_DIGEST = 16  # letters of a picture's digest: 64 bits, so that two of a million pictures don't share one
+MIN_BASELINE_MARGIN = 0.05  # a first version must be better than always answering the largest class by this much
+EPSILON = 1e-9
+MAX_LISTED_CLASSES = 8  # classes that a sentence lists
+DIGEST_PREFIX_LENGTH = 16  # letters of a picture's digest: 64 bits, so that two of a million pictures don't share one
 
 
 def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> Promotion:
@@ -20,34 +20,34 @@ def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> 
 
     ``force`` is a person's reason to make it champion whatever the gate says; both are kept in the promotion's reason.
     """
-    verdict = _Verdict(candidate, champion)
-    if verdict.refusals and force:
-        reason = f"forced ({force}), where the gate said: {'; '.join(verdict.refusals)}"
+    verdict = _GateEvaluation(candidate, champion)
+    if verdict.reject_reasons and force:
+        reason = f"forced ({force}), where the gate said: {'; '.join(verdict.reject_reasons)}"
         return Promotion(alias="champion", reason=reason, evidence=verdict.evidence, forced=True)
-    if verdict.refusals:
-        return Promotion(alias="challenger", reason="; ".join(verdict.refusals), evidence=verdict.evidence)
-    return Promotion(alias="champion", reason=verdict.praise, evidence=verdict.evidence)
+    if verdict.reject_reasons:
+        return Promotion(alias="challenger", reason="; ".join(verdict.reject_reasons), evidence=verdict.evidence)
+    return Promotion(alias="champion", reason=verdict.accept_reason, evidence=verdict.evidence)
 
 
-class _Verdict:
+class _GateEvaluation:
     """All that the gate finds: what speaks against the candidate, or what speaks for it, and the numbers."""
 
     def __init__(self, candidate: Candidate, champion: Champion | None) -> None:
         self._candidate = candidate
         self._gate = candidate.gate
         self._metric = candidate.gate.metric.replace("_", " ")
-        self._truth = np.array(candidate.truth)
-        self._predicted = np.array(candidate.predicted)
-        self.praise = ""
+        self._truth = np.array(candidate.y_true)
+        self._predicted = np.array(candidate.y_pred)
+        self.accept_reason = ""
         self.evidence: dict[str, float] = {}
-        alone = list(self._alone())
-        against = list(self._floor() if champion is None else self._against(champion))
-        self.refusals = [*against, *alone]
+        alone = list(self._absolute_checks())
+        against = list(self._baseline_check() if champion is None else self._compare_with_champion(champion))
+        self.reject_reasons = [*against, *alone]
 
-    def _alone(self) -> Iterator[str]:
+    def _absolute_checks(self) -> Iterator[str]:
         """Yield what speaks against the candidate whoever is champion."""
         candidate, gate = self._candidate, self._gate
-        leaks = max(candidate.leaks, len(set(candidate.seen_digests) & set(candidate.test_digests)))
+        leaks = max(candidate.leaks, len(set(candidate.seen_hashes) & set(candidate.test_hashes)))
         if leaks:
             yield f"{_count(leaks, 'test picture')} leaked into training, so the test proves nothing"
         if gate.max_latency_ms is not None and candidate.latency_ms is None:
@@ -57,7 +57,7 @@ class _Verdict:
         if gate.max_mb is not None and candidate.size_mb > gate.max_mb:
             yield f"too large: {candidate.size_mb:.1f} MB, the limit is {gate.max_mb:g} MB"
 
-    def _floor(self) -> Iterator[str]:
+    def _baseline_check(self) -> Iterator[str]:
         """Yield why the candidate is no first champion."""
         support = np.bincount(self._truth)
         weights = class_weights(self._gate.metric, support)
@@ -68,12 +68,12 @@ class _Verdict:
             f"test {self._metric} {score:.4f} against {largest:.4f} of always answering the largest class, "
             f"on {_count(len(self._truth), 'picture')}"
         )
-        self.praise = f"there was no champion before, and it is better than the floor: {numbers}"
-        if score < largest + FLOOR_MARGIN:
-            rule = f"a first one must be better than the floor by {FLOOR_MARGIN:g}"
+        self.accept_reason = f"there was no champion before, and it is better than the floor: {numbers}"
+        if score < largest + MIN_BASELINE_MARGIN:
+            rule = f"a first one must be better than the floor by {MIN_BASELINE_MARGIN:g}"
             yield f"there is no champion yet, but {rule}: {numbers}"
 
-    def _against(self, champion: Champion) -> Iterator[str]:
+    def _compare_with_champion(self, champion: Champion) -> Iterator[str]:
         """Yield why the candidate does not take the champion's place."""
         name = f"champion version {champion.version}"
         if set(champion.classes) != set(self._candidate.classes):
@@ -82,31 +82,31 @@ class _Verdict:
                 "promote with --force and a reason if it shall be replaced"
             )
             return
-        spoiled = len(set(self._candidate.seen_digests) & champion.test_digests)
+        spoiled = len(set(self._candidate.seen_hashes) & champion.test_hashes)
         if spoiled:
             yield f"{_count(spoiled, 'test picture')} of {name} lay in its training data, which a content split forbids"
-        if champion.predicted is None:
+        if champion.y_pred is None:
             yield f"{name} could not be measured on these test pictures"
             return
-        fair = np.array([digest not in champion.seen_digests for digest in self._candidate.test_digests])
+        fair = np.array([digest not in champion.seen_hashes for digest in self._candidate.test_hashes])
         if not fair.any():
             yield f"{name} has seen all of these test pictures in training, so the two can't be compared"
             return
-        rival = np.array(champion.predicted)[fair]
+        rival = np.array(champion.y_pred)[fair]
         yield from self._compared(name, self._truth[fair], self._predicted[fair], rival)
 
     def _compared(self, name: str, truth: np.ndarray, predicted: np.ndarray, rival: np.ndarray) -> Iterator[str]:
-        gate, found = self._gate, compare(self._gate.metric, truth, predicted, rival)
+        gate, found = self._gate, compare_paired(self._gate.metric, truth, predicted, rival)
         self.evidence = _evidence(found)
         numbers = (
             f"test {self._metric} {found.candidate:.4f} against {found.champion:.4f} of {name} "
-            f"on the same {_count(found.pictures, 'picture')} that neither has seen "
+            f"on the same {_count(found.num_images, 'picture')} that neither has seen "
             f"({found.wins} won, {found.losses} lost, p = {_p(found.p_value)})"
         )
-        self.praise = f"better: {numbers}"
-        if found.gain <= ROUNDING:
+        self.accept_reason = f"better: {numbers}"
+        if found.gain <= EPSILON:
             yield f"not better: {numbers}"
-        elif found.gain < gate.min_gain - ROUNDING:
+        elif found.gain < gate.min_gain - EPSILON:
             yield f"better by less than the minimum gain of {gate.min_gain:g}: {numbers}"
         elif found.p_value > gate.significance:
             yield f"better, but that may be luck, for p is above {gate.significance:g}: {numbers}"
@@ -123,11 +123,11 @@ class _Verdict:
         lost = np.bincount(truth[rival == truth], minlength=len(support)) - right
         allowed = np.maximum(self._gate.max_class_loss * support, 1)
         return {
-            classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + ROUNDING)
+            classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + EPSILON)
         }
 
 
-def _evidence(found: Comparison) -> dict[str, float]:
+def _evidence(found: PairedComparison) -> dict[str, float]:
     return {**found.model_dump(), "gain": found.gain}
 
 
@@ -136,8 +136,8 @@ def _count(number: int, thing: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(names) - MAX_LISTED_CLASSES:,} more" if len(names) > MAX_LISTED_CLASSES else ""
+    return ", ".join(names[:MAX_LISTED_CLASSES]) + more
 
 
 def _p(value: float) -> str:

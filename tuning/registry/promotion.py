@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import TrackingError
-from models.packaging.inference import probabilities_of
-from tuning.common.promotion_types import Candidate, Champion, Event, Kind, Promotion
-from tuning.registry.candidate_store import _proof_file, load_candidate_of, load_model
-from tuning.registry.champion_history import before, now
-from tuning.registry.client import MODEL_ID, Versions
+from models.packaging.inference import predict_proba
+from tuning.common.promotion_types import Candidate, Champion, ChampionChange, ChangeKind, Promotion
+from tuning.registry.candidate_store import _reference_predictions_artifact, load_candidate_of_version, load_model
+from tuning.registry.champion_history import previous_champion, utc_now
+from tuning.registry.client import MODEL_ID, ModelRegistry
 from tuning.registry.gate import decide
-from tuning.registry.model_card import card
+from tuning.registry.model_card import render_model_card
 from tuning.registry.promotion_queue import Turn
-from tuning.registry.smoke_test import LoadBackError, Proof, absolute_uri, check_loads
-from tuning.tracking.ui_links import Pages, on_server
+from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, absolute_uri, verify_model_loads
+from tuning.tracking.ui_links import MlflowLinks, absolute_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from data.dataset.dataset import Dataset
 
-BY_HAND = "someone gave it the alias by hand"
+SET_MANUALLY = "someone gave it the alias by hand"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
@@ -43,52 +43,52 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
         LoadBackError: the version can't be loaded back, or answers otherwise; no alias was moved.
         TrackingError: someone else moved an alias at the same time.
     """
-    versions = Versions(client, candidate.name)
-    with _turn(versions, candidate) as turn:
-        _check_loads(versions, candidate, turn.version)
+    versions = ModelRegistry(client, candidate.name)
+    with _enqueue(versions, candidate) as turn:
+        _verify_loads(versions, candidate, turn.version)
         turn.wait()
-        holder = versions.holder(CHAMPION)
+        holder = versions.version_of_alias(CHAMPION)
         if holder == turn.version:
-            promotion = _champion_again(versions, holder)
+            promotion = _already_champion(versions, holder)
         else:
-            champion = None if holder is None else _measure(versions, candidate, dataset, holder)
+            champion = None if holder is None else _evaluate_champion(versions, candidate, dataset, holder)
             promotion = decide(candidate, champion, force)
             turn.check()
-            _carry_out(versions, candidate, turn.version, promotion, holder)
-        if promotion.alias == CHAMPION and versions.holder(CHALLENGER) == turn.version:
-            versions.drop(CHALLENGER)  # a champion is nobody's challenger
+            _apply_promotion(versions, candidate, turn.version, promotion, holder)
+        if promotion.alias == CHAMPION and versions.version_of_alias(CHALLENGER) == turn.version:
+            versions.delete_alias(CHALLENGER)  # a champion is nobody's challenger
     return turn.version, promotion
 
 
-def rollback(client: MlflowClient, name: str, reason: str) -> Event:
+def rollback(client: MlflowClient, name: str, reason: str) -> ChampionChange:
     """Give the alias back to the champion before the one that has it; return what happened.
 
     Raises:
         TrackingError: there is no such model, no champion, or none before it.
         LoadBackError: the version can't be loaded back; the alias stays.
     """
-    versions = Versions(client, name)
+    versions = ModelRegistry(client, name)
     versions.check()
-    holder = versions.holder(CHAMPION)
+    holder = versions.version_of_alias(CHAMPION)
     if holder is None:
         raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version.")
-    version = _before(versions, holder)
+    version = _previous_champion(versions, holder)
     with Turn.of_known(versions, version) as turn:
-        _check_loads(versions, load_candidate_of(client, name, version), version)
+        _verify_loads(versions, load_candidate_of_version(client, name, version), version)
         turn.wait()
-        now_holding = versions.holder(CHAMPION)
+        now_holding = versions.version_of_alias(CHAMPION)
         if now_holding != holder:
             raise TrackingError(
                 f"rollback goes back from version {holder} of {name}, but {now_holding} became champion meanwhile; "
                 "look at python -m tuning champions and run rollback again."
             )
         turn.check()
-        versions.move(CHAMPION, version)
-        return _record(versions, version, holder, "rolled back", reason)
+        versions.set_alias(CHAMPION, version)
+        return _record_change(versions, version, holder, "rolled back", reason)
 
 
-def _before(versions: Versions, holder: int) -> int:
-    version = before(versions.history(), holder)
+def _previous_champion(versions: ModelRegistry, holder: int) -> int:
+    version = previous_champion(versions.history(), holder)
     if version is None:
         raise TrackingError(
             f"rollback needs an earlier champion, but version {holder} is the first of {versions.name}; "
@@ -97,66 +97,70 @@ def _before(versions: Versions, holder: int) -> int:
     return version
 
 
-def _turn(versions: Versions, candidate: Candidate) -> Turn:
+def _enqueue(versions: ModelRegistry, candidate: Candidate) -> Turn:
     """Return the turn of the version that the candidate's package already has, or of a new one."""
     versions.open()
     source = versions.client.get_logged_model(candidate.model_id).artifact_location
-    known = versions.of_source(source)
+    known = versions.version_of_source(source)
     if known is not None:
         return Turn.of_known(versions, known)
     return Turn.of_new(versions, source, candidate.run_id, candidate.model_id)
 
 
-def _check_loads(versions: Versions, candidate: Candidate, version: int) -> None:
+def _verify_loads(versions: ModelRegistry, candidate: Candidate, version: int) -> None:
     """See that a clean process loads the version by its name and gets the logged predictions; tag it if not."""
     import mlflow
 
-    proof = Proof.from_json(mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{_proof_file(candidate.model_id)}"))
+    proof = ReferencePredictions.from_json(
+        mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{_reference_predictions_artifact(candidate.model_id)}")
+    )
     try:
-        check_loads(f"models:/{candidate.name}/{version}", proof, absolute_uri(mlflow.get_tracking_uri()))
-    except LoadBackError as error:
+        verify_model_loads(f"models:/{candidate.name}/{version}", proof, absolute_uri(mlflow.get_tracking_uri()))
+    except ModelLoadError as error:
         versions.tag(version, {"gate": "broken", "reason": str(error)})
         raise
 
 
-def _champion_again(versions: Versions, version: int) -> Promotion:
+def _already_champion(versions: ModelRegistry, version: int) -> Promotion:
     """Return why a version is champion, and mend the history where whoever made it champion ended before that."""
-    reason = versions.tags(version).get("reason") or BY_HAND
+    reason = versions.tags(version).get("reason") or SET_MANUALLY
     events = versions.history()
     if not events or events[-1].version != version:
-        _record(versions, version, events[-1].version if events else None, "promoted", reason)
+        _record_change(versions, version, events[-1].version if events else None, "promoted", reason)
     return Promotion(alias="champion", reason=reason, evidence={})
 
 
-def _measure(versions: Versions, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
+def _evaluate_champion(versions: ModelRegistry, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
     """Return today's champion, asked about the candidate's test pictures where that can be done."""
     classes = tuple(json.loads(versions.tags(version).get("classes", "[]")))
     predicted, record = None, None
     if set(classes) == set(candidate.classes):
         with contextlib.suppress(TrackingError):  # its package is gone, or reads other pictures
             model = load_model(f"models:/{candidate.name}/{version}")
-            probabilities, _ = probabilities_of(model, dataset, dataset.split("test"))
+            probabilities, _ = predict_proba(model, dataset, dataset.split("test"))
             predicted = tuple(int(index) for index in np.argmax(probabilities, axis=1))
     with contextlib.suppress(TrackingError):  # registered by other means: nobody knows what it has seen
-        record = load_candidate_of(versions.client, candidate.name, version)
+        record = load_candidate_of_version(versions.client, candidate.name, version)
     return Champion(
         version=version,
         classes=classes,
-        predicted=predicted,
-        seen_digests=frozenset(record.seen_digests if record else ()),
-        test_digests=frozenset(record.test_digests if record else ()),
+        y_pred=predicted,
+        seen_hashes=frozenset(record.seen_hashes if record else ()),
+        test_hashes=frozenset(record.test_hashes if record else ()),
     )
 
 
-def _carry_out(
-    versions: Versions, candidate: Candidate, version: int, promotion: Promotion, holder: int | None
+def _apply_promotion(
+    versions: ModelRegistry, candidate: Candidate, version: int, promotion: Promotion, holder: int | None
 ) -> None:
     versions.tag(version, _tags(candidate, promotion, holder))
-    versions.describe(version, card(candidate, version, promotion, _run_link(versions.client, candidate.run_id)))
-    versions.move(promotion.alias, version)
+    versions.set_description(
+        version, render_model_card(candidate, version, promotion, _run_link(versions.client, candidate.run_id))
+    )
+    versions.set_alias(promotion.alias, version)
     if promotion.alias == CHAMPION:
-        kind: Kind = "forced" if promotion.forced else "promoted"
-        _record(versions, version, holder, kind, promotion.reason)
+        kind: ChangeKind = "forced" if promotion.forced else "promoted"
+        _record_change(versions, version, holder, kind, promotion.reason)
 
 
 def _tags(candidate: Candidate, promotion: Promotion, holder: int | None) -> dict[str, str]:
@@ -177,11 +181,13 @@ def _tags(candidate: Candidate, promotion: Promotion, holder: int | None) -> dic
     }
 
 
-def _record(versions: Versions, version: int, previous: int | None, kind: Kind, reason: str) -> Event:
+def _record_change(
+    versions: ModelRegistry, version: int, previous: int | None, kind: ChangeKind, reason: str
+) -> ChampionChange:
     events = versions.history()
     number = 1 + (events[-1].number if events else 0)
-    event = Event(number=number, version=version, previous=previous, kind=kind, reason=reason, at=now())
-    versions.record(event)
+    event = ChampionChange(number=number, version=version, previous=previous, kind=kind, reason=reason, at=utc_now())
+    versions.append_history(event)
     return event
 
 
@@ -193,4 +199,4 @@ def _run_link(client: MlflowClient, run_id: str) -> str:
     if not uri.startswith("http"):
         return f"`{run_id}`"
     experiment = client.get_run(run_id).info.experiment_id
-    return f"[{run_id}]({on_server(uri, Pages(experiment, run_id, {}).run(run_id))})"
+    return f"[{run_id}]({absolute_url(uri, MlflowLinks(experiment, run_id, {}).run(run_id))})"

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from data.errors import TrackingError
-from tuning.registry.client import Versions
+from tuning.registry.client import ModelRegistry
 
 BEAT_S = 10.0
 DEAD_S = 120.0
@@ -46,7 +46,7 @@ class Ticket(NamedTuple):
 class Turn:
     """A place in the line for one version; within ``with`` it is kept, ``wait`` returns when it is the first."""
 
-    def __init__(self, versions: Versions, version: int, owner: str, number: float) -> None:
+    def __init__(self, versions: ModelRegistry, version: int, owner: str, number: float) -> None:
         self.version = version
         self._versions = versions
         self._owner = owner
@@ -56,7 +56,7 @@ class Turn:
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
     @classmethod
-    def of_new(cls, versions: Versions, source: str, run_id: str, model_id: str) -> Turn:
+    def of_new(cls, versions: ModelRegistry, source: str, run_id: str, model_id: str) -> Turn:
         """Make a version for a package, with its ticket; its turn comes after all lower versions."""
         owner = uuid.uuid4().hex
         mark = TICKET + owner
@@ -64,7 +64,7 @@ class Turn:
         return cls(versions, version, owner, float(version))
 
     @classmethod
-    def of_known(cls, versions: Versions, version: int) -> Turn:
+    def of_known(cls, versions: ModelRegistry, version: int) -> Turn:
         """Take a ticket for a version that exists already, behind all that are there."""
         owner = uuid.uuid4().hex
         versions.tag(version, {TICKET + owner: _text(CHOOSING, 0)})

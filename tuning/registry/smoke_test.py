@@ -17,15 +17,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from data.errors import FreezelineError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 
-PICTURES = 8
+NUM_IMAGES = 8
 TOLERANCE = 1e-3  # of a probability; a logit of the package may differ from torch's by as much
 TIMEOUT_S = 600
-AGAIN = "no alias was moved; mend what it says, then promote it again"
+RETRY_HINT = "no alias was moved; mend what it says, then promote it again"
 
 # Run by python -I in an empty folder: nothing of this project can be imported, and nothing is found by a lucky path.
-SCRIPT = """
+SUBPROCESS_SCRIPT = """
 import base64, json, sys
 asked = json.load(sys.stdin)
 import mlflow
@@ -35,11 +35,11 @@ json.dump(frame.drop(columns=["label", "score", "error"]).values.tolist(), sys.s
 """
 
 
-class LoadBackError(FreezelineError):
+class ModelLoadError(FreezelineError):
     """A version that can't be loaded by its name, or answers otherwise than when it was packaged."""
 
 
-class Proof(Value):
+class ReferencePredictions(FrozenModel):
     """Pictures with the answers that a package must give for them.
 
     Attributes:
@@ -47,7 +47,7 @@ class Proof(Value):
         probabilities: of each picture, in the order of the package's classes.
     """
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     probabilities: tuple[tuple[float, ...], ...]
 
 
@@ -58,13 +58,15 @@ def as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def make_proof(pictures: Sequence[bytes], probabilities: npt.NDArray[np.float64]) -> Proof:
+def make_reference_predictions(
+    pictures: Sequence[bytes], probabilities: npt.NDArray[np.float64]
+) -> ReferencePredictions:
     """Return the proof of picture files and the probabilities [n, k] that training gives for them."""
     texts = tuple(base64.b64encode(picture).decode() for picture in pictures)
-    return Proof(pictures=texts, probabilities=tuple(tuple(map(float, row)) for row in probabilities))
+    return ReferencePredictions(images=texts, probabilities=tuple(tuple(map(float, row)) for row in probabilities))
 
 
-def check_loads(model_uri: str, proof: Proof, tracking_uri: str) -> None:
+def verify_model_loads(model_uri: str, proof: ReferencePredictions, tracking_uri: str) -> None:
     """Load a model in a clean process, pickle forbidden, and compare its answers with the proof's.
 
     Raises:
@@ -74,8 +76,8 @@ def check_loads(model_uri: str, proof: Proof, tracking_uri: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(  # noqa: S603
-                [sys.executable, "-I", "-c", SCRIPT],
-                input=json.dumps({"model_uri": model_uri, "pictures": proof.pictures}),
+                [sys.executable, "-I", "-c", SUBPROCESS_SCRIPT],
+                input=json.dumps({"model_uri": model_uri, "pictures": proof.images}),
                 capture_output=True,
                 text=True,
                 cwd=folder,
@@ -84,27 +86,27 @@ def check_loads(model_uri: str, proof: Proof, tracking_uri: str) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise LoadBackError(
-                f"{model_uri} must be loaded by a clean process within {TIMEOUT_S} s, but was not; {AGAIN}"
+            raise ModelLoadError(
+                f"{model_uri} must be loaded by a clean process within {TIMEOUT_S} s, but was not; {RETRY_HINT}"
             ) from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise LoadBackError(
-            f"a version must load anywhere, but {model_uri} can't be loaded by a clean process: {said}; {AGAIN}"
+        raise ModelLoadError(
+            f"a version must load anywhere, but {model_uri} can't be loaded by a clean process: {said}; {RETRY_HINT}"
         )
     _compare(model_uri, np.array(proof.probabilities), np.array(json.loads(done.stdout), dtype=np.float64))
 
 
 def _compare(model_uri: str, expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> None:
     if expected.shape != found.shape:
-        raise LoadBackError(
-            f"{model_uri} must give {list(expected.shape)} probabilities, got {list(found.shape)}; {AGAIN}"
+        raise ModelLoadError(
+            f"{model_uri} must give {list(expected.shape)} probabilities, got {list(found.shape)}; {RETRY_HINT}"
         )
     difference = float(np.nan_to_num(np.abs(expected - found), nan=1.0).max(initial=0.0))
     if difference > TOLERANCE:
-        raise LoadBackError(
+        raise ModelLoadError(
             f"{model_uri} must give the probabilities that were logged when it was packaged, but one differs by "
-            f"{difference:.2g}, more than {TOLERANCE:g}; {AGAIN}"
+            f"{difference:.2g}, more than {TOLERANCE:g}; {RETRY_HINT}"
         )
 
 

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 from data.audit.report import Audit
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
-from models.profiling.hardware import machine
+from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate
-from tuning.common.trial_record import TrialResult
+from tuning.common.trial_record import TrialRecord
 from tuning.reporting.content import ReportContent, ReportTrial
-from tuning.reporting.thumbnails import audit_pairs, train_examples, val_examples, worst_mistakes
-from tuning.search.reevaluation import Finalist, Gain
-from tuning.search.selection import Costs, Limits, priced
+from tuning.reporting.thumbnails import audit_pairs, top_losses, train_examples, val_examples
+from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.selection import Costs, Limits, best_per_serving_form
 
 if TYPE_CHECKING:
     from models.evaluation.metrics import Labels, Probabilities
 
 
-def report_content(
+def build_report_content(
     dataset: Dataset,
     found: Audit,
     trials: Sequence[ReportTrial],
-    best: TrialResult,
-    finals: Sequence[Finalist],
-    gain: Gain | None,
+    best: TrialRecord,
+    finals: Sequence[RerunTrial],
+    gain: Improvement | None,
     candidate: Candidate,
     answers: tuple[Probabilities, Labels],
     decision: str,
@@ -53,25 +53,25 @@ def report_content(
         limits: that the winner had to keep.
         baseline: test accuracy of raw pixels alone, if it is known.
     """
-    from models.evaluation.metrics import score
+    from models.evaluation.metrics import compute_metrics
 
     cache = pixel_cache(dataset, best.config.preprocessing)
     return ReportContent(
         search=candidate.run_id,
-        made=f"{datetime.now():%Y-%m-%d %H:%M}",
+        created=f"{datetime.now():%Y-%m-%d %H:%M}",
         candidate=candidate,
-        scores=score(*answers, dataset.classes),
+        scores=compute_metrics(*answers, dataset.classes),
         decision=decision,
         model=model,
         trials=tuple(trials),
         best=best.number,
-        finals=tuple(one for one in finals if len(one.scores) > 1),
-        gain=gain,
-        priced=tuple(priced([trial.result for trial in trials], costs, len(dataset.classes))),
+        reruns=tuple(one for one in finals if len(one.scores) > 1),
+        improvement=gain,
+        costed_trials=tuple(best_per_serving_form([trial.trial for trial in trials], costs, len(dataset.classes))),
         limits=limits,
-        machine=machine(),
+        machine=hardware(),
         baseline=baseline,
-        mistakes=worst_mistakes(dataset, dataset.split("test"), *answers),
+        mistakes=top_losses(dataset, dataset.split("test"), *answers),
         train_examples=train_examples(dataset, cache.split("train")[0], best),
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=found,

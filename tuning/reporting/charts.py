@@ -1,7 +1,7 @@
 """The charts of a report. Optuna and scikit-learn draw what they have a chart for; the rest is ours.
 
 Each is drawn from the report's content alone. Matplotlib keeps the figures that Optuna makes until they are closed: who
-draws closes (``drawn``).
+draws closes (``render_figure``).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 
-from models.evaluation.metrics import Scores
-from tuning.common.formatting import network_text, score_text
-from tuning.common.trial_record import Origin, TrialResult
+from models.evaluation.metrics import ClassificationMetrics
+from tuning.common.formatting import describe_network, format_score
+from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.reporting.content import ReportContent
-from tuning.reporting.optuna_study import as_study
+from tuning.reporting.optuna_study import to_study
 from tuning.reporting.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, SIZE, STYLE, restyle
-from tuning.search.selection import Measure, front
+from tuning.search.selection import CostMetric, pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 mpl.use("Agg")  # no window, on no machine
 
 SCORE = "validation balanced accuracy"
-ORIGINS: dict[Origin, tuple[str, str, str]] = {  # its name, colour and mark; told apart without the colour
+ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # its name, colour and mark; told apart without the colour
     "default": ("the default", ORANGE, "D"),
     "probe": ("linear probe", MUTED, "s"),
     "fine-tune": ("best probe fine-tuned", GREEN, "^"),
     "sampler": ("sampler", BLUE, "o"),
 }
 ENDS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # mark and colour where a curve was cut off
-COSTS: dict[Measure, str] = {"latency_ms": "ms for a picture, one core", "mb": "MB"}
-MOST_IMPORTANT = 10  # bars
-MOST_WRITTEN = 12  # classes up to which a confusion matrix has its numbers in it
-MOST_NAMED = 40  # ... and up to which its rows have names
-LONGEST_NAME = 18  # characters of a class at an axis
+COSTS: dict[CostMetric, str] = {"latency_ms": "ms for a picture, one core", "mb": "MB"}
+MAX_IMPORTANCES = 10  # bars
+MAX_ANNOTATED_CLASSES = 12  # classes up to which a confusion matrix has its numbers in it
+MAX_NAMED_CLASSES = 40  # ... and up to which its rows have names
+MAX_NAME_LENGTH = 18  # characters of a class at an axis
 
 
 class Chart(NamedTuple):
@@ -50,36 +50,36 @@ class Chart(NamedTuple):
 
     name: str
     title: str
-    says: str
+    caption: str
     draw: Callable[[], Figure]
 
 
 def charts(content: ReportContent) -> list[Chart]:
     """Return the charts that there is something to draw for, in the page's order."""
-    best = content.winner.result
+    best = content.winner.trial
     every = [
-        Chart("history", "Optimization history", _says_history(content), lambda: _history(content)),
-        Chart("curves", "Learning curves", _says_curves(content), lambda: _curves(content)),
-        Chart("freeze", "Accuracy by freeze depth", _says_freeze(content), lambda: _freeze(content)),
+        Chart("history", "Optimization history", _caption_history(content), lambda: _history(content)),
+        Chart("curves", "Learning curves", _caption_curves(content), lambda: _curves(content)),
+        Chart("freeze", "Accuracy by freeze depth", _caption_freeze(content), lambda: _freeze(content)),
     ]
     important = importances(content)
     if important:
         says = f"What mattered most for the score: {', '.join(list(important)[:3])}."
         every.append(Chart("importance", "Parameter importance", says, lambda: _importance(content, list(important))))
-    costs: tuple[tuple[Measure, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
-    for measure, word in costs if content.priced else ():
+    costs: tuple[tuple[CostMetric, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
+    for measure, word in costs if content.costed_trials else ():
         every.append(_cost_chart(content, measure, word))
     return [*every, confusion_chart(content.scores, f"trial {best.number}")]
 
 
-def confusion_chart(scores: Scores, whose: str) -> Chart:
+def confusion_chart(scores: ClassificationMetrics, whose: str) -> Chart:
     """Return the chart of what was taken for what."""
     says = f"Rows are the truth, columns the answers of {whose}; what is off the diagonal is wrong."
     return Chart("confusion", "Confusion matrix", says, lambda: _confusion(scores))
 
 
 @contextmanager
-def drawn(chart: Chart) -> Iterator[Figure]:
+def render_figure(chart: Chart) -> Iterator[Figure]:
     """Within: the chart as a figure."""
     import matplotlib.pyplot as plt
 
@@ -99,7 +99,7 @@ def importances(content: ReportContent) -> dict[str, float]:
     """
     from optuna.importance import get_param_importances
 
-    study = as_study(content.trials)
+    study = to_study(content.trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -107,7 +107,7 @@ def importances(content: ReportContent) -> dict[str, float]:
         except (ValueError, RuntimeError):  # all scores alike, or fewer than two trials
             return {}
     told = {name: value for name, value in found.items() if value > 0 and math.isfinite(value)}
-    return dict(list(told.items())[:MOST_IMPORTANT])
+    return dict(list(told.items())[:MAX_IMPORTANCES])
 
 
 def _figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
@@ -121,7 +121,7 @@ def _history(content: ReportContent) -> Figure:
     from optuna.visualization.matplotlib import plot_optimization_history
 
     with _quiet_style():
-        axes: Axes = plot_optimization_history(as_study(content.trials, with_pruned=True), target_name=SCORE)
+        axes: Axes = plot_optimization_history(to_study(content.trials, with_pruned=True), target_name=SCORE)
     restyle(axes)
     points, line = axes.collections[0], axes.lines[0]
     points.set_color(BLUE)
@@ -134,15 +134,15 @@ def _history(content: ReportContent) -> Figure:
     return axes.figure
 
 
-def _says_history(content: ReportContent) -> str:
-    best, scored = content.winner.result, [trial for trial in content.trials if trial.result.counts]
-    return f"{len(scored)} trials have a score; trial {best.number} reached {score_text(best)}."
+def _caption_history(content: ReportContent) -> str:
+    best, scored = content.winner.trial, [trial for trial in content.trials if trial.trial.is_eligible]
+    return f"{len(scored)} trials have a score; trial {best.number} reached {format_score(best)}."
 
 
 def _curves(content: ReportContent) -> Figure:
     figure, axes = _figure()
     for trial in content.trials:
-        result, curve = trial.result, trial.curve
+        result, curve = trial.trial, trial.curve
         if not curve:
             continue
         is_best = result.number == content.best
@@ -162,9 +162,9 @@ def _curves(content: ReportContent) -> Figure:
     return figure
 
 
-def _says_curves(content: ReportContent) -> str:
-    pruned = sum(trial.result.status == "pruned" for trial in content.trials)
-    best = content.winner.result
+def _caption_curves(content: ReportContent) -> str:
+    pruned = sum(trial.trial.status == "pruned" for trial in content.trials)
+    best = content.winner.trial
     return (
         f"Each line is a trial, a cross is where one was pruned ({pruned} of {len(content.trials)}). "
         f"The best, trial {best.number}, is at its best in epoch {best.best_epoch} of {best.epochs}."
@@ -174,26 +174,26 @@ def _says_curves(content: ReportContent) -> str:
 def _freeze(content: ReportContent) -> Figure:
     figure, axes = _figure()
     for origin, (name, colour, mark) in ORIGINS.items():
-        results = [trial.result for trial in content.trials if trial.result.origin == origin and trial.result.counts]
+        results = [trial.trial for trial in content.trials if trial.trial.origin == origin and trial.trial.is_eligible]
         points = [(share, result.score) for result in results if (share := frozen_share(result)) is not None]
         if points:
             axes.scatter(*zip(*points, strict=True), s=22, marker=mark, label=name, color=colour, alpha=0.8, zorder=2)
-    share = frozen_share(content.winner.result)
+    share = frozen_share(content.winner.trial)
     if share is not None:
-        _ring(axes, share, content.winner.result.score or 0.0)
+        _ring(axes, share, content.winner.trial.score or 0.0)
     axes.set(xlabel="frozen share of the network's blocks, %", ylabel=SCORE, xlim=(-4, 104))
     _legend(axes, *axes.get_legend_handles_labels())
     return figure
 
 
-def frozen_share(result: TrialResult) -> float | None:
+def frozen_share(result: TrialRecord) -> float | None:
     """Return how many percent of its blocks a trial has frozen; None where that is not known yet."""
-    depth, blocks = result.facts.get("freeze_depth"), result.facts.get("blocks")
+    depth, blocks = result.runtime_info.get("freeze_depth"), result.runtime_info.get("blocks")
     return 100 * float(depth) / float(blocks) if depth is not None and blocks else None
 
 
-def _says_freeze(content: ReportContent) -> str:
-    share = frozen_share(content.winner.result)
+def _caption_freeze(content: ReportContent) -> str:
+    share = frozen_share(content.winner.trial)
     where = "" if share is None else f" The winner's freeze line lies at {share:.0f} %."
     return f"On the left everything is trained, on the right only the head.{where}"
 
@@ -202,7 +202,7 @@ def _importance(content: ReportContent, shown: list[str]) -> Figure:
     from optuna.visualization.matplotlib import plot_param_importances
 
     with _quiet_style():
-        axes: Axes = plot_param_importances(as_study(content.trials), params=shown, target_name="score")
+        axes: Axes = plot_param_importances(to_study(content.trials), params=shown, target_name="score")
     restyle(axes)
     for bar in axes.patches:
         bar.set_color(BLUE)
@@ -215,16 +215,18 @@ def _importance(content: ReportContent, shown: list[str]) -> Figure:
     return axes.figure
 
 
-def _confusion(scores: Scores) -> Figure:
+def _confusion(scores: ClassificationMetrics) -> Figure:
     import numpy as np
     from sklearn.metrics import ConfusionMatrixDisplay
 
     counts = np.array(scores.confusion)
     names = [_short(one.name) for one in scores.per_class]
-    side = SIZE[0] if len(names) <= MOST_WRITTEN else SIZE[0] * 1.3
+    side = SIZE[0] if len(names) <= MAX_ANNOTATED_CLASSES else SIZE[0] * 1.3
     figure, axes = _figure((side, side * 0.86))
-    shown = ConfusionMatrixDisplay(counts, display_labels=names if len(names) <= MOST_NAMED else None)
-    shown.plot(ax=axes, cmap="Blues", colorbar=False, include_values=len(names) <= MOST_WRITTEN, values_format="d")
+    shown = ConfusionMatrixDisplay(counts, display_labels=names if len(names) <= MAX_NAMED_CLASSES else None)
+    shown.plot(
+        ax=axes, cmap="Blues", colorbar=False, include_values=len(names) <= MAX_ANNOTATED_CLASSES, values_format="d"
+    )
     axes.grid(False)
     axes.set(xlabel="answer", ylabel="truth")
     axes.tick_params(axis="x", labelrotation=40 if max(map(len, names)) > 3 else 0)
@@ -234,31 +236,31 @@ def _confusion(scores: Scores) -> Figure:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
-def _cost_chart(content: ReportContent, measure: Measure, word: str) -> Chart:
-    leading = front(content.priced, measure)
+def _cost_chart(content: ReportContent, measure: CostMetric, word: str) -> Chart:
+    leading = pareto_front(content.costed_trials, measure)
     says = "; ".join(
-        f"{network_text(one.result)}: {score_text(one.result)} at {getattr(one.cost, measure):.3g} {COSTS[measure]}"
+        f"{describe_network(one.trial)}: {format_score(one.trial)} at {getattr(one.cost, measure):.3g} {COSTS[measure]}"
         for one in leading[:4]
     )
     text = f"The line joins the networks that none beats both ways. {says}."
     return Chart(word, f"Accuracy against {word}", text, lambda: _cost(content, measure))
 
 
-def _cost(content: ReportContent, measure: Measure) -> Figure:
+def _cost(content: ReportContent, measure: CostMetric) -> Figure:
     figure, axes = _figure()
-    leading = front(content.priced, measure)
-    points = [(getattr(one.cost, measure), one.result.score) for one in content.priced]
+    leading = pareto_front(content.costed_trials, measure)
+    points = [(getattr(one.cost, measure), one.trial.score) for one in content.costed_trials]
     axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, label="a network", zorder=2)
-    steps = [(getattr(one.cost, measure), one.result.score) for one in reversed(leading)]
+    steps = [(getattr(one.cost, measure), one.trial.score) for one in reversed(leading)]
     axes.plot(*zip(*steps, strict=True), color=ORANGE, drawstyle="steps-post", linewidth=1.5, label="front", zorder=1)
-    most = content.limits.given.get(measure)
+    most = content.limits.active.get(measure)
     if most is not None:
         axes.axvline(most, color=RED, linestyle="--", linewidth=1.2, label=f"limit {most:g}")
-    if content.price is not None:
-        _ring(axes, getattr(content.price.cost, measure), content.winner.result.score or 0.0)
+    if content.cost_of_winner is not None:
+        _ring(axes, getattr(content.cost_of_winner.cost, measure), content.winner.trial.score or 0.0)
     axes.set(xlabel=COSTS[measure], ylabel=SCORE)
     _legend(axes, *axes.get_legend_handles_labels())
     return figure

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuning.tracking.search_summary import PastSearch
+from tuning.tracking.search_summary import SearchSummary
 
 
-def picture(searches: Sequence[PastSearch]) -> bytes:
+def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
     """Return a chart as a PNG: the best validation score by minutes since the first trial began."""
     import matplotlib as mpl
 

@@ -6,31 +6,31 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from data.audit.report import Audit
-from models.evaluation.metrics import Scores
+from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.promotion_types import Candidate
-from tuning.common.trial_record import TrialResult
-from tuning.search.reevaluation import Finalist, Gain
-from tuning.search.selection import Limits, Priced, default_of, form_of, ranked
+from tuning.common.trial_record import TrialRecord
+from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.selection import CostedTrial, Limits, default_of, ranked, serving_spec_of
 
 
 @dataclass(frozen=True)
 class ReportTrial:
     """A trial, and its validation balanced accuracy after each of its epochs."""
 
-    result: TrialResult
+    trial: TrialRecord
     curve: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Misclassification:
     """A picture that the model took for something else; both probabilities are the model's."""
 
-    picture: bytes
+    thumbnail: bytes
     path: str
-    truth: str
-    answer: str
+    true_label: str
+    predicted_label: str
     probability: float
-    probability_of_truth: float
+    true_label_probability: float
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Example:
 
     path: str
     label: str
-    picture: bytes
-    variants: tuple[bytes, ...] = ()
+    thumbnail: bytes
+    augmented: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Pair:
     """Pictures that the audit found to belong together: their paths, and what they look like."""
 
     paths: tuple[str, ...]
-    pictures: tuple[bytes | None, ...]
+    thumbnails: tuple[bytes | None, ...]
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,20 @@ class ReportContent:
     """
 
     search: str
-    made: str
+    created: str
     candidate: Candidate
-    scores: Scores
+    scores: ClassificationMetrics
     decision: str
     model: str
     trials: tuple[ReportTrial, ...]
     best: int
-    finals: tuple[Finalist, ...]
-    gain: Gain | None
-    priced: tuple[Priced, ...]
+    reruns: tuple[RerunTrial, ...]
+    improvement: Improvement | None
+    costed_trials: tuple[CostedTrial, ...]
     limits: Limits
     machine: str
     baseline: float | None
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Misclassification, ...]
     train_examples: tuple[Example, ...]
     val_examples: tuple[Example, ...]
     audit: Audit
@@ -102,26 +102,26 @@ class ReportContent:
     @cached_property
     def winner(self) -> ReportTrial:
         """The trial that won."""
-        return next(trial for trial in self.trials if trial.result.number == self.best)
+        return next(trial for trial in self.trials if trial.trial.number == self.best)
 
     @cached_property
-    def default(self) -> TrialResult | None:
+    def default(self) -> TrialRecord | None:
         """What an expert would try first, if it has a score."""
-        default = default_of(trial.result for trial in self.trials)
-        return default if default and default.counts else None
+        default = default_of(trial.trial for trial in self.trials)
+        return default if default and default.is_eligible else None
 
     @cached_property
-    def ranked(self) -> list[TrialResult]:
+    def ranked(self) -> list[TrialRecord]:
         """All trials that count, best first, then the others by number."""
-        results = [trial.result for trial in self.trials]
-        return ranked(results) + [result for result in results if not result.counts]
+        results = [trial.trial for trial in self.trials]
+        return ranked(results) + [result for result in results if not result.is_eligible]
 
     @cached_property
-    def price(self) -> Priced | None:
+    def cost_of_winner(self) -> CostedTrial | None:
         """What the winner costs, if that is known."""
         classes = len(self.candidate.classes)
-        form = form_of(self.winner.result, classes)
-        return next((one for one in self.priced if form_of(one.result, classes) == form), None)
+        form = serving_spec_of(self.winner.trial, classes)
+        return next((one for one in self.costed_trials if serving_spec_of(one.trial, classes) == form), None)
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,17 @@ class EvaluationContent:
     """
 
     model: str
-    made: str
+    created: str
     data: str
     split: str
     data_fingerprint: str
-    scores: Scores
+    scores: ClassificationMetrics
     intervals: dict[str, tuple[float, float]]
     calibration_error: float
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Misclassification, ...]
 
     @property
-    def pictures(self) -> int:
+    def num_images(self) -> int:
         """How many pictures were looked at."""
         return sum(row.support for row in self.scores.per_class)
 

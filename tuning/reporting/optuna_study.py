@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuning.common.trial_record import Setting
+from tuning.common.trial_record import ParamValue
 from tuning.reporting.content import ReportTrial
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOGARITHMIC = ("lr", "weight_decay")
 
 
-def as_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna.Study:
+def to_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna.Study:
     """Return a study of the trials that have a score; those that were pruned count as ended where they were, or not.
 
     Settings that were the same in all trials are left out: nothing can be said about them.
@@ -28,7 +28,7 @@ def as_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    scored = [trial.result for trial in trials if trial.result.counts]
+    scored = [trial.trial for trial in trials if trial.trial.is_eligible]
     asked = _distributions([result.settings for result in scored])
     study = optuna.create_study(direction="maximize")
     for result in scored:
@@ -44,7 +44,7 @@ def as_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna
     return study
 
 
-def _distributions(settings: Sequence[dict[str, Setting]]) -> dict[str, BaseDistribution]:
+def _distributions(settings: Sequence[dict[str, ParamValue]]) -> dict[str, BaseDistribution]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     found: dict[str, BaseDistribution] = {}

@@ -7,22 +7,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.evaluation.intervals import wilson
-from models.evaluation.metrics import Scores
-from tuning.common.formatting import network_name, score_text
-from tuning.common.promotion_types import METRIC
-from tuning.reporting.charts import Chart, charts, confusion_chart, drawn
+from models.evaluation.intervals import wilson_interval
+from models.evaluation.metrics import ClassificationMetrics
+from tuning.common.formatting import format_score, network_name
+from tuning.common.promotion_types import TEST_METRIC
+from tuning.reporting.charts import Chart, charts, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg
-from tuning.search.selection import fronts
+from tuning.search.selection import pareto_labels
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-FOLDER = Path(__file__).parent / "templates"
+TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 REPORT, EVALUATION = "report.html", "evaluation.html"
 ROWS = 10  # of the leaderboard before the rest is folded away
-SCORES = {METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
+SCORES = {TEST_METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
 
 def build_report(content: ReportContent) -> str:
@@ -31,8 +31,8 @@ def build_report(content: ReportContent) -> str:
     return _page(
         REPORT,
         content=content,
-        winner=content.winner.result,
-        price=content.price,
+        winner=content.winner.trial,
+        price=content.cost_of_winner,
         charts=sections,
         scores=[
             (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
@@ -40,7 +40,7 @@ def build_report(content: ReportContent) -> str:
         ],
         classes=_class_rows(content.scores),
         rows=ROWS,
-        fronts={one.result.number: fronts(one, content.priced) for one in content.priced},
+        fronts={one.trial.number: pareto_labels(one, content.costed_trials) for one in content.costed_trials},
     )
 
 
@@ -53,7 +53,7 @@ def build_evaluation(content: EvaluationContent) -> str:
         charts={chart.name: _Section(chart)},
         scores=[
             (name.strip("_").replace("_", " "), value, content.intervals.get(name.strip("_")))
-            for name, value in content.scores.metrics("").items()
+            for name, value in content.scores.to_dict("").items()
         ],
         classes=_class_rows(content.scores),
     )
@@ -63,11 +63,11 @@ def _page(template: str, **values: object) -> str:
     return _environment().get_template(template).render(light=css(LIGHT), dark=css(DARK), **values)
 
 
-def build_pictures(content: ReportContent) -> dict[str, bytes]:
+def build_chart_images(content: ReportContent) -> dict[str, bytes]:
     """Return the page's charts as PNGs, by the name of a file."""
     found = {}
     for chart in charts(content):
-        with drawn(chart) as figure:
+        with render_figure(chart) as figure:
             found[f"{chart.name}.png"] = png(figure)
     return found
 
@@ -78,20 +78,20 @@ class _Section:
     def __init__(self, chart: Chart) -> None:
         from markupsafe import Markup
 
-        self.title, self.says = chart.title, chart.says
-        with drawn(chart) as figure:
+        self.title, self.caption = chart.title, chart.caption
+        with render_figure(chart) as figure:
             # Matplotlib has escaped the names in it; they are text between tags.
-            self.drawing = Markup(svg(figure, chart.name, f"{chart.title}. {chart.says}"))  # noqa: S704
+            self.drawing = Markup(svg(figure, chart.name, f"{chart.title}. {chart.caption}"))  # noqa: S704
 
 
-def _class_rows(scores: Scores) -> list[dict[str, object]]:
+def _class_rows(scores: ClassificationMetrics) -> list[dict[str, object]]:
     """Return each class with the 95 % intervals of its recall and precision (Wilson's, as for accuracy)."""
     answered = [sum(column) for column in zip(*scores.confusion, strict=True)]
     rows: list[dict[str, object]] = []
     for at, one in enumerate(scores.per_class):
         right = scores.confusion[at][at]
         intervals = {
-            name: wilson(right, of) if of else None
+            name: wilson_interval(right, of) if of else None
             for name, of in (("recall", one.support), ("precision", answered[at]))
         }
         rows.append({"scores": one, **intervals})
@@ -103,7 +103,7 @@ def _environment() -> Environment:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
+        loader=jinja2.FileSystemLoader(TEMPLATES_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
@@ -112,7 +112,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         data_uri=lambda picture: f"data:image/webp;base64,{base64.b64encode(picture).decode()}",
-        score=score_text,
+        score=format_score,
         network=network_name,
         percent=lambda share: f"{100 * share:.1f} %",
     )

@@ -13,24 +13,24 @@ from PIL import Image
 from data.audit.contact_sheets import SHOWN
 from data.audit.report import Audit
 from data.preprocessing import ImageError, Pixels, Preprocessing, read_image
-from tuning.common.trial_record import TrialResult
-from tuning.reporting.content import Example, Mistake, Pair
+from tuning.common.trial_record import TrialRecord
+from tuning.reporting.content import Example, Misclassification, Pair
 
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset, Sample
     from models.evaluation.metrics import Labels, Probabilities
 
-MOST_MISTAKES = 16
-MOST_EXAMPLES = 4  # pictures of each split
-VARIANTS = 4  # of a training picture
-MOST_PAIRS = 6  # of each kind of finding
-MOST_IN_PAIR = 4  # pictures
+MAX_MISTAKES = 16
+MAX_EXAMPLES = 4  # pictures of each split
+NUM_AUGMENTED = 4  # of a training picture
+MAX_PAIRS = 6  # of each kind of finding
+MAX_IMAGES_PER_PAIR = 4  # pictures
 SIDE = 160  # px, at most; a smaller picture is kept as it is, and enlarged by the page
 LOSSLESS_SIDE = 64  # px up to which a picture is not compressed with losses: one sees its single pixels
 QUALITY = 80  # of WebP
 
 
-def encoded(picture: Image.Image) -> bytes:
+def to_webp(picture: Image.Image) -> bytes:
     """Return a small copy of a picture as WebP, which every browser shows."""
     small = picture.copy()
     small.thumbnail((SIDE, SIDE))
@@ -39,13 +39,13 @@ def encoded(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def worst_mistakes(
+def top_losses(
     dataset: Dataset,
     samples: Sequence[Sample],
     probabilities: Probabilities,
     labels: Labels,
-    most: int = MOST_MISTAKES,
-) -> tuple[Mistake, ...]:
+    most: int = MAX_MISTAKES,
+) -> tuple[Misclassification, ...]:
     """Return the samples of which the model was most sure and wrong; row i of the arrays is of ``samples[i]``."""
     classes = dataset.classes
     answers = probabilities.argmax(axis=1)
@@ -57,11 +57,11 @@ def worst_mistakes(
         if picture is not None:
             of_answer, of_truth = (float(probabilities[row, label]) for label in (answers[row], labels[row]))
             truth, answer = classes[int(labels[row])], classes[int(answers[row])]
-            mistakes.append(Mistake(picture, samples[row].path, truth, answer, of_answer, of_truth))
+            mistakes.append(Misclassification(picture, samples[row].path, truth, answer, of_answer, of_truth))
     return tuple(mistakes)
 
 
-def train_examples(dataset: Dataset, pixels: Pixels, result: TrialResult) -> tuple[Example, ...]:
+def train_examples(dataset: Dataset, pixels: Pixels, result: TrialRecord) -> tuple[Example, ...]:
     """Return some training pictures, each with the first variants of it that the trial saw.
 
     ``pixels``, uint8 [n, s, s, 3], are of ``dataset.split("train")`` at the trial's preprocessing.
@@ -92,7 +92,7 @@ def audit_pairs(audit: Audit) -> dict[str, tuple[Pair, ...]]:
     found: dict[str, tuple[Pair, ...]] = {}
     for finding in audit.findings:
         if finding.kind in SHOWN and finding.files:
-            groups = [group[:MOST_IN_PAIR] for group in finding.files[:MOST_PAIRS]]
+            groups = [group[:MAX_IMAGES_PER_PAIR] for group in finding.files[:MAX_PAIRS]]
             found[finding.kind] = tuple(
                 Pair(group, tuple(_of_file(audit.root / path) for path in group)) for group in groups
             )
@@ -106,33 +106,33 @@ def _spread(samples: Sequence[Sample]) -> list[int]:
     for row, sample in enumerate(samples):
         seen[sample.label] = seen.get(sample.label, -1) + 1
         firsts[seen[sample.label], sample.label] = row
-    return [firsts[key] for key in sorted(firsts)[:MOST_EXAMPLES]]
+    return [firsts[key] for key in sorted(firsts)[:MAX_EXAMPLES]]
 
 
 def _variants(
-    pixels: Pixels, rows: list[int], result: TrialResult, classes: int, samples: Sequence[Sample]
+    pixels: Pixels, rows: list[int], result: TrialRecord, classes: int, samples: Sequence[Sample]
 ) -> list[list[bytes]]:
     """Return for each row the variants of its first epochs, made by what made them in training."""
     import torch
 
-    from data.loading.mixup import mix_batch
-    from data.loading.views import LivePictures, ViewedPictures, views_of
+    from data.loading.mixup import apply_mixup
+    from data.loading.views import FixedViewImages, OnTheFlyImages, views_for
 
     config, batches = result.config, result.config.batches
-    count = int(result.facts.get("views_shown", 0))
-    source: LivePictures | ViewedPictures
+    count = int(result.runtime_info.get("views_shown", 0))
+    source: OnTheFlyImages | FixedViewImages
     if count:
-        views = views_of(batches.augmentation, batches.balance, config.features.views)
-        source = ViewedPictures(pixels, config.preprocessing, config.seed, views)
+        views = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)
+        source = FixedViewImages(pixels, config.preprocessing, config.seed, views)
     else:
-        source = LivePictures(pixels, config.preprocessing, config.seed, batches.augmentation, batches.balance)
+        source = OnTheFlyImages(pixels, config.preprocessing, config.seed, batches.augmentation, batches.balance)
     which, again = np.array(rows), np.zeros(len(rows), dtype=np.int64)
     labels = torch.tensor([samples[row].label for row in rows])
     found: list[list[bytes]] = [[] for _ in rows]
-    for epoch in range(min(VARIANTS, count or VARIANTS)):
+    for epoch in range(min(NUM_AUGMENTED, count or NUM_AUGMENTED)):
         x = source.epoch(epoch)(which, again)
         if batches.mix != "none":
-            x, _ = mix_batch(x, labels, batches.mix, classes, np.random.default_rng((config.seed, epoch)))
+            x, _ = apply_mixup(x, labels, batches.mix, classes, np.random.default_rng((config.seed, epoch)))
         for seen, picture in zip(found, _denormalized(x.numpy(), config.preprocessing), strict=True):
             seen.append(_of_pixels(picture))
     return found
@@ -145,11 +145,11 @@ def _denormalized(x: np.ndarray, preprocessing: Preprocessing) -> Pixels:
 
 
 def _of_pixels(pixels: Pixels) -> bytes:
-    return encoded(Image.fromarray(np.asarray(pixels)))
+    return to_webp(Image.fromarray(np.asarray(pixels)))
 
 
 def _of_file(file: Path) -> bytes | None:
     try:
-        return encoded(read_image(file))
+        return to_webp(read_image(file))
     except (ImageError, OSError):
         return None

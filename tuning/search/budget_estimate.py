@@ -6,14 +6,16 @@ import statistics
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from models.profiling.step_time import PICTURES
+from models.profiling.step_time import BATCH_SIZE
 from tuning.recipe.schema import Recipe
 from tuning.search.time_budget import reserve_s
 
-FORWARD = 1 / 3  # of a training step's time: what validation costs for a picture (one pass of a step's three)
+VALIDATION_COST_RATIO = (
+    1 / 3
+)  # of a training step's time: what validation costs for a picture (one pass of a step's three)
 
 
-class Plan(NamedTuple):
+class BudgetEstimate(NamedTuple):
     """What is expected of a search's fine-tunes, on its first network and image size.
 
     Attributes:
@@ -27,7 +29,9 @@ class Plan(NamedTuple):
     minutes: float | None
 
 
-def plan(recipe: Recipe, step_s: Mapping[float, float], train: int, val: int, at_once: int) -> Plan:
+def estimate_budget(
+    recipe: Recipe, step_s: Mapping[float, float], train: int, val: int, max_concurrent: int
+) -> BudgetEstimate:
     """Return what a recipe's budget buys.
 
     Args:
@@ -37,13 +41,13 @@ def plan(recipe: Recipe, step_s: Mapping[float, float], train: int, val: int, at
         val: validation pictures.
         at_once: trials side by side; each has a core.
     """
-    pictures = recipe.max_epochs * (train + FORWARD * val)
-    trial_s = {fraction: pictures / PICTURES * seconds for fraction, seconds in step_s.items()}
+    pictures = recipe.max_epochs * (train + VALIDATION_COST_RATIO * val)
+    trial_s = {fraction: pictures / BATCH_SIZE * seconds for fraction, seconds in step_s.items()}
     mean_s = statistics.fmean(trial_s.values())
     left_s = None if recipe.budget_s is None else recipe.budget_s - reserve_s(recipe.budget_s)
-    most = recipe.most_trials
-    return Plan(
+    most = recipe.max_trials
+    return BudgetEstimate(
         trial_s,
-        trials=None if left_s is None else max(1, int(left_s * at_once / mean_s)),
-        minutes=None if most is None else most * mean_s / at_once / 60,
+        trials=None if left_s is None else max(1, int(left_s * max_concurrent / mean_s)),
+        minutes=None if most is None else most * mean_s / max_concurrent / 60,
     )

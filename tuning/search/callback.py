@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tuning.common.trial_record import TrialReport, TrialResult
+from tuning.common.trial_record import TrialRecord, TrialReport
 
 
-class Listener(Protocol):
+class TrialCallback(Protocol):
     """What is told of a search as it goes, on the driver's loop: a listener must not block it."""
 
-    def trial_started(self, result: TrialResult) -> None:
+    def on_trial_start(self, result: TrialRecord) -> None:
         """Hear of a trial before its worker starts."""
 
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
         """Hear of an epoch; ``result`` already holds it."""
 
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Hear how a trial ended; ``report`` is None for a lost worker."""

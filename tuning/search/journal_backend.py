@@ -16,13 +16,13 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-BLOCK = 1 << 20  # bytes read at once to count the lines
+BLOCK_SIZE = 1 << 20  # bytes read at once to count the lines
 # Lines with one of these end something that is told: a trial's settings as a whole, how it ended. The disk is waited
 # for then; a line that only the system holds outlives a killed process, and not a power cut.
-SETTLING = frozenset({"user_attr", "state"})
+FSYNC_KEYS = frozenset({"user_attr", "state"})
 
 
-class Journal(BaseJournalBackend):
+class SingleWriterJournalBackend(BaseJournalBackend):
     """Writes the lines of one process, and reads them for the one ``JournalStorage`` that it is given to.
 
     The format is that of Optuna's ``JournalFileBackend``, which can read the file. A last line that was cut short, by
@@ -33,7 +33,7 @@ class Journal(BaseJournalBackend):
         """Open the journal, or begin it."""
         self._path = path
         self._file = path.open("a+b", buffering=0)
-        self._kept_from, self._end = _whole_lines(path)
+        self._cache_offset, self._end = _count_complete_lines(path)
         self._file.truncate(self._end)
         self._kept: list[bytes] = []  # lines that were written and not read yet
 
@@ -48,7 +48,7 @@ class Journal(BaseJournalBackend):
         try:
             if self._file.write(text) != len(text):
                 raise OSError("the disk took a part of a line only")
-            if any(SETTLING & log.keys() for log in logs):
+            if any(FSYNC_KEYS & log.keys() for log in logs):
                 os.fsync(self._file.fileno())
         except OSError:
             self._file.truncate(self._end)
@@ -58,20 +58,20 @@ class Journal(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Return the logs from a number on; those before it aren't kept in memory."""
-        if log_number_from < self._kept_from:
+        if log_number_from < self._cache_offset:
             with self._path.open("rb") as file:
                 yield from map(json.loads, itertools.islice(file, log_number_from, None))
             return
-        self._kept = self._kept[log_number_from - self._kept_from :]
-        self._kept_from = log_number_from
+        self._kept = self._kept[log_number_from - self._cache_offset :]
+        self._cache_offset = log_number_from
         yield from map(json.loads, self._kept)
 
 
-def _whole_lines(path: Path) -> tuple[int, int]:
+def _count_complete_lines(path: Path) -> tuple[int, int]:
     """Return how many whole lines a file has, and how many bytes they take."""
     count = end = read = 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(BLOCK_SIZE):
             count += block.count(b"\n")
             end = read + block.rfind(b"\n") + 1 if b"\n" in block else end
             read += len(block)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import SearchError, SettingError, last_line
-from data.home import home
+from data.home import state_dir
 
 if TYPE_CHECKING:
     from tuning.recipe.schema import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STARTS = 2  # of Ray, before it is given up
+START_ATTEMPTS = 2  # of Ray, before it is given up
 
 # Read by Ray when it is imported or started. Its progress tables, usage reports, default loggers (3 ms instead of
 # 10 for a report) and warnings of its own migrations are no news to our user.
@@ -50,7 +50,7 @@ TRIAL_MODULES = (
 )
 
 # Of this project's folder, what a cluster's workers don't need.
-NOT_SHIPPED = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
+RUNTIME_ENV_EXCLUDES = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
 
 
 def cores() -> int:
@@ -63,10 +63,10 @@ def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
     carried = resources.get("CPU", 0.0) // recipe.cpus_per_trial
     if recipe.gpus_per_trial:
         carried = min(carried, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
-    return recipe.concurrent or max(1, int(carried))
+    return recipe.max_concurrent or max(1, int(carried))
 
 
-class Ray:
+class RayRuntime:
     """Ray of this process, or the cluster of ``RAY_ADDRESS``: it starts beside what else there is to do.
 
     Ray opens ports on every interface whatever it is told, so token authentication is on, with a token that only
@@ -77,12 +77,12 @@ class Ray:
         """Take the recipe whose trials its first workers are made ready for; with none they are for anything."""
         self._recipe = recipe
         self._thread: threading.Thread | None = None
-        self._is_there, self._is_over = threading.Event(), threading.Event()
+        self._ready, self._is_over = threading.Event(), threading.Event()
         self._error: Exception | None = None
         self._is_ours = False
-        self._after = ExitStack()
+        self._cleanup = ExitStack()
 
-    def begin(self) -> None:
+    def start_async(self) -> None:
         """Begin to start it, if that was not done before; returns at once."""
         if self._thread is not None:
             return
@@ -93,20 +93,20 @@ class Ray:
         if self._address == "local":
             if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            self._after.enter_context(_inherited(self._local_environment()))
+            self._cleanup.enter_context(temporary_env(self._local_environment()))
         self._thread = threading.Thread(target=self._work, name="ray", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def started(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Within: it is there; at the end it is ended.
 
         Raises:
             SearchError: it does not start, or the cluster does not answer.
         """
-        self.begin()
+        self.start_async()
         try:
-            self._is_there.wait()
+            self._ready.wait()
             if self._error is not None:
                 raise self._error
             yield
@@ -117,7 +117,7 @@ class Ray:
         """End it, if it was begun."""
         if self._thread is None:
             return
-        self._is_there.wait()
+        self._ready.wait()
         if self._is_ours:
             import ray
 
@@ -125,14 +125,14 @@ class Ray:
             self._is_ours = False
         self._is_over.set()
         self._thread.join()
-        self._after.close()
+        self._cleanup.close()
 
     def _local_environment(self) -> Mapping[str, str]:
         """Return what the workers on this machine inherit from this process, beyond what it has itself."""
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         # By default Ray ends its first workers when Tune reserves their cores, and starts others for the same trials.
         kept = {"RAY_num_workers_soft_limit": str(cores())}
-        environment = {"FREEZELINE_HOME": str(home()), "PYTHONPATH": path, **kept}
+        environment = {"FREEZELINE_HOME": str(state_dir()), "PYTHONPATH": path, **kept}
         # Ray starts a worker for each core beforehand. Where a trial has several, or an accelerator, most would wait
         # for nothing with hundreds of MB.
         if self._recipe is not None and concurrency(self._recipe, {"CPU": cores()}) >= cores():
@@ -152,14 +152,14 @@ class Ray:
         except Exception as error:  # raised where it is waited for
             self._error = error
         finally:
-            self._is_there.set()
+            self._ready.set()
         self._is_over.wait()
 
 
 @contextmanager
-def ray_started() -> Iterator[None]:
+def ray_running() -> Iterator[None]:
     """Within: Ray is there."""
-    with closing(Ray()) as ray, ray.started():
+    with closing(RayRuntime()) as ray, ray.running():
         yield
 
 
@@ -171,7 +171,7 @@ def resources() -> Mapping[str, float]:
     return found
 
 
-def check_shared(folder: Path) -> None:
+def check_shared_filesystem(folder: Path) -> None:
     """Check that every node of a cluster sees what this process writes into ``folder``: checkpoints go there.
 
     Raises:
@@ -210,7 +210,7 @@ def _start(address: str) -> None:
     """Start or join Ray. It gives itself 30 s, which a busy machine may exceed: so a second time where it failed."""
     import ray
 
-    for left in reversed(range(STARTS)):
+    for left in reversed(range(START_ATTEMPTS)):
         try:
             _init(address)
             return
@@ -233,12 +233,12 @@ def _init(address: str) -> None:
         # Without a runtime environment the workers that Ray starts beforehand are those that it takes for the trials.
         start(num_cpus=cores(), include_dashboard=False)
         return
-    environment = {**ENVIRONMENT, **WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(home())}
-    start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": NOT_SHIPPED})
+    environment = {**ENVIRONMENT, **WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(state_dir())}
+    start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": RUNTIME_ENV_EXCLUDES})
 
 
 @contextmanager
-def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
+def temporary_env(environment: Mapping[str, str]) -> Iterator[None]:
     """Within: this process has these variables as well, for those that it starts."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)

@@ -11,14 +11,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tuning.common.trial_record import TrialResult
-from tuning.search.selection import default_of, leads, noise, ranked
+from tuning.common.trial_record import TrialRecord
+from tuning.search.selection import default_of, is_significantly_better, ranked, standard_error
 
 
-class Finalist(NamedTuple):
+class RerunTrial(NamedTuple):
     """A trial and the scores of all its trainings, its own first."""
 
-    result: TrialResult
+    trial: TrialRecord
     scores: tuple[float, ...]
 
     @property
@@ -27,12 +27,12 @@ class Finalist(NamedTuple):
         return statistics.fmean(self.scores)
 
     @property
-    def spread(self) -> float:
+    def std(self) -> float:
         """The sample standard deviation of the scores; 0 of one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
-def finalists(results: Sequence[TrialResult], count: int, val_pictures: int) -> list[Finalist]:
+def top_trials(results: Sequence[TrialRecord], count: int, num_val_images: int) -> list[RerunTrial]:
     """Return the best ``count`` trials that have ended, best first, with the scores of their finals.
 
     Who lies behind the best of all by more than the noise of so many validation pictures is none: it can't have been
@@ -43,54 +43,54 @@ def finalists(results: Sequence[TrialResult], count: int, val_pictures: int) -> 
     ended = [
         result
         for result in best_first
-        if result.status != "running" and not leads(top, result.score or 0.0, val_pictures)
+        if result.status != "running" and not is_significantly_better(top, result.score or 0.0, num_val_images)
     ]
-    return [Finalist(result, _scores(result, results)) for result in ended[:count]]
+    return [RerunTrial(result, _scores(result, results)) for result in ended[:count]]
 
 
-def _scores(result: TrialResult, results: Sequence[TrialResult]) -> tuple[float, ...]:
-    own = [other for other in results if other.of == result.trial_uid and other.status == "complete"]
+def _scores(result: TrialRecord, results: Sequence[TrialRecord]) -> tuple[float, ...]:
+    own = [other for other in results if other.rerun_of == result.trial_uid and other.status == "complete"]
     return tuple(score for score in (result.score, *(other.score for other in own)) if score is not None)
 
 
-def next_final(
-    results: Sequence[TrialResult],
+def next_rerun(
+    results: Sequence[TrialRecord],
     count: int,
     seeds: int,
-    val_pictures: int,
-    fits: Callable[[TrialResult], bool],
-) -> tuple[TrialResult, int] | None:
+    num_val_images: int,
+    has_time_for: Callable[[TrialRecord], bool],
+) -> tuple[TrialRecord, int] | None:
     """Return which trial is to be trained again next, and with which seed; None where nothing is left to do.
 
     Seed by seed, so that what there is time for is spread over the finalists. ``fits`` says whether there is time to
     train a trial again.
     """
     for number in range(1, seeds + 1):
-        for finalist in finalists(results, count, val_pictures):
-            seed = finalist.result.config.seed + number
-            begun = {other.config.seed for other in results if other.of == finalist.result.trial_uid}
-            if seed not in begun and fits(finalist.result):
-                return finalist.result, seed
+        for finalist in top_trials(results, count, num_val_images):
+            seed = finalist.trial.config.seed + number
+            begun = {other.config.seed for other in results if other.rerun_of == finalist.trial.trial_uid}
+            if seed not in begun and has_time_for(finalist.trial):
+                return finalist.trial, seed
     return None
 
 
-def winner(
-    allowed: Sequence[TrialResult], results: Sequence[TrialResult], count: int, val_pictures: int
-) -> TrialResult | None:
+def select_winner(
+    allowed: Sequence[TrialRecord], results: Sequence[TrialRecord], count: int, num_val_images: int
+) -> TrialRecord | None:
     """Return which of the ``allowed`` trials, best first, wins.
 
     Of the finalists that were trained again, the one with the highest mean; the best as they are where fewer than two
     were: one mean can't be held against others' luck.
     """
     uids = {result.trial_uid for result in allowed}
-    best = finalists(results, count, val_pictures)
-    proved = [one for one in best if len(one.scores) > 1 and one.result.trial_uid in uids]
+    best = top_trials(results, count, num_val_images)
+    proved = [one for one in best if len(one.scores) > 1 and one.trial.trial_uid in uids]
     if len(proved) < 2:
         return next(iter(allowed), None)
-    return max(proved, key=lambda one: (one.mean, one.result.rank)).result
+    return max(proved, key=lambda one: (one.mean, one.trial.sort_key)).trial
 
 
-class Gain(NamedTuple):
+class Improvement(NamedTuple):
     """What the search gained over the default on validation.
 
     Attributes:
@@ -98,16 +98,18 @@ class Gain(NamedTuple):
         noise: standard error of that difference, from the spread over seeds and the number of validation pictures.
     """
 
-    gain: float
-    noise: float
+    difference: float
+    standard_error: float
 
     @property
-    def is_real(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the gain is more than twice the noise: about a 95 % interval."""
-        return self.gain > 2 * self.noise
+        return self.difference > 2 * self.standard_error
 
 
-def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: int, val_pictures: int) -> Gain | None:
+def improvement_over_default(
+    best: TrialRecord, results: Sequence[TrialRecord], count: int, num_val_images: int
+) -> Improvement | None:
     """Return what the best trial gained over the default; None where that was not trained to its end, or is the best.
 
     The two spreads are pooled over the finalists.
@@ -116,10 +118,10 @@ def gain_over_default(best: TrialResult, results: Sequence[TrialResult], count: 
     if default is None or default.status != "complete" or default.score is None or default.trial_uid == best.trial_uid:
         return None
     scores = _scores(best, results)
-    spreads = [one.spread**2 for one in finalists(results, count, val_pictures) if len(one.scores) > 1]
+    spreads = [one.std**2 for one in top_trials(results, count, num_val_images) if len(one.scores) > 1]
     by_seed = statistics.fmean(spreads) if spreads else 0.0
     mean = statistics.fmean(scores)
-    by_pictures = noise(mean, default.score, val_pictures) ** 2
+    by_pictures = standard_error(mean, default.score, num_val_images) ** 2
     theirs = _scores(default, results)
     every = math.sqrt(by_seed / len(scores) + by_seed / len(theirs) + by_pictures)
-    return Gain(mean - statistics.fmean(theirs), every)
+    return Improvement(mean - statistics.fmean(theirs), every)

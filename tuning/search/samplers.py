@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuning.recipe.schema import SamplerName
 
 STARTUP_TRIALS = 5  # asked at random before TPE models what it saw; Optuna's 10 is most of a small search
-BLAMELESS = "blameless"  # a user attribute of a failed trial: its settings had no part in its failure
+INFRASTRUCTURE_FAILURE = "blameless"  # a user attribute of a failed trial: its settings had no part in its failure
 
 # TPE takes the best of the trials that it sees for good: a tenth of them, at most 25 (Optuna's default_gamma). With
 # these 25, and no less than 250 in all, what it takes for good is what it would among all trials, and what it takes
@@ -150,7 +150,7 @@ class History:
             if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}:
                 bisect.insort(self._ranked, (_rank(trial), number))
                 bisect.insort(self._ended, number)
-            elif trial.state is TrialState.FAIL and not trial.user_attrs.get(BLAMELESS):
+            elif trial.state is TrialState.FAIL and not trial.user_attrs.get(INFRASTRUCTURE_FAILURE):
                 bisect.insort(self._failed, number)
                 bisect.insort(self._ended, number)
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 SchedulerName = Literal["asha", "median", "none"]
-PROTECTED = "protected"  # in a trial's configuration: the scheduler must not stop it ...
-UNJUDGED = "unjudged"  # ... nor hold it against others
+NEVER_STOP = "protected"  # in a trial's configuration: the scheduler must not stop it ...
+EXCLUDED = "unjudged"  # ... nor hold it against others
 REDUCTION_FACTOR = 2
-GRACE = 0.25  # of the epochs: measured, a grace of 1 in 16 cost 5 points of accuracy and 4 in 16 cost 0.3
-MEDIAN_OF = 3  # other trials that have come as far; Ray's default
+GRACE_FRACTION = 0.25  # of the epochs: measured, a grace of 1 in 16 cost 5 points of accuracy and 4 in 16 cost 0.3
+MIN_SAMPLES_REQUIRED = 3  # other trials that have come as far; Ray's default
 
 
-class _Protecting(TrialScheduler):
+class _ExemptingScheduler(TrialScheduler):
     """Stands before a scheduler, and lets it stop no trial whose configuration says that it is protected.
 
     The default is: a search must never end worse on validation than the default configuration trained to its end. So
@@ -32,24 +32,24 @@ class _Protecting(TrialScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Take an epoch of a trial; return whether it goes on."""
-        if trial.config.get(UNJUDGED):
+        if trial.config.get(EXCLUDED):
             return TrialScheduler.CONTINUE
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        return TrialScheduler.CONTINUE if trial.config.get(PROTECTED) else decision
+        return TrialScheduler.CONTINUE if trial.config.get(NEVER_STOP) else decision
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """Take the end of a trial."""
-        if trial.config.get(UNJUDGED):
+        if trial.config.get(EXCLUDED):
             self.on_trial_remove(tune_controller, trial)
         else:
             super().on_trial_complete(tune_controller, trial, result)
 
 
-class ProtectingAsha(_Protecting, AsyncHyperBandScheduler):
+class ExemptingASHA(_ExemptingScheduler, AsyncHyperBandScheduler):
     """ASHA: at each rung a trial must be among the better half of those that came so far."""
 
 
-class MedianRule(FIFOScheduler):
+class MedianStopping(FIFOScheduler):
     """Stops a trial whose best score up to an epoch is below the median of the others' average scores up to it.
 
     The rule of Golovin et al., "Google Vizier" (2017), section 3.2.1. Ray's own keeps every report and looks at all of
@@ -72,7 +72,7 @@ class MedianRule(FIFOScheduler):
         self._epochs[name] = epoch
         self._scores[name].append(result["objective"])
         others = self._averages[epoch]
-        is_hopeless = len(others) >= MEDIAN_OF and max(self._scores[name]) < statistics.median(others)
+        is_hopeless = len(others) >= MIN_SAMPLES_REQUIRED and max(self._scores[name]) < statistics.median(others)
         bisect.insort(others, statistics.fmean(self._scores[name]))
         return TrialScheduler.STOP if is_hopeless else TrialScheduler.CONTINUE
 
@@ -88,7 +88,7 @@ class MedianRule(FIFOScheduler):
         self._epochs.pop(trial.trial_id, None)
 
 
-class ProtectingMedian(_Protecting, MedianRule):
+class ExemptingMedian(_ExemptingScheduler, MedianStopping):
     """The median rule."""
 
 
@@ -96,10 +96,10 @@ def build_scheduler(name: SchedulerName, max_epochs: int) -> TrialScheduler:
     """Return the scheduler called ``name`` for trials of up to ``max_epochs``."""
     if name == "none" or max_epochs < 2:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
-    grace_epochs = max(1, math.ceil(GRACE * max_epochs))
+    grace_epochs = max(1, math.ceil(GRACE_FRACTION * max_epochs))
     if name == "median":
-        return ProtectingMedian(grace_epochs)
-    return ProtectingAsha(
+        return ExemptingMedian(grace_epochs)
+    return ExemptingASHA(
         time_attr="epoch",
         metric="objective",
         mode="max",

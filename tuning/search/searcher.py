@@ -12,37 +12,37 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from tuning.common.trial_record import Status, TrialReport, TrialResult
-from tuning.search.callback import Listener
-from tuning.search.schedulers import PROTECTED, UNJUDGED
-from tuning.search.strategy import Step
-from tuning.search.study import Ledger
-from tuning.search.trial_worker import LOSSES, TrialTask
+from tuning.common.trial_record import TrialRecord, TrialReport, TrialStatus
+from tuning.search.callback import TrialCallback
+from tuning.search.schedulers import EXCLUDED, NEVER_STOP
+from tuning.search.strategy import NextStep
+from tuning.search.study import TrialStore
+from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask
 
-LOST = f"its worker was lost more than {LOSSES} times"
+WORKER_LOST = f"its worker was lost more than {MAX_WORKER_FAILURES} times"
 
 
-def marks(result: TrialResult) -> dict[str, bool]:
+def scheduler_flags(result: TrialRecord) -> dict[str, bool]:
     """Return what the scheduler must know of a trial, as a part of its configuration."""
     return {
-        PROTECTED: result.origin in {"default", "fine-tune"},
-        UNJUDGED: result.origin in {"probe", "final"},
+        NEVER_STOP: result.origin in {"default", "fine-tune"},
+        EXCLUDED: result.origin in {"probe", "rerun"},
     }
 
 
-class LedgerSearcher(Searcher):
+class StudySearcher(Searcher):
     """Proposes what ``next_trial`` gives, which the ledger has written down, until that says that it is enough."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        listeners: Sequence[Listener],
-        make_task: Callable[[TrialResult], TrialTask],
-        next_trial: Callable[[], Step],
+        store: TrialStore,
+        callbacks: Sequence[TrialCallback],
+        make_task: Callable[[TrialRecord], TrialTask],
+        next_trial: Callable[[], NextStep],
     ) -> None:
         super().__init__(metric="objective", mode="max")
-        self._ledger = ledger
-        self._listeners = listeners
+        self._store = store
+        self._callbacks = callbacks
         self._make_task = make_task
         self._next_trial = next_trial
         self._uids: dict[str, str] = {}
@@ -50,12 +50,12 @@ class LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401  # Ray types it as a dict, and its FINISHED is a text
         """Return the configuration of Ray's trial ``trial_id``: one task as JSON; None to be asked again later."""
         result = self._next_trial()
-        if not isinstance(result, TrialResult):
+        if not isinstance(result, TrialRecord):
             return Searcher.FINISHED if result == "end" else None
         self._uids[trial_id] = result.trial_uid
-        for listener in self._listeners:
-            listener.trial_started(result)
-        return {"task": self._make_task(result).to_json(), **marks(result)}
+        for listener in self._callbacks:
+            listener.on_trial_start(result)
+        return {"task": self._make_task(result).to_json(), **scheduler_flags(result)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take an epoch of a trial that goes on."""
@@ -65,31 +65,31 @@ class LedgerSearcher(Searcher):
         """Take the end of a trial: its own last word, the scheduler's stop, or a worker that was lost."""
         trial_uid = self._uids.pop(trial_id)
         if error or result is None or "report" not in result:
-            self._finish(trial_uid, "failed", LOST, None, blameless=True)
+            self._finish(trial_uid, "failed", WORKER_LOST, None, blameless=True)
             return
         report = TrialReport.from_json(result["report"])
         if report.status == "failed":
-            self._finish(trial_uid, "failed", report.reason, report, report.blameless)
+            self._finish(trial_uid, "failed", report.reason, report, report.is_infrastructure_failure)
             return
         if report.status == "running":  # stopped in this very epoch: Ray tells it only here
             self._epoch(trial_uid, report)
-        if report.status == "complete" or report.epoch >= self._ledger.result(trial_uid).config.fit.max_epochs:
+        if report.status == "complete" or report.epoch >= self._store.get(trial_uid).config.fit.max_epochs:
             self._finish(trial_uid, "complete", "ran to its end", report)
         else:
             self._finish(trial_uid, "pruned", f"stopped by the scheduler after epoch {report.epoch}", report)
 
     def _epoch(self, trial_uid: str, report: TrialReport) -> None:
-        if report.status == "running" and report.epoch > self._ledger.result(trial_uid).epochs:
-            result = self._ledger.report(trial_uid, report)
-            for listener in self._listeners:
-                listener.epoch_ended(result, report)
+        if report.status == "running" and report.epoch > self._store.get(trial_uid).epochs:
+            result = self._store.report(trial_uid, report)
+            for listener in self._callbacks:
+                listener.on_epoch_end(result, report)
 
     def _finish(
-        self, trial_uid: str, status: Status, reason: str, report: TrialReport | None, blameless: bool = False
+        self, trial_uid: str, status: TrialStatus, reason: str, report: TrialReport | None, blameless: bool = False
     ) -> None:
-        result = self._ledger.finish(trial_uid, status, reason, blameless)
-        for listener in self._listeners:
-            listener.trial_ended(result, report)
+        result = self._store.finish(trial_uid, status, reason, blameless)
+        for listener in self._callbacks:
+            listener.on_trial_end(result, report)
 
     def save(self, checkpoint_path: str) -> None:
         """Write an empty snapshot: the ledger is the truth, Ray's own restore is never used."""

@@ -7,140 +7,142 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from data.errors import SearchError
-from data.frozen_model import Value
-from models.profiling.serving_cost import ServedForm, ServingCost
-from tuning.common.formatting import network_text
-from tuning.common.trial_record import TrialResult
+from data.frozen_model import FrozenModel
+from models.profiling.serving_cost import ServingCost, ServingSpec
+from tuning.common.formatting import describe_network
+from tuning.common.trial_record import TrialRecord
 
-Costs = Mapping[ServedForm, ServingCost]
-Measure = Literal["latency_ms", "mb"]
-OPTIONS: dict[Measure, str] = {"latency_ms": "max_latency_ms", "mb": "max_mb"}
-SHOWN: dict[Measure, str] = {"latency_ms": "{:.3g} ms", "mb": "{:.3g} MB"}
+Costs = Mapping[ServingSpec, ServingCost]
+CostMetric = Literal["latency_ms", "mb"]
+LIMIT_OPTIONS: dict[CostMetric, str] = {"latency_ms": "max_latency_ms", "mb": "max_mb"}
+COST_FORMATS: dict[CostMetric, str] = {"latency_ms": "{:.3g} ms", "mb": "{:.3g} MB"}
 
 
-class Limits(Value):
+class Limits(FrozenModel):
     """What the winner may cost at most; None: anything."""
 
     latency_ms: float | None = None
     mb: float | None = None
 
     @property
-    def given(self) -> dict[Measure, float]:
+    def active(self) -> dict[CostMetric, float]:
         """The limits that there are."""
-        every: dict[Measure, float | None] = {"latency_ms": self.latency_ms, "mb": self.mb}
+        every: dict[CostMetric, float | None] = {"latency_ms": self.latency_ms, "mb": self.mb}
         return {measure: most for measure, most in every.items() if most is not None}
 
-    def excess(self, cost: ServingCost) -> float:
+    def violation_ratio(self, cost: ServingCost) -> float:
         """Return the largest ratio of what something costs to what it may: up to 1 where it fits."""
-        return max((getattr(cost, measure) / most for measure, most in self.given.items()), default=0.0)
+        return max((getattr(cost, measure) / most for measure, most in self.active.items()), default=0.0)
 
 
-class Priced(NamedTuple):
+class CostedTrial(NamedTuple):
     """The best trial of one served form, and what that form costs."""
 
-    result: TrialResult
+    trial: TrialRecord
     cost: ServingCost
 
 
-def form_of(result: TrialResult, classes: int) -> ServedForm:
+def serving_spec_of(result: TrialRecord, classes: int) -> ServingSpec:
     """Return the form in which a trial's model would be served."""
     config = result.config
-    return ServedForm.of(config.network, config.preprocessing.image_size, classes)
+    return ServingSpec.of(config.network, config.preprocessing.image_size, classes)
 
 
-def choose(results: Sequence[TrialResult], costs: Costs, limits: Limits, classes: int) -> TrialResult | None:
+def choose(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes: int) -> TrialRecord | None:
     """Return the best trial that fits the limits; None where no trial has a score.
 
     Raises:
-        SearchError: as ``fitting``.
+        SearchError: as ``within_limits``.
     """
-    return next(iter(fitting(results, costs, limits, classes)), None)
+    return next(iter(within_limits(results, costs, limits, classes)), None)
 
 
-def fitting(results: Sequence[TrialResult], costs: Costs, limits: Limits, classes: int) -> list[TrialResult]:
+def within_limits(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes: int) -> list[TrialRecord]:
     """Return the trials that may win, best first; where there are limits, a trial of unknown cost may not.
 
     Raises:
         SearchError: there are trials with a score, and none fits; the sentence names the nearest.
     """
     scored = ranked(results)
-    if not limits.given or not scored:
+    if not limits.active or not scored:
         return scored
-    known = [(result, costs.get(form_of(result, classes))) for result in scored]
-    fits = [result for result, cost in known if cost is not None and limits.excess(cost) <= 1]
+    known = [(result, costs.get(serving_spec_of(result, classes))) for result in scored]
+    fits = [result for result, cost in known if cost is not None and limits.violation_ratio(cost) <= 1]
     if not fits:
-        raise SearchError(_none_fits(priced(results, costs, classes), limits))
+        raise SearchError(_none_fits(best_per_serving_form(results, costs, classes), limits))
     return fits
 
 
-def priced(results: Sequence[TrialResult], costs: Costs, classes: int) -> list[Priced]:
+def best_per_serving_form(results: Sequence[TrialRecord], costs: Costs, classes: int) -> list[CostedTrial]:
     """Return the best trial of each served form whose cost is known, best first."""
-    best: dict[ServedForm, TrialResult] = {}
+    best: dict[ServingSpec, TrialRecord] = {}
     for result in ranked(results):
-        best.setdefault(form_of(result, classes), result)
-    return [Priced(result, costs[form]) for form, result in best.items() if form in costs]
+        best.setdefault(serving_spec_of(result, classes), result)
+    return [CostedTrial(result, costs[form]) for form, result in best.items() if form in costs]
 
 
-def front(every: Sequence[Priced], measure: Measure) -> list[Priced]:
+def pareto_front(every: Sequence[CostedTrial], measure: CostMetric) -> list[CostedTrial]:
     """Return the Pareto front, best first: each is cheaper than all that are better, and better than all cheaper ones.
 
     Of those that agree in score and cost the first stands for all.
     """
-    found: list[Priced] = []
-    for one in sorted(every, key=lambda one: (-(one.result.score or 0.0), getattr(one.cost, measure))):
+    found: list[CostedTrial] = []
+    for one in sorted(every, key=lambda one: (-(one.trial.score or 0.0), getattr(one.cost, measure))):
         if not found or getattr(one.cost, measure) < getattr(found[-1].cost, measure):
             found.append(one)
     return found
 
 
-def _none_fits(every: Sequence[Priced], limits: Limits) -> str:
-    asked = " and ".join(f"{OPTIONS[measure]}={most:g}" for measure, most in limits.given.items())
+def _none_fits(every: Sequence[CostedTrial], limits: Limits) -> str:
+    asked = " and ".join(f"{LIMIT_OPTIONS[measure]}={most:g}" for measure, most in limits.active.items())
     if not every:
         return f"the winner must keep {asked}, but no network of this search could be measured; leave the limit out"
-    near = min(every, key=lambda one: limits.excess(one.cost))
-    costs = ", ".join(form.format(getattr(near.cost, measure)) for measure, form in SHOWN.items())
+    near = min(every, key=lambda one: limits.violation_ratio(one.cost))
+    costs = ", ".join(form.format(getattr(near.cost, measure)) for measure, form in COST_FORMATS.items())
     return (
-        f"the winner must keep {asked}, and no trial's network does: the nearest is {network_text(near.result)} "
-        f"({costs}, validation {near.result.score:.4f} by trial {near.result.number}); raise the limit, or search "
+        f"the winner must keep {asked}, and no trial's network does: the nearest is {describe_network(near.trial)} "
+        f"({costs}, validation {near.trial.score:.4f} by trial {near.trial.number}); raise the limit, or search "
         "smaller networks with backbone, image_size or truncate"
     )
 
 
-def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
+def ranked(results: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the trials that may be the best, best first."""
-    return sorted((result for result in results if result.counts), key=lambda result: result.rank, reverse=True)
+    return sorted(
+        (result for result in results if result.is_eligible), key=lambda result: result.sort_key, reverse=True
+    )
 
 
-def default_of(results: Iterable[TrialResult]) -> TrialResult | None:
+def default_of(results: Iterable[TrialRecord]) -> TrialRecord | None:
     """Return the recipe's default, the first of its kind; None where it was not asked for."""
     return next((result for result in results if result.origin == "default"), None)
 
 
-def noise(one: float, other: float, pictures: int) -> float:
+def standard_error(one: float, other: float, num_images: int) -> float:
     """Return the standard error of the difference of two scores: of n pictures each has the variance p (1 - p) / n."""
-    return math.sqrt((one * (1 - one) + other * (1 - other)) / pictures)
+    return math.sqrt((one * (1 - one) + other * (1 - other)) / num_images)
 
 
 # Who is ahead: the fine-tunes by more than the noise of the validation pictures, the probes at all, or neither.
-Lead = Literal["fine-tuning", "neither", "probes"]
+LeadingPhase = Literal["fine-tuning", "neither", "probes"]
 
 
-def leads(one: float, other: float, pictures: int) -> bool:
+def is_significantly_better(one: float, other: float, num_images: int) -> bool:
     """Return whether a score is ahead of another by more than twice the noise: about what a 95 % interval says."""
-    return one - other > 2 * noise(one, other, pictures)
+    return one - other > 2 * standard_error(one, other, num_images)
 
 
-MEASURES: tuple[Measure, ...] = ("latency_ms", "mb")
+COST_METRICS: tuple[CostMetric, ...] = ("latency_ms", "mb")
 
-FRONTS: dict[Measure, str] = {"latency_ms": "speed", "mb": "size"}
+PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "speed", "mb": "size"}
 
 
-def efficient(every: Sequence[Priced]) -> list[Priced]:
+def on_a_pareto_front(every: Sequence[CostedTrial]) -> list[CostedTrial]:
     """Return what is on the front by latency or by size, best first."""
-    on = {one.result.number for measure in MEASURES for one in front(every, measure)}
-    return [one for one in every if one.result.number in on]
+    on = {one.trial.number for measure in COST_METRICS for one in pareto_front(every, measure)}
+    return [one for one in every if one.trial.number in on]
 
 
-def fronts(one: Priced, every: Sequence[Priced]) -> str:
+def pareto_labels(one: CostedTrial, every: Sequence[CostedTrial]) -> str:
     """Return in what no network that is at least as good beats this one; empty if it is on no front."""
-    return ", ".join(FRONTS[measure] for measure in MEASURES if one in front(every, measure))
+    return ", ".join(PARETO_LABELS[measure] for measure in COST_METRICS if one in pareto_front(every, measure))

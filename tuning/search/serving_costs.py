@@ -5,33 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from models.profiling.serving_cost import ServedForm, ServingCost, serving_cost
-from tuning.common.trial_record import TrialResult
-from tuning.search.selection import Limits, form_of, ranked
+from models.profiling.serving_cost import ServingCost, ServingSpec, serving_cost
+from tuning.common.trial_record import TrialRecord
+from tuning.search.selection import Limits, ranked, serving_spec_of
 
-Measured = Callable[[ServedForm], ServingCost]
+MeasureCost = Callable[[ServingSpec], ServingCost]
 
 
-def price(
-    results: Sequence[TrialResult],
+def measure_serving_costs(
+    results: Sequence[TrialRecord],
     classes: int,
     limits: Limits,
-    enough_s: float,
-    measured: Measured = serving_cost,
-) -> dict[ServedForm, ServingCost]:
+    time_limit_s: float,
+    measured: MeasureCost = serving_cost,
+) -> dict[ServingSpec, ServingCost]:
     """Return what the networks of the trials cost, by the score of the best trial of each.
 
     After ``enough_s`` no further one is measured, but that one fits the limits is always looked for to the end: the
     first that fits in this order is the best of all that do. A network that can't be measured is left out.
     """
     began, fits = time.monotonic(), False
-    costs: dict[ServedForm, ServingCost] = {}
-    for form in dict.fromkeys(form_of(result, classes) for result in ranked(results)):
-        if time.monotonic() - began > enough_s and (fits or not limits.given):
+    costs: dict[ServingSpec, ServingCost] = {}
+    for form in dict.fromkeys(serving_spec_of(result, classes) for result in ranked(results)):
+        if time.monotonic() - began > time_limit_s and (fits or not limits.active):
             break
         try:
             costs[form] = measured(form)
         except Exception:  # noqa: S112  a network of a library's that can't be exported costs a row, not the search
             continue
-        fits = fits or limits.excess(costs[form]) <= 1
+        fits = fits or limits.violation_ratio(costs[form]) <= 1
     return costs

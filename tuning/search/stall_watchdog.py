@@ -13,57 +13,57 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tuning.common.background import aside
+from tuning.common.background import background_thread
 from tuning.common.search_paths import SearchPaths
 
 if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialReport, TrialResult
+    from tuning.common.trial_record import TrialRecord, TrialReport
 
-PATIENCE_S = 180.0  # once a worker has begun a trial: the next ones are handed to workers that are there
-LOOK_EVERY_S = 5.0
+STALL_TIMEOUT_S = 180.0  # once a worker has begun a trial: the next ones are handed to workers that are there
+POLL_INTERVAL_S = 5.0
 
 
-class Handover:
+class StallWatchdog:
     """A listener of the search that knows which trials were handed to Ray, and which of them a worker has begun."""
 
-    def __init__(self, paths: SearchPaths, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, paths: SearchPaths, patience_s: float = STALL_TIMEOUT_S) -> None:
         """Take where workers leave their sign, and how long to wait for it."""
         self._paths = paths
         self._patience_s = patience_s
         self._handed_s: dict[str, float] = {}
         self._has_begun = False
 
-    def trial_started(self, result: TrialResult) -> None:
+    def on_trial_start(self, result: TrialRecord) -> None:
         """Note that a trial was handed over, and take away the sign of an earlier worker."""
         self._drop_sign(result)
         self._handed_s[result.trial_uid] = time.monotonic()
 
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
         """Do nothing."""
 
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Note that there is nothing to wait for any more."""
         self._handed_s.pop(result.trial_uid, None)
         self._has_begun = True
         self._drop_sign(result)
 
-    def _drop_sign(self, result: TrialResult) -> None:
+    def _drop_sign(self, result: TrialRecord) -> None:
         with contextlib.suppress(OSError):
-            self._paths.begun(result.trial_uid).unlink(missing_ok=True)
+            self._paths.started_marker(result.trial_uid).unlink(missing_ok=True)
 
     @property
-    def is_lost(self) -> bool:
+    def is_stalled(self) -> bool:
         """Whether trials were handed over, all of them long ago, and no worker has begun any of them.
 
         Never before a first trial has ended: on a cluster the first workers may take long to come.
         """
         handed_s = dict(self._handed_s)
-        if not handed_s or not self._has_begun or any(self._paths.begun(uid).exists() for uid in handed_s):
+        if not handed_s or not self._has_begun or any(self._paths.started_marker(uid).exists() for uid in handed_s):
             return False
         return time.monotonic() - max(handed_s.values()) > self._patience_s
 
     @contextmanager
-    def watched(self, ring: Callable[[], None], every_s: float = LOOK_EVERY_S) -> Iterator[None]:
+    def watch(self, ring: Callable[[], None], every_s: float = POLL_INTERVAL_S) -> Iterator[None]:
         """Within: ``ring`` is called once, from another thread, when trials are lost.
 
         What was handed over before is forgotten: it is handed over anew.
@@ -72,9 +72,9 @@ class Handover:
 
         def watch(over: threading.Event) -> None:
             while not over.wait(every_s):
-                if self.is_lost:
+                if self.is_stalled:
                     ring()
                     return
 
-        with aside("handover", watch):
+        with background_thread("handover", watch):
             yield

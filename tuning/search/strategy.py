@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from tuning.common.trial_record import TrialResult
+from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.reevaluation import next_final
-from tuning.search.study import Ledger
-from tuning.search.time_budget import Clock, sweep_over
+from tuning.search.reevaluation import next_rerun
+from tuning.search.study import TrialStore
+from tuning.search.time_budget import TimeBudget, probe_time_exhausted
 
-Step: TypeAlias = TrialResult | Literal["wait", "end"]
+NextStep: TypeAlias = TrialRecord | Literal["wait", "end"]
 
 
-class Course:
+class SearchStrategy:
     """Leads a search: trials that were interrupted, the starts, the sampler's, the finals.
 
     Args:
@@ -28,44 +28,50 @@ class Course:
     def __init__(
         self,
         recipe: Recipe,
-        ledger: Ledger,
-        clock: Clock,
+        store: TrialStore,
+        time_budget: TimeBudget,
         is_ended: Callable[[], bool],
-        at_once: Callable[[], int],
+        max_concurrent: Callable[[], int],
     ) -> None:
         self._recipe = recipe
-        self._ledger = ledger
-        self._clock = clock
+        self._store = store
+        self._time_budget = time_budget
         self._is_ended = is_ended
-        self._at_once = at_once
+        self._max_concurrent = max_concurrent
 
-    def next(self) -> Step:
+    def next(self) -> NextStep:
         """Return the next trial, already written down."""
-        ledger = self._ledger
-        if self._is_ended() or self._clock.over or ledger.is_hopeless:
+        ledger = self._store
+        if self._is_ended() or self._time_budget.is_exhausted or ledger.all_trials_failed:
             return "end"
-        if ledger.at_work >= self._at_once():
+        if ledger.num_running >= self._max_concurrent():
             return "wait"
-        if ledger.put_back_left:
+        if ledger.num_requeued:
             return ledger.ask()
-        if ledger.probes_left and sweep_over(self._clock.share, ledger.lead):
-            ledger.end_sweep()
-        if not self._sampled:
+        if ledger.num_probes_left and probe_time_exhausted(self._time_budget.fraction_used, ledger.leading_phase):
+            ledger.end_probes()
+        if not self._exploration_done:
             return ledger.ask()
-        final = self._final()
+        final = self._next_rerun()
         if final is not None:
-            return ledger.ask_final(*final)
-        return "wait" if ledger.at_work else "end"  # whoever runs may still become a finalist
+            return ledger.ask_rerun(*final)
+        return "wait" if ledger.num_running else "end"  # whoever runs may still become a finalist
 
     @property
-    def _sampled(self) -> bool:
+    def _exploration_done(self) -> bool:
         """Whether no new settings are tried any more."""
-        most = self._recipe.most_trials
-        spent = most is not None and not self._ledger.probes_left and self._ledger.trials >= most
-        return spent or self._clock.sampling_over
+        most = self._recipe.max_trials
+        spent = most is not None and not self._store.num_probes_left and self._store.num_trials >= most
+        return spent or self._time_budget.exploration_exhausted
 
-    def _final(self) -> tuple[TrialResult, int] | None:
-        recipe, ledger = self._recipe, self._ledger
-        if not (recipe.finalists and recipe.final_seeds):
+    def _next_rerun(self) -> tuple[TrialRecord, int] | None:
+        recipe, ledger = self._recipe, self._store
+        if not (recipe.rerun_top_k and recipe.rerun_seeds):
             return None
-        return next_final(ledger.results(), recipe.finalists, recipe.final_seeds, ledger.val_pictures, self._clock.fits)
+        return next_rerun(
+            ledger.trials(),
+            recipe.rerun_top_k,
+            recipe.rerun_seeds,
+            ledger.num_val_images,
+            self._time_budget.has_time_for,
+        )

@@ -12,38 +12,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
-from tuning.search.selection import Lead
+from tuning.search.selection import LeadingPhase
 
 if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialReport, TrialResult
+    from tuning.common.trial_record import TrialRecord, TrialReport
 
 # What comes after the trials, on two cores: what networks cost to serve (8 s), the export (15 to 30 s), the test
 # pictures, loading the version back, the report. A short budget leaves it a share only, and ends later than it says
 # rather than with nothing tried.
-RESERVE_S = 75.0
-RESERVE_SHARE = 0.35
+FINALIZE_RESERVE_S = 75.0
+FINALIZE_RESERVE_FRACTION = 0.35
 
-FINALS_SHARE = 0.2  # of the trials' time that is kept for training the best again with other seeds
-LONGER = 1.25  # a trial that is trained again may take so many times what it took
+RERUN_TIME_FRACTION = 0.2  # of the trials' time that is kept for training the best again with other seeds
+RERUN_SAFETY_FACTOR = 1.25  # a trial that is trained again may take so many times what it took
 # Of the trials' time, what the sweep may take: with many pictures features take long to make. The better its probes do
 # against the fine-tunes so far, the more it is worth; where those leave every probe behind, the time is theirs.
-SWEEP_SHARES: Mapping[Lead, float] = {"fine-tuning": 0.15, "neither": 0.35, "probes": 0.6}
+PROBE_TIME_FRACTIONS: Mapping[LeadingPhase, float] = {"fine-tuning": 0.15, "neither": 0.35, "probes": 0.6}
 
 
 def reserve_s(budget_s: float) -> float:
     """Return the part of a budget that is kept for what comes after the trials, in seconds."""
-    return min(RESERVE_S, RESERVE_SHARE * budget_s)
+    return min(FINALIZE_RESERVE_S, FINALIZE_RESERVE_FRACTION * budget_s)
 
 
-def sweep_over(share: float, lead: Callable[[], Lead]) -> bool:
+def probe_time_exhausted(share: float, lead: Callable[[], LeadingPhase]) -> bool:
     """Return whether no more probes are to be started when this share of the trials' time is over.
 
     Who leads is asked only where it matters.
     """
-    return share >= min(SWEEP_SHARES.values()) and share >= SWEEP_SHARES[lead()]
+    return share >= min(PROBE_TIME_FRACTIONS.values()) and share >= PROBE_TIME_FRACTIONS[lead()]
 
 
-class Clock:
+class TimeBudget:
     """A listener of the search that knows when its trials' time is over; without a budget it never is.
 
     It is not over before one epoch has ended, so that there is something to keep, or one trial has failed before. The
@@ -51,7 +51,12 @@ class Clock:
     """
 
     def __init__(
-        self, budget_s: float | None, spent: Path, finals: bool = False, has_begun: bool = False, before_s: float = 0.0
+        self,
+        budget_s: float | None,
+        elapsed_file: Path,
+        has_reruns: bool = False,
+        has_begun: bool = False,
+        before_s: float = 0.0,
     ) -> None:
         """Take the budget and where the time is kept.
 
@@ -62,11 +67,11 @@ class Clock:
             has_begun: whether there is something to keep already.
             before_s: what earlier parts of the search took.
         """
-        self._spent = spent
+        self._elapsed_file = elapsed_file
         self._before_s = before_s
-        self._process_s = _process_began()
+        self._process_s = _process_start()
         self._began_s = time.time()
-        self._finals = finals
+        self._has_reruns = has_reruns
         left_s = None if budget_s is None else max(0.0, budget_s - before_s)
         self._ends_s = None if left_s is None else self._process_s + left_s
         self._deadline_s = None if left_s is None else self._process_s + left_s - reserve_s(left_s)
@@ -80,7 +85,7 @@ class Clock:
         return self._ends_s
 
     @property
-    def share(self) -> float:
+    def fraction_used(self) -> float:
         """How much of the trials' time is over: 0 at its beginning and without a budget, 1 and more at its end."""
         if self._deadline_s is None:
             return 0.0
@@ -88,21 +93,21 @@ class Clock:
         return (time.time() - self._began_s) / given_s if given_s > 0 else math.inf
 
     @property
-    def sampling_over(self) -> bool:
+    def exploration_exhausted(self) -> bool:
         """Whether no new settings are to be tried."""
-        return self._has_begun.is_set() and self.share >= (1 - FINALS_SHARE if self._finals else 1.0)
+        return self._has_begun.is_set() and self.fraction_used >= (1 - RERUN_TIME_FRACTION if self._has_reruns else 1.0)
 
     @property
-    def over(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether the trials must end."""
-        return self.share >= 1 and self._has_begun.is_set()
+        return self.fraction_used >= 1 and self._has_begun.is_set()
 
-    def fits(self, result: TrialResult) -> bool:
+    def has_time_for(self, result: TrialRecord) -> bool:
         """Return whether there is time to train an ended trial again."""
-        return self._deadline_s is None or time.time() + LONGER * result.seconds < self._deadline_s
+        return self._deadline_s is None or time.time() + RERUN_SAFETY_FACTOR * result.seconds < self._deadline_s
 
     @contextmanager
-    def ringing(self, ring: Callable[[], None]) -> Iterator[None]:
+    def call_at_deadline(self, on_deadline: Callable[[], None]) -> Iterator[None]:
         """Within: ``ring`` is called once, from another thread, when the time is over."""
         ended = threading.Event()
 
@@ -111,7 +116,7 @@ class Clock:
                 return
             self._has_begun.wait()
             if not ended.is_set():
-                ring()
+                on_deadline()
 
         thread = threading.Thread(target=wait, daemon=True, name="search-clock")
         thread.start()
@@ -122,25 +127,25 @@ class Clock:
             self._has_begun.set()
             thread.join()
 
-    def trial_started(self, result: TrialResult) -> None:
+    def on_trial_start(self, result: TrialRecord) -> None:
         """Do nothing."""
 
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
         """Note that there is something to keep."""
         self._has_begun.set()
-        self._keep()
+        self._save()
 
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Note that the trials run: a search whose trials all fail before their first epoch has an end, too."""
         self._has_begun.set()
-        self._keep()
+        self._save()
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         with contextlib.suppress(OSError):  # on a full disk a resumed search has a little more time
-            write_atomically(self._spent, f"{self._before_s + time.time() - self._process_s:.1f}".encode())
+            write_atomically(self._elapsed_file, f"{self._before_s + time.time() - self._process_s:.1f}".encode())
 
 
-def spent_s(path: Path) -> float:
+def load_elapsed_s(path: Path) -> float:
     """Return the seconds that a search has taken, as its clock kept them; 0 where it kept none."""
     try:
         return float(path.read_text())
@@ -148,7 +153,7 @@ def spent_s(path: Path) -> float:
         return 0.0
 
 
-def _process_began() -> float:
+def _process_start() -> float:
     """Return when this process began, in seconds since 1970: imports and the reading of pictures count."""
     import psutil
 

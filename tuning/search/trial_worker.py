@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.atomic_write import NO_ROOM
+from data.atomic_write import DISK_FULL_ERRNOS
 from data.dataset.dataset import Dataset
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 from models.training.trial_io import save_weights, split_batches
 from models.trial_config import TrialConfig
 from tuning.common.search_paths import SearchPaths
@@ -27,16 +27,16 @@ from tuning.common.trial_record import TrialReport
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
-    from models.training.state import EpochResult, Progress
+    from models.training.state import EpochResult, TrainingState
 
 logger = logging.getLogger(__name__)
 
-LOSSES = 3  # of a trial's worker, after which the trial has failed
+MAX_WORKER_FAILURES = 3  # of a trial's worker, after which the trial has failed
 CHECKPOINT_EVERY_S = 5.0  # of training, at least: what a killed worker loses at most, and an epoch
 TRACEBACK_CHARACTERS = 4000  # of a failed trial's traceback; MLflow cuts a tag at 8000
 
 
-class TrialTask(Value):
+class TrialTask(FrozenModel):
     """A trial as it is handed to a worker."""
 
     trial_uid: str
@@ -65,25 +65,25 @@ def run_trial(config: dict[str, Any]) -> None:
         tune.report({"epoch": epoch, "objective": best, "report": report.to_json()})
 
     try:
-        _begin(task)
+        _mark_started(task)
         train(task, tell)
     except Exception as error:  # whatever a trial raises is its own failure, not the search's
         tell(_failure(error, epoch))
     else:
         tell(TrialReport(status="complete", epoch=epoch))
     finally:
-        give_memory_back()
+        release_memory()
 
 
-def _begin(task: TrialTask) -> None:
+def _mark_started(task: TrialTask) -> None:
     """Leave the sign that a worker has the trial: ``tuning.search.stall_watchdog`` looks for it."""
-    sign = SearchPaths(task.search_root).begun(task.trial_uid)
+    sign = SearchPaths(task.search_root).started_marker(task.trial_uid)
     with contextlib.suppress(OSError):  # on a full disk too a trial is trained
         sign.parent.mkdir(parents=True, exist_ok=True)
         sign.touch()
 
 
-def give_memory_back() -> None:
+def release_memory() -> None:
     """Return what a trial has freed to the system: the C library keeps it, and a worker would grow with each trial.
 
     Measured over five trials at 128 px: 1.4 to 1.9 GB without, 1.0 GB with. What outlives the trial, modules above
@@ -101,12 +101,12 @@ def _failure(error: Exception, epoch: int) -> TrialReport:
         epoch=epoch,
         reason=f"{type(error).__name__}: {error}",
         traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
-        blameless=isinstance(error, OSError) and error.errno in NO_ROOM,
+        is_infrastructure_failure=isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS,
     )
 
 
-def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> int:
-    """Train the task's configuration, keep the best epoch's weights on disk, and ``tell`` each epoch; return the best.
+def train(task: TrialTask, report: Callable[[TrialReport], None]) -> int:
+    """Train the task's configuration, keep the best epoch's weights on disk, and ``emit`` each epoch; return the best.
 
     A training that was stopped goes on from its checkpoint; the epochs before it are told again. Where an accelerator's
     memory does not suffice, each batch is computed in two parts from then on.
@@ -117,22 +117,22 @@ def train(task: TrialTask, tell: Callable[[TrialReport], None]) -> int:
     import torch
 
     try:
-        return _train(task, tell, chunks=1)
+        return _train(task, report, accumulation_steps=1)
     except torch.OutOfMemoryError as error:
         logger.warning("memory did not suffice, so each batch is computed in two parts: %s", error)
-    give_memory_back()  # out of the handler: its error holds what did not fit
+    release_memory()  # out of the handler: its error holds what did not fit
     torch.cuda.empty_cache()
-    return _train(task, tell, chunks=2)
+    return _train(task, report, accumulation_steps=2)
 
 
-def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) -> int:
+def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_steps: int) -> int:
     import torch
 
     from data.loading.pixel_cache import pixel_cache
     from models.classifier import build_classifier
     from models.device import choose_device
-    from models.features.feature_cache import FrozenFeatures
-    from models.training.checkpoint import read_progress
+    from models.features.feature_cache import TrialFeatures
+    from models.training.checkpoint import load_checkpoint
     from models.training.loop import fit, is_better
     from models.training.peak_memory import PeakMemory
 
@@ -142,9 +142,9 @@ def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) ->
     dataset = Dataset.from_json(paths.dataset.read_text())
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
-    features = FrozenFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
-    facts = _facts(classifier) | ({"batch_parts": chunks} if chunks > 1 else {})
-    progress = read_progress(paths.checkpoint(task.trial_uid))
+    features = TrialFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
+    facts = _runtime_info(classifier) | ({"batch_parts": accumulation_steps} if accumulation_steps > 1 else {})
+    progress = load_checkpoint(paths.checkpoint(task.trial_uid))
 
     def told(result: EpochResult, is_best: bool) -> TrialReport:
         return TrialReport(
@@ -152,60 +152,60 @@ def _train(task: TrialTask, tell: Callable[[TrialReport], None], chunks: int) ->
             epoch=result.epoch,
             metrics=result.metrics() | memory.metrics(),
             is_best=is_best,
-            facts=facts | features.facts(),
+            runtime_info=facts | features.runtime_info(),
         )
 
     def on_epoch(result: EpochResult, is_best: bool) -> None:
         if is_best:
             save_weights(classifier, paths.weights(task.trial_uid, result.epoch))
-        tell(told(result, is_best))
+        report(told(result, is_best))
         if is_best:  # heard by now: the weights of the best epoch before are nobody's any more
-            _drop_weights(paths, task.trial_uid, but=result.epoch)
+            _delete_weights(paths, task.trial_uid, keep=result.epoch)
 
     with contextlib.closing(features):
         for at, result in enumerate(progress.history if progress else ()):
-            tell(told(result, is_better(result, progress.history[:at] if progress else ())))
+            report(told(result, is_better(result, progress.history[:at] if progress else ())))
         return fit(
             classifier,
-            split_batches(dataset, config, "train", features.source("train")),
-            split_batches(dataset, config, "val", features.source("val")),
+            split_batches(dataset, config, "train", features.loader("train")),
+            split_batches(dataset, config, "val", features.loader("val")),
             config.fit,
             on_epoch,
             seed=config.seed,
-            chunks=chunks,
-            progress=progress,
-            keep=_Keeper(paths.checkpoint(task.trial_uid)),
+            accumulation_steps=accumulation_steps,
+            state=progress,
+            on_checkpoint=_CheckpointWriter(paths.checkpoint(task.trial_uid)),
         ).best_epoch
 
 
-class _Keeper:
+class _CheckpointWriter:
     """Writes checkpoints, but seldom: where an epoch takes no time, training it again costs less than a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last_s = time.monotonic()
 
-    def __call__(self, progress: Callable[[], Progress]) -> None:
-        from models.training.checkpoint import write_progress
+    def __call__(self, progress: Callable[[], TrainingState]) -> None:
+        from models.training.checkpoint import save_checkpoint
 
         if time.monotonic() - self._last_s < CHECKPOINT_EVERY_S:
             return
         try:
-            write_progress(self._path, progress())
+            save_checkpoint(self._path, progress())
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in DISK_FULL_ERRNOS:
                 raise
             logger.warning("the disk is full: the trial goes on without a new checkpoint (%s)", error)
         self._last_s = time.monotonic()
 
 
-def _drop_weights(paths: SearchPaths, trial_uid: str, but: int) -> None:
+def _delete_weights(paths: SearchPaths, trial_uid: str, keep: int) -> None:
     for file in paths.trials.glob(f"{trial_uid}.*.safetensors"):
-        if file != paths.weights(trial_uid, but):
+        if file != paths.weights(trial_uid, keep):
             file.unlink(missing_ok=True)
 
 
-def _facts(classifier: Classifier) -> dict[str, str | int | float]:
+def _runtime_info(classifier: Classifier) -> dict[str, str | int | float]:
     """Return what is known of a trial once its network is built."""
     return {
         "freeze_depth": classifier.freeze_depth,

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import SearchError, last_line
 from tuning.common.search_paths import SearchPaths
-from tuning.common.signals import Interrupts
-from tuning.common.trial_record import TrialResult
+from tuning.common.signals import SignalHandler
+from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import concurrency, resources
-from tuning.search.stall_watchdog import Handover
-from tuning.search.strategy import Course
-from tuning.search.study import Ledger
-from tuning.search.time_budget import Clock
-from tuning.search.trial_worker import LOSSES, TrialTask, run_trial
+from tuning.search.stall_watchdog import StallWatchdog
+from tuning.search.strategy import SearchStrategy
+from tuning.search.study import TrialStore
+from tuning.search.time_budget import TimeBudget
+from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask, run_trial
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from tuning.search.callback import Listener
+    from tuning.search.callback import TrialCallback
 
 logger = logging.getLogger(__name__)
 
-COLLAPSES = 5  # of Tune's loop, as when memory ran out, before a search gives up
+MAX_RESTARTS = 5  # of Tune's loop, as when memory ran out, before a search gives up
 
 
-class TrialLost(RuntimeError):
+class StalledError(RuntimeError):
     """Tune waits for a worker that never comes; see ``tuning.search.stall_watchdog``."""
 
 
-class Runner:
+class TuneRunner:
     """Runs the trials of one search on the Ray that was started.
 
     Args:
@@ -52,21 +52,21 @@ class Runner:
         self,
         recipe: Recipe,
         paths: SearchPaths,
-        ledger: Ledger,
-        listeners: Sequence[Listener],
-        interrupts: Interrupts,
-        clock: Clock,
+        store: TrialStore,
+        callbacks: Sequence[TrialCallback],
+        signals: SignalHandler,
+        time_budget: TimeBudget,
         say: Callable[[str], None],
     ) -> None:
         self._recipe = recipe
         self._paths = paths
-        self._ledger = ledger
-        self._handover = Handover(paths)
-        self._listeners = (*listeners, clock, self._handover)
-        self._interrupts = interrupts
-        self._clock = clock
+        self._store = store
+        self._watchdog = StallWatchdog(paths)
+        self._callbacks = (*callbacks, time_budget, self._watchdog)
+        self._signals = signals
+        self._time_budget = time_budget
         self._say = say
-        self._fewer = 0  # trials at once than there could be, after memory ran out
+        self._concurrency_reduction = 0  # trials at once than there could be, after memory ran out
 
     def run(self) -> None:
         """Run trials until they, the user or the clock ended; those that were running are left unfinished.
@@ -77,39 +77,43 @@ class Runner:
         Raises:
             SearchError: Tune ended so too often.
         """
-        for left in reversed(range(COLLAPSES)):
+        for left in reversed(range(MAX_RESTARTS)):
             try:
                 self._run_once()
-                if not self._handover.is_lost:
+                if not self._watchdog.is_stalled:
                     return
-                raise TrialLost("a trial that Ray took got no worker")
+                raise StalledError("a trial that Ray took got no worker")
             except RuntimeError as error:
                 logger.debug("Tune ended", exc_info=error)
-                if self._interrupts.requested or self._clock.over:
+                if self._signals.stop_requested or self._time_budget.is_exhausted:
                     return
                 if not left:
                     raise SearchError(
-                        f"a search goes on when workers are lost, but they were {COLLAPSES} times "
+                        f"a search goes on when workers are lost, but they were {MAX_RESTARTS} times "
                         f"({last_line(error)}); give it less to do at once (concurrent), then resume"
                     ) from error
-                self._lose(error)
+                self._recover(error)
 
-    def _lose(self, error: RuntimeError) -> None:
+    def _recover(self, error: RuntimeError) -> None:
         """Let what ran be run again; where memory may have run out, with one trial less at once."""
-        if not isinstance(error, TrialLost):
-            self._fewer = min(self._fewer + 1, concurrency(self._recipe, resources()) - 1)
-        self._ledger.put_back()
-        self._say(f"Ray lost its workers ({last_line(error)}); the search goes on, {self._at_once()} trials at once")
+        if not isinstance(error, StalledError):
+            self._concurrency_reduction = min(
+                self._concurrency_reduction + 1, concurrency(self._recipe, resources()) - 1
+            )
+        self._store.requeue_running()
+        self._say(
+            f"Ray lost its workers ({last_line(error)}); the search goes on, {self._max_concurrent()} trials at once"
+        )
 
-    def _at_once(self) -> int:
-        return max(1, concurrency(self._recipe, resources()) - self._fewer)  # nodes come and go
+    def _max_concurrent(self) -> int:
+        return max(1, concurrency(self._recipe, resources()) - self._concurrency_reduction)  # nodes come and go
 
     def _run_once(self) -> None:
         from ray import tune
         from ray.tune.execution import class_cache
 
         from tuning.search.schedulers import build_scheduler
-        from tuning.search.searcher import LedgerSearcher
+        from tuning.search.searcher import StudySearcher
 
         # Tune gives its workers an environment of their own, with the user's AWS keys in it, which Ray writes into its
         # log; and no worker that Ray started beforehand has that environment. Ours have what they need without it.
@@ -117,32 +121,38 @@ class Runner:
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         recipe = self._recipe
         scheduler = build_scheduler(recipe.scheduler, recipe.max_epochs)
-        rebuild(scheduler, self._ledger.results())
-        course = Course(recipe, self._ledger, self._clock, lambda: self._interrupts.requested, self._at_once)
+        replay_into_scheduler(scheduler, self._store.trials())
+        course = SearchStrategy(
+            recipe, self._store, self._time_budget, lambda: self._signals.stop_requested, self._max_concurrent
+        )
         tuner = tune.Tuner(
             tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(self._ledger, self._listeners, self._make_task, course.next),
+                search_alg=StudySearcher(self._store, self._callbacks, self._make_task, course.next),
                 scheduler=scheduler,
                 num_samples=-1,  # the course ends it
                 reuse_actors=True,
-                trial_name_creator=_name,
-                trial_dirname_creator=_name,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self._paths.ray),
-                failure_config=tune.FailureConfig(max_failures=LOSSES),
+                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_FAILURES),
                 verbose=0,
             ),
         )
         # Until Tune's handler is there the signal must not end the process.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        self._interrupts.install()
-        with self._interrupts.deferred(_end), self._clock.ringing(_end), self._handover.watched(_end):
+        self._signals.install()
+        with (
+            self._signals.on_first_signal(_request_stop),
+            self._time_budget.call_at_deadline(_request_stop),
+            self._watchdog.watch(_request_stop),
+        ):
             tuner.fit()
 
-    def _make_task(self, result: TrialResult) -> TrialTask:
+    def _make_task(self, result: TrialRecord) -> TrialTask:
         return TrialTask(
             trial_uid=result.trial_uid,
             config=result.config,
@@ -151,14 +161,14 @@ class Runner:
         )
 
 
-def rebuild(scheduler: TrialScheduler, results: Sequence[TrialResult]) -> None:
+def replay_into_scheduler(scheduler: TrialScheduler, results: Sequence[TrialRecord]) -> None:
     """Tell a new scheduler how the ended trials did, epoch by epoch; those that go on tell it themselves."""
-    from tuning.search.searcher import marks
+    from tuning.search.searcher import scheduler_flags
 
     for result in results:
         if result.status == "running":
             continue
-        trial: Any = SimpleNamespace(trial_id=result.trial_uid, config=marks(result))
+        trial: Any = SimpleNamespace(trial_id=result.trial_uid, config=scheduler_flags(result))
         controller: Any = None
         scheduler.on_trial_add(controller, trial)
         told: dict[str, Any] = {}
@@ -170,9 +180,9 @@ def rebuild(scheduler: TrialScheduler, results: Sequence[TrialResult]) -> None:
             scheduler.on_trial_complete(controller, trial, told)
 
 
-def _end() -> None:
+def _request_stop() -> None:
     os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
 
 
-def _name(trial: object) -> str:
+def _trial_name(trial: object) -> str:
     return f"trial_{getattr(trial, 'trial_id', '')}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-REACH_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 # MLflow's own patience with a server that is away is minutes for every call; the writer has a patience of its own.
@@ -27,7 +27,7 @@ MLFLOW_SETTINGS = {
 }
 
 
-def take_run_id() -> str | None:
+def pop_run_id_from_env() -> str | None:
     """Return the run that ``mlflow run`` opened for us, and take it out of the environment.
 
     Every Ray worker that inherited it would log into the parent, rename it and end it.
@@ -35,7 +35,7 @@ def take_run_id() -> str | None:
     return os.environ.pop("MLFLOW_RUN_ID", None) or None
 
 
-def settle_mlflow() -> None:
+def configure_mlflow_env() -> None:
     """Set what MLflow reads from the environment, where the user has not."""
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -47,7 +47,7 @@ def connect() -> MlflowClient:
     Raises:
         TrackingError: if it can't be reached.
     """
-    settle_mlflow()
+    configure_mlflow_env()
     import mlflow
 
     uri = mlflow.get_tracking_uri()
@@ -78,12 +78,12 @@ def _check_server(uri: str) -> None:
     import requests
 
     try:
-        requests.get(uri.rstrip("/") + "/health", timeout=REACH_TIMEOUT_S).raise_for_status()
+        requests.get(uri.rstrip("/") + "/health", timeout=CONNECT_TIMEOUT_S).raise_for_status()
     except requests.RequestException as error:
         raise TrackingError(
             f"the MLflow server must answer before a search starts, but {hide_password(uri)} does not "
             f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or give "
-            "tracking=spool to deliver later."
+            "tracking=offline to deliver later."
         ) from None
 
 
@@ -94,7 +94,7 @@ def _check_database(uri: str) -> None:
     if parts.hostname is None or port is None:
         return
     try:
-        socket.create_connection((parts.hostname, port), REACH_TIMEOUT_S).close()
+        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TrackingError(
             f"the tracking database must answer before a search starts, but {hide_password(uri)} does not ({error}); "

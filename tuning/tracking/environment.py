@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.profiling.hardware import machine
+from models.profiling.hardware import hardware
 
 if TYPE_CHECKING:
     pass
@@ -39,25 +39,25 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def environment() -> dict[str, object]:
+def environment_info() -> dict[str, object]:
     """Return the interpreter, the hardware and the version of every installed package."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "hardware": hardware(),
+        "hardware": machine_info(),
         "packages": {
             distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
         },
     }
 
 
-def hardware() -> dict[str, object]:
+def machine_info() -> dict[str, object]:
     """Return what a search had to run on: processor, cores that it may use, memory, accelerators by name."""
     import psutil
     import torch
 
     return {
-        "processor": machine(),
+        "processor": hardware(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],

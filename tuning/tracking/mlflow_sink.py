@@ -7,51 +7,51 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tuning.tracking.operations import (
-    PARENT,
-    Describe,
+    PARENT_UID,
     EndRun,
     LogEpoch,
     LogFile,
     LogInput,
     LogText,
     Operation,
+    SetParamsAndTags,
     StartRun,
 )
-from tuning.tracking.outbox import Spool
+from tuning.tracking.outbox import Outbox
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRIAL_UID = "trial_uid"
 PARENT_RUN = "mlflow.parentRunId"
-LONGEST_PARAM = 6000  # characters; MLflow refuses a longer value
+MAX_PARAM_LENGTH = 6000  # characters; MLflow refuses a longer value
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # MLflow's limit for one batch
-LONGEST_TAG = 8000  # characters; MLflow cuts or refuses a longer value
+MAX_TAG_LENGTH = 8000  # characters; MLflow cuts or refuses a longer value
 # What a server says of a request that it will never take. Not BAD_REQUEST: a database that restarts is told as that.
-REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
+PERMANENT_ERROR_CODES = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 
 
-def is_refusal(error: Exception) -> bool:
+def is_permanent_error(error: Exception) -> bool:
     """Return whether the same call would fail for ever; else the server is away, or busy, or being started."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
-        return error.error_code in REFUSALS
+        return error.error_code in PERMANENT_ERROR_CODES
     return isinstance(error, KeyError | TypeError | FileNotFoundError)
 
 
-def is_away(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
     """Return whether an error says that the server, or what is behind it, does not do its work now."""
     import requests
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
-        return error.error_code not in REFUSALS
+        return error.error_code not in PERMANENT_ERROR_CODES
     return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
 
 
-class Delivery:
+class MlflowSink:
     """Tells the runs of one search what operations say; remembers which run each trial has.
 
     Args:
@@ -61,25 +61,27 @@ class Delivery:
         spool: which remembers the runs that were made, and how each was started.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, parent_tags: Mapping[str, str], spool: Spool) -> None:
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, parent_tags: Mapping[str, str], outbox: Outbox
+    ) -> None:
         self._client = client
         self._experiment_id = experiment_id
         self._parent_tags = parent_tags
-        self._spool = spool
-        self._perhaps_made = set(spool.starts)  # trials whose run an earlier try, or process, may have made
+        self._outbox = outbox
+        self._maybe_created = set(outbox.starts)  # trials whose run an earlier try, or process, may have made
 
-    def carry_out(self, operations: Sequence[Operation]) -> None:
+    def apply(self, operations: Sequence[Operation]) -> None:
         """Carry out one operation, or several epochs of one run in one call; raises whatever the client raises."""
         first = operations[0]
         if isinstance(first, StartRun):
-            self._spool.starts[first.trial_uid] = first
+            self._outbox.starts[first.trial_uid] = first
             self._start(first)
             return
         run_id = self._run_id(first.trial_uid)
         match first:
             case LogEpoch():
                 self._log(run_id, [one for one in operations if isinstance(one, LogEpoch)])
-            case Describe():
+            case SetParamsAndTags():
                 self._describe(run_id, first.params, first.tags)
             case LogInput():
                 self._log_input(run_id, first.dataset)
@@ -93,16 +95,16 @@ class Delivery:
 
     def _run_id(self, trial_uid: str) -> str:
         """Return the run; a trial's is made now if it could not be made when the trial started."""
-        if trial_uid == PARENT:
+        if trial_uid == PARENT_UID:
             return self._parent_tags[PARENT_RUN]
-        if trial_uid not in self._spool.run_ids:
-            self._make(self._spool.starts[trial_uid])
-        return self._spool.run_ids[trial_uid]
+        if trial_uid not in self._outbox.run_ids:
+            self._make(self._outbox.starts[trial_uid])
+        return self._outbox.run_ids[trial_uid]
 
     def _start(self, operation: StartRun) -> None:
         """Make the trial's run; one that is there, of a search that is resumed, runs again."""
-        if operation.trial_uid in self._spool.run_ids or not self._make(operation):
-            run_id = self._spool.run_ids[operation.trial_uid]
+        if operation.trial_uid in self._outbox.run_ids or not self._make(operation):
+            run_id = self._outbox.run_ids[operation.trial_uid]
             self._client.update_run(run_id, status="RUNNING")
             self._describe(run_id, operation.params, operation.tags)
 
@@ -111,8 +113,8 @@ class Delivery:
         from mlflow.entities import Param
 
         uid = operation.trial_uid
-        run_id = find_run(self._client, self._experiment_id, uid) if uid in self._perhaps_made else None
-        self._perhaps_made.add(uid)
+        run_id = find_run(self._client, self._experiment_id, uid) if uid in self._maybe_created else None
+        self._maybe_created.add(uid)
         is_new = run_id is None
         if run_id is None:
             tags = {**self._parent_tags, **operation.tags, TRIAL_UID: uid}
@@ -120,16 +122,16 @@ class Delivery:
                 self._experiment_id, start_time=operation.time_ms, tags=tags, run_name=operation.name
             )
             run_id = str(run.info.run_id)
-            self._client.log_batch(run_id, params=[Param(*pair) for pair in texts(operation.params)])
-        self._spool.run_ids[uid] = run_id
-        self._spool.made(uid, run_id)
+            self._client.log_batch(run_id, params=[Param(*pair) for pair in to_params(operation.params)])
+        self._outbox.run_ids[uid] = run_id
+        self._outbox.record_run(uid, run_id)
         return is_new
 
     def _describe(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        pairs = texts(params)
-        labels = [RunTag(name, text[:LONGEST_TAG]) for name, text in tags.items()]
+        pairs = to_params(params)
+        labels = [RunTag(name, text[:MAX_TAG_LENGTH]) for name, text in tags.items()]
         for start in range(0, max(len(pairs), 1 if labels else 0), PARAMS_PER_CALL):
             part = [Param(*pair) for pair in pairs[start : start + PARAMS_PER_CALL]]
             self._client.log_batch(run_id, params=part, tags=[] if start else labels)
@@ -160,6 +162,6 @@ def find_run(client: MlflowClient, experiment_id: str, trial_uid: str) -> str | 
     return str(runs[0].info.run_id) if runs else None
 
 
-def texts(params: Mapping[str, object]) -> list[tuple[str, str]]:
+def to_params(params: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return parameters as MLflow stores them."""
-    return [(name, str(value)[:LONGEST_PARAM]) for name, value in params.items()]
+    return [(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in params.items()]

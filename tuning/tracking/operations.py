@@ -13,7 +13,7 @@ from typing import Any
 
 from tuning.common.redaction import Redactor
 
-PARENT = "parent"  # stands where a trial's uid stands, in what is said to the search's own run
+PARENT_UID = "parent"  # stands where a trial's uid stands, in what is said to the search's own run
 
 
 def now_ms() -> int:
@@ -44,7 +44,7 @@ class LogEpoch:
 
 
 @dataclass(frozen=True)
-class Describe:
+class SetParamsAndTags:
     """Parameters and tags of a run that is there."""
 
     trial_uid: str
@@ -88,8 +88,8 @@ class EndRun:
     time_ms: int = field(default_factory=now_ms)
 
 
-Operation = StartRun | LogEpoch | Describe | LogInput | LogText | LogFile | EndRun
-KINDS = {kind.__name__: kind for kind in (StartRun, LogEpoch, Describe, LogInput, LogText, LogFile, EndRun)}
+Operation = StartRun | LogEpoch | SetParamsAndTags | LogInput | LogText | LogFile | EndRun
+KINDS = {kind.__name__: kind for kind in (StartRun, LogEpoch, SetParamsAndTags, LogInput, LogText, LogFile, EndRun)}
 
 
 def to_json(operation: Operation) -> str:
@@ -108,9 +108,9 @@ def from_fields(fields: Mapping[str, object]) -> Operation:
     return kind(**arguments)  # type: ignore[arg-type]
 
 
-def spoken(operation: Operation) -> str:
+def describe_operation(operation: Operation) -> str:
     """Return what the operation is called in a sentence."""
-    whose = "the search" if operation.trial_uid == PARENT else f"trial {operation.trial_uid}"
+    whose = "the search" if operation.trial_uid == PARENT_UID else f"trial {operation.trial_uid}"
     match operation:
         case LogEpoch():
             return f"epoch {operation.step} of {whose}"

@@ -24,7 +24,7 @@ from tuning.tracking.operations import EndRun, LogEpoch, Operation, StartRun, fr
 DELIVERED, RUN_OF, RUN_ID = "delivered", "run_of", "run_id"
 
 
-class Spool:
+class Outbox:
     """The spool at ``path``, in use by one process at a time.
 
     Attributes:
@@ -48,11 +48,11 @@ class Spool:
         self.run_ids: dict[str, str] = {}
         self.epochs: dict[str, int] = {}
         self.ended: set[str] = set()
-        self.spoiled: list[str] = []
+        self.corrupt_lines: list[str] = []
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._claim = FileLock(path.with_suffix(".lock"), thread_local=False)
+        self._acquire_lock = FileLock(path.with_suffix(".lock"), thread_local=False)
         try:
-            self._claim.acquire(timeout=0)
+            self._acquire_lock.acquire(timeout=0)
         except Timeout:
             raise TrackingError(
                 f"a search's spool is open in one process at a time, but another has {path}; wait until its search ends"
@@ -74,7 +74,7 @@ class Spool:
         with contextlib.suppress(OSError):
             self._append(json.dumps({DELIVERED: list(tickets)}))
 
-    def made(self, trial_uid: str, run_id: str) -> None:
+    def record_run(self, trial_uid: str, run_id: str) -> None:
         """Keep which run a trial was given; where that can't be written the run is found by its tag."""
         with contextlib.suppress(OSError):
             self._append(json.dumps({RUN_OF: trial_uid, RUN_ID: run_id}))
@@ -88,7 +88,7 @@ class Spool:
         """Let another process have it."""
         self.flush()
         os.close(self._file)
-        self._claim.release()
+        self._acquire_lock.release()
 
     def _append(self, text: str) -> int:
         line = _line(text)
@@ -115,7 +115,7 @@ class Spool:
             try:
                 self._take(ticket, _parsed(line))
             except (ValueError, KeyError, TypeError):
-                self.spoiled.append(f"line {number} of {self.path} is spoiled and was skipped")
+                self.corrupt_lines.append(f"line {number} of {self.path} is spoiled and was skipped")
         return whole
 
     def _take(self, ticket: int, fields: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
 from data.errors import TrackingError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SEARCH_UID = "search_uid"  # the tag by which the parent run of a search without a server is found again
 
 
-class Target(Value):
+class RunTarget(FrozenModel):
     """The experiment and the parent run of one search.
 
     Attributes:
@@ -40,15 +40,15 @@ class Target(Value):
         """Keep it."""
         write_atomically(path, self.to_json().encode())
 
-    def settled(self, client: MlflowClient) -> Target:
+    def resolve(self, client: MlflowClient) -> RunTarget:
         """Return it with the parent run and the experiment that it has on the client's server; made if need be.
 
         Raises:
             TrackingError: the run that the search began in is not there.
         """
         if self.run_id:
-            return self.model_copy(update={"experiment_id": experiment_of(client, self.run_id)})
-        experiment_id = experiment(client, self.experiment)
+            return self.model_copy(update={"experiment_id": experiment_id_of_run(client, self.run_id)})
+        experiment_id = get_or_create_experiment(client, self.experiment)
         found = client.search_runs([experiment_id], f"tags.{SEARCH_UID} = '{self.search_id}'", max_results=1)
         run = found[0] if found else self._make_run(client, experiment_id)
         return self.model_copy(update={"experiment_id": experiment_id, "run_id": str(run.info.run_id)})
@@ -58,7 +58,7 @@ class Target(Value):
         return client.create_run(experiment_id, start_time=self.time_ms, tags=tags, run_name=self.experiment)
 
 
-def experiment_of(client: MlflowClient, run_id: str) -> str:
+def experiment_id_of_run(client: MlflowClient, run_id: str) -> str:
     """Return the experiment that a run is in.
 
     Raises:
@@ -77,7 +77,7 @@ def experiment_of(client: MlflowClient, run_id: str) -> str:
         ) from None
 
 
-def experiment(client: MlflowClient, name: str) -> str:
+def get_or_create_experiment(client: MlflowClient, name: str) -> str:
     """Return the id of the experiment ``name``, made if need be, also when two searches make it at once."""
     from mlflow.exceptions import MlflowException
 

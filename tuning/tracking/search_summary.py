@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
-from data.frozen_model import Value
+from data.frozen_model import FrozenModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,14 +16,14 @@ TEST = "test_balanced_accuracy"
 PAGE = 1000  # runs asked for at once
 
 
-class Progress(Value):
+class ScorePoint(FrozenModel):
     """The best score that a search had reached so many seconds after its first trial began."""
 
     seconds: float
     score: float
 
 
-class PastSearch(Value):
+class SearchSummary(FrozenModel):
     """A search as MLflow remembers it.
 
     Attributes:
@@ -50,7 +50,7 @@ class PastSearch(Value):
     test: float | None
     seconds: float
     promotion: str
-    progress: tuple[Progress, ...]
+    progress: tuple[ScorePoint, ...]
 
     @property
     def short_id(self) -> str:
@@ -58,7 +58,7 @@ class PastSearch(Value):
         return self.run_id[:8]
 
 
-def past_search(client: MlflowClient, given: str) -> PastSearch:
+def load_search_summary(client: MlflowClient, given: str) -> SearchSummary:
     """Return the search whose parent run is ``given``, or the latest one of the experiment of that name.
 
     Raises:
@@ -71,7 +71,7 @@ def past_search(client: MlflowClient, given: str) -> PastSearch:
     began = min((run.info.start_time for run in children), default=0)
     ended = max((run.info.end_time or run.info.start_time for run in children), default=0)
     tags = parent.data.tags
-    return PastSearch(
+    return SearchSummary(
         run_id=parent.info.run_id,
         name=str(client.get_experiment(parent.info.experiment_id).name),
         data_fingerprint=tags.get("data_fingerprint", ""),
@@ -132,12 +132,12 @@ def _network(run: Run) -> str:
     return f"{params.get('backbone', '?')} at {params.get('image_size', '?')} px"
 
 
-def _progress(scored: list[Run], began: int) -> tuple[Progress, ...]:
+def _progress(scored: list[Run], began: int) -> tuple[ScorePoint, ...]:
     """Return the improvements of runs in the order of their ends; ``began`` is in milliseconds since 1970."""
-    found: list[Progress] = []
+    found: list[ScorePoint] = []
     for run in scored:
         score = run.data.metrics[SCORE]
         if not found or score > found[-1].score:
             ended = run.info.end_time or run.info.start_time
-            found.append(Progress(seconds=(ended - began) / 1000, score=score))
+            found.append(ScorePoint(seconds=(ended - began) / 1000, score=score))
     return tuple(found)

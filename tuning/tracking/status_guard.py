@@ -15,12 +15,12 @@ import time
 
 from tuning.tracking.environment import REPOSITORY
 
-LONGEST_WAIT_S = 120.0  # for mlflow run to end; it only waits for us
+MAX_WAIT_S = 120.0  # for mlflow run to end; it only waits for us
 OVERWRITTEN_WITHIN_S = 5.0  # after it ended: nobody will
 POLL_S = 0.1
 
 
-def have_last_word(run_id: str, status: str) -> None:
+def spawn_status_guard(run_id: str, status: str) -> None:
     """Start the process that sets the run to ``status`` after our parent process, ``mlflow run``, has ended."""
     subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "tuning.tracking.status_guard", run_id, status, str(os.getppid())],
@@ -32,14 +32,14 @@ def have_last_word(run_id: str, status: str) -> None:
     )
 
 
-def wait_and_say(run_id: str, status: str, pid: int) -> None:
+def restore_status(run_id: str, status: str, pid: int) -> None:
     """Wait for the process ``pid`` to end and for the run to be overwritten, then set it to ``status``."""
     import psutil
     from mlflow import MlflowClient
 
     client = MlflowClient()
     with contextlib.suppress(psutil.Error):  # gone already, or still there: then nothing is overwritten soon
-        psutil.Process(pid).wait(LONGEST_WAIT_S)
+        psutil.Process(pid).wait(MAX_WAIT_S)
     ends = time.monotonic() + OVERWRITTEN_WITHIN_S
     while client.get_run(run_id).info.status == status and time.monotonic() < ends:
         time.sleep(POLL_S)
@@ -47,4 +47,4 @@ def wait_and_say(run_id: str, status: str, pid: int) -> None:
 
 
 if __name__ == "__main__":
-    wait_and_say(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    restore_status(sys.argv[1], sys.argv[2], int(sys.argv[3]))

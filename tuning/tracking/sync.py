@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from data.errors import TrackingError
 from tuning.common.search_paths import SearchPaths
 from tuning.tracking.parent_run import ParentRun
-from tuning.tracking.run_target import Target
+from tuning.tracking.run_target import RunTarget
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
-class Synced:
+class SyncResult:
     """What became of one spool: the parent run, how much was delivered, and a sentence for each that was not."""
 
     run_id: str
@@ -23,7 +23,7 @@ class Synced:
     undelivered: tuple[str, ...]
 
 
-def searches(run: str) -> list[SearchPaths]:
+def find_searches(run: str) -> list[SearchPaths]:
     """Return the search of the parent run ``run``, or every search that has a spool.
 
     Raises:
@@ -32,7 +32,7 @@ def searches(run: str) -> list[SearchPaths]:
     found = [paths for paths in SearchPaths.all() if paths.target.exists()]
     if not run:
         return found
-    ours = [paths for paths in found if run in {paths.root.name, Target.from_json(paths.target.read_text()).run_id}]
+    ours = [paths for paths in found if run in {paths.root.name, RunTarget.from_json(paths.target.read_text()).run_id}]
     if not ours:
         raise TrackingError(
             f"run must be the parent run of a search that this machine made, got {run!r}, of which it has no folder; "
@@ -41,14 +41,14 @@ def searches(run: str) -> list[SearchPaths]:
     return ours
 
 
-def deliver(client: MlflowClient, paths: SearchPaths) -> Synced:
+def deliver_outbox(client: MlflowClient, paths: SearchPaths) -> SyncResult:
     """Deliver a search's spool to the client's server.
 
     Raises:
         TrackingError: the search goes on, or the run that it began in is not on this server.
     """
-    target = Target.from_json(paths.target.read_text()).settled(client)
+    target = RunTarget.from_json(paths.target.read_text()).resolve(client)
     parent = ParentRun.of(target, client)
-    waiting = parent.writer.waiting
+    waiting = parent.writer.pending_count
     undelivered = parent.writer.close()
-    return Synced(target.run_id, waiting - parent.writer.waiting, undelivered)
+    return SyncResult(target.run_id, waiting - parent.writer.pending_count, undelivered)

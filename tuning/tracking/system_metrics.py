@@ -10,15 +10,15 @@ from functools import partial
 from typing import Any
 
 from data.errors import TrackingError
-from tuning.common.background import aside
-from tuning.tracking.async_writer import Writer
-from tuning.tracking.operations import PARENT, LogEpoch
+from tuning.common.background import background_thread
+from tuning.tracking.async_writer import AsyncWriter
+from tuning.tracking.operations import PARENT_UID, LogEpoch
 
 SYSTEM = "system/"  # what the names of metrics begin with that MLflow's UI shows on a page of their own
 INTERVAL_S = 10.0  # between two looks, as MLflow's own monitor has it
 
 
-def load_is_wanted() -> bool:
+def system_metrics_enabled() -> bool:
     """Return whether MLflow's own variable asks for system metrics.
 
     Raises:
@@ -34,26 +34,26 @@ def load_is_wanted() -> bool:
 
 
 @contextmanager
-def watched(writer: Writer) -> Iterator[None]:
-    """Within: what the machine does becomes metrics of the parent run, if ``load_is_wanted``.
+def log_system_metrics(writer: AsyncWriter) -> Iterator[None]:
+    """Within: what the machine does becomes metrics of the parent run, if ``system_metrics_enabled``.
 
     MLflow's own thread asks the server for the run before each look and ends with the first failure; this one reads the
     same numbers, and the writer takes them as it takes all else. They are of the machine that the command runs on.
     """
-    if not load_is_wanted():
+    if not system_metrics_enabled():
         yield
         return
-    with aside("system-metrics", partial(_watch, writer)):
+    with background_thread("system-metrics", partial(_watch, writer)):
         yield
 
 
-def _watch(writer: Writer, over: threading.Event) -> None:
+def _watch(writer: AsyncWriter, over: threading.Event) -> None:
     """Send the load of each interval until it is over; a search that goes on goes on counting."""
     import mlflow.environment_variables as variables
 
     interval: Any = variables.MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
     monitors = _monitors()
-    step = writer.last_epoch(PARENT)
+    step = writer.last_epoch(PARENT_UID)
     while not over.wait(interval.get() or INTERVAL_S):
         step += 1
         found: dict[str, float] = {}
@@ -61,7 +61,7 @@ def _watch(writer: Writer, over: threading.Event) -> None:
             monitor.collect_metrics()
             found |= {SYSTEM + name: float(value) for name, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
-        writer.send(LogEpoch(PARENT, step, found))
+        writer.send(LogEpoch(PARENT_UID, step, found))
 
 
 def _monitors() -> list[Any]:

@@ -7,14 +7,14 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tuning.common.trial_record import TrialResult
+from tuning.common.trial_record import TrialRecord
 
 LOCAL_UI = "http://127.0.0.1:5000"
 MODE = "workflowType=machine_learning"  # the UI opens in its GenAI mode unless told otherwise
 FREEZE_CHART = "charts/freeze.png"  # of the report's pictures, on the search's run
 
 
-class Pages(NamedTuple):
+class MlflowLinks(NamedTuple):
     """The pages of one search, as what follows the server's address: they hold wherever the UI is opened.
 
     Attributes:
@@ -27,7 +27,7 @@ class Pages(NamedTuple):
     search: str
     trials: Mapping[str, str]
 
-    def run_of(self, result: TrialResult) -> str:
+    def run_of(self, result: TrialRecord) -> str:
         """Return the run of a trial; empty if it has none."""
         return self.trials.get(result.trial_uid, "")
 
@@ -39,7 +39,7 @@ class Pages(NamedTuple):
         """Return the page of a file of the search's run."""
         return f"#/experiments/{self.experiment_id}/runs/{self.search}/artifacts/{path}?{MODE}"
 
-    def comparison(self, results: Sequence[TrialResult]) -> str:
+    def comparison(self, results: Sequence[TrialRecord]) -> str:
         """Return the page that compares the trials, the best in the first column.
 
         MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
@@ -50,7 +50,7 @@ class Pages(NamedTuple):
         # The UI reads the runs only where they come first.
         return f"#/compare-runs?runs={listed}&experiments={experiments}&{MODE}"
 
-    def markdown(self, results: Sequence[TrialResult], best: TrialResult) -> str:
+    def markdown(self, results: Sequence[TrialRecord], best: TrialRecord) -> str:
         """Return what leads on from the search's description, and the picture of what freezing did."""
         winner = f"[Trial {best.number}, the best]({self.run(run_id)}) · " if (run_id := self.run_of(best)) else ""
         freeze = urllib.parse.urlencode({"path": FREEZE_CHART, "run_uuid": self.search})
@@ -61,7 +61,7 @@ class Pages(NamedTuple):
         )
 
 
-def on_server(tracking_uri: str, page: str) -> str:
+def absolute_url(tracking_uri: str, page: str) -> str:
     """Return the whole address of a page, without the login that the server's may carry."""
     if not tracking_uri.startswith("http"):
         return f"{LOCAL_UI}/{page}"

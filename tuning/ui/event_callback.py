@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tuning.common.event_bus import tell
+from tuning.common.event_bus import emit
 from tuning.common.events import EpochEnded, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialReport, TrialResult
+    from tuning.common.trial_record import TrialRecord, TrialReport
 
 
-class Telling:
+class EventCallback:
     """A listener of the search that makes events of what it hears."""
 
-    def trial_started(self, result: TrialResult) -> None:
+    def on_trial_start(self, result: TrialRecord) -> None:
         """Tell that a trial was handed to a worker."""
-        tell(TrialStarted(result))
+        emit(TrialStarted(result))
 
-    def epoch_ended(self, result: TrialResult, report: TrialReport) -> None:
+    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
         """Tell an epoch."""
-        tell(EpochEnded(result, report))
+        emit(EpochEnded(result, report))
 
-    def trial_ended(self, result: TrialResult, report: TrialReport | None) -> None:
+    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Tell how a trial ended."""
-        tell(TrialEnded(result))
+        emit(TrialEnded(result))

@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 from tuning.common import event_bus
 
 
-class ProgressView:
+class ProgressBar:
     """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down.
 
     It is for commands that show nothing else meanwhile; what a search shows is in ``tuning.ui.live``.
@@ -42,4 +42,4 @@ class ProgressView:
                 self._tasks[what] = self._bars.add_task(what, total=of)
             self._bars.update(self._tasks[what], completed=done)
         elif not self._quiet:
-            event_bus.progress(what, done, of)
+            event_bus.emit_progress(what, done, of)

@@ -10,48 +10,48 @@ from contextlib import contextmanager
 from typing import IO
 
 from data.errors import FreezelineError, UserError
-from tuning.common.event_bus import View, opened, tell
-from tuning.common.events import Ended, Event
-from tuning.common.exit_codes import status_of
+from tuning.common.event_bus import Renderer, emit, use_renderer
+from tuning.common.events import CommandEnded, Event
+from tuning.common.exit_codes import exit_code_of
 from tuning.recipe.schema import EventsForm
-from tuning.ui.jsonl_renderer import JsonLinesView
-from tuning.ui.live.renderer import LiveView
-from tuning.ui.log_renderer import PlainView, QuietView
+from tuning.ui.jsonl_renderer import JsonLinesRenderer
+from tuning.ui.live.renderer import LiveRenderer
+from tuning.ui.log_renderer import LogRenderer, QuietRenderer
 
-NO_TERMINALS = {"dumb", "unknown"}  # values of TERM: what calls itself so can't move its cursor
+DUMB_TERMINALS = {"dumb", "unknown"}  # values of TERM: what calls itself so can't move its cursor
 
 
-class Views:
+class CompositeRenderer:
     """Several views as one."""
 
-    def __init__(self, views: Sequence[View]) -> None:
+    def __init__(self, views: Sequence[Renderer]) -> None:
         """Take the views, to be told in this order."""
-        self._views = views
+        self._renderers = views
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Tell each view."""
-        for view in self._views:
-            view.tell(event)
+        for view in self._renderers:
+            view.handle(event)
 
     def close(self) -> None:
         """Close each view."""
-        for view in self._views:
+        for view in self._renderers:
             view.close()
 
 
-def watched(command: str, quiet: bool, events: EventsForm, work: Callable[[], int]) -> int:
+def run_with_ui(command: str, quiet: bool, events: EventsForm, work: Callable[[], int]) -> int:
     """Do a command's work while what happens is shown; return its exit status.
 
     Raises:
         whatever ``work`` raises, once it was told and the terminal is as it was.
     """
-    with _views(command, quiet, events) as view, opened(view):
+    with _renderer(command, quiet, events) as view, use_renderer(view):
         try:
             status = work()
         except BaseException as error:
-            tell(Ended(status_of(error), _problems(error)))
+            emit(CommandEnded(exit_code_of(error), _problems(error)))
             raise
-        tell(Ended(status))
+        emit(CommandEnded(status))
         return status
 
 
@@ -64,24 +64,24 @@ def _problems(error: BaseException) -> tuple[str, ...]:
 
 
 @contextmanager
-def _views(command: str, quiet: bool, events: EventsForm) -> Iterator[View]:
+def _renderer(command: str, quiet: bool, events: EventsForm) -> Iterator[Renderer]:
     """Yield the view; where programs read standard output, whatever else is printed goes to standard error."""
     if events == "text":
-        yield human_view(quiet, sys.stdout)
+        yield make_renderer(quiet, sys.stdout)
         return
-    machine = JsonLinesView(sys.stdout, command)
+    machine = JsonLinesRenderer(sys.stdout, command)
     with contextlib.redirect_stdout(sys.stderr):
-        yield Views((machine, human_view(quiet, sys.stderr, on_errors=True)))
+        yield CompositeRenderer((machine, make_renderer(quiet, sys.stderr, on_errors=True)))
 
 
-def human_view(quiet: bool, file: IO[str], on_errors: bool = False) -> View:
+def make_renderer(quiet: bool, file: IO[str], on_errors: bool = False) -> Renderer:
     """Return what a person looks at where ``file`` is shown."""
     if quiet:
-        return QuietView(on_errors)
-    return LiveView(on_errors) if is_terminal(file) else PlainView(on_errors)
+        return QuietRenderer(on_errors)
+    return LiveRenderer(on_errors) if is_terminal(file) else LogRenderer(on_errors)
 
 
 def is_terminal(file: IO[str]) -> bool:
     """Return whether a block can be drawn anew there, with the letters that it is made of."""
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
-    return file.isatty() and os.environ.get("TERM", "") not in NO_TERMINALS and encoding == "utf8"
+    return file.isatty() and os.environ.get("TERM", "") not in DUMB_TERMINALS and encoding == "utf8"

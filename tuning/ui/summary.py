@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tuning.common.formatting import network_name, score_text
-from tuning.common.promotion_types import METRIC, Candidate
-from tuning.common.trial_record import TrialResult
+from tuning.common.formatting import format_score, network_name
+from tuning.common.promotion_types import TEST_METRIC, Candidate
+from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.reevaluation import Finalist, Gain
+from tuning.search.reevaluation import Improvement, RerunTrial
 from tuning.search.selection import ranked
-from tuning.tracking.ui_links import Pages
+from tuning.tracking.ui_links import MlflowLinks
 
 if TYPE_CHECKING:
-    from tuning.search.budget_estimate import Plan
-    from tuning.search.study import Ledger
+    from tuning.search.budget_estimate import BudgetEstimate
+    from tuning.search.study import TrialStore
 
 ROWS = 5
 NETWORK = "network"
@@ -30,19 +30,17 @@ NUMBERS = ("trial", "bal. acc.", "epoch", "px", "frozen", "lr")
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
 
 
-def plan_line(recipe: Recipe, ledger: Ledger, at_once: int) -> str:
+def plan_line(recipe: Recipe, ledger: TrialStore, at_once: int) -> str:
     """Return what a search is about to do."""
-    before = (
-        f"{len(ledger.results())} trials so far, {ledger.put_back_left} of them go on; " if ledger.results() else ""
-    )
-    sweep = f"{ledger.probes_left} linear probes, then " if ledger.probes_left else ""
-    most = recipe.most_trials
-    trials = f"{max(0, most - ledger.trials)} trials" if most is not None else "trials"
+    before = f"{len(ledger.trials())} trials so far, {ledger.num_requeued} of them go on; " if ledger.trials() else ""
+    sweep = f"{ledger.num_probes_left} linear probes, then " if ledger.num_probes_left else ""
+    most = recipe.max_trials
+    trials = f"{max(0, most - ledger.num_trials)} trials" if most is not None else "trials"
     minutes = f", {recipe.budget_s / 60:g} minutes in all" if recipe.budget_s else ""
     return f"{before}{sweep}{trials} of up to {recipe.max_epochs} epochs, {at_once} at once{minutes}"
 
 
-def budget_line(recipe: Recipe, expected: Plan, network: str, image_size: int, at_once: int) -> str:
+def budget_line(recipe: Recipe, expected: BudgetEstimate, network: str, image_size: int, at_once: int) -> str:
     """Return what the budget will buy."""
     half, none = (expected.trial_s[fraction] for fraction in (0.5, 0.0))
     trial = (
@@ -51,10 +49,10 @@ def budget_line(recipe: Recipe, expected: Plan, network: str, image_size: int, a
     )
     if recipe.budget_s is not None:
         return f"{trial}: {recipe.budget_s / 60:g} minutes buy about {expected.trials} such trials, {at_once} at once"
-    return f"{trial}: {recipe.most_trials} such trials, {at_once} at once, take about {expected.minutes:.0f} minutes"
+    return f"{trial}: {recipe.max_trials} such trials, {at_once} at once, take about {expected.minutes:.0f} minutes"
 
 
-def leaderboard(results: Sequence[TrialResult]) -> Table:
+def leaderboard(results: Sequence[TrialRecord]) -> Table:
     """Return the table of the best trials; it fits into 80 columns."""
     table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=None)
     for name in COLUMNS:
@@ -65,7 +63,7 @@ def leaderboard(results: Sequence[TrialResult]) -> Table:
     return table
 
 
-def leaderboard_csv(results: Sequence[TrialResult]) -> str:
+def leaderboard_csv(results: Sequence[TrialRecord]) -> str:
     """Return all trials as CSV, by number: how each ended, its best epoch's metrics, and its settings."""
     rows: list[dict[str, object]] = [
         {
@@ -77,7 +75,7 @@ def leaderboard_csv(results: Sequence[TrialResult]) -> str:
             "best_epoch": result.best_epoch,
             **result.metrics,
             **result.settings,
-            **result.facts,
+            **result.runtime_info,
             "seed": result.config.seed,
             "trial_uid": result.trial_uid,
         }
@@ -90,12 +88,12 @@ def leaderboard_csv(results: Sequence[TrialResult]) -> str:
     return text.getvalue()
 
 
-def _cells(result: TrialResult) -> list[str]:
+def _cells(result: TrialRecord) -> list[str]:
     """Return what stands in a trial's row, by ``COLUMNS``."""
-    config, facts = result.config, result.facts
+    config, facts = result.config, result.runtime_info
     return [
         str(result.number),
-        score_text(result),
+        format_score(result),
         f"{result.best_epoch}/{result.epochs}",
         network_name(result),
         str(config.preprocessing.image_size),
@@ -105,58 +103,58 @@ def _cells(result: TrialResult) -> list[str]:
     ]
 
 
-def finals_lines(best: TrialResult, finals: Sequence[Finalist], gain: Gain | None) -> list[str]:
+def rerun_lines(best: TrialRecord, finals: Sequence[RerunTrial], gain: Improvement | None) -> list[str]:
     """Return how the finals ended, and whether the search gained more than noise over the default."""
     lines = []
     trained = [one for one in finals if len(one.scores) > 1]
     if trained:
         lines.append("Finals, the best trained again with other seeds:")
         lines += [
-            f"  trial {one.result.number}: mean {one.mean:.4f}, spread {one.spread:.4f} over {len(one.scores)} seeds"
-            + (" (wins)" if one.result.trial_uid == best.trial_uid else "")
+            f"  trial {one.trial.number}: mean {one.mean:.4f}, spread {one.std:.4f} over {len(one.scores)} seeds"
+            + (" (wins)" if one.trial.trial_uid == best.trial_uid else "")
             for one in trained
         ]
     if gain is not None:
-        verdict = "more than" if gain.is_real else "not more than"
+        verdict = "more than" if gain.is_significant else "not more than"
         lines.append(
-            f"Against the default: {gain.gain:+.4f} on validation, {verdict} twice the noise ({gain.noise:.4f})"
+            f"Against the default: {gain.difference:+.4f} on validation, {verdict} twice the noise ({gain.standard_error:.4f})"
         )
     return lines
 
 
-def finals_metrics(best: TrialResult, finals: Sequence[Finalist], gain: Gain | None) -> dict[str, float]:
+def rerun_metrics(best: TrialRecord, finals: Sequence[RerunTrial], gain: Improvement | None) -> dict[str, float]:
     """Return the finals' numbers by their names in MLflow."""
     metrics: dict[str, float] = {}
     for one in finals:
-        if one.result.trial_uid == best.trial_uid and len(one.scores) > 1:
-            metrics |= {"best_mean": one.mean, "best_spread": one.spread, "best_seeds": len(one.scores)}
+        if one.trial.trial_uid == best.trial_uid and len(one.scores) > 1:
+            metrics |= {"best_mean": one.mean, "best_spread": one.std, "best_seeds": len(one.scores)}
     if gain is not None:
-        metrics |= {"gain_over_default": gain.gain, "gain_noise": gain.noise}
+        metrics |= {"gain_over_default": gain.difference, "gain_noise": gain.standard_error}
     return metrics
 
 
 def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
     """Return the test result with its interval, and what raw pixels alone reach."""
-    shown = {"test_accuracy": "accuracy", METRIC: "balanced accuracy", "test_macro_f1": "macro-F1"}
+    shown = {"test_accuracy": "accuracy", TEST_METRIC: "balanced accuracy", "test_macro_f1": "macro-F1"}
     parts = []
     for name, label in shown.items():
         interval = candidate.intervals.get(name)
         span = f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
         parts.append(f"{label} {candidate.metrics[name]:.4f}{span}")
-    look = f"look number {candidate.test_looks} at this data set's"
-    lines = [f"On the {candidate.test_pictures} test pictures ({look}):"]
+    look = f"look number {candidate.test_evaluations} at this data set's"
+    lines = [f"On the {candidate.num_test_images} test pictures ({look}):"]
     lines += [f"  {part}" for part in parts]
     if baseline is not None:
         lines.append(f"  logistic regression on the raw pixels, for comparison: accuracy {baseline:.4f}")
     return lines
 
 
-def note(
-    results: Sequence[TrialResult],
-    best: TrialResult,
+def run_note(
+    results: Sequence[TrialRecord],
+    best: TrialRecord,
     candidate: Candidate,
     decision: str,
-    pages: Pages | None = None,
+    pages: MlflowLinks | None = None,
 ) -> str:
     """Return the parent run's description in Markdown: what came of the search, and where to look next."""
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
@@ -164,11 +162,11 @@ def note(
     tests = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     return (
         f"{decision}\n\n{pages.markdown(results, best) if pages else ''}"
-        f"**Test** ({candidate.test_pictures} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
+        f"**Test** ({candidate.num_test_images} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
     )
 
 
-def _linked(result: TrialResult, pages: Pages | None) -> list[str]:
+def _linked(result: TrialRecord, pages: MlflowLinks | None) -> list[str]:
     """Return a trial's cells, its number a link to its run where that is known."""
     number, *cells = _cells(result)
     if pages and (run_id := pages.run_of(result)):

@@ -7,31 +7,33 @@ from typing import Literal
 
 from data.dataset.dataset import Dataset
 from data.sources.base import SplitName
-from models.evaluation.calibration import calibration_error
-from models.evaluation.intervals import interval
-from models.evaluation.metrics import score
-from models.packaging.inference import Model, probabilities_of
-from tuning.registry.build_candidate import INTERVALS
+from models.evaluation.calibration import expected_calibration_error
+from models.evaluation.intervals import confidence_interval
+from models.evaluation.metrics import compute_metrics
+from models.packaging.inference import PackagedModel, predict_proba
+from tuning.registry.build_candidate import METRICS_WITH_CI
 from tuning.reporting.content import EvaluationContent
-from tuning.reporting.thumbnails import worst_mistakes
+from tuning.reporting.thumbnails import top_losses
 
 
-def evaluate(model: Model, address: str, dataset: Dataset, split: SplitName | Literal["all"]) -> EvaluationContent:
+def evaluate(
+    model: PackagedModel, address: str, dataset: Dataset, split: SplitName | Literal["all"]
+) -> EvaluationContent:
     """Return what the model, loaded from ``address``, is worth on the pictures of a split, or of ``all``.
 
     Raises:
         TrackingError: if the model doesn't know the data set's classes, or can't read one of its pictures.
     """
     samples = dataset.samples if split == "all" else dataset.split(split)
-    probabilities, labels = probabilities_of(model, dataset, samples)
+    probabilities, labels = predict_proba(model, dataset, samples)
     return EvaluationContent(
         model=address,
-        made=f"{datetime.now():%Y-%m-%d %H:%M}",
+        created=f"{datetime.now():%Y-%m-%d %H:%M}",
         data=dataset.name,
         split=split,
         data_fingerprint=dataset.fingerprint,
-        scores=score(probabilities, labels, dataset.classes),
-        intervals={metric: interval(metric, probabilities, labels) for metric in INTERVALS},
-        calibration_error=calibration_error(probabilities, labels),
-        mistakes=worst_mistakes(dataset, samples, probabilities, labels),
+        scores=compute_metrics(probabilities, labels, dataset.classes),
+        intervals={metric: confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
+        calibration_error=expected_calibration_error(probabilities, labels),
+        mistakes=top_losses(dataset, samples, probabilities, labels),
     )

@@ -8,124 +8,126 @@ from typing import TYPE_CHECKING
 from data.atomic_write import write_atomically
 from data.audit.report import audit
 from data.loading.pixel_cache import pixel_cache
-from models.evaluation.pixel_baseline import raw_pixel_accuracy
-from tuning.common.event_bus import enter, show, tell, warn
-from tuning.common.events import Decided, Measured, Reported
+from models.evaluation.pixel_baseline import pixel_baseline_accuracy
+from tuning.common.event_bus import emit, print_table, start_stage, warning
+from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
-from tuning.common.formatting import decision_line
+from tuning.common.formatting import format_decision
 from tuning.common.promotion_types import Candidate
 from tuning.common.search_paths import SearchPaths
-from tuning.common.signals import Interrupts
-from tuning.common.trial_record import TrialResult
+from tuning.common.signals import SignalHandler
+from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.registry.build_candidate import Winner, kept_answers, make_candidate
-from tuning.registry.deferred import decided, leave
-from tuning.search.reevaluation import Finalist, Gain, finalists, gain_over_default, winner
-from tuning.search.selection import Costs, Limits, fitting, priced
-from tuning.search.serving_costs import price
+from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
+from tuning.registry.deferred import defer, promote_or_defer
+from tuning.search.reevaluation import Improvement, RerunTrial, improvement_over_default, select_winner, top_trials
+from tuning.search.selection import Costs, Limits, best_per_serving_form, within_limits
+from tuning.search.serving_costs import measure_serving_costs
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.parent_run import ParentRun
-from tuning.tracking.ui_links import Pages, on_server
+from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import summary
 from tuning.ui.tables import networks, pareto
-from tuning.workflows.preflight import Ground
+from tuning.workflows.preflight import SearchContext
 
 if TYPE_CHECKING:
     from tuning.reporting.content import ReportContent
 
-PRICING_S = 8.0  # for measuring what networks cost to serve, where there is no limit that has to be kept
-UNDECIDED = "Not decided yet: the server was away."
+COST_MEASUREMENT_BUDGET_S = (
+    8.0  # for measuring what networks cost to serve, where there is no limit that has to be kept
+)
+DECISION_DEFERRED = "Not decided yet: the server was away."
 
 
-class Ending:
+class SearchFinalizer:
     """What comes after the trials of one search; at least one of them has a score."""
 
     def __init__(
         self,
         recipe: Recipe,
-        ground: Ground,
+        context: SearchContext,
         parent: ParentRun,
         paths: SearchPaths,
         name: str,
-        results: Sequence[TrialResult],
+        trials: Sequence[TrialRecord],
         run_ids: Mapping[str, str],
     ) -> None:
         """Take the search and its trials; ``name`` is the registered model's, ``run_ids`` are the trials' in MLflow."""
         self._recipe = recipe
-        self._dataset = ground.dataset
-        self._ground = ground
+        self._dataset = context.dataset
+        self._context = context
         self._parent = parent
         self._paths = paths
         self._name = name
-        self._results = results
-        self._val_pictures = len(ground.dataset.split("val"))
+        self._trials = trials
+        self._num_val_images = len(context.dataset.split("val"))
         self._run_ids = run_ids
-        self._pages = Pages(parent.experiment_id, parent.run_id, run_ids)
+        self._links = MlflowLinks(parent.experiment_id, parent.run_id, run_ids)
         self._limits = Limits(latency_ms=recipe.max_latency_ms, mb=recipe.max_mb)
 
-    def run(self, interrupts: Interrupts) -> int:
+    def run(self, interrupts: SignalHandler) -> int:
         """Choose the winner, package, measure, decide and report; return the exit status.
 
         Raises:
             SearchError: no trial's network keeps the limits.
         """
-        enter("measuring what networks cost to serve")
-        costs = price(self._results, len(self._dataset.classes), self._limits, PRICING_S)
+        start_stage("measuring what networks cost to serve")
+        costs = measure_serving_costs(self._trials, len(self._dataset.classes), self._limits, COST_MEASUREMENT_BUDGET_S)
         best = self._winner(costs)
-        self._tell_best(best)
+        self._report_best(best)
         candidate = self._candidate(best)
         baseline = self._baseline()
-        show(summary.leaderboard(self._results))
-        tell(Measured(candidate, baseline))
+        print_table(summary.leaderboard(self._trials))
+        emit(CandidateEvaluated(candidate, baseline))
         tables = self._compare(costs)
-        if interrupts.requested:
-            return self._stop(candidate)
-        enter("registering it and deciding whether it is the champion")
+        if interrupts.stop_requested:
+            return self._finish_interrupted(candidate)
+        start_stage("registering it and deciding whether it is the champion")
         self._parent.writer.flush()  # whoever decides about another candidate must find this one whole
-        outcome = decided(self._parent.client, self._paths, candidate, self._dataset)
-        decision, model = UNDECIDED, ""
+        outcome = promote_or_defer(self._parent.client, self._paths, candidate, self._dataset)
+        decision, model = DECISION_DEFERRED, ""
         if outcome is not None:
             version, promotion = outcome
             self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
-            decision = decision_line(candidate, version, promotion)
-            tell(Decided(candidate, version, promotion))
+            decision = format_decision(candidate, version, promotion)
+            emit(PromotionDecided(candidate, version, promotion))
             model = f"models:/{self._name}@{promotion.alias}"
-        pages = self._pages if self._parent.experiment_id else None  # without a server there are no runs yet
-        self._parent.describe_result(summary.note(self._results, best, candidate, decision, pages) + tables)
+        pages = self._links if self._parent.experiment_id else None  # without a server there are no runs yet
+        self._parent.set_note(summary.run_note(self._trials, best, candidate, decision, pages) + tables)
         self._report(best, candidate, decision, model, costs, baseline)
         if model:
-            show(*self._next(model))
+            print_table(*self._next_commands(model))
         return FINISHED
 
-    def _winner(self, costs: Costs) -> TrialResult:
-        allowed = fitting(self._results, costs, self._limits, len(self._dataset.classes))
-        best = winner(allowed, self._results, self._recipe.finalists, self._val_pictures)
+    def _winner(self, costs: Costs) -> TrialRecord:
+        allowed = within_limits(self._trials, costs, self._limits, len(self._dataset.classes))
+        best = select_winner(allowed, self._trials, self._recipe.rerun_top_k, self._num_val_images)
         if best is None:
             raise ValueError("a search ends with a winner only where a trial has a score")
         return best
 
-    def _tell_best(self, best: TrialResult) -> None:
+    def _report_best(self, best: TrialRecord) -> None:
         metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
-        counts = {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(self._results)}
-        finals, gain = self._finals(), self._gain(best)
-        self._parent.log_metrics({**metrics, **counts, **summary.finals_metrics(best, finals, gain)})
-        show(*summary.finals_lines(best, finals, gain))
+        counts = {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(self._trials)}
+        finals, gain = self._reruns(), self._improvement(best)
+        self._parent.log_metrics({**metrics, **counts, **summary.rerun_metrics(best, finals, gain)})
+        print_table(*summary.rerun_lines(best, finals, gain))
 
-    def _finals(self) -> list[Finalist]:
-        return finalists(self._results, self._recipe.finalists, self._val_pictures)
+    def _reruns(self) -> list[RerunTrial]:
+        return top_trials(self._trials, self._recipe.rerun_top_k, self._num_val_images)
 
-    def _gain(self, best: TrialResult) -> Gain | None:
-        return gain_over_default(best, self._results, self._recipe.finalists, self._val_pictures)
+    def _improvement(self, best: TrialRecord) -> Improvement | None:
+        return improvement_over_default(best, self._trials, self._recipe.rerun_top_k, self._num_val_images)
 
-    def _candidate(self, best: TrialResult) -> Candidate:
+    def _candidate(self, best: TrialRecord) -> Candidate:
         """Return the winner, measured and packaged, once: the test pictures are not looked at again for it."""
-        known = self._paths.winner
+        known = self._paths.packaged_winner
         if known.exists():
-            before = Winner.from_json(known.read_text())
+            before = PackagedWinner.from_json(known.read_text())
             if before.trial_uid == best.trial_uid:
                 return before.candidate
-        enter(f"packaging trial {best.number}, the best, and measuring it on the test pictures")
-        candidate = make_candidate(
+        start_stage(f"packaging trial {best.number}, the best, and measuring it on the test pictures")
+        candidate = build_candidate(
             name=self._name,
             parent=self._parent,
             dataset=self._dataset,
@@ -135,14 +137,14 @@ class Ending:
             folder=self._paths.package,
             gate=self._recipe.gate,
         )
-        write_atomically(known, Winner(trial_uid=best.trial_uid, candidate=candidate).to_json().encode())
+        write_atomically(known, PackagedWinner(trial_uid=best.trial_uid, candidate=candidate).to_json().encode())
         return candidate
 
-    def _stop(self, candidate: Candidate) -> int:
+    def _finish_interrupted(self, candidate: Candidate) -> int:
         if not candidate.model_uri:
-            leave(self._paths, candidate, decides=False)
+            defer(self._paths, candidate, needs_decision=False)
         run_id = self._parent.run_id
-        warn(
+        warning(
             f"stopped: the best so far is packaged; python -m tuning resume --run {run_id} goes on, and "
             f"python -m tuning promote --run {run_id} registers it as it is"
         )
@@ -151,41 +153,41 @@ class Ending:
     def _compare(self, costs: Costs) -> str:
         """Show and keep what the networks reached and cost; return it in Markdown."""
         classes = len(self._dataset.classes)
-        compared = networks.compare(self._results, classes)
+        compared = networks.compare_networks(self._trials, classes)
         if compared:
-            show(networks.table(compared))
+            print_table(networks.table(compared))
             self._parent.log_text(networks.as_json(compared), "networks.json")
-        every = priced(self._results, costs, classes)
+        every = best_per_serving_form(self._trials, costs, classes)
         if every:
-            show(pareto.table(every))
+            print_table(pareto.table(every))
             self._parent.log_text(pareto.as_json(every), "costs.json")
         return networks.markdown(compared) + pareto.markdown(every)
 
     def _baseline(self) -> float:
         """Return what raw pixels alone reach on the test pictures."""
-        cache = pixel_cache(self._dataset, next(iter(self._ground.preprocessings.values())))
-        accuracy = raw_pixel_accuracy(cache.split("train"), cache.split("test"))
+        cache = pixel_cache(self._dataset, next(iter(self._context.preprocessings.values())))
+        accuracy = pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
         self._parent.log_metrics({"test_raw_pixel_accuracy": accuracy})
         return accuracy
 
     def _report(
-        self, best: TrialResult, candidate: Candidate, decision: str, model: str, costs: Costs, baseline: float
+        self, best: TrialRecord, candidate: Candidate, decision: str, model: str, costs: Costs, baseline: float
     ) -> None:
         """Keep the report in the search's folder and, with its pictures, on the parent run."""
-        from tuning.reporting.builder import report_content
+        from tuning.reporting.builder import build_report_content
         from tuning.reporting.content import ReportTrial
-        from tuning.reporting.page import build_pictures, build_report
+        from tuning.reporting.page import build_chart_images, build_report
 
-        enter("writing the report")
-        content: ReportContent = report_content(
+        start_stage("writing the report")
+        content: ReportContent = build_report_content(
             self._dataset,
             audit(self._dataset),
-            [ReportTrial(one, one.scores) for one in self._results],
+            [ReportTrial(one, one.scores) for one in self._trials],
             best,
-            self._finals(),
-            self._gain(best),
+            self._reruns(),
+            self._improvement(best),
             candidate,
-            kept_answers(self._paths.package),
+            load_test_predictions(self._paths.package),
             decision,
             model,
             costs,
@@ -194,16 +196,16 @@ class Ending:
         )
         write_atomically(self._paths.report, build_report(content).encode())
         self._parent.log_file(self._paths.report)
-        tell(Reported(self._paths.report))
-        self._parent.log_text(summary.leaderboard_csv(self._results), "leaderboard.csv")
-        for name, picture in build_pictures(content).items():
-            file = self._paths.kept / "charts" / name
+        emit(ReportWritten(self._paths.report))
+        self._parent.log_text(summary.leaderboard_csv(self._trials), "leaderboard.csv")
+        for name, picture in build_chart_images(content).items():
+            file = self._paths.artifacts / "charts" / name
             write_atomically(file, picture)
             self._parent.log_file(file, "charts")
 
-    def _next(self, model: str) -> list[str]:
+    def _next_commands(self, model: str) -> list[str]:
         uri = tracking_uri()
-        link = on_server(uri, self._pages.comparison(self._results))
+        link = absolute_url(uri, self._links.comparison(self._trials))
         self._parent.tag(comparison=link)
         picture = self._dataset.root / self._dataset.split("test")[0].path
         return summary.next_commands(uri, link, model, picture)

@@ -5,68 +5,68 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tuning.common.names import SEARCH_FOLDER
+from tuning.common.names import SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
-from tuning.common.signals import caught
+from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
-from tuning.search.ray_runtime import Ray
-from tuning.search.time_budget import spent_s
-from tuning.tracking.connection import connect, take_run_id
-from tuning.tracking.parent_run import ParentRun, lifecycle
-from tuning.workflows.preflight import check_ground
+from tuning.search.ray_runtime import RayRuntime
+from tuning.search.time_budget import load_elapsed_s
+from tuning.tracking.connection import connect, pop_run_id_from_env
+from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.workflows.preflight import prepare_context
 
 if TYPE_CHECKING:
-    from tuning.recipe.resume import ResumeOptions
+    from tuning.recipe.resume import ResumeRequest
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
-from tuning.tracking.run_target import Target
-from tuning.tracking.sync import searches
-from tuning.workflows.search_session import _Search
+from tuning.tracking.run_target import RunTarget
+from tuning.tracking.sync import find_searches
+from tuning.workflows.search_session import SearchSession
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tuning.recipe.resume import ResumeOptions
+    from tuning.recipe.resume import ResumeRequest
 
 
-class Kept(NamedTuple):
+class ResumableSearch(NamedTuple):
     """What a search left in its folder."""
 
     paths: SearchPaths
-    target: Target
+    target: RunTarget
     recipe: Recipe
     dataset: Dataset
 
     @property
     def spent_s(self) -> float:
         """The seconds that it has taken."""
-        return spent_s(self.paths.spent)
+        return load_elapsed_s(self.paths.elapsed)
 
 
-def kept_search(client: MlflowClient | None, run: str) -> Kept:
+def load_search(client: MlflowClient | None, run: str) -> ResumableSearch:
     """Return what the search of the parent run ``run`` left.
 
     Raises:
         TrackingError: its folder is not on this machine, or was made by another version; the sentence says where it is.
     """
     try:
-        (paths,) = searches(run)
+        (paths,) = find_searches(run)
     except TrackingError:
         raise TrackingError(_not_here(client, run)) from None
     try:
         recipe = Recipe.from_json(paths.recipe.read_text())
         dataset = Dataset.from_json(paths.dataset.read_text())
-        target = Target.from_json(paths.target.read_text())
+        target = RunTarget.from_json(paths.target.read_text())
     except (OSError, ValidationError) as error:
         raise TrackingError(
             f"run must be a search of this version that had begun, but {paths.root} holds none that can be read "
             f"({type(error).__name__}); begin a new search"
         ) from None
-    return Kept(paths, target if client is None else target.settled(client), recipe, dataset)
+    return ResumableSearch(paths, target if client is None else target.resolve(client), recipe, dataset)
 
 
 def _not_here(client: MlflowClient | None, run: str) -> str:
@@ -77,15 +77,15 @@ def _not_here(client: MlflowClient | None, run: str) -> str:
         tags = client.get_run(run).data.tags if client else {}
     except MlflowException:
         return f"{rule}, which does not exist; see the runs in MLflow"
-    if SEARCH_FOLDER not in tags:
+    if SEARCH_FOLDER_TAG not in tags:
         return f"{rule}, which is none; give the run above the trials' runs"
     return (
-        f"a search goes on from its folder, but that of {run} is not on this machine: it was {tags[SEARCH_FOLDER]}; "
+        f"a search goes on from its folder, but that of {run} is not on this machine: it was {tags[SEARCH_FOLDER_TAG]}; "
         "resume there, or set FREEZELINE_HOME to where the folder is"
     )
 
 
-def check_same_pictures(kept: Dataset, now: Dataset) -> None:
+def check_same_data(kept: Dataset, now: Dataset) -> None:
     """Refuse to go on with other pictures: the trials before and after could not be compared.
 
     Raises:
@@ -98,21 +98,21 @@ def check_same_pictures(kept: Dataset, now: Dataset) -> None:
         )
 
 
-def resume(options: ResumeOptions) -> int:
-    """Go on with a search in its own parent run, with what is left of its budget or a new one; as ``search``.
+def resume(options: ResumeRequest) -> int:
+    """Go on with a search in its own parent run, with what is left of its budget or a new one; as ``run_search``.
 
     Raises:
         UserError: its state or its pictures are not there, before any trial starts.
     """
-    given_run = take_run_id()
-    with caught() as interrupts:
-        kept = kept_search(connect(), options.run)
-        ground = check_ground(kept.recipe)
-        check_same_pictures(kept.dataset, ground.dataset)
+    given_run = pop_run_id_from_env()
+    with handle_signals() as interrupts:
+        kept = load_search(connect(), options.run)
+        ground = prepare_context(kept.recipe)
+        check_same_data(kept.dataset, ground.dataset)
         if given_run and ground.client:  # mlflow run has opened a run for this command, which ends with it
             ground.client.set_tag(given_run, "resumes", kept.target.run_id)
         parent = ParentRun.of(kept.target, ground.client)
         parent.reopen()
-        with lifecycle(parent, interrupts), closing(Ray(kept.recipe)) as ray:
-            ray.begin()
-            return _Search(kept.recipe, ground, parent, interrupts, ray, options).run()
+        with parent_run_lifecycle(parent, interrupts), closing(RayRuntime(kept.recipe)) as ray:
+            ray.start_async()
+            return SearchSession(kept.recipe, ground, parent, interrupts, ray, options).run()

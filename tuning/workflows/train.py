@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 from data.audit.report import audit
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import enter, say, tell
-from tuning.common.events import Audited, Measured, Trained
+from tuning.common.event_bus import emit, info, start_stage
+from tuning.common.events import AuditCompleted, CandidateEvaluated, TrainingEpochEnded
 from tuning.common.search_paths import SearchPaths
-from tuning.common.signals import caught
+from tuning.common.signals import handle_signals
 from tuning.common.trial_record import TrialReport
-from tuning.recipe.domains import Choice
-from tuning.recipe.schema import Recipe, Training
-from tuning.registry.build_candidate import absolute, make_candidate
-from tuning.registry.deferred import leave
+from tuning.recipe.domains import Categorical
+from tuning.recipe.schema import Recipe, TrainingSettings
+from tuning.registry.build_candidate import build_candidate, resolve_data_path
+from tuning.registry.deferred import defer
 from tuning.search.space import SearchSpace
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
-from tuning.tracking.connection import connect, take_run_id
+from tuning.tracking.connection import connect, pop_run_id_from_env
 from tuning.tracking.operations import now_ms
-from tuning.tracking.parent_run import ParentRun, lifecycle
-from tuning.workflows.preflight import check_ground
+from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.workflows.preflight import prepare_context
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,35 +32,40 @@ TRIAL_UID = "train"
 
 
 @dataclass(frozen=True)
-class Again:
+class ReproducibleTrial:
     """A finished trial's configuration, and the data, name and threads that it was trained with."""
 
-    training: Training
+    training: TrainingSettings
     config: TrialConfig
 
 
-def train(training: Training, run: str) -> int:
+def train(training: TrainingSettings, run: str) -> int:
     """Train one configuration: of the trial whose run is ``run``, or the first of the training's space.
 
     Raises:
         UserError: with all that is wrong, before anything is trained.
     """
-    given_run = take_run_id()
-    with caught() as interrupts:
+    given_run = pop_run_id_from_env()
+    with handle_signals() as interrupts:
         config = None
         if run:
-            again = finished_trial(connect(), run)
+            again = load_finished_trial(connect(), run)
             training, config = again.training, again.config
-        ground = check_ground(training, given_run)
-        training = ground.settled(training)
+        ground = prepare_context(training, given_run)
+        training = ground.resolve_auto(training)
         found = audit(ground.dataset)
-        tell(Audited(found))
+        emit(AuditCompleted(found))
         if config is None:
-            space = SearchSpace(training, ground.dataset.imbalance, ground.uncut, tiny=ground.dataset.is_tiny)
-            config = space.trial_config(space.first_settings(), ground.preprocessings)
+            space = SearchSpace(
+                training,
+                ground.dataset.imbalance,
+                ground.unsplittable_backbones,
+                small_images=ground.dataset.has_small_images,
+            )
+            config = space.trial_config(space.default_settings(), ground.preprocessings)
         name = training.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)
-        with lifecycle(parent, interrupts):
+        with parent_run_lifecycle(parent, interrupts):
             paths = SearchPaths.of(parent.run_id)
             paths.write(training, ground.dataset)
             tags = {
@@ -69,43 +74,43 @@ def train(training: Training, run: str) -> int:
                 "recipe": as_recipe(training).to_json(),
             }
             parent.log_audit(found)
-            parent.describe(training.asked(), tags, ground.dataset)
+            parent.log_search_metadata(training.to_params(), tags, ground.dataset)
 
             def told(report: TrialReport) -> None:
                 parent.log_epoch(report.epoch, report.metrics, now_ms())
-                tell(Trained(report))
+                emit(TrainingEpochEnded(report))
 
             task = TrialTask(
                 trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
             )
-            enter("training")
+            start_stage("training")
             weights = paths.weights(TRIAL_UID, train_task(task, told))
-            enter("packaging it and measuring it on the test pictures")
-            candidate = make_candidate(
+            start_stage("packaging it and measuring it on the test pictures")
+            candidate = build_candidate(
                 name=name,
                 parent=parent,
                 dataset=ground.dataset,
-                data=absolute(training.data),
+                data=resolve_data_path(training.data),
                 config=config,
                 weights=weights,
                 folder=paths.package,
                 gate=training.gate,
             )
-            tell(Measured(candidate, None))
+            emit(CandidateEvaluated(candidate, None))
             if candidate.model_uri:
-                say(f"to register it: python -m tuning promote --run {parent.run_id}")
+                info(f"to register it: python -m tuning promote --run {parent.run_id}")
             else:
-                leave(paths, candidate, decides=False)
+                defer(paths, candidate, needs_decision=False)
     return 0
 
 
-def as_recipe(training: Training) -> Recipe:
-    """Return a training as the recipe of a search of one trial, as ``finished_trial`` reads it back."""
-    shared = {name: getattr(training, name) for name in Training.model_fields}
+def as_recipe(training: TrainingSettings) -> Recipe:
+    """Return a training as the recipe of a search of one trial, as ``load_finished_trial`` reads it back."""
+    shared = {name: getattr(training, name) for name in TrainingSettings.model_fields}
     return Recipe.model_validate({**shared, "trials": 1})
 
 
-def finished_trial(client: MlflowClient, run_id: str) -> Again:
+def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
     """Return how the trial of an MLflow run was trained.
 
     Raises:
@@ -129,15 +134,19 @@ def finished_trial(client: MlflowClient, run_id: str) -> Again:
             f"run must be a trial of a search or a training, but no recipe is kept with {run_id}; give another run"
         )
     config = TrialConfig.from_json(tags["trial_config"])
-    return Again(_of_one(Recipe.from_json(parent["recipe"]), config), config)
+    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent["recipe"]), config), config)
 
 
-def _of_one(recipe: Recipe, config: TrialConfig) -> Recipe:
+def _single_trial_recipe(recipe: Recipe, config: TrialConfig) -> Recipe:
     """Return the recipe with the network of one trial only: others need not be there to train it again."""
     network = {
-        "backbone": Choice(options=(config.network.backbone,)),
-        "image_size": Choice(options=(config.preprocessing.image_size,)),
-        "truncate": Choice(options=(config.network.truncate,)),
+        "backbone": Categorical(options=(config.network.backbone,)),
+        "image_size": Categorical(options=(config.preprocessing.image_size,)),
+        "truncate": Categorical(options=(config.network.truncate,)),
     }
-    here = {"weights": config.network.weights, "variants": (), "tracking": Training.model_fields["tracking"].default}
+    here = {
+        "weights": config.network.weights,
+        "variants": (),
+        "tracking": TrainingSettings.model_fields["tracking"].default,
+    }
     return recipe.model_copy(update={**network, **here})

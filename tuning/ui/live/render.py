@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tuning.common.formatting import network_name, score_text
+from tuning.common.formatting import format_score, network_name
 from tuning.ui.live.state import LiveState
 
 if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialResult
+    from tuning.common.trial_record import TrialRecord
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 10  # letters of a curve at most
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-TURNS_PER_S = 4  # of the spinner: as often as the terminal is drawn anew
+REFRESH_PER_S = 4  # of the spinner: as often as the terminal is drawn anew
 MOST_ROWS = 8  # of trials that run
 OTHER_ROWS = 7  # the block's other lines, and two of the terminal's for what is above it
 SMALL = 4  # lines of a terminal in which none is spent on space
 MOST_WIDTH = 100  # letters: a longer bar says no more
 BAR = 24  # letters of a bar
 
-KINDS = {"probe": "probe of ", "final": "again: "}  # before the network of a trial of that origin
+KINDS = {"probe": "probe of ", "rerun": "again: "}  # before the network of a trial of that origin
 
 SCORE, CURVE_STYLE, DIM, BEST, BAD = "bold", "cyan", "dim", "bold green", "red"
 
 
-def draw(state: LiveState, now_s: float, width: int, height: int) -> RenderableType:
+def render(state: LiveState, now_s: float, width: int, height: int) -> RenderableType:
     """Return the picture of a state: at most ``height - 1`` lines of at most ``width - 1`` letters.
 
     Args:
@@ -53,7 +53,7 @@ def draw(state: LiveState, now_s: float, width: int, height: int) -> RenderableT
 
 def _body(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
     """Yield what goes on: a part of the work, or trials that run; then the best."""
-    if state.part:
+    if state.stage:
         yield _part_line(state, now_s)
     elif state.curve:
         yield Text.assemble(f"epoch {len(state.curve)}  ", (f"{state.curve[-1]:.4f}", SCORE), "  ", _curve(state.curve))
@@ -64,12 +64,12 @@ def _body(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
 
 
 def _part_line(state: LiveState, now_s: float) -> Text:
-    taken = max(0.0, now_s - state.part_began_s)
-    turn = SPINNER[int(now_s * TURNS_PER_S) % len(SPINNER)]
-    line = Text.assemble((turn, CURVE_STYLE), (f" {clock(taken)}", DIM), f"  {state.part}")
+    taken = max(0.0, now_s - state.stage_began_s)
+    turn = SPINNER[int(now_s * REFRESH_PER_S) % len(SPINNER)]
+    line = Text.assemble((turn, CURVE_STYLE), (f" {clock(taken)}", DIM), f"  {state.stage}")
     if state.progress is None:
         return line
-    done, of = state.progress.done, state.progress.of
+    done, of = state.progress.done, state.progress.total
     return line.append(f" {done:,} of {of:,}  ").append_text(_bar(done / of if of else 1.0))
 
 
@@ -80,38 +80,38 @@ def _running(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
         yield Text("no trial runs at the moment", DIM)
         return
     shown = every if len(every) <= rows else every[: rows - 1]
-    scale = _scale([one.result for one in shown], state.best)
-    letters = min(CURVE, max([len("curve"), *(one.result.config.fit.max_epochs for one in shown)]))
+    scale = _scale([one.trial for one in shown], state.best)
+    letters = min(CURVE, max([len("curve"), *(one.trial.config.fit.max_epochs for one in shown)]))
     yield Text(f"trial  epoch   time   score  {'curve':{letters}}  network, size, frozen blocks", DIM)
     for one in shown:
-        yield _trial_line(one.result, clock(now_s - one.began_s), scale, letters)
+        yield _trial_line(one.trial, clock(now_s - one.began_s), scale, letters)
     if len(shown) < len(every):
         yield Text(f"and {len(every) - len(shown)} trials more", DIM)
 
 
-def _trial_line(result: TrialResult, time: str, scale: tuple[float, float], letters: int) -> Text:
+def _trial_line(result: TrialRecord, time: str, scale: tuple[float, float], letters: int) -> Text:
     """Return a trial that runs: number, epoch, time, score of its best epoch, curve, and what it is."""
     config = result.config
     curve = sparkline(result.scores, *scale, most=letters)
     network = f"{network_name(result)} {config.preprocessing.image_size} px"
     return Text.assemble(
         f"{result.number:>5}  {f'{result.epochs}/{config.fit.max_epochs}':>5}  {time:>5}  ",
-        (f"{score_text(result):>6}", SCORE),
+        (f"{format_score(result):>6}", SCORE),
         (f"  {curve:{letters}}  ", CURVE_STYLE),
         f"{KINDS.get(result.origin, '')}{network}, {_frozen(result)}",
     )
 
 
-def _frozen(result: TrialResult) -> str:
-    facts = result.facts
+def _frozen(result: TrialRecord) -> str:
+    facts = result.runtime_info
     if "freeze_depth" in facts:
         return f"{facts['freeze_depth']}/{facts.get('blocks', '?')}"
     return f"{result.config.network.freeze_fraction:.0%}"
 
 
-def _best_line(best: TrialResult) -> Text:
+def _best_line(best: TrialRecord) -> Text:
     network = f"{network_name(best)} at {best.config.preprocessing.image_size} px, {_frozen(best)} frozen"
-    return Text.assemble(("best ", BEST), (score_text(best), BEST), f" by trial {best.number}: {network}")
+    return Text.assemble(("best ", BEST), (format_score(best), BEST), f" by trial {best.number}: {network}")
 
 
 def _foot(state: LiveState, now_s: float) -> Iterator[Text]:
@@ -130,8 +130,8 @@ def _counts(state: LiveState) -> Iterator[str]:
     if plan.probes:
         yield f"{state.probes} of {plan.probes} probes"
     yield f"{state.tried} of {plan.trials} trials" if plan.trials is not None else f"{state.tried} trials"
-    if state.finals:
-        yield f"{state.finals} finals"
+    if state.reruns:
+        yield f"{state.reruns} finals"
     yield f"{state.pruned} pruned"
     yield f"{state.failed} failed"
 
@@ -157,7 +157,7 @@ def _curve(scores: Sequence[float]) -> tuple[str, str]:
     return sparkline(scores, min(scores), max(scores), most=CURVE), CURVE_STYLE
 
 
-def _scale(results: Sequence[TrialResult], best: TrialResult | None) -> tuple[float, float]:
+def _scale(results: Sequence[TrialRecord], best: TrialRecord | None) -> tuple[float, float]:
     """Return the lowest and the highest score of what is drawn, so that the curves can be held against each other."""
     every = [*results, *([best] if best is not None else [])]
     scores = [score for result in every for score in result.scores]

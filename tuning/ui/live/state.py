@@ -7,16 +7,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuning.common.events import Entered, EpochEnded, Event, Planned, Progressed, Trained, TrialEnded, TrialStarted
+from tuning.common.events import (
+    EpochEnded,
+    Event,
+    ProgressUpdated,
+    SearchPlanned,
+    StageStarted,
+    TrainingEpochEnded,
+    TrialEnded,
+    TrialStarted,
+)
 
 if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialResult
+    from tuning.common.trial_record import TrialRecord
 
 
-class Running(NamedTuple):
+class RunningTrial(NamedTuple):
     """A trial that runs, and when it began, in seconds since 1970."""
 
-    result: TrialResult
+    trial: TrialRecord
     began_s: float
 
 
@@ -41,61 +50,61 @@ class LiveState:
     """
 
     began_s: float
-    part: str = ""
-    part_began_s: float = 0.0
-    progress: Progressed | None = None
-    plan: Planned | None = None
-    running: Mapping[str, Running] = field(default_factory=dict)
-    ended_best: TrialResult | None = None
+    stage: str = ""
+    stage_began_s: float = 0.0
+    progress: ProgressUpdated | None = None
+    plan: SearchPlanned | None = None
+    running: Mapping[str, RunningTrial] = field(default_factory=dict)
+    ended_best: TrialRecord | None = None
     tried: int = 0
     probes: int = 0
-    finals: int = 0
+    reruns: int = 0
     pruned: int = 0
     failed: int = 0
     curve: tuple[float, ...] = ()
 
     @cached_property
-    def best(self) -> TrialResult | None:
+    def best(self) -> TrialRecord | None:
         """The best of those that ended or run, by what the winner is chosen by; None before the first epoch ended."""
         known = [self.ended_best] if self.ended_best else []
-        scored = (result for result in (*known, *(one.result for one in self.running.values())) if result.counts)
-        return max(scored, key=lambda result: result.rank, default=None)
+        scored = (result for result in (*known, *(one.trial for one in self.running.values())) if result.is_eligible)
+        return max(scored, key=lambda result: result.sort_key, default=None)
 
 
-def after(state: LiveState, event: Event, now_s: float) -> LiveState:
+def reduce(state: LiveState, event: Event, now_s: float) -> LiveState:
     """Return the state after an event that came at ``now_s``, in seconds since 1970."""
     changes: dict[str, Any] = {"part": "", "progress": None}
     match event:
-        case Entered(part):
+        case StageStarted(part):
             changes |= {"part": part, "part_began_s": now_s}
-        case Progressed(what):
+        case ProgressUpdated(what):
             changes |= {"part": what, "progress": event}
-            changes["part_began_s"] = state.part_began_s if state.part == what else now_s
-        case Planned():
+            changes["part_began_s"] = state.stage_began_s if state.stage == what else now_s
+        case SearchPlanned():
             changes |= {"plan": event, "tried": event.tried, "ended_best": event.best}
         case TrialStarted(result) | EpochEnded(result, _):
             began_s = state.running[result.trial_uid].began_s if result.trial_uid in state.running else now_s
-            changes |= {"running": {**state.running, result.trial_uid: Running(result, began_s)}}
+            changes |= {"running": {**state.running, result.trial_uid: RunningTrial(result, began_s)}}
         case TrialEnded(result):
             return _without(state, result)
-        case Trained():
+        case TrainingEpochEnded():
             changes |= {"curve": (*state.curve, event.score)}
         case _:
             return state
     return replace(state, **changes)
 
 
-def _without(state: LiveState, result: TrialResult) -> LiveState:
+def _without(state: LiveState, result: TrialRecord) -> LiveState:
     """Return the state once a trial has ended."""
     running = {uid: one for uid, one in state.running.items() if uid != result.trial_uid}
-    is_best = result.counts and (state.ended_best is None or result.rank > state.ended_best.rank)
+    is_best = result.is_eligible and (state.ended_best is None or result.sort_key > state.ended_best.sort_key)
     return replace(
         state,
         running=running,
         ended_best=result if is_best else state.ended_best,
-        tried=state.tried + (result.origin not in {"probe", "final"}),
+        tried=state.tried + (result.origin not in {"probe", "rerun"}),
         probes=state.probes + (result.origin == "probe"),
-        finals=state.finals + (result.origin == "final"),
+        reruns=state.reruns + (result.origin == "rerun"),
         pruned=state.pruned + (result.status == "pruned"),
         failed=state.failed + (result.status == "failed"),
     )

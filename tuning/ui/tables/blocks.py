@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.filesize import decimal
 from rich.table import Table
 
-from models.features.caching_policy import BYTES
+from models.features.caching_policy import BYTES_PER_ELEMENT
 from models.freezing.blocks import Block
-from models.profiling.block_latency import PICTURES, RUNS
+from models.profiling.block_latency import BATCH_SIZE, NUM_RUNS
 
 NOTHING = "-"
 COLUMNS = (("depth", True), ("block", False), ("output", True), ("parameters", True), ("time", True), ("kept", True))
@@ -31,11 +31,11 @@ def _cells(block: Block, seconds: Sequence[float]) -> list[str]:
     if not seconds:
         return [NOTHING, parameters, NOTHING, NOTHING]
     shape = " x ".join(str(side) for side in block.output_shape)
-    kept = decimal(math.prod(block.output_shape) * BYTES["half"])
+    kept = decimal(math.prod(block.output_shape) * BYTES_PER_ELEMENT["fp16"])
     return [shape, parameters, f"{seconds[block.index] / sum(seconds):.1%}", kept]
 
 
-def how_lines(name: str, image_size: int, blocks: Sequence[Block], seconds: Sequence[float]) -> list[str]:
+def legend_lines(name: str, image_size: int, blocks: Sequence[Block], seconds: Sequence[float]) -> list[str]:
     """Return what the table is of, what its columns mean, and how its times were measured."""
     what = f"{name}: {len(blocks)} blocks, {sum(block.parameters for block in blocks):,} parameters, {image_size} px"
     depth = "depth: freeze_depth when the block is the last one frozen"
@@ -45,6 +45,6 @@ def how_lines(name: str, image_size: int, blocks: Sequence[Block], seconds: Sequ
     return [
         what,
         depth,
-        f"time: share of the forward pass, {ms} on one thread (medians of {RUNS} passes of {PICTURES} pictures)",
+        f"time: share of the forward pass, {ms} on one thread (medians of {NUM_RUNS} passes of {BATCH_SIZE} pictures)",
         "output, kept: of one picture, the latter in half precision",
     ]

@@ -8,26 +8,26 @@ from datetime import datetime
 from rich.filesize import decimal
 from rich.table import Table
 
-from data.cache.content_cache import Entry, Store
+from data.cache.content_cache import CacheEntry, ContentCache
 
 
-def store_table(entries: Sequence[Entry]) -> Table:
+def cache_table(entries: Sequence[CacheEntry]) -> Table:
     """Return a row for each entry: key, size, when it was used last, and whether it is in use."""
     table = Table(box=None)
     for name, right in (("entry", False), ("size", True), ("last used", False), ("in use", False)):
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for entry in entries:
-        used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
+        used = f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}"
         table.add_row(entry.key, decimal(entry.size_bytes), used, "yes" if entry.in_use else "")
     return table
 
 
-def total_line(store: Store) -> str:
+def total_line(store: ContentCache) -> str:
     """Return how full the store is, where it is, and what sets its limit."""
     size, limit = decimal(store.size_bytes()), decimal(store.limit)
     return f"{size} of at most {limit} (FREEZELINE_STORE_GB) in {store.root}"
 
 
-def gone_line(keys: Sequence[str]) -> str:
+def removed_line(keys: Sequence[str]) -> str:
     """Return how much was thrown out."""
     return f"{len(keys)} entries thrown out"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from tuning.common.promotion_types import Event
+from tuning.common.promotion_types import ChampionChange
 
 
-def history_table(name: str, events: Sequence[Event]) -> Table:
+def history_table(name: str, events: Sequence[ChampionChange]) -> Table:
     """Return a row for each change of the champion, first to last."""
     table = Table(title=f"Champions of {name}", title_justify="left", title_style="bold", box=None)
     for column in ("when (UTC)", "version", "before", "how"):
@@ -21,7 +21,7 @@ def history_table(name: str, events: Sequence[Event]) -> Table:
     return table
 
 
-def holder_lines(name: str, events: Sequence[Event], holders: Mapping[str, int | None]) -> list[str]:
+def alias_lines(name: str, events: Sequence[ChampionChange], holders: Mapping[str, int | None]) -> list[str]:
     """Return who has each alias now, and whether that is what the history says."""
     lines = [
         f"models:/{name}@{alias}: {'nobody' if version is None else f'version {version}'}"

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tuning.tracking.search_summary import PastSearch
+from tuning.tracking.search_summary import SearchSummary
 
 NOTHING = "-"
 COLUMNS = ("search", "name", "trials", "minutes", "validation", "test", "best network", "became")
 LEFT = ("search", "name", "best network", "became")
 
 
-def table(searches: Sequence[PastSearch]) -> Table:
+def table(searches: Sequence[SearchSummary]) -> Table:
     """Return a row for each search, in the order in which they were given."""
     shown = Table(title="Searches, balanced accuracy", title_justify="left", title_style="bold", box=None)
     for name in COLUMNS:
@@ -32,7 +32,7 @@ def table(searches: Sequence[PastSearch]) -> Table:
     return shown
 
 
-def warnings(searches: Sequence[PastSearch]) -> list[str]:
+def warnings(searches: Sequence[SearchSummary]) -> list[str]:
     """Return what has to be known before the numbers are compared."""
     if len({search.data_fingerprint for search in searches}) > 1:
         return ["these searches are of different pictures, or split differently: their scores can't be compared"]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from models.evaluation.metrics import Scores
+from models.evaluation.metrics import ClassificationMetrics
 
 MOST_COLUMNS = 12  # classes of a confusion matrix that a terminal has room for
 MOST_ROWS = 20
 
 
-def class_table(scores: Scores) -> Table:
+def class_table(scores: ClassificationMetrics) -> Table:
     """Return a row for each class: how many pictures, precision, recall and F1."""
     table = Table("class", title="By class", title_justify="left", title_style="bold")
     for name in ("pictures", "precision", "recall", "F1"):
@@ -22,7 +22,7 @@ def class_table(scores: Scores) -> Table:
     return table
 
 
-def confusion_table(scores: Scores) -> Table:
+def confusion_table(scores: ClassificationMetrics) -> Table:
     """Return how many pictures of each class (row) were taken for each class (column); of many, the usual mistakes."""
     if len(scores.per_class) > MOST_COLUMNS:
         return _mistakes(scores)
@@ -34,7 +34,7 @@ def confusion_table(scores: Scores) -> Table:
     return table
 
 
-def _mistakes(scores: Scores) -> Table:
+def _mistakes(scores: ClassificationMetrics) -> Table:
     """Return the pairs of classes that are taken for one another most often."""
     names = [row.name for row in scores.per_class]
     pairs = [
@@ -50,10 +50,10 @@ def _mistakes(scores: Scores) -> Table:
     return table
 
 
-def score_lines(scores: Scores, intervals: Mapping[str, tuple[float, float]]) -> list[str]:
+def score_lines(scores: ClassificationMetrics, intervals: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return a line for each score, with its 95 % interval where there is one."""
     lines = []
-    for name, value in scores.metrics("").items():
+    for name, value in scores.to_dict("").items():
         metric = name.removeprefix("_")
         span = f"  (95 %: {intervals[metric][0]:.4f} to {intervals[metric][1]:.4f})" if metric in intervals else ""
         lines.append(f"{metric:18} {value:.4f}{span}")

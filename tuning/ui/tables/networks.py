@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from models.profiling.flops import Cost, cost
-from tuning.common.formatting import network_name, score_text
-from tuning.common.trial_record import TrialResult
+from models.profiling.flops import ModelCost, model_cost
+from tuning.common.formatting import format_score, network_name
+from tuning.common.trial_record import TrialRecord
 
 NOTHING = "-"
 TITLE = "Networks by validation"
@@ -19,33 +19,33 @@ COSTS = ("params", "GFLOPs", "MB")
 NETWORK = "network"
 
 
-class Compared(NamedTuple):
+class NetworkSummary(NamedTuple):
     """The best trial of one variant and backbone, and what its network costs, if that is known."""
 
-    result: TrialResult
-    cost: Cost | None
+    trial: TrialRecord
+    cost: ModelCost | None
 
 
-def compare(results: Sequence[TrialResult], classes: int) -> list[Compared]:
+def compare_networks(results: Sequence[TrialRecord], classes: int) -> list[NetworkSummary]:
     """Return each variant and backbone that was tried, the best first; nothing where there is but one of them.
 
     ``classes`` is how many the head has.
     """
-    best: dict[tuple[str, str], TrialResult] = {}
-    for result in sorted(results, key=lambda result: (result.counts, result.rank)):
+    best: dict[tuple[str, str], TrialRecord] = {}
+    for result in sorted(results, key=lambda result: (result.is_eligible, result.sort_key)):
         best[result.variant, result.config.network.backbone] = result
-    ranked = sorted(best.values(), key=lambda result: (result.counts, result.rank), reverse=True)
-    return [Compared(result, _cost(result, classes)) for result in ranked] if len(ranked) > 1 else []
+    ranked = sorted(best.values(), key=lambda result: (result.is_eligible, result.sort_key), reverse=True)
+    return [NetworkSummary(result, _cost(result, classes)) for result in ranked] if len(ranked) > 1 else []
 
 
-def _cost(result: TrialResult, classes: int) -> Cost | None:
+def _cost(result: TrialRecord, classes: int) -> ModelCost | None:
     try:
-        return cost(result.config.network, classes, result.config.preprocessing.image_size)
+        return model_cost(result.config.network, classes, result.config.preprocessing.image_size)
     except Exception:  # a network of a library's that can't be counted costs a cell, not the search
         return None
 
 
-def table(compared: Sequence[Compared]) -> Table:
+def table(compared: Sequence[NetworkSummary]) -> Table:
     """Return a row for each network, best first; where 80 columns are too few for a name, it takes two lines."""
     shown = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in _columns(compared):
@@ -56,7 +56,7 @@ def table(compared: Sequence[Compared]) -> Table:
     return shown
 
 
-def markdown(compared: Sequence[Compared]) -> str:
+def markdown(compared: Sequence[NetworkSummary]) -> str:
     """Return the table as Markdown, empty where nothing is compared."""
     if not compared:
         return ""
@@ -65,17 +65,17 @@ def markdown(compared: Sequence[Compared]) -> str:
     return f"\n**{TITLE}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def as_json(compared: Sequence[Compared]) -> str:
+def as_json(compared: Sequence[NetworkSummary]) -> str:
     """Return the numbers, unrounded."""
     rows = [
         {
-            "variant": one.result.variant,
-            "backbone": one.result.config.network.backbone,
-            "image_size": one.result.config.preprocessing.image_size,
-            "truncate": one.result.config.network.truncate,
-            "levels": one.result.config.network.levels,
-            "trial": one.result.number,
-            "metrics": one.result.metrics,
+            "variant": one.trial.variant,
+            "backbone": one.trial.config.network.backbone,
+            "image_size": one.trial.config.preprocessing.image_size,
+            "truncate": one.trial.config.network.truncate,
+            "head_features": one.trial.config.network.head_features,
+            "trial": one.trial.number,
+            "metrics": one.trial.metrics,
             "cost": one.cost.model_dump() if one.cost else None,
         }
         for one in compared
@@ -83,28 +83,28 @@ def as_json(compared: Sequence[Compared]) -> str:
     return json.dumps(rows, indent=2)
 
 
-def _columns(compared: Sequence[Compared]) -> list[str]:
-    scores = [label for label, name in SCORES.items() if any(name in one.result.metrics for one in compared)]
+def _columns(compared: Sequence[NetworkSummary]) -> list[str]:
+    scores = [label for label, name in SCORES.items() if any(name in one.trial.metrics for one in compared)]
     return [NETWORK, "px", "bal. acc.", *scores, *COSTS]
 
 
-def _cells(one: Compared, compared: Sequence[Compared]) -> list[str]:
-    config = one.result.config
+def _cells(one: NetworkSummary, compared: Sequence[NetworkSummary]) -> list[str]:
+    config = one.trial.config
     cells = {
-        NETWORK: network_name(one.result),
+        NETWORK: network_name(one.trial),
         "px": str(config.preprocessing.image_size),
-        "bal. acc.": score_text(one.result) if one.result.counts else NOTHING,
-        **{label: _score(one.result, name) for label, name in SCORES.items()},
+        "bal. acc.": format_score(one.trial) if one.trial.is_eligible else NOTHING,
+        **{label: _score(one.trial, name) for label, name in SCORES.items()},
         **dict(zip(COSTS, _cost_cells(one.cost), strict=True)),
     }
     return [cells[column] for column in _columns(compared)]
 
 
-def _score(result: TrialResult, name: str) -> str:
-    return f"{result.metrics[name]:.4f}" if result.counts and name in result.metrics else NOTHING
+def _score(result: TrialRecord, name: str) -> str:
+    return f"{result.metrics[name]:.4f}" if result.is_eligible and name in result.metrics else NOTHING
 
 
-def _cost_cells(known: Cost | None) -> list[str]:
+def _cost_cells(known: ModelCost | None) -> list[str]:
     if known is None:
         return [NOTHING] * len(COSTS)
     return [f"{known.parameters / 1e6:.2f}M", f"{known.flops / 1e9:.2f}", f"{known.bytes / 1e6:.1f}"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from models.profiling.hardware import machine
-from tuning.common.formatting import network_name, score_text
-from tuning.search.selection import MEASURES, Priced, efficient, front, fronts
+from models.profiling.hardware import hardware
+from tuning.common.formatting import format_score, network_name
+from tuning.search.selection import COST_METRICS, CostedTrial, on_a_pareto_front, pareto_front, pareto_labels
 
 TITLE = "Accuracy against cost (one picture, one core)"
 
@@ -17,54 +17,54 @@ COLUMNS = ("trial", "bal. acc.", "ms", "MB", "network", "px", "cut", "front")
 LEFT = ("network", "front")
 
 
-def table(every: Sequence[Priced]) -> Table:
+def table(every: Sequence[CostedTrial]) -> Table:
     """Return a row for each network on a front, best first; it fits into 80 columns."""
     shown = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in COLUMNS:
         is_name = name == "network"
         shown.add_column(name, justify="left" if name in LEFT else "right", no_wrap=not is_name, overflow="fold")
-    for one in efficient(every):
+    for one in on_a_pareto_front(every):
         shown.add_row(*_cells(one, every))
     return shown
 
 
-def markdown(every: Sequence[Priced]) -> str:
+def markdown(every: Sequence[CostedTrial]) -> str:
     """Return the table as Markdown, empty where nothing was measured."""
     if not every:
         return ""
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *(_cells(one, every) for one in efficient(every))]
+    rows = [COLUMNS, ["---"] * len(COLUMNS), *(_cells(one, every) for one in on_a_pareto_front(every))]
     return f"\n**{TITLE}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def as_json(every: Sequence[Priced]) -> str:
+def as_json(every: Sequence[CostedTrial]) -> str:
     """Return all that was measured, unrounded, with the machine that it holds for."""
     rows = [
         {
-            "trial": one.result.number,
-            "variant": one.result.variant,
-            "backbone": one.result.config.network.backbone,
-            "image_size": one.result.config.preprocessing.image_size,
-            "truncate": one.result.config.network.truncate,
-            "levels": one.result.config.network.levels,
-            "head": one.result.config.network.head,
-            "val_balanced_accuracy": one.result.score,
+            "trial": one.trial.number,
+            "variant": one.trial.variant,
+            "backbone": one.trial.config.network.backbone,
+            "image_size": one.trial.config.preprocessing.image_size,
+            "truncate": one.trial.config.network.truncate,
+            "head_features": one.trial.config.network.head_features,
+            "head": one.trial.config.network.head,
+            "val_balanced_accuracy": one.trial.score,
             **one.cost.model_dump(),
-            "front": [measure for measure in MEASURES if one in front(every, measure)],
+            "front": [measure for measure in COST_METRICS if one in pareto_front(every, measure)],
         }
         for one in every
     ]
-    return json.dumps({"machine": machine(), "networks": rows}, indent=2)
+    return json.dumps({"machine": hardware(), "networks": rows}, indent=2)
 
 
-def _cells(one: Priced, every: Sequence[Priced]) -> list[str]:
-    config = one.result.config
+def _cells(one: CostedTrial, every: Sequence[CostedTrial]) -> list[str]:
+    config = one.trial.config
     return [
-        str(one.result.number),
-        score_text(one.result),
+        str(one.trial.number),
+        format_score(one.trial),
         f"{one.cost.latency_ms:.2f}",
         f"{one.cost.mb:.1f}",
-        network_name(one.result),
+        network_name(one.trial),
         str(config.preprocessing.image_size),
         str(config.network.truncate),
-        fronts(one, every),
+        pareto_labels(one, every),
     ]

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.packaging.inference import Answer
+    from models.packaging.inference import Prediction
 
 
-def write(answers: Iterable[Answer], form: str) -> int:
+def write(answers: Iterable[Prediction], form: str) -> int:
     """Print a line for each answer, as JSON or CSV; return how many files could not be read."""
     # A file's name may be no text at all; that must not end the others.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -21,7 +21,7 @@ def write(answers: Iterable[Answer], form: str) -> int:
     return _write_csv(answers) if form == "csv" else _write_json(answers)
 
 
-def _write_json(answers: Iterable[Answer]) -> int:
+def _write_json(answers: Iterable[Prediction]) -> int:
     errors = 0
     for answer in answers:
         line: dict[str, object] = {"file": str(answer.file)}
@@ -34,7 +34,7 @@ def _write_json(answers: Iterable[Answer]) -> int:
     return errors
 
 
-def _write_csv(answers: Iterable[Answer]) -> int:
+def _write_csv(answers: Iterable[Prediction]) -> int:
     errors = 0
     writer = csv.writer(sys.stdout)
     writer.writerow(["file", "label", "score", "error"])
