@@ -222,8 +222,8 @@ def damage(searched: Searched, back_s: float) -> Damage:
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=5000)
     by_uid: dict[str, list[str]] = {}
     for run in runs:
-        if "trial_uid" in run.data.tags:
-            by_uid.setdefault(run.data.tags["trial_uid"], []).append(run.info.run_id)
+        if "freezeline.trial_uid" in run.data.tags:
+            by_uid.setdefault(run.data.tags["freezeline.trial_uid"], []).append(run.info.run_id)
     wrong = 0
     for result in results:
         for run_id in by_uid.get(result.trial_uid, [])[:1]:

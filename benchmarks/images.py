@@ -63,7 +63,7 @@ def _resized(size: int) -> list[Any]:
 
 
 def flipped_folder(folder: Path, preprocessing: Preprocessing) -> Dataset[Any]:
-    """Return what a tutorial builds: resize, crop, flip, tensor, normalise."""
+    """Return what a tutorial builds: resize, crop, flip, tensor, normalize."""
     steps = [
         *_resized(preprocessing.image_size),
         transforms.RandomHorizontalFlip(),

@@ -197,7 +197,7 @@ def pages(client: MlflowClient, experiment: str) -> dict[str, float]:
             [experiment], order_by=["metrics.metric_0 DESC"], max_results=100
         ),
         "a trial by its trial_uid": lambda: client.search_runs(
-            [experiment], f"tags.trial_uid = '{best[0].data.tags['trial_uid']}'"
+            [experiment], f"tags.`freezeline.trial_uid` = '{best[0].data.tags['trial_uid']}'"
         ),
         "the comparison of 16 runs": compare,
     }

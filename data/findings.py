@@ -14,14 +14,14 @@ FindingKind = Literal[
     "near_conflict",
     "leak",
     "group_leak",
-    "torn",
+    "split_conflict",
     "class_missing",
     "imbalance",
     "similar_names",
     "tiny",
-    "gray_as_colour",
-    "absent",
-    "stray",
+    "grayscale_stored_as_color",
+    "missing",
+    "unlabeled",
 ]
 
 
@@ -42,7 +42,7 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
     "group_leak": FindingText(
         "pictures of a group that is in two of the given splits", "left out of the earlier split"
     ),
-    "torn": FindingText("new pictures tied to old ones in two splits", "left out"),
+    "split_conflict": FindingText("new pictures tied to old ones in two splits", "left out"),
     "duplicate": FindingText("copies, pixel for pixel, in one class", "kept on one side of the split"),
     "near_duplicate": FindingText("pictures that are nearly the same", "kept on one side of the split"),
     "class_missing": FindingText(
@@ -51,9 +51,9 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
     "imbalance": FindingText("classes of very different size", "kept; class balance can be searched"),
     "similar_names": FindingText("class names that differ only by case or spaces", "kept as different classes"),
     "tiny": FindingText("pictures with a short side below 32 px", "kept, and not compared for being nearly the same"),
-    "gray_as_colour": FindingText("grey pictures that are stored as colour", "kept"),
-    "absent": FindingText("files that the manifest names and that do not exist", "left out"),
-    "stray": FindingText("files that are no candidates", "left out"),
+    "grayscale_stored_as_color": FindingText("gray pictures that are stored as color", "kept"),
+    "missing": FindingText("files that the manifest names and that do not exist", "left out"),
+    "unlabeled": FindingText("files that are no candidates", "left out"),
 }
 
 

@@ -79,7 +79,7 @@ def _check_splits(source: DataSource, placement: SplitAssignment) -> None:
 
 def _skipped(path: str, shut: Excluded) -> SkippedFile:
     reason = f"belongs together with {shut.other} of the {shut.split} split"
-    if shut.reason == "torn":
+    if shut.reason == "split_conflict":
         reason = f"is new and belongs together with old pictures of two splits, such as {shut.other} of {shut.split}"
     return SkippedFile(path=path, reason=reason, kind=shut.reason)
 

@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         return next(self.head.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [b, k] of normalised pictures [b, 3, s, s], or of what the prefix gives for them."""
+        """Return logits [b, k] of normalized pictures [b, 3, s, s], or of what the prefix gives for them."""
         if not self.expects_features:
             with torch.no_grad():
                 x = self.prefix(x)

@@ -24,7 +24,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("freezeline")
 
 MakeFolder = Callable[..., Path]
-COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
+COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pytest-xdist's own
@@ -47,9 +47,9 @@ def freezeline_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
 
 
 def tiny_picture(label: int, number: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    """Return a noisy picture [width, height] in its class's colour: easily learned, and no two alike."""
+    """Return a noisy picture [width, height] in its class's color: easily learned, and no two alike."""
     noise = np.random.default_rng((label, number)).normal(0, 30, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(noise + COLOURS[label % len(COLOURS)], 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(noise + COLORS[label % len(COLORS)], 0, 255).astype(np.uint8))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from PIL import Image
 LIMIT_S = 90.0  # MLflow's pages ask their server a dozen times before they are complete
 POLL_S = 0.25
 SETTLED_S = 1.0  # what is drawn after the last text has come: charts, fonts
-COLOURS = 256  # of the palette that a picture is written with: a third of the bytes, and nobody sees it
+COLORS = 256  # of the palette that a picture is written with: a third of the bytes, and nobody sees it
 HIDE = """
     for (const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walker.nextNode();)
         walker.currentNode.data = walker.currentNode.data.replaceAll(%s, "…");
@@ -146,8 +146,8 @@ class Browser:
 
 
 def small(png: bytes) -> bytes:
-    """Return a PNG with a palette of ``COLOURS``."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    """Return a PNG with a palette of ``COLORS``."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
     return stream.getvalue()

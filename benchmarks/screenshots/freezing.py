@@ -35,8 +35,8 @@ def write_diagram(file: Path) -> None:
         f"freeze_fraction=1, truncate={DROPPED}\na probe of a shorter network": (count - DROPPED, count - DROPPED),
     }
     for row, (depth, end) in enumerate(ways.values()):
-        colours = [FROZEN if at < depth else TRAINED if at < end else GONE for at in range(count)]
-        rows.barh([row] * count, 0.92, left=[at + 0.04 for at in range(count)], height=0.62, color=colours)
+        colors = [FROZEN if at < depth else TRAINED if at < end else GONE for at in range(count)]
+        rows.barh([row] * count, 0.92, left=[at + 0.04 for at in range(count)], height=0.62, color=colors)
         rows.barh(row, 0.92, left=count + 0.04, height=0.62, color=TRAINED)
         rows.plot([depth, depth], [row - 0.45, row + 0.45], color=INK, linewidth=3)
     rows.set_yticks(range(len(ways)), ways, fontsize=9)

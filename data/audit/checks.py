@@ -34,16 +34,21 @@ class AuditContext:
         return tuple(found[kind] for kind in FINDING_TEXTS if kind in found)
 
     def _all(self) -> Iterator[Finding]:
-        for kind in ("unreadable", "absent", "stray"):
+        for kind in ("unreadable", "missing", "unlabeled"):
             yield self._skipped(kind)
         yield _of("conflict", self.filtered.conflicts)
         yield from self._duplicates()
-        yield _of("torn", [[path] for path, why in self.assignment.excluded.items() if why.reason == "torn"])
+        yield _of(
+            "split_conflict",
+            [[path] for path, why in self.assignment.excluded.items() if why.reason == "split_conflict"],
+        )
         yield self._missing_classes()
         yield self._imbalance()
         yield self._similar_names()
         yield _of("tiny", [[path] for path, reading in self._usable() if reading.short_side < MIN_HASH_SIDE])
-        yield _of("gray_as_colour", [[path] for path, reading in self._usable() if reading.is_gray_stored_as_color])
+        yield _of(
+            "grayscale_stored_as_color", [[path] for path, reading in self._usable() if reading.is_gray_stored_as_color]
+        )
 
     def _usable(self) -> Iterator[tuple[str, ImageInfo]]:
         for picture in self.filtered.usable:

@@ -15,7 +15,7 @@ SIDE = 128  # px of a picture on a sheet
 CAPTION = 30  # px below it
 COLUMNS = 8
 ROWS = 10  # of a sheet, each with as many groups as fit
-SHOWN = ("conflict", "near_conflict", "leak", "group_leak", "torn", "duplicate", "near_duplicate", "tiny")
+SHOWN = ("conflict", "near_conflict", "leak", "group_leak", "split_conflict", "duplicate", "near_duplicate", "tiny")
 
 
 def contact_sheets(audit: Audit, folder: Path) -> list[Path]:

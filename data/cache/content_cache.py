@@ -35,18 +35,18 @@ _VERIFIED: set[tuple[Path, int]] = set()  # sums that this process has found to 
 
 
 def size_limit_bytes() -> int:
-    """Return the size that the store is kept below: FREEZELINE_STORE_GB, or 20 GB.
+    """Return the size that the store is kept below: FREEZELINE_CACHE_GB, or 20 GB.
 
     Raises:
         SettingError: the variable is no number above 0.
     """
-    text = os.environ.get("FREEZELINE_STORE_GB", "").strip() or str(DEFAULT_LIMIT_GB)
+    text = os.environ.get("FREEZELINE_CACHE_GB", "").strip() or str(DEFAULT_LIMIT_GB)
     try:
         gigabytes = float(text)
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        raise SettingError(f"FREEZELINE_STORE_GB must be a number above 0, got {text!r}; set it to 20, say")
+        raise SettingError(f"FREEZELINE_CACHE_GB must be a number above 0, got {text!r}; set it to 20, say")
     return int(gigabytes * 10**9)
 
 
@@ -73,7 +73,7 @@ class ContentCache:
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
         """Open the store at ``root``, by default under ``home()``, kept below ``limit`` bytes (``limit_bytes()``)."""
-        self.root = root if root is not None else state_dir() / "store"
+        self.root = root if root is not None else state_dir() / "cache"
         self.limit = limit if limit is not None else size_limit_bytes()
         self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".leases"))
 

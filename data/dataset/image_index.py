@@ -30,7 +30,7 @@ class ImageInfo(FrozenModel):
         height: likewise.
         problem: why it can't be read, else empty.
         look: 64-bit perceptual hash in hexadecimal; empty where the short side is below ``MIN_HASH_SIDE``.
-        gray_as_colour: it has only greys, and is stored with three colours.
+        gray_as_colour: it has only grays, and is stored with three colors.
     """
 
     content_hash: str | None

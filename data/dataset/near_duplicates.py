@@ -45,7 +45,7 @@ def find_near_duplicates(
 
     digests = sorted(digest for digest, look in phashes.items() if look)
     settings = json.dumps([VERSION, MAX_HAMMING, MIN_CORRELATION, [(digest, phashes[digest]) for digest in digests]])
-    key = f"twins/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
+    key = f"near_duplicates/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
 
     def make(folder: Path) -> None:
         pairs = list(_confirmed(list(_candidates([phashes[digest] for digest in digests])), digests, paths, progress))
@@ -91,7 +91,7 @@ def _read_high_pass(path: Path) -> HighPass:
 
 
 def high_pass(image: Image.Image) -> HighPass:
-    """Return what is left of a picture, grey [32, 32], without its coarse look."""
+    """Return what is left of a picture, gray [32, 32], without its coarse look."""
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     coarse = small.resize((SIDE // 4, SIDE // 4), Image.Resampling.BOX).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(small, dtype=np.float32) - np.asarray(coarse, dtype=np.float32)

@@ -28,7 +28,7 @@ class Excluded(NamedTuple):
         split: where that one is.
     """
 
-    reason: Literal["leak", "torn"]
+    reason: Literal["leak", "split_conflict"]
     other: str
     split: SplitName
 
@@ -195,7 +195,7 @@ class _SplitBuilder:
             self._counts[item.label, self.fixed[item]] += 1
         for item in unit.items:
             if item not in self.fixed:
-                self.conflicting[item.path] = Excluded("torn", old[0].path, self.fixed[old[0]])
+                self.conflicting[item.path] = Excluded("split_conflict", old[0].path, self.fixed[old[0]])
 
     def _target_counts(self) -> dict[tuple[str, SplitName], int]:
         """Return how many pictures of each class are to be in each split in the end."""

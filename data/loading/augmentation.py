@@ -1,6 +1,6 @@
 """How training pictures are varied: policies to choose from by name, each a list that one can read and extend.
 
-A name is a policy (none, light, medium, strong), a classic (flip, turn, shift, crop, colour, light_change, cutout),
+A name is a policy (none, light, medium, strong), a classic (flip, rotate, shift, crop, color, brightness_contrast, cutout),
 or several of them with ``+`` between: ``flip+crop+cutout``. To add one, write a function that takes the picture's
 size and returns Albumentations transforms, and name it in ``STRENGTHS`` or ``TRANSFORMS``.
 
@@ -145,7 +145,7 @@ def _brightness_contrast(size: int) -> Transforms:
 
 
 def _cutout(size: int) -> Transforms:
-    """One or two grey holes, each 15 to 35 % of the side."""
+    """One or two gray holes, each 15 to 35 % of the side."""
     import albumentations as A
 
     del size
@@ -175,10 +175,10 @@ STRENGTHS: dict[str, Callable[[int], Transforms]] = {
 }
 TRANSFORMS: dict[str, Callable[[int], Transforms]] = {
     "flip": _flip,
-    "turn": _rotate,
+    "rotate": _rotate,
     "shift": _shift,
     "crop": _crop,
-    "colour": _color,
-    "light_change": _brightness_contrast,
+    "color": _color,
+    "brightness_contrast": _brightness_contrast,
     "cutout": _cutout,
 }

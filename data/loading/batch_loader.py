@@ -87,7 +87,7 @@ class BatchLoader:
         return torch.from_numpy(class_weights(self.labels, self.num_classes))
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield float32 [b, 3, s, s] in channels_last format, normalised, or what the source gives, and int64 [b].
+        """Yield float32 [b, 3, s, s] in channels_last format, normalized, or what the source gives, and int64 [b].
 
         Where training pictures are mixed, the labels are the shares of the classes, float32 [b, k].
         """

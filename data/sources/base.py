@@ -45,7 +45,7 @@ class SkippedFile(FrozenModel):
 
     path: str
     reason: str
-    kind: FindingKind = "stray"
+    kind: FindingKind = "unlabeled"
 
 
 class DataSource(FrozenModel):

@@ -21,7 +21,7 @@ def open_demo() -> DataSource:
 
 
 def write_digits(folder: Path) -> None:
-    """Write the 8 x 8 grey PNG files as ``<digit>/<number>.png`` into ``folder``."""
+    """Write the 8 x 8 gray PNG files as ``<digit>/<number>.png`` into ``folder``."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

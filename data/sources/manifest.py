@@ -109,7 +109,7 @@ def _problem(root: Path, path: str, rows: Sequence[Row], inside: Path | None) ->
         exists = False
     if exists:
         return None
-    return SkippedFile(path=path, reason=f"does not exist (row {rows[0].number})", kind="absent")
+    return SkippedFile(path=path, reason=f"does not exist (row {rows[0].number})", kind="missing")
 
 
 def _check_splits(file: Path, rows: Iterable[Row]) -> None:

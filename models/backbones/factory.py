@@ -95,7 +95,7 @@ def create_backbone(name: str, weights: str = "auto", image_size: int | None = 2
     library, _, architecture = resolved.partition("/")
     create = {"timm": _create_timm, "torchvision": _create_torchvision}.get(library, _create_own)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries' own: how they will initialise, what torch will deprecate
+        warnings.simplefilter("ignore")  # the libraries' own: how they will initialize, what torch will deprecate
         network: nn.Module = create(architecture, resolved, weights, image_size)
         return Backbone(network, _features(network, resolved, image_size), resolved)
 

@@ -2,7 +2,7 @@
 
 ``export_package`` writes a folder, ``log_package`` makes an MLflow model of it:
 
-    model.onnx             normalised pictures [b, 3, s, s] float32 -> logits [b, k]; any b; one file. Where ONNX can't
+    model.onnx             normalized pictures [b, 3, s, s] float32 -> logits [b, k]; any b; one file. Where ONNX can't
                            express the network, model.pt2 of torch.export instead, which makes the package need torch
     facts.json             labels, preprocessing, temperature, what the check of the graph found, the data's fingerprint
     preprocess.py          data/preprocessing.py, verbatim

@@ -76,7 +76,7 @@ SERVERS = (
 
 
 def open_graph(file: Path) -> Graph:
-    """Return what turns normalised pictures float32 [b, 3, s, s] into logits [b, k]."""
+    """Return what turns normalized pictures float32 [b, 3, s, s] into logits [b, k]."""
     if file.suffix == ".onnx":
         import onnxruntime
 

@@ -36,7 +36,7 @@ def model_cost(config: NetworkConfig, num_classes: int, image_size: int) -> Mode
     Raises:
         BackboneError: see ``models.classifier.build_classifier``.
     """
-    with torch.device("meta"):  # shapes alone: nothing is initialised, nothing computed
+    with torch.device("meta"):  # shapes alone: nothing is initialized, nothing computed
         backbone = create_backbone(config.backbone, "none", image_size)
         blocks = find_blocks(backbone.network, image_size)
         network, _, widths = truncate_network(backbone.network, blocks, config.truncate, config.head_features)

@@ -53,7 +53,7 @@ class ServingCost(FrozenModel):
     """What serving costs.
 
     Attributes:
-        latency_ms: for one normalised picture, on one core of this machine that nobody else uses.
+        latency_ms: for one normalized picture, on one core of this machine that nobody else uses.
         mb: the graph's size in millions of bytes.
     """
 

@@ -51,7 +51,7 @@ class EpochBatches(Protocol):
         """What the training loss is weighed with, [k]; None where all classes count alike."""
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised pictures [b, 3, s, s] and labels [b], or the classes' shares [b, k] of mixed pictures."""
+        """Yield normalized pictures [b, 3, s, s] and labels [b], or the classes' shares [b, k] of mixed pictures."""
 
 
 OnEpoch = Callable[[EpochResult, bool], None]

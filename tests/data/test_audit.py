@@ -54,8 +54,8 @@ def test_every_problem_is_named_by_file(make_folder: MakeFolder) -> None:
         "imbalance": (3, []),
         "similar_names": (2, []),
         "tiny": (1, [{"Dog/small.png"}]),
-        "gray_as_colour": (1, [{"Dog/gray.png"}]),
-        "stray": (1, [{"readme"}]),
+        "grayscale_stored_as_color": (1, [{"Dog/gray.png"}]),
+        "unlabeled": (1, [{"readme"}]),
     }
 
 

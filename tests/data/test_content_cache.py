@@ -230,12 +230,12 @@ def test_an_open_map_outlives_its_entry(tmp_path: Path) -> None:
 
 def test_the_limit_is_the_environment_variable_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert size_limit_bytes() == 20_000_000_000
-    monkeypatch.setenv("FREEZELINE_STORE_GB", "1.5")
+    monkeypatch.setenv("FREEZELINE_CACHE_GB", "1.5")
     assert size_limit_bytes() == 1_500_000_000
 
 
 @pytest.mark.parametrize("text", ["much", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("FREEZELINE_STORE_GB", text)
-    with pytest.raises(SettingError, match="FREEZELINE_STORE_GB must be a number above 0, got"):
+    monkeypatch.setenv("FREEZELINE_CACHE_GB", text)
+    with pytest.raises(SettingError, match="FREEZELINE_CACHE_GB must be a number above 0, got"):
         ContentCache()

@@ -98,12 +98,12 @@ def test_a_row_that_can_not_be_used_is_left_out_by_name(manifest: Path) -> None:
         ),
     )
     assert {item.path[:20]: (item.reason, item.kind) for item in source.skipped} == {
-        "red/gone.png": ("does not exist (row 5)", "absent"),
-        "red/001.png": ("has no label in row 6", "stray"),
-        "row 7": ("has no path in row 7", "stray"),
+        "red/gone.png": ("does not exist (row 5)", "missing"),
+        "red/001.png": ("has no label in row 6", "unlabeled"),
+        "row 7": ("has no path in row 7", "unlabeled"),
         "red/002.png": ("is listed as cold and warm in rows 8 and 9", "conflict"),
-        "red/003.png": ("is listed with different splits or groups in rows 10 and 11", "stray"),
-        "x" * 20: ("does not exist (row 14)", "absent"),
+        "red/003.png": ("is listed with different splits or groups in rows 10 and 11", "unlabeled"),
+        "x" * 20: ("does not exist (row 14)", "missing"),
     }
     assert [one.path for one in source.images].count("red/004.png") == 1
 

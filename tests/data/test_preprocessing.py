@@ -25,7 +25,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def corners(image: Image.Image) -> list[str]:
-    """Name the colours of the four corners, clockwise from the left top."""
+    """Name the colors of the four corners, clockwise from the left top."""
     ends = [(0, 0), (image.width - 1, 0), (image.width - 1, image.height - 1), (0, image.height - 1)]
     names = {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 1): "white", (0, 0, 0): "black"}
     return [names[tuple(int(value > 127) for value in image.getpixel(end))] for end in ends]  # type: ignore[union-attr]
@@ -60,8 +60,8 @@ def test_preprocessing_is_a_field_of_a_value() -> None:
 
     holder = Holder(preprocessing=Preprocessing(64))
     assert Holder.from_json(holder.to_json()) == holder
-    with pytest.raises(ValueError, match="colour"):
-        Holder.from_json('{"preprocessing": {"image_size": 64, "colour": 1}}')
+    with pytest.raises(ValueError, match="color"):
+        Holder.from_json('{"preprocessing": {"image_size": 64, "color": 1}}')
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_floating_point_pictures_are_scaled_by_their_range(full: float) -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_an_animation_gives_its_first_frame(kind: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255))]
     options = {"lossless": True} if kind == "WEBP" else {}
     moving = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert corners(read_image(moving)) == ["red"] * 4

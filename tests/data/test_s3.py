@@ -113,10 +113,10 @@ def test_an_archive_is_fetched_and_unpacked(bucket: Any, image_folder: Path, tmp
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for path in image_folder.rglob("*.png"):
             archive.write(path, path.relative_to(image_folder).as_posix())
-    bucket.upload_file(str(tmp_path / "a.zip"), "sets/colours.zip")
+    bucket.upload_file(str(tmp_path / "a.zip"), "sets/colors.zip")
     bucket.put_object(Key="sets/other.bin", Body=b"not wanted")
-    source = open_source("s3://pets/sets/colours.zip")
-    assert (source.name, source.uri) == ("colours", "s3://pets/sets/colours.zip")
+    source = open_source("s3://pets/sets/colors.zip")
+    assert (source.name, source.uri) == ("colors", "s3://pets/sets/colors.zip")
     assert len(source.images) == 24
 
 

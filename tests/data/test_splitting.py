@@ -151,7 +151,7 @@ def test_a_newcomer_that_ties_together_both_sides_is_kept_out() -> None:
         persisted=before.new_assignments,
     )
     assert by_digest(after, old) == before.new_assignments
-    assert after.excluded[new.path].reason == "torn"
+    assert after.excluded[new.path].reason == "split_conflict"
     assert new.content_hash not in after.new_assignments
 
 

@@ -29,10 +29,16 @@ RECIPES = {
 # were renamed are recorded, and proposed here, under the name that they had.
 RECORDED_NAMES: Mapping[str, str] = {"head_features": "levels", "layer_decay": "lr_decay"}
 
+RECORDED_VALUES: Mapping[str, str] = {"flip+rotate": "flip+turn"}
+
 
 def recorded_name(name: str) -> str:
     parameter, mark, variant = name.partition("@")
     return RECORDED_NAMES.get(parameter, parameter) + mark + variant
+
+
+def recorded_value(value: ParamValue) -> ParamValue:
+    return RECORDED_VALUES.get(value, value) if isinstance(value, str) else value
 
 
 class _RecordedNames:
@@ -93,7 +99,7 @@ def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
     while sampled < SAMPLED:
         trial = store.ask()
         sampled += trial.origin == "sampler"
-        rows.append({recorded_name(name): value for name, value in sorted(trial.settings.items())})
+        rows.append({recorded_name(name): recorded_value(value) for name, value in sorted(trial.settings.items())})
         stopped = trial.number % 5 == 4
         store.report(trial.trial_uid, epoch(1, score(trial.config)))
         store.finish(trial.trial_uid, "pruned" if stopped else "complete", "recorded")

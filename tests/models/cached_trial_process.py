@@ -46,7 +46,7 @@ def config(
         batches=given(BatchConfig, batch_size=8, augmentation="none"),
         network=given(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),
         fit=given(FitConfig, max_epochs=2),
-        features=FeaturesConfig(feature_cache=reuse, cached_augmentations=views),
+        features=FeaturesConfig(feature_cache=feature_cache, cached_augmentations=cached_augmentations),
     )
 
 

@@ -26,7 +26,7 @@ CLASSES = ("blue", "green", "red")
 NETWORK = "timm/test_efficientnet"  # timm's own test networks have a few hundred thousand parameters
 
 
-def coloured_pixels(count: int, seed: int = 0) -> tuple[Pixels, np.ndarray]:
+def colored_pixels(count: int, seed: int = 0) -> tuple[Pixels, np.ndarray]:
     """Return noisy pictures [n, s, s, 3] that are brightest in their class's channel, and labels [n]."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
@@ -43,7 +43,7 @@ def make_batches() -> MakeBatches:
     """Return a maker of batches: ``make_batches(24, training=True)``."""
 
     def make(count: int, training: bool = False, batch_size: int = 8, seed: int = 0) -> BatchLoader:
-        pixels, labels = coloured_pixels(count, seed)
+        pixels, labels = colored_pixels(count, seed)
         config = BatchConfig(batch_size=batch_size, augmentation="none")
         return BatchLoader(pixels, labels, Preprocessing(SIZE), config, seed=seed, training=training)
 
@@ -114,7 +114,7 @@ def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
     from models.packaging.mlflow_model import save_package  # late: MLflow takes seconds, and most tests don't need it
 
     classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
-    pixels, _ = coloured_pixels(12)
+    pixels, _ = colored_pixels(12)
     exported = export_package(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
     save_package(tmp_path / "package", tmp_path / "model")
     picture = tmp_path / "picture.png"

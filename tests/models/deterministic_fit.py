@@ -13,7 +13,7 @@ from data.preprocessing import Preprocessing
 from models.classifier import build_classifier
 from models.training.loop import fit
 from models.trial_config import FitConfig, NetworkConfig
-from tests.models.conftest import CLASSES, NETWORK, SIZE, coloured_pixels
+from tests.models.conftest import CLASSES, NETWORK, SIZE, colored_pixels
 
 CLOCKED = {"epoch_s", "images_per_s"}
 Told = list[dict[str, str]]
@@ -24,7 +24,7 @@ def train(seed: int) -> Told:
 
     def batches(count: int, training: bool) -> BatchLoader:
         config = BatchConfig(batch_size=8, augmentation="medium")
-        return BatchLoader(*coloured_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
+        return BatchLoader(*colored_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
 
     network = NetworkConfig(backbone=NETWORK, weights="none", dropout=0.3)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed)

@@ -28,7 +28,7 @@ from models.packaging import pyfunc_model
 from models.packaging.export import ExportError, ExportResult, export_package
 from models.packaging.mlflow_model import load_checkpoint, log_package, requirements, save_package
 from models.trial_config import NetworkConfig, TrialConfig
-from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, coloured_pixels
+from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, colored_pixels
 
 ROOT = Path(__file__).parents[2]
 
@@ -300,7 +300,7 @@ def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_
     config = packaged.config.model_copy(update={"network": network})
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
     classifier.expects_features = True  # as training on kept features leaves it
-    exported = export_package(classifier, config, CLASSES, "f", coloured_pixels(5)[0], tmp_path)
+    exported = export_package(classifier, config, CLASSES, "f", colored_pixels(5)[0], tmp_path)
     assert (exported.graph, exported.notes) == ("model.onnx", ())
     state = load_file(tmp_path / "weights.safetensors")
     assert state.keys() == classifier.state_dict().keys()
@@ -326,7 +326,7 @@ def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_
     assert network.truncate == 0 or held < 0.9 * all_of_it
     again = build_classifier(TrialConfig.from_json((tmp_path / "trial.json").read_text()).network, len(CLASSES), SIZE)
     again.load_state_dict(state)
-    x = normalize(coloured_pixels(5)[0], config.preprocessing)
+    x = normalize(colored_pixels(5)[0], config.preprocessing)
     with torch.inference_mode():
         expected = again.eval()(torch.from_numpy(x)).numpy()
     assert np.abs(pyfunc_model.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
@@ -343,7 +343,7 @@ def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     exported = export_package(
-        packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(5)[0], tmp_path / "package"
+        packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(5)[0], tmp_path / "package"
     )
     assert exported.graph == "model.pt2"
     assert exported.notes == (
@@ -356,7 +356,7 @@ def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
     assert len(starts) > 10
     assert not [start for start in starts if start in {b"PK", b"\x80\x02", b"\x80\x04"}]  # no pickle in any form
     graph = pyfunc_model.open_graph(tmp_path / "package" / "model.pt2")
-    x = normalize(coloured_pixels(5)[0], packaged.config.preprocessing)
+    x = normalize(colored_pixels(5)[0], packaged.config.preprocessing)
     with torch.inference_mode():
         expected = packaged.classifier.eval()(torch.from_numpy(x)).numpy()
     for count in (1, 2, 5):
@@ -369,5 +369,5 @@ def test_a_graph_that_answers_otherwise_is_not_packaged(
     monkeypatch.setattr(package_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
     monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
     with pytest.raises(ExportError, match=r"can't be packaged \(onnx: its logits differ .*; pt2: its logits differ"):
-        export_package(packaged.classifier, packaged.config, CLASSES, "f", coloured_pixels(2)[0], tmp_path)
+        export_package(packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(2)[0], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -102,10 +102,10 @@ def test_what_would_take_more_than_a_quarter_of_the_store_is_not_kept() -> None:
 
 
 def test_a_store_that_is_too_small_is_left_alone(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FREEZELINE_STORE_GB", "0.0002")
+    monkeypatch.setenv("FREEZELINE_CACHE_GB", "0.0002")
     live, facts = train(pictures, config("fp32"))
     assert (facts, feature_keys()) == ({"features": "uncached", "views_shown": 1}, [])
-    monkeypatch.delenv("FREEZELINE_STORE_GB")
+    monkeypatch.delenv("FREEZELINE_CACHE_GB")
     assert train(pictures, config("fp32")) == (live, {"features": "fp32", "views_shown": 1})
 
 
@@ -239,7 +239,7 @@ def test_an_augmented_trial_shares_validation_and_further_views_are_added(pictur
         {},
         {"augmentation": "flip", "cached_augmentations": 1},
         {"augmentation": "flip", "cached_augmentations": 2},
-        {"augmentation": "turn"},
+        {"augmentation": "rotate"},
     ):
         train(pictures, config(weights=str(weights), **case))
         counts.append(len(feature_keys()))

@@ -57,7 +57,7 @@ def test_a_user_who_ends_a_search_can_go_on_with_it(searched: Searched) -> None:
     wait_for_epochs(searched, 6, process)
     strike("SIGTERM", searched, process)
     assert process.wait(LONGEST_S) == 130
-    (parent,) = (run for run in _runs(searched.client) if "trial_uid" not in run.data.tags)
+    (parent,) = (run for run in _runs(searched.client) if "freezeline.trial_uid" not in run.data.tags)
     assert parent.info.status == "KILLED"
     assert f"python -m tuning resume --run {parent.info.run_id}" in searched.log.read_text()
     assert foreign(searched.log.read_text().splitlines()) == []
@@ -119,10 +119,14 @@ def test_the_best_are_trained_again_with_other_seeds_before_one_wins_by_its_mean
     parent, children = runs_of(world.client)
     finals = [run for run in children if run.data.tags["origin"] == "rerun"]
     assert len(children) == 4
-    assert {run.data.tags["trains_again"] for run in finals} == {run.data.tags["trial_uid"] for run in children[:2]}
+    assert {run.data.tags["freezeline.rerun_of"] for run in finals} == {
+        run.data.tags["freezeline.trial_uid"] for run in children[:2]
+    }
     assert {run.data.params["seed"] for run in finals} == {"1"}
     best = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
-    again = next(run for run in finals if run.data.tags["trains_again"] == best.data.tags["trial_uid"])
+    again = next(
+        run for run in finals if run.data.tags["freezeline.rerun_of"] == best.data.tags["freezeline.trial_uid"]
+    )
     scores = [run.data.metrics["best_val_balanced_accuracy"] for run in (best, again)]
     assert parent.data.metrics["best_mean"] == pytest.approx(sum(scores) / 2)
     assert f"trial {best.data.params['trial']}: mean" in said
@@ -149,7 +153,7 @@ def test_a_search_that_cannot_go_on_says_why_before_anything_starts(
     ):
         assert main(["resume", "--run", run]) == 2
         assert rule in capsys.readouterr().err
-    folder = parent.data.tags["search_folder"]
+    folder = parent.data.tags["freezeline.search_folder"]
     paths = SearchPaths(Path(folder))
     kept = paths.dataset.read_text()
     dataset = Dataset.from_json(kept)

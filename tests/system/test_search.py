@@ -75,13 +75,13 @@ def test_every_trial_has_one_run_below_the_parent_and_none_stays_running(searche
     assert parent.info.status == "FINISHED"
     assert [run.data.params["trial"] for run in children] == ["0", "1", "2"]
     assert {run.info.status for run in children} <= {"FINISHED", "KILLED"}
-    assert len({run.data.tags["trial_uid"] for run in children}) == 3
+    assert len({run.data.tags["freezeline.trial_uid"] for run in children}) == 3
     assert all(run.data.tags["reason"] for run in children)
 
 
 def test_a_trials_run_holds_its_settings_and_every_epoch(searched: Searched) -> None:
     run = runs_of(searched.client)[1][0]
-    config = TrialConfig.from_json(run.data.tags["trial_config"])
+    config = TrialConfig.from_json(run.data.tags["freezeline.trial_config"])
     assert float(run.data.params["lr"]) == config.fit.lr
     assert run.data.params["optimizer"] == config.fit.optimizer == "adamw"
     assert {"freeze_fraction", "freeze_depth", "freeze_block", "log10_lr", "batch_size"} <= set(run.data.params)
@@ -98,7 +98,7 @@ def test_the_parent_holds_the_recipe_the_data_the_environment_and_the_result(sea
     assert parent.data.params["recipe.trials"] == "3"
     inputs = parent.inputs.dataset_inputs
     assert inputs[0].dataset.name == "photos"
-    assert inputs[0].dataset.digest == parent.data.tags["data_fingerprint"]
+    assert inputs[0].dataset.digest == parent.data.tags["freezeline.data_fingerprint"]
     files = {file.path for file in searched.client.list_artifacts(parent.info.run_id)}
     assert {"environment.json", "candidate.json", "test_scores.json"} <= files
     best = max(run.data.metrics["best_val_balanced_accuracy"] for run in children)
@@ -146,10 +146,10 @@ def training_probabilities(searched: Searched, files: list[Path]) -> npt.NDArray
     """Return what the trained network says of the files, through the code that trains."""
     parent, children = runs_of(searched.client)
     best = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
-    config = TrialConfig.from_json(best.data.tags["trial_config"])
-    paths = SearchPaths(Path(parent.data.tags["search_folder"]))
+    config = TrialConfig.from_json(best.data.tags["freezeline.trial_config"])
+    paths = SearchPaths(Path(parent.data.tags["freezeline.search_folder"]))
     classifier = load_classifier(
-        config, 3, paths.weights(best.data.tags["trial_uid"], int(best.data.metrics["best_epoch"]))
+        config, 3, paths.weights(best.data.tags["freezeline.trial_uid"], int(best.data.metrics["best_epoch"]))
     ).eval()
     pixels = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.no_grad():
@@ -175,8 +175,8 @@ def test_the_champion_was_calibrated_on_validation_and_its_version_says_what_it_
         for name in ("ece", "ece_uncalibrated"):
             assert 0 <= parent.data.metrics[f"{split}_{name}"] <= 1
     version = searched.client.get_model_version("photos", "1")
-    assert version.tags["git_commit"] == parent.data.tags["git_commit"]
-    assert version.tags["data_fingerprint"] == parent.data.tags["data_fingerprint"]
+    assert version.tags["freezeline.git_commit"] == parent.data.tags["freezeline.git_commit"]
+    assert version.tags["freezeline.data_fingerprint"] == parent.data.tags["freezeline.data_fingerprint"]
     assert parent.info.run_id in version.description
     assert "| red |" in version.description
     files = {file.path for file in searched.client.list_artifacts(parent.info.run_id, "candidates")}
@@ -203,7 +203,7 @@ def test_a_second_search_in_the_run_that_mlflow_opened_is_decided_against_the_ch
     ]
     version = world.client.get_model_version("photos", "2")
     assert "of champion version 1 on the same 9 pictures" in version.tags["reason"]
-    assert int(world.client.get_model_version_by_alias("photos", version.tags["gate"]).version) == 2
+    assert int(world.client.get_model_version_by_alias("photos", version.tags["freezeline.gate"]).version) == 2
 
 
 def _numbers(client: MlflowClient, run: Run) -> dict[str, list[float]]:

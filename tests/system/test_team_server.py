@@ -107,8 +107,8 @@ class Trials:
 
     def check(self) -> int:
         """Compare all that was sent with all that is stored; return the number of points."""
-        runs = [run for run in self.client.search_runs([self.experiment]) if "trial_uid" in run.data.tags]
-        assert sorted(run.data.tags["trial_uid"] for run in runs) == sorted(self.points)
+        runs = [run for run in self.client.search_runs([self.experiment]) if "freezeline.trial_uid" in run.data.tags]
+        assert sorted(run.data.tags["freezeline.trial_uid"] for run in runs) == sorted(self.points)
         for run in runs:
             stored = [
                 (point.key, point.step, point.value, point.timestamp)
@@ -116,7 +116,7 @@ class Trials:
                 for point in self.client.get_metric_history(run.info.run_id, name)
             ]
             assert len(stored) == len(set(stored))
-            assert set(stored) == self.points[run.data.tags["trial_uid"]]
+            assert set(stored) == self.points[run.data.tags["freezeline.trial_uid"]]
             assert run.info.status == "FINISHED"
         assert {file.path for file in self.client.list_artifacts(self.parent)} == self.texts
         assert self.client.get_run(self.parent).info.status == "FINISHED"
@@ -154,7 +154,7 @@ def check_search(client: MlflowClient, name: str, trials: int) -> None:
             for point in client.get_metric_history(run.info.run_id, metric)
         ]
         assert len(stored) == len(set(stored))
-        assert set(stored) == sent[run.data.tags.get("trial_uid", PARENT_UID)]
+        assert set(stored) == sent[run.data.tags.get("freezeline.trial_uid", PARENT_UID)]
     assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"audit.json", "candidate.json", "environment.json", "test_scores.json"} <= files

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuning.factories import epoch, trial_result
-from tuning.common.trial_record import OBJECTIVE_METRIC, TrialRecord, TrialReport
+from tuning.common.names import OBJECTIVE_METRIC
+from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.async_writer import MAX_RETRIES, AsyncWriter, QueuedOperation, batches
 from tuning.tracking.environment import REPOSITORY
 from tuning.tracking.mlflow_sink import find_run, to_params
@@ -514,7 +515,7 @@ def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: Ml
     assert wanted.items() <= run.data.params.items()
     assert [value for _, value, _ in points(client, run, "val_balanced_accuracy")] == [0.7, 0.8]
     assert (run.data.metrics["best_val_balanced_accuracy"], run.data.metrics["best_epoch"]) == (0.8, 2)
-    assert result.config.from_json(run.data.tags["trial_config"]) == result.config
+    assert result.config.from_json(run.data.tags["freezeline.trial_config"]) == result.config
 
 
 def test_a_fact_that_is_another_at_the_end_is_a_tag(client: MlflowClient) -> None:
@@ -545,5 +546,5 @@ def test_a_trials_run_is_found_by_its_uid_alone(client: MlflowClient) -> None:
     deliver(client, start("a"), start("b"))
     found = find_run(client, EXPERIMENT, "b")
     assert found is not None
-    assert client.get_run(found).data.tags["trial_uid"] == "b"
+    assert client.get_run(found).data.tags["freezeline.trial_uid"] == "b"
     assert find_run(client, EXPERIMENT, "c") is None

@@ -91,7 +91,7 @@ def test_an_option_that_must_be_given_is_explained() -> None:
 
 
 def test_all_mistakes_are_said_at_once() -> None:
-    found = problems("--trails", "5", "--trials", "0", "--share", "x", "stray", "--batch-size")
+    found = problems("--trails", "5", "--trials", "0", "--share", "x", "unlabeled", "--batch-size")
     assert [text.split()[0] for text in found] == ["there", "options", "--batch_size", "trials", "share"]
 
 
@@ -154,7 +154,7 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
         (
             "augmentation",
             "flip,zebra",
-            "augmentation must be one of none, light, medium, strong, flip, turn, shift, crop, colour, light_change, "
+            "augmentation must be one of none, light, medium, strong, flip, rotate, shift, crop, color, brightness_contrast, "
             "cutout, or several with + between, got 'zebra'; take some of these.",
         ),
         (

@@ -99,7 +99,7 @@ def test_the_parent_says_what_was_asked_for_on_which_data_with_which_code(parent
     run = run_of(parent)
     wanted = {"recipe.lr": "0.001,0.01", "recipe.trials": "None", "recipe.optimizer": "adamw,adam,sgd"}
     assert wanted.items() <= run.data.params.items()
-    assert run.data.tags["search_folder"] == "/x"
+    assert run.data.tags["freezeline.search_folder"] == "/x"
     assert code_version().items() <= run.data.tags.items()
     (logged,) = run.inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("pets", pets.fingerprint)

@@ -133,7 +133,7 @@ def test_a_version_carries_its_evidence(client: MlflowClient, package: MakeCandi
     }
     assert wanted.items() <= version.tags.items()
     assert version.tags["reason"].startswith("better: test balanced accuracy 1.0000 against 0.6000 of champion version")
-    assert json.loads(version.tags["evidence"])["wins"] == 8
+    assert json.loads(version.tags["freezeline.evidence"])["wins"] == 8
     assert not [name for name in version.tags if name.startswith("turn.")]
     assert version.run_id == better.run_id
 
@@ -173,7 +173,7 @@ def test_the_alias_moves_only_after_the_version_was_loaded_back(
         promote(client, package(10), pets)
     assert aliases(client) == {"champion": 1}
     tags = client.get_model_version("pets", "2").tags
-    assert (tags["gate"], "no such file" in tags["reason"]) == ("broken", True)
+    assert (tags["freezeline.gate"], "no such file" in tags["reason"]) == ("broken", True)
     assert not [name for name in tags if name.startswith("turn.")]
 
 
@@ -318,7 +318,7 @@ def test_many_classes_with_long_names_can_be_promoted(
 ) -> None:
     names = [f"a class with a long name, number {number}" for number in range(1000)]
     version, _ = promote(client, package(5, names), pets)
-    assert json.loads(client.get_model_version("pets", str(version)).tags["classes"]) == names
+    assert json.loads(client.get_model_version("pets", str(version)).tags["freezeline.classes"]) == names
 
 
 def test_an_alias_that_someone_else_moves_at_the_same_time_is_told(
@@ -347,7 +347,7 @@ def test_a_person_may_force_a_candidate_with_a_reason_that_is_kept(
     assert (version, promotion.alias) == (2, "champion")
     assert aliases(client) == {"champion": 2}
     tags = client.get_model_version("pets", "2").tags
-    assert tags["forced"] == "true"
+    assert tags["freezeline.forced"] == "true"
     assert tags["reason"].startswith("forced (cows were sold), where the gate said: champion version 1 knows other cl")
     assert [(event.version, event.kind) for event in ModelRegistry(client, "pets").history()] == [
         (1, "promoted"),

@@ -104,7 +104,10 @@ def test_whoever_shows_no_life_is_passed_over_and_finds_out(
     second.wait()
     second.check()
     tags = versions.tags(1)
-    assert (tags["gate"], tags["reason"]) == ("abandoned", "whoever decided about it showed no life for 0.3 s")
+    assert (tags["freezeline.gate"], tags["reason"]) == (
+        "abandoned",
+        "whoever decided about it showed no life for 0.3 s",
+    )
     with pytest.raises(TrackingError, match=r"version 1 of pets .* was passed over; run promote again"):
         asleep.check()
 
@@ -119,7 +122,7 @@ def test_whoever_shows_life_is_not_passed_over(versions: ModelRegistry, monkeypa
         second.wait()
         assert time.monotonic() - started > 1.5
         versions.tag(1, {f"{TICKET}{slow._owner}": ""})  # it was taken off already; within ``with`` it is once more
-    assert "gate" not in versions.tags(1)
+    assert "freezeline.gate" not in versions.tags(1)
 
 
 def test_a_version_that_was_made_though_the_answer_was_lost_is_not_made_again(

@@ -165,7 +165,7 @@ def test_efficient_compares_four_networks_as_they_were_described(image_folder: P
         "resnet18",
     ]
     for part in (one, two, resnet50, resnet18):
-        assert (str(part.image_size), str(part.augmentation), str(part.truncate)) == ("224", "flip+turn", "0")
+        assert (str(part.image_size), str(part.augmentation), str(part.truncate)) == ("224", "flip+rotate", "0")
         assert part.patience > 0
     assert (str(one.freeze_fraction), str(one.head)) == ("0.0", "256:norm:relu")
     assert (str(one.optimizer), str(one.lr_scheduler)) == ("adam", "plateau")

@@ -240,22 +240,22 @@ def test_what_scrolls_sideways_can_be_reached_by_keyboard_and_has_a_name(page: P
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in scrolling)
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Return the relative luminance of WCAG 2."""
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
-@pytest.mark.parametrize(("colours", "card"), [(LIGHT, "#f4f6f8"), (DARK, "#1f272f")])
+@pytest.mark.parametrize(("colors", "card"), [(LIGHT, "#f4f6f8"), (DARK, "#1f272f")])
 def test_text_and_charts_stand_out_from_the_page_in_light_and_dark(
-    colours: dict[str, str], card: str, report: str
+    colors: dict[str, str], card: str, report: str
 ) -> None:
     assert f"--card:{card}" in report
     for name, least in {"ink": 7, "muted": 4.5, "blue": 4.5, "orange": 4.5, "green": 4.5, "red": 4.5}.items():
-        assert f"--{name}:{colours[name]};" in report
-        for paper in (colours["paper"], card):
-            low, high = sorted((luminance(colours[name]), luminance(paper)))
+        assert f"--{name}:{colors[name]};" in report
+        for paper in (colors["paper"], card):
+            low, high = sorted((luminance(colors[name]), luminance(paper)))
             assert (high + 0.05) / (low + 0.05) >= least, (name, paper)
 
 
@@ -263,7 +263,7 @@ def test_charts_take_the_colours_of_the_page(report: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", report, re.DOTALL)
     used = {name for name in LIGHT if any(f"var(--{name})" in drawing for drawing in drawings)}
     assert used >= {"ink", "muted", "grid", "blue", "orange"}
-    assert not any(colour in drawing for drawing in drawings for colour in LIGHT.values())
+    assert not any(color in drawing for drawing in drawings for color in LIGHT.values())
 
 
 def shown(file: Path, *options: str) -> str:

@@ -58,7 +58,7 @@ def test_a_model_that_answers_otherwise_is_told_by_how_much(model: str, tracking
 
 def test_a_model_that_cannot_be_loaded_is_told_why(tmp_path: Path, tracking: str) -> None:
     with pytest.raises(ModelLoadError, match=r"absent can't be loaded by a clean process: .*absent"):
-        verify_model_loads(str(tmp_path / "absent"), make_reference_predictions([PICTURE], np.ones((1, 2))), tracking)
+        verify_model_loads(str(tmp_path / "missing"), make_reference_predictions([PICTURE], np.ones((1, 2))), tracking)
 
 
 def test_a_relative_database_means_the_same_in_another_folder() -> None:

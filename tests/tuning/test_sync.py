@@ -57,7 +57,9 @@ def test_sync_again_changes_nothing(client: MlflowClient, capsys: pytest.Capture
 def test_the_search_is_known_by_its_run_too(client: MlflowClient) -> None:
     spooled()
     assert main(["sync"]) == 0
-    (parent,) = client.search_runs([client.get_experiment_by_name("pets").experiment_id], "tags.search_uid != ''")
+    (parent,) = client.search_runs(
+        [client.get_experiment_by_name("pets").experiment_id], "tags.`freezeline.search_uid` != ''"
+    )
     assert main(["sync", "--run", parent.info.run_id]) == 0
 
 

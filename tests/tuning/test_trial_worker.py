@@ -69,7 +69,7 @@ def test_a_trial_that_raises_is_reported_and_does_not_raise(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("error", "blameless"),
-    [(OSError(errno.ENOSPC, "full"), True), (OSError(errno.EIO, "torn"), False), (MemoryError("no"), False)],
+    [(OSError(errno.ENOSPC, "full"), True), (OSError(errno.EIO, "split_conflict"), False), (MemoryError("no"), False)],
 )
 def test_a_full_disk_says_nothing_about_the_settings(run: Run, error: Exception, blameless: bool) -> None:
     def fail(task: TrialTask, tell: Tell) -> None:

@@ -1,8 +1,50 @@
-"""Names of tags, parameters and metrics, each written once."""
+"""Names of tags, parameters and metrics in MLflow, each written once.
+
+A tag that programs read is called ``freezeline.*``; one that a person reads has a plain name.
+"""
 
 from __future__ import annotations
 
+# Parameters
 VARIANT = "variant"
+TRIAL_NUMBER_PARAM = "trial"
+RECIPE_PARAM_PREFIX = "recipe."  # mlflow run logs options under their own names, as quoted text, and allows no change
 
-# Tags of the parent run.
-SEARCH_FOLDER_TAG = "search_folder"  # where the search keeps its state
+# Tags that MLflow defines
+PARENT_RUN_TAG = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
+PROJECT_SOURCE_TAG = "mlflow.source.name"
+
+# Tags of runs
+SEARCH_UID_TAG = "freezeline.search_uid"  # finds the parent run of a search that began without a server
+SEARCH_FOLDER_TAG = "freezeline.search_folder"  # where the search keeps its state
+RECIPE_TAG = "freezeline.recipe"
+DATA_FINGERPRINT_TAG = "freezeline.data_fingerprint"
+REGISTERED_MODEL_TAG = "freezeline.registered_model"
+RESUMES_TAG = "freezeline.resumes"
+GIT_COMMIT_TAG = "freezeline.git_commit"
+GIT_DIRTY_TAG = "freezeline.git_dirty"
+TRIAL_UID_TAG = "freezeline.trial_uid"
+TRIAL_CONFIG_TAG = "freezeline.trial_config"
+RERUN_OF_TAG = "freezeline.rerun_of"
+ORIGIN_TAG = "origin"
+REASON_TAG = "reason"
+PROMOTION_TAG = "promotion"
+PROMOTION_REASON_TAG = "promotion_reason"
+VERSION_TAG = "version"
+COMPARISON_TAG = "comparison"
+
+# Tags of registered models and their versions
+CHAMPION_CHANGE_TAG = "freezeline.champion."  # the number of the change follows
+MODEL_ID_TAG = "freezeline.model_id"  # of the package: a database does not keep it with the version
+CLASSES_TAG = "freezeline.classes"
+GATE_TAG = "freezeline.gate"
+FORCED_TAG = "freezeline.forced"
+EVIDENCE_TAG = "freezeline.evidence"
+PREVIOUS_CHAMPION_TAG = "previous_champion"
+
+# Metrics
+OBJECTIVE_METRIC = "val_balanced_accuracy"  # at a trial's best epoch: what decides between trials
+BEST_OBJECTIVE_METRIC = f"best_{OBJECTIVE_METRIC}"
+TEST_METRIC = "test_balanced_accuracy"
+PIXEL_BASELINE_METRIC = "test_raw_pixel_accuracy"

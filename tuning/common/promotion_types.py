@@ -138,6 +138,3 @@ class ChampionChange(FrozenModel):
     kind: ChangeKind
     reason: str = Field(min_length=1)
     at: str
-
-
-TEST_METRIC = "test_balanced_accuracy"

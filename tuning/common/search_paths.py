@@ -51,7 +51,7 @@ class SearchPaths:
     @property
     def outbox(self) -> Path:
         """What is to be delivered to MLflow."""
-        return self.root / "spool.jsonl"
+        return self.root / "outbox.jsonl"
 
     @property
     def target(self) -> Path:
@@ -61,12 +61,12 @@ class SearchPaths:
     @property
     def artifacts(self) -> Path:
         """Files that are to become artifacts."""
-        return self.root / "kept"
+        return self.root / "artifacts"
 
     @property
     def deferred(self) -> Path:
         """What the end of the search could not do without the server."""
-        return self.root / "late.json"
+        return self.root / "deferred.json"
 
     @property
     def ray(self) -> Path:
@@ -81,12 +81,12 @@ class SearchPaths:
     @property
     def elapsed(self) -> Path:
         """Seconds that the search has taken so far, as text."""
-        return self.root / "spent_s"
+        return self.root / "elapsed_s"
 
     @property
     def packaged_winner(self) -> Path:
         """The trial that was measured and packaged, and the candidate that came of it."""
-        return self.root / "winner.json"
+        return self.root / "packaged_winner.json"
 
     @property
     def report(self) -> Path:
@@ -104,7 +104,7 @@ class SearchPaths:
 
     def started_marker(self, trial_uid: str) -> Path:
         """The sign that a worker has begun a trial."""
-        return self.trials / f"{trial_uid}.begun"
+        return self.trials / f"{trial_uid}.started"
 
     def checkpoint(self, trial_uid: str) -> Path:
         """What a trial that was stopped goes on from."""

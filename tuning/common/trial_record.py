@@ -9,14 +9,13 @@ from pydantic import Field
 
 from data.frozen_model import FrozenModel
 from models.trial_config import TrialConfig
-from tuning.common.names import VARIANT
+from tuning.common.names import OBJECTIVE_METRIC, VARIANT
 
 if TYPE_CHECKING:
     pass
 
 TrialStatus = Literal["running", "complete", "pruned", "failed"]
 TrialOrigin = Literal["default", "warm_start", "probe", "fine-tune", "sampler", "rerun"]
-OBJECTIVE_METRIC = "val_balanced_accuracy"  # at the best epoch: the metric that decides
 
 
 class TrialRecord(FrozenModel):

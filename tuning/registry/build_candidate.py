@@ -19,6 +19,7 @@ from data.home import state_dir
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
 from tuning.common.event_bus import info
+from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, Gate
 from tuning.registry.candidate_store import candidate_files, log_candidate_package, reference_predictions_path
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
@@ -75,7 +76,7 @@ def build_candidate(
         name=name,
         run_id=parent.run_id,
         model_uri=_log_package_or_defer(parent, folder),
-        commit=code_version().get("git_commit", ""),
+        commit=code_version().get(GIT_COMMIT_TAG, ""),
         data=data,
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from data.errors import TrackingError
+from tuning.common.names import MODEL_ID_TAG
 from tuning.common.promotion_types import Candidate
-from tuning.registry.client import MODEL_ID, ModelRegistry
+from tuning.registry.client import ModelRegistry
 from tuning.registry.smoke_test import ReferencePredictions
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> 
 
     versions = ModelRegistry(client, name)
     versions.check()
-    model_id = versions.tags(version).get(MODEL_ID, "")
+    model_id = versions.tags(version).get(MODEL_ID_TAG, "")
     try:
         run_id = str(client.get_model_version(name, str(version)).run_id)
         return _read_candidate(run_id, f"{CANDIDATES}/{model_id}.json")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from data.errors import TrackingError
+from tuning.common.names import CHAMPION_CHANGE_TAG, MODEL_ID_TAG
 from tuning.common.promotion_types import ChampionChange
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ TRANSIENT_ERRORS = (
     "deadlock detected",
     "could not serialize",
 )
-MODEL_ID = "model_id"  # a version's tag: of the package, which a database does not keep with the version itself
-EVENT = "champion."  # a registered model's tag, with the event's number behind it
 MAX_TAG_LENGTH = 4800  # characters; PostgreSQL keeps 5,000 of a registered model's tag or a description
 
 P = ParamSpec("P")
@@ -97,7 +96,7 @@ class ModelRegistry:
             for version in self.all():
                 if idempotency_tag in version.tags:
                     return version.number
-            marked = {**tags, MODEL_ID: model_id}
+            marked = {**tags, MODEL_ID_TAG: model_id}
             made = self.client.create_model_version(self.name, source, run_id, tags=marked, model_id=model_id)
             return int(made.version)
 
@@ -170,11 +169,11 @@ class ModelRegistry:
     def history(self) -> list[ChampionChange]:
         """Return who became champion, first to last."""
         tags = retry_when_busy(self.client.get_registered_model, self.name).tags
-        events = [ChampionChange.from_json(text) for name, text in tags.items() if name.startswith(EVENT)]
+        events = [ChampionChange.from_json(text) for name, text in tags.items() if name.startswith(CHAMPION_CHANGE_TAG)]
         return sorted(events, key=lambda event: event.number)
 
     def append_history(self, event: ChampionChange) -> None:
         """Keep an event; a reason that is too long for the store is cut."""
         kept = event.model_copy(update={"reason": event.reason[: MAX_TAG_LENGTH // 2]})
-        name = f"{EVENT}{event.number:06}"
+        name = f"{CHAMPION_CHANGE_TAG}{event.number:06}"
         retry_when_busy(self.client.set_registered_model_tag, self.name, name, kept.to_json())

@@ -13,12 +13,12 @@ from data.errors import DataError
 from data.frozen_model import FrozenModel
 from tuning.common.event_bus import warning
 from tuning.common.formatting import format_decision
+from tuning.common.names import NOTE_TAG, PROMOTION_REASON_TAG, PROMOTION_TAG, VERSION_TAG
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
 from tuning.registry.candidate_store import log_candidate_package, save_candidate
 from tuning.registry.promotion import promote
 from tuning.tracking.mlflow_sink import is_unavailable
-from tuning.tracking.parent_run import NOTE_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,7 +93,7 @@ def _decide(client: MlflowClient, paths: SearchPaths, candidate: Candidate) -> s
         )
     version, promotion = promote(client, candidate, dataset)
     decision = format_decision(candidate, version, promotion)
-    tags = {"promotion": promotion.alias, "promotion_reason": promotion.reason, "version": str(version)}
+    tags = {PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)}
     note = client.get_run(candidate.run_id).data.tags.get(NOTE_TAG, "")
     for name, text in {**tags, NOTE_TAG: f"{decision}\n\n{note.partition(chr(10) * 2)[2]}"}.items():
         client.set_tag(candidate.run_id, name, text)

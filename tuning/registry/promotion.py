@@ -14,10 +14,21 @@ import numpy as np
 
 from data.errors import TrackingError
 from models.packaging.inference import predict_proba
+from tuning.common.names import (
+    CLASSES_TAG,
+    DATA_FINGERPRINT_TAG,
+    EVIDENCE_TAG,
+    FORCED_TAG,
+    GATE_TAG,
+    GIT_COMMIT_TAG,
+    MODEL_ID_TAG,
+    PREVIOUS_CHAMPION_TAG,
+    REASON_TAG,
+)
 from tuning.common.promotion_types import Candidate, Champion, ChampionChange, ChangeKind, Promotion
 from tuning.registry.candidate_store import _reference_predictions_artifact, load_candidate_of_version, load_model
 from tuning.registry.champion_history import previous_champion, utc_now
-from tuning.registry.client import MODEL_ID, ModelRegistry
+from tuning.registry.client import ModelRegistry
 from tuning.registry.gate import decide
 from tuning.registry.model_card import render_model_card
 from tuning.registry.promotion_queue import Turn
@@ -117,13 +128,13 @@ def _verify_loads(versions: ModelRegistry, candidate: Candidate, version: int) -
     try:
         verify_model_loads(f"models:/{candidate.name}/{version}", proof, absolute_uri(mlflow.get_tracking_uri()))
     except ModelLoadError as error:
-        versions.tag(version, {"gate": "broken", "reason": str(error)})
+        versions.tag(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
         raise
 
 
 def _already_champion(versions: ModelRegistry, version: int) -> Promotion:
     """Return why a version is champion, and mend the history where whoever made it champion ended before that."""
-    reason = versions.tags(version).get("reason") or SET_MANUALLY
+    reason = versions.tags(version).get(REASON_TAG) or SET_MANUALLY
     events = versions.history()
     if not events or events[-1].version != version:
         _record_change(versions, version, events[-1].version if events else None, "promoted", reason)
@@ -132,7 +143,7 @@ def _already_champion(versions: ModelRegistry, version: int) -> Promotion:
 
 def _evaluate_champion(versions: ModelRegistry, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
     """Return today's champion, asked about the candidate's test pictures where that can be done."""
-    classes = tuple(json.loads(versions.tags(version).get("classes", "[]")))
+    classes = tuple(json.loads(versions.tags(version).get(CLASSES_TAG, "[]")))
     predicted, record = None, None
     if set(classes) == set(candidate.classes):
         with contextlib.suppress(TrackingError):  # its package is gone, or reads other pictures
@@ -167,15 +178,15 @@ def _tags(candidate: Candidate, promotion: Promotion, holder: int | None) -> dic
     """Return what a version's tags say of it: numbers, evidence, decision."""
     spans = {f"{name}_95": f"{low:.6f} to {high:.6f}" for name, (low, high) in candidate.intervals.items()}
     return {
-        MODEL_ID: candidate.model_id,
-        "classes": json.dumps(candidate.classes),
-        "data_fingerprint": candidate.data_fingerprint,
-        "git_commit": candidate.commit,
-        "gate": promotion.alias,
-        "forced": str(promotion.forced).lower(),
-        "reason": promotion.reason,
-        "evidence": json.dumps(promotion.evidence),
-        "previous_champion": "" if holder is None else str(holder),
+        MODEL_ID_TAG: candidate.model_id,
+        CLASSES_TAG: json.dumps(candidate.classes),
+        DATA_FINGERPRINT_TAG: candidate.data_fingerprint,
+        GIT_COMMIT_TAG: candidate.commit,
+        GATE_TAG: promotion.alias,
+        FORCED_TAG: str(promotion.forced).lower(),
+        REASON_TAG: promotion.reason,
+        EVIDENCE_TAG: json.dumps(promotion.evidence),
+        PREVIOUS_CHAMPION_TAG: "" if holder is None else str(holder),
         **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
         **spans,
     }

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from data.errors import TrackingError
+from tuning.common.names import GATE_TAG, REASON_TAG
 from tuning.registry.client import ModelRegistry
 
 BEAT_S = 10.0
@@ -124,8 +125,8 @@ class Turn:
 
     def _pass_over(self, ticket: Ticket) -> None:
         tags = {ABANDONED + ticket.owner: f"by version {self.version}"}
-        if "gate" not in self._versions.tags(ticket.version):
-            tags |= {"gate": "abandoned", "reason": f"whoever decided about it showed no life for {DEAD_S:g} s"}
+        if GATE_TAG not in self._versions.tags(ticket.version):
+            tags |= {GATE_TAG: "abandoned", REASON_TAG: f"whoever decided about it showed no life for {DEAD_S:g} s"}
         self._versions.tag(ticket.version, tags)
 
     def _keep_beating(self) -> None:

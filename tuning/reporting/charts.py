@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 mpl.use("Agg")  # no window, on no machine
 
 SCORE = "validation balanced accuracy"
-ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # its name, colour and mark; told apart without the colour
+ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # its name, color and mark; told apart without the color
     "default": ("the default", ORANGE, "D"),
     "probe": ("linear probe", MUTED, "s"),
     "fine-tune": ("best probe fine-tuned", GREEN, "^"),
     "sampler": ("sampler", BLUE, "o"),
 }
-ENDS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # mark and colour where a curve was cut off
+ENDS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # mark and color where a curve was cut off
 COSTS: dict[CostMetric, str] = {"latency_ms": "ms for a picture, one core", "mb": "MB"}
 MAX_IMPORTANCES = 10  # bars
 MAX_ANNOTATED_CLASSES = 12  # classes up to which a confusion matrix has its numbers in it
@@ -146,15 +146,15 @@ def _curves(content: ReportContent) -> Figure:
         if not curve:
             continue
         is_best = result.number == content.best
-        colour = ORANGE if is_best else BLUE if result.status == "complete" else MUTED
+        color = ORANGE if is_best else BLUE if result.status == "complete" else MUTED
         width, order = (2.2, 3.0) if is_best else (0.9, 2.0)
         epochs = range(1, len(curve) + 1)
-        axes.plot(epochs, curve, color=colour, linewidth=width, zorder=order, alpha=1 if is_best else 0.65)
+        axes.plot(epochs, curve, color=color, linewidth=width, zorder=order, alpha=1 if is_best else 0.65)
         if result.status in ENDS:
-            mark, colour = ENDS[result.status]
-            axes.plot(epochs[-1], curve[-1], marker=mark, color=colour, markersize=5, zorder=order, linestyle="none")
+            mark, color = ENDS[result.status]
+            axes.plot(epochs[-1], curve[-1], marker=mark, color=color, markersize=5, zorder=order, linestyle="none")
         elif len(curve) == 1:
-            axes.plot(1, curve[0], marker=".", color=colour, markersize=4, zorder=order, linestyle="none")
+            axes.plot(1, curve[0], marker=".", color=color, markersize=4, zorder=order, linestyle="none")
     marks = [_mark(ORANGE, "-"), _mark(BLUE, "-"), _mark(MUTED, "x")]
     _legend(axes, marks, ["the winner", "ran to its end", "pruned here"])
     axes.set(xlabel="epoch", ylabel=SCORE)
@@ -173,11 +173,11 @@ def _caption_curves(content: ReportContent) -> str:
 
 def _freeze(content: ReportContent) -> Figure:
     figure, axes = _figure()
-    for origin, (name, colour, mark) in ORIGINS.items():
+    for origin, (name, color, mark) in ORIGINS.items():
         results = [trial.trial for trial in content.trials if trial.trial.origin == origin and trial.trial.is_eligible]
         points = [(share, result.score) for result in results if (share := frozen_share(result)) is not None]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=22, marker=mark, label=name, color=colour, alpha=0.8, zorder=2)
+            axes.scatter(*zip(*points, strict=True), s=22, marker=mark, label=name, color=color, alpha=0.8, zorder=2)
     share = frozen_share(content.winner.trial)
     if share is not None:
         _ring(axes, share, content.winner.trial.score or 0.0)
@@ -272,11 +272,11 @@ def _ring(axes: Axes, x: float, y: float) -> None:
     axes.scatter([x], [y], s=130, label="the winner", zorder=3, **ring)
 
 
-def _mark(colour: str, mark: str) -> Line2D:
+def _mark(color: str, mark: str) -> Line2D:
     """Return what stands for a line (``-``) or a mark in a legend."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=colour, linestyle="-" if mark == "-" else "none", marker="" if mark == "-" else mark)
+    return Line2D([], [], color=color, linestyle="-" if mark == "-" else "none", marker="" if mark == "-" else mark)
 
 
 def _legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:

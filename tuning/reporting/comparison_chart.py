@@ -16,16 +16,16 @@ def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = [(colour, style) for style in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, RED, MUTED)]
+    lines = [(color, style) for style in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, RED, MUTED)]
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
-        for search, (colour, style) in zip(searches, lines, strict=False):
+        for search, (color, style) in zip(searches, lines, strict=False):
             minutes = [point.seconds / 60 for point in search.progress]
             scores = [point.score for point in search.progress]
             if scores:  # the best so far holds until the search's end
                 label = f"{search.name} {search.short_id}"
                 steps = [*minutes, search.seconds / 60], [*scores, scores[-1]]
-                axes.plot(*steps, color=colour, linestyle=style, drawstyle="steps-post", label=label)
+                axes.plot(*steps, color=color, linestyle=style, drawstyle="steps-post", label=label)
         axes.set(xlabel="minutes since the first trial began", ylabel="best validation balanced accuracy")
         axes.legend(loc="lower right", labelcolor=INK)
         drawn = png(figure)

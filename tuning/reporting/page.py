@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.formatting import format_score, network_name
-from tuning.common.promotion_types import TEST_METRIC
+from tuning.common.names import TEST_METRIC
 from tuning.reporting.charts import Chart, charts, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg

@@ -1,6 +1,6 @@
 """How the charts look, and how a chart becomes part of a page that may be light or dark.
 
-Charts are drawn in the light colours. In the page each colour is a variable of the style sheet, so that the reader's
+Charts are drawn in the light colors. In the page each color is a variable of the style sheet, so that the reader's
 choice of light or dark reaches into the charts.
 """
 
@@ -64,9 +64,9 @@ STYLE: dict[str, Any] = {
 }
 
 
-def css(colours: dict[str, str]) -> str:
-    """Return the declarations of a style sheet's colours."""
-    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
+def css(colors: dict[str, str]) -> str:
+    """Return the declarations of a style sheet's colors."""
+    return "".join(f"--{name}:{color};" for name, color in colors.items())
 
 
 def restyle(axes: Axes) -> None:
@@ -96,7 +96,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """Return a chart as an element of a page, in the page's colours, with a ``label`` for those who don't see it.
+    """Return a chart as an element of a page, in the page's colors, with a ``label`` for those who don't see it.
 
     Names within it begin with ``name``, so that charts on one page don't share them.
     """
@@ -112,8 +112,8 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
-    for variable, colour in LIGHT.items():
-        text = text.replace(colour, f"var(--{variable})")
+    for variable, color in LIGHT.items():
+        text = text.replace(color, f"var(--{variable})")
     attributes = f'role="img" aria-label="{_quoted(label)}" class="chart"'
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {attributes} {found[1]}>", text, count=1)
 

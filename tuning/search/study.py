@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.trial_config import TrialConfig
+from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import OBJECTIVE_METRIC, ParamValue, TrialOrigin, TrialRecord, TrialReport, TrialStatus
+from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord, TrialReport, TrialStatus
 from tuning.search.selection import LeadingPhase, is_significantly_better
 from tuning.search.space import SearchSpace
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.profiling.hardware import hardware
+from tuning.common.names import GIT_COMMIT_TAG, GIT_DIRTY_TAG
 
 if TYPE_CHECKING:
     pass
@@ -21,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def code_version() -> dict[str, str]:
     """Return the git commit of this project, and whether the checkout differs from it; empty outside git."""
     commit = _git("rev-parse", "HEAD")
-    return {"git_commit": commit, "git_dirty": str(bool(_git("status", "--porcelain"))).lower()} if commit else {}
+    return {GIT_COMMIT_TAG: commit, GIT_DIRTY_TAG: str(bool(_git("status", "--porcelain"))).lower()} if commit else {}
 
 
 def _git(*arguments: str) -> str:

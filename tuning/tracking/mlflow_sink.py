@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tuning.common.names import PARENT_RUN_TAG, TRIAL_UID_TAG
 from tuning.tracking.operations import (
     PARENT_UID,
     EndRun,
@@ -22,8 +23,6 @@ from tuning.tracking.outbox import Outbox
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-TRIAL_UID = "trial_uid"
-PARENT_RUN = "mlflow.parentRunId"
 MAX_PARAM_LENGTH = 6000  # characters; MLflow refuses a longer value
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # MLflow's limit for one batch
@@ -96,7 +95,7 @@ class MlflowSink:
     def _run_id(self, trial_uid: str) -> str:
         """Return the run; a trial's is made now if it could not be made when the trial started."""
         if trial_uid == PARENT_UID:
-            return self._parent_tags[PARENT_RUN]
+            return self._parent_tags[PARENT_RUN_TAG]
         if trial_uid not in self._outbox.run_ids:
             self._make(self._outbox.starts[trial_uid])
         return self._outbox.run_ids[trial_uid]
@@ -117,7 +116,7 @@ class MlflowSink:
         self._maybe_created.add(uid)
         is_new = run_id is None
         if run_id is None:
-            tags = {**self._parent_tags, **operation.tags, TRIAL_UID: uid}
+            tags = {**self._parent_tags, **operation.tags, TRIAL_UID_TAG: uid}
             run = self._client.create_run(
                 self._experiment_id, start_time=operation.time_ms, tags=tags, run_name=operation.name
             )
@@ -158,7 +157,7 @@ class MlflowSink:
 
 def find_run(client: MlflowClient, experiment_id: str, trial_uid: str) -> str | None:
     """Return the id of the run that carries ``trial_uid``, or None."""
-    runs = client.search_runs([experiment_id], f"tags.{TRIAL_UID} = '{trial_uid}'", max_results=1)
+    runs = client.search_runs([experiment_id], f"tags.`{TRIAL_UID_TAG}` = '{trial_uid}'", max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
 

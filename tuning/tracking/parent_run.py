@@ -14,13 +14,13 @@ from data.atomic_write import write_atomically
 from data.audit.contact_sheets import contact_sheets
 from data.audit.report import Audit
 from tuning.common.event_bus import warning
+from tuning.common.names import NOTE_TAG, PARENT_RUN_TAG, REASON_TAG, RECIPE_PARAM_PREFIX
 from tuning.common.redaction import Redactor
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.connection import configure_mlflow_env
 from tuning.tracking.environment import code_version, environment_info
-from tuning.tracking.mlflow_sink import PARENT_RUN
 from tuning.tracking.operations import (
     PARENT_UID,
     EndRun,
@@ -40,9 +40,7 @@ if TYPE_CHECKING:
     from data.dataset.dataset import Dataset
 
 STOPPED_BY_USER = "the user asked to end"
-RECIPE_PREFIX = "recipe."  # mlflow run logs our options under their own names, as quoted text, and allows no change
 MAX_DIGEST_LENGTH = 36  # characters of a data set's digest that MLflow stores
-NOTE_TAG = "mlflow.note.content"
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class ParentRun:
             TrackingError: another process has the search's spool open.
         """
         paths = SearchPaths.of(target.search_id)
-        tags = {**target.tags, PARENT_RUN: target.run_id}
+        tags = {**target.tags, PARENT_RUN_TAG: target.run_id}
         writer = AsyncWriter(client, target.experiment_id, tags, paths.outbox)
         target.write(paths.target)
         return cls(client, target.run_id or target.search_id, target.experiment_id, writer, opened_by_mlflow)
@@ -106,7 +104,7 @@ class ParentRun:
 
     def log_search_metadata(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
         """Log what was asked for, on which data, with which code, in which environment."""
-        params = {RECIPE_PREFIX + name: str(value) for name, value in recipe.items()}
+        params = {RECIPE_PARAM_PREFIX + name: str(value) for name, value in recipe.items()}
         self.writer.send(SetParamsAndTags(PARENT_UID, params, {**tags, **code_version()}))
         self.log_dataset(dataset)
         self.log_text(json.dumps(environment_info(), indent=2), "environment.json")
@@ -156,13 +154,13 @@ class ParentRun:
         """Set the description that MLflow's UI shows on the run's page."""
         self.writer.send(SetParamsAndTags(PARENT_UID, {}, {NOTE_TAG: markdown}))
 
-    def tag(self, **tags: str) -> None:
+    def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags on the parent."""
         self.writer.send(SetParamsAndTags(PARENT_UID, {}, tags))
 
     def end(self, status: str, reason: str = "") -> None:
         """End the run as FINISHED, FAILED or KILLED; a reason becomes a tag."""
-        self.writer.send(EndRun(PARENT_UID, status, {"reason": reason} if reason else {}))
+        self.writer.send(EndRun(PARENT_UID, status, {REASON_TAG: reason} if reason else {}))
 
     def end_killed(self) -> None:
         """End the run as KILLED, for good, because the user asked to."""

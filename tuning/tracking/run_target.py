@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from data.atomic_write import write_atomically
 from data.errors import TrackingError
 from data.frozen_model import FrozenModel
+from tuning.common.names import SEARCH_UID_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-SEARCH_UID = "search_uid"  # the tag by which the parent run of a search without a server is found again
 
 
 class RunTarget(FrozenModel):
@@ -49,12 +48,12 @@ class RunTarget(FrozenModel):
         if self.run_id:
             return self.model_copy(update={"experiment_id": experiment_id_of_run(client, self.run_id)})
         experiment_id = get_or_create_experiment(client, self.experiment)
-        found = client.search_runs([experiment_id], f"tags.{SEARCH_UID} = '{self.search_id}'", max_results=1)
+        found = client.search_runs([experiment_id], f"tags.`{SEARCH_UID_TAG}` = '{self.search_id}'", max_results=1)
         run = found[0] if found else self._make_run(client, experiment_id)
         return self.model_copy(update={"experiment_id": experiment_id, "run_id": str(run.info.run_id)})
 
     def _make_run(self, client: MlflowClient, experiment_id: str) -> Run:
-        tags = {**self.tags, SEARCH_UID: self.search_id}
+        tags = {**self.tags, SEARCH_UID_TAG: self.search_id}
         return client.create_run(experiment_id, start_time=self.time_ms, tags=tags, run_name=self.experiment)
 
 

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
 from data.frozen_model import FrozenModel
+from tuning.common.names import (
+    BEST_OBJECTIVE_METRIC,
+    DATA_FINGERPRINT_TAG,
+    PARENT_RUN_TAG,
+    PROMOTION_TAG,
+    SEARCH_FOLDER_TAG,
+    TEST_METRIC,
+    VERSION_TAG,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-SCORE = "best_val_balanced_accuracy"
-TEST = "test_balanced_accuracy"
 PAGE = 1000  # runs asked for at once
 
 
@@ -66,22 +73,22 @@ def load_search_summary(client: MlflowClient, given: str) -> SearchSummary:
     """
     parent = _parent(client, given)
     children = sorted(_children(client, parent), key=lambda run: run.info.end_time or run.info.start_time)
-    scored = [run for run in children if SCORE in run.data.metrics and run.info.status != "FAILED"]
-    best = max(scored, key=lambda run: run.data.metrics[SCORE], default=None)
+    scored = [run for run in children if BEST_OBJECTIVE_METRIC in run.data.metrics and run.info.status != "FAILED"]
+    best = max(scored, key=lambda run: run.data.metrics[BEST_OBJECTIVE_METRIC], default=None)
     began = min((run.info.start_time for run in children), default=0)
     ended = max((run.info.end_time or run.info.start_time for run in children), default=0)
     tags = parent.data.tags
     return SearchSummary(
         run_id=parent.info.run_id,
         name=str(client.get_experiment(parent.info.experiment_id).name),
-        data_fingerprint=tags.get("data_fingerprint", ""),
+        data_fingerprint=tags.get(DATA_FINGERPRINT_TAG, ""),
         status=parent.info.status,
         trials=len(children),
         network=_network(best) if best else "",
-        score=best.data.metrics[SCORE] if best else None,
-        test=parent.data.metrics.get(TEST),
+        score=best.data.metrics[BEST_OBJECTIVE_METRIC] if best else None,
+        test=parent.data.metrics.get(TEST_METRIC),
         seconds=(ended - began) / 1000,
-        promotion=f"{tags['promotion']} {tags.get('version', '')}".rstrip() if "promotion" in tags else "",
+        promotion=f"{tags[PROMOTION_TAG]} {tags.get(VERSION_TAG, '')}".rstrip() if PROMOTION_TAG in tags else "",
         progress=_progress(scored, began),
     )
 
@@ -94,7 +101,7 @@ def _parent(client: MlflowClient, given: str) -> Run:
         run = client.get_run(given)
     except MlflowException:
         run = _latest(client, given)
-    if run is None or "search_folder" not in run.data.tags:
+    if run is None or SEARCH_FOLDER_TAG not in run.data.tags:
         raise TrackingError(
             f"runs must be parent runs of searches, or names of experiments that hold one, got {given!r}; "
             "mlflow ui shows them"
@@ -108,7 +115,7 @@ def _latest(client: MlflowClient, name: str) -> Run | None:
         return None
     found = client.search_runs(
         [experiment.experiment_id],
-        "tags.search_folder LIKE '%'",
+        f"tags.`{SEARCH_FOLDER_TAG}` LIKE '%'",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
@@ -116,7 +123,7 @@ def _latest(client: MlflowClient, name: str) -> Run | None:
 
 
 def _children(client: MlflowClient, parent: Run) -> list[Run]:
-    wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    wanted = f"tags.`{PARENT_RUN_TAG}` = '{parent.info.run_id}'"
     found: list[Run] = []
     token: str | None = None
     while True:
@@ -136,7 +143,7 @@ def _progress(scored: list[Run], began: int) -> tuple[ScorePoint, ...]:
     """Return the improvements of runs in the order of their ends; ``began`` is in milliseconds since 1970."""
     found: list[ScorePoint] = []
     for run in scored:
-        score = run.data.metrics[SCORE]
+        score = run.data.metrics[BEST_OBJECTIVE_METRIC]
         if not found or score > found[-1].score:
             ended = run.info.end_time or run.info.start_time
             found.append(ScorePoint(seconds=(ended - began) / 1000, score=score))

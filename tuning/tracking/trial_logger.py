@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tuning.common.trial_record import OBJECTIVE_METRIC, TrialRecord, TrialReport
+from tuning.common.names import (
+    OBJECTIVE_METRIC,
+    ORIGIN_TAG,
+    REASON_TAG,
+    RERUN_OF_TAG,
+    TRIAL_CONFIG_TAG,
+    TRIAL_NUMBER_PARAM,
+)
+from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 
@@ -44,8 +52,8 @@ class TrialLogger:
             StartRun(
                 trial_uid=result.trial_uid,
                 name=f"trial-{result.number:03d}",
-                params={"trial": result.number, **trial_params(result)},
-                tags={"trial_config": result.config.to_json(), "origin": result.origin, **_again(result)},
+                params={TRIAL_NUMBER_PARAM: result.number, **trial_params(result)},
+                tags={TRIAL_CONFIG_TAG: result.config.to_json(), ORIGIN_TAG: result.origin, **_again(result)},
             )
         )
 
@@ -70,14 +78,14 @@ class TrialLogger:
         tags = {
             name: str(fact) for name, fact in result.runtime_info.items() if name in logged and logged[name] != fact
         }
-        tags["reason"] = result.reason
+        tags[REASON_TAG] = result.reason
         if report is not None and report.traceback:
             self._writer.send(LogText(result.trial_uid, TRACEBACK, report.traceback))
         self._writer.send(EndRun(result.trial_uid, STATUS[result.status], tags))
 
 
 def _again(result: TrialRecord) -> dict[str, str]:
-    return {"trains_again": result.rerun_of} if result.rerun_of else {}
+    return {RERUN_OF_TAG: result.rerun_of} if result.rerun_of else {}
 
 
 def trial_params(result: TrialRecord) -> Mapping[str, object]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from tuning.common.formatting import format_score, network_name
-from tuning.common.promotion_types import TEST_METRIC, Candidate
+from tuning.common.names import TEST_METRIC
+from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.reevaluation import Improvement, RerunTrial

@@ -13,6 +13,7 @@ from tuning.common.event_bus import emit, print_table, start_stage, warning
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision
+from tuning.common.names import COMPARISON_TAG, PIXEL_BASELINE_METRIC, PROMOTION_REASON_TAG, PROMOTION_TAG, VERSION_TAG
 from tuning.common.promotion_types import Candidate
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
@@ -88,7 +89,9 @@ class SearchFinalizer:
         decision, model = DECISION_DEFERRED, ""
         if outcome is not None:
             version, promotion = outcome
-            self._parent.tag(promotion=promotion.alias, promotion_reason=promotion.reason, version=str(version))
+            self._parent.tag(
+                {PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)}
+            )
             decision = format_decision(candidate, version, promotion)
             emit(PromotionDecided(candidate, version, promotion))
             model = f"models:/{self._name}@{promotion.alias}"
@@ -167,7 +170,7 @@ class SearchFinalizer:
         """Return what raw pixels alone reach on the test pictures."""
         cache = pixel_cache(self._dataset, next(iter(self._context.preprocessings.values())))
         accuracy = pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
-        self._parent.log_metrics({"test_raw_pixel_accuracy": accuracy})
+        self._parent.log_metrics({PIXEL_BASELINE_METRIC: accuracy})
         return accuracy
 
     def _report(
@@ -206,6 +209,6 @@ class SearchFinalizer:
     def _next_commands(self, model: str) -> list[str]:
         uri = tracking_uri()
         link = absolute_url(uri, self._links.comparison(self._trials))
-        self._parent.tag(comparison=link)
+        self._parent.tag({COMPARISON_TAG: link})
         picture = self._dataset.root / self._dataset.split("test")[0].path
         return summary.next_commands(uri, link, model, picture)

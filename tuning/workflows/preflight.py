@@ -13,6 +13,7 @@ from data.errors import BackboneError, DataError, UserError
 from data.load_dataset import load_dataset
 from data.preprocessing import Preprocessing
 from tuning.common import event_bus
+from tuning.common.names import PROJECT_SOURCE_TAG
 from tuning.recipe.auto import (
     TrainingT,
     auto_image_sizes,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # The tag of a run that mlflow run opened: the project's folder as file://FOLDER#PART or FOLDER, or the URL that it has
 # cloned. (That the tag mlflow.source.git.repoURL is there says nothing: a clone of the user's own has it, too.)
-PROJECT_SOURCE_TAG = "mlflow.source.name"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tuning.common.names import SEARCH_FOLDER_TAG
+from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
@@ -110,7 +110,7 @@ def resume(options: ResumeRequest) -> int:
         ground = prepare_context(kept.recipe)
         check_same_data(kept.dataset, ground.dataset)
         if given_run and ground.client:  # mlflow run has opened a run for this command, which ends with it
-            ground.client.set_tag(given_run, "resumes", kept.target.run_id)
+            ground.client.set_tag(given_run, RESUMES_TAG, kept.target.run_id)
         parent = ParentRun.of(kept.target, ground.client)
         parent.reopen()
         with parent_run_lifecycle(parent, interrupts), closing(RayRuntime(kept.recipe)) as ray:

@@ -16,7 +16,7 @@ from models.trial_config import TrialConfig
 from tuning.common.event_bus import emit, emit_progress, info, start_stage, warning
 from tuning.common.events import SearchPlanned
 from tuning.common.exit_codes import INTERRUPTED
-from tuning.common.names import SEARCH_FOLDER_TAG
+from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialRecord
@@ -166,9 +166,9 @@ class SearchSession:
             return
         tags = {
             SEARCH_FOLDER_TAG: str(self._paths.root),
-            "data_fingerprint": dataset.fingerprint,
-            "recipe": recipe.to_json(),
-            "registered_model": self._name,
+            DATA_FINGERPRINT_TAG: dataset.fingerprint,
+            RECIPE_TAG: recipe.to_json(),
+            REGISTERED_MODEL_TAG: self._name,
         }
         self._parent.log_search_metadata(recipe.to_params(), tags, dataset)
 

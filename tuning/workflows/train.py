@@ -10,6 +10,7 @@ from data.errors import TrackingError
 from models.trial_config import TrialConfig
 from tuning.common.event_bus import emit, info, start_stage
 from tuning.common.events import AuditCompleted, CandidateEvaluated, TrainingEpochEnded
+from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import handle_signals
 from tuning.common.trial_record import TrialReport
@@ -69,9 +70,9 @@ def train(training: TrainingSettings, run: str) -> int:
             paths = SearchPaths.of(parent.run_id)
             paths.write(training, ground.dataset)
             tags = {
-                "trial_config": config.to_json(),
-                "data_fingerprint": ground.dataset.fingerprint,
-                "recipe": as_recipe(training).to_json(),
+                TRIAL_CONFIG_TAG: config.to_json(),
+                DATA_FINGERPRINT_TAG: ground.dataset.fingerprint,
+                RECIPE_TAG: as_recipe(training).to_json(),
             }
             parent.log_audit(found)
             parent.log_search_metadata(training.to_params(), tags, ground.dataset)
@@ -120,21 +121,21 @@ def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
 
     try:
         tags = client.get_run(run_id).data.tags
-        parent = client.get_run(tags.get("mlflow.parentRunId", run_id)).data.tags
+        parent = client.get_run(tags.get(PARENT_RUN_TAG, run_id)).data.tags
     except MlflowException:
         raise TrackingError(
             f"run must be the id of a trial's run, got {run_id!r}, which does not exist; mlflow ui shows them"
         ) from None
-    if "trial_config" not in tags:
+    if TRIAL_CONFIG_TAG not in tags:
         raise TrackingError(
             f"run must be a trial's run, below its search, but {run_id} holds no configuration; give one of its trials"
         )
-    if "recipe" not in parent:
+    if RECIPE_TAG not in parent:
         raise TrackingError(
             f"run must be a trial of a search or a training, but no recipe is kept with {run_id}; give another run"
         )
-    config = TrialConfig.from_json(tags["trial_config"])
-    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent["recipe"]), config), config)
+    config = TrialConfig.from_json(tags[TRIAL_CONFIG_TAG])
+    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent[RECIPE_TAG]), config), config)
 
 
 def _single_trial_recipe(recipe: Recipe, config: TrialConfig) -> Recipe:
