@@ -112,7 +112,7 @@ class _IndexCache:
 
     def __init__(self, root: Path) -> None:
         name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {root}".encode(), digest_size=16).hexdigest()
-        self.path = state_dir() / "readings" / f"{name}.json"
+        self.path = state_dir() / "image_index" / f"{name}.json"
         try:
             self._infos = json.loads(self.path.read_bytes())
         except (OSError, ValueError):  # absent, or not written by us: read the pictures again

@@ -113,7 +113,7 @@ def test_a_second_load_decodes_nothing_and_a_changed_file_is_read_again(
 
 def test_a_spoiled_memory_of_readings_is_read_anew(image_folder: Path, freezeline_home: Path) -> None:
     first = load_dataset(str(image_folder))
-    (memory,) = (freezeline_home / "readings").iterdir()
+    (memory,) = (freezeline_home / "image_index").iterdir()
     memory.write_text("{half")
     assert load_dataset(str(image_folder)) == first
 

@@ -48,7 +48,7 @@ def test_a_search_whose_worker_and_then_whose_driver_is_killed_loses_nothing_and
     assert all(after[uid].history == history for uid, history in before.items())
     files = {file.name for file in (searched.search_folder / "trials").iterdir()}
     assert len(files) == TRIALS  # the best epoch's weights of each, and no checkpoint
-    looks = [json.loads(file.read_text()) for file in (searched.folder / "home" / "looks").glob("*.json")]
+    looks = [json.loads(file.read_text()) for file in (searched.folder / "home" / "test_evaluations").glob("*.json")]
     assert looks == [1]  # the test pictures were looked at once
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.atomic_write import write_atomically
+from data.errors import TrackingError
 from data.frozen_model import FrozenModel
 from data.home import state_dir
+
+STATE_SCHEMA = 2  # changes with the names of files and fields that a search keeps
 
 
 class SearchPaths:
@@ -17,9 +20,11 @@ class SearchPaths:
 
     @classmethod
     def of(cls, search_id: str) -> SearchPaths:
-        """Return the paths of the search whose parent run is ``search_id``; makes its folder."""
+        """Return the paths of the search whose parent run is ``search_id``; create its folder if there is none."""
         paths = cls(state_dir() / "searches" / search_id)
-        paths.root.mkdir(parents=True, exist_ok=True)
+        if not paths.root.exists():
+            paths.root.mkdir(parents=True)
+            write_atomically(paths.schema, str(STATE_SCHEMA).encode())
         return paths
 
     @classmethod
@@ -27,6 +32,29 @@ class SearchPaths:
         """Return the paths of every search that has a folder, oldest first."""
         roots = [root for root in (state_dir() / "searches").glob("*") if root.is_dir()]
         return [cls(root) for root in sorted(roots, key=lambda root: root.stat().st_mtime)]
+
+    @property
+    def schema(self) -> Path:
+        """The number of the format that the search's files are in."""
+        return self.root / "schema"
+
+    @property
+    def has_current_schema(self) -> bool:
+        """Whether this version can read the search's files."""
+        return self.schema.exists() and self.schema.read_text() == str(STATE_SCHEMA)
+
+    def check_schema(self) -> None:
+        """Refuse the files of another version.
+
+        Raises:
+            TrackingError: the files are in another format.
+        """
+        if not self.has_current_schema:
+            found = self.schema.read_text() if self.schema.exists() else "none"
+            raise TrackingError(
+                f"a search must have been started by this version (state schema {STATE_SCHEMA}), "
+                f"got {self.root} with schema {found}; start a new search"
+            )
 
     @property
     def recipe(self) -> Path:

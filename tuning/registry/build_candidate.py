@@ -15,7 +15,7 @@ from filelock import FileLock
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
-from data.home import state_dir
+from data.home import migrated_folder
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
 from tuning.common.event_bus import info
@@ -222,13 +222,12 @@ def resolve_data_path(data: str) -> str:
 
 
 def record_test_evaluation(dataset: Dataset) -> int:
-    """Count one more look at this data set's test pictures; return how often they were looked at so far."""
-    path = state_dir() / "looks" / f"{dataset.fingerprint}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Count one more evaluation on this data set's test split; return the number of evaluations so far."""
+    path = migrated_folder("test_evaluations", former_name="looks") / f"{dataset.fingerprint}.json"
     with FileLock(path.with_suffix(".lock")):
-        looks = 1 + (json.loads(path.read_text()) if path.exists() else 0)
-        write_atomically(path, json.dumps(looks).encode())
-    return looks
+        evaluations = 1 + (json.loads(path.read_text()) if path.exists() else 0)
+        write_atomically(path, json.dumps(evaluations).encode())
+    return evaluations
 
 
 def _per_class_metrics(scores: ClassificationMetrics) -> dict[str, float]:

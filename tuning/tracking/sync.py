@@ -24,14 +24,14 @@ class SyncResult:
 
 
 def find_searches(run: str) -> list[SearchPaths]:
-    """Return the search of the parent run ``run``, or every search that has a spool.
+    """Return the search of the parent run ``run``, or every search of this version that has an outbox.
 
     Raises:
         TrackingError: there is none of that run on this machine.
     """
     found = [paths for paths in SearchPaths.all() if paths.target.exists()]
     if not run:
-        return found
+        return [paths for paths in found if paths.has_current_schema]
     ours = [paths for paths in found if run in {paths.root.name, RunTarget.from_json(paths.target.read_text()).run_id}]
     if not ours:
         raise TrackingError(
@@ -45,8 +45,9 @@ def deliver_outbox(client: MlflowClient, paths: SearchPaths) -> SyncResult:
     """Deliver a search's spool to the client's server.
 
     Raises:
-        TrackingError: the search goes on, or the run that it began in is not on this server.
+        TrackingError: another version started the search, it is still running, or the run that it began in is not on this server.
     """
+    paths.check_schema()
     target = RunTarget.from_json(paths.target.read_text()).resolve(client)
     parent = ParentRun.of(target, client)
     waiting = parent.writer.pending_count

@@ -57,6 +57,7 @@ def load_search(client: MlflowClient | None, run: str) -> ResumableSearch:
         (paths,) = find_searches(run)
     except TrackingError:
         raise TrackingError(_not_here(client, run)) from None
+    paths.check_schema()
     try:
         recipe = Recipe.from_json(paths.recipe.read_text())
         dataset = Dataset.from_json(paths.dataset.read_text())
