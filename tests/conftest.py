@@ -1,4 +1,4 @@
-"""Fixtures for every test: a home of its own, and tiny generated pictures."""
+"""Fixtures for every test: a separate home folder, and small generated images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a hub, wherever it runs
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a model hub
 
-# A busy machine is no failure: an example may take as long as it needs.
+# No deadline: on a busy machine an example may be slow without being wrong.
 hypothesis.settings.register_profile(
     "freezeline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("freezeline")
 
 MakeFolder = Callable[..., Path]
-COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
+CLASS_COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pytest-xdist's own
-    """Keep a file's tests in one of pytest-xdist's processes, and those of tests/system, which share one Ray."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # a hook of pytest-xdist
+    """Run the tests of one file in one worker, and all of tests/system in one worker because they share Ray."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -40,30 +40,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # pyte
 
 @pytest.fixture(autouse=True)
 def freezeline_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test its own home, so that none touches the user's cache or finds what another left."""
+    """Give each test its own FREEZELINE_HOME, so that tests share no cache with the user or with each other."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FREEZELINE_HOME", str(home))
     return home
 
 
-def tiny_picture(label: int, number: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    """Return a noisy picture [width, height] in its class's color: easily learned, and no two alike."""
+def tiny_image(label: int, number: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
+    """Return a noisy image [width, height] in the color of its class: easy to learn, and each one different."""
     noise = np.random.default_rng((label, number)).normal(0, 30, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(noise + COLORS[label % len(COLORS)], 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(noise + CLASS_COLORS[label % len(CLASS_COLORS)], 0, 255).astype(np.uint8))
 
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Return a maker of image folders: ``make_folder(counts={"cat": 8, "dog": 8})`` or with ``train/cat`` as keys."""
+    """Return a factory of image folders: ``make_folder(counts={"cat": 8, "dog": 8})``; keys may be ``train/cat``."""
 
     def make(
-        counts: dict[str, int] | None = None, name: str = "pictures", size: tuple[int, int] = (20, 16), first: int = 0
+        counts: dict[str, int] | None = None, name: str = "images", size: tuple[int, int] = (20, 16), first: int = 0
     ) -> Path:
         root = tmp_path / name
-        for at, (folder, count) in enumerate((counts or {"blue": 8, "green": 8, "red": 8}).items()):
+        for label, (folder, count) in enumerate((counts or {"blue": 8, "green": 8, "red": 8}).items()):
             (root / folder).mkdir(parents=True, exist_ok=True)
             for number in range(first, first + count):
-                tiny_picture(at, number, size).save(root / folder / f"{number:03}.png")
+                tiny_image(label, number, size).save(root / folder / f"{number:03}.png")
         return root
 
     return make
@@ -71,7 +71,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 @pytest.fixture
 def image_folder(make_folder: MakeFolder) -> Path:
-    """Return a folder of three classes of eight pictures, 20 x 16 pixels, that are easily learned."""
+    """Return a folder of three classes with eight easily learned images each, 20 x 16 pixels."""
     return make_folder()
 
 
@@ -80,8 +80,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 400 KB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode:
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("only root can mount a small file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -89,9 +89,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def datasets() -> Path:
-    """Return the folder of real photo sets; skip the test where it is absent."""
-    beside = Path(__file__).parents[2] / "shared" / "datasets"
-    folder = Path(os.environ.get("FREEZELINE_DATASETS", beside))
+    """Return the folder of real photo data sets; skip the test if it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "datasets"
+    folder = Path(os.environ.get("FREEZELINE_DATASETS", default))
     if not folder.is_dir():
-        pytest.skip("the real photo sets are absent; FREEZELINE_DATASETS names their folder")
+        pytest.skip("the real photo data sets are absent; set FREEZELINE_DATASETS to their folder")
     return folder

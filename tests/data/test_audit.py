@@ -14,7 +14,7 @@ from data.audit.report import Audit, audit
 from data.errors import DataError
 from data.findings import FINDING_TEXTS
 from data.load_dataset import load_dataset
-from tests.conftest import MakeFolder, tiny_picture
+from tests.conftest import MakeFolder, tiny_image
 
 LARGE = (48, 40)
 
@@ -41,8 +41,8 @@ def test_every_problem_is_named_by_file(make_folder: MakeFolder) -> None:
     (root / "readme").write_text("outside")
     shutil.copy(root / "cat" / "000.png", root / "Dog" / "cat.png")
     shutil.copy(root / "cat" / "001.png", root / "cat" / "copy.png")
-    tiny_picture(7, 7, (20, 20)).save(root / "Dog" / "small.png")
-    tiny_picture(8, 8, LARGE).convert("L").convert("RGB").save(root / "Dog" / "gray.png")
+    tiny_image(7, 7, (20, 20)).save(root / "Dog" / "small.png")
+    tiny_image(8, 8, LARGE).convert("L").convert("RGB").save(root / "Dog" / "gray.png")
     Image.open(root / "Dog" / "002.png").resize((96, 80), Image.Resampling.BICUBIC).save(root / "Dog" / "twin.png")
     Image.open(root / "Dog" / "003.png").save(root / "cat" / "twin.jpg", quality=95)
     assert found(root) == {

@@ -10,7 +10,7 @@ import data.dataset.image_index
 from data.dataset.dataset import Dataset
 from data.errors import DataError
 from data.load_dataset import load_dataset
-from tests.conftest import MakeFolder, tiny_picture
+from tests.conftest import MakeFolder, tiny_image
 
 
 def splits_by_digest(dataset: Dataset) -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_the_fingerprint_changes_with_a_picture_or_a_class_name(image_folder: Pa
     before = load_dataset(str(image_folder)).fingerprint
     (image_folder / "red").rename(image_folder / "rot")
     renamed = load_dataset(str(image_folder)).fingerprint
-    tiny_picture(9, 9).save(image_folder / "blue" / "new.png")
+    tiny_image(9, 9).save(image_folder / "blue" / "new.png")
     assert len({before, renamed, load_dataset(str(image_folder)).fingerprint}) == 3
 
 
@@ -106,7 +106,7 @@ def test_a_second_load_decodes_nothing_and_a_changed_file_is_read_again(
     monkeypatch.setattr(data.dataset.image_index, "read_image", lambda path: read.append(path) or real(path))
     assert load_dataset(str(image_folder)) == first
     assert read == []
-    tiny_picture(5, 99).save(image_folder / "red" / "000.png")
+    tiny_image(5, 99).save(image_folder / "red" / "000.png")
     assert load_dataset(str(image_folder)) != first
     assert read == [image_folder / "red" / "000.png"]
 

@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing, read_image
-from tests.conftest import MakeFolder, tiny_picture
+from tests.conftest import MakeFolder, tiny_image
 
 COUNTS = "counts"
 PASSED_OVER = "passed over"
@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
 
 def photo(size: tuple[int, int] = (48, 40), mode: str = "RGB") -> Image.Image:
-    return tiny_picture(0, 1234, size).convert(mode)
+    return tiny_image(0, 1234, size).convert(mode)
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -88,7 +88,7 @@ def clear_palette() -> bytes:
 
 
 def frames(kind: str) -> bytes:
-    return encode(photo(), kind, save_all=True, append_images=[tiny_picture(1, 1, (48, 40))])
+    return encode(photo(), kind, save_all=True, append_images=[tiny_image(1, 1, (48, 40))])
 
 
 def linked(target: str) -> Callable[[Path], None]:
@@ -259,7 +259,7 @@ def test_a_file_without_permission_is_left_out_by_name(folder: Path, monkeypatch
         return real(self, *args, **kwargs)
 
     for number in (7, 8):
-        tiny_picture(0, number, (48, 40)).save(folder / "cat" / f"more {number}.png")
+        tiny_image(0, number, (48, 40)).save(folder / "cat" / f"more {number}.png")
     monkeypatch.setattr(Path, "open", guarded)
     left_out = {item.path: item.reason for item in load_dataset(str(folder)).skipped if "cat" in item.path}
     assert left_out == {"cat/001.png": "can't be opened: permission denied"}

@@ -15,7 +15,7 @@ from data.errors import DataError
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing, read_image, to_pixels
-from tests.conftest import tiny_picture
+from tests.conftest import tiny_image
 
 SIZE = Preprocessing(16)
 
@@ -53,7 +53,7 @@ def test_pictures_are_decoded_once_for_each_preprocessing(image_folder: Path, mo
 
 def test_a_picture_that_changed_since_it_was_loaded_is_named(image_folder: Path) -> None:
     dataset = load_dataset(str(image_folder))
-    tiny_picture(4, 4).save(image_folder / "red" / "003.png")
+    tiny_image(4, 4).save(image_folder / "red" / "003.png")
     with pytest.raises(DataError, match=r"stay as they are .* red/003.png .* has changed; start again"):
         pixel_cache(dataset, SIZE)
     (image_folder / "red" / "003.png").unlink()

@@ -16,7 +16,7 @@ from tests.conftest import MakeFolder
 
 def test_a_folder_of_class_folders_gives_labelled_files(image_folder: Path) -> None:
     source = open_source(str(image_folder))
-    assert source.name == "pictures"
+    assert source.name == "images"
     assert source.root == image_folder
     assert source.classes == ("blue", "green", "red")
     assert [(picture.path, picture.label) for picture in source.images[:2]] == [
@@ -80,7 +80,7 @@ def test_a_folder_beside_the_splits_is_left_out(make_folder: MakeFolder) -> None
 def test_the_path_may_be_relative_or_of_the_users_home(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(image_folder.parent)
     monkeypatch.setenv("HOME", str(image_folder.parent))
-    for text in ("pictures", "./pictures/", "~/pictures", " pictures "):
+    for text in ("images", "./images/", "~/images", " images "):
         assert open_source(text).root == image_folder
 
 
@@ -102,8 +102,8 @@ def test_a_name_is_made_valid(text: str, name: str) -> None:
 
 
 def test_a_path_that_does_not_exist_gets_the_nearest_name(image_folder: Path) -> None:
-    with pytest.raises(DataError, match=r"exists, got .*pictres.*did you mean pictures\?"):
-        open_source(str(image_folder.parent / "pictres"))
+    with pytest.raises(DataError, match=r"exists, got .*imges.*did you mean images\?"):
+        open_source(str(image_folder.parent / "imges"))
 
 
 @pytest.mark.parametrize("text", ["", "  "])
@@ -135,7 +135,7 @@ def test_one_class_is_refused(make_folder: MakeFolder) -> None:
 
 
 def test_a_folder_around_the_right_one_is_refused_with_a_hint(image_folder: Path) -> None:
-    with pytest.raises(DataError, match=r"did you mean .*pictures\?"):
+    with pytest.raises(DataError, match=r"did you mean .*images\?"):
         open_source(str(image_folder.parent))
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
-from tests.conftest import tiny_picture
+from tests.conftest import tiny_image
 
 
 def write_manifest(folder: Path) -> Path:
@@ -18,7 +18,7 @@ def write_manifest(folder: Path) -> Path:
     rows = []
     for label, name in enumerate(("blue", "green", "red")):
         for number in range(24):
-            image = gradient(label, number // 2) if number < 8 else tiny_picture(label, number, (64, 48))
+            image = gradient(label, number // 2) if number < 8 else tiny_image(label, number, (64, 48))
             if number < 8 and number % 2:
                 image = image.resize((48, 40))
             path = folder / f"{name}-{number}.png"

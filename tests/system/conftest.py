@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.conftest import tiny_picture
+from tests.conftest import tiny_image
 from tests.terminal import on_a_terminal, screen_of
 from tuning.__main__ import main
 
@@ -84,7 +84,7 @@ def make_world(folder: Path, database: Path) -> World:
     for label, name in enumerate(("blue", "green", "red")):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(20):
-            tiny_picture(label, number, (40, 32)).save(folder / "photos" / name / f"{number:03}.png")
+            tiny_image(label, number, (40, 32)).save(folder / "photos" / name / f"{number:03}.png")
     return World(folder)
 
 

@@ -219,7 +219,7 @@ def test_data_that_nothing_can_be_learned_from_is_a_sentence(
     tmp_path: Path,
     capsys: Capture,
 ) -> None:
-    folder = make_folder(counts=counts) if counts else tmp_path / "pictures"
+    folder = make_folder(counts=counts) if counts else tmp_path / "images"
     folder.mkdir(exist_ok=True)
     (line,) = mistakes(capsys, command, "--data", str(folder / data), "--weights", "none")
     assert line.startswith(f"{command}: ")
