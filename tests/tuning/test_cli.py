@@ -23,7 +23,7 @@ from tuning.recipe.domains import Categorical
 from tuning.recipe.options import option_fields
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.candidate_store import save_candidate
-from tuning.workflows.preflight import check_from_url, prepare_context
+from tuning.workflows.preflight import check_data_path_of_url_run, prepare_context
 from tuning.workflows.train import as_recipe, load_finished_trial
 
 if TYPE_CHECKING:
@@ -428,10 +428,10 @@ def test_champions_shows_the_history_and_who_holds_each_alias(client: MlflowClie
     from tuning.registry.client import ModelRegistry
 
     versions = ModelRegistry(client, "pets")
-    versions.open()
+    versions.create_if_missing()
     assert main(["champions", "--name", "pets"]) == 0
     assert "models:/pets@champion: nobody" in capsys.readouterr().out
-    versions.create("/package", client.create_run("0").info.run_id, "m-1", {"mark": ""}, "mark")
+    versions.create_version("/package", client.create_run("0").info.run_id, "m-1", {"mark": ""}, "mark")
     versions.set_alias("champion", 1)
     said = {"kind": "promoted", "at": "2026-01-02T03:04:05+00:00"}
     versions.append_history(
@@ -538,9 +538,9 @@ def test_a_relative_path_in_a_run_from_a_url_is_refused(
 ) -> None:
     run = opened_by_mlflow(client, "https://example.org/freezeline.git", clone, monkeypatch)
     with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'; write"):
-        check_from_url(client, run, "photos")
+        check_data_path_of_url_run(client, run, "photos")
     for data in ("demo", str(image_folder), "s3://bucket/photos"):
-        check_from_url(client, run, data)
+        check_data_path_of_url_run(client, run, data)
 
 
 def test_a_relative_path_in_a_run_from_a_clone_of_the_users_own_is_right(
@@ -548,10 +548,10 @@ def test_a_relative_path_in_a_run_from_a_clone_of_the_users_own_is_right(
 ) -> None:
     run = opened_by_mlflow(client, str(clone), clone, monkeypatch)
     assert "mlflow.source.git.repoURL" in client.get_run(run).data.tags
-    check_from_url(client, run, "photos")
+    check_data_path_of_url_run(client, run, "photos")
     (clone / "part").mkdir()
-    check_from_url(client, opened_by_mlflow(client, f"{clone}#part", clone, monkeypatch), "photos")
-    check_from_url(client, client.create_run("0").info.run_id, "photos")
+    check_data_path_of_url_run(client, opened_by_mlflow(client, f"{clone}#part", clone, monkeypatch), "photos")
+    check_data_path_of_url_run(client, client.create_run("0").info.run_id, "photos")
 
 
 def test_a_trial_is_trained_again_with_its_own_settings_only(capsys: pytest.CaptureFixture[str]) -> None:

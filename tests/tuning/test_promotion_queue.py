@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def versions(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
     found = ModelRegistry(client, "pets")
-    found.open()
+    found.create_if_missing()
     return found
 
 
@@ -89,10 +89,10 @@ def test_one_that_is_decided_again_comes_behind_all_that_wait_and_before_all_tha
 def test_all_wait_while_someone_looks_for_a_number(versions: ModelRegistry) -> None:
     with new(versions):
         pass
-    versions.tag(1, {f"{TICKET}other": "-1.0/0"})
+    versions.set_tags(1, {f"{TICKET}other": "-1.0/0"})
     later = new(versions)
     assert waits(later)
-    versions.untag(1, f"{TICKET}other")
+    versions.delete_tag(1, f"{TICKET}other")
     assert comes(later)
 
 
@@ -121,7 +121,9 @@ def test_whoever_shows_life_is_not_passed_over(versions: ModelRegistry, monkeypa
         threading.Timer(2.0, lambda: slow.__exit__(None, None, None)).start()
         second.wait()
         assert time.monotonic() - started > 1.5
-        versions.tag(1, {f"{TICKET}{slow._owner}": ""})  # it was taken off already; within ``with`` it is once more
+        versions.set_tags(
+            1, {f"{TICKET}{slow._owner}": ""}
+        )  # it was taken off already; within ``with`` it is once more
     assert "freezeline.gate" not in versions.tags(1)
 
 
@@ -140,7 +142,7 @@ def test_a_version_that_was_made_though_the_answer_was_lost_is_not_made_again(
 
     monkeypatch.setattr(versions.client, "create_model_version", lose_the_answer)
     assert new(versions).version == 1
-    assert len(versions.all()) == len(made) == 1
+    assert len(versions.versions()) == len(made) == 1
 
 
 # --- many processes at once ---
@@ -161,14 +163,14 @@ def decide(uri: str, run_id: str, score: float) -> None:
     from mlflow import MlflowClient
 
     versions = ModelRegistry(MlflowClient(uri), "pets")
-    versions.open()
+    versions.create_if_missing()
     package = versions.client.create_logged_model("0", name="package")  # a server takes no version of another source
     with Turn.of_new(versions, package.artifact_location, run_id, package.model_id) as turn:
         turn.wait()
         holder = versions.version_of_alias("champion")
         best = float(versions.tags(holder)["score"]) if holder else 0.0
         turn.check()
-        versions.tag(turn.version, {"score": str(score), "against": str(holder or "")})
+        versions.set_tags(turn.version, {"score": str(score), "against": str(holder or "")})
         if score > best:
             versions.set_alias("champion", turn.version)
 
@@ -193,7 +195,7 @@ def decide_at_once(versions: ModelRegistry, uri: str) -> None:
 
 def assert_decided_in_order(versions: ModelRegistry, count: int) -> None:
     """Deciding one after another, in the order of the versions, must have seen and left the same."""
-    found = versions.all()
+    found = versions.versions()
     assert [version.number for version in found] == list(range(1, count + 1))
     champion, best = None, 0.0
     for version in found:

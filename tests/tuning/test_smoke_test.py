@@ -12,7 +12,7 @@ from tuning.registry.smoke_test import (
     ModelLoadError,
     absolute_uri,
     as_png,
-    make_reference_predictions,
+    build_reference_predictions,
     verify_model_loads,
 )
 
@@ -48,17 +48,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_model_that_answers_as_it_did_is_loaded_in_a_clean_process(model: str, tracking: str) -> None:
-    verify_model_loads(model, make_reference_predictions([PICTURE], np.array([[len(PICTURE), 1.0]])), tracking)
+    verify_model_loads(model, build_reference_predictions([PICTURE], np.array([[len(PICTURE), 1.0]])), tracking)
 
 
 def test_a_model_that_answers_otherwise_is_told_by_how_much(model: str, tracking: str) -> None:
     with pytest.raises(ModelLoadError, match=r"but one differs by 0\.01, more than 0\.001"):
-        verify_model_loads(model, make_reference_predictions([PICTURE], np.array([[len(PICTURE), 0.99]])), tracking)
+        verify_model_loads(model, build_reference_predictions([PICTURE], np.array([[len(PICTURE), 0.99]])), tracking)
 
 
 def test_a_model_that_cannot_be_loaded_is_told_why(tmp_path: Path, tracking: str) -> None:
     with pytest.raises(ModelLoadError, match=r"absent can't be loaded by a clean process: .*absent"):
-        verify_model_loads(str(tmp_path / "missing"), make_reference_predictions([PICTURE], np.ones((1, 2))), tracking)
+        verify_model_loads(str(tmp_path / "missing"), build_reference_predictions([PICTURE], np.ones((1, 2))), tracking)
 
 
 def test_a_relative_database_means_the_same_in_another_folder() -> None:

@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
 
     pop_run_id_from_env()
     versions = ModelRegistry(connect(), options.name)
-    versions.check()
+    versions.check_exists()
     holders = {alias: versions.version_of_alias(alias) for alias in (CHAMPION, CHALLENGER)}
     events = versions.history()
     print_table(history_table(options.name, events), *alias_lines(options.name, events, holders))

@@ -21,9 +21,9 @@ from models.trial_config import TrialConfig
 from tuning.common.event_bus import info
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, Gate
-from tuning.registry.candidate_store import candidate_files, log_candidate_package, reference_predictions_path
+from tuning.registry.candidate_store import candidate_artifacts, log_candidate_package, reference_predictions_path
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
-from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, make_reference_predictions
+from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, build_reference_predictions
 from tuning.tracking.environment import code_version
 from tuning.tracking.mlflow_sink import is_unavailable
 from tuning.tracking.parent_run import ParentRun
@@ -83,8 +83,8 @@ def build_candidate(
         test_evaluations=record_test_evaluation(dataset),
         metrics={name: value for name, value in measured.metrics.items() if name.startswith("test_")},
         intervals=measured.intervals,
-        y_true=measured.truth,
-        y_pred=measured.predicted,
+        y_true=measured.y_true,
+        y_pred=measured.y_pred,
         test_hashes=tested,
         seen_hashes=seen,
         leaks=count_leaks(dataset),
@@ -98,7 +98,7 @@ def build_candidate(
     parent.log_metrics({**measured.metrics, "temperature": measured.temperature, **_per_class_metrics(measured.scores)})
     parent.log_text(measured.scores.to_json(indent=2), "test_scores.json")
     if candidate.model_uri:
-        for file in candidate_files(candidate):
+        for file in candidate_artifacts(candidate):
             parent.log_text(candidate.to_json(), file)
     return candidate
 
@@ -111,15 +111,15 @@ class _TestEvaluation:
     scores: ClassificationMetrics
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    truth: tuple[int, ...]
-    predicted: tuple[int, ...]
+    y_true: tuple[int, ...]
+    y_pred: tuple[int, ...]
     probabilities: Probabilities
 
 
 def _save_test_predictions(folder: Path, measured: _TestEvaluation) -> None:
     """Keep, beside the package, what the winner says of each test picture: the report shows it."""
     buffer = io.BytesIO()
-    np.savez(buffer, probabilities=measured.probabilities, labels=np.array(measured.truth, dtype=np.int64))
+    np.savez(buffer, probabilities=measured.probabilities, labels=np.array(measured.y_true, dtype=np.int64))
     write_atomically(_test_predictions_file(folder), buffer.getvalue())
 
 
@@ -157,8 +157,8 @@ def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> 
         scores=scores,
         metrics={**scores.to_dict("test"), **metrics},
         intervals={f"test_{metric}": confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
-        truth=tuple(labels.tolist()),
-        predicted=tuple(probabilities.argmax(axis=1).tolist()),
+        y_true=tuple(labels.tolist()),
+        y_pred=tuple(probabilities.argmax(axis=1).tolist()),
         probabilities=probabilities,
     )
 
@@ -176,7 +176,7 @@ def _reference_predictions(
     seen = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.inference_mode():
         logits = classifier.eval()(torch.from_numpy(normalize(seen, config.preprocessing)).to(classifier.device))
-    return make_reference_predictions(files, softmax(logits.double().cpu().numpy(), temperature))
+    return build_reference_predictions(files, softmax(logits.double().cpu().numpy(), temperature))
 
 
 def _latency_ms(graph: Path, image_size: int) -> float | None:

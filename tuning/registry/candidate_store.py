@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 CANDIDATE_FILE = "candidate.json"  # the last one of a run; of each package, see CANDIDATES
-CANDIDATES = "candidates"
+CANDIDATES_FOLDER = "candidates"
 
 
 def save_candidate(client: MlflowClient, candidate: Candidate) -> None:
     """Keep the candidate on its run, for ``promote``."""
-    for file in candidate_files(candidate):
+    for file in candidate_artifacts(candidate):
         client.log_text(candidate.run_id, candidate.to_json(), file)
 
 
-def candidate_files(candidate: Candidate) -> tuple[str, str]:
+def candidate_artifacts(candidate: Candidate) -> tuple[str, str]:
     """Return the artifacts that hold a candidate on its run: under its model's id, and as the run's newest."""
-    return f"{CANDIDATES}/{candidate.model_id}.json", CANDIDATE_FILE
+    return f"{CANDIDATES_FOLDER}/{candidate.model_id}.json", CANDIDATE_FILE
 
 
 def reference_predictions_path(folder: Path) -> Path:
@@ -52,7 +52,7 @@ def log_candidate_package(client: MlflowClient, folder: Path, run_id: str) -> st
 
 def save_reference_predictions(client: MlflowClient, run_id: str, model_uri: str, proof: ReferencePredictions) -> None:
     """Keep what a package must answer on its run."""
-    client.log_text(run_id, proof.to_json(), _reference_predictions_artifact(model_uri.removeprefix("models:/")))
+    client.log_text(run_id, proof.to_json(), reference_predictions_artifact(model_uri.removeprefix("models:/")))
 
 
 def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
@@ -86,11 +86,11 @@ def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> 
     from mlflow.exceptions import MlflowException
 
     versions = ModelRegistry(client, name)
-    versions.check()
+    versions.check_exists()
     model_id = versions.tags(version).get(MODEL_ID_TAG, "")
     try:
         run_id = str(client.get_model_version(name, str(version)).run_id)
-        return _read_candidate(run_id, f"{CANDIDATES}/{model_id}.json")
+        return _read_candidate(run_id, f"{CANDIDATES_FOLDER}/{model_id}.json")
     except (MlflowException, OSError):
         raise TrackingError(
             f"version {version} of {name} must be of a search or a training, but its run holds no candidate; "
@@ -110,8 +110,8 @@ def _read_candidate(run_id: str, file: str) -> Candidate:
         ) from None
 
 
-def _reference_predictions_artifact(model_id: str) -> str:
-    return f"{CANDIDATES}/{model_id}.proof.json"
+def reference_predictions_artifact(model_id: str) -> str:
+    return f"{CANDIDATES_FOLDER}/{model_id}.proof.json"
 
 
 def load_model(model_uri: str) -> PyFuncModel:

@@ -37,13 +37,13 @@ class Version(NamedTuple):
     tags: dict[str, str]
 
 
-def retry_when_busy(ask: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+def retry_when_busy(func: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
     """Return what ``ask`` returns; where the store is merely busy, ask again after a random pause."""
     from mlflow.exceptions import MlflowException
 
     for attempt in range(ATTEMPTS):
         try:
-            return ask(*arguments, **options)
+            return func(*arguments, **options)
         except MlflowException as error:
             if attempt == ATTEMPTS - 1 or not any(word in str(error) for word in TRANSIENT_ERRORS):
                 raise
@@ -58,7 +58,7 @@ class ModelRegistry:
         self.client = client
         self.name = name
 
-    def open(self) -> None:
+    def create_if_missing(self) -> None:
         """Make the registered model if there is none."""
         from mlflow.exceptions import MlflowException
 
@@ -68,7 +68,7 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def check(self) -> None:
+    def check_exists(self) -> None:
         """See that the registered model is there.
 
         Raises:
@@ -85,7 +85,9 @@ class ModelRegistry:
                 f"name must be a registered model, got {self.name!r}, which is none; mlflow ui shows them"
             ) from None
 
-    def create(self, source: str, run_id: str, model_id: str, tags: dict[str, str], idempotency_tag: str) -> int:
+    def create_version(
+        self, source: str, run_id: str, model_id: str, tags: dict[str, str], idempotency_tag: str
+    ) -> int:
         """Make a version with its tags, in one transaction; return its number, one above all others.
 
         ``mark`` is one of the tags that no other version has: by it a version is known that was made although the
@@ -93,7 +95,7 @@ class ModelRegistry:
         """
 
         def make() -> int:
-            for version in self.all():
+            for version in self.versions():
                 if idempotency_tag in version.tags:
                     return version.number
             marked = {**tags, MODEL_ID_TAG: model_id}
@@ -102,7 +104,7 @@ class ModelRegistry:
 
         return retry_when_busy(make)
 
-    def all(self) -> list[Version]:
+    def versions(self) -> list[Version]:
         """Return all versions, by number."""
         found = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
         return sorted(Version(int(one.version), dict(one.tags)) for one in found)
@@ -130,12 +132,12 @@ class ModelRegistry:
                 f"python -m tuning champions --name {self.name} shows them."
             ) from None
 
-    def tag(self, version: int, tags: dict[str, str]) -> None:
+    def set_tags(self, version: int, tags: dict[str, str]) -> None:
         """Set tags of a version."""
         for name, text in tags.items():
             retry_when_busy(self.client.set_model_version_tag, self.name, str(version), name, text)
 
-    def untag(self, version: int, name: str) -> None:
+    def delete_tag(self, version: int, name: str) -> None:
         """Take a tag off a version."""
         retry_when_busy(self.client.delete_model_version_tag, self.name, str(version), name)
 

@@ -26,7 +26,7 @@ from tuning.common.names import (
     REASON_TAG,
 )
 from tuning.common.promotion_types import Candidate, Champion, ChampionChange, ChangeKind, Promotion
-from tuning.registry.candidate_store import _reference_predictions_artifact, load_candidate_of_version, load_model
+from tuning.registry.candidate_store import load_candidate_of_version, load_model, reference_predictions_artifact
 from tuning.registry.champion_history import previous_champion, utc_now
 from tuning.registry.client import ModelRegistry
 from tuning.registry.gate import decide
@@ -79,7 +79,7 @@ def rollback(client: MlflowClient, name: str, reason: str) -> ChampionChange:
         LoadBackError: the version can't be loaded back; the alias stays.
     """
     versions = ModelRegistry(client, name)
-    versions.check()
+    versions.check_exists()
     holder = versions.version_of_alias(CHAMPION)
     if holder is None:
         raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version.")
@@ -110,7 +110,7 @@ def _previous_champion(versions: ModelRegistry, holder: int) -> int:
 
 def _enqueue(versions: ModelRegistry, candidate: Candidate) -> Turn:
     """Return the turn of the version that the candidate's package already has, or of a new one."""
-    versions.open()
+    versions.create_if_missing()
     source = versions.client.get_logged_model(candidate.model_id).artifact_location
     known = versions.version_of_source(source)
     if known is not None:
@@ -123,12 +123,12 @@ def _verify_loads(versions: ModelRegistry, candidate: Candidate, version: int) -
     import mlflow
 
     proof = ReferencePredictions.from_json(
-        mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{_reference_predictions_artifact(candidate.model_id)}")
+        mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{reference_predictions_artifact(candidate.model_id)}")
     )
     try:
         verify_model_loads(f"models:/{candidate.name}/{version}", proof, absolute_uri(mlflow.get_tracking_uri()))
     except ModelLoadError as error:
-        versions.tag(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
+        versions.set_tags(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
         raise
 
 
@@ -164,7 +164,7 @@ def _evaluate_champion(versions: ModelRegistry, candidate: Candidate, dataset: D
 def _apply_promotion(
     versions: ModelRegistry, candidate: Candidate, version: int, promotion: Promotion, holder: int | None
 ) -> None:
-    versions.tag(version, _tags(candidate, promotion, holder))
+    versions.set_tags(version, _tags(candidate, promotion, holder))
     versions.set_description(
         version, render_model_card(candidate, version, promotion, _run_link(versions.client, candidate.run_id))
     )

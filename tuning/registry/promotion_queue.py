@@ -61,16 +61,16 @@ class Turn:
         """Make a version for a package, with its ticket; its turn comes after all lower versions."""
         owner = uuid.uuid4().hex
         mark = TICKET + owner
-        version = versions.create(source, run_id, model_id, {mark: _text(None, 0)}, mark)
+        version = versions.create_version(source, run_id, model_id, {mark: _text(None, 0)}, mark)
         return cls(versions, version, owner, float(version))
 
     @classmethod
     def of_known(cls, versions: ModelRegistry, version: int) -> Turn:
         """Take a ticket for a version that exists already, behind all that are there."""
         owner = uuid.uuid4().hex
-        versions.tag(version, {TICKET + owner: _text(CHOOSING, 0)})
-        number = max(known.number for known in versions.all()) + 0.5
-        versions.tag(version, {TICKET + owner: _text(number, 1)})
+        versions.set_tags(version, {TICKET + owner: _text(CHOOSING, 0)})
+        number = max(known.number for known in versions.versions()) + 0.5
+        versions.set_tags(version, {TICKET + owner: _text(number, 1)})
         return cls(versions, version, owner, number)
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class Turn:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._versions.untag(self.version, TICKET + self._owner)
+        self._versions.delete_tag(self.version, TICKET + self._owner)
 
     def wait(self) -> None:
         """Return when nobody is ahead any more; pass over whoever has shown no life for ``DEAD_S``."""
@@ -113,7 +113,7 @@ class Turn:
         """Return the tickets ahead of this one, each with its last sign of life."""
         mine = Ticket(self._number, self.version, self._owner)
         found = {}
-        for version in self._versions.all():
+        for version in self._versions.versions():
             for name, text in version.tags.items():
                 owner = name.removeprefix(TICKET)
                 if name.startswith(TICKET) and ABANDONED + owner not in version.tags:
@@ -127,7 +127,7 @@ class Turn:
         tags = {ABANDONED + ticket.owner: f"by version {self.version}"}
         if GATE_TAG not in self._versions.tags(ticket.version):
             tags |= {GATE_TAG: "abandoned", REASON_TAG: f"whoever decided about it showed no life for {DEAD_S:g} s"}
-        self._versions.tag(ticket.version, tags)
+        self._versions.set_tags(ticket.version, tags)
 
     def _keep_beating(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -135,7 +135,7 @@ class Turn:
         while not self._ended.wait(BEAT_S):
             self._beat += 1
             with contextlib.suppress(MlflowException):  # a server that is away is tried again at the next beat
-                self._versions.tag(self.version, {TICKET + self._owner: _text(self._number, self._beat + 1)})
+                self._versions.set_tags(self.version, {TICKET + self._owner: _text(self._number, self._beat + 1)})
 
 
 def _text(number: float | None, beat: int) -> str:

@@ -58,7 +58,7 @@ def as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def make_reference_predictions(
+def build_reference_predictions(
     pictures: Sequence[bytes], probabilities: npt.NDArray[np.float64]
 ) -> ReferencePredictions:
     """Return the proof of picture files and the probabilities [n, k] that training gives for them."""

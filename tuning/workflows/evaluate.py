@@ -17,7 +17,7 @@ from tuning.reporting.thumbnails import top_losses
 
 
 def evaluate(
-    model: PackagedModel, address: str, dataset: Dataset, split: SplitName | Literal["all"]
+    model: PackagedModel, model_uri: str, dataset: Dataset, split: SplitName | Literal["all"]
 ) -> EvaluationContent:
     """Return what the model, loaded from ``address``, is worth on the pictures of a split, or of ``all``.
 
@@ -27,7 +27,7 @@ def evaluate(
     samples = dataset.samples if split == "all" else dataset.split(split)
     probabilities, labels = predict_proba(model, dataset, samples)
     return EvaluationContent(
-        model=address,
+        model=model_uri,
         created=f"{datetime.now():%Y-%m-%d %H:%M}",
         data=dataset.name,
         split=split,

@@ -101,7 +101,7 @@ def prepare_context(
         client = connect() if training.tracking == "server" else None
     with collect_errors(problems):
         if client and given_run:
-            check_from_url(client, given_run, training.data)
+            check_data_path_of_url_run(client, given_run, training.data)
     if problems:
         raise UserError(*problems)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
@@ -121,7 +121,7 @@ def prepare_context(
     return SearchContext(client, dataset, preprocessings, uncut)
 
 
-def check_from_url(client: MlflowClient, given_run: str, data: str) -> None:
+def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) -> None:
     """Refuse a relative ``data`` in a run from a git URL: it would start at MLflow's temporary clone.
 
     Raises:

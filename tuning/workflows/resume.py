@@ -42,7 +42,7 @@ class ResumableSearch(NamedTuple):
     dataset: Dataset
 
     @property
-    def spent_s(self) -> float:
+    def elapsed_s(self) -> float:
         """The seconds that it has taken."""
         return load_elapsed_s(self.paths.elapsed)
 
@@ -99,7 +99,7 @@ def check_same_data(kept: Dataset, now: Dataset) -> None:
         )
 
 
-def resume(options: ResumeRequest) -> int:
+def resume(request: ResumeRequest) -> int:
     """Go on with a search in its own parent run, with what is left of its budget or a new one; as ``run_search``.
 
     Raises:
@@ -107,7 +107,7 @@ def resume(options: ResumeRequest) -> int:
     """
     given_run = pop_run_id_from_env()
     with handle_signals() as interrupts:
-        kept = load_search(connect(), options.run)
+        kept = load_search(connect(), request.run)
         ground = prepare_context(kept.recipe)
         check_same_data(kept.dataset, ground.dataset)
         if given_run and ground.client:  # mlflow run has opened a run for this command, which ends with it
@@ -116,4 +116,4 @@ def resume(options: ResumeRequest) -> int:
         parent.reopen()
         with parent_run_lifecycle(parent, interrupts), closing(RayRuntime(kept.recipe)) as ray:
             ray.start_async()
-            return SearchSession(kept.recipe, ground, parent, interrupts, ray, options).run()
+            return SearchSession(kept.recipe, ground, parent, interrupts, ray, request).run()

@@ -40,7 +40,7 @@ class ReproducibleTrial:
     config: TrialConfig
 
 
-def train(training: TrainingSettings, run: str) -> int:
+def train(training: TrainingSettings, trial_run_id: str) -> int:
     """Train one configuration: of the trial whose run is ``run``, or the first of the training's space.
 
     Raises:
@@ -49,8 +49,8 @@ def train(training: TrainingSettings, run: str) -> int:
     given_run = pop_run_id_from_env()
     with handle_signals() as interrupts:
         config = None
-        if run:
-            again = load_finished_trial(connect(), run)
+        if trial_run_id:
+            again = load_finished_trial(connect(), trial_run_id)
             training, config = again.training, again.config
         ground = prepare_context(training, given_run)
         training = ground.resolve_auto(training)
