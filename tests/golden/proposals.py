@@ -9,7 +9,7 @@ from typing import Any
 
 from data.preprocessing import Preprocessing
 from models.trial_config import TrialConfig
-from tests.tuning.factories import epoch
+from tests.tuning.factories import epoch_report
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue
 from tuning.recipe.loader import load_recipe
@@ -101,7 +101,7 @@ def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
         sampled += trial.origin == "sampler"
         rows.append({recorded_name(name): recorded_value(value) for name, value in sorted(trial.settings.items())})
         stopped = trial.number % 5 == 4
-        store.report(trial.trial_uid, epoch(1, score(trial.config)))
+        store.report(trial.trial_uid, epoch_report(1, score(trial.config)))
         store.finish(trial.trial_uid, "pruned" if stopped else "complete", "recorded")
     return rows
 

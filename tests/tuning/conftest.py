@@ -1,4 +1,4 @@
-"""Fixtures for the tests of tuning: a tracking database of each test's own, and a clock that is set by hand."""
+"""Fixtures for the tests of tuning: a separate tracking database for each test, and a fake clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an MLflow database without a run; to make its tables takes seconds, to copy the file none."""
+    """Return an MLflow database without runs: creating its tables takes seconds, copying the file does not."""
     from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("mlflow")
@@ -27,7 +27,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tracking(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the URI of an empty tracking database that the environment names; artifacts go below ``tmp_path``."""
+    """Return the URI of an empty tracking database, set in the environment; artifacts are written to ``tmp_path``."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
@@ -40,7 +40,7 @@ def tracking(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def client(tracking: str) -> MlflowClient:
-    """Return a client of the test's own tracking database."""
+    """Return an MLflow client of the test's tracking database."""
     from mlflow import MlflowClient
 
     return MlflowClient(tracking)
@@ -48,21 +48,21 @@ def client(tracking: str) -> MlflowClient:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the writer gather for no time before it sends, and try again at once."""
+    """Make the writer send without waiting for a batch, and retry without a pause."""
     monkeypatch.setattr("tuning.tracking.async_writer.BATCH_WAIT_S", 0.0)
     monkeypatch.setattr("tuning.tracking.async_writer.FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture
 def closed_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """Return a port of 127.0.0.1 without a listening process."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
-class Clock:
-    """A time that only the test moves."""
+class FakeClock:
+    """A monotonic clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -72,5 +72,5 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()

@@ -1,4 +1,4 @@
-"""Makers of small values for the tests of tuning."""
+"""Factories of small values for the tests of tuning."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PREPROCESSINGS = {(BACKBONE, size): Preprocessing(size) for size in (32, 64)}
 CLASSES = ("cat", "dog")
 
 
-def recipe(**texts: object) -> Recipe:
-    """Return a recipe of options as a user types them, of one network at 32 px, two cuts and the last level."""
-    one = {"backbone": BACKBONE, "image_size": "32", "truncate": "0,3", "head_features": "last"}
-    return Recipe.model_validate({**one, **texts})
+def recipe(**options: object) -> Recipe:
+    """Return a recipe of options as typed by a user; by default one backbone, 32 px, two truncations, last features."""
+    defaults = {"backbone": BACKBONE, "image_size": "32", "truncate": "0,3", "head_features": "last"}
+    return Recipe.model_validate({**defaults, **options})
 
 
 def trial_config(max_epochs: int = 4, lr: float = 1e-3) -> TrialConfig:
@@ -38,10 +38,10 @@ def trial_config(max_epochs: int = 4, lr: float = 1e-3) -> TrialConfig:
     )
 
 
-def trial_result(
+def trial_record(
     number: int = 0, score: float | None = 0.5, status: TrialStatus = "complete", reason: str = ""
 ) -> TrialRecord:
-    """Return a trial as the ledger knows it; without a score it ended before its first epoch did."""
+    """Return a trial as the trial store returns it; without a score it ended during its first epoch."""
     settings = {
         "backbone": BACKBONE, "image_size": 32, "truncate": 0, "freeze_fraction": 0.5,
         "optimizer": "adamw", "weight_decay": 1e-2, "batch_size": 32,
@@ -56,39 +56,39 @@ def trial_result(
         config=trial_config(),
         settings=settings,
         runtime_info={"freeze_depth": 9, "freeze_block": "blocks.4", "blocks": 18},
-        history=() if score is None else tuple(metrics(one) for one in (0.9 * score, score, 0.9 * score)),
+        history=() if score is None else tuple(epoch_metrics(value) for value in (0.9 * score, score, 0.9 * score)),
     )
 
 
-def metrics(score: float) -> dict[str, float]:
-    """Return what an epoch measured."""
+def epoch_metrics(score: float) -> dict[str, float]:
+    """Return the metrics of an epoch."""
     return {"val_balanced_accuracy": score, "val_loss": 1 - score}
 
 
-def ledger_at(root: Path, given: Recipe | None = None) -> TrialStore:
-    """Return the ledger of a new search in ``root``, by default without a sweep."""
-    asked = given or recipe(max_epochs=4, sweep="off")
-    space = SearchSpace(asked)
+def trial_store(root: Path, search_recipe: Recipe | None = None) -> TrialStore:
+    """Return the trial store of a new search in ``root``; the default recipe has no probes."""
+    search_recipe = search_recipe or recipe(max_epochs=4, sweep="off")
+    space = SearchSpace(search_recipe)
 
-    def configure(settings: Mapping[str, ParamValue]) -> TrialConfig:
+    def make_config(settings: Mapping[str, ParamValue]) -> TrialConfig:
         return space.trial_config(settings, PREPROCESSINGS)
 
-    return open_trial_store(SearchPaths(root), space, configure, asked.seed, 100, asked.sampler)
+    return open_trial_store(SearchPaths(root), space, make_config, search_recipe.seed, 100, search_recipe.sampler)
 
 
-def epoch(number: int, score: float, is_best: bool = True) -> TrialReport:
-    """Return what a worker says after an epoch."""
+def epoch_report(number: int, score: float, is_best: bool = True) -> TrialReport:
+    """Return the report of a worker after an epoch."""
     return TrialReport(
         status="running",
         epoch=number,
-        metrics=metrics(score),
+        metrics=epoch_metrics(score),
         is_best=is_best,
         runtime_info={"freeze_depth": 9, "blocks": 18},
     )
 
 
 def dataset(root: Path, counts: Mapping[SplitName, int] | None = None) -> Dataset:
-    """Return a data set of that many pictures a class in each split; the files need not exist."""
+    """Return a data set with ``counts`` images per class in each split; the files do not exist."""
     samples = [
         Sample(path=f"{name}/{name}-{number}.png", label=label, split=split, content_hash=f"{name}{split}{number}")
         for split, count in (counts or {"train": 4, "val": 2, "test": 10}).items()
@@ -101,11 +101,13 @@ def dataset(root: Path, counts: Mapping[SplitName, int] | None = None) -> Datase
 GATE = Recipe().gate
 
 
-def predictions(right: Sequence[int], of: int) -> tuple[int, ...]:
-    """Return predictions for ``of`` pictures of each class, of which the first ``right`` of the class are right."""
-    classes = len(right)
+def predictions(num_correct: Sequence[int], images_per_class: int) -> tuple[int, ...]:
+    """Return predicted labels; the first ``num_correct[label]`` images of each class are correct."""
+    classes = len(num_correct)
     return tuple(
-        label if number < right[label] else (label + 1) % classes for label in range(classes) for number in range(of)
+        label if number < num_correct[label] else (label + 1) % classes
+        for label in range(classes)
+        for number in range(images_per_class)
     )
 
 
@@ -114,14 +116,14 @@ def candidate(
     classes: Sequence[str] = CLASSES,
     run_id: str = "run",
     model_uri: str = "models:/m-1",
-    test_looks: int = 1,
-    right: Sequence[int] | None = None,
-    of: int = 10,
+    test_evaluations: int = 1,
+    num_correct: Sequence[int] | None = None,
+    images_per_class: int = 10,
 ) -> Candidate:
-    """Return a candidate that is right for ``right`` of ``of`` pictures of each class, by default ``compute_metrics`` of them."""
+    """Return a candidate with ``num_correct`` correct predictions in each class, by default ``score`` of the images."""
     names = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")
-    right = right or [round(score * of)] * len(classes)
-    truth = tuple(label for label in range(len(classes)) for _ in range(of))
+    num_correct = num_correct or [round(score * images_per_class)] * len(classes)
+    y_true = tuple(label for label in range(len(classes)) for _ in range(images_per_class))
     return Candidate(
         name="pets",
         run_id=run_id,
@@ -130,12 +132,12 @@ def candidate(
         data="photos",
         data_fingerprint="f" * 32,
         classes=tuple(classes),
-        test_evaluations=test_looks,
+        test_evaluations=test_evaluations,
         metrics=dict.fromkeys(names, score),
         intervals=dict.fromkeys(names, (score - 0.05, score + 0.05)),
-        y_true=truth,
-        y_pred=predictions(right, of),
-        test_hashes=tuple(f"test{number}" for number in range(len(truth))),
+        y_true=y_true,
+        y_pred=predictions(num_correct, images_per_class),
+        test_hashes=tuple(f"test{number}" for number in range(len(y_true))),
         seen_hashes=("seen0", "seen1"),
         leaks=0,
         gate=GATE,

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tuning.factories import epoch, trial_result
+from tests.tuning.factories import epoch_report, trial_record
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.async_writer import MAX_RETRIES, AsyncWriter, QueuedOperation, batches
@@ -462,7 +462,7 @@ def heard(client: MlflowClient, *events: Callable[[TrialLogger], None]) -> Run:
     [("complete", "FINISHED"), ("pruned", "KILLED"), ("failed", "FAILED"), ("running", "KILLED")],
 )
 def test_a_trials_status_is_told_in_mlflows_words(client: MlflowClient, status: Any, in_mlflow: str) -> None:
-    ended = trial_result(status=status, reason="because")
+    ended = trial_record(status=status, reason="because")
     run = heard(client, lambda runs: runs.on_trial_start(ended), lambda runs: runs.on_trial_end(ended, None))
     assert (run.info.status, run.data.tags["reason"]) == (in_mlflow, "because")
 
@@ -474,17 +474,17 @@ def fresh(result: TrialRecord) -> TrialRecord:
 
 def test_what_a_killed_process_did_not_tell_is_told_once(client: MlflowClient) -> None:
     """It wrote down that trials 1 and 5 began and their first epoch, nothing of trials 2 and 4, and trial 3 whole."""
-    one, two, three, new = trial_result(1), trial_result(2), trial_result(3), trial_result(4, None, "running")
-    goes_on = trial_result(5, 0.5, "running")
+    one, two, three, new = trial_record(1), trial_record(2), trial_record(3), trial_record(4, None, "running")
+    goes_on = trial_record(5, 0.5, "running")
     writer = writer_of(client)
     runs = TrialLogger(writer)
     runs.on_trial_start(fresh(one))
-    runs.on_epoch_end(one, epoch(1, 0.45))
+    runs.on_epoch_end(one, epoch_report(1, 0.45))
     runs.on_trial_start(fresh(goes_on))
-    runs.on_epoch_end(goes_on, epoch(1, 0.45))
+    runs.on_epoch_end(goes_on, epoch_report(1, 0.45))
     runs.on_trial_start(fresh(three))
     for number, metrics in enumerate(three.history, start=1):
-        runs.on_epoch_end(three, epoch(number, metrics[OBJECTIVE_METRIC]))
+        runs.on_epoch_end(three, epoch_report(number, metrics[OBJECTIVE_METRIC]))
     runs.on_trial_end(three, None)
     writer.close()
     again = writer_of(client)
@@ -502,12 +502,12 @@ def test_what_a_killed_process_did_not_tell_is_told_once(client: MlflowClient) -
 
 
 def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: MlflowClient) -> None:
-    result = trial_result(number=7, score=0.8)
+    result = trial_record(number=7, score=0.8)
     run = heard(
         client,
         lambda runs: runs.on_trial_start(fresh(result)),
-        lambda runs: runs.on_epoch_end(result, epoch(1, 0.7)),
-        lambda runs: runs.on_epoch_end(result, epoch(2, 0.8)),
+        lambda runs: runs.on_epoch_end(result, epoch_report(1, 0.7)),
+        lambda runs: runs.on_epoch_end(result, epoch_report(2, 0.8)),
         lambda runs: runs.on_trial_end(result, TrialReport(status="complete", epoch=2)),
     )
     assert run.info.run_name == "trial-007"
@@ -520,12 +520,12 @@ def test_a_trials_run_holds_its_settings_epochs_facts_and_best_scores(client: Ml
 
 def test_a_fact_that_is_another_at_the_end_is_a_tag(client: MlflowClient) -> None:
     first, last = {"blocks": 18, "features": "fp16"}, {"blocks": 18, "features": "uncached (disk full)"}
-    result = trial_result().model_copy(update={"runtime_info": last})
+    result = trial_record().model_copy(update={"runtime_info": last})
     run = heard(
         client,
         lambda runs: runs.on_trial_start(fresh(result)),
-        lambda runs: runs.on_epoch_end(result, epoch(1, 0.7).model_copy(update={"runtime_info": first})),
-        lambda runs: runs.on_epoch_end(result, epoch(2, 0.8).model_copy(update={"runtime_info": last})),
+        lambda runs: runs.on_epoch_end(result, epoch_report(1, 0.7).model_copy(update={"runtime_info": first})),
+        lambda runs: runs.on_epoch_end(result, epoch_report(2, 0.8).model_copy(update={"runtime_info": last})),
         lambda runs: runs.on_trial_end(result, TrialReport(status="complete", epoch=2)),
     )
     assert (run.data.params["features"], run.data.tags["features"]) == ("fp16", "uncached (disk full)")
@@ -533,7 +533,7 @@ def test_a_fact_that_is_another_at_the_end_is_a_tag(client: MlflowClient) -> Non
 
 
 def test_a_failed_trials_run_holds_the_traceback(client: MlflowClient) -> None:
-    failed = trial_result(score=None, status="failed", reason="ValueError: no")
+    failed = trial_record(score=None, status="failed", reason="ValueError: no")
     report = TrialReport(status="failed", epoch=0, traceback="Traceback: no")
     run = heard(client, lambda runs: runs.on_trial_start(failed), lambda runs: runs.on_trial_end(failed, report))
     from mlflow.artifacts import load_text

@@ -17,7 +17,7 @@ from data.audit.report import Audit
 from data.errors import SearchError, SettingError
 from data.findings import Finding
 from tests.system.output_filter import foreign
-from tests.tuning.factories import candidate, epoch, trial_result
+from tests.tuning.factories import candidate, epoch_report, trial_record
 from tuning.common import event_bus
 from tuning.common.event_bus import info, print_table, warning
 from tuning.common.events import (
@@ -64,10 +64,10 @@ EVERY: list[Event] = [
     ProgressUpdated("reading pictures", 3, 9),
     AuditCompleted(AUDIT),
     SearchPlanned("run", "a plan", 16, 4, 0, 8, 2, 1_800_000_000.0),
-    TrialStarted(trial_result(0, None, "running")),
-    EpochEnded(trial_result(0, 0.5, "running"), epoch(3, 0.5)),
-    TrialEnded(trial_result(0, 0.5)),
-    TrainingEpochEnded(epoch(1, 0.5)),
+    TrialStarted(trial_record(0, None, "running")),
+    EpochEnded(trial_record(0, 0.5, "running"), epoch_report(3, 0.5)),
+    TrialEnded(trial_record(0, 0.5)),
+    TrainingEpochEnded(epoch_report(1, 0.5)),
     CandidateEvaluated(candidate(), 0.6),
     PromotionDecided(candidate(), 3, PROMOTION),
     ReportWritten(Path("/searches/report.html")),
@@ -143,7 +143,7 @@ def test_a_trial_is_told_from_its_settings_to_its_end() -> None:
 
 
 def test_numbers_that_json_has_no_word_for_are_null() -> None:
-    report = epoch(1, 0.5).model_copy(update={"metrics": {"val_loss": math.nan, "lr": math.inf, "epoch_s": 1.0}})
+    report = epoch_report(1, 0.5).model_copy(update={"metrics": {"val_loss": math.nan, "lr": math.inf, "epoch_s": 1.0}})
     (line,) = written(TrainingEpochEnded(report))
     assert line["metrics"] == {"val_loss": None, "lr": None, "epoch_s": 1.0}
 
@@ -155,7 +155,7 @@ def test_no_secret_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failed_trial_without_an_epoch_has_no_score() -> None:
-    (line,) = written(TrialEnded(trial_result(1, None, "failed", "ValueError: no")))
+    (line,) = written(TrialEnded(trial_record(1, None, "failed", "ValueError: no")))
     assert (line["best_epoch"], line["score"], line["reason"]) == (None, None, "ValueError: no")
 
 
@@ -236,8 +236,8 @@ def test_a_search_tells_what_the_audit_found_and_where_the_files_are_named(capsy
 
 
 def test_quiet_still_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
-    full = epoch(1, 0.5).model_copy(update={"runtime_info": {"features": "uncached (disk full)"}})
-    QuietRenderer().handle(EpochEnded(trial_result(4), full))
+    full = epoch_report(1, 0.5).model_copy(update={"runtime_info": {"features": "uncached (disk full)"}})
+    QuietRenderer().handle(EpochEnded(trial_record(4), full))
     said = capsys.readouterr()
     assert said.out == ""
     assert "the disk is full: trial 4" in said.err

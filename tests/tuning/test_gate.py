@@ -20,7 +20,7 @@ def asked(right: tuple[int, int] = GOOD, **changes: object) -> Candidate:
     gate = GATE.model_copy(
         update={name: changes.pop(name) for name in list(changes) if name in type(GATE).model_fields}
     )
-    return candidate(right=right, of=50).model_copy(update={"gate": gate, **changes})
+    return candidate(num_correct=right, images_per_class=50).model_copy(update={"gate": gate, **changes})
 
 
 def champion(right: tuple[int, int] | None = GOOD, **changes: object) -> Champion:

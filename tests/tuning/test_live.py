@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.terminal import screen_of
-from tests.tuning.factories import epoch, trial_result
+from tests.tuning.factories import epoch_report, trial_record
 from tuning.common.events import (
     EpochEnded,
     Event,
@@ -43,7 +43,7 @@ def planned(
 def trial(
     number: int, score: float | None = 0.5, status: TrialStatus = "running", origin: TrialOrigin = "sampler"
 ) -> TrialRecord:
-    return trial_result(number, score, status).model_copy(update={"origin": origin})
+    return trial_record(number, score, status).model_copy(update={"origin": origin})
 
 
 def state_after(*events: Event, at_s: float = BEGAN_S) -> LiveState:
@@ -82,7 +82,7 @@ def test_the_best_is_of_those_that_ended_or_run_but_no_final_and_none_that_faile
         planned(), TrialEnded(trial(0, 0.8, "complete")), TrialEnded(trial(1, 0.99, "complete", "rerun"))
     )
     assert ended.best == trial(0, 0.8, "complete")
-    runs = reduce(ended, EpochEnded(trial(2, 0.9), epoch(3, 0.9)), BEGAN_S)
+    runs = reduce(ended, EpochEnded(trial(2, 0.9), epoch_report(3, 0.9)), BEGAN_S)
     assert runs.best == trial(2, 0.9)
     assert reduce(runs, TrialEnded(trial(2, 0.9, "failed")), BEGAN_S).best == trial(0, 0.8, "complete")
 
@@ -110,7 +110,7 @@ def test_a_sentence_changes_nothing() -> None:
 
 def test_a_trial_that_runs_is_a_row_with_epoch_score_curve_and_network() -> None:
     began = state_after(planned(), TrialStarted(trial(7, None)), TrialStarted(trial(8, None, origin="probe")))
-    lines = drawn(reduce(began, EpochEnded(trial(7, 0.9), epoch(3, 0.9)), BEGAN_S + 30))
+    lines = drawn(reduce(began, EpochEnded(trial(7, 0.9), epoch_report(3, 0.9)), BEGAN_S + 30))
     assert lines[1] == "trial  epoch   time   score  curve  network, size, frozen blocks"
     assert lines[2] == "    7    3/4   1:00  0.9000  ▁█▁    tf_efficientnet_lite0 32 px, 9/18"
     assert lines[3] == "    8    0/4   1:00       -         probe of tf_efficientnet_lite0 32 px, 9/18"
@@ -178,7 +178,7 @@ def test_of_a_crowd_some_are_shown_and_the_others_counted() -> None:
 
 def test_a_training_shows_its_curve() -> None:
     state = state_after(
-        *(TrainingEpochEnded(epoch(number, score)) for number, score in enumerate((0.5, 0.6, 0.9), start=1))
+        *(TrainingEpochEnded(epoch_report(number, score)) for number, score in enumerate((0.5, 0.6, 0.9), start=1))
     )
     assert drawn(state)[1] == "epoch 3  0.9000  ▁▃█"
 
@@ -242,7 +242,7 @@ def test_lines_stay_above_the_block_and_nothing_of_it_is_left(monkeypatch: pytes
         for event in (
             planned(),
             TrialStarted(trial(0)),
-            EpochEnded(trial(0), epoch(1, 0.5)),
+            EpochEnded(trial(0), epoch_report(1, 0.5)),
             TrialEnded(trial(0, 0.5, "complete")),
             TrialEnded(trial(1, None, "failed")),
         ):

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from models.profiling.flops import ModelCost
-from tests.tuning.factories import trial_result
+from tests.tuning.factories import trial_record
 from tuning.common.trial_record import TrialRecord
 from tuning.ui.tables.networks import as_json, compare_networks, markdown, table
 
@@ -24,7 +24,7 @@ def tried(
     number: int, score: float | None, backbone: str, variant: str = "", status: str = "complete", **metrics: float
 ) -> TrialRecord:
     """Return a trial of a backbone, as part of a variant if there is one."""
-    result = trial_result(number, score, status)  # type: ignore[arg-type]
+    result = trial_record(number, score, status)  # type: ignore[arg-type]
     network = result.config.network.model_copy(update={"backbone": backbone})
     return result.model_copy(
         update={

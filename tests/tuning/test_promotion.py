@@ -98,7 +98,7 @@ def package(client: MlflowClient, tmp_path: Path) -> MakeCandidate:
         )
         client.log_model_artifacts(model.model_id, str(tmp_path / model.model_id))
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        made = candidate(right / of, classes, run_id, f"models:/{model.model_id}", of=of)
+        made = candidate(right / of, classes, run_id, f"models:/{model.model_id}", images_per_class=of)
         save_candidate(client, made)
         save_reference_predictions(client, run_id, made.model_uri, PROOF)
         return made

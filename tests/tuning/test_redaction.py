@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from tests.tuning.factories import dataset, recipe, trial_result
+from tests.tuning.factories import dataset, recipe, trial_record
 from tuning import __main__, cli
 from tuning.common.event_bus import info, print_table
 from tuning.common.redaction import Redactor, redact
@@ -108,7 +108,7 @@ def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Pa
     report.write_text(f"<p>{TEXT}</p>")
     parent.log_file(report)
     runs = TrialLogger(parent.writer)
-    failed = trial_result(score=None, status="failed", reason=TEXT)
+    failed = trial_record(score=None, status="failed", reason=TEXT)
     runs.on_trial_start(failed)
     runs.on_trial_end(failed, TrialReport(status="failed", epoch=0, traceback=TEXT))
     parent.end("FAILED", TEXT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tuning.factories import trial_result
+from tests.tuning.factories import trial_record
 from tuning.common.trial_record import TrialRecord
 from tuning.search.reevaluation import improvement_over_default, next_rerun, select_winner, top_trials
 
@@ -13,7 +13,7 @@ FEW = 10  # so few that no score below is apart from another
 
 
 def final(of: TrialRecord, seed: int, score: float | None = 0.5, status: str = "complete") -> TrialRecord:
-    made = trial_result(100 + 10 * of.number + seed, score)
+    made = trial_record(100 + 10 * of.number + seed, score)
     config = of.config.model_copy(update={"seed": of.config.seed + seed})
     return made.model_copy(update={"origin": "rerun", "of": of.trial_uid, "config": config, "status": status})
 
@@ -22,22 +22,22 @@ def everyone(_: TrialRecord) -> bool:
     return True
 
 
-A, B, C, D = (trial_result(number, score) for number, score in enumerate((0.9, 0.8, 0.7, 0.6)))
+A, B, C, D = (trial_record(number, score) for number, score in enumerate((0.9, 0.8, 0.7, 0.6)))
 
 
 def test_the_finalists_are_the_best_that_ended_and_did_not_fail() -> None:
-    running = trial_result(4, 0.99, "running")
-    failed = trial_result(5, 0.98, "failed")
+    running = trial_record(4, 0.99, "running")
+    failed = trial_record(5, 0.98, "failed")
     assert [one.trial for one in top_trials([D, C, running, B, failed, A], 2, FEW)] == [A, B]
 
 
 def test_who_lies_behind_by_more_than_the_noise_is_no_finalist_and_does_not_win_by_being_quick() -> None:
     # Twice the noise of 0.9 and 0.84 on 400 pictures is 0.047; of 0.9 and 0.86, 0.046.
-    near, far, farther = (trial_result(number, score) for number, score in ((1, 0.86), (2, 0.84), (3, 0.83)))
+    near, far, farther = (trial_record(number, score) for number, score in ((1, 0.86), (2, 0.84), (3, 0.83)))
     results = [A, near, far, farther, *(final(one, 1, 0.84) for one in (far, farther))]
     assert [one.trial for one in top_trials(results, 4, PICTURES)] == [A, near]
     assert select_winner([A, near, far, farther], results, 4, PICTURES) is A
-    running = trial_result(4, 0.99, "running")
+    running = trial_record(4, 0.99, "running")
     assert top_trials([*results, running], 4, PICTURES) == []
 
 
@@ -87,7 +87,7 @@ def test_a_final_that_failed_has_no_part_in_the_mean() -> None:
 
 
 def test_a_gain_of_many_seeds_and_pictures_is_real_and_one_within_the_spread_is_not() -> None:
-    default, best = trial_result(0, 0.7), trial_result(1, 0.9)
+    default, best = trial_record(0, 0.7), trial_record(1, 0.9)
     steady = [final(best, seed, 0.9) for seed in (1, 2)]
     gain = improvement_over_default(best, [default, best, *steady], 1, PICTURES)
     assert gain is not None
@@ -101,10 +101,10 @@ def test_a_gain_of_many_seeds_and_pictures_is_real_and_one_within_the_spread_is_
 
 
 def test_there_is_no_gain_over_a_default_that_had_no_time_to_end() -> None:
-    assert improvement_over_default(B, [trial_result(0, 0.3, "pruned"), B], 3, PICTURES) is None
+    assert improvement_over_default(B, [trial_record(0, 0.3, "pruned"), B], 3, PICTURES) is None
 
 
 def test_the_default_has_no_gain_over_itself() -> None:
-    default = trial_result(0, 0.9)
+    default = trial_record(0, 0.9)
     assert improvement_over_default(default, [default], 3, PICTURES) is None
-    assert improvement_over_default(B, [trial_result(0, None, "failed"), B], 3, PICTURES) is None
+    assert improvement_over_default(B, [trial_record(0, None, "failed"), B], 3, PICTURES) is None

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.metrics import compute_metrics
-from tests.tuning.conftest import Clock
-from tests.tuning.factories import candidate, epoch, ledger_at, recipe, trial_result
+from tests.tuning.conftest import FakeClock
+from tests.tuning.factories import candidate, epoch_report, recipe, trial_record, trial_store
 from tuning.common.event_bus import print_table, use_renderer
 from tuning.common.events import EpochEnded, Event, ProgressUpdated, TrialEnded, TrialStarted
 from tuning.common.formatting import format_decision, format_score
@@ -41,18 +41,18 @@ def printed(table: Table, width: int = 80) -> list[str]:
 
 
 def test_the_best_trials_come_first_and_the_earlier_of_equals() -> None:
-    results = [trial_result(number, value) for number, value in enumerate((0.5, None, 0.9, 0.9, 0.1))]
+    results = [trial_record(number, value) for number, value in enumerate((0.5, None, 0.9, 0.9, 0.1))]
     assert [result.number for result in ranked(results)] == [2, 3, 0, 4]
     assert [result.number for result in ranked(results)[:1]] == [2]
 
 
 def test_a_failed_trial_does_not_lead_the_board() -> None:
-    results = [trial_result(0, 0.9, "failed"), trial_result(1, 0.5)]
+    results = [trial_record(0, 0.9, "failed"), trial_record(1, 0.5)]
     assert ranked(results)[0].number == 1
 
 
 def test_the_leaderboard_fits_into_80_columns_and_says_what_was_tried() -> None:
-    lines = printed(leaderboard([trial_result(12_345, 0.98765)]))
+    lines = printed(leaderboard([trial_record(12_345, 0.98765)]))
     row = next(line for line in lines if "12345" in line)
     assert max(map(len, lines)) <= 80
     for part in ("0.9877", "2/3", "9/18", "tf_efficientnet_lite0", "32", "1.0e-03", "light"):
@@ -60,20 +60,20 @@ def test_the_leaderboard_fits_into_80_columns_and_says_what_was_tried() -> None:
 
 
 def test_the_leaderboard_names_a_trials_variant() -> None:
-    result = trial_result()
+    result = trial_record()
     varied = result.model_copy(update={"settings": {**result.settings, "variant": "mobilenetv2-1"}})
     assert any("mobilenetv2-1" in line for line in printed(leaderboard([varied])))
 
 
 def test_a_leaderboard_without_a_scored_trial_has_no_row() -> None:
-    assert leaderboard([trial_result(0, None, "failed")]).row_count == 0
+    assert leaderboard([trial_record(0, None, "failed")]).row_count == 0
 
 
 # --- the result ---
 
 
 def test_the_test_result_has_its_interval_and_how_often_the_pictures_were_seen() -> None:
-    lines = result_lines(candidate(0.8, test_looks=2), baseline=0.75)
+    lines = result_lines(candidate(0.8, test_evaluations=2), baseline=0.75)
     assert "20 test pictures" in lines[0]
     assert "2" in lines[0].replace("20", "")
     assert lines[1].strip() == "accuracy 0.8000 (95 %: 0.7500 to 0.8500)"
@@ -106,7 +106,7 @@ LOCAL, REMOTE = "sqlite:///mlflow.db", "https://mlflow.example/team/"
 
 @pytest.mark.parametrize(("uri", "server"), [(LOCAL, "http://127.0.0.1:5000"), (REMOTE, "https://mlflow.example/team")])
 def test_the_comparison_opens_the_runs_of_the_experiment_the_best_one_first(uri: str, server: str) -> None:
-    results = [trial_result(0, 0.5), trial_result(1, 0.9), trial_result(2, None), trial_result(3, 0.7)]
+    results = [trial_record(0, 0.5), trial_record(1, 0.9), trial_record(2, None), trial_record(3, 0.7)]
     pages = MlflowLinks("12", "search", {f"uid{number}": f"run{number}" for number in range(3)})
     link = absolute_url(uri, pages.comparison(results))
     address, _, fragment = link.partition("#")
@@ -123,7 +123,7 @@ def test_a_page_on_a_server_holds_no_password() -> None:
 
 
 def test_the_description_leads_on_to_the_trials_the_report_and_what_freezing_did() -> None:
-    results = [trial_result(0, 0.5), trial_result(1, 0.9)]
+    results = [trial_record(0, 0.5), trial_record(1, 0.9)]
     plain = run_note(results, results[1], candidate(), "decided.")
     assert "#/" not in plain
     assert "| 1 | 0.9000 |" in plain
@@ -172,7 +172,7 @@ def test_a_path_with_colons_is_printed_as_it_is(capsys: pytest.CaptureFixture[st
 # --- lines as it goes ---
 
 
-def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def progress_said(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return what is printed where no terminal is, of three steps of three seconds each."""
     with ProgressBar() as progress, use_renderer(ConsoleRenderer()):
         for done in range(0, 3000, 1000):
@@ -182,7 +182,7 @@ def progress_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> list[str]
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tuning.ui.console.time", clock)
     assert progress_said(clock, capsys) == ["pictures read: 2,000 of 3,000"]
@@ -204,12 +204,12 @@ def told(capsys: pytest.CaptureFixture[str], *events: Event) -> list[str]:
 
 
 def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    worse, better = trial_result(0, 0.5), trial_result(1, 0.7, "pruned")
+    worse, better = trial_record(0, 0.5), trial_record(1, 0.7, "pruned")
     said = told(
         capsys,
         TrialStarted(worse),
-        *(EpochEnded(worse, epoch(number, 0.5)) for number in (1, 2)),
-        *map(TrialEnded, (worse, better, trial_result(2, None, "failed", "ValueError: no"))),
+        *(EpochEnded(worse, epoch_report(number, 0.5)) for number in (1, 2)),
+        *map(TrialEnded, (worse, better, trial_record(2, None, "failed", "ValueError: no"))),
     )
     assert said[0].startswith(
         "trial 0 runs: tf_efficientnet_lite0 at 32 px, optimizer adamw, lr 0.001, freeze_fraction 0.5, batch_size 32"
@@ -222,16 +222,16 @@ def test_each_trial_says_that_it_runs_and_how_it_ended(capsys: pytest.CaptureFix
 
 
 def test_a_probe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    probe = trial_result(3, 0.9).model_copy(update={"origin": "probe"})
-    assert told(capsys, EpochEnded(probe, epoch(1, 0.9)), TrialEnded(probe)) == [
+    probe = trial_record(3, 0.9).model_copy(update={"origin": "probe"})
+    assert told(capsys, EpochEnded(probe, epoch_report(1, 0.9)), TrialEnded(probe)) == [
         "trial 3, linear probe of tf_efficientnet_lite0 at 32 px: 0.9000, best 0.9000 by trial 3 (1 ended)"
     ]
 
 
 def test_a_full_disk_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     full = {"features": "uncached (disk full)"}
-    reports = (epoch(number, 0.5).model_copy(update={"runtime_info": full}) for number in (2, 3))
-    (line,) = told(capsys, *(EpochEnded(trial_result(4), report) for report in reports))
+    reports = (epoch_report(number, 0.5).model_copy(update={"runtime_info": full}) for number in (2, 3))
+    (line,) = told(capsys, *(EpochEnded(trial_record(4), report) for report in reports))
     assert "the disk is full: trial 4, at least, computes its frozen blocks in every epoch; make room" in line
 
 
@@ -249,7 +249,7 @@ def test_a_full_disk_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_search_says_what_it_is_about_to_do(tmp_path: Path, texts: dict[str, str], begun: int, line: str) -> None:
-    ledger = ledger_at(tmp_path, recipe(**texts))
+    ledger = trial_store(tmp_path, recipe(**texts))
     for _ in range(begun):
         ledger.ask()
     ledger.requeue_running()
@@ -257,4 +257,4 @@ def test_a_search_says_what_it_is_about_to_do(tmp_path: Path, texts: dict[str, s
 
 
 def test_a_trial_without_an_epoch_has_no_score_to_show() -> None:
-    assert (format_score(trial_result(0, None)), format_score(trial_result(0, 0.0))) == ("-", "0.0000")
+    assert (format_score(trial_record(0, None)), format_score(trial_record(0, 0.0))) == ("-", "0.0000")

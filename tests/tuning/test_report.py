@@ -27,7 +27,7 @@ from data.preprocessing import Preprocessing, normalize
 from models.evaluation.metrics import compute_metrics
 from models.profiling.serving_cost import ServingCost
 from models.trial_config import FeaturesConfig
-from tests.tuning.factories import candidate, trial_result
+from tests.tuning.factories import candidate, trial_record
 from tuning.reporting.charts import charts, importances
 from tuning.reporting.content import EvaluationContent, Example, Misclassification, Pair, ReportContent, ReportTrial
 from tuning.reporting.optuna_study import to_study
@@ -82,7 +82,7 @@ class Page(HTMLParser):
 
 
 def tried(number: int, value: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9) -> ReportTrial:
-    result = trial_result(number, value, status)  # type: ignore[arg-type]
+    result = trial_record(number, value, status)  # type: ignore[arg-type]
     settings = {**result.settings, "lr": lr, "freeze_fraction": depth / 18}
     result = result.model_copy(
         update={"settings": settings, "runtime_info": {**result.runtime_info, "freeze_depth": depth}}
@@ -452,7 +452,7 @@ def test_the_worst_mistakes_are_those_that_the_model_was_most_sure_of(dataset: D
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
 def test_training_examples_are_what_training_sees(dataset: Dataset, views_shown: int, mix: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
-    result = trial_result()
+    result = trial_record()
     seen = {
         "batches": BatchConfig(augmentation="flip", mix=mix),  # type: ignore[arg-type]
         "features": FeaturesConfig(cached_augmentations=views_shown),
@@ -472,7 +472,7 @@ def test_training_examples_are_what_training_sees(dataset: Dataset, views_shown:
 
 
 def test_without_augmentation_there_is_the_picture_alone(dataset: Dataset) -> None:
-    result = trial_result()
+    result = trial_record()
     config = result.config.model_copy(update={"batches": BatchConfig(augmentation="none")})
     pixels = np.zeros((6, 32, 32, 3), np.uint8)
     assert {

@@ -9,7 +9,7 @@ from data.audit.report import audit
 from data.load_dataset import load_dataset
 from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
-from tests.tuning.factories import candidate, trial_result
+from tests.tuning.factories import candidate, trial_record
 from tuning.reporting.builder import build_report_content
 from tuning.reporting.content import ReportContent, ReportTrial
 from tuning.reporting.page import build_report
@@ -23,7 +23,7 @@ def content(make_folder: MakeFolder) -> ReportContent:
     copied = (folder / "blue" / "000.png").read_bytes()
     (folder / "blue" / "copy.png").write_bytes(copied)
     dataset = load_dataset(str(folder))
-    results = [trial_result(0, 0.5), trial_result(1, 0.75), trial_result(2, None, "failed")]
+    results = [trial_record(0, 0.5), trial_record(1, 0.75), trial_record(2, None, "failed")]
     labels = np.array([sample.label for sample in dataset.split("test")])
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
     return build_report_content(

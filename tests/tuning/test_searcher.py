@@ -11,7 +11,7 @@ import cloudpickle
 import pytest
 from ray.tune.search import Searcher
 
-from tests.tuning.factories import epoch, ledger_at
+from tests.tuning.factories import epoch_report, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.search.samplers import INFRASTRUCTURE_FAILURE
@@ -50,7 +50,7 @@ class Search:
         self.stopped = False
         self.waits = False
         self.heard: Heard = []
-        self.ledger: TrialStore = ledger_at(root)
+        self.ledger: TrialStore = trial_store(root)
         listeners = (Listener("a", self.heard), Listener("b", self.heard))
         self.searcher = StudySearcher(self.ledger, listeners, self.make_task, self.next_trial)
 
@@ -104,7 +104,7 @@ def test_where_it_is_to_wait_nothing_is_suggested_and_the_search_is_not_finished
 
 def test_a_trial_that_says_its_last_word_is_complete(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
+    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
     last = TrialReport(status="complete", epoch=1)
     search.searcher.on_trial_result("ray-1", told(last))
     search.searcher.on_trial_complete("ray-1", told(last))
@@ -113,8 +113,8 @@ def test_a_trial_that_says_its_last_word_is_complete(search: Search) -> None:
 
 def test_a_trial_that_is_stopped_in_an_epoch_keeps_it_and_is_pruned(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
-    search.searcher.on_trial_complete("ray-1", told(epoch(2, 0.6)))
+    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
+    search.searcher.on_trial_complete("ray-1", told(epoch_report(2, 0.6)))
     result = search.only()
     assert (result.status, result.epochs, result.score) == ("pruned", 2, 0.6)
     assert result.reason == "stopped by the scheduler after epoch 2"
@@ -123,14 +123,14 @@ def test_a_trial_that_is_stopped_in_an_epoch_keeps_it_and_is_pruned(search: Sear
 def test_a_trial_that_is_stopped_in_its_last_epoch_is_complete(search: Search) -> None:
     search.start()
     for number in (1, 2, 3):
-        search.searcher.on_trial_result("ray-1", told(epoch(number, 0.5)))
-    search.searcher.on_trial_complete("ray-1", told(epoch(4, 0.6)))
+        search.searcher.on_trial_result("ray-1", told(epoch_report(number, 0.5)))
+    search.searcher.on_trial_complete("ray-1", told(epoch_report(4, 0.6)))
     assert (search.only().status, search.only().epochs) == ("complete", 4)
 
 
 def test_a_trial_that_failed_is_told_with_its_own_reason(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
+    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
     failed = TrialReport(status="failed", epoch=1, reason="Divergence: NaN", traceback="...")
     search.searcher.on_trial_result("ray-1", told(failed))
     search.searcher.on_trial_complete("ray-1", told(failed))
@@ -138,7 +138,9 @@ def test_a_trial_that_failed_is_told_with_its_own_reason(search: Search) -> None
     assert search.heard[-1] == ("b", "ended", 0, "failed", False)
 
 
-@pytest.mark.parametrize(("result", "error"), [(None, True), (None, False), ({}, False), (told(epoch(1, 0.5)), True)])
+@pytest.mark.parametrize(
+    ("result", "error"), [(None, True), (None, False), ({}, False), (told(epoch_report(1, 0.5)), True)]
+)
 def test_a_lost_worker_is_a_failed_trial(search: Search, result: dict[str, Any] | None, error: bool) -> None:
     search.start()
     search.searcher.on_trial_complete("ray-1", result, error=error)
@@ -160,7 +162,7 @@ def test_what_a_failure_says_about_the_settings_is_written_down(search: Search, 
 
 def test_listeners_are_told_in_their_order_and_the_result_already_holds_the_epoch(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
+    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
     search.searcher.on_trial_complete("ray-1", told(TrialReport(status="complete", epoch=1)))
     each = [("started", 0), ("epoch", 0, 1, 1), ("ended", 0, "complete", False)]
     assert search.heard == [(name, *event) for event in each for name in ("a", "b")]
@@ -168,8 +170,8 @@ def test_listeners_are_told_in_their_order_and_the_result_already_holds_the_epoc
 
 def test_trials_at_once_are_kept_apart(search: Search) -> None:
     first, second = search.start("ray-1"), search.start("ray-2")
-    search.searcher.on_trial_result("ray-2", told(epoch(1, 0.9)))
-    search.searcher.on_trial_result("ray-1", told(epoch(1, 0.1)))
+    search.searcher.on_trial_result("ray-2", told(epoch_report(1, 0.9)))
+    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.1)))
     assert search.ledger.get(first.trial_uid).score == 0.1
     assert search.ledger.get(second.trial_uid).score == 0.9
 
@@ -177,7 +179,7 @@ def test_trials_at_once_are_kept_apart(search: Search) -> None:
 def test_an_epoch_that_is_told_twice_is_heard_once(search: Search) -> None:
     search.start()
     for _ in range(2):
-        search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
+        search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
     assert search.heard.count(("a", "epoch", 0, 1, 1)) == 1
 
 
@@ -185,6 +187,6 @@ def test_the_searcher_can_be_pickled_and_the_search_goes_on(search: Search, tmp_
     search.start()
     assert isinstance(cloudpickle.loads(cloudpickle.dumps(search.searcher)), Searcher)
     search.searcher.save(str(tmp_path / "snapshot"))
-    search.searcher.on_trial_result("ray-1", told(epoch(1, 0.5)))
+    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
     assert (tmp_path / "snapshot").read_text() == "{}"
     assert search.only().score == 0.5

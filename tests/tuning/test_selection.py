@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import SearchError
 from models.profiling.serving_cost import ServingCost, ServingSpec
-from tests.tuning.factories import recipe, trial_result
+from tests.tuning.factories import recipe, trial_record
 from tests.tuning.test_renderers import printed
 from tuning.common.trial_record import TrialRecord, TrialStatus
 from tuning.search.selection import (
@@ -29,7 +29,7 @@ CLASSES = 3
 
 def tried(number: int, score: float | None, backbone: str, status: TrialStatus = "complete") -> TrialRecord:
     """Return a trial of a backbone."""
-    result = trial_result(number, score, status)
+    result = trial_record(number, score, status)
     network = result.config.network.model_copy(update={"backbone": backbone})
     return result.model_copy(update={"config": result.config.model_copy(update={"network": network})})
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tuning.conftest import Clock
+from tests.tuning.conftest import FakeClock
 from tuning.common.signals import SIGNALS, SignalHandler, handle_signals
 
 
 @pytest.fixture
-def interrupts(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SignalHandler]:
+def interrupts(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SignalHandler]:
     monkeypatch.setattr("tuning.common.signals.time", clock)
     with handle_signals() as interrupts:
         yield interrupts
@@ -28,7 +28,7 @@ def test_the_first_signal_raises(interrupts: SignalHandler, number: signal.Signa
 
 
 def test_mlflows_sigterm_after_the_terminals_sigint_is_the_same_request(
-    interrupts: SignalHandler, clock: Clock
+    interrupts: SignalHandler, clock: FakeClock
 ) -> None:
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         signal.raise_signal(signal.SIGINT)
@@ -37,7 +37,7 @@ def test_mlflows_sigterm_after_the_terminals_sigint_is_the_same_request(
     assert interrupts.stop_requested
 
 
-def test_a_later_signal_raises_again(interrupts: SignalHandler, clock: Clock) -> None:
+def test_a_later_signal_raises_again(interrupts: SignalHandler, clock: FakeClock) -> None:
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             signal.raise_signal(signal.SIGINT)
@@ -45,7 +45,9 @@ def test_a_later_signal_raises_again(interrupts: SignalHandler, clock: Clock) ->
     assert interrupts.stop_requested
 
 
-def test_a_deferred_signal_calls_the_function_and_a_later_one_raises(interrupts: SignalHandler, clock: Clock) -> None:
+def test_a_deferred_signal_calls_the_function_and_a_later_one_raises(
+    interrupts: SignalHandler, clock: FakeClock
+) -> None:
     calls: list[str] = []
     with interrupts.on_first_signal(lambda: calls.append("called")):
         signal.raise_signal(signal.SIGINT)
@@ -67,7 +69,7 @@ def test_the_function_is_called_only_while_it_is_deferred(interrupts: SignalHand
     assert calls == []
 
 
-def test_a_shielded_signal_is_remembered_and_raises_nothing(interrupts: SignalHandler, clock: Clock) -> None:
+def test_a_shielded_signal_is_remembered_and_raises_nothing(interrupts: SignalHandler, clock: FakeClock) -> None:
     with interrupts.block_signals():
         with interrupts.block_signals():
             signal.raise_signal(signal.SIGINT)
@@ -79,7 +81,7 @@ def test_a_shielded_signal_is_remembered_and_raises_nothing(interrupts: SignalHa
         signal.raise_signal(signal.SIGINT)
 
 
-def test_whoever_keeps_pressing_is_heard_after_two_seconds(interrupts: SignalHandler, clock: Clock) -> None:
+def test_whoever_keeps_pressing_is_heard_after_two_seconds(interrupts: SignalHandler, clock: FakeClock) -> None:
     orders = 0
     for _ in range(6):
         try:

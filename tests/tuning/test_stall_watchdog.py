@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.tuning.factories import ledger_at, recipe, trial_result
+from tests.tuning.factories import recipe, trial_record, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.search.stall_watchdog import StallWatchdog
@@ -16,7 +16,7 @@ from tuning.search.time_budget import TimeBudget
 from tuning.search.trial_worker import TrialTask, run_trial
 from tuning.search.tune_runner import MAX_RESTARTS, TuneRunner
 
-ENDED, HANDED, OTHER = (trial_result(number, None, "running") for number in range(3))
+ENDED, HANDED, OTHER = (trial_record(number, None, "running") for number in range(3))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_who_watches_is_told_once_and_begins_anew(handover: StallWatchdog) -> No
 def test_a_search_goes_on_with_what_was_lost_but_not_for_ever(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger, said = ledger_at(tmp_path), list[str]()
+    ledger, said = trial_store(tmp_path), list[str]()
     clock = TimeBudget(None, tmp_path / "spent_s")
     runner = TuneRunner(
         recipe(max_concurrent="2"), SearchPaths(tmp_path), ledger, (), SignalHandler(), clock, said.append

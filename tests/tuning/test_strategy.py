@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.tuning.factories import epoch, ledger_at, recipe
+from tests.tuning.factories import epoch_report, recipe, trial_store
 from tuning.common.trial_record import TrialRecord
 from tuning.search.strategy import NextStep, SearchStrategy
 from tuning.search.study import TrialStore
@@ -21,7 +21,7 @@ class Led:
         self.recipe = recipe(
             **{"max_epochs": 4, "sweep": "off", "trials": 3, "rerun_top_k": 2, "rerun_seeds": 1, **texts}
         )
-        self.ledger: TrialStore = ledger_at(root, self.recipe)
+        self.ledger: TrialStore = trial_store(root, self.recipe)
         self.clock = TimeBudget(self.recipe.budget_s, root / "spent", has_reruns=True)
         self.ended = False
         self.most = 1
@@ -38,7 +38,7 @@ class Led:
 
     def run(self, score: float = 0.5) -> TrialRecord:
         trial = self.begin()
-        self.ledger.report(trial.trial_uid, epoch(1, score))
+        self.ledger.report(trial.trial_uid, epoch_report(1, score))
         return self.ledger.finish(trial.trial_uid, "complete", "")
 
 
@@ -74,7 +74,7 @@ def test_whoever_still_runs_is_waited_for_for_it_may_become_a_finalist(led: Led)
     for _ in range(2):
         assert led.run(0.1).origin == "rerun"
     assert led.next() == "wait"
-    led.ledger.report(slow.trial_uid, epoch(1, 0.9))
+    led.ledger.report(slow.trial_uid, epoch_report(1, 0.9))
     led.ledger.finish(slow.trial_uid, "complete", "")
     assert led.run().rerun_of == slow.trial_uid
     assert led.next() == "end"

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.tuning.factories import epoch, ledger_at, recipe, trial_result
+from tests.tuning.factories import epoch_report, recipe, trial_record, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord, TrialStatus
 from tuning.search.selection import LeadingPhase, ranked
@@ -24,7 +24,7 @@ from tuning.search.study import trial_from_attrs as ledger_written
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> TrialStore:
-    return ledger_at(tmp_path)
+    return trial_store(tmp_path)
 
 
 def journal(root: Path) -> list[FrozenTrial]:
@@ -53,7 +53,7 @@ def test_without_a_sweep_trial_0_is_what_an_expert_tries_first(ledger: TrialStor
 
 def test_trial_0_is_the_first_to_be_asked_also_where_the_space_is_narrow(tmp_path: Path) -> None:
     asked = recipe(optimizer="sgd", lr="1e-5..1e-4", batch_size="8", augmentation="strong,medium")
-    result = ledger_at(tmp_path, asked).ask()
+    result = trial_store(tmp_path, asked).ask()
     assert result.settings == SearchSpace(asked).default_settings()
     assert journal(tmp_path)[0].system_attrs["fixed_params"]["lr"] == 1e-4
 
@@ -68,15 +68,15 @@ def test_a_trial_is_written_down_before_it_starts(ledger: TrialStore, tmp_path: 
 
 def test_epochs_are_in_the_journal_while_the_trial_runs(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.5))
-    ledger.report(uid, epoch(2, 0.7))
+    ledger.report(uid, epoch_report(1, 0.5))
+    ledger.report(uid, epoch_report(2, 0.7))
     assert journal(tmp_path)[0].intermediate_values == {1: 0.5, 2: 0.7}
 
 
 def test_a_complete_trial_is_told_with_its_best_epochs_score(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
     for number, score in enumerate((0.5, 0.9, 0.8), start=1):
-        ledger.report(uid, epoch(number, score, is_best=score >= 0.5 and number < 3))
+        ledger.report(uid, epoch_report(number, score, is_best=score >= 0.5 and number < 3))
     ended = ledger.finish(uid, "complete", "ran to its end")
     (trial,) = journal(tmp_path)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
@@ -87,8 +87,8 @@ def test_a_complete_trial_is_told_with_its_best_epochs_score(ledger: TrialStore,
 
 def test_a_pruned_trial_is_told_as_pruned_with_all_its_epochs(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.3))
-    ledger.report(uid, epoch(2, 0.4))
+    ledger.report(uid, epoch_report(1, 0.3))
+    ledger.report(uid, epoch_report(2, 0.4))
     ledger.finish(uid, "pruned", "stopped by the scheduler after epoch 2")
     (trial,) = journal(tmp_path)
     assert trial.state is TrialState.PRUNED
@@ -101,15 +101,15 @@ def test_a_pruned_trial_is_told_with_its_curve_so_that_its_value_is_the_last_epo
     ledger: TrialStore, tmp_path: Path
 ) -> None:
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.6))
-    ledger.report(uid, epoch(2, 0.4, is_best=False))
+    ledger.report(uid, epoch_report(1, 0.6))
+    ledger.report(uid, epoch_report(2, 0.4, is_best=False))
     ledger.finish(uid, "pruned", "stopped by the scheduler after epoch 2")
     assert journal(tmp_path)[0].value == 0.4
 
 
 def test_a_failed_trial_is_told_as_failed_with_its_reason(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.6))
+    ledger.report(uid, epoch_report(1, 0.6))
     ledger.finish(uid, "failed", "ValueError: no")
     (trial,) = journal(tmp_path)
     assert (trial.state, trial.value) == (TrialState.FAIL, None)
@@ -125,17 +125,17 @@ def test_a_trial_without_an_epoch_can_end(ledger: TrialStore, tmp_path: Path, st
 
 def test_an_epoch_that_is_reported_twice_changes_nothing(ledger: TrialStore, tmp_path: Path) -> None:
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.5))
-    before = ledger.report(uid, epoch(2, 0.7))
-    assert ledger.report(uid, epoch(2, 0.1)) == before
-    assert ledger.report(uid, epoch(1, 0.9)) == before
+    ledger.report(uid, epoch_report(1, 0.5))
+    before = ledger.report(uid, epoch_report(2, 0.7))
+    assert ledger.report(uid, epoch_report(2, 0.1)) == before
+    assert ledger.report(uid, epoch_report(1, 0.9)) == before
     assert journal(tmp_path)[0].intermediate_values == {1: 0.5, 2: 0.7}
 
 
 def test_an_epoch_that_is_not_the_best_leaves_the_best_ones_metrics(ledger: TrialStore) -> None:
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.7))
-    result = ledger.report(uid, epoch(2, 0.6, is_best=False))
+    ledger.report(uid, epoch_report(1, 0.7))
+    result = ledger.report(uid, epoch_report(2, 0.6, is_best=False))
     assert (result.score, result.best_epoch, result.epochs) == (0.7, 1, 2)
 
 
@@ -143,7 +143,7 @@ def end(ledger: TrialStore, score: float | None, status: TrialStatus = "complete
     """Ask for a trial and end it after one epoch with ``compute_metrics``, or before any."""
     uid = ledger.ask().trial_uid
     if score is not None:
-        ledger.report(uid, epoch(1, score))
+        ledger.report(uid, epoch_report(1, score))
     return ledger.finish(uid, status, "")
 
 
@@ -180,7 +180,7 @@ def test_there_is_no_best_where_no_epoch_ended(ledger: TrialStore) -> None:
 def test_a_trial_that_still_runs_can_be_the_best(ledger: TrialStore) -> None:
     end(ledger, 0.5)
     uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch(1, 0.6))
+    ledger.report(uid, epoch_report(1, 0.6))
     best = best_of(ledger)
     assert best is not None
     assert best.trial_uid == uid
@@ -202,7 +202,7 @@ def test_the_same_seed_and_the_same_scores_give_the_same_trials(tmp_path: Path) 
     searches = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        ledger = ledger_at(tmp_path / name, recipe(seed=5))
+        ledger = trial_store(tmp_path / name, recipe(seed=5))
         searches.append([end(ledger, score).settings for score in (0.5, 0.7, 0.6, 0.4, 0.8, 0.9, 0.3)])
     assert searches[0] == searches[1]
 
@@ -211,7 +211,7 @@ def test_another_seed_gives_other_trials_after_the_sweep_and_its_best(tmp_path: 
     searches = []
     for seed in (1, 2):
         (tmp_path / str(seed)).mkdir()
-        ledger = ledger_at(tmp_path / str(seed), recipe(seed=seed))
+        ledger = trial_store(tmp_path / str(seed), recipe(seed=seed))
         searches.append([end(ledger, 0.5).settings for _ in range(5)])
     assert searches[0][:4] == searches[1][:4]
     assert searches[0][4] != searches[1][4]
@@ -219,12 +219,12 @@ def test_another_seed_gives_other_trials_after_the_sweep_and_its_best(tmp_path: 
 
 @given(score=st.none() | st.floats(0, 1), reason=st.text(max_size=20), number=st.integers(0, 10**6))
 def test_a_result_survives_its_own_json(score: float | None, reason: str, number: int) -> None:
-    result = trial_result(number, score, "failed", reason)
+    result = trial_record(number, score, "failed", reason)
     assert TrialRecord.from_json(result.to_json()) == result
 
 
 def test_a_result_with_a_loss_that_is_no_number_survives_its_own_json() -> None:
-    result = trial_result().model_copy(update={"metrics": {"val_loss": float("inf"), "val_balanced_accuracy": 0.5}})
+    result = trial_record().model_copy(update={"metrics": {"val_loss": float("inf"), "val_balanced_accuracy": 0.5}})
     assert TrialRecord.from_json(result.to_json()) == result
 
 
@@ -232,7 +232,7 @@ SWEPT = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
 
 
 def test_a_search_begins_with_its_first_networks_probes_and_the_default(tmp_path: Path) -> None:
-    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    ledger = trial_store(tmp_path, recipe(**SWEPT))
     assert ledger.num_probes_left == 4
     ended = [end(ledger, score) for score in (0.5, 0.9, 0.92, 0.6, 0.7)]
     assert [result.origin for result in ended] == ["probe", "probe", "default", "probe", "probe"]
@@ -240,7 +240,7 @@ def test_a_search_begins_with_its_first_networks_probes_and_the_default(tmp_path
 
 
 def test_the_best_probe_is_fine_tuned_before_the_sampler_goes_on(tmp_path: Path) -> None:
-    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    ledger = trial_store(tmp_path, recipe(**SWEPT))
     for score in (0.5, 0.9, 0.92, 0.6, 0.7):
         end(ledger, score)
     tuned, less_frozen, sampled = ledger.ask(), ledger.ask(), ledger.ask()
@@ -252,7 +252,7 @@ def test_the_best_probe_is_fine_tuned_before_the_sampler_goes_on(tmp_path: Path)
 
 def test_the_defaults_of_all_variants_come_before_what_the_sampler_chooses(tmp_path: Path) -> None:
     variants = [{"name": name, "settings": {"dropout": dropout}} for name, dropout in (("a", "0"), ("b", "0.5"))]
-    ledger = ledger_at(tmp_path, recipe(variants=variants, sweep="off"))
+    ledger = trial_store(tmp_path, recipe(variants=variants, sweep="off"))
     asked = [ledger.ask() for _ in range(3)]
     assert [result.origin for result in asked] == ["default", "default", "sampler"]
     assert [result.settings["variant"] for result in asked[:2]] == ["a", "b"]
@@ -264,7 +264,7 @@ def test_of_probes_that_validation_cannot_tell_apart_the_best_of_the_smallest_si
     # One standard error of 0.9 on 100 pictures is 0.03.
     for folder, scores, wanted in (("near", (0.86, 0.9, 0.88, 0.89), (32, 3)), ("far", (0.6, 0.9, 0.8, 0.89), (64, 0))):
         (tmp_path / folder).mkdir()
-        ledger = ledger_at(tmp_path / folder, recipe(**{**SWEPT, "truncate": "0,3"}))
+        ledger = trial_store(tmp_path / folder, recipe(**{**SWEPT, "truncate": "0,3"}))
         for score in (*scores[:2], 0.5, *scores[2:]):  # the default after the first network at both sizes
             end(ledger, score)
         tuned = ledger.ask()
@@ -284,7 +284,7 @@ def test_where_fine_tuning_leaves_every_probe_behind_the_best_of_them_is_fine_tu
     tmp_path: Path, default: float | None, lead: LeadingPhase, fractions: list[float]
 ) -> None:
     # Of 0.9 and 0.98 on 100 pictures, twice the standard error of the difference is 0.066; of 0.9 and 0.97, 0.069.
-    ledger = ledger_at(tmp_path, recipe(**{**SWEPT, "image_size": "32", "truncate": "3,4"}))
+    ledger = trial_store(tmp_path, recipe(**{**SWEPT, "image_size": "32", "truncate": "3,4"}))
     assert ledger.leading_phase() == "neither"  # no probe has ended
     end(ledger, 0.9)
     end(ledger, default, "complete" if default else "failed")
@@ -294,7 +294,7 @@ def test_where_fine_tuning_leaves_every_probe_behind_the_best_of_them_is_fine_tu
 
 
 def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -> None:
-    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    ledger = trial_store(tmp_path, recipe(**SWEPT))
     for score in (0.5, 0.6, 0.95, 0.9, 0.7):
         end(ledger, score)
     trials = journal(tmp_path)
@@ -305,7 +305,7 @@ def test_the_probes_are_told_to_the_sampler_as_finished_trials(tmp_path: Path) -
 
 
 def test_a_sweep_that_is_ended_leaves_its_best_so_far_to_be_fine_tuned(tmp_path: Path) -> None:
-    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    ledger = trial_store(tmp_path, recipe(**SWEPT))
     for score in (0.5, 0.6, 0.9):
         end(ledger, score)
     ledger.end_probes()
@@ -324,7 +324,7 @@ def test_a_search_whose_first_trials_all_fail_is_hopeless(ledger: TrialStore) ->
 
 
 def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:
-    ledger = ledger_at(tmp_path, recipe(**SWEPT))
+    ledger = trial_store(tmp_path, recipe(**SWEPT))
     for score in (None, None, 0.9, None, None):
         end(ledger, score, "complete" if score else "failed")
     assert ledger.ask().origin == "sampler"
@@ -333,7 +333,7 @@ def test_where_every_probe_fails_the_sampler_goes_on(tmp_path: Path) -> None:
 def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: TrialStore) -> None:
     for loss in (0.5, 0.2, 0.4):
         uid = ledger.ask().trial_uid
-        report = epoch(1, 0.9)
+        report = epoch_report(1, 0.9)
         ledger.report(uid, report.model_copy(update={"metrics": {**report.metrics, "val_loss": loss}}))
         ledger.finish(uid, "complete", "")
     best = best_of(ledger)
@@ -344,7 +344,7 @@ def test_among_equal_scores_the_lowest_loss_is_the_best(ledger: TrialStore) -> N
 def test_what_earlier_searches_know_comes_after_the_default_and_before_the_rest_of_the_sweep(tmp_path: Path) -> None:
     asked = recipe(**SWEPT)
     known = [{**SearchSpace(asked).default_params(), "lr": rate} for rate in (2e-3, 3e-3)]
-    ledger = ledger_at(tmp_path, asked)
+    ledger = trial_store(tmp_path, asked)
     ledger.enqueue([*known, SearchSpace(asked).default_params(), known[0]])
     started = [ledger.ask() for _ in range(6)]
     assert [result.origin for result in started] == ["probe", "probe", "default", "warm_start", "warm_start", "probe"]
@@ -356,26 +356,26 @@ def test_what_earlier_searches_know_comes_after_the_default_and_before_the_rest_
 
 
 def test_a_ledger_that_is_opened_again_knows_all_that_was_written(tmp_path: Path) -> None:
-    before = ledger_at(tmp_path)
+    before = trial_store(tmp_path)
     complete, pruned = end(before, 0.9), end(before, 0.3, "pruned")
     failed = end(before, None, "failed")
-    after = ledger_at(tmp_path)
+    after = trial_store(tmp_path)
     assert after.trials() == before.trials() == (complete, pruned, failed)
     assert (after.num_trials, after.running(), after.num_requeued) == (3, (), 0)
     assert best_of(after) == complete
 
 
 def test_a_trial_that_had_not_ended_comes_first_with_its_epochs_and_goes_on(tmp_path: Path) -> None:
-    before = ledger_at(tmp_path)
+    before = trial_store(tmp_path)
     uid = before.ask().trial_uid
-    before.report(uid, epoch(1, 0.5))
-    before.report(uid, epoch(2, 0.7))
-    after = ledger_at(tmp_path)
+    before.report(uid, epoch_report(1, 0.5))
+    before.report(uid, epoch_report(2, 0.7))
+    after = trial_store(tmp_path)
     assert after.num_requeued == 1
     again = after.ask()
     assert (again.trial_uid, again.epochs, again.score, again.best_epoch) == (uid, 2, 0.7, 2)
     assert again.runtime_info == {"freeze_depth": 9, "blocks": 18}
-    after.report(uid, epoch(3, 0.6))
+    after.report(uid, epoch_report(3, 0.6))
     after.finish(uid, "complete", "ran to its end")
     (trial,) = journal(tmp_path)
     assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.6}
@@ -385,59 +385,59 @@ def test_a_trial_that_had_not_ended_comes_first_with_its_epochs_and_goes_on(tmp_
 def test_a_resumed_search_proposes_what_one_that_was_never_interrupted_would(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    whole = ledger_at(tmp_path / "a")
+    whole = trial_store(tmp_path / "a")
     wanted = [end(whole, score).settings for score in (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9)]
     found = []
     for score in (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9):
-        found.append(end(ledger_at(tmp_path / "b"), score).settings)
+        found.append(end(trial_store(tmp_path / "b"), score).settings)
     assert found == wanted
 
 
 def test_starts_that_were_not_asked_for_are_asked_for_after_all(tmp_path: Path) -> None:
     asked = recipe(max_epochs=4, sweep="on", image_size="32,64")
-    before = ledger_at(tmp_path, asked)
+    before = trial_store(tmp_path, asked)
     probes = before.num_probes_left
     assert probes > 2
     origins = [before.ask().origin for _ in range(3)]
     assert origins == ["probe", "probe", "default"]
-    after = ledger_at(tmp_path, asked)
+    after = trial_store(tmp_path, asked)
     assert after.num_probes_left == probes - 2
     assert [after.ask().origin for _ in range(4)] == [*origins, "probe"]  # the first three are put back
 
 
 def test_a_sweep_that_was_ended_stays_ended(tmp_path: Path) -> None:
     asked = recipe(max_epochs=4, sweep="on", image_size="32,64")
-    before = ledger_at(tmp_path, asked)
+    before = trial_store(tmp_path, asked)
     before.ask()
     before.end_probes()
-    assert ledger_at(tmp_path, asked).num_probes_left == 0
+    assert trial_store(tmp_path, asked).num_probes_left == 0
 
 
 def test_the_best_probe_is_fine_tuned_once_however_often_a_search_is_resumed(tmp_path: Path) -> None:
     asked = recipe(max_epochs=4, sweep="on")
-    ledger = ledger_at(tmp_path, asked)
+    ledger = trial_store(tmp_path, asked)
     end(ledger, 0.5)
     while ledger.num_probes_left:
         probe = ledger.ask()
-        ledger.report(probe.trial_uid, epoch(1, 0.9 if probe.settings["truncate"] else 0.1))
+        ledger.report(probe.trial_uid, epoch_report(1, 0.9 if probe.settings["truncate"] else 0.1))
         ledger.finish(probe.trial_uid, "complete", "")
     first = ledger.ask()
     assert first.origin == "fine-tune"
     ledger.finish(first.trial_uid, "failed", "")
-    origins = [end(ledger_at(tmp_path, asked), 0.6).origin for _ in range(3)]
+    origins = [end(trial_store(tmp_path, asked), 0.6).origin for _ in range(3)]
     assert origins == ["fine-tune", "sampler", "sampler"]
 
 
 def test_what_a_killed_process_left_half_written_is_put_in_order(tmp_path: Path) -> None:
     """Killed after it wrote how a trial ended, before it told; and before it wrote down a trial that it asked for."""
-    ledger = ledger_at(tmp_path)
+    ledger = trial_store(tmp_path)
     ended, started = ledger.ask(), ledger.ask()
-    ledger.report(ended.trial_uid, epoch(1, 0.6))
+    ledger.report(ended.trial_uid, epoch_report(1, 0.6))
     ledger._write(ledger.get(ended.trial_uid).model_copy(update={"status": "complete"}))
     ledger._study.enqueue_trial({"lr": 1e-3})
     ledger._study.ask()
     ledger._study.enqueue_trial({"lr": 1e-3})
-    after = ledger_at(tmp_path)
+    after = trial_store(tmp_path)
     assert [(result.trial_uid, result.status) for result in after.trials()] == [
         (ended.trial_uid, "complete"),
         (started.trial_uid, "running"),
@@ -448,12 +448,12 @@ def test_what_a_killed_process_left_half_written_is_put_in_order(tmp_path: Path)
 
 
 def test_a_final_is_the_same_trial_with_another_seed_and_no_trial_of_the_budget(tmp_path: Path) -> None:
-    ledger = ledger_at(tmp_path)
+    ledger = trial_store(tmp_path)
     first = end(ledger, 0.9)
     final = ledger.ask_rerun(first, seed=7)
     assert final.config == first.config.model_copy(update={"seed": 7})
     assert (final.origin, final.rerun_of, final.settings) == ("rerun", first.trial_uid, first.settings)
-    ledger.report(final.trial_uid, epoch(1, 0.95))
+    ledger.report(final.trial_uid, epoch_report(1, 0.95))
     assert ledger.finish(final.trial_uid, "complete", "").is_eligible is False
     assert ledger.num_trials == 1
     assert best_of(ledger) == first

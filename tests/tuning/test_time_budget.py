@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.factories import epoch, recipe, trial_result
+from tests.tuning.factories import epoch_report, recipe, trial_record
 from tuning.search.selection import LeadingPhase
 from tuning.search.time_budget import TimeBudget, load_elapsed_s, probe_time_exhausted, reserve_s
 
@@ -34,7 +34,7 @@ def make_clock(begun: float, tmp_path: Path) -> MakeClock:
 
 
 def keep_an_epoch(clock: TimeBudget) -> None:
-    clock.on_epoch_end(trial_result(), epoch(1, 0.5))
+    clock.on_epoch_end(trial_record(), epoch_report(1, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_search_has_its_first_epoch_however_short_its_minutes_are(make_clock: 
 def test_a_search_whose_trials_all_fail_before_an_epoch_has_an_end(make_clock: MakeClock) -> None:
     clock = make_clock(0.01)
     time.sleep(0.02)
-    clock.on_trial_end(trial_result(0, None, "failed"), None)
+    clock.on_trial_end(trial_record(0, None, "failed"), None)
     assert clock.is_exhausted
 
 
@@ -124,7 +124,7 @@ def test_a_share_of_the_time_is_kept_for_the_finals(
     assert clock.exploration_exhausted
     assert not without.exploration_exhausted
     assert not clock.is_exhausted
-    slow, fast = (trial_result().model_copy(update={"history": ({"epoch_s": each},)}) for each in (35.0, 20.0))
+    slow, fast = (trial_record().model_copy(update={"history": ({"epoch_s": each},)}) for each in (35.0, 20.0))
     assert not clock.has_time_for(slow)
     assert clock.has_time_for(fast)
 

@@ -17,7 +17,7 @@ from models.classifier import build_classifier
 from models.evaluation.inference import predict
 from models.training.trial_io import load_classifier, save_weights, split_batches
 from models.trial_config import TrialConfig
-from tests.tuning.factories import dataset, epoch, recipe, trial_config
+from tests.tuning.factories import dataset, epoch_report, recipe, trial_config
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.registry.build_candidate import record_test_evaluation
@@ -46,20 +46,20 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def test_each_epoch_is_reported_with_the_best_score_so_far_and_then_the_end(run: Run) -> None:
     def train(task: TrialTask, tell: Tell) -> None:
         assert task.trial_uid == "uid"
-        tell(epoch(1, 0.5))
-        tell(epoch(2, 0.4, is_best=False))
-        tell(epoch(3, 0.6))
+        tell(epoch_report(1, 0.5))
+        tell(epoch_report(2, 0.4, is_best=False))
+        tell(epoch_report(3, 0.6))
 
     told = run(train)
     assert [(one["epoch"], one["objective"]) for one in told] == [(1, 0.5), (2, 0.5), (3, 0.6), (3, 0.6)]
     reports = [TrialReport.from_json(one["report"]) for one in told]
-    assert reports[0] == epoch(1, 0.5)
+    assert reports[0] == epoch_report(1, 0.5)
     assert [report.status for report in reports] == ["running", "running", "running", "complete"]
 
 
 def test_a_trial_that_raises_is_reported_and_does_not_raise(run: Run) -> None:
     def train(_: TrialTask, tell: Tell) -> None:
-        tell(epoch(1, 0.5))
+        tell(epoch_report(1, 0.5))
         raise ValueError("no such thing")
 
     report = TrialReport.from_json(run(train)[-1]["report"])
