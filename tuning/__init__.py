@@ -1,1 +1,1 @@
-"""From a recipe to a promoted version. Imports ``models`` and ``data``."""
+"""From a recipe to a promoted model version; imports ``models`` and ``data``."""

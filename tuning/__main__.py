@@ -1,4 +1,4 @@
-"""``python -m tuning COMMAND``: finds the command, and turns a user's mistake into sentences and exit status 2."""
+"""``python -m tuning COMMAND``: run a command; report user errors as messages with exit status 2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuning.common.redaction import redact
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; return its exit status."""
+    """Run a command and return its exit status."""
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(cli.overview())
         return 0 if arguments else USAGE_ERROR
@@ -39,12 +39,12 @@ def _run(name: str, arguments: Sequence[str]) -> int:
             return cli.load(name).run(arguments)
     except UserError as error:
         for problem in error.problems:
-            _complain(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")
+            _print_error(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")
         return USAGE_ERROR
     except FreezelineError as error:
-        _complain(f"{name}: {error}")
+        _print_error(f"{name}: {error}")
         return FAILED
-    except BrokenPipeError:  # whoever read our output, such as head, has had enough
+    except BrokenPipeError:  # the reader (e.g. head) closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
@@ -52,15 +52,15 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     print(redact(text), file=sys.stderr)
 
 
-def _hide_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback that nobody caught, secrets hidden."""
-    _complain("".join(traceback.format_exception(kind, error, trace)).rstrip())
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an uncaught exception with secrets masked."""
+    _print_error("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 if __name__ == "__main__":
-    sys.excepthook = _hide_secrets
+    sys.excepthook = _print_traceback
     sys.exit(main(sys.argv[1:]))

@@ -113,5 +113,5 @@ def test_what_is_refused_is_told_each_time(client: MlflowClient, capsys: pytest.
 
 def test_the_search_folder_says_where_its_runs_belong() -> None:
     parent = spooled()
-    target = json.loads(SearchPaths.of(parent.run_id).target.read_text())
+    target = json.loads(SearchPaths.from_search_id(parent.run_id).target.read_text())
     assert (target["experiment"], target["search_id"], target["run_id"]) == ("pets", parent.run_id, "")

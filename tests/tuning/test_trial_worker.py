@@ -163,7 +163,7 @@ def test_as_many_trials_run_at_once_as_asked_for_or_as_ray_carries(
 
 
 def test_a_search_keeps_what_its_workers_need(tmp_path: Path, freezeline_home: Path) -> None:
-    paths, pets = SearchPaths.of("abc"), dataset(tmp_path)
+    paths, pets = SearchPaths.from_search_id("abc"), dataset(tmp_path)
     paths.write(recipe(trials=3), pets)
     assert paths.root == freezeline_home / "searches" / "abc"
     assert type(pets).from_json(paths.dataset.read_text()) == pets

@@ -1,4 +1,4 @@
-"""Work that goes on beside what a command does, in a thread of its own."""
+"""Background work in a thread that ends with a ``with`` block."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def background_thread(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Within: ``work`` goes on in a thread called ``name``; at the end it is told so by its event, and waited for."""
-    over = threading.Event()
-    thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
+    """Context manager: run ``work(stop_event)`` in a daemon thread called ``name``; on exit set the event and join."""
+    stop_event = threading.Event()
+    thread = threading.Thread(target=work, args=(stop_event,), name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop_event.set()
         thread.join()

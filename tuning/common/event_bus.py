@@ -1,7 +1,7 @@
-"""The stream of events: whoever has something to tell hands it to the view that is open.
+"""The event bus: passes the events of a command to the active renderer.
 
-One command runs in a process, so there is one stream: what is deep in a search can speak without a view being handed
-down to it, as with logging. Without an open view, events are dropped.
+A process runs one command, so the bus is global, like ``logging``: code deep in a search emits events without being
+passed a renderer. Events are dropped while no renderer is active.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from tuning.common.events import Event, Message, ProgressUpdated, StageStarted, 
 
 
 class Renderer(Protocol):
-    """What shows events, to a person or to a program."""
+    """Shows events to a person or writes them for a program."""
 
     def handle(self, event: Event) -> None:
-        """Take an event; called by one thread at a time, on the driver's loop too: it must be quick."""
+        """Show an event. One thread calls this at a time, sometimes the driver's event loop, so it must be fast."""
 
     def close(self) -> None:
-        """Leave the terminal as it was; nothing is told afterwards."""
+        """Restore the terminal; no event follows."""
 
 
-_renderers: list[Renderer] = []  # the last one is told
+_renderers: list[Renderer] = []  # the last one is active
 
 
 def emit(event: Event) -> None:
-    """Hand an event to the view that is open."""
+    """Pass an event to the active renderer."""
     if _renderers:
         _renderers[-1].handle(event)
 
 
-def emit_progress(what: str, done: int, of: int) -> None:
-    """Tell that ``done`` of ``of`` are done; what ``data`` and ``models`` are handed as their ``Progress``."""
-    emit(ProgressUpdated(what, done, of))
+def emit_progress(task: str, done: int, total: int) -> None:
+    """Emit the progress of a task; passed to ``data`` and ``models`` as their ``Progress`` callback."""
+    emit(ProgressUpdated(task, done, total))
 
 
 def start_stage(stage: str) -> None:
-    """Tell that a part of the work begins that takes a while."""
+    """Emit the start of a stage that takes a while."""
     emit(StageStarted(stage))
 
 
 @contextmanager
-def use_renderer(view: Renderer) -> Iterator[None]:
-    """Within: ``view`` is told; afterwards it is closed, whatever happened."""
-    _renderers.append(view)
+def use_renderer(renderer: Renderer) -> Iterator[None]:
+    """Context manager: make ``renderer`` the active one, and close it on exit."""
+    _renderers.append(renderer)
     try:
         yield
     finally:
-        _renderers.remove(view)
-        view.close()
+        _renderers.remove(renderer)
+        renderer.close()
 
 
 def info(text: str) -> None:
-    """Tell a sentence, which is shown with the time of day."""
+    """Emit a message, shown with the time of day."""
     emit(Message(text))
 
 
 def warning(text: str) -> None:
-    """Tell a sentence that asks to do something, or of what went wrong: it is shown whatever was asked to be shown."""
+    """Emit a warning: an error, or something the user must do. Shown in every mode, including ``quiet``."""
     emit(Message(text, is_warning=True))
 
 
 def print_table(*parts: object) -> None:
-    """Tell tables and lines, which are shown as they are."""
+    """Emit tables and lines, shown unchanged."""
     emit(TablesShown(parts))

@@ -1,7 +1,7 @@
-"""What happens while a search or a training runs, as values: the one stream that every view is told.
+"""Events of a search or a training run, as values.
 
-A view takes the events that matter to it and leaves the others; ``tuning.common.event_bus`` hands them over. What becomes
-of them as JSON lines is in ``tuning.ui.jsonl_renderer`` and in docs/events.md.
+``tuning.common.event_bus`` passes them to the active renderer, which shows those that it needs. Their JSON form is
+defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """A sentence for a person; ``matters`` of one that is an error's or asks to do something."""
+    """A message to the user; ``is_warning`` marks an error or something that the user must do."""
 
     text: str
     is_warning: bool = False
@@ -26,14 +26,14 @@ class Message:
 
 @dataclass(frozen=True)
 class TablesShown:
-    """Tables and lines for a person, as rich prints them; all that they hold is in other events too."""
+    """Tables and lines for the user, printed by rich; other events hold the same values."""
 
     parts: tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class ProgressUpdated:
-    """``done`` of ``of`` things are done, as in 'resizing pictures'."""
+    """``done`` of ``total`` steps of ``task`` are done; a task is for example 'resizing images'."""
 
     task: str
     done: int
@@ -42,32 +42,32 @@ class ProgressUpdated:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A part of the work has begun that takes a while, as in 'starting Ray'; the part before has ended."""
+    """A stage that takes a while has started, for example 'starting Ray'; the previous stage has ended."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class AuditCompleted:
-    """The data set was looked at."""
+    """The audit of the data set is complete."""
 
     audit: Audit
 
 
 @dataclass(frozen=True)
 class SearchPlanned:
-    """The trials are about to begin.
+    """The search is about to start its trials.
 
     Attributes:
-        run_id: of the parent run.
-        text: the plan as a sentence.
-        trials: how many configurations there are to try, those before among them; None: as many as the time allows.
-        probes: linear probes of the sweep that are to come.
-        tried: configurations that were tried before, by a search that goes on.
-        max_epochs: of a trial.
-        at_once: trials side by side.
-        ends_s: when the command should have ended, in seconds since 1970; None: when the trials are through.
-        best: of the trials before.
+        run_id: the ID of the parent run.
+        text: the plan as text.
+        trials: the total number of trials, including those of a resumed search; None: limited by time only.
+        probes: the number of linear probes still to run.
+        tried: the number of trials that a resumed search had run before.
+        max_epochs: the maximum number of epochs of a trial.
+        max_concurrent: the maximum number of concurrent trials.
+        ends_s: the deadline of the command in seconds since 1970; None: no time limit.
+        best: the best trial so far of a resumed search.
     """
 
     run_id: str
@@ -83,14 +83,14 @@ class SearchPlanned:
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """A trial was handed to a worker, which may still have to start."""
+    """A trial was assigned to a worker, which may still be starting."""
 
     trial: TrialRecord
 
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """A trial has ended an epoch, which ``result`` already holds."""
+    """A trial has completed an epoch, which ``trial`` already contains."""
 
     trial: TrialRecord
     report: TrialReport
@@ -98,26 +98,26 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial has ended: complete, pruned or failed, with its reason."""
+    """A trial has ended as complete, pruned or failed, with a reason."""
 
     trial: TrialRecord
 
 
 @dataclass(frozen=True)
 class TrainingEpochEnded:
-    """The one configuration of ``train`` has ended an epoch."""
+    """The single configuration of ``train`` has completed an epoch."""
 
     report: TrialReport
 
     @property
     def score(self) -> float:
-        """Its validation balanced accuracy."""
+        """The validation balanced accuracy."""
         return self.report.metrics["val_balanced_accuracy"]
 
 
 @dataclass(frozen=True)
 class CandidateEvaluated:
-    """The winner was measured on the test pictures; ``baseline`` is what raw pixels alone reach, where it is known."""
+    """The winner was evaluated on the test images; ``baseline`` is the accuracy of raw pixels, None if unknown."""
 
     candidate: Candidate
     baseline: float | None
@@ -125,7 +125,7 @@ class CandidateEvaluated:
 
 @dataclass(frozen=True)
 class PromotionDecided:
-    """The registry's decision about the winner."""
+    """The promotion decision about the winner."""
 
     candidate: Candidate
     version: int
@@ -141,7 +141,7 @@ class ReportWritten:
 
 @dataclass(frozen=True)
 class CommandEnded:
-    """The command has ended; the last event. ``problems`` are the sentences of a user's mistake or a failure."""
+    """The command has ended; this is the last event. ``problems`` are the error messages."""
 
     exit_status: int
     problems: tuple[str, ...] = ()

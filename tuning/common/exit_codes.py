@@ -1,4 +1,4 @@
-"""The exit statuses of ``python -m tuning``."""
+"""Exit statuses of ``python -m tuning``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from data.errors import UserError
 FINISHED = 0
 FAILED = 1
 USAGE_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""Sentences and tables for whoever looks, and how trials are named in them."""
+"""Text that describes trials and promotion decisions, the same in every output."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
 SHOWN_PARAMS = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
 
 
-def format_score(result: TrialRecord) -> str:
-    """Return a trial's score as it is shown everywhere."""
-    return "-" if result.score is None else f"{result.score:.4f}"
+def format_score(trial: TrialRecord) -> str:
+    """Return a trial's score with four decimals."""
+    return "-" if trial.score is None else f"{trial.score:.4f}"
 
 
-def network_name(result: TrialRecord) -> str:
-    """Return a trial's network, after its variant if it is of one."""
-    backbone = _backbone_name(result.config.network)
-    return f"{result.variant}: {backbone}" if result.variant else backbone
+def network_name(trial: TrialRecord) -> str:
+    """Return a trial's network, prefixed by its variant if it has one."""
+    backbone = _backbone_name(trial.config.network)
+    return f"{trial.variant}: {backbone}" if trial.variant else backbone
 
 
 def _backbone_name(network: NetworkConfig) -> str:
-    return f"{network.backbone} (all levels)" if network.head_features == "all" else network.backbone
+    return f"{network.backbone} (all blocks)" if network.head_features == "all" else network.backbone
 
 
-def describe_network(result: TrialRecord) -> str:
-    """Return the network, the size at which it sees pictures, and how many of its last blocks are dropped."""
-    network = result.config.network
-    cut = f" without its last {network.truncate} blocks" if network.truncate else ""
-    return f"{_backbone_name(network)}{cut} at {result.config.preprocessing.image_size} px"
+def describe_network(trial: TrialRecord) -> str:
+    """Return the network, the number of dropped blocks, and the image size."""
+    network = trial.config.network
+    truncation = f" without its last {network.truncate} blocks" if network.truncate else ""
+    return f"{_backbone_name(network)}{truncation} at {trial.config.preprocessing.image_size} px"
 
 
-def describe_settings(result: TrialRecord) -> str:
-    """Return the settings that tell one trial from another."""
-    parts = [describe_network(result)]
+def describe_settings(trial: TrialRecord) -> str:
+    """Return the main settings that distinguish trials."""
+    parts = [describe_network(trial)]
     for name in SHOWN_PARAMS:
-        setting = result.settings[name]
+        setting = trial.settings[name]
         parts.append(f"{name} {setting:.3g}" if isinstance(setting, float) else f"{name} {setting}")
     return ", ".join(parts)
 
 
 def format_decision(candidate: Candidate, version: int, promotion: Promotion) -> str:
-    """Return what became of the candidate."""
+    """Return the outcome of the promotion as one line of text."""
     return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."

@@ -1,6 +1,6 @@
-"""Names of tags, parameters and metrics in MLflow, each written once.
+"""Names of tags, parameters and metrics in MLflow, each defined once.
 
-A tag that programs read is called ``freezeline.*``; one that a person reads has a plain name.
+Tags for programs are called ``freezeline.*``; tags for people have plain names.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 # Parameters
 VARIANT = "variant"
 TRIAL_NUMBER_PARAM = "trial"
-RECIPE_PARAM_PREFIX = "recipe."  # mlflow run logs options under their own names, as quoted text, and allows no change
+RECIPE_PARAM_PREFIX = "recipe."  # mlflow run logs the options by plain names, quoted, and params cannot be changed
 
 # Tags that MLflow defines
 PARENT_RUN_TAG = "mlflow.parentRunId"
@@ -16,8 +16,8 @@ NOTE_TAG = "mlflow.note.content"
 PROJECT_SOURCE_TAG = "mlflow.source.name"
 
 # Tags of runs
-SEARCH_UID_TAG = "freezeline.search_uid"  # finds the parent run of a search that began without a server
-SEARCH_FOLDER_TAG = "freezeline.search_folder"  # where the search keeps its state
+SEARCH_UID_TAG = "freezeline.search_uid"  # identifies the parent run of a search that started without a server
+SEARCH_FOLDER_TAG = "freezeline.search_folder"  # holds the state of the search
 RECIPE_TAG = "freezeline.recipe"
 DATA_FINGERPRINT_TAG = "freezeline.data_fingerprint"
 REGISTERED_MODEL_TAG = "freezeline.registered_model"
@@ -35,8 +35,8 @@ VERSION_TAG = "version"
 COMPARISON_TAG = "comparison"
 
 # Tags of registered models and their versions
-CHAMPION_CHANGE_TAG = "freezeline.champion."  # the number of the change follows
-MODEL_ID_TAG = "freezeline.model_id"  # of the package: a database does not keep it with the version
+CHAMPION_CHANGE_TAG = "freezeline.champion."  # followed by the number of the change
+MODEL_ID_TAG = "freezeline.model_id"  # ID of the package; a database does not store it with the version
 CLASSES_TAG = "freezeline.classes"
 GATE_TAG = "freezeline.gate"
 FORCED_TAG = "freezeline.forced"
@@ -44,7 +44,7 @@ EVIDENCE_TAG = "freezeline.evidence"
 PREVIOUS_CHAMPION_TAG = "previous_champion"
 
 # Metrics
-OBJECTIVE_METRIC = "val_balanced_accuracy"  # at a trial's best epoch: what decides between trials
+OBJECTIVE_METRIC = "val_balanced_accuracy"  # of a trial's best epoch; trials are compared by it
 BEST_OBJECTIVE_METRIC = f"best_{OBJECTIVE_METRIC}"
 TEST_METRIC = "test_balanced_accuracy"
 PIXEL_BASELINE_METRIC = "test_raw_pixel_accuracy"

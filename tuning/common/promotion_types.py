@@ -10,15 +10,15 @@ from data.frozen_model import FrozenModel
 
 
 class Gate(FrozenModel):
-    """What a candidate must keep to; the defaults are those of the recipe's options.
+    """The conditions of a promotion; the recipe's options define the defaults.
 
     Attributes:
-        metric: what is compared on the test pictures.
-        min_gain: the least gain that is worth a change.
-        significance: highest chance, by a paired test, that the gain is luck; 1 asks for no proof.
-        max_class_loss: how much of a class's recall may be lost; one picture of a class may always be.
-        max_latency_ms: for one picture; None: no limit.
-        max_mb: of the package; None: no limit.
+        metric: the metric that is compared on the test images.
+        min_gain: the minimum gain over the champion.
+        significance: the maximum p-value of the paired test; 1 disables the test.
+        max_class_loss: the largest allowed drop of a class's recall; a single image per class is always allowed.
+        max_latency_ms: the maximum latency per image; None: no limit.
+        max_mb: the maximum size of the package in MB; None: no limit.
     """
 
     metric: Metric
@@ -30,27 +30,30 @@ class Gate(FrozenModel):
 
 
 class Candidate(FrozenModel):
-    """A packaged model that was measured on the test pictures and may become champion.
+    """A packaged model that was evaluated on the test images and may become champion.
 
     Attributes:
-        name: of the registered model.
+        name: the name of the registered model.
         run_id: the run that holds the packaged model.
-        model_uri: where the package is.
-        commit: of the code that trained it; empty outside git.
-        test_looks: how often this data set's test pictures had been looked at, this time included.
-        metrics: on the test pictures, by their names in MLflow: test_loss, test_accuracy, ...
-        intervals: 95 % interval of some of the metrics, low and high.
-        truth: class of each test picture, as an index into ``classes``, in the data set's order.
-        predicted: what the model says of it.
-        test_digests: each test picture's, shortened to ``DIGEST_PREFIX_LENGTH``.
-        seen_digests: of the pictures that it was trained and validated on, likewise.
-        leaks: test pictures that are tied to pictures it has seen, and were kept.
-        gate: what it must keep to.
-        temperature: that its logits are divided by.
-        max_difference: largest difference of a logit between the package and torch.
-        checked_pictures: on how many test pictures that was checked.
-        size_mb: of the package's graph.
-        latency_ms: for one picture; None if it was not measured.
+        model_uri: the URI of the package.
+        commit: the git commit of the code that trained it; empty outside a repository.
+        data: the data set, as given by the user.
+        data_fingerprint: the fingerprint of the data set.
+        classes: the class names.
+        test_evaluations: how often the test images of this data set have been evaluated, including this time.
+        metrics: metrics on the test images by their MLflow names: test_loss, test_accuracy, ...
+        intervals: 95 % confidence intervals of some of the metrics, as (low, high).
+        y_true: the class of each test image as an index into ``classes``, in the data set's order.
+        y_pred: the predicted class of each test image.
+        test_hashes: the content hash of each test image, shortened to ``DIGEST_PREFIX_LENGTH``.
+        seen_hashes: the shortened content hashes of the training and validation images.
+        leaks: the number of test images that duplicate a training or validation image and were kept.
+        gate: the conditions of the promotion.
+        temperature: the temperature by which the logits are divided.
+        max_difference: the largest difference of a logit between the package and PyTorch.
+        num_checked_images: the number of test images on which ``max_difference`` was measured.
+        size_mb: the size of the package's graph in MB.
+        latency_ms: the latency per image; None if not measured.
     """
 
     name: str
@@ -77,25 +80,25 @@ class Candidate(FrozenModel):
 
     @property
     def num_test_images(self) -> int:
-        """How many test pictures it was measured on."""
+        """The number of test images."""
         return len(self.y_true)
 
     @property
     def model_id(self) -> str:
-        """The package's id in MLflow."""
+        """The ID of the package in MLflow."""
         return self.model_uri.removeprefix("models:/")
 
 
 class Champion(FrozenModel):
-    """The version that serves today.
+    """The current champion.
 
     Attributes:
-        version: its number.
-        classes: that it knows.
-        predicted: what it says of each of the candidate's test pictures, as an index into the candidate's classes;
-            None if it could not be asked.
-        seen_digests: of the pictures that it was trained and validated on; empty if nobody knows.
-        test_digests: of those that it was measured on.
+        version: the number of the registered version.
+        classes: the class names.
+        y_pred: the predicted class of each of the candidate's test images, as an index into the candidate's classes;
+            None if the champion could not be loaded.
+        seen_hashes: the shortened content hashes of its training and validation images; empty if unknown.
+        test_hashes: the shortened content hashes of its test images.
     """
 
     version: int
@@ -106,7 +109,7 @@ class Champion(FrozenModel):
 
 
 class Promotion(FrozenModel):
-    """What was decided of a candidate, why, and with which numbers."""
+    """A promotion decision with its reason and evidence."""
 
     alias: Literal["champion", "challenger"]
     reason: str = Field(min_length=1)
@@ -121,15 +124,15 @@ ChangeKind = Literal["promoted", "forced", "rolled back"]
 
 
 class ChampionChange(FrozenModel):
-    """One change of the champion.
+    """A change of the champion.
 
     Attributes:
-        number: of the event; the first is 1.
-        version: that became champion.
-        previous: the champion before; None for the first.
-        kind: by the gate, by a person against the gate, or back to an earlier champion.
-        reason: in words.
-        at: when, in ISO 8601, UTC.
+        number: the number of the change, starting at 1.
+        version: the version that became champion.
+        previous: the previous champion; None for the first.
+        kind: promoted by the gate, forced by a user, or rolled back to an earlier champion.
+        reason: the reason as text.
+        at: the time in ISO 8601, UTC.
     """
 
     number: PositiveInt

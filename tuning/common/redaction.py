@@ -1,7 +1,7 @@
-"""Keeping secrets out of whatever others will read: parameters, tags, artifacts, what is printed.
+"""Masking of secrets in parameters, tags, artifacts and printed text.
 
-A secret is the value of an environment variable whose name says so, a password in an address (of the environment's
-variables, or in any text), and what has the shape of a well-known key. It is replaced by ``***``.
+Secrets are the values of environment variables with names such as ``*_TOKEN``, passwords in URLs (in the environment or
+in the text itself), and text in the format of a well-known key. They are replaced by ``***``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from data.atomic_write import write_atomically
 
 MASK = "***"
-MIN_SECRET_LENGTH = 6  # characters: a shorter value stands in too many innocent words
-MAX_TEXT_BYTES = 16 * 2**20  # bytes of a file that is looked through; ours are reports of a few MB
+MIN_SECRET_LENGTH = 6  # characters: a shorter value also occurs in ordinary words
+MAX_TEXT_BYTES = 16 * 2**20  # size limit of a searched file; reports have a few MB
 SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
 NOT_SECRET = {"true", "false", "token", "disabled", "enabled"}
 URL_CREDENTIALS = re.compile(r"(?<=://)([^\s/:@\"']*):([^\s/\"']+)@(?=[\w\[])")
@@ -30,22 +30,22 @@ TOKEN_PATTERNS = re.compile(
 
 
 class Redactor:
-    """Hides the secrets that the environment holds when it is made."""
+    """Masks secrets; those of the environment are read once, in the constructor."""
 
     def __init__(self) -> None:
-        found = sorted(set(_secrets(os.environ)), key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, found))) if found else None
+        secrets = sorted(set(_secrets(os.environ)), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
     def text(self, text: str) -> str:
-        """Return the text with its secrets hidden."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
+        """Return the text with secrets masked."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
         if "://" in text:
             text = URL_CREDENTIALS.sub(rf"\1:{MASK}@", text)
         return TOKEN_PATTERNS.sub(MASK, text)
 
     def file(self, path: Path) -> None:
-        """Hide the secrets in a file of text, in place; what is no UTF-8 or very large stays as it is."""
+        """Mask secrets in a text file, in place; a very large file or one that is not UTF-8 is left unchanged."""
         if path.stat().st_size > MAX_TEXT_BYTES:
             return
         try:
@@ -57,7 +57,7 @@ class Redactor:
             write_atomically(path, after.encode())
 
     def value(self, value: object) -> object:
-        """Return a text, or a mapping of texts, with its secrets hidden; anything else as it is."""
+        """Return a string, or a mapping of strings, with secrets masked; any other value unchanged."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -66,13 +66,13 @@ class Redactor:
 
 
 def redact(text: str) -> str:
-    """Return the text with the secrets of today's environment hidden."""
+    """Return the text with secrets masked, including those of the current environment."""
     return Redactor().text(text)
 
 
 def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
     for name, value in environment.items():
-        is_path = os.path.exists(value)  # noqa: PTH110  # says no to a text that is too long to be one
+        is_path = os.path.exists(value)  # noqa: PTH110  # False for a text too long for a path
         if SECRET_NAME.search(name) and value.lower() not in NOT_SECRET and not is_path:
             yield from _encodings(value)
         if "://" in value and "@" in value:
@@ -85,6 +85,6 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _encodings(secret: str) -> Iterator[str]:
-    """Yield the secret as it may stand in a text: plain, and as a part of an address; nothing if it is too short."""
+    """Yield the secret as plain text and as part of a URL; nothing if it is too short."""
     if len(secret) >= MIN_SECRET_LENGTH:
         yield from {secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret)}

@@ -1,4 +1,4 @@
-"""Where a search keeps its state. Nobody else joins these paths."""
+"""Paths of the state of a search; no other module joins them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from data.errors import TrackingError
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 
-STATE_SCHEMA = 2  # changes with the names of files and fields that a search keeps
+STATE_SCHEMA = 2  # increase it when a file or field of the state is renamed
 
 
 class SearchPaths:
-    """The folder of one search, under ``home()/searches``."""
+    """The folder of a search, below ``state_dir()/searches``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @classmethod
-    def of(cls, search_id: str) -> SearchPaths:
-        """Return the paths of the search whose parent run is ``search_id``; create its folder if there is none."""
+    def from_search_id(cls, search_id: str) -> SearchPaths:
+        """Return the paths of the search with parent run ``search_id``; create its folder if needed."""
         paths = cls(state_dir() / "searches" / search_id)
         if not paths.root.exists():
             paths.root.mkdir(parents=True)
@@ -29,31 +29,31 @@ class SearchPaths:
 
     @classmethod
     def all(cls) -> list[SearchPaths]:
-        """Return the paths of every search that has a folder, oldest first."""
+        """Return the paths of all searches, oldest first."""
         roots = [root for root in (state_dir() / "searches").glob("*") if root.is_dir()]
         return [cls(root) for root in sorted(roots, key=lambda root: root.stat().st_mtime)]
 
     @property
     def schema(self) -> Path:
-        """The number of the format that the search's files are in."""
+        """The schema number of the search's files."""
         return self.root / "schema"
 
     @property
     def has_current_schema(self) -> bool:
-        """Whether this version can read the search's files."""
+        """Whether the files have the schema of this version."""
         return self.schema.exists() and self.schema.read_text() == str(STATE_SCHEMA)
 
     def check_schema(self) -> None:
-        """Refuse the files of another version.
+        """Check that the files have the schema of this version.
 
         Raises:
-            TrackingError: the files are in another format.
+            TrackingError: the files have another schema.
         """
         if not self.has_current_schema:
-            found = self.schema.read_text() if self.schema.exists() else "none"
+            schema = self.schema.read_text() if self.schema.exists() else "none"
             raise TrackingError(
                 f"a search must have been started by this version (state schema {STATE_SCHEMA}), "
-                f"got {self.root} with schema {found}; start a new search"
+                f"got {self.root} with schema {schema}; start a new search"
             )
 
     @property
@@ -63,57 +63,57 @@ class SearchPaths:
 
     @property
     def dataset(self) -> Path:
-        """The data set's value as JSON."""
+        """The data set as JSON."""
         return self.root / "dataset.json"
 
     def write(self, recipe: FrozenModel, dataset: FrozenModel) -> None:
-        """Keep what a worker and a resumed search need."""
+        """Write the recipe and the data set for the workers and for a resumed search."""
         write_atomically(self.recipe, recipe.to_json(indent=2).encode())
         write_atomically(self.dataset, dataset.to_json().encode())
 
     @property
     def journal(self) -> Path:
-        """Optuna's journal: the persistent study."""
+        """The journal of the Optuna study."""
         return self.root / "study.journal"
 
     @property
     def outbox(self) -> Path:
-        """What is to be delivered to MLflow."""
+        """The outbox: operations to be delivered to MLflow."""
         return self.root / "outbox.jsonl"
 
     @property
     def target(self) -> Path:
-        """Which experiment and run the spool is for."""
+        """The experiment and run to which the outbox is delivered."""
         return self.root / "target.json"
 
     @property
     def artifacts(self) -> Path:
-        """Files that are to become artifacts."""
+        """Files to be logged as artifacts."""
         return self.root / "artifacts"
 
     @property
     def deferred(self) -> Path:
-        """What the end of the search could not do without the server."""
+        """The promotion that was deferred because the server was unreachable."""
         return self.root / "deferred.json"
 
     @property
     def ray(self) -> Path:
-        """Ray Tune's own files."""
+        """The files of Ray Tune."""
         return self.root / "ray"
 
     @property
     def package(self) -> Path:
-        """The winner's packaged form."""
+        """The winner's package."""
         return self.root / "package"
 
     @property
     def elapsed(self) -> Path:
-        """Seconds that the search has taken so far, as text."""
+        """The elapsed time of the search in seconds, as text."""
         return self.root / "elapsed_s"
 
     @property
     def packaged_winner(self) -> Path:
-        """The trial that was measured and packaged, and the candidate that came of it."""
+        """The winning trial that was evaluated and packaged, with its candidate."""
         return self.root / "packaged_winner.json"
 
     @property
@@ -123,17 +123,17 @@ class SearchPaths:
 
     @property
     def trials(self) -> Path:
-        """The folder of all trials' files."""
+        """The folder of the trials' files."""
         return self.root / "trials"
 
     def weights(self, trial_uid: str, epoch: int) -> Path:
-        """The weights of a trial after an epoch that was its best so far."""
+        """The weights of a trial after ``epoch``, its best epoch so far."""
         return self.trials / f"{trial_uid}.{epoch}.safetensors"
 
     def started_marker(self, trial_uid: str) -> Path:
-        """The sign that a worker has begun a trial."""
+        """The file that marks a trial as started by a worker."""
         return self.trials / f"{trial_uid}.started"
 
     def checkpoint(self, trial_uid: str) -> Path:
-        """What a trial that was stopped goes on from."""
+        """The checkpoint from which a stopped trial resumes."""
         return self.trials / f"{trial_uid}.checkpoint"

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM, as one polite request to end and, if repeated, an order.
+"""Ctrl-C and SIGTERM: the first signal requests a graceful shutdown, a second one ends the command immediately.
 
-Under ``mlflow run`` one Ctrl-C reaches us twice, as SIGINT from the terminal and as SIGTERM from mlflow: a second
-signal within ``DEBOUNCE_S`` is the same request.
+Under ``mlflow run`` one Ctrl-C arrives twice, as SIGINT from the terminal and as SIGTERM from mlflow, so that a second
+signal within ``DEBOUNCE_S`` is ignored.
 """
 
 from __future__ import annotations
@@ -18,56 +18,56 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SignalHandler:
-    """Whether the user asked to end, and what a signal does at the moment.
+    """Handler of SIGINT and SIGTERM that records stop requests.
 
-    By default the first signal raises KeyboardInterrupt, and so does one that comes more than ``DEBOUNCE_S``
-    later. Within ``deferred`` the first calls a function instead; within ``shielded`` none raises.
+    By default the first signal raises KeyboardInterrupt, and so does each one that arrives more than ``DEBOUNCE_S``
+    later. Inside ``on_first_signal`` the first signal calls a function instead; inside ``block_signals`` none raises.
     """
 
     def __init__(self) -> None:
         self._last_s: float | None = None
-        self._on_request: Callable[[], None] | None = None
-        self._shielded = False
+        self._callback: Callable[[], None] | None = None
+        self._blocked = False
 
     @property
     def stop_requested(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal was received."""
         return self._last_s is not None
 
     def handle(self, _signal: int, _frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal; this is the function that ``signal.signal`` installs."""
         now_s = time.monotonic()
-        first, repeated = self._last_s is None, self._last_s is not None and now_s - self._last_s <= DEBOUNCE_S
-        if repeated:
+        is_first = self._last_s is None
+        if self._last_s is not None and now_s - self._last_s <= DEBOUNCE_S:
             return
         self._last_s = now_s
-        if self._shielded:
+        if self._blocked:
             return
-        if first and self._on_request is not None:
-            self._on_request()
+        if is_first and self._callback is not None:
+            self._callback()
         else:
             raise KeyboardInterrupt
 
     @contextmanager
-    def on_first_signal(self, on_request: Callable[[], None]) -> Iterator[None]:
-        """Within: the first signal calls ``on_request`` instead of raising KeyboardInterrupt."""
-        self._on_request = on_request
+    def on_first_signal(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Context manager: the first signal calls ``callback`` instead of raising KeyboardInterrupt."""
+        self._callback = callback
         try:
             yield
         finally:
-            self._on_request = None
+            self._callback = None
 
     @contextmanager
     def block_signals(self) -> Iterator[None]:
-        """Within: a signal is remembered and raises nothing; for short ends that must be reached."""
-        before, self._shielded = self._shielded, True
+        """Context manager: signals are recorded but do not raise; for short sections that must complete."""
+        was_blocked, self._blocked = self._blocked, True
         try:
             yield
         finally:
-            self._shielded = before
+            self._blocked = was_blocked
 
     def install(self) -> None:
-        """Take SIGINT and SIGTERM, also from a library that took them (``ray.init``); a no-op in a side thread."""
+        """Install the handler, also after a library has replaced it (``ray.init``); no-op outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.handle)
@@ -75,13 +75,13 @@ class SignalHandler:
 
 @contextmanager
 def handle_signals() -> Iterator[SignalHandler]:
-    """Within: SIGINT and SIGTERM go to the ``SignalHandler`` that is yielded; afterwards to whoever had them before."""
-    interrupts = SignalHandler()
-    in_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
-    interrupts.install()
+    """Context manager: yield an installed ``SignalHandler``; on exit restore the previous handlers."""
+    handler = SignalHandler()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.getsignal(number) for number in SIGNALS} if in_main_thread else {}
+    handler.install()
     try:
-        yield interrupts
+        yield handler
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)

@@ -1,9 +1,9 @@
-"""What is known of one trial: a value that the ledger writes down and everyone else reads."""
+"""The record of a trial: written by the trial store, read by all other modules."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,29 +11,27 @@ from data.frozen_model import FrozenModel
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC, VARIANT
 
-if TYPE_CHECKING:
-    pass
-
 TrialStatus = Literal["running", "complete", "pruned", "failed"]
 TrialOrigin = Literal["default", "warm_start", "probe", "fine-tune", "sampler", "rerun"]
 
 
 class TrialRecord(FrozenModel):
-    """What is known of one trial so far.
+    """The state of a trial.
 
     Attributes:
-        trial_uid: ties the ledger's trial, Ray's and MLflow's run together.
-        number: of Optuna's trial.
-        origin: who chose its settings. The first default is the recipe's, others those of variants that the sweep
-            leaves out. The sweep's are probes, the best of them is fine-tuned, all others are the sampler's. A final
-            trains one of the best again with another seed.
-        start: its place among the starts that the ledger was given, if it is one of them.
-        of: of a final, the trial that it trains again.
-        reason: how it ended, in words.
-        config: all that is needed to train it again.
-        settings: what was searched, under the names that the user knows.
-        facts: what became known once its network was built.
-        history: the metrics of its epochs, from the first.
+        trial_uid: identifies the trial in the trial store, in Ray and in MLflow.
+        number: the number of the Optuna trial.
+        origin: the source of its settings. ``default``: the defaults of the recipe, or of a variant that the linear
+            probes do not cover. ``warm_start``: a trial of an earlier search. ``probe``: a linear probe.
+            ``fine-tune``: the best probe, fine-tuned. ``sampler``: a proposal of the sampler. ``rerun``: one of the
+            best trials with another seed.
+        queue_index: its index among the enqueued trials; None if it was not enqueued.
+        rerun_of: the uid of the trial that it re-runs; empty if it is no re-run.
+        reason: why it ended, as text.
+        config: everything needed to train it again.
+        settings: the searched settings by their option names.
+        runtime_info: values known only after its network was built.
+        history: the metrics of each completed epoch.
     """
 
     trial_uid: str
@@ -50,47 +48,47 @@ class TrialRecord(FrozenModel):
 
     @property
     def epochs(self) -> int:
-        """How many epochs it has ended."""
+        """The number of completed epochs."""
         return len(self.history)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the highest score; among equals with the lowest loss; 0 before the first."""
+        """The epoch with the highest score, ties broken by the lowest loss; 0 before the first epoch."""
         return max(range(1, self.epochs + 1), key=lambda epoch: _sort_key(self.history[epoch - 1]), default=0)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of its best epoch; empty before the first."""
+        """The metrics of the best epoch; empty before the first epoch."""
         return self.history[self.best_epoch - 1] if self.history else {}
 
     @property
     def score(self) -> float | None:
-        """Validation balanced accuracy of the best epoch, or None before the first epoch ended."""
+        """The validation balanced accuracy of the best epoch; None before the first epoch."""
         return self.metrics.get(OBJECTIVE_METRIC)
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """Validation balanced accuracy of each epoch."""
+        """The validation balanced accuracy of each epoch."""
         return tuple(metrics[OBJECTIVE_METRIC] for metrics in self.history)
 
     @property
     def seconds(self) -> float:
-        """How long its epochs took."""
+        """The total duration of its epochs in seconds."""
         return sum(metrics.get("epoch_s", 0.0) for metrics in self.history)
 
     @property
     def variant(self) -> str:
-        """The name of the recipe's variant that it is of; empty without variants."""
+        """The name of its recipe variant; empty without variants."""
         return str(self.settings.get(VARIANT, ""))
 
     @property
     def is_eligible(self) -> bool:
-        """Whether it may be the best: it has a score, did not fail afterwards, and is no other trial's final."""
+        """Whether it can be the best trial: it has a score, did not fail, and is not a re-run."""
         return bool(self.history) and self.status != "failed" and self.origin != "rerun"
 
     @property
     def sort_key(self) -> tuple[float, float]:
-        """What the best is chosen by: the highest score; among equals the lowest loss of its epoch."""
+        """The key that the best trial maximizes: the score, ties broken by the lowest loss."""
         return _sort_key(self.metrics)
 
 
@@ -102,9 +100,9 @@ ParamValue = str | int | float
 
 
 class TrialReport(FrozenModel):
-    """What a worker says: after each epoch, and once when the trial is over.
+    """A report of a worker: one after each epoch, and one at the end of the trial.
 
-    ``blameless`` says of a failure that the trial's settings had no part in it.
+    ``is_infrastructure_failure`` marks a failure that the trial's settings did not cause.
     """
 
     status: Literal["running", "complete", "failed"]

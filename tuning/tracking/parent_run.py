@@ -91,7 +91,7 @@ class ParentRun:
         Raises:
             TrackingError: another process has the search's spool open.
         """
-        paths = SearchPaths.of(target.search_id)
+        paths = SearchPaths.from_search_id(target.search_id)
         tags = {**target.tags, PARENT_RUN_TAG: target.run_id}
         writer = AsyncWriter(client, target.experiment_id, tags, paths.outbox)
         target.write(paths.target)
@@ -185,7 +185,7 @@ class ParentRun:
 
     @property
     def _paths(self) -> SearchPaths:
-        return SearchPaths.of(self.run_id)
+        return SearchPaths.from_search_id(self.run_id)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class SearchSession:
         self._signals = signals
         self._ray = ray
         self._request = request
-        self._paths = SearchPaths.of(parent.run_id)
+        self._paths = SearchPaths.from_search_id(parent.run_id)
 
     def run(self) -> int:
         """Run the trials, then package, measure and register the best; return the exit status."""

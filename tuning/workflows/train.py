@@ -67,7 +67,7 @@ def train(training: TrainingSettings, trial_run_id: str) -> int:
         name = training.name or ground.dataset.name
         parent = ParentRun.open(ground.client, given_run, name)
         with parent_run_lifecycle(parent, interrupts):
-            paths = SearchPaths.of(parent.run_id)
+            paths = SearchPaths.from_search_id(parent.run_id)
             paths.write(training, ground.dataset)
             tags = {
                 TRIAL_CONFIG_TAG: config.to_json(),
