@@ -19,15 +19,15 @@ def run_epoch(
     batches: Iterable[tuple[Tensor, Tensor]],
     train_step: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return logits [n, k] float64 and labels [n] of batches ([b, 3, s, s], [b]), on the CPU.
+    """Return the float64 logits [n, k] and labels [n] of batches ([b, 3, s, s], [b]), on the CPU.
 
-    With ``learn`` the classifier is in training mode and ``learn(logits, labels)`` is called for every batch;
-    without, it is in eval mode and keeps no graph. It is left in that mode.
+    With ``train_step`` the classifier is put into training mode, and ``train_step(logits, labels)`` is called for every
+    batch. Without it, the classifier is put into eval mode, and gradients are off. The mode is not restored.
     """
     disable_malloc_trim()
     classifier.train(train_step is not None)
     device = classifier.device
-    found = []
+    outputs = []
     with torch.set_grad_enabled(train_step is not None), FastDepthwiseGrad():
         for x, y in batches:
             labels = to_device(y, device)
@@ -35,14 +35,14 @@ def run_epoch(
                 logits = classifier(to_device(x, device)).float()
             if train_step:
                 train_step(logits, labels)
-            found.append((logits.detach(), labels))
-    return torch.cat([x for x, _ in found]).double().cpu(), torch.cat([y for _, y in found]).cpu()
+            outputs.append((logits.detach(), labels))
+    return torch.cat([logits for logits, _ in outputs]).double().cpu(), torch.cat([y for _, y in outputs]).cpu()
 
 
 def predict(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Probabilities, Labels]:
-    """Return probabilities [n, k] and labels [n] of batches ([b, 3, s, s], [b]); the classifier is in eval mode then.
+    """Return the probabilities [n, k] and labels [n] of batches ([b, 3, s, s], [b]), in eval mode.
 
-    The softmax is taken in float64, so that a loss made of it doesn't run into rounding.
+    The softmax is computed in float64, so that a loss based on the probabilities has no rounding problems.
     """
     logits, labels = run_epoch(classifier, batches)
     return logits.softmax(dim=1).numpy(), labels.numpy().astype(np.int64)

@@ -9,50 +9,53 @@ import numpy as np
 from models.evaluation.metrics import (
     Counts,
     Labels,
-    Metric,
+    MetricName,
     Probabilities,
-    _top_accuracy,
     balanced_accuracy,
     confusion_matrix,
     macro_f1,
+    top_k_accuracy,
 )
 
-Z_95 = 1.959963984540054  # of the normal distribution: 95 % lie within this many standard deviations
+Z_95 = 1.959963984540054  # 95 % of a normal distribution lie within this many standard deviations
 NUM_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0  # fixed, so that the same predictions always give the same interval
 
 
-def confidence_interval(metric: Metric, probabilities: Probabilities, labels: Labels) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a metric on labels [n].
+def confidence_interval(metric: MetricName, probabilities: Probabilities, labels: Labels) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a metric for probabilities [n, k] and labels [n].
 
-    Accuracies get Wilson's interval. Balanced accuracy and macro-F1 get the percentiles of a bootstrap that keeps
-    every class's number of pictures, with a fixed seed.
+    Accuracies use the Wilson interval. Balanced accuracy and macro-F1 use the percentiles of a stratified bootstrap
+    (the number of images per class is kept) with a fixed seed.
     """
-    count = probabilities.shape[1]
+    num_classes = probabilities.shape[1]
     if metric == "accuracy":
         return wilson_interval(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
     if metric == "top5_accuracy":
-        return wilson_interval(round(_top_accuracy(probabilities, labels) * len(labels)), len(labels))
-    confusion = confusion_matrix(probabilities.argmax(axis=1), labels, count)
-    resampled = _resampled(confusion)
+        return wilson_interval(round(top_k_accuracy(probabilities, labels) * len(labels)), len(labels))
+    confusion = confusion_matrix(probabilities.argmax(axis=1), labels, num_classes)
+    resampled = _resample(confusion)
     values = balanced_accuracy(resampled) if metric == "balanced_accuracy" else macro_f1(resampled)
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval for ``right`` of ``total``."""
+    """Return Wilson's 95 % interval of the proportion ``correct / total``."""
     share, z2 = correct / total, Z_95**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    center = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
-def _resampled(confusion: Counts) -> Counts:
-    """Return [RESAMPLES, k, k]: drawing pictures of a class with replacement draws its row from a multinomial."""
+def _resample(confusion: Counts) -> Counts:
+    """Return bootstrap samples [NUM_RESAMPLES, k, k] of a confusion matrix [k, k].
+
+    Drawing the images of a class with replacement is the same as drawing its row from a multinomial distribution.
+    """
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     support = confusion.sum(axis=1)
-    drawn = np.zeros((NUM_RESAMPLES, *confusion.shape), dtype=np.int64)
+    samples = np.zeros((NUM_RESAMPLES, *confusion.shape), dtype=np.int64)
     for row in np.flatnonzero(support):
-        drawn[:, row] = rng.multinomial(support[row], confusion[row] / support[row], size=NUM_RESAMPLES)
-    return drawn
+        samples[:, row] = rng.multinomial(support[row], confusion[row] / support[row], size=NUM_RESAMPLES)
+    return samples

@@ -1,4 +1,4 @@
-"""Predictions of a packaged model for the files of a data set."""
+"""Predictions of a packaged model for image files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from data.errors import TrackingError
 from data.parallel import Progress
 
 BATCH_SIZE = 32
-RESERVED_COLUMNS = ("label", "score", "error")  # columns of an answer
-RENAMED_COLUMNS = {
-    f"{name}_": name for name in RESERVED_COLUMNS
-}  # what the packaged model calls the columns of classes of these names
+RESERVED_COLUMNS = ("label", "score", "error")  # output columns of a packaged model besides the classes
+RENAMED_COLUMNS = {f"{name}_": name for name in RESERVED_COLUMNS}  # column of a class with a reserved name -> class
 
 
 class PackagedModel(Protocol):
-    """A packaged model, as ``registry.load_model`` returns it."""
+    """A packaged model, as returned by ``registry.load_model``."""
 
     def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
-        """Return a data frame with ``label``, ``compute_metrics``, ``error`` and a column for each class."""
+        """Return a data frame with ``label``, ``score``, ``error`` and a column for each class."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one file; ``error`` instead, where the file is no picture that can be read."""
+    """The prediction for one file; only ``file`` and ``error`` are set if the file could not be read."""
 
     file: Path
     label: str = ""
@@ -42,10 +40,15 @@ class Prediction:
 def predict_files(
     model: PackagedModel, files: Sequence[Path], progress: Progress | None = None
 ) -> Iterator[Prediction]:
-    """Yield the model's answer for each file, in order; ``progress(what, done, of)`` is called after each batch.
+    """Yield the prediction for each file, in order.
+
+    Args:
+        model: a model packaged by Freezeline.
+        files: image files.
+        progress: called after each batch with (description, completed, total).
 
     Raises:
-        TrackingError: the model is not one of ours.
+        TrackingError: the model was not packaged by Freezeline.
     """
     for start in range(0, len(files), BATCH_SIZE):
         batch = list(files[start : start + BATCH_SIZE])
@@ -58,19 +61,19 @@ def _predict_batch(model: PackagedModel, files: list[Path]) -> Iterator[Predicti
     frame = model.predict(files)
     if not set(RESERVED_COLUMNS) <= set(frame.columns):
         raise TrackingError(
-            f"model must be one that this project packaged, which answers with {', '.join(RESERVED_COLUMNS)}, but "
-            f"this one answers with {', '.join(map(str, frame.columns))}; name another"
+            f"model must be one packaged by Freezeline, with the output columns {', '.join(RESERVED_COLUMNS)}, got "
+            f"{', '.join(map(str, frame.columns))}; choose another model"
         )
     for file, row in zip(files, frame.to_dict("records"), strict=True):
         if isinstance(row["error"], str):  # an empty cell is None or NaN
             yield Prediction(file, error=row["error"])
             continue
-        known = tuple(
+        probabilities = tuple(
             (RENAMED_COLUMNS.get(name, name), float(value))
             for name, value in row.items()
             if name not in RESERVED_COLUMNS
         )
-        yield Prediction(file, str(row["label"]), float(row["score"]), known)
+        yield Prediction(file, str(row["label"]), float(row["score"]), probabilities)
 
 
 def predict_proba(
@@ -79,19 +82,19 @@ def predict_proba(
     """Return the model's probabilities [n, k], in the data set's order of classes, and the labels [n].
 
     Raises:
-        TrackingError: if the model doesn't know the data set's classes, or can't read one of its pictures.
+        TrackingError: the classes of the model and the data set differ, or the model can't read an image.
     """
     rows = []
-    for answer in predict_files(model, [dataset.root / sample.path for sample in samples]):
-        if answer.error:
+    for prediction in predict_files(model, [dataset.root / sample.path for sample in samples]):
+        if prediction.error:
             raise TrackingError(
-                f"{answer.file} must be readable by the model, but it {answer.error}; mend it, or take it away"
+                f"{prediction.file} must be readable by the model, but it {prediction.error}; fix or remove the file"
             )
-        known = dict(answer.probabilities)
-        if set(known) != set(dataset.classes):
+        by_class = dict(prediction.probabilities)
+        if set(by_class) != set(dataset.classes):
             raise TrackingError(
-                f"the model must know the classes of {dataset.name} ({', '.join(dataset.classes)}), "
-                f"but it knows {', '.join(known)}; give pictures of those, or another model"
+                f"the model must have the classes of {dataset.name} ({', '.join(dataset.classes)}), got "
+                f"{', '.join(by_class)}; choose a data set with these classes, or another model"
             )
-        rows.append([known[name] for name in dataset.classes])
+        rows.append([by_class[name] for name in dataset.classes])
     return np.array(rows), np.array([sample.label for sample in samples], dtype=np.int64)

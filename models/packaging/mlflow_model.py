@@ -1,4 +1,4 @@
-"""A packaged model as an MLflow model: saved, logged and loaded for training."""
+"""A package as an MLflow model: saving, logging, and loading to continue training."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from models.trial_config import TrialConfig
 
 REQUIREMENTS_FILE = Path(__file__).parents[2] / "requirements.txt"
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
-RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch"}  # what runs a graph, by the suffix of its file
+RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch"}  # package that runs a graph, by file suffix
 
 
 def log_package(folder: Path, run_id: str, name: str = "model") -> str:
-    """Log what ``export_package`` wrote as a model of an existing run of the current tracking server; return its URI.
+    """Log the output of ``export_package`` as a model of an existing run and return the model's URI.
 
-    The run's status, parameters and metrics stay as they are, and no run is started or ended.
+    Uses the current tracking server. The status, parameters and metrics of the run are unchanged, and no run is started
+    or ended.
     """
     import mlflow
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -46,7 +47,7 @@ def log_package(folder: Path, run_id: str, name: str = "model") -> str:
 
 
 def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: str | None = None) -> None:
-    """Write what ``export_package`` wrote as an MLflow model at ``path``, which mustn't exist yet."""
+    """Save the output of ``export_package`` as an MLflow model at ``path``, which must not exist yet."""
     import mlflow
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -65,13 +66,13 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
             artifacts={name: str(folder / file) for name, file in files.items()},
             signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)]), params=ParamSchema(params)),
             pip_requirements=requirements(graph),
-            model_config={"allow_paths": None},  # only a key that is there can be overridden when it is loaded
+            model_config={"allow_paths": None},  # MLflow only lets load_model override keys that exist here
         )
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """What a package holds to go on training with: the whole classifier, how it was trained, its classes in order."""
+    """A packaged model loaded for training: the classifier, its trial configuration, and its class names in order."""
 
     classifier: Classifier
     config: TrialConfig
@@ -79,12 +80,12 @@ class LoadedCheckpoint:
 
 
 def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
-    """Return the classifier of a packaged model with all its weights, unfrozen from where its configuration says.
+    """Return the classifier of a packaged model with all its weights, frozen as its configuration specifies.
 
-    Nothing but the package is needed: no weights file, no hub.
+    Only the package is needed: no weights file and no hub.
 
     Raises:
-        mlflow.exceptions.MlflowException: there is no such model, or none of its files could be fetched.
+        mlflow.exceptions.MlflowException: the model does not exist, or its files could not be downloaded.
     """
     import mlflow
 
@@ -92,14 +93,18 @@ def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
         folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch)) / "artifacts"
         config = TrialConfig.from_json((folder / ARTIFACTS["trial"]).read_text())
         labels = tuple(json.loads((folder / ARTIFACTS["facts"]).read_text())["labels"])
-        network = config.network.model_copy(update={"weights": "none"})  # all of them come from the package
+        network = config.network.model_copy(update={"weights": "none"})  # the package contains all weights
         classifier = build_classifier(network, len(labels), config.preprocessing.image_size, config.seed)
         classifier.load_state_dict(load_file(folder / ARTIFACTS["weights"]))
     return LoadedCheckpoint(classifier, config, labels)
 
 
 def requirements(graph: str) -> list[str]:
-    """Return what the packaged model needs, pinned to the versions of requirements.txt."""
+    """Return the pip requirements of a packaged model, pinned to the versions in requirements.txt.
+
+    Args:
+        graph: file name of the graph; its suffix determines the runtime.
+    """
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
     versions = dict(line.split("==") for line in lines if "==" in line)
     versions["mlflow-skinny"] = versions["mlflow"]
@@ -108,13 +113,14 @@ def requirements(graph: str) -> list[str]:
 
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
+    """Context manager that turns off MLflow's progress bars for artifacts."""
     name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    before = os.environ.get(name)
+    previous = os.environ.get(name)
     os.environ[name] = "false"
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             del os.environ[name]
         else:
-            os.environ[name] = before
+            os.environ[name] = previous

@@ -1,4 +1,4 @@
-"""How long a forward pass spends in each block of a network."""
+"""The time of a forward pass, by block of the network."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from models.device import disable_malloc_trim, to_channels_last
 from models.freezing.blocks import Block, as_modules
 
-BATCH_SIZE = 4  # at once: a large network is measured within a minute
+BATCH_SIZE = 4  # small enough that a large network is measured within a minute
 NUM_RUNS = 7
 
 
 def time_blocks(network: nn.Module, blocks: Sequence[Block], image_size: int) -> tuple[float, ...]:
-    """Return seconds a picture for each block, on one CPU thread and without gradients; none if it can't be cut.
+    """Return the seconds per image of each block, or an empty tuple if the network cannot be split into blocks.
 
-    Each pass takes ``PICTURES`` pictures through one block after another and times every block; after one pass that
-    isn't counted, a block's time is its median over ``NUM_RUNS`` passes. On several threads small blocks would wait for
-    each other when the machine is busy. The network is left in eval mode and channels_last.
+    Measured on one CPU thread without gradients: with several threads, small blocks wait for each other on a busy
+    machine. A block's time is its median over ``NUM_RUNS`` passes of ``BATCH_SIZE`` images, after one warm-up pass. The
+    network is left in eval mode and channels_last.
     """
     disable_malloc_trim()
     threads = torch.get_num_threads()
@@ -34,9 +34,9 @@ def time_blocks(network: nn.Module, blocks: Sequence[Block], image_size: int) ->
 
 def _median_times(network: nn.Module, blocks: Sequence[Block], image_size: int) -> tuple[float, ...]:
     to_channels_last(network.eval())
-    modules = [part.eval() for part in as_modules(network, blocks)]
-    pictures = torch.zeros(BATCH_SIZE, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-    passes = [_time_pass(modules, pictures) for _ in range(NUM_RUNS + 1)][1:]
+    modules = [module.eval() for module in as_modules(network, blocks)]
+    images = torch.zeros(BATCH_SIZE, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+    passes = [_time_pass(modules, images) for _ in range(NUM_RUNS + 1)][1:]
     return tuple(statistics.median(times) / BATCH_SIZE for times in zip(*passes, strict=True))
 
 
@@ -44,7 +44,7 @@ def _median_times(network: nn.Module, blocks: Sequence[Block], image_size: int) 
 def _time_pass(modules: Sequence[nn.Module], x: Tensor) -> list[float]:
     times = []
     for module in modules:
-        began = time.perf_counter()
+        started = time.perf_counter()
         x = module(x)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
     return times

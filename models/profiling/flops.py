@@ -1,4 +1,4 @@
-"""What a classifier costs: parameters, work for a picture, bytes."""
+"""The cost of a classifier: parameters, floating-point operations and size."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from models.freezing.truncation import truncate_network
 from models.heads.build import build_head
 from models.trial_config import NetworkConfig
 
-BYTES = 4  # of a number in float32
+BYTES_PER_FLOAT32 = 4
 
 
 class ModelCost(FrozenModel):
-    """What a classifier costs.
+    """The cost of a classifier.
 
     Attributes:
-        parameters: of the blocks that are left after truncation, and of the head.
-        flops: floating-point operations for one picture, of convolutions and matrix products: two for a multiply-add.
-        bytes: of its float32 weights, running statistics included.
+        parameters: number in the blocks that remain after truncation, and in the head.
+        flops: floating-point operations per image in convolutions and matrix products; a multiply-add counts as two.
+        bytes: size of the float32 weights, including batch norm statistics.
     """
 
     parameters: int
@@ -31,12 +31,12 @@ class ModelCost(FrozenModel):
 
 
 def model_cost(config: NetworkConfig, num_classes: int, image_size: int) -> ModelCost:
-    """Return what a classifier of ``classes`` costs for pictures of ``image_size`` pixels a side; it needs no weights.
+    """Return the cost of a classifier for images of ``image_size`` x ``image_size`` pixels, without loading weights.
 
     Raises:
         BackboneError: see ``models.classifier.build_classifier``.
     """
-    with torch.device("meta"):  # shapes alone: nothing is initialized, nothing computed
+    with torch.device("meta"):  # shapes only: nothing is initialized or computed
         backbone = create_backbone(config.backbone, "none", image_size)
         blocks = find_blocks(backbone.network, image_size)
         network, _, widths = truncate_network(backbone.network, blocks, config.truncate, config.head_features)
@@ -47,5 +47,5 @@ def model_cost(config: NetworkConfig, num_classes: int, image_size: int) -> Mode
     return ModelCost(
         parameters=sum(parameter.numel() for parameter in classifier.parameters()),
         flops=counter.get_total_flops(),
-        bytes=BYTES * sum(tensor.numel() for tensor in classifier.state_dict().values()),
+        bytes=BYTES_PER_FLOAT32 * sum(tensor.numel() for tensor in classifier.state_dict().values()),
     )

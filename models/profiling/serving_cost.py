@@ -1,8 +1,9 @@
-"""What the packaged form of a classifier costs its user: milliseconds for one picture, megabytes on disk.
+"""The serving cost of a packaged classifier: latency in milliseconds per image, and size in megabytes.
 
-The package is an ONNX graph that ONNX Runtime runs (``models.packaging.export``). Its exporter takes ten seconds and more for a
-network, too long for each network of a search, so the graph that is measured here comes from torch's older exporter, in
-about one: ONNX Runtime makes the same of both. ``python -m benchmarks.latency`` holds the two against each other.
+The package is an ONNX graph that runs in ONNX Runtime (``models.packaging.export``). Its exporter takes 10 seconds or
+more per network, too long for every network of a search. Therefore the measured graph comes from torch's older
+TorchScript exporter, which takes about 1 second; ONNX Runtime optimizes both to the same graph.
+``python -m benchmarks.latency`` compares them.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from models.heads.spec import HeadFeatures
 from models.profiling.hardware import measurement_key
 from models.trial_config import NetworkConfig
 
-VERSION = 1  # of how it is measured
-OPSET = 18  # of ONNX: the newest that torch's older exporter writes
-WARMUP_RUNS = 3  # passes that aren't counted
+VERSION = 1  # of the measurement method
+OPSET = 18  # the newest ONNX opset of the TorchScript exporter
+WARMUP_RUNS = 3
 MIN_RUNS, MAX_RUNS = 10, 500
-MIN_TIME_S = 0.5  # of processor time, once a network has run ``MIN_RUNS`` times
+MIN_TIME_S = 0.5  # processor time of all runs; more than ``MIN_RUNS`` runs if they are faster
 FILE = "cost.json"
 
 
 class ServingSpec(NamedTuple):
-    """All that the cost of a packaged classifier depends on; how it is trained and what its weights are is not."""
+    """All settings that affect the cost of a packaged classifier; its weights and training do not."""
 
     backbone: str
     image_size: int
@@ -44,58 +45,58 @@ class ServingSpec(NamedTuple):
     num_classes: int
 
     @classmethod
-    def of(cls, network: NetworkConfig, image_size: int, classes: int) -> ServingSpec:
-        """Return the form in which a trained network of this configuration is served."""
-        return cls(network.backbone, image_size, network.truncate, network.head_features, network.head, classes)
+    def from_network(cls, network: NetworkConfig, image_size: int, num_classes: int) -> ServingSpec:
+        """Return the spec of a network configuration."""
+        return cls(network.backbone, image_size, network.truncate, network.head_features, network.head, num_classes)
 
 
 class ServingCost(FrozenModel):
-    """What serving costs.
+    """The serving cost of a classifier.
 
     Attributes:
-        latency_ms: for one normalized picture, on one core of this machine that nobody else uses.
-        mb: the graph's size in millions of bytes.
+        latency_ms: per normalized image, on one otherwise idle core of this machine.
+        mb: size of the graph in MB (10^6 bytes).
     """
 
     latency_ms: NonNegativeFloat
     mb: NonNegativeFloat
 
 
-def serving_cost(form: ServingSpec, store: ContentCache | None = None) -> ServingCost:
-    """Return what a form costs on this machine, measured where the store doesn't hold it yet: a few seconds.
+def serving_cost(spec: ServingSpec, cache: ContentCache | None = None) -> ServingCost:
+    """Return the serving cost on this machine, from the cache or measured within a few seconds.
 
     Raises:
         BackboneError: see ``models.classifier.build_classifier``.
-        Exception: whatever torch's exporter or ONNX Runtime raise for a network that they can't express.
+        Exception: any error of torch's exporter or ONNX Runtime for a network that they do not support.
     """
-    key = measurement_key("serving", VERSION, *form)
-    entry = (store or ContentCache()).get_or_create(key, lambda folder: _measure(form, folder))
+    key = measurement_key("serving", VERSION, *spec)
+    entry = (cache or ContentCache()).get_or_create(key, lambda folder: _measure(spec, folder))
     return ServingCost.from_json((entry / FILE).read_bytes())
 
 
-def _measure(form: ServingSpec, folder: Path) -> None:
+def _measure(spec: ServingSpec, folder: Path) -> None:
     graph = folder / "model.onnx"
-    export_torchscript_onnx(randomly_initialized(form), form.image_size, graph)
-    cost = ServingCost(latency_ms=latency_ms(graph, form.image_size), mb=graph.stat().st_size / 1e6)
+    export_torchscript_onnx(randomly_initialized(spec), spec.image_size, graph)
+    cost = ServingCost(latency_ms=latency_ms(graph, spec.image_size), mb=graph.stat().st_size / 1e6)
     graph.unlink()
     (folder / FILE).write_text(cost.to_json())
 
 
-def randomly_initialized(form: ServingSpec) -> Classifier:
-    """Return the classifier of a form, with weights of no meaning.
+def randomly_initialized(spec: ServingSpec) -> Classifier:
+    """Return the classifier of a spec with random weights.
 
-    Libraries begin some weights with zeros; an exporter would fold what they multiply and keep equal tensors once, so
-    that the graph were smaller than a trained one's.
+    Some layers initialize weights with zeros. The exporter would fold operations on them and store equal tensors only
+    once, which makes the graph smaller than that of a trained classifier. Therefore these weights are randomized.
     """
     config = NetworkConfig(
-        backbone=form.backbone,
+        backbone=spec.backbone,
         weights="none",
-        truncate=form.truncate,
+        truncate=spec.truncate,
         freeze_fraction=1,
-        head_features=form.head_features,
-        head=form.head,
+        head_features=spec.head_features,
+        head=spec.head,
     )
-    classifier = build_classifier(config, form.num_classes, form.image_size, seed=0)
+    classifier = build_classifier(config, spec.num_classes, spec.image_size, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in classifier.parameters():
@@ -105,39 +106,39 @@ def randomly_initialized(form: ServingSpec) -> Classifier:
 
 
 def export_torchscript_onnx(classifier: Classifier, image_size: int, file: Path) -> None:
-    """Write a classifier as an ONNX graph for one picture, by torch's older exporter; it is in eval mode then."""
+    """Write a classifier as an ONNX graph for one image with torch's TorchScript exporter, leaving it in eval mode."""
     network = nn.Sequential(classifier.network, classifier.head).eval()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is the older one, and that what was traced holds for this size only
+        warnings.simplefilter("ignore")  # the deprecation of this exporter, and tracing for a fixed image size
         torch.onnx.export(
             network, (torch.zeros(1, 3, image_size, image_size),), str(file), dynamo=False, opset_version=OPSET
         )
 
 
 def latency_ms(graph: Path, image_size: int) -> float:
-    """Return the processor time of the fastest of some passes with one picture, on one thread.
+    """Return the minimum processor time in milliseconds of an inference with one image on one thread.
 
-    It is what a pass takes on a core of its own. Time by the clock would grow where trials or other programs want the
-    same cores, and so do the slower passes' times, as the documentation of Python's ``timeit`` says.
+    Processor time and the minimum are used because wall time and slower runs also measure the load of other processes
+    on the same cores; see the documentation of Python's ``timeit``.
     """
-    run = _opened(graph)
-    picture = np.random.default_rng(0).normal(size=(1, 3, image_size, image_size)).astype(np.float32)
+    run = _load_graph(graph)
+    image = np.random.default_rng(0).normal(size=(1, 3, image_size, image_size)).astype(np.float32)
     times: list[float] = []
     for _ in range(WARMUP_RUNS):
-        run(picture)
+        run(image)
     while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and sum(times) < MIN_TIME_S):
-        began = time.thread_time()
-        run(picture)
-        times.append(time.thread_time() - began)
+        started = time.thread_time()
+        run(image)
+        times.append(time.thread_time() - started)
     return 1000 * min(times)
 
 
-def _opened(graph: Path) -> Callable[[np.ndarray], object]:
+def _load_graph(graph: Path) -> Callable[[np.ndarray], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda picture: session.run(None, {name: picture})
+    input_name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {input_name: image})

@@ -1,6 +1,6 @@
-"""A training's progress as a file: safetensors with the history as its text, written so that a reader sees all or none.
+"""Training checkpoints: the training state as a safetensors file, with the history as JSON in its metadata.
 
-There is no pickle in it, and it is read with its shapes and names checked by the network that takes it.
+The file contains no pickle and is written atomically. The network that loads it checks the tensor names and shapes.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from torch import Tensor
 from data.atomic_write import write_atomically
 from models.training.state import EpochResult, TrainingState
 
-HISTORY = "history"  # in the file's metadata
-PARTS = ("trained", "optimizer")
+HISTORY = "history"  # key in the file's metadata
+SECTIONS = ("trainable_state", "optimizer")  # fields of TrainingState; tensors are stored as SECTION/NAME
 
 
-def save_checkpoint(path: Path, progress: TrainingState) -> None:
-    """Write the progress to ``path``; what stood there before is replaced at once.
+def save_checkpoint(path: Path, state: TrainingState) -> None:
+    """Write the training state to ``path``, atomically replacing an earlier checkpoint.
 
     Raises:
-        OSError: the disk is full, say; the file is as it was before.
+        OSError: for example if the disk is full; the file at ``path`` is unchanged.
     """
-    tensors = {f"{part}/{name}": tensor for part in PARTS for name, tensor in getattr(progress, part).items()}
-    history = json.dumps([json.loads(result.to_json()) for result in progress.history])
+    tensors = {f"{section}/{name}": tensor for section in SECTIONS for name, tensor in getattr(state, section).items()}
+    history = json.dumps([json.loads(result.to_json()) for result in state.history])
     write_atomically(path, save(tensors, {HISTORY: history}))
 
 
 def load_checkpoint(path: Path) -> TrainingState | None:
-    """Return the progress in ``path``, or None if there is no such file or it can't be read."""
+    """Return the training state stored in ``path``, or None if the file is missing or unreadable."""
     try:
         with safe_open(path, framework="pt") as file:
-            texts = json.loads(file.metadata()[HISTORY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+            epochs = json.loads(file.metadata()[HISTORY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = tensor
-    return TrainingState(history=tuple(EpochResult.from_json(json.dumps(text)) for text in texts), **parts)
+    sections: dict[str, dict[str, Tensor]] = {section: {} for section in SECTIONS}
+    for path_in_file, tensor in tensors.items():
+        section, _, name = path_in_file.partition("/")
+        sections[section][name] = tensor
+    return TrainingState(history=tuple(EpochResult.from_json(json.dumps(epoch)) for epoch in epochs), **sections)

@@ -1,6 +1,6 @@
-"""The training loop: plain PyTorch, which knows neither Ray nor MLflow.
+"""The training loop: plain PyTorch, independent of Ray and MLflow.
 
-Shapes: b pictures of s pixels a side, n pictures in a pass, k classes.
+Shapes: b images of s x s pixels, n images in an epoch, k classes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ from models.trial_config import FitConfig
 
 @dataclass(frozen=True)
 class FitResult:
-    """All epochs, which was best, and the trained tensors after it (``Classifier.trainable_state_dict``).
+    """The result of training.
 
-    ``best_state`` is empty where the best epoch lies before the progress that training went on from.
+    Attributes:
+        best_epoch: number of the best epoch, from 1.
+        best_state: ``Classifier.trainable_state_dict`` after the best epoch; empty if that epoch precedes the state
+            that training was resumed from.
+        history: all epochs.
     """
 
     best_epoch: int
@@ -36,22 +40,22 @@ class FitResult:
 
     @property
     def best(self) -> EpochResult:
-        """The epoch with the highest validation balanced accuracy; among equals the lowest validation loss."""
+        """The epoch with the highest validation balanced accuracy; ties are broken by the lower validation loss."""
         return self.history[self.best_epoch - 1]
 
 
 class EpochBatches(Protocol):
-    """What ``data.loading.batch_loader.BatchLoader`` is to the loop."""
+    """The interface of ``data.loading.batch_loader.BatchLoader`` that the loop uses."""
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
 
     @property
     def class_weights(self) -> Tensor | None:
-        """What the training loss is weighed with, [k]; None where all classes count alike."""
+        """Weights of the classes in the training loss, [k]; None for equal weights."""
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalized pictures [b, 3, s, s] and labels [b], or the classes' shares [b, k] of mixed pictures."""
+        """Yield normalized images [b, 3, s, s] with labels [b], or class probabilities [b, k] of mixed images."""
 
 
 OnEpoch = Callable[[EpochResult, bool], None]
@@ -70,36 +74,36 @@ def fit(
     state: TrainingState | None = None,
     on_checkpoint: SaveState | None = None,
 ) -> FitResult:
-    """Train the classifier in place and return what came of it; the classifier ends with the last epoch's weights.
+    """Train the classifier in place and return the history and the best weights.
 
-    What training draws at random (dropout) depends on ``seed`` and the epoch's number alone.
+    The classifier ends with the weights of the last epoch. Randomness in training (dropout) depends only on ``seed``
+    and the epoch number.
 
     Args:
-        classifier: as ``build_classifier`` made it, also when training goes on.
-        train: what is trained on.
-        val: what each epoch is measured on.
-        config: how it is trained.
-        on_epoch: called with (result, is best) after every epoch: may save the weights, and may raise to stop.
-        seed: of what is drawn at random.
-        chunks: parts that a batch is computed in, one after another, its gradient summed: less memory, the same steps
-            but for batch norm, which sees a part at a time.
-        progress: where an earlier training of the same classifier, batches and configuration stood.
-        keep: called after ``on_epoch`` for each epoch but the last, with what gives the progress so far.
+        classifier: as returned by ``build_classifier``, also when training is resumed.
+        train: training batches.
+        val: validation batches, evaluated after every epoch.
+        config: optimizer, schedule and number of epochs.
+        on_epoch: called with (result, is_best) after every epoch; may save the weights, and may raise to stop.
+        seed: random seed.
+        accumulation_steps: micro-batches per batch, whose gradients are summed: less memory for the same steps,
+            except that batch norm sees one micro-batch at a time.
+        state: resume from this state of an earlier call with the same classifier, batches and configuration.
+        on_checkpoint: called after ``on_epoch`` for every epoch but the last, with a function that returns the
+            current state.
 
     Raises:
-        Divergence: a loss is NaN or infinite, or training is worse than guessing.
+        Divergence: a loss is NaN or infinite, or training is far worse than random guessing.
     """
     classifier.to(choose_device())
-    learner = TrainStep(
-        classifier, config, steps=len(train), class_weights=train.class_weights, accumulation_steps=accumulation_steps
-    )
+    train_step = TrainStep(classifier, config, len(train), train.class_weights, accumulation_steps)
     history = list(state.history) if state else []
-    best = _resume(classifier, learner, state) if state else FitResult(0, {}, ())
+    best = _resume(classifier, train_step, state) if state else FitResult(0, {}, ())
     for epoch in range(len(history) + 1, config.max_epochs + 1):
         if _is_out_of_patience(history, config.patience):
             break
         torch.manual_seed(1_000_003 * seed + epoch)
-        result = _run_epoch(classifier, train, val, learner, epoch)
+        result = _run_epoch(classifier, train, val, train_step, epoch)
         history.append(result)
         is_best = is_better(result, history[:-1])
         if is_best:
@@ -107,45 +111,45 @@ def fit(
         if on_epoch:
             on_epoch(result, is_best)
         if on_checkpoint and epoch < config.max_epochs:
-            on_checkpoint(partial(_training_state, classifier, learner, tuple(history)))
+            on_checkpoint(partial(_training_state, classifier, train_step, tuple(history)))
     return FitResult(best.best_epoch, best.best_state, tuple(history))
 
 
-def _training_state(classifier: Classifier, learner: TrainStep, history: tuple[EpochResult, ...]) -> TrainingState:
-    return TrainingState(history, classifier.trainable_state_dict(), learner.state())
+def _training_state(classifier: Classifier, train_step: TrainStep, history: tuple[EpochResult, ...]) -> TrainingState:
+    return TrainingState(history, classifier.trainable_state_dict(), train_step.state())
 
 
-def _resume(classifier: Classifier, learner: TrainStep, progress: TrainingState) -> FitResult:
-    """Put the classifier and the learner where they stood; return the best so far."""
-    classifier.load_state_dict(progress.trainable_state, strict=False)
-    learner.load_state(progress)
-    best = max(progress.history, key=_rank)  # the first among equals
-    return FitResult(best.epoch, {}, progress.history)
+def _resume(classifier: Classifier, train_step: TrainStep, state: TrainingState) -> FitResult:
+    """Restore the classifier and the training step; return the best epoch so far."""
+    classifier.load_state_dict(state.trainable_state, strict=False)
+    train_step.load_state(state)
+    best = max(state.history, key=_rank)  # the first of equals
+    return FitResult(best.epoch, {}, state.history)
 
 
-def is_better(result: EpochResult, before: Sequence[EpochResult]) -> bool:
-    """Return whether an epoch is better than all before it: higher balanced accuracy, or as high with a lower loss."""
-    return all(_rank(result) > _rank(other) for other in before)
+def is_better(result: EpochResult, previous: Sequence[EpochResult]) -> bool:
+    """Return whether an epoch beats all previous ones by balanced accuracy, or by loss if that is equal."""
+    return all(_rank(result) > _rank(other) for other in previous)
 
 
 def _run_epoch(
-    classifier: Classifier, train: EpochBatches, val: EpochBatches, learner: TrainStep, epoch: int
+    classifier: Classifier, train: EpochBatches, val: EpochBatches, train_step: TrainStep, epoch: int
 ) -> EpochResult:
-    began = time.perf_counter()
-    logits, labels = run_epoch(classifier, learner.micro_batches(train.epoch(epoch)), learner)
-    trained_s = time.perf_counter() - began
-    train_loss = float(learner.loss(logits, labels))
-    scores = compute_metrics(*predict(classifier, val.epoch(epoch)))
-    check_divergence(epoch, train_loss, scores.loss, classes=logits.shape[1], lr=learner.lr)
-    learner.end_epoch(scores.loss)
+    started = time.perf_counter()
+    logits, labels = run_epoch(classifier, train_step.micro_batches(train.epoch(epoch)), train_step)
+    train_s = time.perf_counter() - started
+    train_loss = float(train_step.loss(logits, labels))
+    val_metrics = compute_metrics(*predict(classifier, val.epoch(epoch)))
+    check_divergence(epoch, train_loss, val_metrics.loss, num_classes=logits.shape[1], lr=train_step.lr)
+    train_step.end_epoch(val_metrics.loss)
     return EpochResult(
         epoch=epoch,
         train_loss=train_loss,
         train_accuracy=float((logits.argmax(dim=1) == hard_labels(labels)).double().mean()),
-        val=scores,
-        lr=learner.lr,
-        epoch_s=time.perf_counter() - began,
-        images_per_s=len(labels) / trained_s,
+        val=val_metrics,
+        lr=train_step.lr,
+        epoch_s=time.perf_counter() - started,
+        images_per_s=len(labels) / train_s,
     )
 
 

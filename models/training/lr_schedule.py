@@ -5,34 +5,45 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WARMUP_STEPS = 20  # at most; a new head's first gradients are large, and Adam's first estimates are poor
-STEPS_DOWN = 3  # ``step``: the learning rate is divided by ten at each third of the epochs
-PLATEAU_FACTOR = 0.3  # ``plateau``: what the learning rate is multiplied by ...
-PLATEAU_EPOCHS = 2  # ... after so many epochs without a lower validation loss
-CYCLE_RISE = 0.3  # ``one_cycle``: share of the steps in which the learning rate rises ...
-CYCLE_START = (
-    0.04  # ... from so much of it; as fastai and torch have it, after Smith & Topin, "Super-Convergence" (2017)
-)
+MAX_WARMUP_STEPS = 20  # a new head's first gradients are large, and Adam's first moment estimates are poor
+NUM_STEP_DECAYS = 3  # ``step``: the learning rate is divided by 10 after each third of the epochs
+PLATEAU_FACTOR = 0.3  # ``plateau``: the learning rate is multiplied by this factor ...
+PLATEAU_PATIENCE = 2  # ... after this many epochs without a lower validation loss
+# ``one_cycle``: defaults of fastai and torch, after Smith & Topin, "Super-Convergence" (2017).
+ONE_CYCLE_RISE_FRACTION = 0.3  # share of the steps in which the learning rate rises ...
+ONE_CYCLE_START_FACTOR = 0.04  # ... starting from this share of its maximum
 
 
-def one_cycle(done: float) -> float:
-    """Return the factor after a share of the steps: half a cosine up, and half a cosine down to 0."""
-    if done < CYCLE_RISE:
-        return CYCLE_START + (1 - CYCLE_START) * (1 - math.cos(math.pi * done / CYCLE_RISE)) / 2
-    return (1 + math.cos(math.pi * (done - CYCLE_RISE) / (1 - CYCLE_RISE))) / 2
+def one_cycle(progress: float) -> float:
+    """Return the learning-rate factor after a share of the steps: cosine rise to 1, then cosine decay to 0.
+
+    Args:
+        progress: share of all steps that are done, 0 to 1.
+    """
+    if progress < ONE_CYCLE_RISE_FRACTION:
+        rise = (1 - math.cos(math.pi * progress / ONE_CYCLE_RISE_FRACTION)) / 2
+        return ONE_CYCLE_START_FACTOR + (1 - ONE_CYCLE_START_FACTOR) * rise
+    return (1 + math.cos(math.pi * (progress - ONE_CYCLE_RISE_FRACTION) / (1 - ONE_CYCLE_RISE_FRACTION))) / 2
 
 
 @dataclass
 class ReduceOnPlateau:
-    """Lowers the learning rate when the validation loss stops falling."""
+    """Lowers the learning rate when the validation loss stops improving.
+
+    Attributes:
+        factor: current multiplier of the learning rate.
+        best_loss: lowest validation loss so far.
+        num_bad_epochs: epochs since the last improvement or reduction.
+    """
 
     factor: float = 1.0
-    lowest: float = math.inf
-    waited: int = 0
+    best_loss: float = math.inf
+    num_bad_epochs: int = 0
 
-    def see(self, loss: float) -> None:
-        self.waited = 0 if loss < self.lowest else self.waited + 1
-        self.lowest = min(loss, self.lowest)
-        if self.waited >= PLATEAU_EPOCHS:
+    def update(self, loss: float) -> None:
+        """Record the validation loss of an epoch."""
+        self.num_bad_epochs = 0 if loss < self.best_loss else self.num_bad_epochs + 1
+        self.best_loss = min(loss, self.best_loss)
+        if self.num_bad_epochs >= PLATEAU_PATIENCE:
             self.factor *= PLATEAU_FACTOR
-            self.waited = 0
+            self.num_bad_epochs = 0

@@ -1,4 +1,4 @@
-"""What training has done so far: the results of its epochs, and what it resumes from."""
+"""The state of a training run: the results of its epochs, and the tensors needed to resume it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from models.evaluation.metrics import ClassificationMetrics
 
 
 class EpochResult(FrozenModel):
-    """What one epoch gave.
+    """The metrics of one epoch.
 
     Attributes:
         epoch: from 1.
-        train_loss: mean of the loss that is trained on (with label smoothing), while it was trained.
-        train_accuracy: likewise.
-        val: scores on the validation pictures after the epoch.
+        train_loss: mean of the optimized loss (with label smoothing) over the epoch's training steps.
+        train_accuracy: accuracy over the same steps.
+        val: metrics on the validation images after the epoch.
         lr: learning rate of the epoch's last step.
         epoch_s: seconds for training and validation.
-        images_per_s: training pictures per second of training.
+        images_per_s: training images per second of training.
     """
 
     epoch: PositiveInt
@@ -33,21 +33,21 @@ class EpochResult(FrozenModel):
     images_per_s: float
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers by their names in MLflow; ``val_top5_accuracy`` only with more than five classes."""
+        """Return the values by MLflow metric name; ``val_top5_accuracy`` only with more than five classes."""
         names = ("train_loss", "train_accuracy", "lr", "epoch_s", "images_per_s")
         return self.val.to_dict("val") | {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training stands after an epoch: with it, ``fit`` goes on as if it had never stopped.
+    """The state after an epoch, from which ``fit`` resumes with the same results as without an interruption.
 
-    All else that training has, such as the learning rate and what ``plateau`` waits for, follows from the history.
+    Everything else, such as the learning rate and the patience of ``plateau``, is derived from the history.
 
     Attributes:
-        history: the epochs so far, from the first.
-        trained: ``Classifier.trainable_state_dict`` after the last of them.
-        optimizer: the optimizer's tensors after it, as ``PARAMETER.NAME``.
+        history: all epochs so far, starting with the first.
+        trainable_state: ``Classifier.trainable_state_dict`` after the last of them.
+        optimizer: the optimizer's tensors at the same point, named ``PARAMETER.NAME``.
     """
 
     history: tuple[EpochResult, ...]

@@ -1,4 +1,4 @@
-"""Batches and weights of a trial: what training reads and writes."""
+"""Input and output of a trial: the batches of a split, and the trained weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def split_batches(
     dataset: Dataset, config: TrialConfig, split: SplitName, source: SampleSource | None = None
 ) -> BatchLoader:
-    """Return the batches of one split, of pictures or of what a source gives for them.
+    """Return the batches of one split, read from the images or from ``source`` (cached features).
 
-    Only those of ``train`` are shuffled and augmented.
+    Only the batches of ``train`` are shuffled and augmented.
     """
     from data.loading.batch_loader import BatchLoader
     from data.loading.pixel_cache import pixel_cache
@@ -41,7 +41,7 @@ def split_batches(
 
 
 def save_weights(classifier: Classifier, path: Path) -> None:
-    """Write what training changed, so that a reader sees the old file or the new one."""
+    """Write the trainable weights to ``path`` atomically."""
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ def save_weights(classifier: Classifier, path: Path) -> None:
 
 
 def load_classifier(config: TrialConfig, num_classes: int, path: Path) -> Classifier:
-    """Return the classifier of ``config`` for ``classes`` classes, with the weights that ``save_weights`` wrote.
+    """Return the classifier of ``config`` with the weights written by ``save_weights``.
 
     Raises:
-        SearchError: they are of another network: an earlier version may have built it otherwise.
+        SearchError: the weights belong to another network; an earlier version may have built it differently.
     """
     from safetensors.torch import load_file
 
@@ -62,8 +62,8 @@ def load_classifier(config: TrialConfig, num_classes: int, path: Path) -> Classi
     state = load_file(path)
     if state.keys() != classifier.trainable_state_dict().keys():
         raise SearchError(
-            f"a trial's weights must be of the network that its configuration gives, but {path.name} was written by "
-            "another version of Freezeline; begin a new search"
+            f"a trial's weights must match the network of its configuration, but {path.name} was written by another "
+            "version of Freezeline; start a new search"
         )
     classifier.load_state_dict(state, strict=False)
     return classifier

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of models: pictures as arrays and networks without weights from anywhere."""
+"""Fixtures for the tests of models: images as arrays, and networks with random weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETWORK = "timm/test_efficientnet"  # timm's own test networks have a few hundre
 
 
 def colored_pixels(count: int, seed: int = 0) -> tuple[Pixels, np.ndarray]:
-    """Return noisy pictures [n, s, s, 3] that are brightest in their class's channel, and labels [n]."""
+    """Return noisy images [n, s, s, 3] that are brightest in the channel of their class, and labels [n]."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
     noise = rng.normal(100, 40, (count, SIZE, SIZE, 3))
@@ -40,7 +40,7 @@ MakeBatches = Callable[..., BatchLoader]
 
 @pytest.fixture
 def make_batches() -> MakeBatches:
-    """Return a maker of batches: ``make_batches(24, training=True)``."""
+    """Return a factory of batches: ``make_batches(24, training=True)``."""
 
     def make(count: int, training: bool = False, batch_size: int = 8, seed: int = 0) -> BatchLoader:
         pixels, labels = colored_pixels(count, seed)
@@ -55,7 +55,7 @@ MakeClassifier = Callable[..., Classifier]
 
 @pytest.fixture
 def make_classifier() -> MakeClassifier:
-    """Return a maker of classifiers with random weights."""
+    """Return a factory of classifiers with random weights."""
 
     def make(freeze_fraction: float = 0.5, backbone: str = NETWORK, dropout: float = 0.0, seed: int = 0) -> Classifier:
         config = NetworkConfig(backbone=backbone, weights="none", freeze_fraction=freeze_fraction, dropout=dropout)
@@ -66,7 +66,7 @@ def make_classifier() -> MakeClassifier:
 
 @pytest.fixture
 def trial_config() -> TrialConfig:
-    """Return a configuration of the test network."""
+    """Return a trial configuration of the test network."""
     return TrialConfig(
         seed=3,
         preprocessing=Preprocessing(SIZE),
@@ -78,53 +78,63 @@ def trial_config() -> TrialConfig:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Compute on one thread: with more, small networks wait for their threads when the machine is busy."""
+    """Use one thread: with more, small networks wait for their threads when the machine is busy."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def torch_state() -> Iterator[None]:
-    """Put torch's random state back after each test."""
+    """Restore torch's random state after each test."""
     with torch.random.fork_rng(devices=[]):
         yield
 
 
 @dataclass(frozen=True)
 class Packaged:
-    """A classifier, what ``export_package`` wrote of it, the MLflow model made of that, and a picture file."""
+    """A packaged classifier and an image file.
+
+    Attributes:
+        classifier: the classifier that was exported.
+        config: its trial configuration.
+        export_result: result of ``export_package``.
+        folder: output of ``export_package``.
+        model: the MLflow model saved from ``folder``.
+        image_file: an image for predictions.
+    """
 
     classifier: Classifier
     config: TrialConfig
-    exported: ExportResult
+    export_result: ExportResult
     folder: Path
     model: Path
-    picture: Path
+    image_file: Path
 
     def expected(self, count: int) -> np.ndarray:
-        """Return training's probabilities [n, k] for the picture, ``count`` times."""
-        pixels = to_pixels(read_image(self.picture), self.config.preprocessing)
+        """Return the probabilities [n, k] of the training code for ``count`` copies of the image."""
+        pixels = to_pixels(read_image(self.image_file), self.config.preprocessing)
         x = torch.from_numpy(normalize(np.stack([pixels] * count), self.config.preprocessing))
         with torch.inference_mode():
-            found: np.ndarray = self.classifier.eval()(x).double().softmax(dim=1).numpy()
-        return found
+            probabilities: np.ndarray = self.classifier.eval()(x).double().softmax(dim=1).numpy()
+        return probabilities
 
 
 def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
+    """Export a classifier with random weights, save it as an MLflow model, and write an image file."""
     from models.packaging.export import export_package
-    from models.packaging.mlflow_model import save_package  # late: MLflow takes seconds, and most tests don't need it
+    from models.packaging.mlflow_model import save_package  # imports MLflow, which takes seconds
 
     classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
     pixels, _ = colored_pixels(12)
-    exported = export_package(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
+    export_result = export_package(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
     save_package(tmp_path / "package", tmp_path / "model")
-    picture = tmp_path / "picture.png"
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(picture)
-    return Packaged(classifier, config, exported, tmp_path / "package", tmp_path / "model", picture)
+    image_file = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(image_file)
+    return Packaged(classifier, config, export_result, tmp_path / "package", tmp_path / "model", image_file)
 
 
 @pytest.fixture(scope="session")
 def packaged(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
-    """Return one package for all tests: making it takes seconds."""
+    """Return one package shared by all tests, since exporting takes seconds."""
     config = TrialConfig(
         seed=0,
         preprocessing=Preprocessing(SIZE, crop_fraction=0.9, interpolation="bilinear"),

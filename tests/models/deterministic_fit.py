@@ -1,4 +1,4 @@
-"""One small training, told to the last bit; as a program it prints that of the seed it is given."""
+"""A small training whose metrics are compared bit by bit; as a program it prints them for the given seed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from models.training.loop import fit
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, colored_pixels
 
-CLOCKED = {"epoch_s", "images_per_s"}
-Told = list[dict[str, str]]
+TIMING_METRICS = {"epoch_s", "images_per_s"}
+HexMetrics = list[dict[str, str]]
 
 
-def train(seed: int) -> Told:
-    """Return each epoch's metrics as hexadecimal numbers: augmentation, dropout and all that is drawn at random."""
+def train(seed: int) -> HexMetrics:
+    """Return the metrics of each epoch as hexadecimal floats, trained with augmentation and dropout."""
 
-    def batches(count: int, training: bool) -> BatchLoader:
+    def make_batches(count: int, training: bool) -> BatchLoader:
         config = BatchConfig(batch_size=8, augmentation="medium")
         return BatchLoader(*colored_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
 
     network = NetworkConfig(backbone=NETWORK, weights="none", dropout=0.3)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed)
-    result = fit(classifier, batches(24, True), batches(16, False), FitConfig(max_epochs=2), seed=seed)
-    return [{n: v.hex() for n, v in epoch.metrics().items() if n not in CLOCKED} for epoch in result.history]
+    result = fit(classifier, make_batches(24, True), make_batches(16, False), FitConfig(max_epochs=2), seed=seed)
+    return [
+        {name: value.hex() for name, value in epoch.metrics().items() if name not in TIMING_METRICS}
+        for epoch in result.history
+    ]
 
 
 if __name__ == "__main__":

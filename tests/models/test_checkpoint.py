@@ -1,4 +1,4 @@
-"""A training that goes on from its checkpoint is the training that never stopped, bit for bit."""
+"""A training resumed from its checkpoint gives the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -15,65 +15,65 @@ from models.trial_config import FitConfig
 from tests.models.conftest import MakeBatches, MakeClassifier
 
 EPOCHS = 5
-State = dict[str, torch.Tensor]
+StateDict = dict[str, torch.Tensor]
+Train = Callable[..., tuple[FitResult, StateDict]]
 
 
 class Killed(Exception):
-    """Stands for the end of the process."""
+    """Simulates that the process is killed."""
 
 
-def numbers(result: EpochResult) -> dict[str, float]:
-    """Return what an epoch measured, without how long it took."""
+def metrics_without_timing(result: EpochResult) -> dict[str, float]:
     return {name: value for name, value in result.metrics().items() if name not in {"epoch_s", "images_per_s"}}
 
 
 @pytest.fixture
-def train(make_classifier: MakeClassifier, make_batches: MakeBatches) -> Callable[..., tuple[FitResult, State]]:
-    """Return what trains a new classifier, from a checkpoint or the start, and gives its last weights too.
+def train(make_classifier: MakeClassifier, make_batches: MakeBatches) -> Train:
+    """Return a function that trains a new classifier and returns the fit result and the last weights.
 
-    It is killed in the epoch after ``dies_after``.
+    With ``file`` it resumes from that checkpoint, if it exists, and updates it. It is killed in the epoch after
+    ``dies_after``.
     """
 
-    def make(config: FitConfig, file: Path | None = None, dies_after: int = EPOCHS) -> tuple[FitResult, State]:
-        def keep(progress: Callable[[], TrainingState]) -> None:
+    def train(config: FitConfig, file: Path | None = None, dies_after: int = EPOCHS) -> tuple[FitResult, StateDict]:
+        def on_checkpoint(get_state: Callable[[], TrainingState]) -> None:
             if file:
-                save_checkpoint(file, progress())
+                save_checkpoint(file, get_state())
 
         def on_epoch(result: EpochResult, _: bool) -> None:
             if result.epoch > dies_after:
                 raise Killed
 
         classifier = make_classifier(0.5, dropout=0.3)
-        progress = load_checkpoint(file) if file else None
-        sets = make_batches(24, training=True), make_batches(12, seed=1)
-        return fit(
-            classifier, *sets, config, on_epoch, state=progress, on_checkpoint=keep
-        ), classifier.trainable_state_dict()
+        state = load_checkpoint(file) if file else None
+        batches = make_batches(24, training=True), make_batches(12, seed=1)
+        result = fit(classifier, *batches, config, on_epoch, state=state, on_checkpoint=on_checkpoint)
+        return result, classifier.trainable_state_dict()
 
-    return make
+    return train
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("lr_scheduler", ["step", "cosine", "one_cycle", "plateau"])
 def test_a_training_that_was_killed_twice_ends_with_the_same_bits(
-    train: Callable[..., tuple[FitResult, State]], tmp_path: Path, optimizer: str, lr_scheduler: str
+    train: Train, tmp_path: Path, optimizer: str, lr_scheduler: str
 ) -> None:
     fields = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "lr": 0.02, "max_epochs": EPOCHS}
     config, file = FitConfig.model_validate(fields), tmp_path / "checkpoint"
-    whole, last = train(config)
+    uninterrupted, expected = train(config)
     for epoch in (1, 3):
         with pytest.raises(Killed, match=r"^$"):
             train(config, file, dies_after=epoch)
-    resumed, state = train(config, file)
-    assert [numbers(result) for result in resumed.history] == [numbers(result) for result in whole.history]
-    assert resumed.best_epoch == whole.best_epoch
-    assert state.keys() == last.keys()
-    assert all(torch.equal(tensor, last[name]) for name, tensor in state.items())
+    resumed, weights = train(config, file)
+    assert list(map(metrics_without_timing, resumed.history)) == list(
+        map(metrics_without_timing, uninterrupted.history)
+    )
+    assert resumed.best_epoch == uninterrupted.best_epoch
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
 
 
-def test_a_training_whose_patience_was_spent_does_not_go_on(
-    train: Callable[..., tuple[FitResult, State]], tmp_path: Path
-) -> None:
+def test_a_training_that_ran_out_of_patience_does_not_resume(train: Train, tmp_path: Path) -> None:
     config, file = (
         FitConfig(lr=0.2, optimizer="sgd", lr_scheduler="constant", max_epochs=EPOCHS, patience=1),
         tmp_path / "checkpoint",
@@ -83,31 +83,28 @@ def test_a_training_whose_patience_was_spent_does_not_go_on(
     assert len(train(config, file)[0].history) == epochs
 
 
-def test_a_file_that_is_no_checkpoint_or_half_of_one_is_none(
-    train: Callable[..., tuple[FitResult, State]], tmp_path: Path
-) -> None:
+def test_a_missing_or_corrupt_checkpoint_is_none(train: Train, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     assert load_checkpoint(file) is None
     with pytest.raises(Killed, match=r"^$"):
         train(FitConfig(max_epochs=3), file, dies_after=1)
     content = file.read_bytes()
     assert load_checkpoint(file) is not None
-    for broken in (b"", b"{}", content[: len(content) // 2], b"\0" * 64):
-        file.write_bytes(broken)
+    for corrupt in (b"", b"{}", content[: len(content) // 2], b"\0" * 64):
+        file.write_bytes(corrupt)
         assert load_checkpoint(file) is None
 
 
-def test_a_batch_in_parts_takes_the_steps_of_the_whole_batch(
+def test_micro_batches_take_the_same_steps_as_the_whole_batch(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
-    """Everything frozen, so that no batch norm sees a part alone."""
+    """Everything is frozen, so that no batch norm statistics depend on the micro-batches."""
 
-    def trained(chunks: int) -> FitResult:
-        train = make_batches(24, training=True)
-        return fit(
-            make_classifier(1.0), train, make_batches(12, seed=1), FitConfig(max_epochs=2), accumulation_steps=chunks
-        )
+    def train(accumulation_steps: int) -> FitResult:
+        config = FitConfig(max_epochs=2)
+        batches = make_batches(24, training=True), make_batches(12, seed=1)
+        return fit(make_classifier(1.0), *batches, config, accumulation_steps=accumulation_steps)
 
-    whole, parts = trained(1), trained(2)
+    whole, accumulated = train(1), train(2)
     for name, tensor in whole.best_state.items():
-        torch.testing.assert_close(parts.best_state[name], tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(accumulated.best_state[name], tensor, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The packaged model, as its users meet it: in another process, without this project, without pickle, over HTTP."""
+"""The packaged model in a process without this project and without pickle, and over HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import torch
 from data import preprocessing
 from data.preprocessing import normalize
 from models.classifier import build_classifier
-from models.packaging import export as package_module
+from models.packaging import export as export_module
 from models.packaging import pyfunc_model
 from models.packaging.export import ExportError, ExportResult, export_package
 from models.packaging.mlflow_model import load_checkpoint, log_package, requirements, save_package
@@ -32,20 +32,20 @@ from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, colored_pixe
 
 ROOT = Path(__file__).parents[2]
 
-# --- what is written ---
+# --- files of the package ---
 
 
-def test_the_graph_is_one_file_of_onnx_that_agrees_with_torch(packaged: Packaged) -> None:
-    assert packaged.exported == ExportResult(
-        graph="model.onnx", max_difference=packaged.exported.max_difference, num_checked_images=12
+def test_the_graph_is_a_single_onnx_file_that_agrees_with_torch(packaged: Packaged) -> None:
+    assert packaged.export_result == ExportResult(
+        graph="model.onnx", max_difference=packaged.export_result.max_difference, num_checked_images=12
     )
-    assert packaged.exported.max_difference < 1e-4
+    assert packaged.export_result.max_difference < 1e-4
     assert {file.name for file in packaged.folder.iterdir()} == {
         *("model.onnx", "facts.json", "preprocess.py", "weights.safetensors", "trial.json")
     }
 
 
-def test_preprocessing_is_shipped_verbatim(packaged: Packaged) -> None:
+def test_the_preprocessing_code_is_packaged_verbatim(packaged: Packaged) -> None:
     assert (packaged.folder / "preprocess.py").read_bytes() == Path(preprocessing.__file__).read_bytes()
     facts = json.loads((packaged.folder / "facts.json").read_text())
     assert facts["preprocessing"] == packaged.config.preprocessing.to_dict()
@@ -53,26 +53,32 @@ def test_preprocessing_is_shipped_verbatim(packaged: Packaged) -> None:
     assert facts["data_fingerprint"] == "fingerprint"
 
 
-def test_training_can_go_on_from_the_package(packaged: Packaged) -> None:
-    trained = load_checkpoint(packaged.model.as_uri())
-    assert (trained.config, trained.classes) == (packaged.config, CLASSES)
+def test_training_can_continue_from_the_package(packaged: Packaged) -> None:
+    loaded = load_checkpoint(packaged.model.as_uri())
+    assert (loaded.config, loaded.classes) == (packaged.config, CLASSES)
     state = packaged.classifier.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in trained.classifier.state_dict().items())
-    assert len(trained.classifier.state_dict()) == len(state) > 10
+    assert all(torch.equal(value, state[name]) for name, value in loaded.classifier.state_dict().items())
+    assert len(loaded.classifier.state_dict()) == len(state) > 10
     frozen = [name for name, value in packaged.classifier.named_parameters() if not value.requires_grad]
-    assert [name for name, value in trained.classifier.named_parameters() if not value.requires_grad] == frozen
-    before = trained.classifier.head.state_dict()["1.weight"].clone()
-    loss = trained.classifier(torch.randn(2, 3, SIZE, SIZE)).square().sum()
+    assert [name for name, value in loaded.classifier.named_parameters() if not value.requires_grad] == frozen
+    before = loaded.classifier.head.state_dict()["1.weight"].clone()
+    loss = loaded.classifier(torch.randn(2, 3, SIZE, SIZE)).square().sum()
     loss.backward()
-    torch.optim.SGD([value for _, value in trained.classifier.trainable_parameters()], lr=0.1).step()
-    assert not torch.equal(trained.classifier.head.state_dict()["1.weight"], before)
+    torch.optim.SGD([value for _, value in loaded.classifier.trainable_parameters()], lr=0.1).step()
+    assert not torch.equal(loaded.classifier.head.state_dict()["1.weight"], before)
 
 
-def test_requirements_are_pinned_as_ours_and_without_torch(packaged: Packaged) -> None:
-    ours = (ROOT / "requirements.txt").read_text().split()
-    found = (packaged.model / "requirements.txt").read_text().split()
-    assert {line.partition("==")[0] for line in found} == {"mlflow-skinny", "numpy", "pillow", "pandas", "onnxruntime"}
-    assert {line.replace("mlflow-skinny", "mlflow") for line in found} <= set(ours)
+def test_requirements_are_pinned_like_those_of_the_project_and_exclude_torch(packaged: Packaged) -> None:
+    project = (ROOT / "requirements.txt").read_text().split()
+    packages = (packaged.model / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in packages} == {
+        "mlflow-skinny",
+        "numpy",
+        "pillow",
+        "pandas",
+        "onnxruntime",
+    }
+    assert {line.replace("mlflow-skinny", "mlflow") for line in packages} <= set(project)
     assert any(line.startswith("torch==") for line in requirements("model.pt2"))
 
 
@@ -83,16 +89,16 @@ def test_no_file_of_the_model_is_a_pickle(packaged: Packaged) -> None:
     assert not [file.name for file in files if file.read_bytes()[:1] == b"\x80"]
 
 
-def test_exporting_leaves_the_classifier_as_it_was(packaged: Packaged) -> None:
-    twin = build_classifier(packaged.config.network, len(CLASSES), SIZE, seed=0)
-    trained = [name for name, _ in packaged.classifier.trainable_parameters()]
-    assert trained == [name for name, _ in twin.trainable_parameters()]
-    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in packaged.classifier.state_dict().items())
+def test_exporting_does_not_change_the_classifier(packaged: Packaged) -> None:
+    copy = build_classifier(packaged.config.network, len(CLASSES), SIZE, seed=0)
+    trainable = [name for name, _ in packaged.classifier.trainable_parameters()]
+    assert trainable == [name for name, _ in copy.trainable_parameters()]
+    assert all(torch.equal(value, copy.state_dict()[name]) for name, value in packaged.classifier.state_dict().items())
 
 
 # --- in a clean process ---
 
-CLEAN = """
+CLIENT = """
 import base64, importlib.util, json, sys
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -101,38 +107,38 @@ import mlflow
 
 assert not any(importlib.util.find_spec(name) for name in ("data", "models", "tuning")), "the project can be imported"
 model = mlflow.pyfunc.load_model(sys.argv[1])
-picture = Path(sys.argv[2])
-content = picture.read_bytes()
-answers = {str(count): model.predict([content] * count) for count in (1, 2, 5)}
-answers["text"] = model.predict([base64.b64encode(content).decode()])
-answers["path"] = model.predict([picture])
-answers["text path"] = model.predict([str(picture)])
-answers["image"] = model.predict([Image.open(picture)])
-answers["array"] = model.predict(pd.Series([np.asarray(Image.open(picture))]))
-answers["mixed"] = model.predict([content, picture])
-closed = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": False})
-(error,) = closed.predict([str(picture)])["error"]
+file = Path(sys.argv[2])
+content = file.read_bytes()
+frames = {str(count): model.predict([content] * count) for count in (1, 2, 5)}
+frames["text"] = model.predict([base64.b64encode(content).decode()])
+frames["path"] = model.predict([file])
+frames["text path"] = model.predict([str(file)])
+frames["image"] = model.predict([Image.open(file)])
+frames["array"] = model.predict(pd.Series([np.asarray(Image.open(file))]))
+frames["mixed"] = model.predict([content, file])
+without_paths = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": False})
+(error,) = without_paths.predict([str(file)])["error"]
+assert "must be an image in base64" in error
 assert "torch" not in sys.modules, "torch was imported"
-answers["closed"] = pd.DataFrame([{"closed": "must be a picture in base64" in error}])
-print(json.dumps({**{name: answer.to_dict("records") for name, answer in answers.items()}}))
+print(json.dumps({name: frame.to_dict("records") for name, frame in frames.items()}))
 """
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URI of an SQLite tracking store, the environment's for this module."""
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URI of an SQLite tracking store, which is set in the environment for this module."""
     import mlflow
 
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:  # set_tracking_uri would outlive this module and hide the environment
+    with pytest.MonkeyPatch.context() as patch:  # set_tracking_uri would override it in later modules
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.MlflowClient().create_experiment("search", artifact_location=(folder / "artifacts").as_uri())
         yield uri
 
 
 def test_a_logged_package_loads_by_name_in_a_clean_process_with_pickle_forbidden(
-    packaged: Packaged, store: str, tmp_path: Path
+    packaged: Packaged, tracking_uri: str, tmp_path: Path
 ) -> None:
     import mlflow
 
@@ -151,23 +157,22 @@ def test_a_logged_package_loads_by_name_in_a_clean_process_with_pickle_forbidden
         run.info.run_id,
         "READY",
     )
-    version = mlflow.register_model(model_uri, "pictures")
-    client.set_registered_model_alias("pictures", "champion", version.version)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", CLEAN, "models:/pictures@champion", str(packaged.picture)],
+    version = mlflow.register_model(model_uri, "images")
+    client.set_registered_model_alias("images", "champion", version.version)
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", CLIENT, "models:/images@champion", str(packaged.image_file)],
         check=False,
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=clean_environment() | {"MLFLOW_TRACKING_URI": store, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        env=clean_environment() | {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
     )
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
-    assert answers.pop("closed")
-    assert len(answers) == 9
-    for name, rows in answers.items():
-        found = [[row[label] for label in CLASSES] for row in rows]
-        assert np.abs(np.array(found) - packaged.expected(len(rows))).max() < 1e-4, name
+    assert process.returncode == 0, process.stderr
+    predictions = json.loads(process.stdout)
+    assert len(predictions) == 9
+    for name, rows in predictions.items():
+        probabilities = [[row[label] for label in CLASSES] for row in rows]
+        assert np.abs(np.array(probabilities) - packaged.expected(len(rows))).max() < 1e-4, name
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,8 +182,8 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def test_a_failed_upload_leaves_a_failed_model_and_the_run_running(
-    packaged: Packaged, store: str, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_upload_marks_the_model_failed_and_keeps_the_run_running(
+    packaged: Packaged, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -201,7 +206,7 @@ def test_a_failed_upload_leaves_a_failed_model_and_the_run_running(
 
 @pytest.fixture(scope="module")
 def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of what ``mlflow models serve --env-manager local`` starts."""
+    """Return the address of the server that ``mlflow models serve --env-manager local`` starts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -228,60 +233,64 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             urllib.request.urlopen(url, timeout=5)
             return
         except OSError:
-            assert process.poll() is None, "the server ended"
+            assert process.poll() is None, "the server exited"
             time.sleep(0.2)
     pytest.fail("the server didn't start")
 
 
-def ask(server: str, payload: bytes, kind: str = "application/json") -> tuple[int, str]:
-    request = urllib.request.Request(f"{server}/invocations", data=payload, headers={"Content-Type": kind})
+def invoke(server: str, payload: bytes, content_type: str = "application/json") -> tuple[int, str]:
+    request = urllib.request.Request(f"{server}/invocations", data=payload, headers={"Content-Type": content_type})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
 
 
-def test_a_server_answers_base64_in_every_payload_form(packaged: Packaged, server: str) -> None:
-    text = base64.b64encode(packaged.picture.read_bytes()).decode()
+def test_a_server_accepts_base64_in_every_payload_format(packaged: Packaged, server: str) -> None:
+    text = base64.b64encode(packaged.image_file.read_bytes()).decode()
     payloads = [
         {"inputs": [text, text]},
         {"instances": [text, text]},
         {"dataframe_split": {"data": [[text], [text]]}},
-        {"dataframe_records": [{"picture": text}, {"picture": text}]},
+        {"dataframe_records": [{"image": text}, {"image": text}]},
     ]
-    answers = [ask(server, json.dumps(payload).encode()) for payload in payloads]
-    answers.append(ask(server, f"picture\n{text}\n{text}\n".encode(), "text/csv"))
-    for status, body in answers:
+    responses = [invoke(server, json.dumps(payload).encode()) for payload in payloads]
+    responses.append(invoke(server, f"image\n{text}\n{text}\n".encode(), "text/csv"))
+    for status, body in responses:
         assert status == 200, body
         rows = json.loads(body)["predictions"]
-        found = np.array([[row[label] for label in CLASSES] for row in rows])
-        assert np.abs(found - packaged.expected(2)).max() < 1e-4
+        probabilities = np.array([[row[label] for label in CLASSES] for row in rows])
+        assert np.abs(probabilities - packaged.expected(2)).max() < 1e-4
 
 
-def test_a_server_never_opens_a_path_even_where_paths_are_allowed(
-    packaged: Packaged, server: str, tmp_path: Path
-) -> None:
+def test_a_server_never_opens_a_path_even_with_allow_paths(packaged: Packaged, server: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever opens it waits for ever
-    for path in (str(packaged.picture), packaged.picture.as_uri(), "/etc/hostname", "../model/MLmodel", str(pipe)):
+    os.mkfifo(pipe)  # opening it for reading blocks forever
+    for path in (
+        str(packaged.image_file),
+        packaged.image_file.as_uri(),
+        "/etc/hostname",
+        "../model/MLmodel",
+        str(pipe),
+    ):
         for payload in ({"inputs": [path]}, {"dataframe_split": {"data": [[path]]}}):
-            status, body = ask(server, json.dumps(payload).encode())
+            status, body = invoke(server, json.dumps(payload).encode())
             assert status == 200, body
             (row,) = json.loads(body)["predictions"]
             assert {name for name, value in row.items() if value is not None} == {"error"}
-            assert "a text must be a picture in base64" in row["error"]
-    absent, present = (
-        ask(server, json.dumps({"inputs": [path]}).encode())
-        for path in (str(tmp_path / "absent.png"), str(packaged.picture))
+            assert "a text must be an image in base64" in row["error"]
+    missing_file, existing_file = (
+        invoke(server, json.dumps({"inputs": [path]}).encode())
+        for path in (str(tmp_path / "missing.png"), str(packaged.image_file))
     )
-    assert absent == present  # nothing tells whether the file is there
+    assert missing_file == existing_file  # the response does not reveal whether the file exists
 
 
 # --- other networks ---
 
 
-SHORTENED = [
+NETWORKS = [
     NetworkConfig(backbone=NETWORK, weights="none", truncate=2, head="16:norm:leaky_relu+8"),
     NetworkConfig(backbone="timm/test_vit", weights="none", truncate=2, freeze_fraction=1.0),
     NetworkConfig(backbone=NETWORK, weights="none", truncate=1, freeze_fraction=1.0, head_features="all"),
@@ -290,8 +299,10 @@ SHORTENED = [
 ]
 
 
-@pytest.mark.parametrize("network", SHORTENED, ids=lambda one: f"{one.backbone}-{one.truncate}-{one.levels}")
-def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_was_dropped(
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=lambda network: f"{network.backbone}-{network.truncate}-{network.head_features}"
+)
+def test_packages_of_truncated_networks_other_heads_and_small_cnn_contain_only_used_weights(
     network: NetworkConfig, packaged: Packaged, tmp_path: Path
 ) -> None:
     import onnx
@@ -299,62 +310,65 @@ def test_truncated_networks_other_heads_and_small_cnn_are_packaged_without_what_
 
     config = packaged.config.model_copy(update={"network": network})
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
-    classifier.expects_features = True  # as training on kept features leaves it
-    exported = export_package(classifier, config, CLASSES, "f", colored_pixels(5)[0], tmp_path)
-    assert (exported.graph, exported.notes) == ("model.onnx", ())
+    classifier.expects_features = True  # as after training on cached features
+    result = export_package(classifier, config, CLASSES, "f", colored_pixels(5)[0], tmp_path)
+    assert (result.graph, result.notes) == ("model.onnx", ())
     state = load_file(tmp_path / "weights.safetensors")
     assert state.keys() == classifier.state_dict().keys()
-    whole = build_classifier(
+    full = build_classifier(
         network.model_copy(update={"truncate": 0, "head": "linear", "head_features": "last"}),
         len(CLASSES),
         SIZE,
         seed=0,
     )
-    dropped = [block.name for block in whole.blocks[len(classifier.blocks) :]]
+    dropped = [block.name for block in full.blocks[len(classifier.blocks) :]]
     assert len(dropped) == network.truncate
     assert not [name for name in state if any(f".{block}." in name for block in dropped)]
-    constants = onnx.load(tmp_path / "model.onnx").graph.initializer
-    held, kept, all_of_it = (
+    initializers = onnx.load(tmp_path / "model.onnx").graph.initializer
+    in_graph, in_package, in_full_network = (
         sum(map(math.prod, shapes))
         for shapes in (
-            [tensor.dims for tensor in constants],
+            [tensor.dims for tensor in initializers],
             [tensor.shape for tensor in state.values()],
-            [tensor.shape for tensor in whole.state_dict().values()],
+            [tensor.shape for tensor in full.state_dict().values()],
         )
     )
-    assert 0.9 * kept < held < kept + 100
-    assert network.truncate == 0 or held < 0.9 * all_of_it
-    again = build_classifier(TrialConfig.from_json((tmp_path / "trial.json").read_text()).network, len(CLASSES), SIZE)
-    again.load_state_dict(state)
+    assert 0.9 * in_package < in_graph < in_package + 100
+    assert network.truncate == 0 or in_graph < 0.9 * in_full_network
+    stored_config = TrialConfig.from_json((tmp_path / "trial.json").read_text())
+    rebuilt = build_classifier(stored_config.network, len(CLASSES), SIZE)
+    rebuilt.load_state_dict(state)
     x = normalize(colored_pixels(5)[0], config.preprocessing)
     with torch.inference_mode():
-        expected = again.eval()(torch.from_numpy(x)).numpy()
+        expected = rebuilt.eval()(torch.from_numpy(x)).numpy()
     assert np.abs(pyfunc_model.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
 
 
-# --- the fallback ---
+# --- fallback to torch.export ---
 
 
-def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
+def test_a_network_that_onnx_does_not_support_is_packaged_with_torch_export_and_a_note(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such operator: aten::strange\nlong traceback")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    exported = export_package(
+    result = export_package(
         packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(5)[0], tmp_path / "package"
     )
-    assert exported.graph == "model.pt2"
-    assert exported.notes == (
-        "the model is packaged with torch.export, so that it needs torch (onnx: no such operator: aten::strange)",
+    assert result.graph == "model.pt2"
+    assert result.notes == (
+        "packaged with torch.export, which requires torch at inference (onnx: no such operator: aten::strange)",
     )
     save_package(tmp_path / "package", tmp_path / "model")
     assert "torch==" in (tmp_path / "model" / "requirements.txt").read_text()
     with zipfile.ZipFile(tmp_path / "package" / "model.pt2") as archive:
-        starts = [archive.read(name)[:2] for name in archive.namelist()]
-    assert len(starts) > 10
-    assert not [start for start in starts if start in {b"PK", b"\x80\x02", b"\x80\x04"}]  # no pickle in any form
+        prefixes = [archive.read(name)[:2] for name in archive.namelist()]
+    assert len(prefixes) > 10
+    assert not [
+        prefix for prefix in prefixes if prefix in {b"PK", b"\x80\x02", b"\x80\x04"}
+    ]  # no pickle and no nested archive
     graph = pyfunc_model.open_graph(tmp_path / "package" / "model.pt2")
     x = normalize(colored_pixels(5)[0], packaged.config.preprocessing)
     with torch.inference_mode():
@@ -363,11 +377,11 @@ def test_a_network_that_onnx_cannot_express_is_packaged_with_torch_and_says_so(
         assert np.abs(graph(x[:count]) - expected[:count]).max() < 1e-4
 
 
-def test_a_graph_that_answers_otherwise_is_not_packaged(
+def test_a_graph_with_different_logits_is_not_packaged(
     packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
+    monkeypatch.setattr(export_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
     monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
-    with pytest.raises(ExportError, match=r"can't be packaged \(onnx: its logits differ .*; pt2: its logits differ"):
+    with pytest.raises(ExportError, match=r"can't be exported \(onnx: its logits differ .*; pt2: its logits differ"):
         export_package(packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(2)[0], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

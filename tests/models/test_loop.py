@@ -1,4 +1,4 @@
-"""The training loop: that it learns, what it reports, when it stops, and that it repeats itself."""
+"""The training loop: learning, results, stopping, learning rates, optimizers and determinism."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.models.test_blocks import Hasty, Wayward
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("lr_scheduler", ["constant", "step", "cosine", "one_cycle", "plateau"])
-def test_every_optimizer_and_lr_scheduler_learns(
+def test_every_optimizer_and_lr_scheduler_reduces_the_loss(
     make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str, lr_scheduler: str
 ) -> None:
     config = FitConfig.model_validate(
@@ -43,7 +43,7 @@ def test_every_optimizer_and_lr_scheduler_learns(
     assert result.history[-1].train_loss < result.history[0].train_loss
 
 
-def test_a_linear_probe_learns_with_everything_frozen(
+def test_a_linear_probe_learns_with_a_fully_frozen_backbone(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     config = FitConfig(lr=0.05, max_epochs=8)
@@ -52,7 +52,7 @@ def test_a_linear_probe_learns_with_everything_frozen(
     assert result.history[-1].train_loss < result.history[0].train_loss
 
 
-def test_metrics_have_the_names_of_the_design(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
+def test_epoch_metrics_have_their_mlflow_names(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
     result = fit(make_classifier(), make_batches(16, training=True), make_batches(8), FitConfig(max_epochs=1))
     assert set(result.history[0].metrics()) == {
         *("val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"),
@@ -61,24 +61,24 @@ def test_metrics_have_the_names_of_the_design(make_classifier: MakeClassifier, m
     assert EpochResult.from_json(result.history[0].to_json()) == result.history[0]
 
 
-def test_each_epoch_is_told_and_the_best_is_known_at_once(
+def test_on_epoch_is_called_after_each_epoch_with_whether_it_is_the_best(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
-    told: list[tuple[int, bool]] = []
+    calls: list[tuple[int, bool]] = []
     result = fit(
         make_classifier(),
         make_batches(32, training=True),
         make_batches(24, seed=1),
         FitConfig(lr=0.03, max_epochs=6),
-        lambda epoch, is_best: told.append((epoch.epoch, is_best)),
+        lambda epoch, is_best: calls.append((epoch.epoch, is_best)),
     )
     ranks = [(epoch.val.balanced_accuracy, -epoch.val.loss) for epoch in result.history]
     expected = [rank == max(ranks[: index + 1]) and rank not in ranks[:index] for index, rank in enumerate(ranks)]
-    assert told == list(enumerate(expected, start=1))
+    assert calls == list(enumerate(expected, start=1))
     assert ranks[result.best_epoch - 1] == max(ranks)
 
 
-def test_the_best_state_gives_the_best_epochs_scores_again(
+def test_the_best_state_reproduces_the_metrics_of_the_best_epoch(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     val = make_batches(24, seed=1)
@@ -88,7 +88,7 @@ def test_the_best_state_gives_the_best_epochs_scores_again(
     assert compute_metrics(*predict(fresh, val.epoch(0))) == result.best.val
 
 
-def test_what_on_epoch_raises_ends_training(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
+def test_an_exception_in_on_epoch_ends_training(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
     def stop(epoch: EpochResult, _: bool) -> None:
         if epoch.epoch == 2:
             raise KeyboardInterrupt
@@ -97,8 +97,8 @@ def test_what_on_epoch_raises_ends_training(make_classifier: MakeClassifier, mak
         fit(make_classifier(), make_batches(16, training=True), make_batches(8), FitConfig(), stop)
 
 
-class Scripted(nn.Module):
-    """A head that turns worse with every pass in eval mode, whatever it learns."""
+class WorseningHead(nn.Module):
+    """A head whose validation loss rises with every pass in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,16 +113,16 @@ class Scripted(nn.Module):
         return 0 * logits + torch.tensor([0.0, 0.0, float(self.passes)])
 
 
-class Broken(Scripted):
-    """A head whose validation passes overflow."""
+class OverflowingHead(WorseningHead):
+    """A head whose logits are infinite in eval mode."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits = super().forward(x)
         return logits if self.training else logits * math.inf
 
 
-def worsening(classifier: Classifier, kind: type[Scripted] = Scripted) -> Classifier:
-    head = kind()
+def with_head(classifier: Classifier, head_type: type[WorseningHead] = WorseningHead) -> Classifier:
+    head = head_type()
     with torch.no_grad():
         head(classifier.suffix(classifier.prefix(torch.zeros(2, 3, SIZE, SIZE))))
     return Classifier(classifier.network, classifier.blocks, classifier.freeze_depth, head)
@@ -133,7 +133,7 @@ def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
     make_classifier: MakeClassifier, make_batches: MakeBatches, patience: int, epochs: int
 ) -> None:
     config = FitConfig(max_epochs=7, patience=patience)
-    result = fit(worsening(make_classifier()), make_batches(8, training=True), make_batches(8), config)
+    result = fit(with_head(make_classifier()), make_batches(8, training=True), make_batches(8), config)
     assert len(result.history) == epochs
     assert result.best_epoch == 1
 
@@ -142,7 +142,7 @@ def test_plateau_lowers_the_learning_rate_when_the_validation_loss_stops_falling
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     config = FitConfig(lr_scheduler="plateau", lr=1e-3, max_epochs=7)
-    result = fit(worsening(make_classifier()), make_batches(32, training=True), make_batches(8), config)
+    result = fit(with_head(make_classifier()), make_batches(32, training=True), make_batches(8), config)
     lrs = [epoch.lr for epoch in result.history]
     assert lrs[1:] == pytest.approx([1e-3, 1e-3, 3e-4, 3e-4, 9e-5, 9e-5])
 
@@ -155,147 +155,148 @@ def test_plateau_lowers_the_learning_rate_when_the_validation_loss_stops_falling
         ("cosine", [(1 + math.cos(math.pi * (4 * e + 3) / 24)) / 2 for e in range(6)]),
     ],
 )
-def test_the_learning_rate_follows_its_scheduler_after_a_warmup(
+def test_the_learning_rate_follows_its_schedule_after_a_warmup(
     make_classifier: MakeClassifier, lr_scheduler: str, expected: list[float]
 ) -> None:
     config = FitConfig.model_validate({"lr": 0.01, "lr_scheduler": lr_scheduler, "max_epochs": 6})
-    learner = TrainStep(make_classifier(1.0), config, steps=4)
+    train_step = TrainStep(make_classifier(1.0), config, steps_per_epoch=4)
     lrs = []
     for _ in range(24):
-        learner(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
-        lrs.append(learner.lr)
+        train_step(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
+        lrs.append(train_step.lr)
     assert lrs[:4] == sorted(lrs[:4])
     assert lrs[0] == pytest.approx(0.002)
     assert lrs[7::4] == pytest.approx([0.01 * factor for factor in expected[1:]])
 
 
-def rates(classifier: Classifier, config: FitConfig, steps: int) -> list[float]:
-    """Return the learning rate of every step of a training."""
-    learner = TrainStep(classifier, config, steps)
-    found = []
-    for _ in range(steps * config.max_epochs):
-        learner(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
-        found.append(learner.lr)
-    return found
+def learning_rates(classifier: Classifier, config: FitConfig, steps_per_epoch: int) -> list[float]:
+    """Return the learning rate of every step of a training run."""
+    train_step = TrainStep(classifier, config, steps_per_epoch)
+    lrs = []
+    for _ in range(steps_per_epoch * config.max_epochs):
+        train_step(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
+        lrs.append(train_step.lr)
+    return lrs
 
 
-def test_one_cycle_rises_over_three_tenths_of_the_steps_and_falls_to_nothing(make_classifier: MakeClassifier) -> None:
-    found = rates(make_classifier(1.0), FitConfig(lr=0.01, lr_scheduler="one_cycle", max_epochs=5), steps=8)
-    assert found[0] == pytest.approx(0.0004)
-    assert found[:13] == sorted(found[:13])
-    assert found[12] == max(found) == pytest.approx(0.01)
-    assert found[12:] == sorted(found[12:], reverse=True)
-    assert found[-1] < 0.0001
+def test_one_cycle_rises_over_30_percent_of_the_steps_and_falls_to_zero(make_classifier: MakeClassifier) -> None:
+    config = FitConfig(lr=0.01, lr_scheduler="one_cycle", max_epochs=5)
+    lrs = learning_rates(make_classifier(1.0), config, steps_per_epoch=8)
+    assert lrs[0] == pytest.approx(0.0004)
+    assert lrs[:13] == sorted(lrs[:13])
+    assert lrs[12] == max(lrs) == pytest.approx(0.01)
+    assert lrs[12:] == sorted(lrs[12:], reverse=True)
+    assert lrs[-1] < 0.0001
 
 
 @pytest.mark.parametrize(
     ("step_epochs", "expected"), [(0, [1, 1, 0.1, 0.1, 0.01, 0.01]), (2, [1, 1, 0.1, 0.1, 0.01, 0.01]), (4, [1] * 4)]
 )
-def test_steps_come_every_so_many_epochs(
+def test_the_step_schedule_decays_every_step_epochs(
     make_classifier: MakeClassifier, step_epochs: int, expected: list[float]
 ) -> None:
     config = FitConfig(lr=0.01, lr_scheduler="step", step_epochs=step_epochs, max_epochs=6)
-    found = rates(make_classifier(1.0), config, steps=4)[3::4]
-    assert found[1 : len(expected)] == pytest.approx([0.01 * factor for factor in expected[1:]])
-    assert found[-1] == pytest.approx(0.001 if step_epochs == 4 else 0.0001)
+    lrs = learning_rates(make_classifier(1.0), config, steps_per_epoch=4)[3::4]
+    assert lrs[1 : len(expected)] == pytest.approx([0.01 * factor for factor in expected[1:]])
+    assert lrs[-1] == pytest.approx(0.001 if step_epochs == 4 else 0.0001)
 
 
-def rate_of_each(classifier: Classifier, config: FitConfig) -> dict[str, float]:
-    """Return the learning rate that each trained parameter's step is made with, in parts of the head's."""
-    learner = TrainStep(classifier, config, steps=1)
-    learner(classifier(torch.randn(4, 3, SIZE, SIZE)), torch.tensor([0, 1, 2, 0]))
+def lr_factors(classifier: Classifier, config: FitConfig) -> dict[str, float]:
+    """Return the learning rate of each trainable parameter, as a share of the head's."""
+    train_step = TrainStep(classifier, config, steps_per_epoch=1)
+    train_step(classifier(torch.randn(4, 3, SIZE, SIZE)), torch.tensor([0, 1, 2, 0]))
     names = {id(parameter): name for name, parameter in classifier.named_parameters()}
-    groups = learner.optimizer.param_groups
-    return {names[id(p)]: group["lr"] / learner.lr for group in groups for p in group["params"]}
+    groups = train_step.optimizer.param_groups
+    return {names[id(p)]: group["lr"] / train_step.lr for group in groups for p in group["params"]}
 
 
 @pytest.mark.parametrize("truncate", [0, 1])
-def test_with_lr_decay_each_block_nearer_the_input_learns_slower(truncate: int) -> None:
+def test_layer_decay_lowers_the_learning_rate_of_each_block_towards_the_input(truncate: int) -> None:
     network = NetworkConfig(backbone=NETWORK, weights="none", truncate=truncate, freeze_fraction=0.5)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
-    found = rate_of_each(classifier, FitConfig(layer_decay=0.5))
-    assert found.keys() == {name for name, _ in classifier.trainable_parameters()}
-    trained = [block.name for block in classifier.blocks[classifier.freeze_depth :]]
-    assert len(trained) == 3
-    expected = {name: 0.5 ** (len(trained) - index) for index, name in enumerate(trained)}
-    assert found["head.1.weight"] == found["head.1.bias"] == 1
-    for name, rate in found.items():
-        path = name.removeprefix("network.").replace("bn2", "conv_head")  # timm's norm behind conv_head
-        block = next((block for block in trained if path.startswith(f"{block}.")), None)
-        assert rate == pytest.approx(expected[block] if block else 1), name
+    factors = lr_factors(classifier, FitConfig(layer_decay=0.5))
+    assert factors.keys() == {name for name, _ in classifier.trainable_parameters()}
+    trainable = [block.name for block in classifier.blocks[classifier.freeze_depth :]]
+    assert len(trainable) == 3
+    expected = {name: 0.5 ** (len(trainable) - index) for index, name in enumerate(trainable)}
+    assert factors["head.1.weight"] == factors["head.1.bias"] == 1
+    for name, factor in factors.items():
+        path = name.removeprefix("network.").replace("bn2", "conv_head")  # timm's norm layer after conv_head
+        block = next((block for block in trainable if path.startswith(f"{block}.")), None)
+        assert factor == pytest.approx(expected[block] if block else 1), name
 
 
-def test_without_lr_decay_everything_learns_alike(make_classifier: MakeClassifier) -> None:
-    assert set(rate_of_each(make_classifier(0.0), FitConfig()).values()) == {1}
+def test_without_layer_decay_all_parameters_have_the_same_learning_rate(make_classifier: MakeClassifier) -> None:
+    assert set(lr_factors(make_classifier(0.0), FitConfig()).values()) == {1}
 
 
-def test_lr_decay_reaches_a_network_that_cannot_be_cut() -> None:
+def test_layer_decay_works_for_a_network_that_cannot_be_split() -> None:
     network = Wayward()
     classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(5, 3))
-    found = rate_of_each(classifier, FitConfig(layer_decay=0.1))
-    assert {name.rpartition(".")[0]: rate for name, rate in found.items()} == pytest.approx(
+    factors = lr_factors(classifier, FitConfig(layer_decay=0.1))
+    assert {name.rpartition(".")[0]: factor for name, factor in factors.items()} == pytest.approx(
         {"network.body.0": 0.01, "network.body.1": 0.01, "network.tail.0": 0.1, "network.tail.1": 0.1, "head": 1}
     )
 
 
-def test_a_parameter_taken_in_front_of_the_line_learns_as_the_block_that_uses_it() -> None:
+def test_a_parameter_read_before_the_freeze_line_belongs_to_the_block_that_uses_it() -> None:
     network = Hasty()
     classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(4, 3))
-    found = rate_of_each(classifier, FitConfig(layer_decay=0.5))
-    assert found["network.scale"] == found["network.second.weight"] == pytest.approx(0.5)
+    factors = lr_factors(classifier, FitConfig(layer_decay=0.5))
+    assert factors["network.scale"] == factors["network.second.weight"] == pytest.approx(0.5)
 
 
-def test_weight_decay_spares_norm_layers_and_biases(make_classifier: MakeClassifier) -> None:
+def test_weight_decay_is_not_applied_to_norm_layers_and_biases(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.0)
-    learner = TrainStep(classifier, FitConfig(weight_decay=0.5), steps=1)
-    decayed, spared = learner.optimizer.param_groups
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0.0)
+    train_step = TrainStep(classifier, FitConfig(weight_decay=0.5), steps_per_epoch=1)
+    decayed, exempt = train_step.optimizer.param_groups
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.5, 0.0)
     names = {id(parameter): name for name, parameter in classifier.named_parameters()}
     assert all("bn" not in names[id(p)] and names[id(p)].endswith("weight") for p in decayed["params"])
-    assert {p.ndim for p in spared["params"]} == {1}
-    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    assert {p.ndim for p in exempt["params"]} == {1}
+    assert len(decayed["params"]) + len(exempt["params"]) == len(names)
 
 
-def test_the_optimizer_holds_only_what_is_trained(make_classifier: MakeClassifier) -> None:
+def test_the_optimizer_contains_only_trainable_parameters(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.5)
-    held = [p for group in TrainStep(classifier, FitConfig(), 1).optimizer.param_groups for p in group["params"]]
-    assert all(parameter.requires_grad for parameter in held)
-    assert {id(p) for p in held} == {id(p) for _, p in classifier.trainable_parameters()}
+    parameters = [p for group in TrainStep(classifier, FitConfig(), 1).optimizer.param_groups for p in group["params"]]
+    assert all(parameter.requires_grad for parameter in parameters)
+    assert {id(p) for p in parameters} == {id(p) for _, p in classifier.trainable_parameters()}
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_the_optimizer_keeps_state_only_of_what_is_trained(
-    make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str, lr_decay: float
+def test_the_optimizer_has_state_only_for_trainable_parameters(
+    make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str, layer_decay: float
 ) -> None:
     classifier = make_classifier(0.5)
-    config = FitConfig.model_validate({"optimizer": optimizer, "layer_decay": lr_decay})
-    learner = TrainStep(classifier, config, steps=1)
-    run_epoch(classifier, make_batches(8).epoch(1), learner)
-    trained = {id(p) for _, p in classifier.trainable_parameters()}
-    assert {id(parameter) for parameter in learner.optimizer.state} == trained
-    assert len(trained) < len(list(classifier.parameters()))
+    config = FitConfig.model_validate({"optimizer": optimizer, "layer_decay": layer_decay})
+    train_step = TrainStep(classifier, config, steps_per_epoch=1)
+    run_epoch(classifier, make_batches(8).epoch(1), train_step)
+    trainable = {id(p) for _, p in classifier.trainable_parameters()}
+    assert {id(parameter) for parameter in train_step.optimizer.state} == trainable
+    assert len(trainable) < len(list(classifier.parameters()))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_the_optimizers_steps_are_torchs_plain_ones_also_in_channels_last(
+def test_fused_optimizer_steps_equal_unfused_ones_in_channels_last(
     make_classifier: MakeClassifier, make_batches: MakeBatches, optimizer: str
 ) -> None:
     results = []
     for fused in (True, False):
         classifier = make_classifier(0.0)
         config = FitConfig.model_validate({"optimizer": optimizer, "lr": 0.01, "weight_decay": 0.1})
-        learner = TrainStep(classifier, config, steps=1)
-        for group in learner.optimizer.param_groups:
+        train_step = TrainStep(classifier, config, steps_per_epoch=1)
+        for group in train_step.optimizer.param_groups:
             assert group["fused"]
             group["fused"], group["foreach"] = fused, False
-        run_epoch(classifier, make_batches(8).epoch(1), learner)  # one step: the gradients are the same bits
+        run_epoch(classifier, make_batches(8).epoch(1), train_step)  # one step: the gradients are the same bits
         results.append(classifier.trainable_state_dict())
     for name, value in results[0].items():
         assert torch.allclose(value, results[1][name], rtol=1e-5, atol=1e-7), name
 
 
-def test_a_loss_that_is_no_number_ends_training_before_the_weights_are_touched(
+def test_a_nan_training_loss_ends_training_before_the_weights_change(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     classifier = make_classifier()
@@ -307,7 +308,7 @@ def test_a_loss_that_is_no_number_ends_training_before_the_weights_are_touched(
     assert all(torch.equal(classifier.state_dict()[name], value) for name, value in before.items())
 
 
-def test_a_learning_rate_that_is_far_too_high_is_a_divergence(
+def test_a_far_too_high_learning_rate_raises_divergence(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     with pytest.raises(Divergence, match=r"loss became (nan|inf) in epoch \d"):
@@ -319,14 +320,12 @@ def test_a_learning_rate_that_is_far_too_high_is_a_divergence(
         )
 
 
-def test_a_validation_loss_that_is_no_number_is_a_divergence(
-    make_classifier: MakeClassifier, make_batches: MakeBatches
-) -> None:
+def test_a_nan_validation_loss_raises_divergence(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
     with pytest.raises(Divergence, match=r"the validation loss became nan in epoch 1 \(lr "):
-        fit(worsening(make_classifier(), Broken), make_batches(8, training=True), make_batches(8), FitConfig())
+        fit(with_head(make_classifier(), OverflowingHead), make_batches(8, training=True), make_batches(8), FitConfig())
 
 
-def test_label_smoothing_is_in_the_training_loss_only(
+def test_label_smoothing_affects_only_the_training_loss(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     results = [
@@ -342,7 +341,7 @@ def test_label_smoothing_is_in_the_training_loss_only(
     assert abs(results[0].train_loss - results[1].train_loss) > 1e-4
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     for field, value in (
         ("lr", 0),
         ("layer_decay", 0),
@@ -357,24 +356,24 @@ def test_impossible_settings_are_refused() -> None:
             FitConfig.model_validate({field: value})
 
 
-def test_the_same_seed_gives_the_same_bits_in_a_fresh_process_and_in_a_used_one() -> None:
-    first, other, again = deterministic_fit.train(7), deterministic_fit.train(8), deterministic_fit.train(7)
-    assert first == again != other
+def test_the_same_seed_gives_the_same_bits_in_a_new_process_and_in_a_reused_one() -> None:
+    first, other_seed, second = deterministic_fit.train(7), deterministic_fit.train(8), deterministic_fit.train(7)
+    assert first == second != other_seed
     command = [sys.executable, "-m", "tests.models.deterministic_fit", "7"]
-    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
-    assert json.loads(done.stdout) == first
+    process = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    assert json.loads(process.stdout) == first
 
 
-def test_a_training_that_is_worse_than_guessing_by_far_is_stopped_early(
+def test_a_training_loss_far_above_that_of_random_guessing_raises_divergence(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
-    told: list[int] = []
-    with pytest.raises(Divergence, match=r"^the training loss is .* after epoch 2, more than 3 times that of guessing"):
+    epochs: list[int] = []
+    with pytest.raises(Divergence, match=r"^the training loss is .* after epoch 2, more than 3 times the loss of"):
         fit(
             make_classifier(1.0),
             make_batches(32, training=True),
             make_batches(8),
             FitConfig(optimizer="sgd", lr=1e4, lr_scheduler="constant", max_epochs=6),
-            lambda result, _: told.append(result.epoch),
+            lambda result, _: epochs.append(result.epoch),
         )
-    assert told == [1]
+    assert epochs == [1]

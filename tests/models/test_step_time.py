@@ -1,4 +1,4 @@
-"""What a training step takes by the frozen share: measured once, then read."""
+"""Training step times by freeze fraction."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from data.cache.content_cache import ContentCache
 from models.profiling.step_time import FREEZE_FRACTIONS, step_times
 
 
-def test_steps_are_measured_once_and_the_less_is_frozen_the_longer_they_take(
+def test_steps_are_measured_once_and_are_faster_the_more_is_frozen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = ContentCache(tmp_path)
-    found = step_times("test_efficientnet", 64, store)
-    assert tuple(found) == FREEZE_FRACTIONS
-    assert 0 < found[1.0] < found[0.0]
-    monkeypatch.setattr(models.profiling.step_time, "_measure", lambda *_: pytest.fail("measured again"))
-    assert step_times("test_efficientnet", 64, store) == found
+    cache = ContentCache(tmp_path)
+    seconds = step_times("test_efficientnet", 64, cache)
+    assert tuple(seconds) == FREEZE_FRACTIONS
+    assert 0 < seconds[1.0] < seconds[0.0]
+    monkeypatch.setattr(models.profiling.step_time, "_measure", lambda *_: pytest.fail("measured a second time"))
+    assert step_times("test_efficientnet", 64, cache) == seconds

@@ -13,7 +13,7 @@ import pytest
 
 from server.processes import free_port
 from tests.models.conftest import CLASSES, Packaged, make_package
-from tests.models.serving import MODEL, clean_environment, register, running
+from tests.models.model_server import MODEL_URI, clean_environment, register_champion, run_server
 
 LIMIT_MB = 500
 CLIENT = """
@@ -68,8 +68,8 @@ def server(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Itera
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
-    with running(command, f"{uri}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
-        register(uri, package.folder)
+    with run_server(command, f"{uri}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
+        register_champion(uri, package.folder)
         yield uri
 
 
@@ -77,8 +77,8 @@ def server(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_the_champion_answers_in_a_clean_environment_through_a_server(
     package: Packaged, clean_python: Path, server: str, tmp_path: Path
 ) -> None:
-    for model, environment in ((MODEL, {"MLFLOW_TRACKING_URI": server}), (str(package.model), {})):
-        command = [str(clean_python), "-I", "-c", CLIENT, model, str(package.picture)]
+    for model, environment in ((MODEL_URI, {"MLFLOW_TRACKING_URI": server}), (str(package.model), {})):
+        command = [str(clean_python), "-I", "-c", CLIENT, model, str(package.image_file)]
         done = subprocess.run(
             command, cwd=tmp_path, env=clean_environment(**environment), capture_output=True, text=True, check=False
         )

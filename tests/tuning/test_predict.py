@@ -124,7 +124,7 @@ def test_a_model_of_another_project_is_a_mistake(tmp_path: Path) -> None:
         def predict(self, data: list[Path]) -> pd.DataFrame:
             return super().predict(data)[["cat"]]
 
-    with pytest.raises(TrackingError, match=r"that this project packaged, .* but this one answers with cat"):
+    with pytest.raises(TrackingError, match=r"packaged by Freezeline, .*, got cat; choose another model"):
         list(predict_files(Foreign(), [tmp_path / "cat.png"]))
 
 
@@ -137,14 +137,16 @@ def test_probabilities_are_in_the_data_sets_order_of_classes(tmp_path: Path) -> 
 
 def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
-    with pytest.raises(TrackingError, match=r"must know the classes of pets \(cat, dog\), but it knows cat, cow"):
+    with pytest.raises(TrackingError, match=r"must have the classes of pets \(cat, dog\), got cat, cow; "):
         predict_proba(FakeModel(("cat", "cow")), pets, pets.split("test"))
 
 
 def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     broken = pets.split("test")[0].model_copy(update={"path": "cat/broken.png"})
-    with pytest.raises(TrackingError, match=r"cat/broken\.png must be readable by the model, but it is cut off"):
+    with pytest.raises(
+        TrackingError, match=r"cat/broken\.png must be readable by the model, but it is cut off; fix or remove"
+    ):
         predict_proba(FakeModel(), pets, (broken,))
 
 

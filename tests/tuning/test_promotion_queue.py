@@ -16,7 +16,7 @@ import pytest
 
 from data.errors import TrackingError
 from server.processes import free_port
-from tests.models.serving import running
+from tests.models.model_server import run_server
 from tuning.registry.client import ModelRegistry
 from tuning.registry.promotion_queue import TICKET, Turn
 
@@ -216,5 +216,5 @@ def test_twenty_at_once_on_a_server_end_as_one_after_another(
     uri = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "2", "--host", "127.0.0.1"]
     command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", tracking]
-    with running(command, f"{uri}/health", tmp_path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
+    with run_server(command, f"{uri}/health", tmp_path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
         decide_at_once(versions, uri)

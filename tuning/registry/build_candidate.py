@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from data.preprocessing import Pixels
     from data.sources.base import SplitName
     from models.classifier import Classifier
-    from models.evaluation.metrics import ClassificationMetrics, Labels, Metric, Probabilities
+    from models.evaluation.metrics import ClassificationMetrics, Labels, MetricName, Probabilities
 
 INVALID_METRIC_CHARS = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
 LEAK_KINDS = ("leak", "group_leak")
 CALIBRATION_SPLITS: tuple[SplitName, ...] = ("val", "test")
-METRICS_WITH_CI: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
+METRICS_WITH_CI: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 class PackagedWinner(FrozenModel):

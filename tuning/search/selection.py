@@ -45,7 +45,7 @@ class CostedTrial(NamedTuple):
 def serving_spec_of(result: TrialRecord, classes: int) -> ServingSpec:
     """Return the form in which a trial's model would be served."""
     config = result.config
-    return ServingSpec.of(config.network, config.preprocessing.image_size, classes)
+    return ServingSpec.from_network(config.network, config.preprocessing.image_size, classes)
 
 
 def choose(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes: int) -> TrialRecord | None:
