@@ -69,7 +69,7 @@ def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, ParamVa
 
     def asked(start: dict[str, ParamValue], *, probe: bool = False) -> dict[str, ParamValue]:
         study.enqueue_trial(start)
-        return space.suggest(study.ask(), probe=probe)
+        return space.suggest(study.ask(), is_probe=probe)
 
     probes = [asked(probe, probe=True) for probe in space.linear_probes()]
     yield from map(asked, space.default_trials())

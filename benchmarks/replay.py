@@ -33,7 +33,7 @@ def tables() -> Iterator[tuple[str, list[Row]]]:
 def space_of(table: Sequence[Row], recipe: Recipe) -> SearchSpace:
     """Return the space that the table's configurations are from: class balance is searched where it was recorded."""
     balanced = any(row["settings"]["balance"] != "none" for row in table)
-    return SearchSpace(recipe, imbalance=math.inf if balanced else 1.0)
+    return SearchSpace(recipe, imbalance_ratio=math.inf if balanced else 1.0)
 
 
 def best(table: Sequence[Row]) -> Row:

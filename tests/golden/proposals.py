@@ -58,7 +58,7 @@ class _Space(SearchSpace):
     """A search space whose parameters have their recorded names in the study."""
 
     def suggest(self, trial: SuggestTrial, *, probe: bool = False) -> dict[str, ParamValue]:
-        return super().suggest(_RecordedNames(trial), probe=probe)
+        return super().suggest(_RecordedNames(trial), is_probe=probe)
 
     def _to_study_params(
         self,
@@ -85,7 +85,7 @@ def hash_of(number: float) -> int:
 
 def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
     """Return the settings of all trials up to the sampler's thirtieth; the trials of every fifth score are stopped."""
-    space = _Space(recipe, imbalance=2.0)
+    space = _Space(recipe, imbalance_ratio=2.0)
     pairs = [(str(name), int(size)) for part in variants(recipe) for name in options(part.backbone)
              for size in options(part.image_size)]  # fmt: skip
     preprocessings = {pair: Preprocessing(pair[1]) for pair in pairs}

@@ -14,7 +14,7 @@ STEP_S = {0.0: 0.4, 0.5: 0.2, 1.0: 0.0}
 
 def test_minutes_buy_trials_of_a_middling_share_side_by_side() -> None:
     asked = recipe(minutes="11", max_epochs="10")
-    expected = estimate_budget(asked, STEP_S, train=10 * BATCH_SIZE, val=3 * BATCH_SIZE, max_concurrent=2)
+    expected = estimate_budget(asked, STEP_S, num_train=10 * BATCH_SIZE, num_val=3 * BATCH_SIZE, max_concurrent=2)
     assert expected.trial_s == pytest.approx({0.0: 44.0, 0.5: 22.0, 1.0: 0.0})
     assert expected.trials == int((660 - 75) * 2 / 22)
     assert expected.minutes is None
@@ -26,6 +26,6 @@ def test_minutes_buy_trials_of_a_middling_share_side_by_side() -> None:
 
 def test_trials_take_minutes() -> None:
     asked = recipe(trials="60", max_epochs="10")
-    expected = estimate_budget(asked, STEP_S, train=10 * BATCH_SIZE, val=3 * BATCH_SIZE, max_concurrent=2)
+    expected = estimate_budget(asked, STEP_S, num_train=10 * BATCH_SIZE, num_val=3 * BATCH_SIZE, max_concurrent=2)
     assert (expected.trials, expected.minutes) == (None, pytest.approx(11.0))
     assert budget_line(asked, expected, "net", 64, 2).endswith("60 such trials, 2 at once, take about 11 minutes")

@@ -20,15 +20,15 @@ from tuning.common.trial_record import ParamValue
 from tuning.recipe.schema import SamplerName
 from tuning.search.journal_backend import SingleWriterJournalBackend
 from tuning.search.samplers import (
-    BEST,
-    FAILED_FOR_GOOD,
     INFRASTRUCTURE_FAILURE,
-    NEWEST,
-    OTHERS,
-    PENDING_NEWEST,
-    PENDING_OTHERS,
+    MAX_FAILED_RATIO,
+    NUM_BEST,
+    NUM_RANDOM,
+    NUM_RANDOM_RUNNING,
+    NUM_RECENT,
+    NUM_RECENT_RUNNING,
     SAMPLERS,
-    History,
+    TrialWindow,
     build_sampler,
 )
 from tuning.search.space import SearchSpace
@@ -167,9 +167,9 @@ def trial(number: int, state: TrialState, score: float | None = None, **user_att
 
 
 def seen(trials: list[FrozenTrial], seed: int = 0) -> list[FrozenTrial]:
-    history = History()
-    history.read(trials)
-    return history.view(np.random.default_rng(seed))
+    history = TrialWindow()
+    history.update(trials)
+    return history.select(np.random.default_rng(seed))
 
 
 def test_a_failed_trial_is_seen_as_the_worst_and_is_not_changed() -> None:
@@ -186,17 +186,17 @@ def test_where_all_have_failed_none_is_seen_for_the_best_of_them_is_no_model() -
 def test_failed_trials_are_never_among_the_tenth_that_is_taken_for_good() -> None:
     trials = [trial(number, TrialState.FAIL) for number in range(30)] + [trial(30, TrialState.COMPLETE, 0.5)]
     shown = seen(trials)
-    assert [one.number for one in shown] == list(range(30 - FAILED_FOR_GOOD, 31))
+    assert [one.number for one in shown] == list(range(30 - MAX_FAILED_RATIO, 31))
 
 
 def test_what_is_seen_of_many_trials_has_a_limit_and_holds_the_best_and_the_newest() -> None:
     ended = [trial(number, TrialState.COMPLETE, (number * 7919) % 2003 / 2003) for number in range(2000)]
     running = [trial(number, TrialState.RUNNING) for number in range(2000, 2500)]
     shown = seen(ended + running)
-    assert len(shown) == BEST + NEWEST + OTHERS + PENDING_NEWEST + PENDING_OTHERS
+    assert len(shown) == NUM_BEST + NUM_RECENT + NUM_RANDOM + NUM_RECENT_RUNNING + NUM_RANDOM_RUNNING
     assert [one.number for one in shown] == sorted({one.number for one in shown})
-    best = sorted(ended, key=lambda one: -(one.value or 0))[:BEST]
-    assert {one.number for one in shown} >= {one.number for one in best + ended[-50:] + running[-PENDING_NEWEST:]}
+    best = sorted(ended, key=lambda one: -(one.value or 0))[:NUM_BEST]
+    assert {one.number for one in shown} >= {one.number for one in best + ended[-50:] + running[-NUM_RECENT_RUNNING:]}
 
 
 def test_what_is_drawn_from_the_rest_differs_from_trial_to_trial() -> None:
@@ -215,16 +215,16 @@ def test_the_best_are_those_that_optuna_takes_for_it_complete_ones_before_pruned
 def test_what_is_seen_does_not_depend_on_when_the_trials_were_read() -> None:
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
     trials = [trial(number, states[number % 4], (number * 7919) % 2003 / 2003) for number in range(800)]
-    history = History()
+    history = TrialWindow()
     for read in range(1, 800, 50):  # as they go: the newest twenty still run
         running = [trial(number, TrialState.RUNNING) for number in range(max(0, read - 20), read)]
-        history.read(trials[: max(0, read - 20)] + running)
-    history.read(trials)
-    shown = history.view(np.random.default_rng(3))
+        history.update(trials[: max(0, read - 20)] + running)
+    history.update(trials)
+    shown = history.select(np.random.default_rng(3))
     assert [(one.number, one.state) for one in shown] == [(one.number, one.state) for one in seen(trials, 3)]
 
 
 def test_the_trial_that_is_asked_for_is_not_seen() -> None:
-    history = History()
-    history.read([trial(0, TrialState.COMPLETE, 0.5), trial(1, TrialState.RUNNING), trial(2, TrialState.RUNNING)])
-    assert [one.number for one in history.view(np.random.default_rng(0), but=2)] == [0, 1]
+    history = TrialWindow()
+    history.update([trial(0, TrialState.COMPLETE, 0.5), trial(1, TrialState.RUNNING), trial(2, TrialState.RUNNING)])
+    assert [one.number for one in history.select(np.random.default_rng(0), exclude=2)] == [0, 1]

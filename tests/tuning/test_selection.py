@@ -14,7 +14,7 @@ from tuning.common.trial_record import TrialRecord, TrialStatus
 from tuning.search.selection import (
     Costs,
     Limits,
-    best_per_serving_form,
+    best_per_serving_spec,
     choose,
     on_a_pareto_front,
     pareto_front,
@@ -113,29 +113,29 @@ def test_without_a_scored_trial_there_is_no_winner(limits: Limits) -> None:
 
 
 def test_the_best_trial_of_each_form_is_priced_best_first() -> None:
-    assert numbers([one.trial for one in best_per_serving_form(RESULTS, COSTS, CLASSES)]) == [0, 2, 3, 4]
+    assert numbers([one.trial for one in best_per_serving_spec(RESULTS, COSTS, CLASSES)]) == [0, 2, 3, 4]
 
 
 def test_the_front_holds_what_no_network_beats_both_ways() -> None:
-    every = best_per_serving_form(RESULTS, COSTS, CLASSES)
+    every = best_per_serving_spec(RESULTS, COSTS, CLASSES)
     assert numbers([one.trial for one in pareto_front(every, "latency_ms")]) == [0, 2, 4]
     assert numbers([one.trial for one in pareto_front(every, "mb")]) == [0, 2, 3, 4]
 
 
 def test_of_equals_in_score_the_cheaper_is_on_the_front() -> None:
-    every = best_per_serving_form([tried(0, 0.5, "large"), tried(1, 0.5, "small")], COSTS, CLASSES)
+    every = best_per_serving_spec([tried(0, 0.5, "large"), tried(1, 0.5, "small")], COSTS, CLASSES)
     assert numbers([one.trial for one in pareto_front(every, "mb")]) == [1]
 
 
 def test_the_table_fits_into_80_columns_and_says_which_front_a_network_is_on() -> None:
-    lines = printed(table(best_per_serving_form(RESULTS, COSTS, CLASSES)))
+    lines = printed(table(best_per_serving_spec(RESULTS, COSTS, CLASSES)))
     assert max(map(len, lines)) <= 80
     assert lines[2].split() == ["0", "0.9000", "20.00", "40.0", "large", "32", "0", "speed,", "size"]
     assert lines[4].split() == ["3", "0.7000", "30.00", "5.0", "slow", "32", "0", "size"]
 
 
 def test_what_is_beaten_both_ways_is_in_the_json_and_not_in_the_tables() -> None:
-    every = best_per_serving_form([*RESULTS, tried(7, 0.1, "beaten")], {**COSTS, **costs(beaten=(50, 50))}, CLASSES)
+    every = best_per_serving_spec([*RESULTS, tried(7, 0.1, "beaten")], {**COSTS, **costs(beaten=(50, 50))}, CLASSES)
     assert 7 not in numbers([one.trial for one in on_a_pareto_front(every)])
     assert "beaten" not in markdown(every)
     last = json.loads(as_json(every))["networks"][-1]

@@ -104,7 +104,7 @@ def test_of_tiny_pictures_the_default_trains_the_whole_network() -> None:
     space = SearchSpace(recipe(image_size="32,64"), small_images=True)
     changed = {"freeze_fraction": 0, "lr_scheduler": "one_cycle", "lr": 2e-3}
     assert space.default_settings() == {**SearchSpace(recipe(image_size="32,64")).default_settings(), **changed}
-    probe = space.suggest(Inside(space.linear_probes()[0]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[0]), is_probe=True)
     assert [tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)] == [0.2]
     assert SearchSpace(recipe(freeze_fraction="0.5..1"), small_images=True).default_settings()["freeze_fraction"] == 0.5
 
@@ -227,7 +227,7 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
     probes = space.linear_probes()
     swept = [(probe["truncate"], probe["backbone"], probe["image_size"]) for probe in probes]
     assert swept == [(cut, name, size) for cut in (0, 1, 2) for name in ("small", "large") for size in (32, 64)]
-    settings = space.suggest(Inside(probes[-1]), probe=True)
+    settings = space.suggest(Inside(probes[-1]), is_probe=True)
     assert settings == {
         **DEFAULT_PARAMS,
         "image_size": 64,
@@ -243,7 +243,7 @@ def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() 
     space = SearchSpace(recipe(image_size="32,64", truncate="0,3", head_features="last,all"))
     swept = [(probe["head_features"], probe.get("truncate"), probe["image_size"]) for probe in space.linear_probes()]
     assert swept == [(*end, size) for end in (("all", None), ("last", 0), ("last", 3)) for size in (32, 64)]
-    probe = space.suggest(Inside(space.linear_probes()[0]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[0]), is_probe=True)
     network = space.trial_config(probe, PREPROCESSINGS).network
     assert (network.head_features, network.truncate) == ("all", 0)
     assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is the default
@@ -254,10 +254,10 @@ def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() 
     [({}, "weights"), ({"balance": "none,weights"}, "weights"), ({"balance": "none,sampler"}, "none")],
 )
 def test_probes_weigh_unequal_classes_where_the_recipe_allows_it(texts: dict[str, str], probed: str) -> None:
-    space = SearchSpace(recipe(**texts), imbalance=4.0)
-    assert {space.suggest(Inside(probe), probe=True)["balance"] for probe in space.linear_probes()} == {probed}
-    equal = SearchSpace(recipe(), imbalance=1.0)
-    assert equal.suggest(Inside(equal.linear_probes()[0]), probe=True)["balance"] == "none"
+    space = SearchSpace(recipe(**texts), imbalance_ratio=4.0)
+    assert {space.suggest(Inside(probe), is_probe=True)["balance"] for probe in space.linear_probes()} == {probed}
+    equal = SearchSpace(recipe(), imbalance_ratio=1.0)
+    assert equal.suggest(Inside(equal.linear_probes()[0]), is_probe=True)["balance"] == "none"
 
 
 def test_a_search_opens_with_its_first_network_at_each_size_but_not_of_tiny_pictures() -> None:
@@ -308,7 +308,7 @@ def test_every_probe_lies_inside_a_narrowed_space(texts: dict[str, str]) -> None
     space = SearchSpace(recipe(**texts))
     for probe in space.linear_probes():
         asker = Inside(probe)
-        space.suggest(asker, probe=True)
+        space.suggest(asker, is_probe=True)
         assert not asker.left
 
 
@@ -322,7 +322,7 @@ def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen(
     unfrozen: bool, fractions: tuple[float, float]
 ) -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
-    probe = space.suggest(Inside(space.linear_probes()[-1]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[-1]), is_probe=True)
     network = {"backbone": "large", "image_size": 64, "truncate": 1}
     assert space.fine_tunes(probe, unfrozen) == [
         {**space.default_params(), **network, "freeze_fraction": fraction} for fraction in fractions
@@ -331,10 +331,10 @@ def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen(
 
 def test_what_has_run_as_trial_0_or_is_the_same_is_not_fine_tuned_again() -> None:
     space = SearchSpace(recipe())
-    probe = space.suggest(Inside(space.linear_probes()[0]), probe=True)
+    probe = space.suggest(Inside(space.linear_probes()[0]), is_probe=True)
     assert [settings["freeze_fraction"] for settings in space.fine_tunes(probe)] == [0.2]
     fixed = SearchSpace(recipe(freeze_fraction="1", image_size="32,64"))
-    probe = fixed.suggest(Inside(fixed.linear_probes()[-1]), probe=True)
+    probe = fixed.suggest(Inside(fixed.linear_probes()[-1]), is_probe=True)
     assert [settings["freeze_fraction"] for settings in fixed.fine_tunes(probe)] == [1.0]
 
 

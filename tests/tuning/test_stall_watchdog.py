@@ -22,7 +22,7 @@ ENDED, HANDED, OTHER = (trial_record(number, None, "running") for number in rang
 @pytest.fixture
 def handover(tmp_path: Path) -> StallWatchdog:
     """Return one that has no patience, and that has seen a trial begin and end."""
-    made = StallWatchdog(SearchPaths(tmp_path), patience_s=0.0)
+    made = StallWatchdog(SearchPaths(tmp_path), timeout_s=0.0)
     made.on_trial_start(ENDED)
     made.on_trial_end(ENDED, None)
     return made
@@ -41,7 +41,7 @@ def test_a_trial_that_no_worker_begins_is_lost(handover: StallWatchdog) -> None:
 
 
 def test_it_takes_patience(tmp_path: Path) -> None:
-    handover = StallWatchdog(SearchPaths(tmp_path), patience_s=60.0)
+    handover = StallWatchdog(SearchPaths(tmp_path), timeout_s=60.0)
     handover.on_trial_start(ENDED)
     handover.on_trial_end(ENDED, None)
     handover.on_trial_start(HANDED)
@@ -58,7 +58,7 @@ def test_nothing_is_lost_while_a_worker_trains_any_of_them(handover: StallWatchd
 
 
 def test_the_first_workers_may_take_long_to_come(tmp_path: Path) -> None:
-    handover = StallWatchdog(SearchPaths(tmp_path), patience_s=0.0)
+    handover = StallWatchdog(SearchPaths(tmp_path), timeout_s=0.0)
     handover.on_trial_start(HANDED)
     assert not handover.is_stalled
 

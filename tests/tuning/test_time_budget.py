@@ -12,7 +12,7 @@ import pytest
 
 from tests.tuning.factories import epoch_report, recipe, trial_record
 from tuning.search.selection import LeadingPhase
-from tuning.search.time_budget import TimeBudget, load_elapsed_s, probe_time_exhausted, reserve_s
+from tuning.search.time_budget import TimeBudget, finalize_reserve_s, load_elapsed_s, probe_time_exhausted
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_budget_is_trials_minutes_or_both(texts: dict[str, str], trials: int |
 
 @pytest.mark.parametrize(("budget_s", "kept_s"), [(10, 3.5), (150, 52.5), (600, 75)])
 def test_time_is_kept_for_what_comes_after_the_trials(budget_s: float, kept_s: float) -> None:
-    assert reserve_s(budget_s) == pytest.approx(kept_s)
+    assert finalize_reserve_s(budget_s) == pytest.approx(kept_s)
 
 
 def test_without_minutes_the_time_is_never_over(make_clock: MakeClock) -> None:
@@ -138,7 +138,7 @@ def test_a_resumed_search_has_the_time_that_is_left(
     now = begun + 400
     keep_an_epoch(first)
     assert load_elapsed_s(file) == pytest.approx(400, abs=0.1)
-    second = TimeBudget(1075, file, has_begun=True, before_s=load_elapsed_s(file))
+    second = TimeBudget(1075, file, has_progress=True, previous_s=load_elapsed_s(file))
     now = begun + 590
     assert not second.is_exhausted
     now = begun + 610

@@ -15,7 +15,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.reporting.content import ReportContent, ReportTrial
 from tuning.reporting.thumbnails import audit_pairs, top_losses, train_examples, val_examples
 from tuning.search.reevaluation import Improvement, RerunTrial
-from tuning.search.selection import Costs, Limits, best_per_serving_form
+from tuning.search.selection import Costs, Limits, best_per_serving_spec
 
 if TYPE_CHECKING:
     from models.evaluation.metrics import Labels, Probabilities
@@ -67,7 +67,7 @@ def build_report_content(
         best=best.number,
         reruns=tuple(one for one in finals if len(one.scores) > 1),
         improvement=gain,
-        costed_trials=tuple(best_per_serving_form([trial.trial for trial in trials], costs, len(dataset.classes))),
+        costed_trials=tuple(best_per_serving_spec([trial.trial for trial in trials], costs, len(dataset.classes))),
         limits=limits,
         machine=hardware(),
         baseline=baseline,

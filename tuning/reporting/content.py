@@ -10,7 +10,7 @@ from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.search.reevaluation import Improvement, RerunTrial
-from tuning.search.selection import CostedTrial, Limits, default_of, ranked, serving_spec_of
+from tuning.search.selection import CostedTrial, Limits, default_trial, ranked, serving_spec_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ReportContent:
     @cached_property
     def default(self) -> TrialRecord | None:
         """What an expert would try first, if it has a score."""
-        default = default_of(trial.trial for trial in self.trials)
+        default = default_trial(trial.trial for trial in self.trials)
         return default if default and default.is_eligible else None
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from models.profiling.step_time import BATCH_SIZE
 from tuning.recipe.schema import Recipe
-from tuning.search.time_budget import reserve_s
+from tuning.search.time_budget import finalize_reserve_s
 
 VALIDATION_COST_RATIO = (
     1 / 3
@@ -30,7 +30,7 @@ class BudgetEstimate(NamedTuple):
 
 
 def estimate_budget(
-    recipe: Recipe, step_s: Mapping[float, float], train: int, val: int, max_concurrent: int
+    recipe: Recipe, step_s: Mapping[float, float], num_train: int, num_val: int, max_concurrent: int
 ) -> BudgetEstimate:
     """Return what a recipe's budget buys.
 
@@ -41,10 +41,10 @@ def estimate_budget(
         val: validation pictures.
         at_once: trials side by side; each has a core.
     """
-    pictures = recipe.max_epochs * (train + VALIDATION_COST_RATIO * val)
+    pictures = recipe.max_epochs * (num_train + VALIDATION_COST_RATIO * num_val)
     trial_s = {fraction: pictures / BATCH_SIZE * seconds for fraction, seconds in step_s.items()}
     mean_s = statistics.fmean(trial_s.values())
-    left_s = None if recipe.budget_s is None else recipe.budget_s - reserve_s(recipe.budget_s)
+    left_s = None if recipe.budget_s is None else recipe.budget_s - finalize_reserve_s(recipe.budget_s)
     most = recipe.max_trials
     return BudgetEstimate(
         trial_s,

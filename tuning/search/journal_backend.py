@@ -35,7 +35,7 @@ class SingleWriterJournalBackend(BaseJournalBackend):
         self._file = path.open("a+b", buffering=0)
         self._cache_offset, self._end = _count_complete_lines(path)
         self._file.truncate(self._end)
-        self._kept: list[bytes] = []  # lines that were written and not read yet
+        self._cached_lines: list[bytes] = []  # lines that were written and not read yet
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write a line for each log.
@@ -54,7 +54,7 @@ class SingleWriterJournalBackend(BaseJournalBackend):
             self._file.truncate(self._end)
             raise
         self._end += len(text)
-        self._kept += lines
+        self._cached_lines += lines
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Return the logs from a number on; those before it aren't kept in memory."""
@@ -62,9 +62,9 @@ class SingleWriterJournalBackend(BaseJournalBackend):
             with self._path.open("rb") as file:
                 yield from map(json.loads, itertools.islice(file, log_number_from, None))
             return
-        self._kept = self._kept[log_number_from - self._cache_offset :]
+        self._cached_lines = self._cached_lines[log_number_from - self._cache_offset :]
         self._cache_offset = log_number_from
-        yield from map(json.loads, self._kept)
+        yield from map(json.loads, self._cached_lines)
 
 
 def _count_complete_lines(path: Path) -> tuple[int, int]:

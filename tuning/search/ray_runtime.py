@@ -53,7 +53,7 @@ TRIAL_MODULES = (
 RUNTIME_ENV_EXCLUDES = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -77,9 +77,9 @@ class RayRuntime:
         """Take the recipe whose trials its first workers are made ready for; with none they are for anything."""
         self._recipe = recipe
         self._thread: threading.Thread | None = None
-        self._ready, self._is_over = threading.Event(), threading.Event()
+        self._ready, self._closing = threading.Event(), threading.Event()
         self._error: Exception | None = None
-        self._is_ours = False
+        self._owns_ray = False
         self._cleanup = ExitStack()
 
     def start_async(self) -> None:
@@ -94,7 +94,7 @@ class RayRuntime:
             if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             self._cleanup.enter_context(temporary_env(self._local_environment()))
-        self._thread = threading.Thread(target=self._work, name="ray", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
         self._thread.start()
 
     @contextmanager
@@ -118,12 +118,12 @@ class RayRuntime:
         if self._thread is None:
             return
         self._ready.wait()
-        if self._is_ours:
+        if self._owns_ray:
             import ray
 
             ray.shutdown()
-            self._is_ours = False
-        self._is_over.set()
+            self._owns_ray = False
+        self._closing.set()
         self._thread.join()
         self._cleanup.close()
 
@@ -131,15 +131,15 @@ class RayRuntime:
         """Return what the workers on this machine inherit from this process, beyond what it has itself."""
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         # By default Ray ends its first workers when Tune reserves their cores, and starts others for the same trials.
-        kept = {"RAY_num_workers_soft_limit": str(cores())}
+        kept = {"RAY_num_workers_soft_limit": str(available_cores())}
         environment = {"FREEZELINE_HOME": str(state_dir()), "PYTHONPATH": path, **kept}
         # Ray starts a worker for each core beforehand. Where a trial has several, or an accelerator, most would wait
         # for nothing with hundreds of MB.
-        if self._recipe is not None and concurrency(self._recipe, {"CPU": cores()}) >= cores():
+        if self._recipe is not None and concurrency(self._recipe, {"CPU": available_cores()}) >= available_cores():
             environment["RAY_preload_python_modules"] = ",".join(TRIAL_MODULES)
         return environment
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         """Start it, and stay: Linux ends Ray's processes with the thread that started them."""
         try:
             import ray
@@ -148,12 +148,12 @@ class RayRuntime:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             if not ray.is_initialized():
                 _start(self._address)
-                self._is_ours = True
+                self._owns_ray = True
         except Exception as error:  # raised where it is waited for
             self._error = error
         finally:
             self._ready.set()
-        self._is_over.wait()
+        self._closing.wait()
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def ray_running() -> Iterator[None]:
         yield
 
 
-def resources() -> Mapping[str, float]:
+def cluster_resources() -> Mapping[str, float]:
     """Return what the Ray that was started has in all its nodes now: CPU, GPU, ..."""
     import ray
 
@@ -231,7 +231,7 @@ def _init(address: str) -> None:
     )
     if address == "local":
         # Without a runtime environment the workers that Ray starts beforehand are those that it takes for the trials.
-        start(num_cpus=cores(), include_dashboard=False)
+        start(num_cpus=available_cores(), include_dashboard=False)
         return
     environment = {**ENVIRONMENT, **WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(state_dir())}
     start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": RUNTIME_ENV_EXCLUDES})

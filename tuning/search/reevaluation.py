@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tuning.common.trial_record import TrialRecord
-from tuning.search.selection import default_of, is_significantly_better, ranked, standard_error
+from tuning.search.selection import default_trial, is_significantly_better, ranked, standard_error
 
 
 class RerunTrial(NamedTuple):
@@ -32,20 +32,20 @@ class RerunTrial(NamedTuple):
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
-def top_trials(results: Sequence[TrialRecord], count: int, num_val_images: int) -> list[RerunTrial]:
+def top_trials(trials: Sequence[TrialRecord], top_k: int, num_val_images: int) -> list[RerunTrial]:
     """Return the best ``count`` trials that have ended, best first, with the scores of their finals.
 
     Who lies behind the best of all by more than the noise of so many validation pictures is none: it can't have been
     beaten by luck alone, and where it is quickly trained again and the best is not, it must not win for that.
     """
-    best_first = ranked(results)
+    best_first = ranked(trials)
     top = best_first[0].score or 0.0 if best_first else 0.0
     ended = [
         result
         for result in best_first
         if result.status != "running" and not is_significantly_better(top, result.score or 0.0, num_val_images)
     ]
-    return [RerunTrial(result, _scores(result, results)) for result in ended[:count]]
+    return [RerunTrial(result, _scores(result, trials)) for result in ended[:top_k]]
 
 
 def _scores(result: TrialRecord, results: Sequence[TrialRecord]) -> tuple[float, ...]:
@@ -54,9 +54,9 @@ def _scores(result: TrialRecord, results: Sequence[TrialRecord]) -> tuple[float,
 
 
 def next_rerun(
-    results: Sequence[TrialRecord],
-    count: int,
-    seeds: int,
+    trials: Sequence[TrialRecord],
+    top_k: int,
+    num_seeds: int,
     num_val_images: int,
     has_time_for: Callable[[TrialRecord], bool],
 ) -> tuple[TrialRecord, int] | None:
@@ -65,17 +65,17 @@ def next_rerun(
     Seed by seed, so that what there is time for is spread over the finalists. ``fits`` says whether there is time to
     train a trial again.
     """
-    for number in range(1, seeds + 1):
-        for finalist in top_trials(results, count, num_val_images):
+    for number in range(1, num_seeds + 1):
+        for finalist in top_trials(trials, top_k, num_val_images):
             seed = finalist.trial.config.seed + number
-            begun = {other.config.seed for other in results if other.rerun_of == finalist.trial.trial_uid}
+            begun = {other.config.seed for other in trials if other.rerun_of == finalist.trial.trial_uid}
             if seed not in begun and has_time_for(finalist.trial):
                 return finalist.trial, seed
     return None
 
 
 def select_winner(
-    allowed: Sequence[TrialRecord], results: Sequence[TrialRecord], count: int, num_val_images: int
+    allowed: Sequence[TrialRecord], trials: Sequence[TrialRecord], top_k: int, num_val_images: int
 ) -> TrialRecord | None:
     """Return which of the ``allowed`` trials, best first, wins.
 
@@ -83,7 +83,7 @@ def select_winner(
     were: one mean can't be held against others' luck.
     """
     uids = {result.trial_uid for result in allowed}
-    best = top_trials(results, count, num_val_images)
+    best = top_trials(trials, top_k, num_val_images)
     proved = [one for one in best if len(one.scores) > 1 and one.trial.trial_uid in uids]
     if len(proved) < 2:
         return next(iter(allowed), None)
@@ -108,20 +108,20 @@ class Improvement(NamedTuple):
 
 
 def improvement_over_default(
-    best: TrialRecord, results: Sequence[TrialRecord], count: int, num_val_images: int
+    best: TrialRecord, trials: Sequence[TrialRecord], top_k: int, num_val_images: int
 ) -> Improvement | None:
     """Return what the best trial gained over the default; None where that was not trained to its end, or is the best.
 
     The two spreads are pooled over the finalists.
     """
-    default = default_of(results)
+    default = default_trial(trials)
     if default is None or default.status != "complete" or default.score is None or default.trial_uid == best.trial_uid:
         return None
-    scores = _scores(best, results)
-    spreads = [one.std**2 for one in top_trials(results, count, num_val_images) if len(one.scores) > 1]
+    scores = _scores(best, trials)
+    spreads = [one.std**2 for one in top_trials(trials, top_k, num_val_images) if len(one.scores) > 1]
     by_seed = statistics.fmean(spreads) if spreads else 0.0
     mean = statistics.fmean(scores)
     by_pictures = standard_error(mean, default.score, num_val_images) ** 2
-    theirs = _scores(default, results)
+    theirs = _scores(default, trials)
     every = math.sqrt(by_seed / len(scores) + by_seed / len(theirs) + by_pictures)
     return Improvement(mean - statistics.fmean(theirs), every)

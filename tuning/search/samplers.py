@@ -26,16 +26,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning.recipe.schema import SamplerName
 
-STARTUP_TRIALS = 5  # asked at random before TPE models what it saw; Optuna's 10 is most of a small search
+NUM_STARTUP_TRIALS = 5  # asked at random before TPE models what it saw; Optuna's 10 is most of a small search
 INFRASTRUCTURE_FAILURE = "blameless"  # a user attribute of a failed trial: its settings had no part in its failure
 
 # TPE takes the best of the trials that it sees for good: a tenth of them, at most 25 (Optuna's default_gamma). With
 # these 25, and no less than 250 in all, what it takes for good is what it would among all trials, and what it takes
 # for bad is a sample of it. benchmarks/samplers.py compares the regret.
-BEST, NEWEST, OTHERS = 25, 100, 150  # finished trials in view
-FAILED_FOR_GOOD = 9  # failed trials in view for each that didn't fail, so that none is among the best tenth
-PENDING_NEWEST, PENDING_OTHERS = 25, 50  # running trials in view, which repel the next (the constant liar)
-SEEN = "seen"  # the name of the study that a view is shown as
+NUM_BEST, NUM_RECENT, NUM_RANDOM = 25, 100, 150  # finished trials in view
+MAX_FAILED_RATIO = 9  # failed trials in view for each that didn't fail, so that none is among the best tenth
+NUM_RECENT_RUNNING, NUM_RANDOM_RUNNING = 25, 50  # running trials in view, which repel the next (the constant liar)
+SUBSET_STUDY_NAME = "seen"  # the name of the study that a view is shown as
 
 
 def build_sampler(name: SamplerName, seed: int) -> BaseSampler:
@@ -43,52 +43,54 @@ def build_sampler(name: SamplerName, seed: int) -> BaseSampler:
     return SAMPLERS[name](seed)
 
 
-class ViewingSampler(BaseSampler):
+class WindowedSampler(BaseSampler):
     """Lets a sampler that is made anew for each trial propose from a view of the study.
 
     What it proposes follows from the seed, the trial's number and the study's trials alone. It changes nothing in the
     study, and is for one study.
     """
 
-    def __init__(self, seed: int, make: Callable[[int], BaseSampler], history: History | None = None) -> None:
+    def __init__(
+        self, seed: int, make_sampler: Callable[[int], BaseSampler], window: TrialWindow | None = None
+    ) -> None:
         """Take the search's seed, what makes a sampler of a seed, and whose view it sees; without, it sees no trial."""
         self._seed = seed
-        self._make = make
-        self._history = history
-        self._storage = _Seen()
-        self._storage.create_new_study([StudyDirection.MAXIMIZE], SEEN)
+        self._make_sampler = make_sampler
+        self._window = window
+        self._storage = _SubsetStorage()
+        self._storage.create_new_study([StudyDirection.MAXIMIZE], SUBSET_STUDY_NAME)
         self._sampler: BaseSampler  # of the trial at hand, and what it sees: Optuna asks for the search space first
-        self._seen: Study
+        self._subset: Study
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See the study as it is now; return the settings that are proposed together."""
-        self._look(study, trial)
-        return self._sampler.infer_relative_search_space(self._seen, trial)
+        self._refresh(study, trial)
+        return self._sampler.infer_relative_search_space(self._subset, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a value for each setting of the search space."""
         del study
-        return self._sampler.sample_relative(self._seen, trial, search_space)
+        return self._sampler.sample_relative(self._subset, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:  # noqa: ANN401  # as in Optuna's interface
         """Return a value for one setting that no trial in view has."""
         del study
-        return self._sampler.sample_independent(self._seen, trial, param_name, param_distribution)
+        return self._sampler.sample_independent(self._subset, trial, param_name, param_distribution)
 
-    def _look(self, study: Study, trial: FrozenTrial) -> None:
+    def _refresh(self, study: Study, trial: FrozenTrial) -> None:
         state, subset = np.random.SeedSequence((self._seed, trial.number)).spawn(2)
-        if self._history is not None:
-            self._history.read(study.get_trials(deepcopy=False))
-            self._storage.trials = self._history.view(np.random.default_rng(subset), but=trial.number)
-        self._sampler = self._make(int(state.generate_state(1)[0]))
-        self._seen = optuna.load_study(study_name=SEEN, storage=self._storage, sampler=self._sampler)
+        if self._window is not None:
+            self._window.update(study.get_trials(deepcopy=False))
+            self._storage.trials = self._window.select(np.random.default_rng(subset), exclude=trial.number)
+        self._sampler = self._make_sampler(int(state.generate_state(1)[0]))
+        self._subset = optuna.load_study(study_name=SUBSET_STUDY_NAME, storage=self._storage, sampler=self._sampler)
 
 
-class _Seen(InMemoryStorage):
+class _SubsetStorage(InMemoryStorage):
     """A storage whose trials are those that it is given, to be read only."""
 
     trials: Sequence[FrozenTrial] = ()
@@ -108,7 +110,7 @@ def _tpe(seed: int) -> BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return TPESampler(
             seed=seed,
-            n_startup_trials=STARTUP_TRIALS,
+            n_startup_trials=NUM_STARTUP_TRIALS,
             multivariate=True,
             group=True,  # settings that only some trials have (SGD's rate) are modelled among those that have them
             constant_liar=True,
@@ -121,12 +123,12 @@ def _random(seed: int) -> BaseSampler:
 
 # What each name of ``SamplerName`` makes of a search's seed. One that learns gets a ``History``, one that doesn't none.
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: ViewingSampler(seed, _tpe, History()),
-    "random": lambda seed: ViewingSampler(seed, _random),
+    "tpe": lambda seed: WindowedSampler(seed, _tpe, TrialWindow()),
+    "random": lambda seed: WindowedSampler(seed, _random),
 }
 
 
-class History:
+class TrialWindow:
     """A study's trials in the orders that a view needs, kept from one proposal to the next.
 
     A trial that has ended never changes, so only those that had not are looked at again: a look through 10,000 trials
@@ -140,7 +142,7 @@ class History:
         self._failed: list[int] = []  # of their own settings
         self._ended: list[int] = []  # both
 
-    def read(self, trials: Sequence[FrozenTrial]) -> None:
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Take all trials of the study by number, as they are now."""
         looked_at = [*self._open, *range(len(self._trials), len(trials))]
         self._trials = trials
@@ -148,13 +150,13 @@ class History:
         for number in looked_at:
             trial = trials[number]
             if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}:
-                bisect.insort(self._ranked, (_rank(trial), number))
+                bisect.insort(self._ranked, (_sort_key(trial), number))
                 bisect.insort(self._ended, number)
             elif trial.state is TrialState.FAIL and not trial.user_attrs.get(INFRASTRUCTURE_FAILURE):
                 bisect.insort(self._failed, number)
                 bisect.insort(self._ended, number)
 
-    def view(self, generator: np.random.Generator, but: int | None = None) -> list[FrozenTrial]:
+    def select(self, generator: np.random.Generator, exclude: int | None = None) -> list[FrozenTrial]:
         """Return what TPE sees of the study, by number: the best, the newest and others drawn at random.
 
         A trial that failed of its own settings is shown as pruned before its first epoch, which is the worst that there
@@ -162,21 +164,25 @@ class History:
         the trial ``but``, which is being asked for.
         """
         if not self._ranked:
-            return [self._trials[number] for number in self._running(generator, but)]
-        best = {number for _, number in self._ranked[:BEST]}
-        hidden = best.union(self._failed[: -FAILED_FOR_GOOD * len(self._ranked)])
+            return [self._trials[number] for number in self._running(generator, exclude)]
+        best = {number for _, number in self._ranked[:NUM_BEST]}
+        hidden = best.union(self._failed[: -MAX_FAILED_RATIO * len(self._ranked)])
         seen = sorted(
-            (*best, *_thinned(self._ended, NEWEST, OTHERS, hidden, generator), *self._running(generator, but))
+            (
+                *best,
+                *_subsample(self._ended, NUM_RECENT, NUM_RANDOM, hidden, generator),
+                *self._running(generator, exclude),
+            )
         )
-        return [_shown(self._trials[number]) for number in seen]
+        return [_as_pruned(self._trials[number]) for number in seen]
 
     def _running(self, generator: np.random.Generator, but: int | None) -> list[int]:
         running = [number for number in self._open if self._trials[number].state is TrialState.RUNNING]
         hidden = set() if but is None else {but}
-        return sorted(_thinned(running, PENDING_NEWEST, PENDING_OTHERS, hidden, generator))
+        return sorted(_subsample(running, NUM_RECENT_RUNNING, NUM_RANDOM_RUNNING, hidden, generator))
 
 
-def _rank(trial: FrozenTrial) -> tuple[bool, int, float]:
+def _sort_key(trial: FrozenTrial) -> tuple[bool, int, float]:
     """Return what TPE orders trials by, the best first: complete by value, then pruned by epochs and value."""
     if trial.state is TrialState.COMPLETE:
         return False, 0, -(trial.value or 0.0)
@@ -184,7 +190,7 @@ def _rank(trial: FrozenTrial) -> tuple[bool, int, float]:
     return True, -(step or 0), -(trial.intermediate_values[step] if step is not None else -math.inf)
 
 
-def _shown(trial: FrozenTrial) -> FrozenTrial:
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
     if trial.state is not TrialState.FAIL:
         return trial
     shown = copy(trial)
@@ -192,7 +198,7 @@ def _shown(trial: FrozenTrial) -> FrozenTrial:
     return shown
 
 
-def _thinned(
+def _subsample(
     numbers: Sequence[int], newest: int, others: int, hidden: set[int], generator: np.random.Generator
 ) -> list[int]:
     """Return the newest of the numbers, and so many others at random, all but the hidden ones."""

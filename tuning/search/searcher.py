@@ -59,35 +59,40 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take an epoch of a trial that goes on."""
-        self._epoch(self._uids[trial_id], TrialReport.from_json(result["report"]))
+        self._report_epoch(self._uids[trial_id], TrialReport.from_json(result["report"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the end of a trial: its own last word, the scheduler's stop, or a worker that was lost."""
         trial_uid = self._uids.pop(trial_id)
         if error or result is None or "report" not in result:
-            self._finish(trial_uid, "failed", WORKER_LOST, None, blameless=True)
+            self._finish(trial_uid, "failed", WORKER_LOST, None, is_infrastructure_failure=True)
             return
         report = TrialReport.from_json(result["report"])
         if report.status == "failed":
             self._finish(trial_uid, "failed", report.reason, report, report.is_infrastructure_failure)
             return
         if report.status == "running":  # stopped in this very epoch: Ray tells it only here
-            self._epoch(trial_uid, report)
+            self._report_epoch(trial_uid, report)
         if report.status == "complete" or report.epoch >= self._store.get(trial_uid).config.fit.max_epochs:
             self._finish(trial_uid, "complete", "ran to its end", report)
         else:
             self._finish(trial_uid, "pruned", f"stopped by the scheduler after epoch {report.epoch}", report)
 
-    def _epoch(self, trial_uid: str, report: TrialReport) -> None:
+    def _report_epoch(self, trial_uid: str, report: TrialReport) -> None:
         if report.status == "running" and report.epoch > self._store.get(trial_uid).epochs:
             result = self._store.report(trial_uid, report)
             for listener in self._callbacks:
                 listener.on_epoch_end(result, report)
 
     def _finish(
-        self, trial_uid: str, status: TrialStatus, reason: str, report: TrialReport | None, blameless: bool = False
+        self,
+        trial_uid: str,
+        status: TrialStatus,
+        reason: str,
+        report: TrialReport | None,
+        is_infrastructure_failure: bool = False,
     ) -> None:
-        result = self._store.finish(trial_uid, status, reason, blameless)
+        result = self._store.finish(trial_uid, status, reason, is_infrastructure_failure)
         for listener in self._callbacks:
             listener.on_trial_end(result, report)
 

@@ -42,10 +42,10 @@ class CostedTrial(NamedTuple):
     cost: ServingCost
 
 
-def serving_spec_of(result: TrialRecord, classes: int) -> ServingSpec:
+def serving_spec_of(trial: TrialRecord, num_classes: int) -> ServingSpec:
     """Return the form in which a trial's model would be served."""
-    config = result.config
-    return ServingSpec.from_network(config.network, config.preprocessing.image_size, classes)
+    config = trial.config
+    return ServingSpec.from_network(config.network, config.preprocessing.image_size, num_classes)
 
 
 def choose(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes: int) -> TrialRecord | None:
@@ -57,43 +57,43 @@ def choose(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes
     return next(iter(within_limits(results, costs, limits, classes)), None)
 
 
-def within_limits(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes: int) -> list[TrialRecord]:
+def within_limits(trials: Sequence[TrialRecord], costs: Costs, limits: Limits, num_classes: int) -> list[TrialRecord]:
     """Return the trials that may win, best first; where there are limits, a trial of unknown cost may not.
 
     Raises:
         SearchError: there are trials with a score, and none fits; the sentence names the nearest.
     """
-    scored = ranked(results)
+    scored = ranked(trials)
     if not limits.active or not scored:
         return scored
-    known = [(result, costs.get(serving_spec_of(result, classes))) for result in scored]
+    known = [(result, costs.get(serving_spec_of(result, num_classes))) for result in scored]
     fits = [result for result, cost in known if cost is not None and limits.violation_ratio(cost) <= 1]
     if not fits:
-        raise SearchError(_none_fits(best_per_serving_form(results, costs, classes), limits))
+        raise SearchError(no_fit_message(best_per_serving_spec(trials, costs, num_classes), limits))
     return fits
 
 
-def best_per_serving_form(results: Sequence[TrialRecord], costs: Costs, classes: int) -> list[CostedTrial]:
+def best_per_serving_spec(trials: Sequence[TrialRecord], costs: Costs, num_classes: int) -> list[CostedTrial]:
     """Return the best trial of each served form whose cost is known, best first."""
     best: dict[ServingSpec, TrialRecord] = {}
-    for result in ranked(results):
-        best.setdefault(serving_spec_of(result, classes), result)
+    for result in ranked(trials):
+        best.setdefault(serving_spec_of(result, num_classes), result)
     return [CostedTrial(result, costs[form]) for form, result in best.items() if form in costs]
 
 
-def pareto_front(every: Sequence[CostedTrial], measure: CostMetric) -> list[CostedTrial]:
+def pareto_front(costed_trials: Sequence[CostedTrial], metric: CostMetric) -> list[CostedTrial]:
     """Return the Pareto front, best first: each is cheaper than all that are better, and better than all cheaper ones.
 
     Of those that agree in score and cost the first stands for all.
     """
     found: list[CostedTrial] = []
-    for one in sorted(every, key=lambda one: (-(one.trial.score or 0.0), getattr(one.cost, measure))):
-        if not found or getattr(one.cost, measure) < getattr(found[-1].cost, measure):
+    for one in sorted(costed_trials, key=lambda one: (-(one.trial.score or 0.0), getattr(one.cost, metric))):
+        if not found or getattr(one.cost, metric) < getattr(found[-1].cost, metric):
             found.append(one)
     return found
 
 
-def _none_fits(every: Sequence[CostedTrial], limits: Limits) -> str:
+def no_fit_message(every: Sequence[CostedTrial], limits: Limits) -> str:
     asked = " and ".join(f"{LIMIT_OPTIONS[measure]}={most:g}" for measure, most in limits.active.items())
     if not every:
         return f"the winner must keep {asked}, but no network of this search could be measured; leave the limit out"
@@ -113,7 +113,7 @@ def ranked(results: Sequence[TrialRecord]) -> list[TrialRecord]:
     )
 
 
-def default_of(results: Iterable[TrialRecord]) -> TrialRecord | None:
+def default_trial(results: Iterable[TrialRecord]) -> TrialRecord | None:
     """Return the recipe's default, the first of its kind; None where it was not asked for."""
     return next((result for result in results if result.origin == "default"), None)
 
@@ -137,12 +137,14 @@ COST_METRICS: tuple[CostMetric, ...] = ("latency_ms", "mb")
 PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "speed", "mb": "size"}
 
 
-def on_a_pareto_front(every: Sequence[CostedTrial]) -> list[CostedTrial]:
+def on_a_pareto_front(costed_trials: Sequence[CostedTrial]) -> list[CostedTrial]:
     """Return what is on the front by latency or by size, best first."""
-    on = {one.trial.number for measure in COST_METRICS for one in pareto_front(every, measure)}
-    return [one for one in every if one.trial.number in on]
+    on = {one.trial.number for measure in COST_METRICS for one in pareto_front(costed_trials, measure)}
+    return [one for one in costed_trials if one.trial.number in on]
 
 
-def pareto_labels(one: CostedTrial, every: Sequence[CostedTrial]) -> str:
+def pareto_labels(costed: CostedTrial, costed_trials: Sequence[CostedTrial]) -> str:
     """Return in what no network that is at least as good beats this one; empty if it is on no front."""
-    return ", ".join(PARETO_LABELS[measure] for measure in COST_METRICS if one in pareto_front(every, measure))
+    return ", ".join(
+        PARETO_LABELS[measure] for measure in COST_METRICS if costed in pareto_front(costed_trials, measure)
+    )

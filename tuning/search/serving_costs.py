@@ -13,11 +13,11 @@ MeasureCost = Callable[[ServingSpec], ServingCost]
 
 
 def measure_serving_costs(
-    results: Sequence[TrialRecord],
-    classes: int,
+    trials: Sequence[TrialRecord],
+    num_classes: int,
     limits: Limits,
     time_limit_s: float,
-    measured: MeasureCost = serving_cost,
+    measure: MeasureCost = serving_cost,
 ) -> dict[ServingSpec, ServingCost]:
     """Return what the networks of the trials cost, by the score of the best trial of each.
 
@@ -26,11 +26,11 @@ def measure_serving_costs(
     """
     began, fits = time.monotonic(), False
     costs: dict[ServingSpec, ServingCost] = {}
-    for form in dict.fromkeys(serving_spec_of(result, classes) for result in ranked(results)):
+    for form in dict.fromkeys(serving_spec_of(result, num_classes) for result in ranked(trials)):
         if time.monotonic() - began > time_limit_s and (fits or not limits.active):
             break
         try:
-            costs[form] = measured(form)
+            costs[form] = measure(form)
         except Exception:  # noqa: S112  a network of a library's that can't be exported costs a row, not the search
             continue
         fits = fits or limits.violation_ratio(costs[form]) <= 1

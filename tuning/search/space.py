@@ -58,7 +58,7 @@ class SearchSpace:
     def __init__(
         self,
         recipe: TrainingSettings,
-        imbalance: float = 1.0,
+        imbalance_ratio: float = 1.0,
         unsplittable: Collection[str] = (),
         *,
         small_images: bool = False,
@@ -77,15 +77,17 @@ class SearchSpace:
         self._small_images = small_images
         self._rates = SMALL_IMAGE_LR if small_images else DEFAULT_LR
         first = {**DEFAULT_PARAMS, **(SMALL_IMAGE_DEFAULTS if small_images else {})}
-        named = {name: _VariantSpace(part, imbalance, unsplittable, first, f"@{name}") for name, part in parts.items()}
-        self._variant_spaces = named or {"": _VariantSpace(recipe, imbalance, unsplittable, first)}
+        named = {
+            name: _VariantSpace(part, imbalance_ratio, unsplittable, first, f"@{name}") for name, part in parts.items()
+        }
+        self._variant_spaces = named or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, first)}
 
-    def suggest(self, trial: SuggestTrial, *, probe: bool = False) -> dict[str, ParamValue]:
+    def suggest(self, trial: SuggestTrial, *, is_probe: bool = False) -> dict[str, ParamValue]:
         """Ask for the settings of one trial, or of a probe, and return them under the names that the user knows."""
         if "" in self._variant_spaces:
-            return self._variant_spaces[""].suggest(trial, probe)
+            return self._variant_spaces[""].suggest(trial, is_probe)
         variant = str(trial.suggest_categorical(VARIANT, tuple(self._variant_spaces)))
-        return {VARIANT: variant, **self._variant_spaces[variant].suggest(trial, probe)}
+        return {VARIANT: variant, **self._variant_spaces[variant].suggest(trial, is_probe)}
 
     def default_params(self) -> dict[str, ParamValue]:
         """Return the default's settings, moved into the recipe's limits, under the sampler's names."""
@@ -109,7 +111,7 @@ class SearchSpace:
         """
         if not (isinstance(self._recipe, Recipe) and self._recipe.sweep):
             return []
-        probes = [(name, probe) for name, corner in self._variant_spaces.items() for probe in corner.probes()]
+        probes = [(name, probe) for name, corner in self._variant_spaces.items() for probe in corner.linear_probes()]
         return [self._to_study_params(name, {**PROBE_PARAMS, **probe}, probe) for name, probe in probes]
 
     def warmup_probes(self) -> list[dict[str, ParamValue]]:
@@ -125,13 +127,13 @@ class SearchSpace:
         swept = [] if self._small_images else self.linear_probes()
         return [probe for probe in swept if network(probe) == network(swept[0])]
 
-    def fine_tunes(self, probe: Mapping[str, ParamValue], unfrozen: bool = False) -> list[dict[str, ParamValue]]:
+    def fine_tunes(self, probe: Mapping[str, ParamValue], mostly_trained: bool = False) -> list[dict[str, ParamValue]]:
         """Return the default's settings on a probe's network, image size and cut, with ``FINE_TUNED`` blocks frozen.
 
         Where ``unfrozen``, and of tiny pictures, with ``MOSTLY_TRAINED_FRACTIONS`` blocks. ``probe`` has settings as ``suggest`` gives
         them. What is the default again is left out.
         """
-        fractions = MOSTLY_TRAINED_FRACTIONS if unfrozen or self._small_images else FINE_TUNE_FRACTIONS
+        fractions = MOSTLY_TRAINED_FRACTIONS if mostly_trained or self._small_images else FINE_TUNE_FRACTIONS
         network, variant = {name: probe[name] for name in PROBE_AXES["last"]}, str(probe.get(VARIANT, ""))
         tuned = [self._to_study_params(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
         known = self.default_trials()
@@ -187,41 +189,41 @@ class _VariantSpace:
         self,
         recipe: TrainingSettings,
         imbalance: float,
-        uncut: Collection[str],
+        unsplittable: Collection[str],
         first: Mapping[str, ParamValue],
         suffix: str = "",
     ) -> None:
         self.recipe = recipe
-        self._first = first
-        self._unsplittable = uncut
+        self._defaults = first
+        self._unsplittable = unsplittable
         self._suffix = suffix
         self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
         if recipe.balance is None:
             self._domains["balance"] = CLASS_BALANCES if imbalance > IMBALANCE_RATIO else Categorical(options=("none",))
 
-    def suggest(self, trial: SuggestTrial, probe: bool) -> dict[str, ParamValue]:
-        if probe:
+    def suggest(self, trial: SuggestTrial, is_probe: bool) -> dict[str, ParamValue]:
+        if is_probe:
             return self._suggest_probe(trial)
         settings: dict[str, ParamValue] = {}
         for name, domain in self._domains.items():
             asked = name != "head_features" or self._uses_head_features(settings)
-            settings[name] = _ask(trial, name + self._suffix, domain) if asked else "last"
+            settings[name] = _suggest(trial, name + self._suffix, domain) if asked else "last"
         optimizer = str(settings["optimizer"])
-        settings["lr"] = _ask(trial, self._lr_name(optimizer) + self._suffix, self._lr_domain(optimizer))
+        settings["lr"] = _suggest(trial, self._lr_name(optimizer) + self._suffix, self._lr_domain(optimizer))
         return settings
 
     def _suggest_probe(self, trial: SuggestTrial) -> dict[str, ParamValue]:
         def ask(name: str) -> ParamValue:
-            return _ask(trial, name + self._suffix, self._domains[name])
+            return _suggest(trial, name + self._suffix, self._domains[name])
 
         levels = str(ask("head_features"))
         settings = {"head_features": levels, **{name: ask(name) for name in PROBE_AXES[levels]}}
-        return self.clip({**self._probe(), **settings}, PROBE_LR)
+        return self.clip({**self._shared_probe_settings(), **settings}, PROBE_LR)
 
     def clip(self, wanted: Mapping[str, ParamValue], rates: Mapping[str, float]) -> dict[str, ParamValue]:
         """Return the settings nearest to those wanted, else to the default's; ``rates`` are by optimizer."""
         firsts = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
-        near = {**firsts, **self._first, **wanted}
+        near = {**firsts, **self._defaults, **wanted}
         settings = {name: domain.clip(near[name]) for name, domain in self._domains.items()}
         if not self._uses_head_features(settings):
             settings["head_features"] = "last"
@@ -240,14 +242,16 @@ class _VariantSpace:
         names = {name: lr_name if name == "lr" else name for name in asked}
         return {names[name] + self._suffix: settings[name] for name in asked}
 
-    def _probe(self) -> dict[str, ParamValue]:
+    def _shared_probe_settings(self) -> dict[str, ParamValue]:
         """Return what is the same in all probes."""
         options = self._domains["balance"].options
         balances = (balance for balance in PROBE_BALANCES if balance in options)
         return {**PROBE_PARAMS, "balance": next(balances, PROBE_BALANCES[-1])}
 
-    def probes(self) -> Iterator[dict[str, ParamValue]]:
-        allowed = all(self._domains[name].clip(setting) == setting for name, setting in self._probe().items())
+    def linear_probes(self) -> Iterator[dict[str, ParamValue]]:
+        allowed = all(
+            self._domains[name].clip(setting) == setting for name, setting in self._shared_probe_settings().items()
+        )
         if self.recipe.feature_cache == "off" or not allowed:
             return
         swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBE_AXES["last"]}
@@ -287,7 +291,7 @@ class _FixedTrial:
         return self._settings[name]
 
 
-def _ask(asker: SuggestTrial, name: str, domain: Domain) -> ParamValue:
+def _suggest(asker: SuggestTrial, name: str, domain: Domain) -> ParamValue:
     if isinstance(domain, FloatRange):
         return asker.suggest_float(name, domain.low, domain.high, log=domain.log)
     setting: ParamValue = asker.suggest_categorical(name, domain.options)

@@ -26,28 +26,28 @@ POLL_INTERVAL_S = 5.0
 class StallWatchdog:
     """A listener of the search that knows which trials were handed to Ray, and which of them a worker has begun."""
 
-    def __init__(self, paths: SearchPaths, patience_s: float = STALL_TIMEOUT_S) -> None:
+    def __init__(self, paths: SearchPaths, timeout_s: float = STALL_TIMEOUT_S) -> None:
         """Take where workers leave their sign, and how long to wait for it."""
         self._paths = paths
-        self._patience_s = patience_s
-        self._handed_s: dict[str, float] = {}
-        self._has_begun = False
+        self._timeout_s = timeout_s
+        self._submitted_s: dict[str, float] = {}
+        self._has_finished_trial = False
 
     def on_trial_start(self, result: TrialRecord) -> None:
         """Note that a trial was handed over, and take away the sign of an earlier worker."""
-        self._drop_sign(result)
-        self._handed_s[result.trial_uid] = time.monotonic()
+        self._delete_marker(result)
+        self._submitted_s[result.trial_uid] = time.monotonic()
 
     def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
         """Do nothing."""
 
     def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Note that there is nothing to wait for any more."""
-        self._handed_s.pop(result.trial_uid, None)
-        self._has_begun = True
-        self._drop_sign(result)
+        self._submitted_s.pop(result.trial_uid, None)
+        self._has_finished_trial = True
+        self._delete_marker(result)
 
-    def _drop_sign(self, result: TrialRecord) -> None:
+    def _delete_marker(self, result: TrialRecord) -> None:
         with contextlib.suppress(OSError):
             self._paths.started_marker(result.trial_uid).unlink(missing_ok=True)
 
@@ -57,23 +57,27 @@ class StallWatchdog:
 
         Never before a first trial has ended: on a cluster the first workers may take long to come.
         """
-        handed_s = dict(self._handed_s)
-        if not handed_s or not self._has_begun or any(self._paths.started_marker(uid).exists() for uid in handed_s):
+        handed_s = dict(self._submitted_s)
+        if (
+            not handed_s
+            or not self._has_finished_trial
+            or any(self._paths.started_marker(uid).exists() for uid in handed_s)
+        ):
             return False
-        return time.monotonic() - max(handed_s.values()) > self._patience_s
+        return time.monotonic() - max(handed_s.values()) > self._timeout_s
 
     @contextmanager
-    def watch(self, ring: Callable[[], None], every_s: float = POLL_INTERVAL_S) -> Iterator[None]:
+    def watch(self, on_stall: Callable[[], None], poll_interval_s: float = POLL_INTERVAL_S) -> Iterator[None]:
         """Within: ``ring`` is called once, from another thread, when trials are lost.
 
         What was handed over before is forgotten: it is handed over anew.
         """
-        self._handed_s.clear()
+        self._submitted_s.clear()
 
         def watch(over: threading.Event) -> None:
-            while not over.wait(every_s):
+            while not over.wait(poll_interval_s):
                 if self.is_stalled:
-                    ring()
+                    on_stall()
                     return
 
         with background_thread("handover", watch):

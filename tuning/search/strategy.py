@@ -30,19 +30,19 @@ class SearchStrategy:
         recipe: Recipe,
         store: TrialStore,
         time_budget: TimeBudget,
-        is_ended: Callable[[], bool],
+        should_stop: Callable[[], bool],
         max_concurrent: Callable[[], int],
     ) -> None:
         self._recipe = recipe
         self._store = store
         self._time_budget = time_budget
-        self._is_ended = is_ended
+        self._should_stop = should_stop
         self._max_concurrent = max_concurrent
 
     def next(self) -> NextStep:
         """Return the next trial, already written down."""
         ledger = self._store
-        if self._is_ended() or self._time_budget.is_exhausted or ledger.all_trials_failed:
+        if self._should_stop() or self._time_budget.is_exhausted or ledger.all_trials_failed:
             return "end"
         if ledger.num_running >= self._max_concurrent():
             return "wait"

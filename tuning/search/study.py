@@ -44,7 +44,7 @@ class EnqueuedTrial(NamedTuple):
     """Settings to be tried before the sampler chooses, under the sampler's names, and who chose them."""
 
     origin: TrialOrigin
-    settings: Mapping[str, ParamValue]
+    params: Mapping[str, ParamValue]
 
 
 class TrialStore:
@@ -71,7 +71,7 @@ class TrialStore:
         self._requeued: deque[str] = deque()
         # Counted as they come: Ray asks between any two epochs what comes next.
         self._num_trials = 0
-        self._probes: list[str] = []
+        self._probe_uids: list[str] = []
         self._num_ended: Counter[TrialStatus] = Counter()
         attributes = study.user_attrs
         self._enqueued = [EnqueuedTrial(*start) for start in attributes.get(ENQUEUED, ())]
@@ -80,7 +80,7 @@ class TrialStore:
         done = {result.queue_index for result in self._records.values()}
         sweeps = not attributes.get(PROBES_ENDED)
         left = (at for at, start in enumerate(self._enqueued) if at not in done and (sweeps or start.origin != "probe"))
-        self._next = self._in_phase_order(left)
+        self._queue = self._in_phase_order(left)
         if not self._enqueued:
             opening = space.warmup_probes()
             self._enqueue("probe", opening)
@@ -92,7 +92,7 @@ class TrialStore:
     @property
     def num_probes_left(self) -> int:
         """How many probes of the sweep have not been asked for."""
-        return sum(self._enqueued[at].origin == "probe" for at in self._next)
+        return sum(self._enqueued[at].origin == "probe" for at in self._queue)
 
     @property
     def num_trials(self) -> int:
@@ -135,15 +135,15 @@ class TrialStore:
         """
         new: list[Mapping[str, ParamValue]] = []
         for settings in starts:
-            if settings not in [*new, *(start.settings for start in self._enqueued)]:
+            if settings not in [*new, *(start.params for start in self._enqueued)]:
                 new.append(settings)
         self._enqueue("warm_start", new)
 
     def _enqueue(self, origin: TrialOrigin, starts: Iterable[Mapping[str, ParamValue]]) -> None:
         before = len(self._enqueued)
         self._enqueued += [EnqueuedTrial(origin, settings) for settings in starts]
-        self._next = self._in_phase_order([*self._next, *range(before, len(self._enqueued))])
-        self._study.set_user_attr(ENQUEUED, [[start.origin, dict(start.settings)] for start in self._enqueued])
+        self._queue = self._in_phase_order([*self._queue, *range(before, len(self._enqueued))])
+        self._study.set_user_attr(ENQUEUED, [[start.origin, dict(start.params)] for start in self._enqueued])
 
     def _in_phase_order(self, places: Iterable[int]) -> deque[int]:
         """Return places among the starts as they are tried: the opening, which stands before the defaults, first."""
@@ -154,7 +154,7 @@ class TrialStore:
     def end_probes(self) -> None:
         """Leave out the probes that have not been asked for."""
         if self.num_probes_left:
-            self._next = deque(at for at in self._next if self._enqueued[at].origin != "probe")
+            self._queue = deque(at for at in self._queue if self._enqueued[at].origin != "probe")
             self._study.set_user_attr(PROBES_ENDED, True)
 
     def requeue_running(self) -> None:
@@ -170,26 +170,26 @@ class TrialStore:
         if self._requeued:
             return self._records[self._requeued.popleft()]
         self._enqueue_fine_tunes()
-        at = self._next.popleft() if self._next else None
+        at = self._queue.popleft() if self._queue else None
         start = EnqueuedTrial("sampler", {}) if at is None else self._enqueued[at]
-        asked = self._ask(start.settings)
-        settings = self._space.suggest(asked, probe=start.origin == "probe")
-        return self._begin(asked, start.origin, settings, self._make_config(settings), start=at)
+        asked = self._ask_study(start.params)
+        settings = self._space.suggest(asked, is_probe=start.origin == "probe")
+        return self._create(asked, start.origin, settings, self._make_config(settings), start=at)
 
-    def ask_rerun(self, result: TrialRecord, seed: int) -> TrialRecord:
+    def ask_rerun(self, record: TrialRecord, seed: int) -> TrialRecord:
         """Return a new trial that trains an ended one again with another seed."""
-        asked = self._ask(self._study.get_trials(deepcopy=False)[result.number].params)
-        was_probe = result.origin == "probe"
-        self._space.suggest(asked, probe=was_probe)
-        config = result.config.model_copy(update={"seed": seed})
-        return self._begin(asked, "rerun", result.settings, config, of=result.trial_uid)
+        asked = self._ask_study(self._study.get_trials(deepcopy=False)[record.number].params)
+        was_probe = record.origin == "probe"
+        self._space.suggest(asked, is_probe=was_probe)
+        config = record.config.model_copy(update={"seed": seed})
+        return self._create(asked, "rerun", record.settings, config, of=record.trial_uid)
 
-    def _ask(self, settings: Mapping[str, ParamValue]) -> optuna.Trial:
+    def _ask_study(self, settings: Mapping[str, ParamValue]) -> optuna.Trial:
         if settings:
             self._study.enqueue_trial(dict(settings))
         return self._study.ask()
 
-    def _begin(
+    def _create(
         self,
         asked: optuna.Trial,
         origin: TrialOrigin,
@@ -218,7 +218,7 @@ class TrialStore:
         self._records[result.trial_uid] = result
         self._num_trials += result.origin not in {"probe", "rerun"}
         if result.origin == "probe":
-            self._probes.append(result.trial_uid)
+            self._probe_uids.append(result.trial_uid)
         if asked is not None:
             self._open_trials[result.trial_uid] = asked
         if result.status != "running":
@@ -226,7 +226,7 @@ class TrialStore:
 
     def _enqueue_fine_tunes(self) -> None:
         """Once the starts are through, add those that fine-tune the best probe."""
-        best = None if self._next or self._fine_tunes_enqueued else self._best_probe()
+        best = None if self._queue or self._fine_tunes_enqueued else self._best_probe()
         if best is not None:
             self._fine_tunes_enqueued = True
             self._enqueue("fine-tune", self._space.fine_tunes(best.settings, self.leading_phase() == "fine-tuning"))
@@ -250,7 +250,7 @@ class TrialStore:
         Breiman et al., "Classification and Regression Trees" (1984), choose among trees by the same rule: scores that
         the validation pictures can't tell apart are no reason to pay for more.
         """
-        probes = [result for result in map(self.get, self._probes) if result.is_eligible]
+        probes = [result for result in map(self.get, self._probe_uids) if result.is_eligible]
         if not probes:
             return None
         top = max(result.score or 0.0 for result in probes)
@@ -324,14 +324,14 @@ class TrialStore:
         self.requeue_running()
 
 
-def trial_from_attrs(attributes: Mapping[str, Any]) -> TrialRecord:
+def trial_from_attrs(attrs: Mapping[str, Any]) -> TrialRecord:
     """Return the trial that the journal's attributes describe."""
     history: list[dict[str, float]] = []
     facts: dict[str, ParamValue] = {}
-    while (epoch := attributes.get(f"{EPOCH}{len(history) + 1}")) is not None:
+    while (epoch := attrs.get(f"{EPOCH}{len(history) + 1}")) is not None:
         history.append(epoch["metrics"])
         facts = epoch["facts"]
-    result = TrialRecord.from_json(json.dumps(attributes[RECORD]))
+    result = TrialRecord.from_json(json.dumps(attrs[RECORD]))
     return result.model_copy(update={"history": tuple(history), "facts": facts})
 
 

@@ -30,17 +30,19 @@ RERUN_SAFETY_FACTOR = 1.25  # a trial that is trained again may take so many tim
 PROBE_TIME_FRACTIONS: Mapping[LeadingPhase, float] = {"fine-tuning": 0.15, "neither": 0.35, "probes": 0.6}
 
 
-def reserve_s(budget_s: float) -> float:
+def finalize_reserve_s(budget_s: float) -> float:
     """Return the part of a budget that is kept for what comes after the trials, in seconds."""
     return min(FINALIZE_RESERVE_S, FINALIZE_RESERVE_FRACTION * budget_s)
 
 
-def probe_time_exhausted(share: float, lead: Callable[[], LeadingPhase]) -> bool:
+def probe_time_exhausted(fraction_used: float, leading_phase: Callable[[], LeadingPhase]) -> bool:
     """Return whether no more probes are to be started when this share of the trials' time is over.
 
     Who leads is asked only where it matters.
     """
-    return share >= min(PROBE_TIME_FRACTIONS.values()) and share >= PROBE_TIME_FRACTIONS[lead()]
+    return (
+        fraction_used >= min(PROBE_TIME_FRACTIONS.values()) and fraction_used >= PROBE_TIME_FRACTIONS[leading_phase()]
+    )
 
 
 class TimeBudget:
@@ -55,8 +57,8 @@ class TimeBudget:
         budget_s: float | None,
         elapsed_file: Path,
         has_reruns: bool = False,
-        has_begun: bool = False,
-        before_s: float = 0.0,
+        has_progress: bool = False,
+        previous_s: float = 0.0,
     ) -> None:
         """Take the budget and where the time is kept.
 
@@ -68,16 +70,16 @@ class TimeBudget:
             before_s: what earlier parts of the search took.
         """
         self._elapsed_file = elapsed_file
-        self._before_s = before_s
+        self._previous_s = previous_s
         self._process_s = _process_start()
-        self._began_s = time.time()
+        self._start_s = time.time()
         self._has_reruns = has_reruns
-        left_s = None if budget_s is None else max(0.0, budget_s - before_s)
+        left_s = None if budget_s is None else max(0.0, budget_s - previous_s)
         self._ends_s = None if left_s is None else self._process_s + left_s
-        self._deadline_s = None if left_s is None else self._process_s + left_s - reserve_s(left_s)
-        self._has_begun = threading.Event()
-        if has_begun:
-            self._has_begun.set()
+        self._deadline_s = None if left_s is None else self._process_s + left_s - finalize_reserve_s(left_s)
+        self._has_progress = threading.Event()
+        if has_progress:
+            self._has_progress.set()
 
     @property
     def ends_s(self) -> float | None:
@@ -89,18 +91,20 @@ class TimeBudget:
         """How much of the trials' time is over: 0 at its beginning and without a budget, 1 and more at its end."""
         if self._deadline_s is None:
             return 0.0
-        given_s = self._deadline_s - self._began_s
-        return (time.time() - self._began_s) / given_s if given_s > 0 else math.inf
+        given_s = self._deadline_s - self._start_s
+        return (time.time() - self._start_s) / given_s if given_s > 0 else math.inf
 
     @property
     def exploration_exhausted(self) -> bool:
         """Whether no new settings are to be tried."""
-        return self._has_begun.is_set() and self.fraction_used >= (1 - RERUN_TIME_FRACTION if self._has_reruns else 1.0)
+        return self._has_progress.is_set() and self.fraction_used >= (
+            1 - RERUN_TIME_FRACTION if self._has_reruns else 1.0
+        )
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the trials must end."""
-        return self.fraction_used >= 1 and self._has_begun.is_set()
+        return self.fraction_used >= 1 and self._has_progress.is_set()
 
     def has_time_for(self, result: TrialRecord) -> bool:
         """Return whether there is time to train an ended trial again."""
@@ -114,7 +118,7 @@ class TimeBudget:
         def wait() -> None:
             if self._deadline_s is None or ended.wait(max(0.0, self._deadline_s - time.time())):
                 return
-            self._has_begun.wait()
+            self._has_progress.wait()
             if not ended.is_set():
                 on_deadline()
 
@@ -124,7 +128,7 @@ class TimeBudget:
             yield
         finally:
             ended.set()
-            self._has_begun.set()
+            self._has_progress.set()
             thread.join()
 
     def on_trial_start(self, result: TrialRecord) -> None:
@@ -132,17 +136,17 @@ class TimeBudget:
 
     def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
         """Note that there is something to keep."""
-        self._has_begun.set()
+        self._has_progress.set()
         self._save()
 
     def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Note that the trials run: a search whose trials all fail before their first epoch has an end, too."""
-        self._has_begun.set()
+        self._has_progress.set()
         self._save()
 
     def _save(self) -> None:
         with contextlib.suppress(OSError):  # on a full disk a resumed search has a little more time
-            write_atomically(self._elapsed_file, f"{self._before_s + time.time() - self._process_s:.1f}".encode())
+            write_atomically(self._elapsed_file, f"{self._previous_s + time.time() - self._process_s:.1f}".encode())
 
 
 def load_elapsed_s(path: Path) -> float:

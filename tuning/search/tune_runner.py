@@ -14,7 +14,7 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.ray_runtime import concurrency, resources
+from tuning.search.ray_runtime import cluster_resources, concurrency
 from tuning.search.stall_watchdog import StallWatchdog
 from tuning.search.strategy import SearchStrategy
 from tuning.search.study import TrialStore
@@ -56,7 +56,7 @@ class TuneRunner:
         callbacks: Sequence[TrialCallback],
         signals: SignalHandler,
         time_budget: TimeBudget,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._recipe = recipe
         self._paths = paths
@@ -65,7 +65,7 @@ class TuneRunner:
         self._callbacks = (*callbacks, time_budget, self._watchdog)
         self._signals = signals
         self._time_budget = time_budget
-        self._say = say
+        self._warn = warn
         self._concurrency_reduction = 0  # trials at once than there could be, after memory ran out
 
     def run(self) -> None:
@@ -98,15 +98,15 @@ class TuneRunner:
         """Let what ran be run again; where memory may have run out, with one trial less at once."""
         if not isinstance(error, StalledError):
             self._concurrency_reduction = min(
-                self._concurrency_reduction + 1, concurrency(self._recipe, resources()) - 1
+                self._concurrency_reduction + 1, concurrency(self._recipe, cluster_resources()) - 1
             )
         self._store.requeue_running()
-        self._say(
+        self._warn(
             f"Ray lost its workers ({last_line(error)}); the search goes on, {self._max_concurrent()} trials at once"
         )
 
     def _max_concurrent(self) -> int:
-        return max(1, concurrency(self._recipe, resources()) - self._concurrency_reduction)  # nodes come and go
+        return max(1, concurrency(self._recipe, cluster_resources()) - self._concurrency_reduction)  # nodes come and go
 
     def _run_once(self) -> None:
         from ray import tune

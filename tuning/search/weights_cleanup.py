@@ -27,7 +27,7 @@ class WeightsCleanup:
         self._with_weights: dict[str, TrialRecord] = {}
         for result in store.trials():
             if result.status != "running":
-                self._end(result)
+                self._delete_unneeded(result)
 
     def on_trial_start(self, result: TrialRecord) -> None:
         """Do nothing."""
@@ -37,9 +37,9 @@ class WeightsCleanup:
 
     def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
         """Throw out the trial's checkpoint, and the weights of whoever is not among the best any more."""
-        self._end(result)
+        self._delete_unneeded(result)
 
-    def _end(self, result: TrialRecord) -> None:
+    def _delete_unneeded(self, result: TrialRecord) -> None:
         with contextlib.suppress(OSError):  # a file that stays costs room, not the search
             self._paths.checkpoint(result.trial_uid).unlink(missing_ok=True)
             self._with_weights[result.trial_uid] = result

@@ -22,7 +22,7 @@ from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.deferred import defer, promote_or_defer
 from tuning.search.reevaluation import Improvement, RerunTrial, improvement_over_default, select_winner, top_trials
-from tuning.search.selection import Costs, Limits, best_per_serving_form, within_limits
+from tuning.search.selection import Costs, Limits, best_per_serving_spec, within_limits
 from tuning.search.serving_costs import measure_serving_costs
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.parent_run import ParentRun
@@ -160,7 +160,7 @@ class SearchFinalizer:
         if compared:
             print_table(networks.table(compared))
             self._parent.log_text(networks.as_json(compared), "networks.json")
-        every = best_per_serving_form(self._trials, costs, classes)
+        every = best_per_serving_spec(self._trials, costs, classes)
         if every:
             print_table(pareto.table(every))
             self._parent.log_text(pareto.as_json(every), "costs.json")

@@ -23,7 +23,7 @@ from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.recipe.resume import recipe_for_resume
 from tuning.recipe.schema import Recipe
 from tuning.search.budget_estimate import estimate_budget
-from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, concurrency, resources
+from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
 from tuning.search.space import SearchSpace
 from tuning.search.study import TrialStore, open_trial_store
@@ -88,7 +88,7 @@ class SearchSession:
                 start_stage("starting Ray")
                 with self._ray.running():
                     check_shared_filesystem(self._paths.root)
-                    at_once = concurrency(recipe, resources())
+                    at_once = concurrency(recipe, cluster_resources())
                     self._log_budget_estimate(recipe, at_once, step_s)
                     emit(self._plan(recipe, ledger, at_once, clock))
                     TuneRunner(recipe, self._paths, ledger, listeners, self._signals, clock, warning).run()
@@ -177,8 +177,8 @@ class SearchSession:
             recipe.budget_s,
             self._paths.elapsed,
             has_reruns=bool(recipe.rerun_top_k and recipe.rerun_seeds),
-            has_begun=any(result.score is not None for result in ledger.trials()),
-            before_s=load_elapsed_s(self._paths.elapsed),
+            has_progress=any(result.score is not None for result in ledger.trials()),
+            previous_s=load_elapsed_s(self._paths.elapsed),
         )
 
     def _fail_without_model(self, results: Sequence[TrialRecord]) -> int:
