@@ -1,4 +1,4 @@
-"""The first proposals of seeded searches whose trials score what a formula says."""
+"""The first proposals of seeded searches whose scores follow from a formula."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace, SuggestTrial
 from tuning.search.study import open_trial_store
 
-SAMPLED = 30  # proposals of the sampler that are recorded for each recipe, after all that comes before it
+NUM_SAMPLED = 30  # recorded proposals of the sampler for each recipe, after the enqueued trials
 
 RECIPES = {
     "default": ("--backbone=tf_efficientnet_lite0,tf_efficientnet_lite1", "--image_size=64,96", "--truncate=0,3"),
@@ -25,8 +25,8 @@ RECIPES = {
     "efficient": ("--recipe=efficient",),  # has variants
 }
 
-# Optuna draws the parameters of a trial in alphabetical order, so a new name changes what is proposed. Parameters that
-# were renamed are recorded, and proposed here, under the name that they had.
+# Optuna samples the parameters of a trial in alphabetical order, so a new name changes the proposals. Renamed parameters
+# are recorded, and proposed here, under their original names.
 RECORDED_NAMES: Mapping[str, str] = {"head_features": "levels", "layer_decay": "lr_decay"}
 
 RECORDED_VALUES: Mapping[str, str] = {"flip+rotate": "flip+turn"}
@@ -57,22 +57,22 @@ class _RecordedNames:
 class _Space(SearchSpace):
     """A search space whose parameters have their recorded names in the study."""
 
-    def suggest(self, trial: SuggestTrial, *, probe: bool = False) -> dict[str, ParamValue]:
-        return super().suggest(_RecordedNames(trial), is_probe=probe)
+    def suggest(self, trial: SuggestTrial, *, is_probe: bool = False) -> dict[str, ParamValue]:
+        return super().suggest(_RecordedNames(trial), is_probe=is_probe)
 
     def _to_study_params(
         self,
         variant: str,
-        wanted: Mapping[str, ParamValue],
+        settings: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
-        rates: Mapping[str, float] | None = None,
+        learning_rates: Mapping[str, float] | None = None,
     ) -> dict[str, ParamValue]:
-        settings = super()._to_study_params(variant, wanted, only, rates)
-        return {recorded_name(name): value for name, value in settings.items()}
+        params = super()._to_study_params(variant, settings, only, learning_rates)
+        return {recorded_name(name): value for name, value in params.items()}
 
 
 def score(config: TrialConfig) -> float:
-    """Return a score that has a best learning rate, freeze line and image size, and little noise."""
+    """Return a score with an optimum in learning rate, freeze line and image size, and a little noise."""
     network, fit = config.network, config.fit
     size = config.preprocessing.image_size
     distance = abs(network.freeze_fraction - 0.4) + 10 * abs(fit.lr - 2e-3) + network.truncate / 20
@@ -84,25 +84,25 @@ def hash_of(number: float) -> int:
 
 
 def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
-    """Return the settings of all trials up to the sampler's thirtieth; the trials of every fifth score are stopped."""
+    """Return the settings of all trials up to the sampler's thirtieth; every fifth trial is pruned."""
     space = _Space(recipe, imbalance_ratio=2.0)
     pairs = [(str(name), int(size)) for part in variants(recipe) for name in options(part.backbone)
              for size in options(part.image_size)]  # fmt: skip
     preprocessings = {pair: Preprocessing(pair[1]) for pair in pairs}
 
-    def configure(settings: Mapping[str, ParamValue]) -> TrialConfig:
+    def make_config(settings: Mapping[str, ParamValue]) -> TrialConfig:
         return space.trial_config(settings, preprocessings)
 
-    store = open_trial_store(SearchPaths(root), space, configure, recipe.seed, 100, recipe.sampler)
+    store = open_trial_store(SearchPaths(root), space, make_config, recipe.seed, 100, recipe.sampler)
     rows: list[dict[str, ParamValue]] = []
-    sampled = 0
-    while sampled < SAMPLED:
+    num_sampled = 0
+    while num_sampled < NUM_SAMPLED:
         trial = store.ask()
-        sampled += trial.origin == "sampler"
+        num_sampled += trial.origin == "sampler"
         rows.append({recorded_name(name): recorded_value(value) for name, value in sorted(trial.settings.items())})
-        stopped = trial.number % 5 == 4
+        is_pruned = trial.number % 5 == 4
         store.report(trial.trial_uid, epoch_report(1, score(trial.config)))
-        store.finish(trial.trial_uid, "pruned" if stopped else "complete", "recorded")
+        store.finish(trial.trial_uid, "pruned" if is_pruned else "complete", "recorded")
     return rows
 
 
@@ -116,8 +116,8 @@ def variants(recipe: Recipe) -> list[Recipe]:
 
 def all_proposals() -> dict[str, list[dict[str, ParamValue]]]:
     """Return the proposals of every recorded recipe."""
-    found = {}
+    recorded = {}
     for name, arguments in RECIPES.items():
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = proposals(load_recipe(arguments), Path(folder))
-    return found
+            recorded[name] = proposals(load_recipe(arguments), Path(folder))
+    return recorded

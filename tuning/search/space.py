@@ -75,7 +75,7 @@ class SearchSpace:
             {variant.name: recipe.with_variant(variant) for variant in variants} if isinstance(recipe, Recipe) else {}
         )
         self._small_images = small_images
-        self._rates = SMALL_IMAGE_LR if small_images else DEFAULT_LR
+        self._learning_rates = SMALL_IMAGE_LR if small_images else DEFAULT_LR
         first = {**DEFAULT_PARAMS, **(SMALL_IMAGE_DEFAULTS if small_images else {})}
         named = {
             name: _VariantSpace(part, imbalance_ratio, unsplittable, first, f"@{name}") for name, part in parts.items()
@@ -149,21 +149,29 @@ class SearchSpace:
         having = [name for name, corner in self._variant_spaces.items() if corner.has_network(every["backbone"])]
         variant = having[0] if having else next(iter(self._variant_spaces))
         wanted = {name: every[name] for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
-        return self._to_study_params(variant, wanted, rates={**self._rates, every["optimizer"]: every["lr"]})
+        return self._to_study_params(
+            variant, wanted, learning_rates={**self._learning_rates, every["optimizer"]: every["lr"]}
+        )
 
     def _to_study_params(
         self,
         variant: str,
-        wanted: Mapping[str, ParamValue],
+        settings: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
-        rates: Mapping[str, float] | None = None,
+        learning_rates: Mapping[str, float] | None = None,
     ) -> dict[str, ParamValue]:
-        corner, mark = self._variant_spaces[variant], {VARIANT: variant} if variant else {}
-        settings = corner.clip(wanted, rates or self._rates)
-        return {
-            **mark,
-            **corner.to_study_params({name: settings[name] for name in settings if only is None or name in only}),
-        }
+        """Return the settings, completed by defaults and moved into the limits, as parameters of the study.
+
+        Args:
+            variant: name of the variant; empty without variants.
+            settings: under the user's names; missing ones are the defaults.
+            only: names of the settings to return; None: all.
+            learning_rates: by optimizer.
+        """
+        space, prefix = self._variant_spaces[variant], {VARIANT: variant} if variant else {}
+        clipped = space.clip(settings, learning_rates or self._learning_rates)
+        selected = {name: value for name, value in clipped.items() if only is None or name in only}
+        return {**prefix, **space.to_study_params(selected)}
 
     def trial_config(self, settings: Mapping[str, ParamValue], preprocessings: Preprocessings) -> TrialConfig:
         """Return the whole configuration of the trial that has these ``settings``, as ``suggest`` returns them."""
