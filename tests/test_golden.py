@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden import recorded
-from tests.golden.proposals import SAMPLED, all_proposals
+from tests.golden.proposals import NUM_SAMPLED, all_proposals
 from tests.golden.splits import all_splits
 
 
@@ -20,7 +20,7 @@ def test_every_recorded_recipe_proposes_what_it_did() -> None:
     found = all_proposals()
     assert len(found) == 3
     for name, rows in recorded("proposals").items():
-        assert len(found[name]) == len(rows) >= SAMPLED
+        assert len(found[name]) == len(rows) >= NUM_SAMPLED
         for row, before in zip(found[name], rows, strict=True):
             assert row == {key: near(value) for key, value in before.items()}, name
 
