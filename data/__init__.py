@@ -1,1 +1,1 @@
-"""From files on disk to batches. Imports nothing of ours; knows neither MLflow nor Ray."""
+"""Image data sets, from files on disk to training batches. Does not import models, tuning, MLflow or Ray."""

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the new one."""
+"""Atomic file writes: readers see either the old or the new content."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import uuid
 from pathlib import Path
 
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk, or the user's share of it, is full
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # no space left on the disk, or the user's quota is exceeded
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and rename it there, so that a reader never sees half of it."""
+    """Write ``content`` to a temporary file in the same folder and rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    beside.write_bytes(content)
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary.write_bytes(content)
+    temporary.replace(path)

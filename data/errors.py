@@ -1,16 +1,16 @@
-"""The exception tree.
+"""The exception hierarchy.
 
     FreezelineError
-    ├── UserError               what the user can mend: one sentence a problem, exit status 2
-    │   ├── SettingError        an option's name or value
+    ├── UserError               what the user can fix: one sentence per problem, exit status 2
+    │   ├── SettingError        the name or value of an option
     │   ├── DataError           the data set
-    │   ├── BackboneError       a network's name or its weights
-    │   └── TrackingError       the MLflow server or what was asked of it
+    │   ├── BackboneError       the name or the weights of a backbone
+    │   └── TrackingError       the MLflow server, a run or a registered model
     ├── SearchError             a search that ended without a model, exit status 1
-    └── ImageError              one picture that can't be read (defined in ``data.preprocessing``, which the
-                                packaged model carries without this file; a ValueError there)
+    └── ImageError              an image that cannot be read (defined in ``data.preprocessing``, which the
+                                packaged model ships without this file; a ValueError there)
 
-A message says the rule, then the value, then the next step. All problems of one kind are raised together.
+A message states the rule, then the value, then the next step. All problems of one kind are raised together.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections.abc import Iterable
 
 
 class FreezelineError(Exception):
-    """Base of every error that Freezeline raises on purpose."""
+    """Base class of all errors that Freezeline raises deliberately."""
 
 
 class UserError(FreezelineError):
-    """Something the user can mend; ``problems`` holds one sentence each."""
+    """An error that the user can fix; ``problems`` holds one sentence per problem."""
 
     def __init__(self, *problems: str) -> None:
         if not problems:
@@ -33,32 +33,32 @@ class UserError(FreezelineError):
         self.problems = problems
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, ...]]:
-        # Exception's own pickling would hand the joined text back as one problem.
+        # The default pickling would restore the joined text as a single problem.
         return type(self), self.problems
 
 
 class SettingError(UserError):
-    """An option that does not exist, or a value it can't take."""
+    """An unknown option, or an invalid value of an option."""
 
 
 class DataError(UserError):
-    """A data set that can't be searched on."""
+    """A data set that cannot be used for a search."""
 
 
 class BackboneError(UserError):
-    """A network's name that is unknown, or weights that can't be had or don't fit."""
+    """An unknown backbone, or weights that are unavailable or incompatible."""
 
 
 class TrackingError(UserError):
-    """An MLflow server, run or model that can't be reached or found."""
+    """An MLflow server, run or model that cannot be reached or found."""
 
 
 class SearchError(FreezelineError):
-    """A search that ended without a model; the reason is in its message."""
+    """A search that ended without a model; the message gives the reason."""
 
 
 def last_line(error: BaseException) -> str:
-    """Return what an error says in one line; of a chain, what it began with."""
+    """Return the last line of the message of an error's root cause, at most 200 characters."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -66,6 +66,6 @@ def last_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], max_suggestions: int = 3) -> str:
-    """Return ``"; did you mean a or b?"`` for the known words nearest to ``word``, else ``""``."""
-    near = difflib.get_close_matches(word, list(known), n=max_suggestions, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    """Return ``"; did you mean a or b?"`` for the known words closest to ``word``, ``""`` if none is close."""
+    suggestions = difflib.get_close_matches(word, list(known), n=max_suggestions, cutoff=0.6)
+    return f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""

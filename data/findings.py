@@ -1,4 +1,4 @@
-"""What an audit can find, in words."""
+"""The kinds of problems that an audit reports, and their texts."""
 
 from __future__ import annotations
 
@@ -26,47 +26,45 @@ FindingKind = Literal[
 
 
 class FindingText(NamedTuple):
-    """How a kind of finding is told."""
+    """The texts of a kind of finding: its title, and the action that Freezeline took or the user should take."""
 
     title: str
     action: str
 
 
 FINDING_TEXTS: dict[FindingKind, FindingText] = {
-    "unreadable": FindingText("files that can't be read", "left out"),
-    "conflict": FindingText("pictures that lie, pixel for pixel, in two classes", "left out of every split"),
-    "near_conflict": FindingText(
-        "pictures that are nearly the same, in two classes", "kept on one side of the split; check the labels"
+    "unreadable": FindingText("unreadable files", "skipped"),
+    "conflict": FindingText("identical images with different labels", "excluded from all splits"),
+    "near_conflict": FindingText("near-duplicates with different labels", "kept in the same split; check the labels"),
+    "leak": FindingText(
+        "images with a duplicate or near-duplicate in another provided split", "excluded from the earlier split"
     ),
-    "leak": FindingText("pictures, the same or nearly, in two of the given splits", "left out of the earlier split"),
     "group_leak": FindingText(
-        "pictures of a group that is in two of the given splits", "left out of the earlier split"
+        "images whose group spans several provided splits", "excluded from all but the last of these splits"
     ),
-    "split_conflict": FindingText("new pictures tied to old ones in two splits", "left out"),
-    "duplicate": FindingText("copies, pixel for pixel, in one class", "kept on one side of the split"),
-    "near_duplicate": FindingText("pictures that are nearly the same", "kept on one side of the split"),
-    "class_missing": FindingText(
-        "classes without a picture in a split", "nothing can be done about it here; add pictures"
-    ),
-    "imbalance": FindingText("classes of very different size", "kept; class balance can be searched"),
-    "similar_names": FindingText("class names that differ only by case or spaces", "kept as different classes"),
-    "tiny": FindingText("pictures with a short side below 32 px", "kept, and not compared for being nearly the same"),
-    "grayscale_stored_as_color": FindingText("gray pictures that are stored as color", "kept"),
-    "missing": FindingText("files that the manifest names and that do not exist", "left out"),
-    "unlabeled": FindingText("files that are no candidates", "left out"),
+    "split_conflict": FindingText("new images that match existing images in several splits", "skipped"),
+    "duplicate": FindingText("exact duplicates within a class", "kept in the same split"),
+    "near_duplicate": FindingText("near-duplicates", "kept in the same split"),
+    "class_missing": FindingText("classes without images in a split", "add images"),
+    "imbalance": FindingText("imbalanced classes", "kept; consider the option balance"),
+    "similar_names": FindingText("class names that differ only in case or separators", "kept as separate classes"),
+    "tiny": FindingText("images with a short side below 32 px", "kept; not checked for near-duplicates"),
+    "grayscale_stored_as_color": FindingText("grayscale images stored as color", "kept"),
+    "missing": FindingText("files listed in the manifest that do not exist", "skipped"),
+    "unlabeled": FindingText("files without a class or not usable as images", "skipped"),
 }
 
 
 class Finding(FrozenModel):
-    """One kind of problem, and every file that has it.
+    """One kind of problem, with all affected files.
 
     Attributes:
-        kind: of the problem.
-        count: how many pictures (or classes) are concerned.
-        files: paths relative to the data set's root, in groups that belong together; a file alone is a group of one.
-        reasons: one for each group, in words that follow its name; empty where the kind says it all.
-        detail: what else is to be said: names and numbers.
-        done: what was done about it.
+        kind: the kind of problem.
+        count: number of affected images (or classes).
+        files: paths relative to the root of the data set, grouped: duplicates form one group, other files one each.
+        reasons: the reason for each group, to be printed after the path; empty if the title is enough.
+        detail: names and numbers, for findings that are not about single files.
+        action: what Freezeline did about the problem, or what the user should do.
     """
 
     kind: FindingKind
@@ -78,5 +76,5 @@ class Finding(FrozenModel):
 
     @property
     def title(self) -> str:
-        """The kind in words."""
+        """The title of the kind."""
         return FINDING_TEXTS[self.kind].title

@@ -1,4 +1,4 @@
-"""The base of every value that flows: frozen, checked when it is made, with a JSON round trip."""
+"""Base class of the value types: immutable, validated on construction, with a JSON round trip."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from data.errors import SettingError
 
 
 class FrozenModel(BaseModel):
-    """A frozen, typed value; an unknown field or a wrong type is refused when it is made."""
+    """Immutable pydantic model that rejects unknown fields and wrong types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return the value as JSON text that ``from_json`` reads back to an equal value."""
+        """Serialize to JSON; ``from_json`` restores an equal value."""
         return self.model_dump_json(indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Return the value that ``to_json`` wrote; raise ``pydantic.ValidationError`` for anything else."""
+        """Restore a value from the output of ``to_json``; raise ``pydantic.ValidationError`` if it is invalid."""
         return cls.model_validate_json(text)
 
 
 def as_pydantic_validator(check: Callable[[str], None]) -> Callable[[str], str]:
-    """Return what pydantic validates a text with that ``check`` raises SettingError for where it is wrong."""
+    """Convert ``check``, which raises SettingError for an invalid text, into a pydantic validator."""
 
     def validate(text: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""The folder of all state that outlives a clone."""
+"""The state folder, which is independent of the clone of the repository."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from filelock import FileLock
 
 
 def state_dir() -> Path:
-    """Return the folder of all state that outlives a clone: FREEZELINE_HOME, or the user's cache directory."""
-    chosen = os.environ.get("FREEZELINE_HOME")
-    return Path(chosen).expanduser().resolve() if chosen else platformdirs.user_cache_path("freezeline")
+    """Return the state folder: FREEZELINE_HOME, or by default a folder in the user's cache directory."""
+    configured = os.environ.get("FREEZELINE_HOME")
+    return Path(configured).expanduser().resolve() if configured else platformdirs.user_cache_path("freezeline")
 
 
 def migrated_folder(name: str, former_name: str) -> Path:
-    """Return the folder ``name`` of the state; contents that an earlier version kept as ``former_name`` move there."""
+    """Return the folder ``name`` in the state folder; rename ``former_name`` of an earlier version to it."""
     folder, former = state_dir() / name, state_dir() / former_name
     if former.is_dir() and not folder.exists():
         with FileLock(folder.with_suffix(".lock")):

@@ -1,4 +1,4 @@
-"""Loading a data set: open, index, filter, find near-duplicates, split and audit."""
+"""Loading a data set: open the source, index and filter images, find near-duplicates, assign splits, audit."""
 
 from __future__ import annotations
 
@@ -13,84 +13,91 @@ from data.dataset.near_duplicates import find_near_duplicates
 from data.dataset.split_store import persisted_splits
 from data.dataset.splitting import Excluded, SplitAssignment, SplitItem, assign_splits
 from data.errors import DataError
-from data.parallel import Progress
+from data.parallel import ProgressCallback
 from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile
 from data.sources.resolve import open_source
 
 
-def load_dataset(data: str, progress: Progress | None = None, keep_leaks: bool = False) -> Dataset:
-    """Open what ``data`` names, read every picture, look for trouble, and place each picture in a split.
+def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks: bool = False) -> Dataset:
+    """Load the data set ``data``: read and check every image, and assign each to a split.
 
-    ``progress(what, done, of)`` is called as pictures are read. Nothing in the user's folder is changed.
-    A picture of a given training or validation split that is tied to one in a later split is left out of the
-    earlier one, unless ``keep_leaks``.
+    Nothing in the user's folder is changed.
+
+    Args:
+        data: path or URI, see ``data.sources.resolve.open_source``.
+        progress: called as ``progress(description, completed, total)`` while images are read.
+        keep_leaks: whether to keep images of a provided training or validation split that match an image in a
+            later split; by default they are excluded.
 
     Raises:
-        DataError: there is no such data set, or nothing can be learned from it.
+        DataError: the data set does not exist, or cannot be used for training.
     """
     source = open_source(data, progress)
-    readings = index_images(source.root, [picture.path for picture in source.images], progress)
-    screened = filter_images(source, readings)
-    twins = _find_near_duplicates(source, screened.usable, readings, progress)
-    items = [_split_item(picture, readings) for picture in screened.usable]
-    with persisted_splits(source.uri) as remembered:
-        placement = assign_splits(items, twins, remembered, keep_leaks)
-        _check_splits(source, placement)
-        remembered.update(placement.new_assignments)
-    examined = AuditContext(source, readings, screened, twins, placement, keep_leaks)
-    shut = [_skipped(path, shut) for path, shut in placement.excluded.items()]
+    image_index = index_images(source.root, [image.path for image in source.images], progress)
+    filtered = filter_images(source, image_index)
+    near_duplicates = _find_near_duplicates(source, filtered.usable, image_index, progress)
+    items = [_split_item(image, image_index) for image in filtered.usable]
+    with persisted_splits(source.uri) as persisted:
+        assignment = assign_splits(items, near_duplicates, persisted, keep_leaks)
+        _check_splits(source, assignment)
+        persisted.update(assignment.new_assignments)
+    audit_context = AuditContext(source, image_index, filtered, near_duplicates, assignment, keep_leaks)
+    excluded = [_skipped(path, reason) for path, reason in assignment.excluded.items()]
     return Dataset(
         name=source.name,
         root=source.root,
         classes=source.classes,
-        samples=_samples(source, items, placement),
-        skipped=(*source.skipped, *screened.skipped, *shut),
-        median_short_side=round(statistics.median(readings[path].short_side for path in placement.splits)),
-        findings=examined.findings(),
+        samples=_samples(source, items, assignment),
+        skipped=(*source.skipped, *filtered.skipped, *excluded),
+        median_short_side=round(statistics.median(image_index[path].short_side for path in assignment.splits)),
+        findings=audit_context.findings(),
     )
 
 
 def _find_near_duplicates(
-    source: DataSource, usable: Sequence[ImageFile], readings: Mapping[str, ImageInfo], progress: Progress | None
+    source: DataSource,
+    usable: Sequence[ImageFile],
+    image_index: Mapping[str, ImageInfo],
+    progress: ProgressCallback | None,
 ) -> list[list[str]]:
-    looks, paths = {}, {}
-    for picture in usable:
-        digest = str(readings[picture.path].content_hash)
-        looks[digest], paths[digest] = readings[picture.path].phash, source.root / picture.path
-    return find_near_duplicates(looks, paths, progress)
+    phashes, paths = {}, {}
+    for image in usable:
+        content_hash = str(image_index[image.path].content_hash)
+        phashes[content_hash], paths[content_hash] = image_index[image.path].phash, source.root / image.path
+    return find_near_duplicates(phashes, paths, progress)
 
 
-def _split_item(picture: ImageFile, readings: Mapping[str, ImageInfo]) -> SplitItem:
-    digest = str(readings[picture.path].content_hash)
+def _split_item(image: ImageFile, image_index: Mapping[str, ImageInfo]) -> SplitItem:
+    content_hash = str(image_index[image.path].content_hash)
     return SplitItem(
-        path=picture.path, content_hash=digest, label=picture.label, given_split=picture.split, group=picture.group
+        path=image.path, content_hash=content_hash, label=image.label, given_split=image.split, group=image.group
     )
 
 
-def _check_splits(source: DataSource, placement: SplitAssignment) -> None:
-    empty = [split for split in SPLITS if split not in placement.splits.values()]
+def _check_splits(source: DataSource, assignment: SplitAssignment) -> None:
+    empty = [split for split in SPLITS if split not in assignment.splits.values()]
     if empty:
         raise DataError(
-            f"training, validation and test must each have a picture, got none for {' and '.join(empty)} "
-            f"in {source.root} ({len(placement.excluded)} are left out because they are tied to pictures on the other "
-            "side); add pictures that are not, or give fewer splits or groups"
+            f"train, val and test must each have at least one image, got none for {' and '.join(empty)} in "
+            f"{source.root} ({len(assignment.excluded)} images are excluded because they match an image in another "
+            "split); add images, or provide fewer splits or groups"
         )
 
 
-def _skipped(path: str, shut: Excluded) -> SkippedFile:
-    reason = f"belongs together with {shut.other} of the {shut.split} split"
-    if shut.reason == "split_conflict":
-        reason = f"is new and belongs together with old pictures of two splits, such as {shut.other} of {shut.split}"
-    return SkippedFile(path=path, reason=reason, kind=shut.reason)
+def _skipped(path: str, excluded: Excluded) -> SkippedFile:
+    reason = f"matches {excluded.other} in the {excluded.split} split (duplicate, near-duplicate or same group)"
+    if excluded.reason == "split_conflict":
+        reason = f"is new and matches existing images in several splits, such as {excluded.other} in {excluded.split}"
+    return SkippedFile(path=path, reason=reason, kind=excluded.reason)
 
 
-def _samples(source: DataSource, items: Sequence[SplitItem], placement: SplitAssignment) -> tuple[Sample, ...]:
+def _samples(source: DataSource, items: Sequence[SplitItem], assignment: SplitAssignment) -> tuple[Sample, ...]:
     labels = {name: label for label, name in enumerate(source.classes)}
     samples = [
         Sample(
-            path=item.path, label=labels[item.label], split=placement.splits[item.path], content_hash=item.content_hash
+            path=item.path, label=labels[item.label], split=assignment.splits[item.path], content_hash=item.content_hash
         )
         for item in items
-        if item.path in placement.splits
+        if item.path in assignment.splits
     ]
     return tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.content_hash, sample.path)))

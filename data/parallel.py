@@ -1,4 +1,4 @@
-"""Work on many files at once, and tell how far it is."""
+"""Parallel map over files, with progress reports."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from typing import TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
-Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+ProgressCallback = Callable[[str, int, int], None]  # description of the work, completed items, total items
 
 
 def parallel_map(
     work: Callable[[A], B],
     items: Sequence[A],
-    what: str = "",
-    progress: Progress | None = None,
-    workers: int | None = None,
+    description: str = "",
+    progress: ProgressCallback | None = None,
+    max_workers: int | None = None,
 ) -> Iterator[B]:
-    """Yield ``work(item)`` in the order of the items; Pillow decodes outside Python's lock, so threads do.
+    """Yield ``work(item)`` in the order of the items, computed in threads (Pillow releases the GIL while decoding).
 
-    ``workers`` is the number of cores where none is given.
-    What ``work`` raises is passed on; items that have not been begun are then not begun.
+    An exception in ``work`` is re-raised, and items that have not started are canceled.
+
+    Args:
+        work: function to apply.
+        items: its arguments.
+        description: passed to ``progress``.
+        progress: called after each item.
+        max_workers: number of threads; by default the number of cores.
     """
-    pool = ThreadPoolExecutor(max_workers=workers or os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=max_workers or os.cpu_count())
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # it remarks on broken tags that we can do without
-            for done, result in enumerate(pool.map(work, items), start=1):
+            warnings.filterwarnings("ignore", module="PIL")  # for example corrupt EXIF
+            for completed, result in enumerate(pool.map(work, items), start=1):
                 yield result
                 if progress:
-                    progress(what, done, len(items))
+                    progress(description, completed, len(items))
     finally:
         pool.shutdown(cancel_futures=True)

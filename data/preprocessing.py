@@ -1,9 +1,9 @@
-"""From one picture, however it comes, to the numbers that a network sees.
+"""Image decoding and preprocessing, from a file, bytes or array to the input of a network.
 
-The packaged model ships this file verbatim, so that training, validation, test and serving go through the same
-code: it imports numpy and PIL only.
+The packaged model ships this file verbatim, so that training and serving use the same code. Therefore it imports
+only numpy and PIL.
 
-Shapes: b pictures, s = ``image_size`` pixels, 3 channels in the order red, green, blue.
+Shapes: b = batch size, s = ``image_size`` in pixels, 3 channels in RGB order.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
-PIXEL_LIMIT = 89_000_000  # pixels; a picture above it is refused before it is decoded (Pillow itself warns from there)
+MAX_PIXELS = 89_000_000  # width x height; checked before decoding (Pillow warns from about this size)
 ORIENTATION_TAG = 0x0112
-UPRIGHT = {
+EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,24 +36,24 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# EPS and WMF start another program or library to be drawn, the others are stubs that can't be decoded.
-REFUSED_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# Pillow renders EPS and WMF with external programs; the other formats are stubs without a decoder.
+DISABLED_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 class ImageError(ValueError):
-    """One picture that can't be read; ``str()`` is the reason, to be put after the picture's name."""
+    """An image that cannot be read; ``str()`` is the reason, to be printed after the file name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done to every picture; it belongs to the backbone and travels with the model.
+    """Preprocessing of every image; defined by the backbone and saved with the model.
 
     Attributes:
-        image_size: side of the square that the network sees, in pixels.
-        crop_fraction: part of the short side that the centred square keeps, above 0 and up to 1.
+        image_size: side of the square network input, in pixels.
+        crop_fraction: side of the center crop as a fraction of the short side, above 0 and at most 1.
         interpolation: nearest, bilinear, bicubic or lanczos.
-        mean: of red, green and blue, where 1.0 is full light.
-        std: likewise; each above 0.
+        mean: channel means (red, green, blue) on the scale 0 to 1.
+        std: channel standard deviations on the same scale, each above 0.
     """
 
     image_size: int
@@ -73,7 +73,7 @@ class Preprocessing:
 
     def _problems(self) -> list[str]:
         rules = {
-            f"image_size must be 8..2048 pixels, got {self.image_size}": 8 <= self.image_size <= 2048,
+            f"image_size must be 8 to 2048 pixels, got {self.image_size}": 8 <= self.image_size <= 2048,
             f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}": 0 < self.crop_fraction <= 1,
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}": (
                 self.interpolation in INTERPOLATIONS
@@ -85,28 +85,36 @@ class Preprocessing:
                 len(self.std) == 3 and all(math.isfinite(value) and value > 0 for value in self.std)
             ),
         }
-        return [rule for rule, kept in rules.items() if not kept]
+        return [rule for rule, is_met in rules.items() if not is_met]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types that ``from_dict`` reads back."""
+        """Return a dictionary of JSON types, the input of ``from_dict``."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        """Return what ``to_dict`` wrote; raise TypeError for an unknown field, ValueError for a bad value."""
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-        return cls(**plain)
+        """Restore an instance from the output of ``to_dict``.
+
+        Raises:
+            TypeError: a field is unknown.
+            ValueError: a value is invalid.
+        """
+        kwargs: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        return cls(**kwargs)
 
 
 def read_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
-    """Return the picture upright and in RGB, whatever it is kept as.
+    """Decode an image to upright RGB.
 
-    ``source`` is a file's bytes or path (the content decides, not the extension), an open picture, or an array
-    [height, width] or [height, width, 1, 3 or 4]. EXIF orientation is applied, transparency is laid over
-    white, 16 bits are scaled to 8, an animation gives its first frame.
+    EXIF orientation is applied, transparent pixels are composited over white, 16 bits are scaled to 8, and an
+    animation is reduced to its first frame.
+
+    Args:
+        source: bytes or path of a file (its content determines the format, not its extension), a PIL image, or an
+            array [height, width] or [height, width, 1, 3 or 4].
 
     Raises:
-        ImageError: it is empty, no picture, truncated, broken, above ``PIXEL_LIMIT``, or can't be opened.
+        ImageError: the source is empty, not an image, truncated, corrupt, above ``MAX_PIXELS``, or cannot be opened.
     """
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
@@ -120,32 +128,32 @@ def read_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"has more than {PIXEL_LIMIT:,} pixels") from error
-    except Exception as error:  # Pillow's readers raise nearly everything for a broken file
+        raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # Pillow raises many exception types for corrupt files
         raise ImageError(_reason(error)) from error
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """Return the centred square of an RGB picture at the network's size: uint8 [s, s, 3].
+    """Return the center crop of an image at the input size of the network: uint8 [s, s, 3].
 
-    The same as resizing the short side to ``s / crop_fraction`` and cropping the centre, in one step that never
-    makes a picture larger than s by s, however long and thin the original is.
+    Equivalent to resizing the short side to ``s / crop_fraction`` and cropping the center, but done in one step:
+    no intermediate image is larger than s by s, even if the original is very long and thin.
     """
     side = min(image.size) * preprocessing.crop_fraction
     left, top = (image.width - side) / 2, (image.height - side) / 2
     size = (preprocessing.image_size, preprocessing.image_size)
     resample = INTERPOLATIONS[preprocessing.interpolation]
-    square = image.convert("RGB").resize(size, resample, box=(left, top, left + side, top + side))
-    return np.asarray(square, dtype=np.uint8)
+    crop = image.convert("RGB").resize(size, resample, box=(left, top, left + side, top + side))
+    return np.asarray(crop, dtype=np.uint8)
 
 
 def normalize(pixels: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """Return float32 [b, 3, s, s] of uint8 [b, s, s, 3]: (pixels / 255 - mean) / std.
+    """Return (pixels / 255 - mean) / std: uint8 [b, s, s, 3] to float32 [b, 3, s, s].
 
-    The result is a view with the channels last in memory: ``torch.from_numpy`` of it is in channels_last format.
+    The result is a transposed view, so that ``torch.from_numpy`` returns a tensor in channels_last format.
     """
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-    rows = pixels.reshape(*pixels.shape[:2], -1)  # [b, s, s * 3]: one long row is several times faster than many threes
+    rows = pixels.reshape(*pixels.shape[:2], -1)  # [b, s, s * 3]: several times faster than rows of 3
     values = np.multiply(rows, np.tile(1 / (255 * std), pixels.shape[2]).astype(np.float32), dtype=np.float32)
     values += np.tile(-mean / std, pixels.shape[2]).astype(np.float32)
     return values.reshape(pixels.shape).transpose(0, 3, 1, 2)
@@ -155,23 +163,23 @@ def _read_stream(stream: BinaryIO, size: int) -> Image.Image:
     if size == 0:
         raise ImageError("is empty (0 bytes)")
     Image.init()
-    with Image.open(stream, formats=[name for name in Image.OPEN if name not in REFUSED_FORMATS]) as image:
+    with Image.open(stream, formats=[name for name in Image.OPEN if name not in DISABLED_FORMATS]) as image:
         try:
             return _upright_rgb(image)
         except OSError:
             if image.format not in ("JPEG", "MPO"):
                 raise
             stream.seek(0)
-            whole = _read_unended_jpeg(stream.read())
-            if whole is None:
+            complete = _read_jpeg_without_end_marker(stream.read())
+            if complete is None:
                 raise
-            return whole
+            return complete
 
 
-def _read_unended_jpeg(content: bytes) -> Image.Image | None:
-    """Return the picture of a JPEG that lacks only its end marker, None for one that lacks pixels.
+def _read_jpeg_without_end_marker(content: bytes) -> Image.Image | None:
+    """Decode a JPEG in which only the end marker is missing; return None if pixel data is missing as well.
 
-    Two different endings are put to it: only if pixels are missing does it matter which.
+    The content is decoded with two different endings: the results differ only if pixel data is missing.
     """
     images = []
     for ending in (b"", b"\x5a\xc3" * 64):
@@ -181,37 +189,37 @@ def _read_unended_jpeg(content: bytes) -> Image.Image | None:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    if image.width * image.height > PIXEL_LIMIT:
-        raise ImageError(f"has {image.width * image.height:,} pixels, more than {PIXEL_LIMIT:,}")
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}")
     image.load()
-    turn = UPRIGHT.get(_orientation(image))
+    transpose = EXIF_TRANSPOSE.get(_orientation(image))
     rgb = _to_rgb(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # a broken EXIF block says nothing about how the picture stands
+    except Exception:  # corrupt EXIF data: assume that the image is upright
         return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-        image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), ranges))
+        white_levels = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+        image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), white_levels))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _to_8_bits(values: npt.NDArray[np.float64], ranges: tuple[float, ...]) -> Pixels:
-    """Scale by the first of ``ranges`` (the number that stands for full light) that holds the brightest value."""
+def _to_8_bits(values: npt.NDArray[np.float64], white_levels: tuple[float, ...]) -> Pixels:
+    """Scale to uint8 by the first of ``white_levels`` that is not below the maximum, else by the maximum."""
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    brightest = float(values.max())
-    full = next((full for full in ranges if brightest <= full), brightest)
-    return np.round(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
+    maximum = float(values.max())
+    white = next((white for white in white_levels if maximum <= white), maximum)
+    return np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
 
 
 def _from_array(pixels: Pixels) -> Image.Image:
@@ -226,14 +234,14 @@ def _from_array(pixels: Pixels) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "is no picture that Pillow can read"
+        return "is not an image that Pillow can read"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     if isinstance(error, PermissionError):
-        return "can't be opened: permission denied"
+        return "cannot be opened: permission denied"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if "truncated" in str(error) or isinstance(error, EOFError):
-        return "is truncated: the file ends before the picture does"
-    words = " ".join(str(error).split())  # on one line
-    return f"is broken ({words or type(error).__name__})"
+        return "is truncated: the file ends before the image data does"
+    message = " ".join(str(error).split())  # on one line
+    return f"is corrupt ({message or type(error).__name__})"

@@ -1,1 +1,1 @@
-"""The audit: every problem of a data set by file, before any training."""
+"""Audit of a data set: all problems, listed by file, before any training."""

@@ -1,4 +1,4 @@
-"""Contact sheets: the pictures of a finding side by side, so that a person can judge it."""
+"""Contact sheets: images of a finding on one page, for visual inspection."""
 
 from __future__ import annotations
 
@@ -8,73 +8,89 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from data.audit.report import Audit
-from data.findings import Finding
+from data.findings import Finding, FindingKind
 from data.preprocessing import ImageError, read_image
 
-SIDE = 128  # px of a picture on a sheet
-CAPTION = 30  # px below it
+THUMBNAIL_SIDE = 128  # px
+CAPTION_HEIGHT = 30  # px
 COLUMNS = 8
-ROWS = 10  # of a sheet, each with as many groups as fit
-SHOWN = ("conflict", "near_conflict", "leak", "group_leak", "split_conflict", "duplicate", "near_duplicate", "tiny")
+MAX_ROWS = 10
+MAX_CAPTION_LENGTH = 21  # characters per line
+VISUAL_KINDS: tuple[FindingKind, ...] = (
+    "conflict",
+    "near_conflict",
+    "leak",
+    "group_leak",
+    "split_conflict",
+    "duplicate",
+    "near_duplicate",
+    "tiny",
+)
 
 
 def contact_sheets(audit: Audit, folder: Path) -> list[Path]:
-    """Write ``<kind>.png`` into ``folder`` for each finding that can be seen, groups framed together.
+    """Write ``<kind>.png`` into ``folder`` for each finding of a visual kind, with a frame around each group.
 
-    A sheet holds as many groups as fit on ten rows of eight pictures; the audit's JSON names all files.
-    Returns the files written.
+    A sheet has up to ``MAX_ROWS`` rows of ``COLUMNS`` images; the JSON of the audit lists all files.
+
+    Returns:
+        The written files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    files = []
     for finding in audit.findings:
-        if finding.kind in SHOWN and finding.files:
-            written.append(folder / f"{finding.kind}.png")
-            _sheet(audit.root, finding).save(written[-1])
-    return written
+        if finding.kind in VISUAL_KINDS and finding.files:
+            files.append(folder / f"{finding.kind}.png")
+            _sheet(audit.root, finding).save(files[-1])
+    return files
 
 
 def _sheet(root: Path, finding: Finding) -> Image.Image:
     rows = _rows(finding.files)
-    sheet = Image.new("RGB", (COLUMNS * SIDE, len(rows) * (SIDE + CAPTION)), "white")
+    cell_height = THUMBNAIL_SIDE + CAPTION_HEIGHT
+    sheet = Image.new("RGB", (COLUMNS * THUMBNAIL_SIDE, len(rows) * cell_height), "white")
     draw = ImageDraw.Draw(sheet)
     for row, groups in enumerate(rows):
-        column = 0
+        column, top = 0, row * cell_height
         for group in groups:
+            left = column * THUMBNAIL_SIDE
             for path in group:
-                _put(sheet, root / path, path, (column * SIDE, row * (SIDE + CAPTION)))
+                _paste(sheet, root / path, path, (column * THUMBNAIL_SIDE, top))
                 column += 1
-            left, top = (column - len(group)) * SIDE, row * (SIDE + CAPTION)
-            draw.rectangle((left, top, column * SIDE - 1, top + SIDE + CAPTION - 1), outline="black", width=2)
+            right, bottom = column * THUMBNAIL_SIDE - 1, top + cell_height - 1
+            draw.rectangle((left, top, right, bottom), outline="black", width=2)
     return sheet
 
 
 def _rows(groups: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
-    """Return groups, cut to a row's length, packed into rows in their order."""
+    """Pack groups into rows in order; groups longer than a row are truncated."""
     rows: list[list[Sequence[str]]] = [[]]
     for group in groups:
         if sum(map(len, rows[-1])) + min(len(group), COLUMNS) > COLUMNS:
-            if len(rows) == ROWS:
+            if len(rows) == MAX_ROWS:
                 break
             rows.append([])
         rows[-1].append(group[:COLUMNS])
     return rows
 
 
-def _put(sheet: Image.Image, file: Path, caption: str, at: tuple[int, int]) -> None:
+def _paste(sheet: Image.Image, file: Path, caption: str, position: tuple[int, int]) -> None:
+    left, top = position
     try:
-        picture = read_image(file)
-        scale = (SIDE - 8) / max(picture.size)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        small = picture.resize(size, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
-        sheet.paste(small, (at[0] + (SIDE - size[0]) // 2, at[1] + (SIDE - size[1]) // 2))
+        image = read_image(file)
+        scale = (THUMBNAIL_SIDE - 8) / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        thumbnail = image.resize(size, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
+        sheet.paste(thumbnail, (left + (THUMBNAIL_SIDE - size[0]) // 2, top + (THUMBNAIL_SIDE - size[1]) // 2))
     except ImageError as error:
         caption = f"{caption}: {error}"
     folder, _, name = caption.rpartition("/")
     draw = ImageDraw.Draw(sheet)
     for line, text in enumerate((folder, name)):
-        draw.text((at[0] + 5, at[1] + SIDE + 13 * line), _fitting(text), fill="black", font=ImageFont.load_default(10))
+        origin = (left + 5, top + THUMBNAIL_SIDE + 13 * line)
+        draw.text(origin, _shorten(text), fill="black", font=ImageFont.load_default(10))
 
 
-def _fitting(text: str, most: int = 21) -> str:
+def _shorten(text: str) -> str:
     text = text.encode("ascii", "replace").decode()
-    return text if len(text) <= most else f"{text[:9]}..{text[-10:]}"
+    return text if len(text) <= MAX_CAPTION_LENGTH else f"{text[:9]}..{text[-10:]}"

@@ -1,4 +1,4 @@
-"""An audit as a value and as lines of text."""
+"""The result of an audit, as a value and as lines of text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from data.findings import Finding
 from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS
 
-MAX_NAMED_FILES = 20  # files of a finding that are named in the terminal; the JSON has all
+MAX_NAMED_FILES = 20  # per finding, in the terminal; the JSON lists all files
 
 
 class Audit(FrozenModel):
-    """What is in a data set, and every problem that was found.
+    """The contents of a data set and all problems found in it.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         root: absolute folder that all paths are relative to.
-        fingerprint: of the pictures that are learned from.
-        counts: pictures by split and class.
-        left_out: files that are in no split.
-        imbalance: training pictures of the largest class for one of the smallest.
-        median_side: median short side, in pixels.
-        findings: one for each kind of problem; empty where all is well.
+        fingerprint: fingerprint of the data set, see ``Dataset.fingerprint``.
+        counts: number of images by split and class.
+        num_skipped: number of files that are in no split.
+        imbalance: ratio of the largest to the smallest class of the training split.
+        median_short_side: median of the short sides of all images, in pixels.
+        findings: one for each kind of problem that occurs.
     """
 
     name: str
@@ -38,25 +38,25 @@ class Audit(FrozenModel):
 
     @property
     def num_images(self) -> int:
-        """How many pictures there are in all splits."""
+        """The number of images in all splits."""
         return sum(sum(by_class.values()) for by_class in self.counts.values())
 
     @property
     def headline(self) -> str:
-        """The data set and its pictures, in all and by split."""
-        said = ", ".join(f"{sum(self.counts[split].values()):,} {split}" for split in SPLITS)
-        return f"{self.name}: {self.num_images:,} pictures of {len(self.counts['train'])} classes ({said})"
+        """The name of the data set with its number of images, classes and images per split."""
+        by_split = ", ".join(f"{sum(self.counts[split].values()):,} {split}" for split in SPLITS)
+        return f"{self.name}: {self.num_images:,} images in {len(self.counts['train'])} classes ({by_split})"
 
-    def lines(self, named: int = MAX_NAMED_FILES) -> list[str]:
-        """Return the audit for a terminal: totals, then each finding with up to ``named`` of its files; 0 for none."""
-        lines = [f"{self.headline}, median short side {self.median_short_side} px, {self.num_skipped:,} left out"]
+    def lines(self, max_files: int = MAX_NAMED_FILES) -> list[str]:
+        """Return the audit as text: totals, then each finding with up to ``max_files`` files (0: titles only)."""
+        lines = [f"{self.headline}, median short side {self.median_short_side} px, {self.num_skipped:,} files skipped"]
         for finding in self.findings:
-            lines += _told(finding, named, is_of_all=finding.count == self.num_images)
-        return lines if self.findings else [*lines, "nothing to complain about"]
+            lines += _finding_lines(finding, max_files, affects_all=finding.count == self.num_images)
+        return lines if self.findings else [*lines, "no problems found"]
 
 
 def audit(dataset: Dataset) -> Audit:
-    """Return the audit of a data set."""
+    """Return the audit of a loaded data set."""
     return Audit(
         name=dataset.name,
         root=dataset.root,
@@ -69,18 +69,18 @@ def audit(dataset: Dataset) -> Audit:
     )
 
 
-def _told(finding: Finding, named: int, is_of_all: bool) -> list[str]:
-    head = f"  {finding.count:,} {finding.title}: {finding.action}"
-    if is_of_all and finding.files:
-        return [f"{head} (these are all pictures)"]
+def _finding_lines(finding: Finding, max_files: int, affects_all: bool) -> list[str]:
+    title = f"  {finding.count:,} {finding.title}: {finding.action}"
+    if affects_all and finding.files:
+        return [f"{title} (all images)"]
     rows = [finding.detail] if finding.detail else []
-    most = max(named, len(rows))
+    max_rows = max(max_files, len(rows))
     for group, reason in zip_longest(finding.files, finding.reasons, fillvalue=""):
         rows.append(f"{' = '.join(group)} {reason}".rstrip())
-    more = [f"    ... and {len(rows) - most:,} more"] if named and len(rows) > most else []
-    return [head, *(f"    {_printable(row)}" for row in rows[:most]), *more]
+    omitted = [f"    ... and {len(rows) - max_rows:,} more"] if max_files and len(rows) > max_rows else []
+    return [title, *(f"    {_escaped(row)}" for row in rows[:max_rows]), *omitted]
 
 
-def _printable(text: str) -> str:
-    """Return a name on one line, so that one with a line break in it can't pass for two."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+def _escaped(text: str) -> str:
+    """Escape non-printable characters, so that a file name with a line break stays on one line."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""Checksums of a folder's files: whether it still holds what was put there."""
+"""Checksums of the files in a folder, for detecting corruption."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECKSUMS_FILE = ".sums.json"
+CHECKSUMS_FILE = ".checksums.json"
 
 
 class FolderChecksums:
-    """The size, time, and checksum of every file in a folder, kept in a hidden file beside them."""
+    """Size, modification time and checksum of every file in a folder, stored in a hidden file in that folder."""
 
     def __init__(self, folder: Path, files: dict[str, tuple[int, int, str]]) -> None:
         self.folder = folder
         self._files = files
 
     @classmethod
-    def of(cls, folder: Path) -> FolderChecksums:
-        """Return the sums of a folder as it is now."""
-        return cls(folder, {path: (*_stamp(folder / path), _digest(folder / path)) for path in _paths(folder)})
+    def from_folder(cls, folder: Path) -> FolderChecksums:
+        """Compute the checksums of the current content of a folder."""
+        return cls(folder, {path: (*_stat_key(folder / path), _digest(folder / path)) for path in _paths(folder)})
 
     @classmethod
-    def read(cls, folder: Path) -> FolderChecksums | None:
-        """Return the sums that were kept in a folder, None where there are none that can be read."""
+    def load(cls, folder: Path) -> FolderChecksums | None:
+        """Return the stored checksums of a folder, or None if they are missing or unreadable."""
         try:
             return cls(
                 folder, {path: tuple(row) for path, row in json.loads((folder / CHECKSUMS_FILE).read_bytes()).items()}
@@ -34,44 +34,46 @@ class FolderChecksums:
             return None
 
     @property
-    def size(self) -> int:
-        """Bytes of all files together."""
+    def size_bytes(self) -> int:
+        """Total size of the files."""
         return sum(size for size, _, _ in self._files.values())
 
     @property
     def last_used(self) -> float:
-        """When the folder was last used, in seconds since 1970."""
+        """Time of the last use, in seconds since 1970."""
         return (self.folder / CHECKSUMS_FILE).stat().st_mtime
 
     @property
     def identity(self) -> tuple[Path, int]:
-        """What tells these sums from those of an entry that was made anew."""
+        """Key that changes when the entry is recreated."""
         return self.folder, (self.folder / CHECKSUMS_FILE).stat().st_ino
 
     def save(self) -> None:
-        """Write the sums into their folder."""
+        """Store the checksums in their folder."""
         (self.folder / CHECKSUMS_FILE).write_text(json.dumps(self._files))
 
     def mark_used(self) -> None:
-        """Note that the folder is used now."""
+        """Set the time of the last use to now."""
         os.utime(self.folder / CHECKSUMS_FILE)
 
     def verify(self, content: bool) -> bool:
-        """Return whether every file is as it was put there, by size and time, or also by ``content``.
+        """Return whether all files are unchanged.
 
-        The content of a file whose time has changed is compared in any case.
+        Args:
+            content: whether to compare the content of every file. Otherwise size and modification time are compared,
+                and the content only of files whose modification time has changed.
         """
         try:
-            return all(self._holds(path, content) for path in self._files)
+            return all(self._is_unchanged(path, content) for path in self._files)
         except OSError:
             return False
 
-    def _holds(self, path: str, content: bool) -> bool:
-        size, time, digest = self._files[path]
-        now = _stamp(self.folder / path)
-        if now[0] != size:
+    def _is_unchanged(self, path: str, content: bool) -> bool:
+        size, mtime_ns, digest = self._files[path]
+        current_size, current_mtime_ns = _stat_key(self.folder / path)
+        if current_size != size:
             return False
-        return (now[1] == time and not content) or _digest(self.folder / path) == digest
+        return (current_mtime_ns == mtime_ns and not content) or _digest(self.folder / path) == digest
 
 
 def _paths(folder: Path) -> Iterator[str]:
@@ -80,9 +82,9 @@ def _paths(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+def _stat_key(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _digest(path: Path) -> str:

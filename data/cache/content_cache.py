@@ -1,9 +1,9 @@
-"""One content-addressed store on disk, shared by all trials and by later searches.
+"""Content-addressed cache on disk, shared by all trials and searches.
 
-An entry is a folder under its key. It is made in a folder beside and renamed, under a lock for its key, so a
-reader sees all of it or none, two makers make it once, and what a killed maker left is thrown away. An entry
-whose files no longer match their checksums is made anew. Above the size limit, entries that no living process
-uses go, the least recently used first.
+An entry is a folder named by its key. It is created in a temporary folder and renamed while a lock for its key is
+held: readers never see a partial entry, concurrent processes create an entry once, and the leftovers of a killed
+process are deleted. An entry whose files do not match their checksums is recreated. Above the size limit, the least
+recently used entries that no living process uses are evicted.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from data.cache.checksums import CHECKSUMS_FILE as SUMS
-from data.cache.checksums import FolderChecksums
+from data.cache.checksums import CHECKSUMS_FILE, FolderChecksums
 from data.cache.in_use import InUseRegistry
 from data.errors import SettingError
 from data.home import state_dir
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-DELETED_SUFFIX, PARTIAL_SUFFIX = ".gone", ".making"  # suffixes of hidden folders that are no entry any more, or not yet
+DELETED_SUFFIX, PARTIAL_SUFFIX = ".deleted", ".partial"  # hidden folders: an entry being deleted, or being created
 DEFAULT_LIMIT_GB = 20.0
 
-MAX_VERIFIED_BYTES = 2**30  # up to this size, content is compared even where every file's time says it is untouched
-_IN_USE: dict[Path, InUseRegistry] = {}  # by root: one for the whole process
-_VERIFIED: set[tuple[Path, int]] = set()  # sums that this process has found to hold
+MAX_VERIFIED_BYTES = 2**30  # up to this size, the content is compared even if all modification times are unchanged
+_IN_USE: dict[Path, InUseRegistry] = {}  # by root; shared by all instances in this process
+_VERIFIED: set[tuple[Path, int]] = set()  # entries whose content this process has verified
 
 
 def size_limit_bytes() -> int:
-    """Return the size that the store is kept below: FREEZELINE_CACHE_GB, or 20 GB.
+    """Return the size limit of the cache: FREEZELINE_CACHE_GB, or 20 GB.
 
     Raises:
-        SettingError: the variable is no number above 0.
+        SettingError: the variable is not a number above 0.
     """
     text = os.environ.get("FREEZELINE_CACHE_GB", "").strip() or str(DEFAULT_LIMIT_GB)
     try:
@@ -46,21 +45,21 @@ def size_limit_bytes() -> int:
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        raise SettingError(f"FREEZELINE_CACHE_GB must be a number above 0, got {text!r}; set it to 20, say")
+        raise SettingError(f"FREEZELINE_CACHE_GB must be a number above 0, got {text!r}; set it to 20, for example")
     return int(gigabytes * 10**9)
 
 
 def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Write the head of a .npy file; its rows follow, as bytes, in order.
+    """Write the header of a .npy file; the caller appends the rows as bytes.
 
-    A memory map would be shorter, but writing into one on a full disk kills the process.
+    Not done with a memory map, because writing to one on a full disk kills the process.
     """
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 class CacheEntry(NamedTuple):
-    """What is known about an entry: its key, size, when it was last used (s since 1970), and if it is now."""
+    """State of an entry: key, size, time of last use (s since 1970), and whether a living process uses it."""
 
     key: str
     size_bytes: int
@@ -69,22 +68,32 @@ class CacheEntry(NamedTuple):
 
 
 class ContentCache:
-    """Entries under ``root``, each a folder that is complete or absent."""
+    """Cache of folders under ``root``; each entry is either complete or absent."""
 
-    def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
-        """Open the store at ``root``, by default under ``home()``, kept below ``limit`` bytes (``limit_bytes()``)."""
+    def __init__(self, root: Path | None = None, limit_bytes: int | None = None) -> None:
+        """Open the cache.
+
+        Args:
+            root: folder of the cache, by default ``cache`` in the state folder.
+            limit_bytes: size limit, by default ``size_limit_bytes()``.
+        """
         self.root = root if root is not None else state_dir() / "cache"
-        self.limit = limit if limit is not None else size_limit_bytes()
-        self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".leases"))
+        self.limit_bytes = limit_bytes if limit_bytes is not None else size_limit_bytes()
+        self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".in_use"))
 
     def get_or_create(self, key: str, create: Callable[[Path], None]) -> Path:
-        """Return the entry's folder; where it is absent or spoiled, ``make(folder)`` fills an empty folder first.
+        """Return the folder of an entry; create it first if it is missing or corrupt.
 
-        While one process makes an entry, others wait for it. What ``make`` raises is passed on and leaves no entry.
-        The entry stays until this process ends or calls ``release``. Nothing may write into it.
+        If another process is creating the entry, wait for it. The entry is not evicted until this process ends or
+        calls ``release``. The caller must not write into the folder.
+
+        Args:
+            key: relative path of letters, digits and ``_ . -``.
+            create: fills an empty folder with the content of the entry. If it raises, no entry is created and the
+                exception is re-raised.
 
         Raises:
-            ValueError: the key is no relative path of letters, digits and ``_ . -``.
+            ValueError: the key is invalid.
         """
         entry = self._entry(key)
         self._mark_in_use(key)
@@ -93,16 +102,16 @@ class ContentCache:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.parent / f".{entry.name}.lock"):
             if not self._is_intact(entry):
-                self._remove(entry)
+                self._delete(entry)
                 self._create(entry, create)
         self.evict()
         return entry
 
     def get(self, key: str) -> Path | None:
-        """Return the entry's folder, None where it is absent or spoiled; it stays as with ``get_or_make``.
+        """Return the folder of an entry, or None if it is missing or corrupt; see ``get_or_create``.
 
         Raises:
-            ValueError: as ``get_or_make``.
+            ValueError: the key is invalid.
         """
         entry = self._entry(key)
         if not self.has(key):
@@ -114,57 +123,61 @@ class ContentCache:
         return None
 
     def has(self, key: str) -> bool:
-        """Return whether an entry is there, without looking into it."""
-        return (self._entry(key) / SUMS).exists()
+        """Return whether an entry exists, without verifying it."""
+        return (self._entry(key) / CHECKSUMS_FILE).exists()
 
     def release(self, key: str) -> None:
-        """Say that this process no longer uses an entry, so that it may go."""
+        """Allow the eviction of an entry that this process no longer uses."""
         with self._locked():
             self._in_use.release(key)
 
     def entries(self) -> list[CacheEntry]:
-        """Return what is in the store, least recently used first."""
+        """Return all entries, least recently used first."""
         with self._locked():
             return self._entries()
 
     def size_bytes(self) -> int:
-        """Return the size of all entries together."""
+        """Return the total size of all entries."""
         return sum(entry.size_bytes for entry in self.entries())
 
     def evict(self) -> list[str]:
-        """Throw out entries until the store is within its limit, and what killed processes left; return the keys."""
+        """Delete leftovers of killed processes, then entries until the size limit is met; return the deleted keys."""
         with self._locked():
-            self._sweep()
+            self._delete_leftovers()
             entries = self._entries()
-            over = sum(entry.size_bytes for entry in entries) - self.limit
-            gone: list[str] = []
+            excess_bytes = sum(entry.size_bytes for entry in entries) - self.limit_bytes
+            deleted: list[str] = []
             for entry in entries:
-                if over > 0 and not entry.in_use:
-                    self._remove(self.root / entry.key)
-                    over -= entry.size_bytes
-                    gone.append(entry.key)
-        return gone
+                if excess_bytes > 0 and not entry.in_use:
+                    self._delete(self.root / entry.key)
+                    excess_bytes -= entry.size_bytes
+                    deleted.append(entry.key)
+        return deleted
 
     def clear(self, kind: str = "") -> list[str]:
-        """Throw out every entry that is not in use (of one kind: the first part of the key); return their keys."""
+        """Delete all entries that are not in use; return their keys.
+
+        Args:
+            kind: delete only entries whose key starts with this part.
+        """
         with self._locked():
-            gone = [
+            deleted = [
                 entry.key
                 for entry in self._entries()
                 if not entry.in_use and (not kind or entry.key.split("/")[0] == kind)
             ]
-            for key in gone:
-                self._remove(self.root / key)
-        return gone
+            for key in deleted:
+                self._delete(self.root / key)
+        return deleted
 
     def verify(self) -> list[str]:
-        """Return the keys of entries whose content no longer matches its checksums; reads everything."""
-        sums = {entry.key: FolderChecksums.read(self.root / entry.key) for entry in self.entries()}
-        return [key for key, kept in sums.items() if not (kept and kept.verify(content=True))]
+        """Compare the content of all entries with their checksums; return the keys of the corrupt ones."""
+        checksums = {entry.key: FolderChecksums.load(self.root / entry.key) for entry in self.entries()}
+        return [key for key, stored in checksums.items() if not (stored and stored.verify(content=True))]
 
     def _entry(self, key: str) -> Path:
         if not KEY.fullmatch(key):
-            raise ValueError(f"a store's key must be letters, digits, '_', '.', '-' between '/', got {key!r}")
+            raise ValueError(f"a cache key must consist of letters, digits, '_', '.', '-' between '/', got {key!r}")
         return self.root / key
 
     def _locked(self) -> FileLock:
@@ -177,23 +190,23 @@ class ContentCache:
 
     def _entries(self) -> list[CacheEntry]:
         in_use = self._in_use.all()
-        found = []
+        entries = []
         for folder in self._folders(self.root):
-            sums = FolderChecksums.read(folder)
+            checksums = FolderChecksums.load(folder)
             key = folder.relative_to(self.root).as_posix()
-            if sums and not folder.name.startswith("."):
-                found.append(CacheEntry(key, sums.size, sums.last_used, key in in_use))
-        return sorted(found, key=lambda entry: entry.last_used)
+            if checksums and not folder.name.startswith("."):
+                entries.append(CacheEntry(key, checksums.size_bytes, checksums.last_used, key in in_use))
+        return sorted(entries, key=lambda entry: entry.last_used)
 
-    def _folders(self, above: Path) -> Iterator[Path]:
-        """Yield the folders of entries, and of what is no longer or not yet one (hidden)."""
-        for folder in above.iterdir():
-            if (folder / SUMS).exists() or folder.suffix in (DELETED_SUFFIX, PARTIAL_SUFFIX):
+    def _folders(self, parent: Path) -> Iterator[Path]:
+        """Yield the folders of entries, including hidden partial and deleted ones."""
+        for folder in parent.iterdir():
+            if (folder / CHECKSUMS_FILE).exists() or folder.suffix in (DELETED_SUFFIX, PARTIAL_SUFFIX):
                 yield folder
             elif folder.is_dir() and not folder.name.startswith("."):
                 yield from self._folders(folder)
 
-    def _sweep(self) -> None:
+    def _delete_leftovers(self) -> None:
         for folder in self._folders(self.root):
             if folder.suffix == DELETED_SUFFIX:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -201,38 +214,42 @@ class ContentCache:
                 try:
                     with FileLock(folder.with_suffix(".lock"), timeout=0):
                         shutil.rmtree(folder, ignore_errors=True)
-                except Timeout:  # it is being made
+                except Timeout:  # another process is creating it
                     pass
 
     @staticmethod
     def _is_intact(entry: Path) -> bool:
-        """Return whether an entry is as it was made; its content is compared once in a process, if not too large."""
-        sums = FolderChecksums.read(entry)
-        if not sums:
+        """Return whether an entry matches its checksums, and mark it as used.
+
+        The content is compared once per process, up to ``MAX_VERIFIED_BYTES``.
+        """
+        checksums = FolderChecksums.load(entry)
+        if not checksums:
             return False
-        whole = sums.verify(content=sums.size <= MAX_VERIFIED_BYTES and sums.identity not in _VERIFIED)
-        if whole:
-            _VERIFIED.add(sums.identity)
-            sums.mark_used()
-        return whole
+        is_small = checksums.size_bytes <= MAX_VERIFIED_BYTES
+        is_intact = checksums.verify(content=is_small and checksums.identity not in _VERIFIED)
+        if is_intact:
+            _VERIFIED.add(checksums.identity)
+            checksums.mark_used()
+        return is_intact
 
     @staticmethod
-    def _remove(entry: Path) -> None:
-        """Take an entry away at once, and then delete it: whoever has its files open keeps them."""
+    def _delete(entry: Path) -> None:
+        """Rename an entry, so that it disappears atomically, then delete it; files that are open stay readable."""
         if entry.exists():
-            gone = entry.parent / f".{uuid.uuid4().hex}{DELETED_SUFFIX}"
-            entry.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            deleted = entry.parent / f".{uuid.uuid4().hex}{DELETED_SUFFIX}"
+            entry.rename(deleted)
+            shutil.rmtree(deleted, ignore_errors=True)
 
     @staticmethod
-    def _create(entry: Path, make: Callable[[Path], None]) -> None:
-        making = entry.parent / f".{entry.name}{PARTIAL_SUFFIX}"
-        shutil.rmtree(making, ignore_errors=True)  # of a maker that was killed: we hold its lock
-        making.mkdir()
+    def _create(entry: Path, create: Callable[[Path], None]) -> None:
+        partial = entry.parent / f".{entry.name}{PARTIAL_SUFFIX}"
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process: this process holds the lock
+        partial.mkdir()
         try:
-            make(making)
-            FolderChecksums.of(making).save()
-            making.rename(entry)
+            create(partial)
+            FolderChecksums.from_folder(partial).save()
+            partial.rename(entry)
         except BaseException:
-            shutil.rmtree(making, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -1,4 +1,4 @@
-"""Which entries of a store are being used by processes that are alive."""
+"""Registry of the cache entries that living processes use."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from filelock import FileLock, Timeout
 
 
 class InUseRegistry:
-    """One file for each process that uses a store, locked for as long as the process lives.
+    """One file per process that uses the cache, locked while the process lives.
 
-    Callers hold the store's own lock, so that no entry is taken away between being found and being leased.
+    Callers must hold the lock of the cache, so that no entry is deleted between its lookup and its registration.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._process = 0
+        self._process_id = 0
         self._file = folder
         self._lock: FileLock | None = None
         self._keys: set[str] = set()
 
     def add(self, key: str) -> None:
-        """Note that this process uses an entry."""
-        self._begin()
+        """Register an entry as used by this process."""
+        self._start()
         self._keys.add(key)
         self._file.write_text("\n".join(sorted(self._keys)))
 
     def release(self, key: str) -> None:
-        """Note that this process no longer uses an entry."""
-        self._begin()
+        """Register an entry as no longer used by this process."""
+        self._start()
         self._keys.discard(key)
         self._file.write_text("\n".join(sorted(self._keys)))
 
     def all(self) -> set[str]:
-        """Return the entries in use by any living process; forget the dead ones."""
-        ours = self._process == os.getpid()
-        used = set(self._keys) if ours else set()
+        """Return the keys of the entries that any living process uses; files of dead processes are deleted."""
+        is_started = self._process_id == os.getpid()
+        keys = set(self._keys) if is_started else set()
         for file in self._folder.glob("*.txt"):
-            if not (ours and file == self._file):
-                used |= self._read(file)
-        return used
+            if not (is_started and file == self._file):
+                keys |= self._read(file)
+        return keys
 
-    def _begin(self) -> None:
-        if self._process == os.getpid():
+    def _start(self) -> None:
+        if self._process_id == os.getpid():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._process, self._keys = os.getpid(), set()  # after a fork, the parent's lease is not ours
+        self._process_id, self._keys = os.getpid(), set()  # a forked process does not inherit the parent's entries
         self._file = self._folder / f"{os.getpid()}-{uuid.uuid4().hex}.txt"
         self._lock = FileLock(self._file.with_suffix(".lock"), thread_local=False)
         self._lock.acquire(timeout=0)

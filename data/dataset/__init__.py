@@ -1,1 +1,1 @@
-"""A data set: index of images, filtering, near-duplicates, splits."""
+"""Loaded data sets: image index, filtering, near-duplicates and split assignment."""

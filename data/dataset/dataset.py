@@ -1,4 +1,4 @@
-"""A data set: pictures that can be read, each with its label and its split, and what was left out."""
+"""A loaded data set: its images with label and split, the skipped files, and the findings of the audit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data.sources.base import SPLITS, SkippedFile, SplitName
 
 
 class Sample(FrozenModel):
-    """One picture.
+    """One image of a data set.
 
     Attributes:
-        path: relative to the data set's root, with ``/``.
-        label: index into the data set's classes.
+        path: relative to the root of the data set, with ``/``.
+        label: index into the classes of the data set.
         split: train, val or test.
-        digest: of its upright RGB pixels.
+        content_hash: hash of the upright RGB pixels.
     """
 
     path: str
@@ -29,16 +29,16 @@ class Sample(FrozenModel):
 
 
 class Dataset(FrozenModel):
-    """Pictures that can be read, sorted by split (train, val, test), digest and path.
+    """The images of a data set with their labels and splits.
 
     Attributes:
-        name: letters, digits, ``- _ .``.
+        name: name of the data set: letters, digits, ``- _ .``.
         root: absolute folder that all paths are relative to.
-        classes: names in the order of the labels.
-        samples: every picture that is in a split.
-        left_out: every file that is not, with the reason.
-        median_side: median short side of the samples, in pixels.
-        findings: what the audit found, one for each kind of problem.
+        classes: class names, indexed by label.
+        samples: all images that are in a split, sorted by split (train, val, test), content hash and path.
+        skipped: all other files, with the reason.
+        median_short_side: median of the short sides of the samples, in pixels.
+        findings: findings of the audit, one for each kind of problem.
     """
 
     name: str
@@ -51,26 +51,26 @@ class Dataset(FrozenModel):
 
     @property
     def fingerprint(self) -> str:
-        """The name of what is learned from: the same pictures, class names and splits give the same text."""
+        """Hash of the images, class names and splits; independent of file names."""
         rows = sorted((sample.content_hash, self.classes[sample.label], sample.split) for sample in self.samples)
         return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
 
     @property
     def imbalance(self) -> float:
-        """Training pictures of the largest class for one of the smallest that has any."""
+        """Ratio of the largest to the smallest non-empty class of the training split."""
         sizes = [size for size in self.counts()["train"].values() if size]
         return max(sizes) / min(sizes)
 
     @property
     def has_small_images(self) -> bool:
-        """Whether the middle picture is one that the audit calls tiny: to be learned from, it has to be blown up."""
+        """Whether the median short side is below 32 px, so that the images must be upscaled."""
         return self.median_short_side < MIN_HASH_SIDE
 
     def split(self, name: SplitName) -> tuple[Sample, ...]:
-        """Return the samples of one split, in their order."""
+        """Return the samples of one split, in order."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of pictures by split and class name."""
-        counted = Counter((sample.split, sample.label) for sample in self.samples)
-        return {split: {name: counted[split, i] for i, name in enumerate(self.classes)} for split in SPLITS}
+        """Return the number of images by split and class name."""
+        counts = Counter((sample.split, sample.label) for sample in self.samples)
+        return {split: {name: counts[split, label] for label, name in enumerate(self.classes)} for split in SPLITS}

@@ -1,4 +1,4 @@
-"""What each file's pixels say, read once: decoded in parallel and remembered until the file changes."""
+"""Index of image contents: files are decoded in parallel, once until they change."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from PIL import Image
 from data.atomic_write import write_atomically
 from data.frozen_model import FrozenModel
 from data.home import state_dir
-from data.parallel import Progress, parallel_map
+from data.parallel import ProgressCallback, parallel_map
 from data.preprocessing import ImageError, read_image
 
-MIN_HASH_SIDE = 32  # px; a perceptual hash of a smaller picture pairs hundreds wrongly
-VERSION = 2  # of what a reading holds and how it is computed
+MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
+VERSION = 2  # increment if the fields of ImageInfo or their computation change
 
 
 class ImageInfo(FrozenModel):
-    """What one file's content says.
+    """Properties of the content of one file.
 
     Attributes:
-        digest: of the upright RGB pixels and their shape; None where the file can't be read.
-        width: in pixels, upright.
-        height: likewise.
-        problem: why it can't be read, else empty.
-        look: 64-bit perceptual hash in hexadecimal; empty where the short side is below ``MIN_HASH_SIDE``.
-        gray_as_colour: it has only grays, and is stored with three colors.
+        content_hash: hash of the upright RGB pixels and their shape; None if the file is unreadable.
+        width: width of the upright image, in pixels.
+        height: height of the upright image, in pixels.
+        problem: why the file is unreadable; empty if it is readable.
+        phash: 64-bit perceptual hash, hexadecimal; empty if the short side is below ``MIN_HASH_SIDE``.
+        is_gray_stored_as_color: whether all pixels are gray although the file has color channels.
     """
 
     content_hash: str | None
@@ -46,25 +46,25 @@ class ImageInfo(FrozenModel):
         return min(self.width, self.height)
 
 
-def index_images(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, ImageInfo]:
-    """Return a reading for each of the paths (relative to ``root``), in their order.
+def index_images(root: Path, paths: Sequence[str], progress: ProgressCallback | None = None) -> dict[str, ImageInfo]:
+    """Return the properties of each file, in the order of ``paths`` (relative to ``root``).
 
-    Files whose size, time, and inode are those of an earlier call are not opened again. A file that
-    can't be read gives a reading with a problem; nothing is raised for it.
+    Files with the same size, modification time and inode as in an earlier call are not read again. An unreadable
+    file is reported in ``ImageInfo.problem``; no exception is raised.
     """
-    memory = _IndexCache(root)
-    stamps = {path: _stat_key(root / path) for path in paths}
-    known = {path: reading for path in paths if (reading := memory.get(path, stamps[path]))}
-    unread = [path for path in paths if path not in known]
-    found = parallel_map(_read, [root / path for path in unread], "reading pictures", progress)
-    fresh = dict(zip(unread, found, strict=True))
-    if fresh:
-        memory.put({path: (stamps[path], known.get(path) or fresh[path]) for path in paths})
-    return {path: known.get(path) or fresh[path] for path in paths}
+    cache = _IndexCache(root)
+    stat_keys = {path: _stat_key(root / path) for path in paths}
+    cached = {path: info for path in paths if (info := cache.get(path, stat_keys[path]))}
+    missing = [path for path in paths if path not in cached]
+    infos = parallel_map(_read, [root / path for path in missing], "reading images", progress)
+    new = dict(zip(missing, infos, strict=True))
+    if new:
+        cache.put({path: (stat_keys[path], cached.get(path) or new[path]) for path in paths})
+    return {path: cached.get(path) or new[path] for path in paths}
 
 
 def content_hash_of(image: Image.Image) -> str:
-    """Return the name of an RGB picture's content: the same pixels in the same shape, the same text."""
+    """Return a hash of the pixels and the shape of an RGB image."""
     shape = f"{image.width}x{image.height}:".encode()
     return hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest()
 
@@ -101,27 +101,27 @@ def _stored_mode(path: Path) -> str:
 
 def _stat_key(path: Path) -> list[int]:
     try:
-        state = path.stat()
+        stat = path.stat()
     except OSError:
         return []
-    return [state.st_size, state.st_mtime_ns, state.st_ino]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 class _IndexCache:
-    """The readings of one root, in one file under ``home()``."""
+    """The index of one root, stored in one file in the state folder."""
 
     def __init__(self, root: Path) -> None:
         name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {root}".encode(), digest_size=16).hexdigest()
         self.path = state_dir() / "image_index" / f"{name}.json"
         try:
             self._infos = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):  # absent, or not written by us: read the pictures again
+        except (OSError, ValueError):  # missing or corrupt: read the images again
             self._infos = {}
 
-    def get(self, path: str, stamp: list[int]) -> ImageInfo | None:
-        kept = self._infos.get(path)
-        return ImageInfo(**kept[1]) if kept and stamp and kept[0] == stamp else None
+    def get(self, path: str, stat_key: list[int]) -> ImageInfo | None:
+        row = self._infos.get(path)
+        return ImageInfo(**row[1]) if row and stat_key and row[0] == stat_key else None
 
-    def put(self, readings: dict[str, tuple[list[int], ImageInfo]]) -> None:
-        rows = {path: (stamp, reading.model_dump()) for path, (stamp, reading) in readings.items()}
+    def put(self, infos: dict[str, tuple[list[int], ImageInfo]]) -> None:
+        rows = {path: (stat_key, info.model_dump()) for path, (stat_key, info) in infos.items()}
         write_atomically(self.path, json.dumps(rows).encode())

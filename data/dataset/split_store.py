@@ -1,4 +1,4 @@
-"""Where each picture of a data set was put by earlier calls, so that no old picture moves when new ones come."""
+"""Split assignments on disk, so that existing images keep their split when new images are added."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from data.sources.base import SplitName
 
 @contextmanager
 def persisted_splits(uri: str) -> Iterator[dict[str, SplitName]]:
-    """Give the splits by digest of the data set at ``address``; what is added is kept when the block ends well.
+    """Context manager: give the splits of the data set ``uri`` by content hash, and save them if no exception occurs.
 
-    Nobody else reads or writes them meanwhile. Pictures that are gone stay remembered: they may come back.
+    The file is locked inside the context. Images that were removed from the data set keep their entry, because they
+    may be added again.
 
     Raises:
-        DataError: the file can't be understood; to split anew would move old pictures.
+        DataError: the file is corrupt. It is not replaced, because new assignments would move existing images.
     """
     path = state_dir() / "splits" / f"{hashlib.blake2b(uri.encode(), digest_size=16).hexdigest()}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,8 +35,8 @@ def persisted_splits(uri: str) -> Iterator[dict[str, SplitName]]:
             pass
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"a split file must be the JSON that Freezeline wrote, got something else in {path}; "
-                "put back an older copy, or delete it to have the pictures split anew"
+                f"a split file must be JSON written by Freezeline, got other content in {path}; "
+                "restore a backup, or delete the file to assign new splits"
             ) from error
         splits = dict(before)
         yield splits

@@ -1,9 +1,13 @@
-"""Which picture trains, which one validates, which one tests: decided by what it shows, not by its name.
+"""Assignment of images to the train, val and test splits, by content and not by file name.
 
-In this order: (1) pictures that are tied together (the same pixels, nearly the same, or of one group) are on one
-side; (2) a picture never moves from where an earlier call has put it; (3) every class has a picture in every
-split; (4) 70/15/15 by class. What no rule decides follows from the digests of the pixels, so that renaming,
-moving or reordering files changes nothing.
+The rules, by precedence:
+
+1. Linked images (same pixels, near-duplicates, or same group) are in the same split.
+2. An image never leaves the split that an earlier call assigned it to.
+3. Every class has an image in every split.
+4. The ratios are 70/15/15 for each class.
+
+Remaining choices follow from the content hashes, so renaming, moving or reordering files changes nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +19,17 @@ from typing import Literal, NamedTuple
 
 from data.sources.base import SPLITS, SplitName
 
-HOLDOUT_FRACTION = 0.15  # of a class's pictures for validation, and as many for the test
+HOLDOUT_FRACTION = 0.15  # of the images of a class, for each of val and test
 
 
 class Excluded(NamedTuple):
-    """Why a picture is in no split.
+    """Why an image is in no split.
 
     Attributes:
-        why: ``leak``: it is in a given training or validation split and tied to a picture in a later one;
-            ``torn``: it is new and tied to older pictures on two sides.
-        other: path of such a picture.
-        split: where that one is.
+        reason: ``leak``: the image is in a provided training or validation split and linked to an image in a later
+            one; ``split_conflict``: the image is new and linked to existing images in several splits.
+        other: path of a linked image.
+        split: split of that image.
     """
 
     reason: Literal["leak", "split_conflict"]
@@ -35,7 +39,7 @@ class Excluded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SplitItem:
-    """A picture to be placed: where it lies, what it shows, and what the user has said about it."""
+    """An image to be assigned: its path, content and label, and the split and group that the user provided."""
 
     path: str
     content_hash: str
@@ -46,12 +50,12 @@ class SplitItem:
 
 @dataclasses.dataclass(frozen=True)
 class SplitAssignment:
-    """Where every picture belongs.
+    """The split of every image.
 
     Attributes:
-        splits: by path.
-        shut: by path, pictures that are in no split.
-        chosen: by digest, what was decided here and is to be remembered.
+        splits: split by path.
+        excluded: by path, the images that are in no split.
+        new_assignments: split by content hash, to be persisted for later calls.
     """
 
     splits: dict[str, SplitName]
@@ -65,177 +69,184 @@ def assign_splits(
     persisted: Mapping[str, SplitName] | None = None,
     keep_leaks: bool = False,
 ) -> SplitAssignment:
-    """Decide for each picture.
+    """Assign each image to a split.
 
-    A split that the user gave is kept; one that is missing beside it is cut from the given training pictures,
-    and a picture without a split is then one of those. ``ties`` holds digests that are nearly the same,
-    ``get_cached`` the ``chosen`` of earlier calls. With ``keep_leaks``, leaks stay where the user put them.
+    Provided splits are kept. A missing one is taken from the provided training images; images without a provided
+    split then count as training images.
+
+    Args:
+        items: all images.
+        near_duplicates: groups of content hashes of near-duplicates.
+        persisted: ``new_assignments`` of earlier calls.
+        keep_leaks: whether to keep leaking images in their provided split instead of excluding them.
     """
     given = {item.given_split for item in items if item.given_split}
-    ours = tuple(split for split in SPLITS if split == "train" or split not in given)
-    placement = SplitAssignment({}, {}, {})
-    pool = _SplitBuilder(ours, persisted or {})
-    for unit in _groups(items, near_duplicates):
-        if unit.given_splits - {"train"} or len(ours) == 1:
-            _keep_given_splits(unit, placement, keep_leaks)
+    managed_splits = tuple(split for split in SPLITS if split == "train" or split not in given)
+    assignment = SplitAssignment({}, {}, {})
+    builder = _SplitBuilder(managed_splits, persisted or {})
+    for group in _groups(items, near_duplicates):
+        if group.given_splits - {"train"} or len(managed_splits) == 1:
+            _keep_given_splits(group, assignment, keep_leaks)
         else:
-            pool.add(unit)
-    pool.fill()
-    for unit, split in pool.placed.items():
-        placement.splits.update((item.path, split) for item in unit.items)
-    for item, side in pool.fixed.items():
-        placement.splits[item.path] = side
-    placement.excluded.update(pool.conflicting)
-    placement.new_assignments.update((item.content_hash, placement.splits[item.path]) for item in pool.items())
-    return placement
+            builder.add(group)
+    builder.fill()
+    for group, split in builder.assigned.items():
+        assignment.splits.update((item.path, split) for item in group.items)
+    for item, split in builder.fixed.items():
+        assignment.splits[item.path] = split
+    assignment.excluded.update(builder.conflicting)
+    assignment.new_assignments.update((item.content_hash, assignment.splits[item.path]) for item in builder.items())
+    return assignment
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Group:
-    """Pictures that are tied together."""
+    """A set of linked images."""
 
     items: tuple[SplitItem, ...]
-    key: str  # the least digest: decides wherever chance would
+    key: str  # the smallest content hash, used as a tie-breaker
     labels: Counter[str]
-    given_splits: set[SplitName]  # where the user has put them
+    given_splits: set[SplitName]  # provided by the user
 
 
 def _groups(items: Sequence[SplitItem], near_duplicates: Iterable[Sequence[str]]) -> list[_Group]:
     from scipy.cluster.hierarchy import DisjointSet
 
-    known = {item.content_hash for item in items}
-    tied = DisjointSet(("digest", digest) for digest in known)
-    for group in near_duplicates:
-        digests = [digest for digest in group if digest in known]
-        for digest in digests[1:]:
-            tied.merge(("digest", digests[0]), ("digest", digest))
+    known_hashes = {item.content_hash for item in items}
+    links = DisjointSet(("content_hash", content_hash) for content_hash in known_hashes)
+    for hashes in near_duplicates:
+        present = [content_hash for content_hash in hashes if content_hash in known_hashes]
+        for content_hash in present[1:]:
+            links.merge(("content_hash", present[0]), ("content_hash", content_hash))
     for item in items:
         if item.group:
-            tied.add(("group", item.group))
-            tied.merge(("digest", item.content_hash), ("group", item.group))
-    together: defaultdict[tuple[str, str], list[SplitItem]] = defaultdict(list)
+            links.add(("group", item.group))
+            links.merge(("content_hash", item.content_hash), ("group", item.group))
+    by_root: defaultdict[tuple[str, str], list[SplitItem]] = defaultdict(list)
     for item in items:
-        together[tied["digest", item.content_hash]].append(item)
-    units = [
+        by_root[links["content_hash", item.content_hash]].append(item)
+    groups = [
         _Group(
             items=tuple(members),
             key=min(item.content_hash for item in members),
             labels=Counter(item.label for item in members),
             given_splits={item.given_split for item in members if item.given_split},
         )
-        for members in together.values()
+        for members in by_root.values()
     ]
-    return sorted(units, key=lambda unit: unit.key)
+    return sorted(groups, key=lambda group: group.key)
 
 
-def _keep_given_splits(unit: _Group, placement: SplitAssignment, keep_leaks: bool) -> None:
-    """Leave a unit where the user put it; where that is in two splits, only the later one's pictures count."""
-    last = max(unit.given_splits or {SPLITS[0]}, key=SPLITS.index)
-    for item in unit.items:
+def _keep_given_splits(group: _Group, assignment: SplitAssignment, keep_leaks: bool) -> None:
+    """Keep a group in its provided split; if it spans several, exclude the images that are not in the last one."""
+    last = max(group.given_splits or {SPLITS[0]}, key=SPLITS.index)
+    for item in group.items:
         if item.given_split in (None, last) or keep_leaks:
-            placement.splits[item.path] = item.given_split or last
+            assignment.splits[item.path] = item.given_split or last
         else:
-            other = next(other for other in unit.items if other.given_split == last)
-            placement.excluded[item.path] = Excluded("leak", other.path, last)
+            other = next(other for other in group.items if other.given_split == last)
+            assignment.excluded[item.path] = Excluded("leak", other.path, last)
 
 
 class _SplitBuilder:
-    """The units that are ours to place among the splits ``ours``."""
+    """Assigns groups to the splits that the user did not provide, and to train."""
 
-    def __init__(self, ours: Sequence[SplitName], remembered: Mapping[str, SplitName]) -> None:
-        self.managed_splits = ours
-        self.persisted = {digest: split for digest, split in remembered.items() if split in ours}
-        self.placed: dict[_Group, SplitName] = {}
+    def __init__(self, managed_splits: Sequence[SplitName], persisted: Mapping[str, SplitName]) -> None:
+        self.managed_splits = managed_splits
+        self.persisted = {content_hash: split for content_hash, split in persisted.items() if split in managed_splits}
+        self.assigned: dict[_Group, SplitName] = {}
         self.fixed: dict[SplitItem, SplitName] = {}
         self.conflicting: dict[str, Excluded] = {}
-        self._open: list[_Group] = []
-        self._moved_in: set[_Group] = set()
+        self._unassigned: list[_Group] = []
+        self._movable: set[_Group] = set()
         self._counts: Counter[tuple[str, SplitName]] = Counter()
 
     def items(self) -> list[SplitItem]:
-        """Return the pictures that have been placed."""
-        return [item for unit in self.placed for item in unit.items] + list(self.fixed)
+        """Return the assigned images."""
+        return [item for group in self.assigned for item in group.items] + list(self.fixed)
 
-    def add(self, unit: _Group) -> None:
-        """Settle what an earlier call has decided; keep the rest to be placed by ``fill``."""
-        sides = {self.persisted[item.content_hash] for item in unit.items if item.content_hash in self.persisted}
-        if not sides:
-            self._open.append(unit)
-        elif len(sides) == 1:
-            self._assign(unit, sides.pop())
+    def add(self, group: _Group) -> None:
+        """Assign a group to its persisted split; a group without one is assigned by ``fill``."""
+        splits = {self.persisted[item.content_hash] for item in group.items if item.content_hash in self.persisted}
+        if not splits:
+            self._unassigned.append(group)
+        elif len(splits) == 1:
+            self._assign(group, splits.pop())
         else:
-            self._fix_conflicting(unit)
+            self._fix_conflicting(group)
 
     def fill(self) -> None:
-        """Place the open units: large ones where they fit best, single pictures where some are still wanted."""
-        self._moved_in = set(self._open)
-        wanted = self._target_counts()
-        for unit in sorted((unit for unit in self._open if len(unit.items) > 1), key=lambda unit: -len(unit.items)):
-            self._assign(unit, min(self.managed_splits, key=lambda split: self._imbalance(unit, split, wanted)))
+        """Assign the remaining groups: first those of several images, largest first, then single images."""
+        self._movable = set(self._unassigned)
+        targets = self._target_counts()
+        multiple = [group for group in self._unassigned if len(group.items) > 1]
+        for group in sorted(multiple, key=lambda group: -len(group.items)):
+            self._assign(group, min(self.managed_splits, key=lambda split: self._imbalance(group, split, targets)))
         singles: defaultdict[str, list[_Group]] = defaultdict(list)
-        for unit in self._open:
-            if len(unit.items) == 1:
-                singles[unit.items[0].label].append(unit)
-        for label, units in singles.items():
-            self._fill_class(label, units, wanted)
+        for group in self._unassigned:
+            if len(group.items) == 1:
+                singles[group.items[0].label].append(group)
+        for label, groups in singles.items():
+            self._fill_class(label, groups, targets)
         self._ensure_coverage(sorted({label for label, _ in self._counts}))
 
-    def _assign(self, unit: _Group, split: SplitName) -> None:
-        before = self.placed.get(unit)
-        self.placed[unit] = split
-        for label, count in unit.labels.items():
+    def _assign(self, group: _Group, split: SplitName) -> None:
+        previous = self.assigned.get(group)
+        self.assigned[group] = split
+        for label, count in group.labels.items():
             self._counts[label, split] += count
-            if before:
-                self._counts[label, before] -= count
+            if previous:
+                self._counts[label, previous] -= count
 
-    def _fix_conflicting(self, unit: _Group) -> None:
-        old = [item for item in unit.items if item.content_hash in self.persisted]
-        for item in old:
+    def _fix_conflicting(self, group: _Group) -> None:
+        """Keep the existing images of a group where they are, and exclude its new ones."""
+        existing = [item for item in group.items if item.content_hash in self.persisted]
+        for item in existing:
             self.fixed[item] = self.persisted[item.content_hash]
             self._counts[item.label, self.fixed[item]] += 1
-        for item in unit.items:
+        for item in group.items:
             if item not in self.fixed:
-                self.conflicting[item.path] = Excluded("split_conflict", old[0].path, self.fixed[old[0]])
+                self.conflicting[item.path] = Excluded("split_conflict", existing[0].path, self.fixed[existing[0]])
 
     def _target_counts(self) -> dict[tuple[str, SplitName], int]:
-        """Return how many pictures of each class are to be in each split in the end."""
+        """Return the target number of images by class and split."""
         totals: Counter[str] = Counter()
         for (label, _), count in self._counts.items():
             totals[label] += count
-        for unit in self._open:
-            totals += unit.labels
-        others = [split for split in self.managed_splits if split != "train"]
-        wanted: dict[tuple[str, SplitName], int] = {}
+        for group in self._unassigned:
+            totals += group.labels
+        holdouts = [split for split in self.managed_splits if split != "train"]
+        targets: dict[tuple[str, SplitName], int] = {}
         for label, total in totals.items():
-            share = min(max(1, round(HOLDOUT_FRACTION * total)), (total - 1) // len(others))
-            wanted.update({(label, split): share for split in others})
-            wanted[label, "train"] = total - share * len(others)
-        return wanted
+            holdout = min(max(1, round(HOLDOUT_FRACTION * total)), (total - 1) // len(holdouts))
+            targets.update({(label, split): holdout for split in holdouts})
+            targets[label, "train"] = total - holdout * len(holdouts)
+        return targets
 
-    def _imbalance(self, unit: _Group, split: SplitName, wanted: Mapping[tuple[str, SplitName], int]) -> float:
-        """Return how much further from what is wanted the unit would take the split; less is better."""
+    def _imbalance(self, group: _Group, split: SplitName, targets: Mapping[tuple[str, SplitName], int]) -> float:
+        """Return the increase of the squared deviation from the targets if the group is assigned to the split."""
         return sum(
-            count * (2 * self._counts[label, split] + count - 2 * wanted[label, split]) / max(1, wanted[label, split])
-            for label, count in unit.labels.items()
+            count * (2 * self._counts[label, split] + count - 2 * targets[label, split]) / max(1, targets[label, split])
+            for label, count in group.labels.items()
         )
 
-    def _fill_class(self, label: str, units: Sequence[_Group], wanted: Mapping[tuple[str, SplitName], int]) -> None:
-        """Give single pictures, in the order of their digests, to the splits that want more, and training the rest."""
-        names: list[SplitName] = ["train"] if not self._counts[label, "train"] else []
+    def _fill_class(self, label: str, groups: Sequence[_Group], targets: Mapping[tuple[str, SplitName], int]) -> None:
+        """Assign single images, ordered by content hash, to the splits below their target, the rest to train."""
+        splits: list[SplitName] = ["train"] if not self._counts[label, "train"] else []
         for split in self.managed_splits:
             if split != "train":
-                names += [split] * max(0, wanted[label, split] - self._counts[label, split])
-        for unit, split in zip(units, names + ["train"] * len(units), strict=False):
-            self._assign(unit, split)
+                splits += [split] * max(0, targets[label, split] - self._counts[label, split])
+        for group, split in zip(groups, splits + ["train"] * len(groups), strict=False):
+            self._assign(group, split)
 
     def _ensure_coverage(self, labels: Sequence[str]) -> None:
-        """Move new units until every class is in every split, as far as that can be had."""
+        """Move new groups so that every class is in every split, as far as possible."""
         for label in labels:
             for split in self.managed_splits:
                 if not self._counts[label, split]:
-                    spare = [unit for unit in self._moved_in if label in unit.labels and self._can_leave(unit)]
+                    spare = [group for group in self._movable if label in group.labels and self._can_leave(group)]
                     if spare:
-                        self._assign(min(spare, key=lambda unit: (len(unit.items), unit.key)), split)
+                        self._assign(min(spare, key=lambda group: (len(group.items), group.key)), split)
 
-    def _can_leave(self, unit: _Group) -> bool:
-        return all(self._counts[label, self.placed[unit]] > count for label, count in unit.labels.items())
+    def _can_leave(self, group: _Group) -> bool:
+        return all(self._counts[label, self.assigned[group]] > count for label, count in group.labels.items())

@@ -1,1 +1,1 @@
-"""From cached pixels to augmented batches."""
+"""Loading: from cached pixels to augmented training batches."""

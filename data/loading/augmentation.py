@@ -1,10 +1,10 @@
-"""How training pictures are varied: policies to choose from by name, each a list that one can read and extend.
+"""Augmentation of training images with Albumentations, selected by name.
 
-A name is a policy (none, light, medium, strong), a classic (flip, rotate, shift, crop, color, brightness_contrast, cutout),
-or several of them with ``+`` between: ``flip+crop+cutout``. To add one, write a function that takes the picture's
-size and returns Albumentations transforms, and name it in ``STRENGTHS`` or ``TRANSFORMS``.
+A name is a strength (none, light, medium, strong), a transform (flip, rotate, shift, crop, color,
+brightness_contrast, cutout), or several joined by ``+``, such as ``flip+crop+cutout``. To add one, write a function
+that takes the image size and returns Albumentations transforms, and register it in ``STRENGTHS`` or ``TRANSFORMS``.
 
-Albumentations is imported when a policy is built: it costs seconds, and validation needs none of it.
+Albumentations is imported when an augmentation is built: the import takes seconds, and validation does not need it.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ import numpy as np
 from data.errors import SettingError, did_you_mean
 from data.preprocessing import Pixels
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer release
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks online for a new release
 
-VERSION = 1  # of what the names mean: what was computed of augmented pictures is kept under it
+VERSION = 1  # part of the cache keys of augmented images; increment if the meaning of a name changes
 
-Transforms = list[Any]  # of Albumentations, which is untyped
+Transforms = list[Any]  # Albumentations is untyped
 
 
 class Augmentation:
-    """Transforms of Albumentations, one after another, whose outcome depends on the seed of each picture alone."""
+    """A sequence of Albumentations transforms whose result depends only on the image and the seed."""
 
     def __init__(self, transforms: Transforms) -> None:
         import cv2
 
-        cv2.setNumThreads(0)  # trials side by side share the cores; a picture is too small to share out
+        cv2.setNumThreads(0)  # parallel trials share the cores; an image is too small for several threads
         self._transforms = transforms
 
     def __call__(self, image: Pixels, seed: int) -> Pixels:
-        """Return a varied copy of a picture, uint8 [s, s, 3]; the same seed, the same copy."""
-        # Compose would give every transform the same seed: then all of those with p=0.5 act together, or none.
-        draws, choices = np.random.default_rng(seed), random.Random(seed)  # noqa: S311
+        """Return an augmented copy of an image, uint8 [s, s, 3], deterministic given the seed."""
+        # A.Compose would seed all transforms equally, so that those with p=0.5 are applied all together or not at all.
+        numpy_rng, python_rng = np.random.default_rng(seed), random.Random(seed)  # noqa: S311
         for transform in self._transforms:
-            transform.set_random_state(draws, choices)
+            transform.set_random_state(numpy_rng, python_rng)
             image = transform(image=image)["image"]
         return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 def build_augmentation(name: str, image_size: int) -> Augmentation | None:
-    """Return the policy of that name for pictures of ``image_size`` pixels; None where it changes nothing.
+    """Return the augmentation ``name`` for images of ``image_size`` pixels, or None if it has no transforms.
 
     Raises:
         SettingError: a part of the name is unknown.
     """
     validate_augmentation(name)
-    known = STRENGTHS | TRANSFORMS
-    transforms = [transform for part in name.split("+") for transform in known[part.strip()](image_size)]
+    factories = STRENGTHS | TRANSFORMS
+    transforms = [transform for part in name.split("+") for transform in factories[part.strip()](image_size)]
     return Augmentation(transforms) if transforms else None
 
 
 def validate_augmentation(name: str) -> None:
-    """Raise SettingError where ``name`` is not one or several known policies and classics; imports nothing."""
+    """Raise SettingError if a part of ``name`` is unknown; does not import Albumentations."""
     known = [*STRENGTHS, *TRANSFORMS]
     unknown = [part.strip() for part in name.split("+") if part.strip() not in known]
     if unknown:
         raise SettingError(
-            f"augmentation must be one of {', '.join(known)}, or several with + between, "
-            f"got {unknown[0]!r}{did_you_mean(unknown[0], known) or '; take some of these'}"
+            f"augmentation must be one of {', '.join(known)}, or several joined by +, "
+            f"got {unknown[0]!r}{did_you_mean(unknown[0], known) or '; use one of these'}"
         )
 
 
@@ -74,7 +74,7 @@ def _none(size: int) -> Transforms:
 
 
 def _light(size: int) -> Transforms:
-    """Nothing that changes what a digit or a word says: no mirror image, small turns."""
+    """Safe for digits and text: no flips, small rotations."""
     import albumentations as A
 
     del size
@@ -82,7 +82,7 @@ def _light(size: int) -> Transforms:
 
 
 def _medium(size: int) -> Transforms:
-    """For photos: mirrored, cropped, in slightly other light."""
+    """For photos: flips, crops and slight changes of color."""
     import albumentations as A
 
     return [
@@ -94,7 +94,7 @@ def _medium(size: int) -> Transforms:
 
 
 def _strong(size: int) -> Transforms:
-    """For photos of which there are few: harder, and with holes."""
+    """For small photo data sets: larger changes, and cutout."""
     import albumentations as A
 
     return [
@@ -145,7 +145,7 @@ def _brightness_contrast(size: int) -> Transforms:
 
 
 def _cutout(size: int) -> Transforms:
-    """One or two gray holes, each 15 to 35 % of the side."""
+    """One or two gray holes, each 15 to 35 % of the image side."""
     import albumentations as A
 
     del size
@@ -154,7 +154,7 @@ def _cutout(size: int) -> Transforms:
 
 
 def _affine(shift: float = 0.0, zoom: float = 0.0, rotate: float = 0.0) -> Any:  # noqa: ANN401  Albumentations is untyped
-    """Shift by a part of the side, zoom by a part, turn by degrees; the border is mirrored, not black."""
+    """Shift and zoom by a fraction of the side, rotate by degrees; the border is filled by reflection."""
     import albumentations as A
     import cv2
 

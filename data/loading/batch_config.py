@@ -1,4 +1,4 @@
-"""How images become training batches: batch size, augmentation, class balance and mixing."""
+"""Configuration of training batches: batch size, augmentation, class balancing and mixing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from data.loading.mixup import Mix
 
 
 class BatchConfig(FrozenModel):
-    """How training batches are made.
+    """Configuration of training batches.
 
     Attributes:
-        batch_size: pictures in a batch.
-        augmentation: a policy of ``data.loading.augmentation``, a classic, or several with ``+`` between.
-        balance: what is done about classes of different size: ``weights`` in the loss, a ``sampler`` that draws every
-            class alike, or ``oversample``, which shows small classes again, augmented.
-        mix: lay two pictures of a batch over each other, labels too.
+        batch_size: images per batch.
+        augmentation: name of an augmentation, see ``data.loading.augmentation``.
+        balance: handling of imbalanced classes: ``weights`` in the loss, a ``sampler`` that draws all classes with
+            equal probability, or ``oversample``, which repeats images of small classes with augmentation.
+        mix: mixup or cutmix of the images and labels in a batch.
     """
 
     batch_size: int = Field(default=32, ge=1)

@@ -1,6 +1,6 @@
-"""Two pictures in one: mixup and cutmix, on a whole batch of tensors.
+"""Mixup and cutmix of a batch of tensors.
 
-Shapes: b pictures [b, 3, s, s], k classes.
+Shapes: b = batch size, images [b, 3, s, s], k = number of classes.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
     import torch
 
 Mix = Literal["none", "mixup", "cutmix"]
-ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # of the Beta distribution that the shares are drawn from; the papers' choices
+ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # parameter of the Beta distribution, as in the papers
 
 
 def apply_mixup(
-    x: torch.Tensor, y: torch.Tensor, how: Mix, num_classes: int, random: np.random.Generator
+    x: torch.Tensor, y: torch.Tensor, mix: Mix, num_classes: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures mixed with others of the batch, and the share of each class, float32 [b, k].
+    """Return images mixed with other images of the batch, and the shares of the classes, float32 [b, k].
 
-    mixup lays another picture over the whole, cutmix puts a piece of it in; labels are mixed by the same shares.
+    mixup blends the whole images, cutmix replaces a rectangle. Labels are mixed in the same proportion.
     """
-    import torch  # late, because the recipe reads the names above
+    import torch  # imported here because the recipe schema imports this module
 
     shares = torch.nn.functional.one_hot(y, num_classes).float()
-    if how == "none":
+    if mix == "none":
         return x, shares
-    order = torch.from_numpy(random.permutation(len(x)))
-    kept = float(random.beta(ALPHA[how], ALPHA[how]))
-    if how == "mixup":
-        x = torch.lerp(x[order], x, kept)
+    order = torch.from_numpy(rng.permutation(len(x)))
+    lam = float(rng.beta(ALPHA[mix], ALPHA[mix]))
+    if mix == "mixup":
+        x = torch.lerp(x[order], x, lam)
     else:
-        top, bottom, left, right = _rand_bbox(x.shape[-1], kept, random)
+        top, bottom, left, right = _rand_bbox(x.shape[-1], lam, rng)
         x = x.clone(memory_format=torch.preserve_format)
         x[..., top:bottom, left:right] = x[order][..., top:bottom, left:right]
-        kept = 1 - (bottom - top) * (right - left) / x.shape[-1] ** 2
-    return x, torch.lerp(shares[order], shares, kept)
+        lam = 1 - (bottom - top) * (right - left) / x.shape[-1] ** 2
+    return x, torch.lerp(shares[order], shares, lam)
 
 
-def _rand_bbox(size: int, lam: float, random: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return top, bottom, left and right of a square of about ``1 - kept`` of the picture, cut off at its border."""
+def _rand_bbox(size: int, lam: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return top, bottom, left and right of a random square with area ``1 - lam``, clipped to the image."""
     half = size * (1 - lam) ** 0.5 / 2
-    down, across = random.uniform(0, size, 2)
+    center_y, center_x = rng.uniform(0, size, 2)
     return (
-        max(0, round(down - half)),
-        min(size, round(down + half)),
-        max(0, round(across - half)),
-        min(size, round(across + half)),
+        max(0, round(center_y - half)),
+        min(size, round(center_y + half)),
+        max(0, round(center_x - half)),
+        min(size, round(center_x + half)),
     )

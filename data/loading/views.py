@@ -1,11 +1,10 @@
-"""How pictures vary: as they are, augmented anew in every epoch, or in a few views made once and for all.
+"""Sources of training samples: images augmented on the fly, or a fixed set of augmented views of each image.
 
-A view is one augmented variant of a picture, by its number; what it looks like depends on the policy, the picture's
-row and the view's number alone, so whatever is computed of it holds for other trials too. All pictures of an epoch show
-the same number, the next one where an epoch shows a picture again: it needs one view of each, or few, and what is made
-for it is of use to every trial.
+A view is one augmented variant of an image, identified by its number. It depends only on the augmentation, the index
+of the image and the number, so that everything computed from it can be shared by trials. In an epoch, all images
+use the same view number, and the next one for each repetition: only one or few views per image are computed for it.
 
-Shapes: b pictures, n pictures in all, s pixels a side.
+Shapes: b = batch size, n = number of images, s = image size in pixels, 3 channels.
 """
 
 from __future__ import annotations
@@ -21,18 +20,21 @@ from data.loading.class_balance import Balance, Indices
 from data.preprocessing import Pixels, Preprocessing, normalize
 
 GatherFn = Callable[[Indices, Indices], torch.Tensor]
-OVERSAMPLE_AUGMENTATION = "light"  # how a picture is varied that oversampling shows again, where nothing else is
+OVERSAMPLE_AUGMENTATION = "light"  # for images that oversampling repeats without any other augmentation
 
 
 class SampleSource(Protocol):
-    """What the rows of a split turn into, epoch by epoch."""
+    """Converts image indices to tensors."""
 
     def epoch(self, number: int) -> GatherFn:
-        """Return what gives for rows [b], and how often each was shown before in the epoch [b], a tensor [b, ...]."""
+        """Return a function for one epoch: image indices [b] and their repeat counts [b] to a tensor [b, ...].
+
+        The repeat count is the number of earlier occurrences of the index in the epoch.
+        """
 
 
 class AugmentedView(NamedTuple):
-    """One variant of each picture: a policy of ``data.loading.augmentation``, and which of its views."""
+    """One augmented variant of every image: an augmentation of ``data.loading.augmentation`` and a number."""
 
     augmentation: str
     number: int
@@ -42,66 +44,69 @@ IDENTITY_VIEW = AugmentedView("none", 0)
 
 
 def views_for(augmentation: str, balance: Balance, count: int) -> tuple[AugmentedView, ...]:
-    """Return the views that training shows of each picture, ``count`` of them where pictures are augmented.
+    """Return the views that training uses: ``count`` of them with augmentation, else the unchanged image.
 
-    Without augmentation there is one, the picture itself; where oversampling shows it again, others as well.
+    Without augmentation, oversampling adds ``count`` views for repeated images.
     """
     if augmentation != IDENTITY_VIEW.augmentation:
         return tuple(AugmentedView(augmentation, number) for number in range(count))
-    again = count if balance == "oversample" else 0
-    return (IDENTITY_VIEW, *(AugmentedView(OVERSAMPLE_AUGMENTATION, number) for number in range(again)))
+    num_repeat_views = count if balance == "oversample" else 0
+    return (IDENTITY_VIEW, *(AugmentedView(OVERSAMPLE_AUGMENTATION, number) for number in range(num_repeat_views)))
 
 
 def views_in_epoch(views: tuple[AugmentedView, ...], seed: int, epoch: int, repeat: Indices) -> Indices:
-    """Return for each picture [b] of an epoch which of the views it shows: the next one each time it is shown again.
+    """Return the index into ``views`` for each image [b] of an epoch, given its repeat count [b].
 
-    The views take turns from epoch to epoch. A picture's plain view among others is for the first time in an epoch.
+    Views alternate from epoch to epoch and with each repetition. If the identity view is one of several, it is used
+    for the first occurrence of an image in an epoch.
     """
-    turn = repeat + seed + epoch
+    offset = repeat + seed + epoch
     if views[0] == IDENTITY_VIEW and len(views) > 1:
-        return np.where(repeat == 0, 0, 1 + turn % (len(views) - 1))
-    return np.asarray(turn % len(views))
+        return np.where(repeat == 0, 0, 1 + offset % (len(views) - 1))
+    return np.asarray(offset % len(views))
 
 
 class OnTheFlyImages:
-    """Normalised pictures, in training augmented anew in every epoch."""
+    """Normalized images with new random augmentations in every epoch."""
 
     def __init__(
         self, pixels: Pixels, preprocessing: Preprocessing, seed: int, augmentation: str, balance: Balance
     ) -> None:
-        """Take pixels, uint8 [n, s, s, 3]; an ``augmentation`` of none leaves them as they are."""
+        """Take pixels, uint8 [n, s, s, 3], and the name of an augmentation (none: images are unchanged)."""
         self._pixels = pixels
         self._preprocessing = preprocessing
         self._seed = seed
-        self._policy = build_augmentation(augmentation, preprocessing.image_size)
-        # What is shown again in an epoch must not be the very same picture.
-        again = (
-            OVERSAMPLE_AUGMENTATION if balance == "oversample" and self._policy is None else IDENTITY_VIEW.augmentation
+        self._augmentation = build_augmentation(augmentation, preprocessing.image_size)
+        # Repeated images are augmented in any case, so that an epoch contains no identical images.
+        repeat_augmentation = (
+            OVERSAMPLE_AUGMENTATION
+            if balance == "oversample" and self._augmentation is None
+            else IDENTITY_VIEW.augmentation
         )
-        self._again = build_augmentation(again, preprocessing.image_size)
+        self._repeat_augmentation = build_augmentation(repeat_augmentation, preprocessing.image_size)
 
     def epoch(self, number: int) -> GatherFn:
-        """Return what gives float32 [b, 3, s, s] in channels_last format."""
+        """Return a function that gathers float32 [b, 3, s, s] in channels_last format."""
         seeds = np.random.SeedSequence((self._seed, number)).generate_state(len(self._pixels)).astype(np.uint32)
 
-        def take(rows: Indices, again: Indices) -> torch.Tensor:
-            pictures = np.array(self._pixels[rows])
-            for at, (row, times) in enumerate(zip(rows, again, strict=True)):
-                policy = self._policy or (self._again if times else None)
-                if policy:
-                    pictures[at] = policy(pictures[at], (int(seeds[row]) + int(times)) % 2**32)
-            return torch.from_numpy(normalize(pictures, self._preprocessing))
+        def gather(indices: Indices, repeat: Indices) -> torch.Tensor:
+            images = np.array(self._pixels[indices])
+            for position, (index, count) in enumerate(zip(indices, repeat, strict=True)):
+                augment = self._augmentation or (self._repeat_augmentation if count else None)
+                if augment:
+                    images[position] = augment(images[position], (int(seeds[index]) + int(count)) % 2**32)
+            return torch.from_numpy(normalize(images, self._preprocessing))
 
-        return take
+        return gather
 
 
 class FixedViewImages:
-    """Normalised pictures in views, each computed when it is asked for."""
+    """Normalized images in a fixed set of views, computed on demand."""
 
     def __init__(
         self, pixels: Pixels, preprocessing: Preprocessing, seed: int, views: tuple[AugmentedView, ...]
     ) -> None:
-        """Take pixels, uint8 [n, s, s, 3], and the views that epochs take turns with."""
+        """Take pixels, uint8 [n, s, s, 3], and the views that alternate between epochs."""
         self.views = views
         self._pixels = pixels
         self._preprocessing = preprocessing
@@ -109,35 +114,34 @@ class FixedViewImages:
         self._augmentations: dict[str, Augmentation] = {}
 
     def __len__(self) -> int:
-        """Return how many pictures there are, each in all views."""
+        """Return the number of images, not counting views."""
         return len(self._pixels)
 
     def epoch(self, number: int) -> GatherFn:
-        """Return what gives float32 [b, 3, s, s] in channels_last format."""
-        return lambda rows, again: self.images(rows, self.view_indices(number, again))
+        """Return a function that gathers float32 [b, 3, s, s] in channels_last format."""
+        return lambda indices, repeat: self.images(indices, self.view_indices(number, repeat))
 
-    def view_indices(self, epoch: int, again: Indices) -> Indices:
-        """Return for each picture [b] of an epoch which of ``views`` it shows."""
-        return views_in_epoch(self.views, self._seed, epoch, again)
+    def view_indices(self, epoch: int, repeat: Indices) -> Indices:
+        """Return the index into ``views`` for each image [b] of an epoch, given its repeat count [b]."""
+        return views_in_epoch(self.views, self._seed, epoch, repeat)
 
-    def images(self, rows: Indices, shown: Indices) -> torch.Tensor:
-        """Return rows [b] in the views [b] that are named by their place in ``views``, float32 [b, 3, s, s]."""
-        pictures = np.array(self._pixels[rows])
-        for at, (row, which) in enumerate(zip(rows, shown, strict=True)):
-            policy, number = self.views[which]
-            if policy != IDENTITY_VIEW.augmentation:
-                pictures[at] = self._augmentation(policy)(pictures[at], _view_seed(int(row), number))
-        return torch.from_numpy(normalize(pictures, self._preprocessing))
+    def images(self, indices: Indices, view_indices: Indices) -> torch.Tensor:
+        """Return the images [b] in the given views [b] (indices into ``views``), float32 [b, 3, s, s]."""
+        images = np.array(self._pixels[indices])
+        for position, (index, view_index) in enumerate(zip(indices, view_indices, strict=True)):
+            name, number = self.views[view_index]
+            if name != IDENTITY_VIEW.augmentation:
+                images[position] = self._augmentation(name)(images[position], _view_seed(int(index), number))
+        return torch.from_numpy(normalize(images, self._preprocessing))
 
     def _augmentation(self, name: str) -> Augmentation:
-        if (
-            name not in self._augmentations
-        ):  # not before: Albumentations takes seconds to import, and kept views need none
-            policy = build_augmentation(name, self._preprocessing.image_size)
-            assert policy is not None, name  # noqa: S101  (``views_for`` names none only as ``IDENTITY_VIEW``)
-            self._augmentations[name] = policy
+        # Built on first use: importing Albumentations takes seconds, and cached views do not need it.
+        if name not in self._augmentations:
+            augmentation = build_augmentation(name, self._preprocessing.image_size)
+            assert augmentation is not None, name  # noqa: S101  (``views_for`` uses none only in ``IDENTITY_VIEW``)
+            self._augmentations[name] = augmentation
         return self._augmentations[name]
 
 
-def _view_seed(row: int, number: int) -> int:
-    return int(np.random.SeedSequence((row, number)).generate_state(1)[0])
+def _view_seed(index: int, number: int) -> int:
+    return int(np.random.SeedSequence((index, number)).generate_state(1)[0])

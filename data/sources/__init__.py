@@ -1,1 +1,1 @@
-"""Sources of images: what ``data=...`` names, opened as a list of labelled files."""
+"""Data sources: folders, manifests, archives, S3 and the demo, opened as lists of labeled files."""

@@ -1,4 +1,4 @@
-"""A .zip or .tar archive, unpacked once into the store so that nothing in it can reach outside."""
+"""Data source: a .zip or .tar archive, extracted once into the cache with protection against path traversal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,29 @@ from typing import IO, NamedTuple
 
 from data.cache.content_cache import ContentCache
 from data.errors import DataError
-from data.parallel import Progress
+from data.parallel import ProgressCallback
 from data.sources.base import DataSource, valid_name
 from data.sources.folder import open_folder, visible_children
 from data.sources.manifest import is_manifest, open_manifest
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 200 * 2**30
-SMALL_BYTES = 2**30  # below it, how much smaller the archive is does not matter
-MAX_COMPRESSION_RATIO = 100  # times its own size that an archive may grow to: pictures are compressed already
+SMALL_BYTES = 2**30  # up to this size the compression ratio is not checked
+MAX_COMPRESSION_RATIO = 100  # images are already compressed, so a higher ratio indicates a zip bomb
 ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip")
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
+CORRUPT_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    OSError,
+)
 
 
 class ArchiveMember(NamedTuple):
-    """A regular file in an archive: its name there, its size in bytes, and how to open it."""
+    """A regular file in an archive: name, size in bytes, and the handle to open it."""
 
     name: str
     size: int
@@ -36,29 +44,35 @@ class ArchiveMember(NamedTuple):
 
 
 def is_archive(file: Path) -> bool:
-    """Return whether a file is an archive, by its content."""
+    """Return whether the content of a file is a supported archive."""
     return zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
 
 
 def open_archive(
-    file: Path, name: str | None = None, uri: str | None = None, progress: Progress | None = None
+    file: Path, name: str | None = None, uri: str | None = None, progress: ProgressCallback | None = None
 ) -> DataSource:
-    """Return the labelled files in an archive: of class folders, of train/ val/ test/, or of a manifest at its top.
+    """Open an archive with class folders, with splits of class folders, or with a manifest at its top level.
 
-    Folders that hold nothing but another folder are passed through. Links and devices are not unpacked.
+    Folders that contain only another folder are skipped. Links and devices are not extracted.
+
+    Args:
+        file: path of the archive.
+        name: name of the data set, by default the file name without its ending.
+        uri: URI of the data set, by default the path.
+        progress: called for each extracted file.
 
     Raises:
-        DataError: it is broken or encrypted, an entry would lie outside, it is too large, or holds no data set.
+        DataError: the archive is corrupt, encrypted or too large, has a member outside of it, or holds no data set.
     """
-    state = file.stat()
-    stamp = f"{file} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
-    key = f"archives/{hashlib.blake2b(stamp.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
-    root = ContentCache().get_or_create(key, lambda folder: _unpack(file, folder, progress))
+    stat = file.stat()
+    stat_key = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    key = f"archives/{hashlib.blake2b(stat_key.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
+    root = ContentCache().get_or_create(key, lambda folder: _extract(file, folder, progress))
     return open_tree(root, name or _name(file), uri or str(file))
 
 
 def open_tree(root: Path, name: str, uri: str) -> DataSource:
-    """Return the labelled files in a folder that came whole from elsewhere: it may have a manifest at its top."""
+    """Open an extracted or downloaded folder, which may have a manifest at its top level."""
     folder = root
     folders, files = visible_children(folder)
     while not files and len(folders) == 1:
@@ -69,7 +83,7 @@ def open_tree(root: Path, name: str, uri: str) -> DataSource:
         if len(manifests) == 1:
             return open_manifest(manifests[0], name, uri, confine_to=root)
         return open_folder(folder, name, uri)
-    except DataError as error:  # say what the user named, not where it lies in the store
+    except DataError as error:  # show the path that the user entered instead of the cache folder
         raise DataError(*(problem.replace(str(root), uri) for problem in error.problems)) from error
 
 
@@ -78,71 +92,76 @@ def _name(file: Path) -> str:
     return valid_name(file.name.removesuffix(file.name[len(file.name) - len(ending) :]))
 
 
-def _unpack(file: Path, folder: Path, progress: Progress | None) -> None:
+def _extract(file: Path, folder: Path, progress: ProgressCallback | None) -> None:
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                _write_all(file, folder, list(_zip_entries(archive)), archive.open, progress)
+                _write_all(file, folder, list(_zip_members(archive)), archive.open, progress)
         else:
             with tarfile.open(file) as tar:
-                _write_all(file, folder, _tar_entries(file, tar), tar.extractfile, progress)
-    except BROKEN as error:
-        raise DataError(f"an archive must be whole and not encrypted, got {file}: {error}; make it anew") from error
+                _write_all(file, folder, _tar_members(file, tar), tar.extractfile, progress)
+    except CORRUPT_ARCHIVE_ERRORS as error:
+        raise DataError(
+            f"an archive must be complete and not encrypted, got {file}: {error}; create it again"
+        ) from error
 
 
-def _zip_entries(archive: zipfile.ZipFile) -> Iterator[ArchiveMember]:
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[ArchiveMember]:
     for info in archive.infolist():
         if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
             yield ArchiveMember(info.filename.replace("\\", "/"), info.file_size, info)
 
 
-def _tar_entries(file: Path, tar: tarfile.TarFile) -> list[ArchiveMember]:
-    """Return the files, checking sizes on the way: to list a packed tar is to unpack it."""
-    entries, total = [], 0
+def _tar_members(file: Path, tar: tarfile.TarFile) -> list[ArchiveMember]:
+    """List the regular files; sizes are checked on the way, because listing a compressed tar decompresses it."""
+    members, total_bytes = [], 0
     for count, info in enumerate(tar, start=1):
-        total += info.size
-        _check_size(file, count, total)
+        total_bytes += info.size
+        _check_size(file, count, total_bytes)
         if info.isreg():
-            entries.append(ArchiveMember(info.name, info.size, info))
-    return entries
+            members.append(ArchiveMember(info.name, info.size, info))
+    return members
 
 
 def _write_all(
-    file: Path, folder: Path, entries: list[ArchiveMember], opener: object, progress: Progress | None
+    file: Path, folder: Path, members: list[ArchiveMember], opener: object, progress: ProgressCallback | None
 ) -> None:
-    _check_size(file, len(entries), sum(entry.size for entry in entries))
-    places = [_place(file, folder, entry.name) for entry in entries]
-    for done, (entry, place) in enumerate(zip(entries, places, strict=True), start=1):
-        stream: IO[bytes] | None = opener(entry.handle)  # type: ignore[operator]
-        if stream and place:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with stream, place.open("wb") as target:
-                shutil.copyfileobj(stream, target)
+    _check_size(file, len(members), sum(member.size for member in members))
+    targets = [_target_path(file, folder, member.name) for member in members]
+    for completed, (member, target) in enumerate(zip(members, targets, strict=True), start=1):
+        stream: IO[bytes] | None = opener(member.handle)  # type: ignore[operator]
+        if stream and target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with stream, target.open("wb") as output:
+                shutil.copyfileobj(stream, output)
         if progress:
-            progress("unpacking files", done, len(entries))
+            progress("extracting files", completed, len(members))
 
 
-def _place(file: Path, folder: Path, name: str) -> Path:
+def _target_path(file: Path, folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":") or "\0" in name:
         raise DataError(
-            f"an archive's entries must lie inside it, got {name!r} in {file}; don't trust it, or pack it without"
+            f"the members of an archive must be inside of it, got {name!r} in {file}; "
+            "do not trust this archive, or create it again without that member"
         )
     return folder.joinpath(*path.parts)
 
 
-def _check_size(file: Path, count: int, total: int) -> None:
-    most = min(MAX_BYTES, max(SMALL_BYTES, MAX_COMPRESSION_RATIO * file.stat().st_size))
-    free = shutil.disk_usage(ContentCache().root.parent if ContentCache().root.parent.is_dir() else file.parent).free
+def _check_size(file: Path, count: int, total_bytes: int) -> None:
+    archive_bytes = file.stat().st_size
+    max_bytes = min(MAX_BYTES, max(SMALL_BYTES, MAX_COMPRESSION_RATIO * archive_bytes))
+    cache_parent = ContentCache().root.parent
+    free_bytes = shutil.disk_usage(cache_parent if cache_parent.is_dir() else file.parent).free
     if count > MAX_FILES:
-        raise DataError(f"an archive must have at most {MAX_FILES:,} files, got more in {file}; unpack it yourself")
-    if total > most:
+        raise DataError(f"an archive must have at most {MAX_FILES:,} files, got more in {file}; extract it yourself")
+    if total_bytes > max_bytes:
         raise DataError(
-            f"an archive of {file.stat().st_size:,} bytes must unpack to at most {most:,}, got {total:,} or more from "
-            f"{file}; if you trust it, unpack it yourself and name the folder"
+            f"an archive of {archive_bytes:,} bytes must extract to at most {max_bytes:,}, got at least "
+            f"{total_bytes:,} in {file}; if you trust it, extract it yourself and pass the folder"
         )
-    if total > free:
+    if total_bytes > free_bytes:
         raise DataError(
-            f"unpacking {file} must leave room on the disk, got {free:,} bytes free of {total:,} needed; "
-            "make room, or set FREEZELINE_HOME to a folder on another disk"
+            f"an extracted archive must fit on the disk, got {file} with {total_bytes:,} bytes and {free_bytes:,} "
+            "bytes free; free some space, or set FREEZELINE_HOME to a folder on another disk"
         )

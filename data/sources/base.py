@@ -1,4 +1,4 @@
-"""The values that every kind of source gives."""
+"""Data sources: labeled files that have not been read yet."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SPLIT_ALIASES: dict[str, SplitName] = {
 
 
 class ImageFile(FrozenModel):
-    """A file that claims to be a picture.
+    """A file that may be an image.
 
     Attributes:
-        path: relative to the source's root, with ``/``.
-        label: name of its class.
-        split: the split that the user put it in, if any.
-        group: what it shares with others that must be on the same side: a person, a video; if any.
+        path: relative to the root of the source, with ``/``.
+        label: class name.
+        split: the split that the user provided, if any.
+        group: identifier shared by images that must be in the same split, such as a person or a video; if any.
     """
 
     path: str
@@ -41,7 +41,7 @@ class ImageFile(FrozenModel):
 
 
 class SkippedFile(FrozenModel):
-    """A file that is in no split, and why: in words that follow its name, and as a kind of finding."""
+    """A file that is in no split, with the reason (to be printed after its name) and the kind of finding."""
 
     path: str
     reason: str
@@ -49,15 +49,15 @@ class SkippedFile(FrozenModel):
 
 
 class DataSource(FrozenModel):
-    """Labelled files on this machine; nothing has been opened yet.
+    """Labeled files on this machine.
 
     Attributes:
-        name: of the data set: letters, digits, ``- _ .``.
-        address: what tells it from others, now and when it has grown: an absolute path, an address, or ``demo``.
+        name: name of the data set: letters, digits, ``- _ .``.
+        uri: identity of the data set, unchanged when images are added: an absolute path, a URI, or ``demo``.
         root: absolute folder that all paths are relative to.
-        classes: every class that was announced, also one without a file; sorted.
-        pictures: sorted by path.
-        left_out: what is no candidate (broken links, files outside the class folders).
+        classes: all class names, including empty classes; sorted.
+        images: sorted by path.
+        skipped: files that cannot be images of a class (broken links, files outside the class folders).
     """
 
     name: str
@@ -69,22 +69,22 @@ class DataSource(FrozenModel):
 
     @property
     def given_splits(self) -> tuple[SplitName, ...]:
-        """The splits that the user made, in the order train, val, test; empty where all are ours to make."""
-        given = {picture.split for picture in self.images}
-        return tuple(name for name in SPLITS if name in given)
+        """The splits that the user provided, in the order train, val, test; empty if none."""
+        given = {image.split for image in self.images}
+        return tuple(split for split in SPLITS if split in given)
 
 
 def to_utf8(name: str) -> str:
-    """Return a file's name as text that can be written as UTF-8, whatever bytes it is made of."""
+    """Return a file name with all bytes that are not valid UTF-8 replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def is_plain(name: str) -> bool:
-    """Return whether a file's name is valid UTF-8."""
+def is_utf8(name: str) -> bool:
+    """Return whether a file name is valid UTF-8."""
     return to_utf8(name) == name
 
 
 def valid_name(text: str) -> str:
-    """Return ``text`` as a name that MLflow's registry, a folder and a URL all take."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-.") or "data"
+    """Convert ``text`` to a name that is valid in the MLflow registry, in a path and in a URL."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", ascii_text).strip("-.") or "data"

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn, as a folder of class folders like anyone else's."""
+"""Data source ``demo``: the 1,797 handwritten digits of scikit-learn, as class folders."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ NAME = "digits"
 
 
 def open_demo() -> DataSource:
-    """Return the demo pictures, which are written under ``home()`` the first time; needs no network."""
+    """Open the demo images; they are written to the state folder on first use, without network access."""
     return open_folder(ContentCache(state_dir() / "demo").get_or_create(NAME, write_digits), name=NAME, uri="demo")
 
 
 def write_digits(folder: Path) -> None:
-    """Write the 8 x 8 gray PNG files as ``<digit>/<number>.png`` into ``folder``."""
+    """Write the grayscale PNG files, 8 x 8 pixels, to ``<folder>/<digit>/<number>.png``."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     for digit in sorted(set(digits.target.tolist())):
         (folder / str(digit)).mkdir()
-    for number, (picture, digit) in enumerate(zip(pixels, digits.target, strict=True)):
-        Image.fromarray(picture).save(folder / str(digit) / f"{number:04}.png")
+    for number, (image, digit) in enumerate(zip(pixels, digits.target, strict=True)):
+        Image.fromarray(image).save(folder / str(digit) / f"{number:04}.png")

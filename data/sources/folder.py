@@ -1,4 +1,4 @@
-"""A folder of class folders, or of train/ val/ test/ with class folders in each."""
+"""Data source: a folder of class folders, or of train/, val/ and test/ with class folders in each."""
 
 from __future__ import annotations
 
@@ -16,44 +16,50 @@ from data.sources.base import (
     ImageFile,
     SkippedFile,
     SplitName,
-    is_plain,
+    is_utf8,
     to_utf8,
     valid_name,
 )
 
+OUTSIDE_CLASS_FOLDERS = "is outside the class folders"
+
 
 def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> DataSource:
-    """Return the labelled files under ``root``, an absolute path of a folder that exists.
+    """Open a folder of class folders, or of splits that contain class folders.
 
-    A folder with train/ and val/ or test/ (or the usual other spellings), each holding folders, is kept as split
-    by the user; any other is a folder of class folders. Pictures may lie deeper inside a class folder.
-    Hidden files and folders are passed over. ``name`` and ``address`` are the folder's own where none are given.
+    A folder with train/ and val/ or test/ (or common spellings of these), each with subfolders, provides splits. Images
+    may be in subfolders of a class folder. Hidden files and folders are ignored.
+
+    Args:
+        root: absolute path of an existing folder.
+        name: name of the data set, by default the folder name.
+        uri: URI of the data set, by default the path.
 
     Raises:
-        DataError: the folder can't be opened, is empty, or has fewer than two class folders.
+        DataError: the folder cannot be opened, is empty, or has fewer than two class folders.
     """
-    folders, loose = visible_children(root)
+    folders, files = visible_children(root)
     splits = _split_folders(root, folders)
-    found = _Found(root)
+    scan = _FolderScan(root)
     for folder, split in splits.items():
-        found.add_classes(root / folder, split)
+        scan.add_classes(root / folder, split)
     if not splits:
-        found.add_classes(root, None)
-    for stray in loose + [name + "/" for name in folders if splits and name not in splits]:
-        found.skip(stray, "lies outside the class folders")
-    _check_classes(root, found.classes, folders, loose)
+        scan.add_classes(root, None)
+    for path in files + [folder + "/" for folder in folders if splits and folder not in splits]:
+        scan.skip(path, OUTSIDE_CLASS_FOLDERS)
+    _check_classes(root, scan.classes, folders, files)
     return DataSource(
         name=name or valid_name(root.name),
         uri=uri or str(root),
         root=root,
-        classes=tuple(sorted(found.classes)),
-        images=tuple(sorted(found.images, key=lambda picture: picture.path)),
-        skipped=tuple(found.skipped),
+        classes=tuple(sorted(scan.classes)),
+        images=tuple(sorted(scan.images, key=lambda image: image.path)),
+        skipped=tuple(scan.skipped),
     )
 
 
-class _Found:
-    """What a walk through the folders has found so far."""
+class _FolderScan:
+    """Collects the images, classes and skipped files of a folder tree."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -62,9 +68,9 @@ class _Found:
         self.skipped: list[SkippedFile] = []
 
     def add_classes(self, folder: Path, split: SplitName | None) -> None:
-        labels, loose = visible_children(folder)
-        for name in loose if split else []:
-            self.skip(f"{folder.name}/{name}", "lies outside the class folders")
+        labels, files = visible_children(folder)
+        for name in files if split else []:
+            self.skip(f"{folder.name}/{name}", OUTSIDE_CLASS_FOLDERS)
         for label in labels:
             self.classes.add(to_utf8(label))
             for path in _walk(folder / label):
@@ -83,42 +89,41 @@ class _Found:
 
 
 def _problem(path: Path, relative: str) -> str:
-    """Return why a file is no candidate, empty where it is one."""
-    if not is_plain(relative):
-        return "has a name that is not valid UTF-8; rename it to have it counted"
+    """Return why a file cannot be an image; empty if it can."""
+    if not is_utf8(relative):
+        return "has a name that is not valid UTF-8; rename it to include it"
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        gone = error.errno in (errno.ENOENT, errno.ELOOP)
-        return "is a link to a file that does not exist" if gone else f"can't be looked at: {error.strerror}"
+        is_broken_link = error.errno in (errno.ENOENT, errno.ELOOP)
+        return "is a link to a file that does not exist" if is_broken_link else f"cannot be accessed: {error.strerror}"
     if stat.S_ISDIR(mode):
-        return "is a folder that can't be opened"
-    return "" if stat.S_ISREG(mode) else "is no regular file"
+        return "is a folder that cannot be opened"
+    return "" if stat.S_ISREG(mode) else "is not a regular file"
 
 
 def visible_children(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the visible folders and of the other visible files, sorted."""
+    """Return the sorted names of the folders and of the files that are not hidden."""
     try:
         entries = sorted((entry for entry in os.scandir(folder) if _visible(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(
-            f"data must be a folder that can be opened, got {folder}: {reason}; give your user the right to read it"
-        ) from error
-    kinds = {entry.name: _is_dir(entry) for entry in entries}
-    return [name for name in kinds if kinds[name]], [name for name in kinds if not kinds[name]]
+        raise DataError(f"data must be a readable folder, got {folder}: {reason}; check its permissions") from error
+    is_dir = {entry.name: _is_dir(entry) for entry in entries}
+    return [name for name in is_dir if is_dir[name]], [name for name in is_dir if not is_dir[name]]
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or nothing that we may look at
+    except OSError:  # a link to itself, or permission denied
         return False
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    here = os.path.realpath(folder)
-    if here in above:  # a link back to a folder that we are in
+def _walk(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield all files below a folder, and folders that cannot be opened."""
+    real_path = os.path.realpath(folder)
+    if real_path in parents:  # a link to a parent folder
         return
     try:
         folders, files = visible_children(folder)
@@ -128,7 +133,7 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     for name in files:
         yield folder / name
     for name in folders:
-        yield from _walk(folder / name, (*above, here))
+        yield from _walk(folder / name, (*parents, real_path))
 
 
 def _visible(name: str) -> bool:
@@ -136,18 +141,17 @@ def _visible(name: str) -> bool:
 
 
 def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
-    """Return which of the folders are the user's splits; empty where they are classes."""
+    """Return the split of each folder that is a split; empty if the folders are classes."""
     splits = {name: SPLIT_ALIASES[name.lower()] for name in folders if name.lower() in SPLIT_ALIASES}
     if not {"train", "val"} <= set(splits.values()) and not {"train", "test"} <= set(splits.values()):
         return {}
-    without = [name for name in splits if not visible_children(root / name)[0]]
-    if without and len(splits) < len(folders):
-        return {}  # `train` is a class among others: buses, cars, trains
+    without_classes = [name for name in splits if not visible_children(root / name)[0]]
+    if without_classes and len(splits) < len(folders):
+        return {}  # "train" is one of the classes: bus, car, train
     problems = [_duplicate_split(root, split, splits) for split in SPLITS if list(splits.values()).count(split) > 1]
     problems += [
-        f"{name}/ must hold one folder for each class, got none in {root / name}; "
-        "sort its pictures into folders named after their classes"
-        for name in without
+        f"{name}/ must contain one folder per class, got none in {root / name}; sort its images into class folders"
+        for name in without_classes
     ]
     if problems:
         raise DataError(*problems)
@@ -155,22 +159,19 @@ def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
 
 
 def _duplicate_split(root: Path, split: str, splits: dict[str, SplitName]) -> str:
-    names = " and ".join(f"{name}/" for name, meant in splits.items() if meant == split)
-    return f"there must be one folder for the {split} pictures, got {names} in {root}; keep one of them"
+    names = " and ".join(f"{name}/" for name, other in splits.items() if other == split)
+    return f"the {split} split must be one folder, got {names} in {root}; keep one of them"
 
 
-def _check_classes(root: Path, classes: set[str], folders: list[str], loose: list[str]) -> None:
+def _check_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:
     if len(classes) >= 2:
         return
-    rule = "data must be a folder with one folder of pictures for each class"
-    if not folders and not loose:
-        raise DataError(f"{rule}, got an empty folder: {root}; put the pictures there or name another folder")
+    rule = "data must be a folder with one folder of images per class"
+    if not folders and not files:
+        raise DataError(f"{rule}, got an empty folder: {root}; add images, or pass another folder")
     if not classes:
-        raise DataError(
-            f"{rule}, got {len(loose)} loose files and no folder in {root}; "
-            "sort the pictures into folders named after their classes"
-        )
+        raise DataError(f"{rule}, got {len(files)} files and no folder in {root}; sort the images into class folders")
     (label,) = classes
-    inner = [] if len(folders) > 1 else visible_children(root / label)[0]
-    hint = f"did you mean {root / label}?" if len(inner) > 1 else "add a folder for each other class"
+    subfolders = [] if len(folders) > 1 else visible_children(root / label)[0]
+    hint = f"did you mean {root / label}?" if len(subfolders) > 1 else "add a folder for each other class"
     raise DataError(f"data must have at least 2 classes, got 1 ({label}) in {root}; {hint}")

@@ -1,4 +1,4 @@
-"""A table of pictures: one row each with its path, label, and perhaps its split and group."""
+"""Data source: a manifest, a table with the path and label of each image, and optionally its split and group."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError, did_you_mean
-from data.sources.base import SPLIT_ALIASES, DataSource, ImageFile, SkippedFile, is_plain, to_utf8, valid_name
+from data.sources.base import SPLIT_ALIASES, DataSource, ImageFile, SkippedFile, is_utf8, to_utf8, valid_name
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 COLUMNS = ("path", "label", "split", "group")
 
 
 class Row(NamedTuple):
-    """A row of a manifest: its number in the file and its four columns, empty where it has none."""
+    """A row of a manifest: its number in the file and its columns; missing values are empty."""
 
     number: int
     path: str
@@ -29,34 +29,39 @@ class Row(NamedTuple):
 def open_manifest(
     file: Path, name: str | None = None, uri: str | None = None, confine_to: Path | None = None
 ) -> DataSource:
-    """Return the labelled files that a manifest names; their paths are relative to the manifest.
+    """Open a manifest: CSV (UTF-8, separated by comma, semicolon or tab) or Parquet.
 
-    It is CSV (UTF-8, with commas, semicolons, or tabs) or Parquet with the columns path and label, and if wanted split
-    (train, val, test) and group (what must not be divided: a person, a video). With ``inside``, a row may
-    name no file outside that folder.
+    The columns are path (relative to the manifest), label, and optionally split (train, val, test) and group
+    (an identifier of images that must be in the same split, such as a person or a video).
+
+    Args:
+        file: path of the manifest.
+        name: name of the data set, by default the file name without its ending.
+        uri: URI of the data set, by default the path.
+        confine_to: skip files outside this folder.
 
     Raises:
-        DataError: it can't be read, lacks a column, names an unknown split, or fewer than two classes.
+        DataError: the manifest is unreadable, lacks a column, has an unknown split, or fewer than two classes.
     """
     rows = list(_rows(file))
     _check_splits(file, rows)
-    listed: defaultdict[str, list[Row]] = defaultdict(list)
-    found: list[ImageFile] = []
-    left_out: list[SkippedFile] = []
+    rows_by_path: defaultdict[str, list[Row]] = defaultdict(list)
+    images: list[ImageFile] = []
+    skipped: list[SkippedFile] = []
     for row in rows:
         if row.path and row.label:
-            listed[_resolve_path(file.parent, row.path)].append(row)
+            rows_by_path[_resolve_path(file.parent, row.path)].append(row)
         else:
-            what = "label" if row.path else "path"
-            left_out.append(
-                SkippedFile(path=row.path or f"row {row.number}", reason=f"has no {what} in row {row.number}")
+            missing = "label" if row.path else "path"
+            skipped.append(
+                SkippedFile(path=row.path or f"row {row.number}", reason=f"has no {missing} in row {row.number}")
             )
-    for path, same in listed.items():
-        problem = _problem(file.parent, path, same, confine_to)
+    for path, path_rows in rows_by_path.items():
+        problem = _problem(file.parent, path, path_rows, confine_to)
         if problem:
-            left_out.append(problem)
+            skipped.append(problem)
         else:
-            found.append(_image_file(path, same[0]))
+            images.append(_image_file(path, path_rows[0]))
     classes = tuple(sorted({row.label for row in rows if row.label}))
     if len(classes) < 2:
         raise DataError(f"data must have at least 2 classes, got {len(classes)} in {file}; check its column label")
@@ -65,13 +70,13 @@ def open_manifest(
         uri=uri or str(file),
         root=file.parent,
         classes=classes,
-        images=tuple(sorted(found, key=lambda picture: picture.path)),
-        skipped=tuple(left_out),
+        images=tuple(sorted(images, key=lambda image: image.path)),
+        skipped=tuple(skipped),
     )
 
 
 def is_manifest(file: Path) -> bool:
-    """Return whether a file is a table that has the columns path and label."""
+    """Return whether a file is a table with the columns path and label."""
     try:
         return file.suffix.lower() in ENDINGS and file.is_file() and bool(list(_rows(file)))
     except DataError:
@@ -84,28 +89,28 @@ def _image_file(path: str, row: Row) -> ImageFile:
 
 
 def _resolve_path(root: Path, text: str) -> str:
-    """Return a row's path as it is on this machine, where a manifest may have been made on Windows."""
+    """Normalize a path; backslashes of manifests written on Windows are converted."""
     path = os.path.normpath(text)
     if "\\" in text and not (root / path).exists():
         path = os.path.normpath(text.replace("\\", "/"))
     return path
 
 
-def _problem(root: Path, path: str, rows: Sequence[Row], inside: Path | None) -> SkippedFile | None:
+def _problem(root: Path, path: str, rows: Sequence[Row], confine_to: Path | None) -> SkippedFile | None:
     labels = sorted({row.label for row in rows})
     numbers = " and ".join(str(row.number) for row in rows)
     if len(labels) > 1:
-        reason = f"is listed as {' and '.join(labels)} in rows {numbers}"
+        reason = f"has the labels {' and '.join(labels)} in rows {numbers}"
         return SkippedFile(path=path, reason=reason, kind="conflict")
     if len({row[3:] for row in rows}) > 1:
-        return SkippedFile(path=path, reason=f"is listed with different splits or groups in rows {numbers}")
-    if not is_plain(path):
+        return SkippedFile(path=path, reason=f"has different splits or groups in rows {numbers}")
+    if not is_utf8(path):
         return SkippedFile(path=to_utf8(path), reason="has a name that is not valid UTF-8")
-    if inside and not (root / path).resolve().is_relative_to(inside.resolve()):
-        return SkippedFile(path=path, reason=f"lies outside the data set (row {rows[0].number})")
+    if confine_to and not (root / path).resolve().is_relative_to(confine_to.resolve()):
+        return SkippedFile(path=path, reason=f"is outside the data set (row {rows[0].number})")
     try:
         exists = (root / path).is_file()
-    except (OSError, ValueError):  # too long, or with a zero byte
+    except (OSError, ValueError):  # the path is too long or contains a null byte
         exists = False
     if exists:
         return None
@@ -119,7 +124,7 @@ def _check_splits(file: Path, rows: Iterable[Row]) -> None:
             unknown.setdefault(row.split, row.number)
     problems = [
         f"split must be train, val, test or empty, got {split!r} in row {number} of {file}"
-        f"{did_you_mean(split.lower(), SPLIT_ALIASES) or '; correct it'}"
+        f"{did_you_mean(split.lower(), SPLIT_ALIASES) or '; use one of these'}"
         for split, number in unknown.items()
     ]
     if problems:
@@ -127,44 +132,46 @@ def _check_splits(file: Path, rows: Iterable[Row]) -> None:
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    """Yield the rows that are not empty, cells without the blanks around them."""
+    """Yield the non-empty rows, with whitespace around cells removed."""
     try:
-        lines = _parquet_lines(file) if file.suffix.lower() == ".parquet" else _text_lines(file)
+        lines = _parquet_lines(file) if file.suffix.lower() == ".parquet" else _csv_lines(file)
         header = [cell.strip().lower() for cell in next(lines, [])]
         _check_header(file, header)
         for number, line in enumerate(lines, start=2):
             cells = [cell.strip() for cell in line]
             if any(cells):
                 _check_width(file, number, cells, header)
-                named = dict(zip(header, cells, strict=False))
-                yield Row(number, *(named.get(column, "") for column in COLUMNS))
+                by_column = dict(zip(header, cells, strict=False))
+                yield Row(number, *(by_column.get(column, "") for column in COLUMNS))
     except UnicodeDecodeError as error:
-        raise DataError(f"a manifest must be text in UTF-8, got other bytes in {file}; save it as UTF-8") from error
+        raise DataError(f"a manifest must be UTF-8 text, got another encoding in {file}; save it as UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise DataError(f"a manifest must be a table that can be read, got {file}: {error}; mend it") from error
+        raise DataError(f"a manifest must be a readable table, got {file}: {error}; fix it") from error
 
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
     missing = [column for column in ("path", "label") if column not in header]
-    doubled = sorted({column for column in COLUMNS if header.count(column) > 1})
+    duplicates = sorted({column for column in COLUMNS if header.count(column) > 1})
     if missing:
         raise DataError(
-            f"a manifest must have the columns path and label (and may have split and group), "
-            f"got {', '.join(header) or 'none'} in {file}; name its columns so in the first row"
+            f"a manifest must have the columns path and label (optional: split, group), "
+            f"got {', '.join(header) or 'none'} in {file}; add a header with these names"
         )
-    if doubled:
-        raise DataError(f"a manifest's columns must differ, got {', '.join(doubled)} twice in {file}; rename one")
+    if duplicates:
+        raise DataError(
+            f"column names of a manifest must be unique, got {', '.join(duplicates)} twice in {file}; rename one"
+        )
 
 
 def _check_width(file: Path, number: int, cells: Sequence[str], header: Sequence[str]) -> None:
     if len(cells) > len(header):
         raise DataError(
-            f"a manifest's rows must have no more than its {len(header)} columns, got {len(cells)} in row {number} "
-            f'of {file}; put quotes (") around what holds a comma'
+            f"rows of a manifest must have at most as many cells as its header ({len(header)}), got {len(cells)} in "
+            f'row {number} of {file}; put quotes (") around cells that contain a comma'
         )
 
 
-def _text_lines(file: Path) -> Iterator[list[str]]:
+def _csv_lines(file: Path) -> Iterator[list[str]]:
     with file.open(encoding="utf-8-sig", newline="") as stream:
         first = stream.readline()
         delimiter = max(",;\t", key=first.count)
@@ -178,7 +185,7 @@ def _parquet_lines(file: Path) -> Iterator[list[str]]:
     try:
         table = pd.read_parquet(file)
     except (ValueError, OSError) as error:
-        raise DataError(f"a manifest must be a table that can be read, got {file}: {error}; write it anew") from error
+        raise DataError(f"a manifest must be a readable table, got {file}: {error}; create it again") from error
     yield [str(column) for column in table.columns]
     for line in table.itertuples(index=False, name=None):
         yield ["" if pd.isna(cell) else str(cell) for cell in line]

@@ -1,11 +1,11 @@
-"""Which kind of source ``data=...`` names."""
+"""Opening the data source that the option ``data`` refers to."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from data.errors import DataError, did_you_mean
-from data.parallel import Progress
+from data.parallel import ProgressCallback
 from data.sources.archive import is_archive, open_archive
 from data.sources.base import DataSource
 from data.sources.demo import open_demo
@@ -14,19 +14,20 @@ from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
 
 
-def open_source(data: str, progress: Progress | None = None) -> DataSource:
-    """Return the labelled files that ``data`` names.
+def open_source(data: str, progress: ProgressCallback | None = None) -> DataSource:
+    """Open a data source.
 
-    It is ``demo``, or the path of a folder, a manifest (.csv, .tsv, .parquet), or an archive (.zip, .tar, ...), or
-    ``s3://bucket/prefix``. A folder that is itself named demo is written ``./demo``.
-    ``progress(what, done, of)`` is told what is fetched or unpacked first.
+    Args:
+        data: ``demo``; the path of a folder, a manifest (.csv, .tsv, .parquet) or an archive (.zip, .tar, ...); or
+            ``s3://bucket/prefix``. A folder named demo is written as ``./demo``.
+        progress: called while files are downloaded or extracted.
 
     Raises:
-        DataError: there is nothing there, or nothing that pictures and labels can be taken from.
+        DataError: the source does not exist, or has no labeled images.
     """
     data = data.strip()
     if not data:
-        raise DataError("data must be a folder of pictures or demo, got an empty text; pass data=PATH or data=demo")
+        raise DataError("data must be a folder of images or demo, got an empty value; pass data=PATH or data=demo")
     if data == "demo":
         return open_demo()
     if "://" in data:
@@ -35,29 +36,29 @@ def open_source(data: str, progress: Progress | None = None) -> DataSource:
     if path.is_dir():
         return open_folder(path)
     if not path.exists():
-        raise DataError(_missing(data, path))
+        raise DataError(_not_found_message(data, path))
     return _open_file(path, progress)
 
 
-def _open_uri(data: str, progress: Progress | None) -> DataSource:
+def _open_uri(data: str, progress: ProgressCallback | None) -> DataSource:
     scheme = data.split("://", 1)[0]
     if scheme != "s3":
         raise DataError(
-            f"data from elsewhere must be s3://bucket/prefix, got {scheme}://...; fetch it and name the folder"
+            f"a URI of data must be s3://bucket/prefix, got {scheme}://...; download the data and pass the folder"
         )
     from data.sources.s3 import open_s3
 
     return open_s3(data, progress)
 
 
-def _open_file(path: Path, progress: Progress | None) -> DataSource:
+def _open_file(path: Path, progress: ProgressCallback | None) -> DataSource:
     if path.suffix.lower() in MANIFESTS:
         return open_manifest(path)
     if path.is_file() and is_archive(path):
         return open_archive(path, progress=progress)
     raise DataError(
         f"data must be a folder, a manifest ({', '.join(MANIFESTS)}), or an archive (.zip, .tar, .tar.gz), "
-        f"got another file: {path}; name the folder that holds the class folders"
+        f"got another file: {path}; pass the folder that contains the class folders"
     )
 
 
@@ -66,11 +67,11 @@ def _resolve(data: str) -> Path:
         path = Path(data).expanduser().resolve()
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"data must be a path, got {data!r}: {error}; check its spelling") from error
+        raise DataError(f"data must be a path, got {data!r}: {error}; check the spelling") from error
     return path
 
 
-def _missing(data: str, path: Path) -> str:
+def _not_found_message(data: str, path: Path) -> str:
     siblings = sorted(sibling.name for sibling in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = did_you_mean(path.name, siblings) or "; check how it is written"
-    return f"data must be a folder that exists, got {data} ({path}){near}"
+    hint = did_you_mean(path.name, siblings) or "; check the spelling"
+    return f"data must be an existing folder, got {data} ({path}){hint}"

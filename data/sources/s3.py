@@ -1,7 +1,7 @@
-"""``s3://bucket/prefix``: fetched once by ETag, and then a folder like any other.
+"""Data source ``s3://bucket/prefix``: a local mirror that downloads each object once, by its ETag.
 
-Bucket, endpoint and credentials come from the usual AWS variables and files (AWS_ENDPOINT_URL,
-AWS_ACCESS_KEY_ID, ...). What has been fetched stays; an interrupted download goes on where it stopped.
+Endpoint and credentials come from the standard AWS variables and files (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...).
+An interrupted download is resumed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from filelock import FileLock
 from data.atomic_write import write_atomically
 from data.errors import DataError
 from data.home import state_dir
-from data.parallel import Progress, parallel_map
+from data.parallel import ProgressCallback, parallel_map
 from data.sources.archive import ENDINGS as ARCHIVES
 from data.sources.archive import open_archive, open_tree
 from data.sources.base import DataSource, valid_name
@@ -27,23 +27,23 @@ from data.sources.manifest import open_manifest
 
 CHUNK = 2**20  # bytes
 ATTEMPTS = 4
-WORKERS = 16  # downloads at once: most of the time is spent waiting
-INDEX_FILE = 100  # files after which a killed download must not begin again
+MAX_WORKERS = 16  # parallel downloads; they mostly wait for the network
+SAVE_INTERVAL = 100  # the index is saved after this number of files, so that a killed process loses few downloads
 
 
 class S3Object(NamedTuple):
-    """An object in a bucket: its key, the ETag of its content, its size in bytes."""
+    """An object in a bucket: key, ETag of its content, size in bytes."""
 
     key: str
     etag: str
     size: int
 
 
-def open_s3(url: str, progress: Progress | None = None) -> DataSource:
-    """Return the labelled files at ``s3://bucket/prefix``, an archive, or a manifest with the files beside it.
+def open_s3(url: str, progress: ProgressCallback | None = None) -> DataSource:
+    """Open a folder ``s3://bucket/prefix``, an archive, or a manifest with the files in its folder.
 
     Raises:
-        DataError: the bucket can't be reached or listed, holds nothing there, or no data set.
+        DataError: the bucket cannot be accessed, or has no data set below the prefix.
     """
     bucket, prefix = _parsed(url)
     name = valid_name(PurePosixPath(prefix or bucket).name)
@@ -64,109 +64,111 @@ def _parsed(url: str) -> tuple[str, str]:
     parts = urlparse(url, allow_fragments=False)
     prefix = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
     if not parts.netloc or "@" in parts.netloc:
-        shown = url.rsplit("@", maxsplit=1)[-1]  # what stands before it may be a secret
-        raise DataError(f"data on S3 must be s3://bucket/prefix, got {shown!r}; name the bucket")
+        redacted = url.rsplit("@", maxsplit=1)[-1]  # the part before @ may be a secret
+        raise DataError(f"data on S3 must be s3://bucket/prefix, got {redacted!r}; pass the name of the bucket")
     return parts.netloc, prefix
 
 
-def _mirror(url: str, bucket: str, folder: str, keys: Sequence[str] | None, progress: Progress | None) -> Path:
-    """Bring what lies below ``folder`` (or only ``keys``) onto this machine, and return where it is."""
+def _mirror(url: str, bucket: str, folder: str, keys: Sequence[str] | None, progress: ProgressCallback | None) -> Path:
+    """Download all objects below ``folder`` (or only ``keys``) and return the local folder."""
     client = _client()
-    above = "" if folder in (".", "") else f"{folder}/"
-    things = _listed(client, bucket, above, keys)
-    if not things:
-        raise DataError(f"data on S3 must hold files, got none below {url}; check the bucket's name and the prefix")
-    root = state_dir() / "s3" / hashlib.blake2b(f"{bucket}/{above}".encode(), digest_size=16).hexdigest()
+    prefix = "" if folder in (".", "") else f"{folder}/"
+    objects = _list_objects(client, bucket, prefix, keys)
+    if not objects:
+        raise DataError(f"data on S3 must contain files, got none below {url}; check the bucket and the prefix")
+    root = state_dir() / "s3" / hashlib.blake2b(f"{bucket}/{prefix}".encode(), digest_size=16).hexdigest()
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
-        mirror = _Mirror(root, above)
-        wanted = [thing for thing in things if not mirror.has(thing)]
+        mirror = _Mirror(root, prefix)
+        missing = [obj for obj in objects if not mirror.has(obj)]
         try:
-            fetched = parallel_map(
-                lambda thing: mirror.fetch(client, bucket, thing), wanted, "fetching files", progress, WORKERS
+            downloads = parallel_map(
+                lambda obj: mirror.download(client, bucket, obj), missing, "downloading files", progress, MAX_WORKERS
             )
-            for done, _ in enumerate(fetched):
-                if done % INDEX_FILE == 0:
+            for completed, _ in enumerate(downloads):
+                if completed % SAVE_INTERVAL == 0:
                     mirror.save_index()
         finally:
             mirror.save_index()
         if keys is None:
-            mirror.delete_others(things)
+            mirror.delete_others(objects)
     return root
 
 
-def _listed(client: Any, bucket: str, above: str, keys: Sequence[str] | None) -> list[S3Object]:  # noqa: ANN401
+def _list_objects(client: Any, bucket: str, prefix: str, keys: Sequence[str] | None) -> list[S3Object]:  # noqa: ANN401
     if keys is not None:
         heads = [(key, client.head_object(Bucket=bucket, Key=key)) for key in keys]
         return [S3Object(key, head["ETag"], head["ContentLength"]) for key, head in heads]
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=above)
-    found = [S3Object(item["Key"], item["ETag"], item["Size"]) for page in pages for item in page.get("Contents", [])]
-    return [thing for thing in found if not thing.key.endswith("/")]
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    objects = [S3Object(item["Key"], item["ETag"], item["Size"]) for page in pages for item in page.get("Contents", [])]
+    return [obj for obj in objects if not obj.key.endswith("/")]
 
 
 class _Mirror:
-    """A folder of fetched objects, and which content each of them is of."""
+    """A local folder of downloaded objects, with an index of their ETags."""
 
-    def __init__(self, root: Path, above: str) -> None:
+    def __init__(self, root: Path, prefix: str) -> None:
         self.root = root
-        self.above = above
+        self.prefix = prefix
         self._index = root / ".etags.json"
         try:
             self._etags: dict[str, str] = json.loads(self._index.read_bytes())
-        except (OSError, ValueError):  # none yet, or not ours: fetch again
+        except (OSError, ValueError):  # missing or corrupt: download again
             self._etags = {}
 
-    def place(self, thing: S3Object) -> Path:
-        """Return where an object belongs; raise DataError where its key would lead outside."""
-        path = PurePosixPath(thing.key.removeprefix(self.above))
+    def local_path(self, obj: S3Object) -> Path:
+        """Return the local path of an object; raise DataError if its key leads outside the mirror."""
+        path = PurePosixPath(obj.key.removeprefix(self.prefix))
         if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"keys on S3 must lie below their prefix, got {thing.key!r}; rename or remove it")
+            raise DataError(f"keys on S3 must be below their prefix, got {obj.key!r}; rename or delete the object")
         return self.root.joinpath(*path.parts)
 
-    def has(self, thing: S3Object) -> bool:
-        """Return whether the very content is here, whole."""
-        place = self.place(thing)
-        return self._etags.get(thing.key) == thing.etag and place.is_file() and place.stat().st_size == thing.size
+    def has(self, obj: S3Object) -> bool:
+        """Return whether the current content of an object is completely downloaded."""
+        path = self.local_path(obj)
+        return self._etags.get(obj.key) == obj.etag and path.is_file() and path.stat().st_size == obj.size
 
-    def fetch(self, client: Any, bucket: str, thing: S3Object) -> None:  # noqa: ANN401
-        """Bring one object here, going on with what an earlier call has left of the same content."""
-        place = self.place(thing)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        name = hashlib.blake2b(f"{thing.key} {thing.etag}".encode(), digest_size=12).hexdigest()
-        part = place.parent / f".{name}.part"
-        there = part.stat().st_size if part.exists() else 0
-        if there < thing.size:
-            self._append(client, bucket, thing, part, there)
+    def download(self, client: Any, bucket: str, obj: S3Object) -> None:  # noqa: ANN401
+        """Download an object; resume an interrupted download of the same content."""
+        path = self.local_path(obj)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = hashlib.blake2b(f"{obj.key} {obj.etag}".encode(), digest_size=12).hexdigest()
+        part = path.parent / f".{name}.part"
+        offset = part.stat().st_size if part.exists() else 0
+        if offset < obj.size:
+            self._append(client, bucket, obj, part, offset)
         elif not part.exists():
             part.touch()
-        if part.stat().st_size != thing.size:
+        if part.stat().st_size != obj.size:
             part.unlink()
-            raise DataError(f"s3://{bucket}/{thing.key} must have {thing.size:,} bytes, got others; start again")
-        part.replace(place)
-        self._etags[thing.key] = thing.etag
+            raise DataError(
+                f"s3://{bucket}/{obj.key} must have {obj.size:,} bytes, got another size; run the command again"
+            )
+        part.replace(path)
+        self._etags[obj.key] = obj.etag
 
     @staticmethod
-    def _append(client: Any, bucket: str, thing: S3Object, part: Path, there: int) -> None:  # noqa: ANN401
-        ranged = {"Range": f"bytes={there}-"} if there else {}
-        answer = client.get_object(Bucket=bucket, Key=thing.key, IfMatch=thing.etag, **ranged)
+    def _append(client: Any, bucket: str, obj: S3Object, part: Path, offset: int) -> None:  # noqa: ANN401
+        range_kwargs = {"Range": f"bytes={offset}-"} if offset else {}
+        response = client.get_object(Bucket=bucket, Key=obj.key, IfMatch=obj.etag, **range_kwargs)
         with part.open("ab") as file:
-            for chunk in answer["Body"].iter_chunks(CHUNK):
+            for chunk in response["Body"].iter_chunks(CHUNK):
                 file.write(chunk)
 
     def save_index(self) -> None:
-        """Write down what is here."""
+        """Save the ETags of the downloaded objects."""
         write_atomically(self._index, json.dumps(dict(self._etags)).encode())
 
-    def delete_others(self, things: Sequence[S3Object]) -> None:
-        """Delete the copies of objects that are no longer in the bucket."""
-        listed = {thing.key for thing in things}
-        for key in [key for key in self._etags if key not in listed]:
-            self.place(S3Object(key, "", 0)).unlink(missing_ok=True)
+    def delete_others(self, objects: Sequence[S3Object]) -> None:
+        """Delete the local copies of objects that are no longer in the bucket."""
+        current_keys = {obj.key for obj in objects}
+        for key in [key for key in self._etags if key not in current_keys]:
+            self.local_path(S3Object(key, "", 0)).unlink(missing_ok=True)
             del self._etags[key]
         self.save_index()
 
 
-def _client() -> Any:  # noqa: ANN401  boto3 makes its clients' types at run time
+def _client() -> Any:  # noqa: ANN401  boto3 creates the types of its clients at run time
     import boto3  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
 
@@ -174,7 +176,7 @@ def _client() -> Any:  # noqa: ANN401  boto3 makes its clients' types at run tim
         connect_timeout=10,
         read_timeout=60,
         retries={"max_attempts": ATTEMPTS, "mode": "standard"},
-        max_pool_connections=WORKERS,
+        max_pool_connections=MAX_WORKERS,
     )
     session = boto3.Session()
     return session.client("s3", config=settings, region_name=session.region_name or "us-east-1")
@@ -192,10 +194,10 @@ def _error_message(url: str, error: Exception) -> str:
         "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         "EndpointConnectionError": "check AWS_ENDPOINT_URL and the network",
         "ConnectTimeoutError": "check AWS_ENDPOINT_URL and the network",
-        "NoSuchBucket": "check the bucket's name",
+        "NoSuchBucket": "check the name of the bucket",
         "NoSuchKey": "check the key",
-        "404": "check the bucket's name and the key",
-        "PreconditionFailed": "it changed meanwhile: start again",
+        "404": "check the name of the bucket and the key",
+        "PreconditionFailed": "the object changed during the download; run the command again",
     }
-    step = next_steps.get(code, "check the bucket's name and your rights to list and read it")
+    step = next_steps.get(code, "check the name of the bucket and your permissions to list and read it")
     return f"data on S3 must be readable, got {code} for {url}; {step}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.dataset.dataset import Dataset, Sample
 from data.errors import TrackingError
-from data.parallel import Progress
+from data.parallel import ProgressCallback
 
 BATCH_SIZE = 32
 RESERVED_COLUMNS = ("label", "score", "error")  # output columns of a packaged model besides the classes
@@ -38,7 +38,7 @@ class Prediction:
 
 
 def predict_files(
-    model: PackagedModel, files: Sequence[Path], progress: Progress | None = None
+    model: PackagedModel, files: Sequence[Path], progress: ProgressCallback | None = None
 ) -> Iterator[Prediction]:
     """Yield the prediction for each file, in order.
 

@@ -104,7 +104,7 @@ def test_an_audit_goes_through_json_and_back_with_all_files(image_folder: Path) 
     assert "    red/bad 19.png is no picture that Pillow can read" in made.lines()
     assert "    red/bad 20.png is no picture that Pillow can read" not in made.lines()
     assert "    ... and 10 more" in made.lines()
-    _, files, sizes = made.lines(named=0)
+    _, files, sizes = made.lines(max_files=0)
     assert files == "  30 files that can't be read: left out"
     assert sizes.endswith("(these are all pictures)")
 

@@ -165,7 +165,7 @@ def made(store: ContentCache, *keys: str, size: int = 100) -> None:
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path, limit=350)
+    store = ContentCache(tmp_path, limit_bytes=350)
     made(store, "kind/a", "kind/b", "kind/c")
     store.get_or_create("kind/a", write("never"))
     store.release("kind/a")
@@ -177,7 +177,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 
 
 def test_what_is_in_use_stays_even_above_the_limit(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path, limit=150)
+    store = ContentCache(tmp_path, limit_bytes=150)
     store.get_or_create("a", write("x" * 100))
     store.get_or_create("b", write("x" * 100))
     assert [(entry.key, entry.in_use) for entry in store.entries()] == [("a", True), ("b", True)]
@@ -197,7 +197,7 @@ def test_what_another_living_process_uses_stays_until_it_ends(tmp_path: Path) ->
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
-        store = ContentCache(tmp_path, limit=0)
+        store = ContentCache(tmp_path, limit_bytes=0)
         assert store.evict() == []
         assert store.clear() == []
         process.kill()

@@ -410,9 +410,9 @@ def test_of_two_processes_one_makes_an_entry_and_the_other_waits(pictures: Datas
 def test_what_a_killed_process_was_making_is_made_anew(pictures: Dataset) -> None:
     (killed,) = as_program(pictures.root, "killed")
     assert killed.returncode == -9
-    assert [path.name for path in (ContentCache().root / "features").rglob(".*.making")] != []
+    assert [path.name for path in (ContentCache().root / "features").rglob(".*.partial")] != []
     assert train(pictures, config())[0] == train(pictures, config("off"))[0]
-    assert [path.name for path in (ContentCache().root / "features").rglob(".*.making")] == []
+    assert [path.name for path in (ContentCache().root / "features").rglob(".*.partial")] == []
 
 
 def test_a_flipped_byte_is_found_and_the_entry_made_anew(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +439,7 @@ def test_on_a_full_disk_a_trial_goes_on_with_the_same_numbers(
     assert facts["features"] == "uncached (disk full)"
     assert "the disk is full" in caplog.text
     assert shutil.disk_usage(small_disk).free > 40_000
-    assert list(small_disk.rglob(".*.making")) == []
+    assert list(small_disk.rglob(".*.partial")) == []
 
 
 def test_a_disk_that_becomes_full_while_an_entry_is_written_leaves_nothing(
@@ -452,7 +452,7 @@ def test_a_disk_that_becomes_full_while_an_entry_is_written_leaves_nothing(
     (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
     told, facts = train(pictures, config("fp32", fraction=0.2))
     assert (told, facts["features"]) == (live, "uncached (disk full)")
-    assert list(small_disk.rglob(".*.making")) == []
+    assert list(small_disk.rglob(".*.partial")) == []
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_full_disk(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from data.audit.contact_sheets import SHOWN
+from data.audit.contact_sheets import VISUAL_KINDS
 from data.audit.report import Audit
 from data.preprocessing import ImageError, Pixels, Preprocessing, read_image
 from tuning.common.trial_record import TrialRecord
@@ -91,7 +91,7 @@ def audit_pairs(audit: Audit) -> dict[str, tuple[Pair, ...]]:
     """Return pictures of what the audit found, by the kind of finding; a file that can't be read has none."""
     found: dict[str, tuple[Pair, ...]] = {}
     for finding in audit.findings:
-        if finding.kind in SHOWN and finding.files:
+        if finding.kind in VISUAL_KINDS and finding.files:
             groups = [group[:MAX_IMAGES_PER_PAIR] for group in finding.files[:MAX_PAIRS]]
             found[finding.kind] = tuple(
                 Pair(group, tuple(_of_file(audit.root / path) for path in group)) for group in groups

@@ -24,7 +24,7 @@ def cache_table(entries: Sequence[CacheEntry]) -> Table:
 
 def total_line(store: ContentCache) -> str:
     """Return how full the store is, where it is, and what sets its limit."""
-    size, limit = decimal(store.size_bytes()), decimal(store.limit)
+    size, limit = decimal(store.size_bytes()), decimal(store.limit_bytes)
     return f"{size} of at most {limit} (FREEZELINE_CACHE_GB) in {store.root}"
 
 
