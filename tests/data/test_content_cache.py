@@ -1,4 +1,4 @@
-"""TODO"""
+"""The content cache: creation, corruption, eviction and concurrent processes."""
 
 from __future__ import annotations
 
@@ -22,174 +22,181 @@ from data.home import state_dir
 ROOT = Path(__file__).parents[2]
 
 
-def write(text: str):  # noqa: ANN201
-    return lambda folder: (folder / "file").write_text(text)
+def write(text: str) -> Callable[[Path], None]:
+    """Return a function that creates an entry with one file."""
+
+    def create(folder: Path) -> None:
+        (folder / "file").write_text(text)
+
+    return create
 
 
-def test_home_is_the_environment_variable(freezeline_home: Path) -> None:
+def test_the_state_folder_is_set_by_an_environment_variable(freezeline_home: Path) -> None:
     assert state_dir() == freezeline_home
 
 
-def test_home_is_the_users_cache_where_the_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_folder_is_in_the_user_cache_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FREEZELINE_HOME")
     assert state_dir() == Path(platformdirs.user_cache_dir("freezeline"))
 
 
-def test_an_entry_is_made_once(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path)
-    assert (store.get_or_create("kind/key", write("first")) / "file").read_text() == "first"
-    assert (store.get_or_create("kind/key", write("second")) / "file").read_text() == "first"
+def test_an_entry_is_created_once(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    assert (cache.get_or_create("kind/key", write("first")) / "file").read_text() == "first"
+    assert (cache.get_or_create("kind/key", write("second")) / "file").read_text() == "first"
 
 
-def test_a_maker_that_fails_leaves_no_entry(tmp_path: Path) -> None:
+def test_a_failed_creation_leaves_no_entry(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
-        (folder / "half").write_text("")
+        (folder / "partial").write_text("")
         raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError, match="disk full"):
         ContentCache(tmp_path).get_or_create("key", fail)
-    assert sorted(path.name for path in ContentCache(tmp_path).get_or_create("key", write("whole")).iterdir()) == [
-        ".sums.json",
+    assert sorted(path.name for path in ContentCache(tmp_path).get_or_create("key", write("complete")).iterdir()) == [
+        ".checksums.json",
         "file",
     ]
 
 
-def test_what_a_killed_maker_left_is_made_anew(tmp_path: Path) -> None:
+def test_the_leftovers_of_a_killed_process_are_replaced(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from data.cache.content_cache import Store\n"
-        "def make(folder):\n    (folder / 'half').write_text('x'); os._exit(9)\n"
-        "Store(Path(sys.argv[1])).get_or_make('key', make)"
+        "import os, sys; from pathlib import Path; from data.cache.content_cache import ContentCache\n"
+        "def create(folder):\n    (folder / 'partial').write_text('x'); os._exit(9)\n"
+        "ContentCache(Path(sys.argv[1])).get_or_create('key', create)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 9
     assert not (tmp_path / "key").exists()
-    assert sorted(path.name for path in ContentCache(tmp_path).get_or_create("key", write("whole")).iterdir()) == [
-        ".sums.json",
+    assert sorted(path.name for path in ContentCache(tmp_path).get_or_create("key", write("complete")).iterdir()) == [
+        ".checksums.json",
         "file",
     ]
 
 
-def test_two_makers_at_once_make_an_entry_once(tmp_path: Path) -> None:
-    made: list[int] = []
-    started = threading.Barrier(4)
+def test_concurrent_threads_create_an_entry_once(tmp_path: Path) -> None:
+    created: list[Path] = []
+    barrier = threading.Barrier(4)
 
     def work() -> None:
-        started.wait()
-        ContentCache(tmp_path).get_or_create("key", lambda folder: made.append(1))
+        barrier.wait()
+        ContentCache(tmp_path).get_or_create("key", created.append)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert made == [1]
+    assert len(created) == 1
 
 
 @pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../b", ".hidden", "a b", "a/"])
-def test_a_key_that_could_leave_the_store_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="key must be"):
+def test_a_key_that_leads_outside_of_the_cache_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="key must consist of"):
         ContentCache(tmp_path).get_or_create(key, write(""))
 
 
-def test_a_file_written_atomically_replaces_the_old_one_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_an_atomic_write_replaces_the_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "new" / "file", b"one")
     write_atomically(tmp_path / "new" / "file", b"two")
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"two")]
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make as if the process had just started."""
+def simulate_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reset the state that the module keeps per process."""
     monkeypatch.setattr(data.cache.content_cache, "_VERIFIED", set())
     monkeypatch.setattr(data.cache.content_cache, "_IN_USE", {})
 
 
-def spoil_half(file: Path) -> None:
+def truncate_file(file: Path) -> None:
     file.write_text(file.read_text()[:2])
 
 
-def spoil_a_byte(file: Path) -> None:
+def change_byte(file: Path) -> None:
     file.write_text("F" + file.read_text()[1:])
 
 
-def spoil_a_byte_unseen(file: Path) -> None:
-    state = file.stat()
-    spoil_a_byte(file)
-    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+def change_byte_but_not_mtime(file: Path) -> None:
+    stat = file.stat()
+    change_byte(file)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def spoil_sums(file: Path) -> None:
-    (file.parent / ".sums.json").write_text("{")
+def corrupt_checksums(file: Path) -> None:
+    (file.parent / ".checksums.json").write_text("{")
 
 
-@pytest.mark.parametrize("spoil", [spoil_half, spoil_a_byte, spoil_a_byte_unseen, spoil_sums, Path.unlink])
-def test_a_spoiled_entry_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+@pytest.mark.parametrize(
+    "corrupt", [truncate_file, change_byte, change_byte_but_not_mtime, corrupt_checksums, Path.unlink]
+)
+def test_a_corrupt_entry_is_recreated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corrupt: Callable[[Path], None]
 ) -> None:
-    spoil(ContentCache(tmp_path).get_or_create("key", write("first")) / "file")
-    forget(monkeypatch)
+    corrupt(ContentCache(tmp_path).get_or_create("key", write("first")) / "file")
+    simulate_new_process(monkeypatch)
     assert (ContentCache(tmp_path).get_or_create("key", write("second")) / "file").read_text() == "second"
 
 
-def test_an_entry_that_was_copied_with_other_times_is_whole(tmp_path: Path) -> None:
+def test_an_entry_with_changed_mtimes_but_the_same_content_is_intact(tmp_path: Path) -> None:
     entry = ContentCache(tmp_path).get_or_create("key", write("first"))
     os.utime(entry / "file", (1, 1))
     assert (ContentCache(tmp_path).get_or_create("key", write("second")) / "file").read_text() == "first"
 
 
-def test_an_entry_is_got_only_where_it_is_there_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ContentCache(tmp_path)
-    assert store.get("key") is None
-    store.get_or_create("key", write("content"))
-    store.release("key")
-    assert store.get("key") == tmp_path / "key"
-    assert store.entries()[0].in_use
-    store.release("key")
-    spoil_a_byte(tmp_path / "key" / "file")
-    forget(monkeypatch)
+def test_get_returns_only_intact_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ContentCache(tmp_path)
+    assert cache.get("key") is None
+    cache.get_or_create("key", write("content"))
+    cache.release("key")
+    assert cache.get("key") == tmp_path / "key"
+    assert cache.entries()[0].in_use
+    cache.release("key")
+    change_byte(tmp_path / "key" / "file")
+    simulate_new_process(monkeypatch)
     assert ContentCache(tmp_path).get("key") is None
     assert not ContentCache(tmp_path).entries()[0].in_use
 
 
-def test_verify_reads_every_entry(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path)
-    spoil_a_byte_unseen(store.get_or_create("a", write("content")) / "file")
-    store.get_or_create("b", write("content"))
-    assert store.verify() == ["a"]
+def test_verify_finds_corrupt_entries(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    change_byte_but_not_mtime(cache.get_or_create("a", write("content")) / "file")
+    cache.get_or_create("b", write("content"))
+    assert cache.verify() == ["a"]
 
 
-def made(store: ContentCache, *keys: str, size: int = 100) -> None:
-    """Make entries of ``size`` bytes, each used a second after the one before, by a process that has ended."""
-    for at, key in enumerate(keys):
-        entry = store.get_or_create(key, write("x" * size))
-        store.release(key)
-        os.utime(entry / ".sums.json", (1000 + at, 1000 + at))
+def create_entries(cache: ContentCache, *keys: str, size: int = 100) -> None:
+    """Create entries of ``size`` bytes that are not in use, each last used one second after the previous one."""
+    for position, key in enumerate(keys):
+        entry = cache.get_or_create(key, write("x" * size))
+        cache.release(key)
+        os.utime(entry / ".checksums.json", (1000 + position, 1000 + position))
 
 
-def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path, limit_bytes=350)
-    made(store, "kind/a", "kind/b", "kind/c")
-    store.get_or_create("kind/a", write("never"))
-    store.release("kind/a")
-    store.get_or_create("kind/d", write("x" * 100))
-    assert [entry.key for entry in store.entries()] == ["kind/c", "kind/a", "kind/d"]
-    assert store.size_bytes() == 300
-    assert not store.has("kind/b")
-    assert store.has("kind/a")
+def test_the_least_recently_used_entry_is_evicted_first(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path, limit_bytes=350)
+    create_entries(cache, "kind/a", "kind/b", "kind/c")
+    cache.get_or_create("kind/a", write("never"))
+    cache.release("kind/a")
+    cache.get_or_create("kind/d", write("x" * 100))
+    assert [entry.key for entry in cache.entries()] == ["kind/c", "kind/a", "kind/d"]
+    assert cache.size_bytes() == 300
+    assert not cache.has("kind/b")
+    assert cache.has("kind/a")
 
 
-def test_what_is_in_use_stays_even_above_the_limit(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path, limit_bytes=150)
-    store.get_or_create("a", write("x" * 100))
-    store.get_or_create("b", write("x" * 100))
-    assert [(entry.key, entry.in_use) for entry in store.entries()] == [("a", True), ("b", True)]
-    store.release("a")
-    assert store.evict() == ["a"]
+def test_entries_in_use_are_not_evicted_above_the_limit(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path, limit_bytes=150)
+    cache.get_or_create("a", write("x" * 100))
+    cache.get_or_create("b", write("x" * 100))
+    assert [(entry.key, entry.in_use) for entry in cache.entries()] == [("a", True), ("b", True)]
+    cache.release("a")
+    assert cache.evict() == ["a"]
 
 
-def test_what_another_living_process_uses_stays_until_it_ends(tmp_path: Path) -> None:
+def test_an_entry_used_by_another_process_is_kept_until_that_process_ends(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from data.cache.content_cache import Store\n"
-        "Store(Path(sys.argv[1])).get_or_make('key', lambda folder: (folder / 'file').write_text('x'))\n"
-        "print('made', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from data.cache.content_cache import ContentCache\n"
+        "ContentCache(Path(sys.argv[1])).get_or_create('key', lambda folder: (folder / 'file').write_text('x'))\n"
+        "print('created', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -197,45 +204,45 @@ def test_what_another_living_process_uses_stays_until_it_ends(tmp_path: Path) ->
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
-        store = ContentCache(tmp_path, limit_bytes=0)
-        assert store.evict() == []
-        assert store.clear() == []
+        cache = ContentCache(tmp_path, limit_bytes=0)
+        assert cache.evict() == []
+        assert cache.clear() == []
         process.kill()
-    assert store.evict() == ["key"]
+    assert cache.evict() == ["key"]
 
 
-def test_clearing_throws_out_one_kind_or_all(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path)
-    made(store, "pixels/a", "features/b", "features/c")
-    assert store.clear("features") == ["features/b", "features/c"]
-    assert store.clear() == ["pixels/a"]
-    assert store.entries() == []
+def test_clear_deletes_one_kind_or_all_entries(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    create_entries(cache, "pixels/a", "features/b", "features/c")
+    assert cache.clear("features") == ["features/b", "features/c"]
+    assert cache.clear() == ["pixels/a"]
+    assert cache.entries() == []
 
 
-def test_what_killed_processes_left_is_swept_away_when_something_is_made(tmp_path: Path) -> None:
-    for name in (".x.making", ".y.gone"):
+def test_leftovers_of_killed_processes_are_deleted_when_an_entry_is_created(tmp_path: Path) -> None:
+    for name in (".x.partial", ".y.deleted"):
         (tmp_path / "kind" / name).mkdir(parents=True)
     ContentCache(tmp_path).get_or_create("key", write("x"))
-    assert not list((tmp_path / "kind").glob("*.making")) + list((tmp_path / "kind").glob(".*.gone"))
+    assert [path for path in (tmp_path / "kind").iterdir() if path.is_dir()] == []
 
 
-def test_an_open_map_outlives_its_entry(tmp_path: Path) -> None:
-    store = ContentCache(tmp_path)
-    entry = store.get_or_create("key", lambda folder: np.save(folder / "a.npy", np.arange(9)))
+def test_an_open_memory_map_survives_the_deletion_of_its_entry(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    entry = cache.get_or_create("key", lambda folder: np.save(folder / "a.npy", np.arange(9)))
     mapped = np.load(entry / "a.npy", mmap_mode="r")
-    store.release("key")
-    assert store.clear() == ["key"]
+    cache.release("key")
+    assert cache.clear() == ["key"]
     assert mapped.sum() == 36
 
 
-def test_the_limit_is_the_environment_variable_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_limit_is_set_by_an_environment_variable_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert size_limit_bytes() == 20_000_000_000
     monkeypatch.setenv("FREEZELINE_CACHE_GB", "1.5")
     assert size_limit_bytes() == 1_500_000_000
 
 
 @pytest.mark.parametrize("text", ["much", "0", "-1", "nan", "inf"])
-def test_a_limit_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("FREEZELINE_CACHE_GB", text)
     with pytest.raises(SettingError, match="FREEZELINE_CACHE_GB must be a number above 0, got"):
         ContentCache()

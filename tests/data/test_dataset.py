@@ -1,3 +1,5 @@
+"""Loading a data set: splits, fingerprint, skipped files and errors."""
+
 from __future__ import annotations
 
 import shutil
@@ -13,11 +15,11 @@ from data.load_dataset import load_dataset
 from tests.conftest import MakeFolder, tiny_image
 
 
-def splits_by_digest(dataset: Dataset) -> dict[str, str]:
+def splits_by_hash(dataset: Dataset) -> dict[str, str]:
     return {sample.content_hash: sample.split for sample in dataset.samples}
 
 
-def test_every_picture_is_in_a_split_with_its_label(image_folder: Path) -> None:
+def test_every_image_is_in_a_split_with_its_label(image_folder: Path) -> None:
     dataset = load_dataset(str(image_folder))
     assert dataset.counts() == {
         "train": {"blue": 6, "green": 6, "red": 6},
@@ -31,16 +33,16 @@ def test_every_picture_is_in_a_split_with_its_label(image_folder: Path) -> None:
     assert Dataset.from_json(dataset.to_json()) == dataset
 
 
-def test_renamed_pictures_stay_in_their_splits_and_the_fingerprint_stays(image_folder: Path) -> None:
+def test_renaming_images_changes_neither_splits_nor_fingerprint(image_folder: Path) -> None:
     before = load_dataset(str(image_folder))
     for number, path in enumerate(sorted((image_folder / "red").iterdir(), reverse=True)):
         path.rename(path.with_name(f"new {number}.jpeg"))
     after = load_dataset(str(image_folder))
-    assert splits_by_digest(after) == splits_by_digest(before)
+    assert splits_by_hash(after) == splits_by_hash(before)
     assert after.fingerprint == before.fingerprint
 
 
-def test_the_fingerprint_changes_with_a_picture_or_a_class_name(image_folder: Path) -> None:
+def test_the_fingerprint_depends_on_images_and_class_names(image_folder: Path) -> None:
     before = load_dataset(str(image_folder)).fingerprint
     (image_folder / "red").rename(image_folder / "rot")
     renamed = load_dataset(str(image_folder)).fingerprint
@@ -48,7 +50,7 @@ def test_the_fingerprint_changes_with_a_picture_or_a_class_name(image_folder: Pa
     assert len({before, renamed, load_dataset(str(image_folder)).fingerprint}) == 3
 
 
-def test_copies_of_a_picture_are_on_one_side(image_folder: Path) -> None:
+def test_copies_of_an_image_are_in_the_same_split(image_folder: Path) -> None:
     for path in sorted((image_folder / "red").iterdir()):
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
         Image.open(path).save(path.with_name(f"{path.stem}.bmp"))
@@ -58,38 +60,41 @@ def test_copies_of_a_picture_are_on_one_side(image_folder: Path) -> None:
     assert len({(sample.content_hash, sample.split) for sample in red}) == 8
 
 
-def test_a_picture_in_two_classes_is_in_no_split(image_folder: Path) -> None:
+def test_an_image_in_two_classes_is_in_no_split(image_folder: Path) -> None:
     shutil.copy(image_folder / "red" / "000.png", image_folder / "blue" / "other.png")
     dataset = load_dataset(str(image_folder))
-    assert {item.path: item.reason for item in dataset.skipped} == {
-        "blue/other.png": "is the same picture as red/000.png, of another class",
-        "red/000.png": "is the same picture as blue/other.png, of another class",
+    assert {file.path: file.reason for file in dataset.skipped} == {
+        "blue/other.png": "is identical to red/000.png, which has a different label",
+        "red/000.png": "is identical to blue/other.png, which has a different label",
     }
     assert len(dataset.samples) == 23
 
 
-def test_unreadable_files_are_left_out_by_name(image_folder: Path) -> None:
-    (image_folder / "red" / "notes.txt").write_text("no picture")
+def test_unreadable_files_are_skipped_with_a_reason(image_folder: Path) -> None:
+    (image_folder / "red" / "notes.txt").write_text("no image")
     (image_folder / "red" / "empty.png").touch()
-    left_out = {item.path: item.reason for item in load_dataset(str(image_folder)).skipped}
-    assert left_out == {
+    skipped = {file.path: file.reason for file in load_dataset(str(image_folder)).skipped}
+    assert skipped == {
         "red/empty.png": "is empty (0 bytes)",
-        "red/notes.txt": "is no picture that Pillow can read",
+        "red/notes.txt": "is not an image that Pillow can read",
     }
 
 
-def test_given_splits_are_kept_and_a_leak_is_left_out_of_training(make_folder: MakeFolder) -> None:
+def test_provided_splits_are_kept_and_leaks_are_excluded_from_training(make_folder: MakeFolder) -> None:
     root = make_folder({f"{split}/{label}": 4 for split in ("train", "val", "test") for label in ("cat", "dog")})
     shutil.copy(root / "test" / "cat" / "000.png", root / "train" / "cat" / "leak.png")
     dataset = load_dataset(str(root))
     assert all(sample.path.startswith(sample.split) for sample in dataset.samples)
-    assert [(item.path, item.reason) for item in dataset.skipped] == [
-        ("train/cat/leak.png", "belongs together with test/cat/000.png of the test split")
+    assert [(file.path, file.reason) for file in dataset.skipped] == [
+        (
+            "train/cat/leak.png",
+            "matches test/cat/000.png in the test split (duplicate, near-duplicate or same group)",
+        )
     ]
 
 
 @pytest.mark.parametrize(("given", "missing"), [("test", "val"), ("val", "test")])
-def test_a_missing_split_is_taken_from_training(make_folder: MakeFolder, given: str, missing: str) -> None:
+def test_a_missing_split_is_taken_from_the_training_split(make_folder: MakeFolder, given: str, missing: str) -> None:
     root = make_folder({f"{split}/{label}": 20 for split in ("train", given) for label in ("cat", "dog")})
     counts = load_dataset(str(root)).counts()
     assert counts["train"] == {"cat": 17, "dog": 17}
@@ -97,55 +102,57 @@ def test_a_missing_split_is_taken_from_training(make_folder: MakeFolder, given: 
     assert counts[given] == {"cat": 20, "dog": 20}
 
 
-def test_a_second_load_decodes_nothing_and_a_changed_file_is_read_again(
-    image_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_load_reads_only_changed_files(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_dataset(str(image_folder))
-    read: list[Path] = []
+    reads: list[Path] = []
     real = data.dataset.image_index.read_image
-    monkeypatch.setattr(data.dataset.image_index, "read_image", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(data.dataset.image_index, "read_image", lambda path: reads.append(path) or real(path))
     assert load_dataset(str(image_folder)) == first
-    assert read == []
+    assert reads == []
     tiny_image(5, 99).save(image_folder / "red" / "000.png")
     assert load_dataset(str(image_folder)) != first
-    assert read == [image_folder / "red" / "000.png"]
+    assert reads == [image_folder / "red" / "000.png"]
 
 
-def test_a_spoiled_memory_of_readings_is_read_anew(image_folder: Path, freezeline_home: Path) -> None:
+def test_a_corrupt_image_index_is_rebuilt(image_folder: Path, freezeline_home: Path) -> None:
     first = load_dataset(str(image_folder))
-    (memory,) = (freezeline_home / "image_index").iterdir()
-    memory.write_text("{half")
+    (index_file,) = (freezeline_home / "image_index").iterdir()
+    index_file.write_text("{truncated")
     assert load_dataset(str(image_folder)) == first
 
 
-def test_progress_is_told(image_folder: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    load_dataset(str(image_folder), progress=lambda *step: told.append(step))
-    assert told[-1] == ("reading pictures", 24, 24)
+def test_loading_reports_progress(image_folder: Path) -> None:
+    reports: list[tuple[str, int, int]] = []
+    load_dataset(str(image_folder), progress=lambda *report: reports.append(report))
+    assert reports[-1] == ("reading images", 24, 24)
 
 
-def test_nothing_in_the_users_folder_changes(image_folder: Path) -> None:
+def test_loading_changes_nothing_in_the_users_folder(image_folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in image_folder.rglob("*")}
     load_dataset(str(image_folder))
     assert {path: path.stat().st_mtime_ns for path in image_folder.rglob("*")} == before
 
 
-def test_all_classes_with_too_few_pictures_are_named_at_once(make_folder: MakeFolder) -> None:
+def test_all_classes_with_too_few_images_are_named_in_one_error(make_folder: MakeFolder) -> None:
     root = make_folder({"cat": 5, "cow": 2, "dog": 1})
     shutil.copy(root / "dog" / "000.png", root / "dog" / "copy.png")
     (root / "emu").mkdir()
-    with pytest.raises(DataError, match=r"at least 3 different .*: cow \(2\), dog \(1\), emu \(0\); add pictures"):
+    with pytest.raises(DataError, match=r"at least 3 different .*: cow \(2\), dog \(1\), emu \(0\); add images"):
         load_dataset(str(root))
 
 
-def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_readable_images_is_refused(tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "a.png").write_text("text")
-    with pytest.raises(DataError, match=r"got none among 2 files .*such as cat/a.png, which is no picture"):
+    with pytest.raises(DataError, match=r"got none among 2 files .*such as cat/a.png: is not an image"):
         load_dataset(str(tmp_path))
 
 
-def test_the_demo_has_its_fixed_splits() -> None:
+def test_the_demo_has_fixed_splits() -> None:
     counts = load_dataset("demo").counts()
-    assert {split: sum(of.values()) for split, of in counts.items()} == {"train": 1259, "val": 269, "test": 269}
+    assert {split: sum(by_class.values()) for split, by_class in counts.items()} == {
+        "train": 1259,
+        "val": 269,
+        "test": 269,
+    }

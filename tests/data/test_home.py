@@ -1,4 +1,4 @@
-"""The folder of all state, and what an earlier version kept under another name."""
+"""The state folder, and the migration of folders of earlier versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from data.home import migrated_folder
 
 
-def test_a_folder_keeps_its_contents_under_its_new_name(freezeline_home: Path) -> None:
+def test_a_folder_of_an_earlier_version_is_renamed(freezeline_home: Path) -> None:
     (freezeline_home / "looks").mkdir()
     (freezeline_home / "looks" / "abc.json").write_text("3")
     for _ in range(2):
@@ -16,7 +16,7 @@ def test_a_folder_keeps_its_contents_under_its_new_name(freezeline_home: Path) -
     assert not (freezeline_home / "looks").exists()
 
 
-def test_without_a_former_folder_it_is_created_empty(freezeline_home: Path) -> None:
+def test_a_folder_without_an_earlier_version_is_created_empty(freezeline_home: Path) -> None:
     folder = migrated_folder("test_evaluations", former_name="looks")
     assert folder == freezeline_home / "test_evaluations"
     assert list(folder.iterdir()) == []

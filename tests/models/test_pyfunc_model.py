@@ -94,7 +94,7 @@ def test_an_unreadable_image_sets_the_error_of_its_own_row_only(
     assert [row["error"] for row in rows] == [
         None,
         "is empty (0 bytes)",
-        "is no picture that Pillow can read",
+        "is not an image that Pillow can read",
         "must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got float",
         "a text must be an image in base64; for a local file pass its bytes or a pathlib.Path",
         "does not exist",
@@ -111,7 +111,7 @@ def test_an_unreadable_image_sets_the_error_of_its_own_row_only(
 
 def test_a_batch_of_unreadable_images_has_only_errors(model: pyfunc_model.ImageClassifier) -> None:
     frame = model.predict(None, pd.DataFrame({"p": [b"", b"x"]}))
-    assert list(frame["error"]) == ["is empty (0 bytes)", "is no picture that Pillow can read"]
+    assert list(frame["error"]) == ["is empty (0 bytes)", "is not an image that Pillow can read"]
     assert list(frame["label"]) == [None, None]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 OWN = re.compile(
     r"""
     \d\d:\d\d:\d\d\ \ \S                                   # a sentence
-    | \w[\w-]*:\ [\d,]+\ pictures\ of\ \d+\ classes        # the audit
-    | nothing\ to\ complain\ about
+    | \w[\w-]*:\ [\d,]+\ images\ in\ \d+\ classes          # the audit
+    | no\ problems\ found
     | \ +\S                                                # what belongs to the line above, and rows of tables
     | Best\ trials\ by\ validation | Accuracy\ against\ cost | trial\ +bal\.\ acc\.
     | Finals,\ the\ best\ trained | Against\ the\ default | On\ the\ \d+\ test\ pictures

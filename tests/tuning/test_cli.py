@@ -202,10 +202,10 @@ def assert_untouched(client: MlflowClient) -> None:
 @pytest.mark.parametrize(
     ("counts", "data", "sentence"),
     [
-        ({}, "missing", "data must be a folder that exists, got "),
-        ({}, "", "data must be a folder with one folder of pictures for each class, got an empty folder"),
+        ({}, "missing", "data must be an existing folder, got "),
+        ({}, "", "data must be a folder with one folder of images per class, got an empty folder"),
         ({"cat": 3}, "", "data must have at least 2 classes, got 1 (cat)"),
-        ({"cat": 4, "dog": 2}, "", "every class must have at least 3 different pictures"),
+        ({"cat": 4, "dog": 2}, "", "every class must have at least 3 different readable images"),
         ({"cat": 3}, "cat/000.png", "got another file: "),
     ],
 )
@@ -235,7 +235,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_named(
         (folder / name).write_text("no picture")
     assert main(["audit", "--data", str(folder), "--json", str(report)]) == 0
     said = capsys.readouterr().out
-    assert "8 pictures" in said
+    assert "8 images" in said
     for name in ("cat/bad.png", "dog/worse.png"):
         assert name in said
         assert name in report.read_text()

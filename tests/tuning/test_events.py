@@ -61,7 +61,7 @@ EVERY: list[Event] = [
     Message("the disk is full", is_warning=True),
     TablesShown(("a table",)),
     StageStarted("starting Ray"),
-    ProgressUpdated("reading pictures", 3, 9),
+    ProgressUpdated("reading images", 3, 9),
     AuditCompleted(AUDIT),
     SearchPlanned("run", "a plan", 16, 4, 0, 8, 2, 1_800_000_000.0),
     TrialStarted(trial_record(0, None, "running")),
@@ -231,7 +231,7 @@ def test_a_search_tells_what_the_audit_found_and_where_the_files_are_named(capsy
     twins = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
     LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (twins,)})))
     _, found, names = capsys.readouterr().out.splitlines()
-    assert found == "  2 copies, pixel for pixel, in one class: kept"
+    assert found == "  2 exact duplicates within a class: kept"
     assert "audit.json names every file" in names
 
 
@@ -257,10 +257,10 @@ def test_lines_of_libraries_are_told_from_ours() -> None:
     ]
     ours = [
         "03:04:05  trial 0 complete",
-        "pets: 1,797 pictures of 10 classes (9 train)",
-        "  2 twins",
+        "pets: 1,797 images in 10 classes (9 train)",
+        "  2 near-duplicates",
         "",
-        "nothing to complain about",
+        "no problems found",
     ]
     assert foreign([*ours, *theirs]) == theirs
 

@@ -150,7 +150,7 @@ def test_of_trials_and_minutes_the_one_that_is_spent_further_fills_the_bar() -> 
 CROWD = state_after(planned(), *(TrialStarted(trial(number, 0.9)) for number in range(1000)))
 PARTS = [
     LiveState(BEGAN_S, stage="getting ready"),
-    state_after(ProgressUpdated("resizing pictures", 123_456, 1_234_567)),
+    state_after(ProgressUpdated("resizing images", 123_456, 1_234_567)),
     state_after(planned(), StageStarted("packaging trial 12345, the best, and measuring it on the test pictures")),
     CROWD,
 ]

@@ -360,7 +360,7 @@ def test_the_limit_and_the_front_are_shown(page: Page) -> None:
 
 
 def test_the_audits_pairs_are_shown_and_a_picture_that_is_gone_leaves_its_name(page: Page) -> None:
-    assert "2 copies, pixel for pixel, in one class" in page.text
+    assert "2 exact duplicates within a class" in page.text
     assert page.text.count("b.png") == 1
 
 
@@ -496,7 +496,7 @@ def test_the_audits_pairs_are_pictures_and_a_missing_file_is_none(dataset: Datas
     files = (("train0.png", "gone.png"), ("val0.png", "val1.png"))
     findings = (
         Finding(kind="near_duplicate", count=4, files=files, action="kept"),
-        Finding(kind="unreadable", count=1, files=(("x",),), action="left out"),
+        Finding(kind="unreadable", count=1, files=(("x",),), action="skipped"),
     )
     audit = content().audit.model_copy(update={"root": dataset.root, "findings": findings})
     pairs = audit_pairs(audit)

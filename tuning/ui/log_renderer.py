@@ -45,7 +45,8 @@ class LogRenderer(ConsoleRenderer):
                 self.print_message(event.text, WARNING)
             case AuditCompleted():
                 self.print_parts(
-                    *event.audit.lines(max_files=0), *([NAMES] if any(one.files for one in event.audit.findings) else [])
+                    *event.audit.lines(max_files=0),
+                    *([NAMES] if any(one.files for one in event.audit.findings) else []),
                 )
             case StageStarted():
                 self.print_message(event.stage)
