@@ -1,9 +1,9 @@
-"""How fast pictures become training batches: ``python -m benchmarks.images [FOLDER] [--size 128] [--epochs 3]``.
+"""Measure the image pipeline: ``python -m benchmarks.images [FOLDER] [--size 128] [--epochs 3]``.
 
-Pictures per second from the second epoch on, ours against torchvision's ImageFolder with a DataLoader at its best
-number of worker processes, in one run: with a resize and a flip, and with the medium policy on both sides. Without a
-folder it takes cats-vs-dogs of FREEZELINE_DATASETS (or ../shared/datasets), or else makes photos of 400 x 300.
-Nothing is trained: a batch is made and dropped.
+Images per second from the second epoch on, Freezeline against torchvision's ImageFolder with a DataLoader at its best
+number of worker processes, in one run: with resize and flip, and with ``medium`` augmentation on both sides. Without a
+folder it uses cats-vs-dogs of FREEZELINE_DATASETS (or ../shared/datasets), or else generates photos of 400 x 300.
+Nothing is trained: each batch is created and dropped.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ Epoch = Callable[[int], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 
 
 class MediumFolder(Dataset[tuple[torch.Tensor, int]]):
-    """An ImageFolder whose pictures are augmented by our medium policy after their resize."""
+    """An ImageFolder with Freezeline's ``medium`` augmentation after the resize."""
 
     def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
         size = preprocessing.image_size
-        self.pictures = datasets.ImageFolder(str(folder), transforms.Compose(_resized(size)))
+        self.images = datasets.ImageFolder(str(folder), transforms.Compose(_resized(size)))
         self.finish = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)]
         )
         self.size = size
-        self.policy: Augmentation | None = None
+        self.augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        self.policy = self.policy or build_augmentation("medium", self.size)
-        picture, label = self.pictures[row]
-        varied = self.policy(np.array(picture), seed=int(torch.randint(2**31, ())))  # type: ignore[misc]
-        return self.finish(varied), label
+        self.augmentation = self.augmentation or build_augmentation("medium", self.size)
+        image, label = self.images[row]
+        augmented = self.augmentation(np.array(image), seed=int(torch.randint(2**31, ())))  # type: ignore[misc]
+        return self.finish(augmented), label
 
 
 def _resized(size: int) -> list[Any]:
@@ -63,7 +63,7 @@ def _resized(size: int) -> list[Any]:
 
 
 def flipped_folder(folder: Path, preprocessing: Preprocessing) -> Dataset[Any]:
-    """Return what a tutorial builds: resize, crop, flip, tensor, normalize."""
+    """Return the usual tutorial's data set: resize, crop, flip, tensor, normalize."""
     steps = [
         *_resized(preprocessing.image_size),
         transforms.RandomHorizontalFlip(),
@@ -74,42 +74,42 @@ def flipped_folder(folder: Path, preprocessing: Preprocessing) -> Dataset[Any]:
 
 
 def rates(epoch: Epoch, epochs: int) -> list[float]:
-    """Return pictures per second of each epoch."""
-    found = []
+    """Return the images per second of each epoch."""
+    per_epoch = []
     for number in range(epochs):
-        began = time.perf_counter()
+        start = time.perf_counter()
         count = sum(len(y) for _, y in epoch(number))
-        found.append(count / (time.perf_counter() - began))
-    return found
+        per_epoch.append(count / (time.perf_counter() - start))
+    return per_epoch
 
 
-def ours(folder: Path, preprocessing: Preprocessing, augmentation: str, epochs: int) -> list[float]:
-    """Return our rates; the first epoch has the reading, the audit, and the decoding in it."""
-    made: list[BatchLoader] = []
+def freezeline_rates(folder: Path, preprocessing: Preprocessing, augmentation: str, epochs: int) -> list[float]:
+    """Return Freezeline's rates; the first epoch includes indexing, the audit and decoding."""
+    loaders: list[BatchLoader] = []
 
     def epoch(number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        if not made:
+        if not loaders:
             pixels, labels = pixel_cache(load_dataset(str(folder)), preprocessing).split("train")
             config = BatchConfig(batch_size=BATCH, augmentation=augmentation)
-            made.append(BatchLoader(pixels, labels, preprocessing, config, seed=0, training=True))
-        return made[0].epoch(number)
+            loaders.append(BatchLoader(pixels, labels, preprocessing, config, seed=0, training=True))
+        return loaders[0].epoch(number)
 
     return rates(epoch, epochs)
 
 
-def theirs(dataset: Dataset[Any], epochs: int) -> tuple[int, list[float]]:
-    """Return torchvision's best number of workers and its rates with it."""
-    found = {}
+def torchvision_rates(dataset: Dataset[Any], epochs: int) -> tuple[int, list[float]]:
+    """Return torchvision's best number of workers, and its rates with that number."""
+    by_workers = {}
     for workers in WORKERS:
         loader = DataLoader(
             dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=False
         )
-        found[workers] = rates(lambda number, loader=loader: loader, epochs)  # type: ignore[misc]
-    return max(found.items(), key=lambda item: statistics.median(item[1][1:]))
+        by_workers[workers] = rates(lambda number, loader=loader: loader, epochs)  # type: ignore[misc]
+    return max(by_workers.items(), key=lambda item: statistics.median(item[1][1:]))
 
 
 def photos(folder: Path, count: int = 600) -> Path:
-    """Make a folder of two classes of generated JPEG photos of 400 x 300."""
+    """Generate a folder of two classes of JPEG photos of 400 x 300."""
     random = np.random.default_rng(0)
     for number in range(count):
         target = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
@@ -119,13 +119,13 @@ def photos(folder: Path, count: int = 600) -> Path:
     return folder
 
 
-def chosen_folder(given: str | None, spare: Path) -> Path:
+def benchmark_folder(requested: str | None, fallback: Path) -> Path:
     """Return the folder of class folders to measure on."""
     shared = Path(os.environ.get("FREEZELINE_DATASETS", ROOT.parent / "shared" / "datasets"))
-    if given:
-        return Path(given)
+    if requested:
+        return Path(requested)
     cats = shared / "cats-vs-dogs" / "train"
-    return cats if cats.is_dir() else photos(spare)
+    return cats if cats.is_dir() else photos(fallback)
 
 
 def main() -> None:
@@ -139,17 +139,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["FREEZELINE_HOME"] = str(Path(temporary) / "home")
         (Path(temporary) / "photos").mkdir()
-        folder = chosen_folder(options.folder, Path(temporary) / "photos")
-        print(f"{folder.name}, {options.size} px, batches of {BATCH}, {os.cpu_count()} cores; pictures per second")
-        print(f"{'':16} {'ours':>8} {'torchvision':>12} {'workers':>8} {'ratio':>6}   first epoch of each")
-        compared = {"flip": flipped_folder(folder, preprocessing), "medium": MediumFolder(folder, preprocessing)}
-        for augmentation, dataset in compared.items():
-            mine = ours(folder, preprocessing, augmentation, options.epochs)
-            workers, their = theirs(dataset, options.epochs)
-            again = ours(folder, preprocessing, augmentation, options.epochs)  # the machine may be busier by now
-            fast, slow = statistics.median(mine[1:] + again[1:]), statistics.median(their[1:])
-            row = f"resize + {augmentation:7} {fast:8.0f} {slow:12.0f} {workers:8} {fast / slow:6.1f}"
-            print(f"{row}   {mine[0]:.0f}, {their[0]:.0f}")
+        folder = benchmark_folder(options.folder, Path(temporary) / "photos")
+        print(f"{folder.name}, {options.size} px, batches of {BATCH}, {os.cpu_count()} cores; images per second")
+        print(f"{'':16} {'freezeline':>10} {'torchvision':>12} {'workers':>8} {'ratio':>6}   first epoch of each")
+        pipelines = {"flip": flipped_folder(folder, preprocessing), "medium": MediumFolder(folder, preprocessing)}
+        for augmentation, dataset in pipelines.items():
+            first = freezeline_rates(folder, preprocessing, augmentation, options.epochs)
+            workers, torchvision = torchvision_rates(dataset, options.epochs)
+            second = freezeline_rates(
+                folder, preprocessing, augmentation, options.epochs
+            )  # the load of the machine may have changed
+            fast, slow = statistics.median(first[1:] + second[1:]), statistics.median(torchvision[1:])
+            row = f"resize + {augmentation:7} {fast:10.0f} {slow:12.0f} {workers:8} {fast / slow:6.1f}"
+            print(f"{row}   {first[0]:.0f}, {torchvision[0]:.0f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The quick measure of what serving costs, against the package itself.
+"""Compare the fast measurement of the serving cost with the package itself.
 
-``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as ``models.profiling.serving_cost``
-does, and prints for both the seconds of processor time, the latency of a picture and the size. Both graphs are measured
-in turns, the best of eight rounds, so that the machine's other work hits both.
+``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as
+``models.profiling.serving_cost`` does, and prints for both the CPU seconds of the export, the latency of an image and
+the size. Both graphs are measured alternately, the best of eight rounds, so that other load on the machine affects
+both.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ ROUNDS = 8
 
 
 def compare(name: str, size: int) -> str:
-    """Return a row of the table: seconds, milliseconds and megabytes of the package and of the quick export."""
+    """Return a row of the table: seconds, milliseconds and megabytes of the package and of the fast export."""
     classifier = randomly_initialized(ServingSpec(name, size, 0, "last", "linear", CLASSES))
     config = TrialConfig(
         seed=0,
@@ -45,25 +46,25 @@ def compare(name: str, size: int) -> str:
     )
     pixels = np.zeros((2, size, size, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        quick = Path(folder) / "quick.onnx"
-        began = time.process_time()
+        fast = Path(folder) / "fast.onnx"
+        start = time.process_time()
         exported = export_package(classifier, config, [str(k) for k in range(CLASSES)], "none", pixels, Path(folder))
         package = Path(folder) / exported.graph
         between = time.process_time()
-        export_torchscript_onnx(classifier, size, quick)
-        seconds = between - began, time.process_time() - between
-        rounds = [(latency_ms(package, size), latency_ms(quick, size)) for _ in range(ROUNDS)]
+        export_torchscript_onnx(classifier, size, fast)
+        seconds = between - start, time.process_time() - between
+        rounds = [(latency_ms(package, size), latency_ms(fast, size)) for _ in range(ROUNDS)]
         ms = [min(times) for times in zip(*rounds, strict=True)]
-        mb = [file.stat().st_size / 1e6 for file in (package, quick)]
+        mb = [file.stat().st_size / 1e6 for file in (package, fast)]
     cells = [name, str(size)]
-    for exact, cheap, form in ((*seconds, "{:.1f}"), (*ms, "{:.2f}"), (*mb, "{:.2f}")):
-        cells += [form.format(exact), form.format(cheap)]
+    for package_value, fast_value, form in ((*seconds, "{:.1f}"), (*ms, "{:.2f}"), (*mb, "{:.2f}")):
+        cells += [form.format(package_value), form.format(fast_value)]
     return f"| {' | '.join(cells)} | {ms[1] / ms[0] - 1:+.1%} | {mb[1] / mb[0] - 1:+.1%} |"
 
 
 def main() -> None:
     """Print the table."""
-    print("| network | px | s, package | s, quick | ms, package | ms, quick | MB, package | MB, quick | ms | MB |")
+    print("| network | px | s, package | s, fast | ms, package | ms, fast | MB, package | MB, fast | ms | MB |")
     print("|" + " --- |" * 10)
     for text in sys.argv[1:] or NETWORKS:
         name, _, size = text.partition("@")

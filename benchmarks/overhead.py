@@ -1,16 +1,16 @@
-"""What the search adds to its trials: ``python -m benchmarks.overhead [--kinds short,long,real] [--naive on]``.
+"""Measure what the search adds to its trials: ``python -m benchmarks.overhead [--kinds short,long,real] [--naive on]``.
 
-Three kinds of trials: 16 of 0.5 s and 16 of 5 s, that sleep through four epochs and write a file of weights at the end
-of each; and 12 real ones on the demo's pictures, each of two epochs with everything frozen and no features kept, so
-that none gains from what another computed. Each kind is run in three forms, two trials at once:
+Three kinds of trials: 16 of 0.5 s and 16 of 5 s, which sleep through four epochs and write a file of weights at the end
+of each; and 12 real ones on the demo images, each of two epochs with everything frozen and without the feature cache,
+so that no trial profits from another. Each kind runs in three versions, two concurrent trials each:
 
-floor   the same trials in two plain processes
-ours    the search's runner on the ledger with its sampler and its journal, Ray started as a search does, runs in MLflow
-naive   a function trainable, OptunaSearch and MLflowLoggerCallback, all else as Ray Tune has it
+floor       the same trials in two plain processes
+freezeline  the Tune runner with the trial store, sampler and journal, Ray started as in a search, runs in MLflow
+naive       a function trainable, OptunaSearch and MLflowLoggerCallback, with Ray Tune's defaults
 
-Printed are the seconds from the start of the form to that of its first trial, from there to the end of the last trial,
-and the latter against the floor's. A process imports torch when its first real trial starts, in every form. No form is
-stopped early, so that all have the same trials.
+The output is the seconds from the start to the first trial, from there to the end of the last trial, and the latter
+relative to the floor. In every version a process imports torch when its first real trial starts. No version stops
+trials early, so all run the same trials.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
 from tuning.search.trial_worker import TrialTask
 
-AT_ONCE = 2
+MAX_CONCURRENT = 2
 EPOCHS = 4
-WEIGHTS = b"w" * 2_000_000  # bytes: as many as a fine-tuned end of a small network has
+WEIGHTS = b"w" * 2_000_000  # the size of the trained end of a small network
 BACKBONE, SIZE = "tf_efficientnet_lite0", 48
-# One optimizer: SGD's highest rates diverge, and each trial has to end.
+# One optimizer: SGD diverges at its highest learning rates, and every trial must complete.
 REAL = {
     "optimizer": "adamw",
     "backbone": BACKBONE,
@@ -51,18 +51,18 @@ REAL = {
     "max_epochs": 2,
     "feature_cache": "off",
 }
-EVERY = {
+SHARED = {
     "data": "demo",
     "truncate": "0",
     "sweep": "off",
     "scheduler": "none",
-    "max_concurrent": AT_ONCE,
+    "max_concurrent": MAX_CONCURRENT,
     "rerun_top_k": 0,
 }
 
 
 class Kind(NamedTuple):
-    """So many trials that sleep ``seconds`` each, or train where it is 0."""
+    """A number of trials that sleep ``seconds`` each, or train if it is 0."""
 
     trials: int
     seconds: float
@@ -72,47 +72,47 @@ KINDS = {"short": Kind(16, 0.5), "long": Kind(16, 5.0), "real": Kind(12, 0.0)}
 
 
 def recipe_of(kind: Kind) -> Recipe:
-    """Return the recipe whose trials are the kind's."""
-    return Recipe.model_validate({**REAL, **EVERY, "trials": kind.trials})
+    """Return the recipe of a kind of trials."""
+    return Recipe.model_validate({**REAL, **SHARED, "trials": kind.trials})
 
 
 class Search(NamedTuple):
-    """What all forms of a kind share: its folder, its recipe and the space."""
+    """The folder, recipe and search space that all versions share."""
 
     paths: SearchPaths
     recipe: Recipe
     space: SearchSpace
 
-    def configure(self, settings: dict[str, Any]) -> TrialConfig:
+    def make_config(self, settings: dict[str, Any]) -> TrialConfig:
         """Return the configuration of one trial."""
         return self.space.trial_config(settings, {(BACKBONE, SIZE): preprocessing_for(BACKBONE, SIZE)})
 
 
 @contextmanager
 def timed(root: Path) -> Iterator[None]:
-    """Within: a trial runs; when it began and ended is added to the form's times."""
-    began = time.time()
+    """Append the start and end time of the trial that runs in this context to the file of times."""
+    start = time.time()
     yield
     with (root / "times").open("a") as file:
-        file.write(json.dumps([began, time.time()]) + "\n")
+        file.write(json.dumps([start, time.time()]) + "\n")
 
 
-def sleep(task: TrialTask, tell: Callable[[TrialReport], None], seconds: float) -> None:
-    """Do as a trial of so many seconds does: an epoch, its weights, its report."""
-    began = time.monotonic()
+def sleep(task: TrialTask, report: Callable[[TrialReport], None], seconds: float) -> None:
+    """Imitate a trial of ``seconds``: sleep through each epoch, write its weights, report it."""
+    start = time.monotonic()
     for epoch in range(1, EPOCHS + 1):
-        time.sleep(max(0.0, began + seconds * epoch / EPOCHS - time.monotonic()))
+        time.sleep(max(0.0, start + seconds * epoch / EPOCHS - time.monotonic()))
         (task.search_root / f"{task.trial_uid}.weights").write_bytes(WEIGHTS)
         metrics = {"val_balanced_accuracy": epoch / EPOCHS, "val_loss": 1.0}
-        tell(TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=True))
+        report(TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=True))
 
 
-def work(task: TrialTask, tell: Callable[[TrialReport], None], seconds: float) -> None:
-    """Run one trial, a real one where ``seconds`` is 0, and note its times."""
+def work(task: TrialTask, report: Callable[[TrialReport], None], seconds: float) -> None:
+    """Run one trial, a real one if ``seconds`` is 0, and record its times."""
     from tuning.search.trial_worker import train
 
     with timed(task.search_root):
-        sleep(task, tell, seconds) if seconds else train(task, tell)
+        sleep(task, report, seconds) if seconds else train(task, report)
 
 
 def plain(task: TrialTask, seconds: float) -> None:
@@ -126,8 +126,8 @@ def run_floor(search: Search, kind: Kind) -> None:
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     settings = [search.space.suggest(study.ask()) for _ in range(kind.trials)]
-    tasks = [_task(search, search.configure(one)) for one in settings]
-    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+    tasks = [_task(search, search.make_config(params)) for params in settings]
+    with ProcessPoolExecutor(MAX_CONCURRENT, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(plain, tasks, [kind.seconds] * len(tasks)))
 
 
@@ -136,7 +136,7 @@ def _task(search: Search, config: TrialConfig) -> TrialTask:
 
 
 def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
-    """Return the Tune function of our trials, whose training is ``work``."""
+    """Return the product's trainable with ``work`` in place of its training."""
 
     def run(config: dict[str, Any]) -> None:
         import tuning.search.trial_worker
@@ -145,9 +145,9 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
 
         real = tuning.search.trial_worker.train
 
-        def measured(task: TrialTask, tell: Callable[[TrialReport], None]) -> None:
+        def measured(task: TrialTask, report: Callable[[TrialReport], None]) -> None:
             tuning.search.trial_worker.train = real  # ``work`` calls it
-            work(task, tell, seconds)
+            work(task, report, seconds)
 
         tuning.search.trial_worker.train = measured  # type: ignore[assignment]
         run_trial(config)
@@ -155,7 +155,7 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
     return run
 
 
-def run_ours(search: Search, kind: Kind) -> None:
+def run_freezeline(search: Search, kind: Kind) -> None:
     """Run the trials as a search does."""
     import tuning.search.tune_runner
     from tuning.common.signals import SignalHandler
@@ -169,28 +169,28 @@ def run_ours(search: Search, kind: Kind) -> None:
     ray = RayRuntime(search.recipe)
     ray.start_async()
     parent = ParentRun.open(connect(), None, "overhead")
-    ledger = open_trial_store(search.paths, search.space, search.configure, 0, 100, search.recipe.sampler)
+    store = open_trial_store(search.paths, search.space, search.make_config, 0, 100, search.recipe.sampler)
     tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
     with ray.running():
-        listeners, clock = [TrialLogger(parent.writer)], TimeBudget(None, search.paths.elapsed)
+        callbacks, time_budget = [TrialLogger(parent.writer)], TimeBudget(None, search.paths.elapsed)
         runner = tuning.search.tune_runner.TuneRunner(
-            search.recipe, search.paths, ledger, listeners, SignalHandler(), clock, lambda sentence: None
+            search.recipe, search.paths, store, callbacks, SignalHandler(), time_budget, lambda message: None
         )
         runner.run()
     parent.end("FINISHED")
     parent.close()
-    failed = [result.reason for result in ledger.trials() if result.status != "complete"]
+    failed = [trial.reason for trial in store.trials() if trial.status != "complete"]
     if failed:
-        raise RuntimeError(f"every trial must end, but: {failed}")
+        raise RuntimeError(f"every trial must complete, but: {failed}")
 
 
 def define(trial: Any) -> None:  # noqa: ANN401
-    """Ask for a trial's settings as OptunaSearch has it; Tune pickles it, so it stands by itself."""
+    """Define the search space for OptunaSearch; Tune pickles this function, so it is at module level."""
     SearchSpace(recipe_of(KINDS["short"])).suggest(trial)
 
 
 def run_naive(search: Search, kind: Kind) -> None:
-    """Run the trials in the form that Ray's, Optuna's and MLflow's own pages show."""
+    """Run the trials as the documentation of Ray, Optuna and MLflow shows."""
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
@@ -201,7 +201,7 @@ def run_naive(search: Search, kind: Kind) -> None:
         settings = {**search.space.default_settings(), **config}
         task = TrialTask(
             trial_uid=uuid.uuid4().hex,
-            config=search.configure(settings),
+            config=search.make_config(settings),
             search_root=search.paths.root,
             threads=1,
         )
@@ -212,7 +212,7 @@ def run_naive(search: Search, kind: Kind) -> None:
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(define, metric="val_balanced_accuracy", mode="max", seed=0),
             num_samples=kind.trials,
-            max_concurrent_trials=AT_ONCE,
+            max_concurrent_trials=MAX_CONCURRENT,
         ),
         run_config=tune.RunConfig(
             storage_path=str(search.paths.root / "ray"),
@@ -221,11 +221,15 @@ def run_naive(search: Search, kind: Kind) -> None:
     ).fit()
 
 
-FORMS: dict[str, Callable[[Search, Kind], None]] = {"floor": run_floor, "ours": run_ours, "naive": run_naive}
+VERSIONS: dict[str, Callable[[Search, Kind], None]] = {
+    "floor": run_floor,
+    "freezeline": run_freezeline,
+    "naive": run_naive,
+}
 
 
-def measure(form: str, name: str, root: Path) -> tuple[float, float]:
-    """Run a form in a process of its own; return the seconds to its first trial and from there to the last's end."""
+def measure(version: str, name: str, root: Path) -> tuple[float, float]:
+    """Run a version in its own process; return the seconds to the first trial, and from there to the last end."""
     root.mkdir(parents=True)
     kind = KINDS[name]
     recipe = recipe_of(kind)
@@ -235,27 +239,27 @@ def measure(form: str, name: str, root: Path) -> tuple[float, float]:
         from data.loading.pixel_cache import pixel_cache
 
         pixel_cache(dataset, preprocessing_for(BACKBONE, SIZE))
-    began = time.time()
-    child = multiprocessing.get_context("spawn").Process(target=_run, args=(form, name, root))
+    start = time.time()
+    child = multiprocessing.get_context("spawn").Process(target=_run, args=(version, name, root))
     child.start()
     child.join()
     times = [json.loads(line) for line in (root / "times").read_text().splitlines()]
     if child.exitcode or len(times) != kind.trials:
-        raise RuntimeError(f"{form} must run {kind.trials} trials, but ran {len(times)} (exit {child.exitcode})")
-    first, last = min(start for start, _ in times), max(end for _, end in times)
-    return first - began, last - first
+        raise RuntimeError(f"{version} must run {kind.trials} trials, but ran {len(times)} (exit {child.exitcode})")
+    first, last = min(begin for begin, _ in times), max(end for _, end in times)
+    return first - start, last - first
 
 
-def _run(form: str, name: str, root: Path) -> None:
-    """Run a form in a process of its own, with this module by its name: a worker can't import ``__main__``'s."""
+def _run(version: str, name: str, root: Path) -> None:
+    """Run a version, with this module imported by name: a worker cannot import ``__main__``."""
     overhead = importlib.import_module("benchmarks.overhead")
     kind = overhead.KINDS[name]
     recipe = overhead.recipe_of(kind)
-    overhead.FORMS[form](overhead.Search(SearchPaths(root), recipe, SearchSpace(recipe)), kind)
+    overhead.VERSIONS[version](overhead.Search(SearchPaths(root), recipe, SearchSpace(recipe)), kind)
 
 
 def main() -> None:
-    """Print a row for each kind and form."""
+    """Print a row for each kind and version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--naive", choices=("on", "off"), default="on")
@@ -267,10 +271,10 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         for name in arguments.kinds.split(","):
             floor_s = 0.0
-            for form in FORMS if arguments.naive == "on" else ("floor", "ours"):
-                first_s, wall_s = measure(form, name, Path(folder) / name / form)
+            for version in VERSIONS if arguments.naive == "on" else ("floor", "freezeline"):
+                first_s, wall_s = measure(version, name, Path(folder) / name / version)
                 floor_s = floor_s or wall_s
-                print(name, form, f"{first_s:.1f} {wall_s:.2f} {wall_s / floor_s:.3f}", flush=True)
+                print(name, version, f"{first_s:.1f} {wall_s:.2f} {wall_s / floor_s:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The packaged model against eager torch: ``python -m benchmarks.predict [BACKBONE ...] [--size 224] [--rounds 40]``.
+"""Compare the package with eager torch: ``python -m benchmarks.predict [BACKBONE ...] [--size 224] [--rounds 40]``.
 
-Both begin with the bytes of a JPEG and end with probabilities, at batch 1 and 32, in turn and again (the machine may
-get busier), with the same number of threads: the package through ``mlflow.pyfunc``'s own ``predict``, torch with our
-preprocessing, in eval mode without gradients. The median of the rounds, and the package's share of torch's time. Then
-the seconds from a new process to its first answer: the package by the ``--python`` of your choice (such as a clean
-environment's, by default this one's), and torch with timm. Random weights: speed doesn't depend on them.
+Both start with the bytes of a JPEG and end with probabilities, at batch sizes 1 and 32, alternating (the load of the
+machine may change), with the same number of threads: the package through ``mlflow.pyfunc``'s own ``predict``, torch
+with the same preprocessing, in eval mode without gradients. The output is the median of the rounds, and the package's
+time relative to torch's; then the seconds from a new process to its first prediction: the package with the ``--python``
+of your choice (such as a clean environment's; default: this one), and torch with timm. Weights are random: speed does
+not depend on them.
 """
 
 from __future__ import annotations
@@ -56,17 +57,17 @@ def photo() -> bytes:
 
 
 def make_package(config: TrialConfig, folder: Path) -> Classifier:
-    """Package a network with random weights in ``folder / "model"``; return it."""
+    """Package a network with random weights in ``folder / "model"`` and return the network."""
     classifier = build_classifier(config.network, len(CLASSES), config.preprocessing.image_size, seed=0)
-    side = config.preprocessing.image_size
-    pixels = np.random.default_rng(0).integers(0, 255, (8, side, side, 3)).astype(np.uint8)
+    size = config.preprocessing.image_size
+    pixels = np.random.default_rng(0).integers(0, 255, (8, size, size, 3)).astype(np.uint8)
     export_package(classifier, config, CLASSES, "benchmark", pixels, folder / "package")
     save_package(folder / "package", folder / "model")
     return classifier.eval()
 
 
 def eager(classifier: Classifier, config: TrialConfig) -> Callable[[list[bytes]], object]:
-    """Return what classifies pictures with torch."""
+    """Return a function that classifies images with torch."""
 
     def run(contents: list[bytes]) -> object:
         pixels = np.stack([to_pixels(read_image(content), config.preprocessing) for content in contents])
@@ -79,7 +80,7 @@ def eager(classifier: Classifier, config: TrialConfig) -> Callable[[list[bytes]]
 def medians_ms(
     runs: dict[str, Callable[[list[bytes]], object]], contents: list[bytes], rounds: int
 ) -> dict[str, float]:
-    """Return each one's median milliseconds for all of ``contents``, after one round that doesn't count."""
+    """Return the median milliseconds of each function for all of ``contents``, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -91,7 +92,7 @@ def medians_ms(
 
 
 def cold_s(python: str, script: str, *arguments: str) -> float:
-    """Return the seconds that a new process takes from its start to its end."""
+    """Return the seconds from the start to the exit of a new process."""
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -120,13 +121,16 @@ def measure(backbone: str, size: int, rounds: int, python: str) -> None:
         megabytes = sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file()) / 1e6
         print(f"{backbone}, {size} px, {torch.get_num_threads()} threads, package {megabytes:.0f} MB")
         for batch in BATCHES:
-            found = medians_ms(runs, [content] * batch, max(3, rounds // batch))
-            share = found["package"] / found["torch"]
-            print(f"  batch {batch:2}: package {found['package']:.1f} ms, torch {found['torch']:.1f} ms, {share:.2f}")
+            medians = medians_ms(runs, [content] * batch, max(3, rounds // batch))
+            ratio = medians["package"] / medians["torch"]
+            print(
+                f"  batch {batch:2}: package {medians['package']:.1f} ms, "
+                f"torch {medians['torch']:.1f} ms, ratio {ratio:.2f}"
+            )
         (folder / "photo.jpg").write_bytes(content)
-        ours = cold_s(python, PACKAGED, str(folder / "model"), str(folder / "photo.jpg"))
-        theirs = cold_s(sys.executable, TORCH, backbone, str(size))
-        print(f"  new process to first answer: package {ours:.1f} s, torch and timm {theirs:.1f} s")
+        package_s = cold_s(python, PACKAGED, str(folder / "model"), str(folder / "photo.jpg"))
+        torch_s = cold_s(sys.executable, TORCH, backbone, str(size))
+        print(f"  new process to first prediction: package {package_s:.1f} s, torch and timm {torch_s:.1f} s")
 
 
 def main() -> None:
@@ -136,9 +140,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--python", default=sys.executable)
-    given = parser.parse_args()
-    for backbone in given.backbones:
-        measure(backbone, given.size, given.rounds, given.python)
+    arguments = parser.parse_args()
+    for backbone in arguments.backbones:
+        measure(backbone, arguments.size, arguments.rounds, arguments.python)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What computes a frozen network fastest on this machine: ``python -m benchmarks.prefix [BACKBONE ...] [--size 128]``.
+"""Compare ways to run a frozen network: ``python -m benchmarks.prefix [BACKBONE ...] [--size 128]``.
 
-Milliseconds a picture without gradients, every engine in turn and again (the machine may get busier), the median of
-the rounds; the seconds that an engine takes to get ready, which a short search has to win back; and how far its
-features are from eager float32, as a share of the largest. Random weights: speed doesn't depend on them. With
-``--batches`` it compares batch sizes instead, eager in channels_last.
+Milliseconds per image without gradients, all engines alternating (the load of the machine may change), the median of
+the rounds; the seconds of preparation of an engine, which a short search must earn back; and the difference of its
+features from eager float32, relative to the largest feature. Weights are random: speed does not depend on them. With
+``--batches`` it compares batch sizes instead, in eager mode with channels_last.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Run = Callable[[Tensor], Tensor]
 
 
 def eager(network: nn.Module, x: Tensor) -> Run:
-    """Compute as torch does by default."""
+    """Run in torch's eager mode."""
     del x
     return network
 
 
 def channels_last(network: nn.Module, x: Tensor) -> Run:
-    """Lay pictures and weights out with the channels last."""
+    """Run in eager mode with the channels_last memory format."""
     del x
     to_channels_last(network)
     return lambda batch: network(batch.contiguous(memory_format=torch.channels_last))
 
 
 def bfloat16(network: nn.Module, x: Tensor) -> Run:
-    """Let torch choose what is computed in bfloat16."""
+    """Run with bfloat16 autocast."""
     run = channels_last(network, x)
 
     def autocast(batch: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def compiled(network: nn.Module, x: Tensor) -> Run:
 
 
 def onnxruntime(network: nn.Module, x: Tensor) -> Run:
-    """Export to ONNX and run that."""
+    """Run in ONNX Runtime."""
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as folder:
@@ -84,16 +84,16 @@ ENGINES: dict[str, Callable[[nn.Module, Tensor], Run]] = {
 
 
 def backbone(name: str, size: int) -> nn.Module:
-    """Return a network with random weights, the same each time, in eval mode."""
+    """Return a network with seeded random weights, in eval mode."""
     torch.manual_seed(0)
     return create_backbone(name, "none", size).network.eval()
 
 
-def ms_a_picture(run: Run, x: Tensor) -> float:
-    """Return the milliseconds that one picture of a batch takes."""
-    began = time.perf_counter()
+def ms_per_image(run: Run, x: Tensor) -> float:
+    """Return the milliseconds per image of a batch."""
+    start = time.perf_counter()
     run(x)
-    return 1000 * (time.perf_counter() - began) / len(x)
+    return 1000 * (time.perf_counter() - start) / len(x)
 
 
 def compare_engines(name: str, size: int, rounds: int, engines: list[str]) -> None:
@@ -102,29 +102,29 @@ def compare_engines(name: str, size: int, rounds: int, engines: list[str]) -> No
     exact = backbone(name, size)(x)
     ready: dict[str, tuple[Run, float]] = {}
     for engine in engines:
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             run = ENGINES[engine](backbone(name, size), x)
             run(x)
-        except Exception as error:  # an engine that can't is a row too
-            print(f"{name:24} {engine:14} can't: {next(iter(str(error).splitlines()), type(error).__name__)[:60]}")
+        except Exception as error:  # an engine that fails gets a row, too
+            print(f"{name:24} {engine:14} failed: {next(iter(str(error).splitlines()), type(error).__name__)[:60]}")
             continue
-        ready[engine] = run, time.perf_counter() - began
-    found: dict[str, list[float]] = {engine: [] for engine in ready}
+        ready[engine] = run, time.perf_counter() - start
+    times_ms: dict[str, list[float]] = {engine: [] for engine in ready}
     for _ in range(rounds):
         for engine, (run, _) in ready.items():
-            found[engine].append(ms_a_picture(run, x))
+            times_ms[engine].append(ms_per_image(run, x))
     for engine, (run, ready_s) in ready.items():
-        off = float((run(x) - exact).abs().max() / exact.abs().max())
-        times = statistics.median(found[engine])
-        print(f"{name:24} {engine:14} {times:8.2f} {ready_s:8.1f} {off:10.1e}", flush=True)
+        error = float((run(x) - exact).abs().max() / exact.abs().max())
+        median_ms = statistics.median(times_ms[engine])
+        print(f"{name:24} {engine:14} {median_ms:8.2f} {ready_s:8.1f} {error:10.1e}", flush=True)
 
 
 def compare_batches(name: str, size: int, rounds: int) -> None:
-    """Print milliseconds a picture for each batch size, in one row."""
+    """Print the milliseconds per image for each batch size, in one row."""
     run = channels_last(backbone(name, size), torch.empty(0))
     inputs = [torch.randn(batch, 3, size, size) for batch in BATCHES]
-    rows = [[ms_a_picture(run, x) for x in inputs] for _ in range(rounds + 1)][1:]
+    rows = [[ms_per_image(run, x) for x in inputs] for _ in range(rounds + 1)][1:]
     print(
         f"{name:24} " + " ".join(f"{statistics.median(column):8.2f}" for column in zip(*rows, strict=True)), flush=True
     )
@@ -139,13 +139,13 @@ def main() -> None:
     parser.add_argument("--batches", action="store_true")
     parser.add_argument("--engines", default=",".join(ENGINES))
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # the exporters' own
+    warnings.simplefilter("ignore")  # of the exporters
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     disable_malloc_trim()
-    print(f"torch {torch.__version__}, {options.size} px, 1 thread of {os.cpu_count()}; ms a picture")
+    print(f"torch {torch.__version__}, {options.size} px, 1 thread of {os.cpu_count()}; ms per image")
     sizes = " ".join(f"{batch:>8}" for batch in BATCHES)
-    print(f"{'':24} {sizes}" if options.batches else f"{'':24} {'':14} {'ms':>8} {'ready s':>8} {'off by':>10}")
+    print(f"{'':24} {sizes}" if options.batches else f"{'':24} {'':14} {'ms':>8} {'ready s':>8} {'error':>10}")
     with torch.no_grad():
         for name in options.backbones:
             if options.batches:

@@ -1,11 +1,11 @@
-"""Learning curves of real trials, recorded once so that searches can be replayed in seconds.
+"""Record learning curves of real trials once, so that searches can be replayed in seconds.
 
-``python -m benchmarks.record_curves FOLDER [--configurations 100]`` trains all that a search may begin with (the default
-configuration, the sweep's probes, the fine-tunes of each probe's network) and configurations drawn at random from a
-search space, each as a trial does it, on one thread, and appends a line for each to ``benchmarks/curves/NAME.jsonl``;
-started again, it records what is missing. Times are seconds of processor time, which another program on the machine
-changes little. What it took to make an entry of the store stands apart from the trial's own time, with the entry's key:
-in a search the first trial that needs the entry pays for it.
+``python -m benchmarks.record_curves FOLDER [--configurations 100]`` trains every configuration that a search may start
+with (the default, the linear probes, the fine-tunes of each probe's network) and random configurations of a search
+space, each as a trial would, on one thread, and appends a row per configuration to ``benchmarks/curves/NAME.jsonl``.
+Run again, it records only the missing rows. Times are CPU seconds, which other programs on the machine hardly change.
+The time to compute a cache entry is recorded separately from the trial's own time, with the entry's key: in a search
+the first trial that needs the entry pays for it.
 """
 
 from __future__ import annotations
@@ -41,82 +41,82 @@ SPACE = {
     "image_size": "32,48,64",
     "truncate": "0,3",
     "max_epochs": "6",
-    "lr_scheduler": "cosine,constant,step,plateau",  # what was searched when the first rows were recorded
+    "lr_scheduler": "cosine,constant,step,plateau",  # the domain at the time of the first rows
 }
 SEED = 0
 
 
-class MeasuredStore(ContentCache):
-    """A store that remembers which entries were made, and the processor time that it took."""
+class MeasuredCache(ContentCache):
+    """A cache that records the CPU seconds of each entry that it creates."""
 
-    made: dict[str, float] = {}  # noqa: RUF012  # one for all stores of this process: they share a root
+    created_s: dict[str, float] = {}  # noqa: RUF012  # shared by all caches of this process: they have one root
 
-    def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the entry's folder, made if need be."""
+    def get_or_create(self, key: str, create: Callable[[Path], None]) -> Path:
+        """Return the entry's folder; create it if it is missing."""
 
         def measured(folder: Path) -> None:
-            began = time.process_time()
-            make(folder)
-            self.made[key] = time.process_time() - began
+            start = time.process_time()
+            create(folder)
+            self.created_s[key] = time.process_time() - start
 
         return super().get_or_create(key, measured)
 
 
 def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, ParamValue]]:
-    """Yield the default, the sweep, the fine-tunes of each probe, and ``count`` random ones, always the same."""
+    """Yield the default, the linear probes, the fine-tunes of each probe, and ``count`` random ones; deterministic."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
 
-    def asked(start: dict[str, ParamValue], *, probe: bool = False) -> dict[str, ParamValue]:
-        study.enqueue_trial(start)
+    def suggest(params: dict[str, ParamValue], *, probe: bool = False) -> dict[str, ParamValue]:
+        study.enqueue_trial(params)
         return space.suggest(study.ask(), is_probe=probe)
 
-    probes = [asked(probe, probe=True) for probe in space.linear_probes()]
-    yield from map(asked, space.default_trials())
+    probes = [suggest(probe, probe=True) for probe in space.linear_probes()]
+    yield from map(suggest, space.default_trials())
     yield from probes
     for probe, unfrozen in itertools.product(probes, (False, True)):
-        yield from map(asked, space.fine_tunes(probe, unfrozen))
+        yield from map(suggest, space.fine_tunes(probe, unfrozen))
     for _ in range(count):
         yield space.suggest(study.ask())
 
 
 def record(task: TrialTask, settings: dict[str, ParamValue]) -> dict[str, Any]:
-    """Train one configuration; return its curve, its times, and the reason where training diverged."""
-    MeasuredStore.made.clear()
+    """Train one configuration; return its curve, its times, and the reason if training diverged."""
+    MeasuredCache.created_s.clear()
     reports: list[TrialReport] = []
-    began, reason = time.process_time(), ""
+    start, reason = time.process_time(), ""
     try:
         train(task, reports.append)
-    except Divergence as lost:
-        reason = str(lost)
-    seconds = time.process_time() - began
+    except Divergence as error:
+        reason = str(error)
+    seconds = time.process_time() - start
     return {
         "settings": settings,
         "val_balanced_accuracy": [round(report.metrics["val_balanced_accuracy"], 6) for report in reports],
         "val_loss": [round(report.metrics["val_loss"], 6) for report in reports],
-        "own_s": round(seconds - sum(MeasuredStore.made.values()), 3),
-        "made_s": {key: round(value, 3) for key, value in MeasuredStore.made.items()},
-        "facts": reports[-1].runtime_info if reports else {},
+        "own_s": round(seconds - sum(MeasuredCache.created_s.values()), 3),
+        "made_s": {key: round(value, 3) for key, value in MeasuredCache.created_s.items()},
+        "runtime_info": reports[-1].runtime_info if reports else {},
         "reason": reason,
     }
 
 
 def warm_up(config: TrialConfig, root: Path) -> None:
-    """Train an epoch and keep no features: the first trial of a process imports torch, timm and Albumentations."""
+    """Train an epoch without the feature cache: the first trial of a process imports torch, timm and Albumentations."""
     fit, features = config.fit.model_copy(update={"max_epochs": 1}), FeaturesConfig(feature_cache="off")
-    once = config.model_copy(update={"fit": fit, "features": features})
-    train(TrialTask(trial_uid="warm", config=once, search_root=root, threads=1), lambda report: None)
+    short = config.model_copy(update={"fit": fit, "features": features})
+    train(TrialTask(trial_uid="warm", config=short, search_root=root, threads=1), lambda report: None)
 
 
 def preprocessings(recipe: Recipe) -> Preprocessings:
-    """Return how each of the recipe's networks sees pictures, at each of its sizes."""
+    """Return the preprocessing of each of the recipe's networks at each image size."""
     domains = (recipe.backbone, recipe.image_size)
     names, sizes = (domain.options if domain else () for domain in domains)
     return {(str(name), int(size)): preprocessing_for(str(name), int(size)) for name in names for size in sizes}
 
 
 def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
-    """Append what is missing of the table ``file``; ``root`` is for what a trial writes."""
+    """Append the missing rows to the table ``file``; trials write into ``root``."""
     recipe = Recipe.model_validate(SPACE)
     space, known = SearchSpace(recipe, dataset.imbalance), preprocessings(recipe)
     paths = SearchPaths(root)
@@ -127,7 +127,7 @@ def run(dataset: Dataset, count: int, file: Path, root: Path) -> None:
     for number, settings in enumerate(rows):
         if settings in done:
             continue
-        done.append(settings)  # a fine-tune of one probe may be that of another
+        done.append(settings)  # two probes may have the same fine-tune
         config = space.trial_config(settings, known)
         row = record(TrialTask(trial_uid=f"curve-{number}", config=config, search_root=root, threads=1), settings)
         with file.open("a") as out:
@@ -148,7 +148,7 @@ def main() -> None:
         os.environ["FREEZELINE_HOME"] = folder
         import models.features.feature_cache
 
-        models.features.feature_cache.ContentCache = MeasuredStore  # type: ignore[misc]
+        models.features.feature_cache.ContentCache = MeasuredCache  # type: ignore[misc]
         dataset = load_dataset(arguments.data)
         run(dataset, arguments.configurations, FOLDER / f"{dataset.name}.jsonl", Path(folder) / "trial")
 

@@ -1,4 +1,4 @@
-"""Recorded learning curves (``benchmarks/record_curves.py``) in place of training: what a search would have seen."""
+"""Replay recorded learning curves (``benchmarks/record_curves.py``) instead of training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
 from tuning.search.study import TrialStatus
 
-VAL = 180  # validation pictures: as many as the smaller of the recorded data sets has
+NUM_VAL_IMAGES = 180  # of the smaller recorded data set
 LOGARITHMIC = ("lr", "weight_decay")
-# A freeze line at the very end is another thing than one right before it: whole features are kept, nothing is trained.
-FAR = 3.0
+# A linear probe differs more from a fine-tune of the last block than their fractions say: nothing of the network is
+# trained.
+PROBE_DISTANCE = 3.0
 
 Row = dict[str, Any]
 
@@ -31,7 +32,7 @@ def tables() -> Iterator[tuple[str, list[Row]]]:
 
 
 def space_of(table: Sequence[Row], recipe: Recipe) -> SearchSpace:
-    """Return the space that the table's configurations are from: class balance is searched where it was recorded."""
+    """Return the search space of the table; class balance is searched if the table varies it."""
     balanced = any(row["settings"]["balance"] != "none" for row in table)
     return SearchSpace(recipe, imbalance_ratio=math.inf if balanced else 1.0)
 
@@ -42,36 +43,36 @@ def best(table: Sequence[Row]) -> Row:
 
 
 def top(table: Sequence[Row]) -> float:
-    """Return the best validation score of a table: where the regret is 0."""
+    """Return the best validation score of a table, at which the regret is 0."""
     return float(max(best(table)["val_balanced_accuracy"]))
 
 
-def distance(one: dict[str, ParamValue], other: dict[str, ParamValue]) -> float:
-    """Return how different two configurations are: 1 for each choice, up to 1 for each number."""
-    total = FAR * ((one["freeze_fraction"] == 1) != (other["freeze_fraction"] == 1))
-    for name, value in one.items():
-        theirs = other[name]
-        if isinstance(value, float) and isinstance(theirs, float):
-            logs = name in LOGARITHMIC
-            total += abs(math.log10(value) - math.log10(theirs)) / 2 if logs else abs(value - theirs)
+def distance(first: dict[str, ParamValue], second: dict[str, ParamValue]) -> float:
+    """Return the distance of two configurations: 1 for each categorical difference, up to 1 for each number."""
+    total = PROBE_DISTANCE * ((first["freeze_fraction"] == 1) != (second["freeze_fraction"] == 1))
+    for name, value in first.items():
+        other = second[name]
+        if isinstance(value, float) and isinstance(other, float):
+            is_log = name in LOGARITHMIC
+            total += abs(math.log10(value) - math.log10(other)) / 2 if is_log else abs(value - other)
         else:
-            total += value != theirs
+            total += value != other
     return total
 
 
 def nearest(rows: Sequence[Row], settings: dict[str, ParamValue]) -> Row:
-    """Return the row that is nearest to the settings."""
+    """Return the row with the smallest distance to the settings."""
     return min(rows, key=lambda row: distance(settings, row["settings"]))
 
 
-def play(row: Row, scheduler: Any, trial: SimpleNamespace, hear: Callable[[TrialReport], None]) -> TrialStatus:  # noqa: ANN401
-    """Tell the row's epochs to ``hear`` and to the scheduler until that stops the trial; return how it ended."""
+def play(row: Row, scheduler: Any, trial: SimpleNamespace, on_report: Callable[[TrialReport], None]) -> TrialStatus:  # noqa: ANN401
+    """Report the row's epochs to ``on_report`` and the scheduler until it stops the trial; return the status."""
     status: TrialStatus
     best, result = -math.inf, {}
     scheduler.on_trial_add(None, trial)
     for epoch, (score, loss) in enumerate(zip(row["val_balanced_accuracy"], row["val_loss"], strict=True), start=1):
         metrics = {"val_balanced_accuracy": score, "val_loss": loss}
-        hear(TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=score > best))
+        on_report(TrialReport(status="running", epoch=epoch, metrics=metrics, is_best=score > best))
         best = max(best, score)
         result = {"epoch": epoch, "objective": best}
         if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:

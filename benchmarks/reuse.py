@@ -1,9 +1,9 @@
-"""What keeping features is worth: ``python -m benchmarks.reuse FOLDER [--size 128] [--epochs 8] [--repeats 3]``.
+"""Measure what the feature cache gains: ``python -m benchmarks.reuse FOLDER [--size 128] [--epochs 8] [--repeats 3]``.
 
 Seconds of a whole trial in a warm process (network, batches, training, validation after each epoch, weights on disk)
-with reuse off and on, by how much of the network is frozen. With reuse on, the first trial on an empty store makes the
-features; what it takes longer than those after it is the making. ``faster`` is off / on once they are made,
-``of 10`` the same for ten trials with the making in it. Nothing is made from another row's features.
+without and with the cache, by frozen share. With an empty cache the first trial computes the features; the time that it
+takes longer than the next ones is the computing time. ``faster`` is uncached / cached, ``of 10`` the same for ten
+trials including the computing time. No row uses the features of another row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Bench:
     root: Path
     options: argparse.Namespace
 
-    def trial_s(self, fraction: float, reuse: str) -> tuple[float, float]:
+    def trial_s(self, fraction: float, feature_cache: str) -> tuple[float, float]:
         """Return the seconds of one trial, and its last validation loss."""
         options, network = self.options, {"backbone": self.options.backbone, "weights": self.options.weights}
         config = TrialConfig(
@@ -53,23 +53,25 @@ class Bench:
             batches=BatchConfig(augmentation=options.augmentation),
             network=NetworkConfig.model_validate({**network, "freeze_fraction": fraction}),
             fit=FitConfig(max_epochs=options.epochs),
-            features=FeaturesConfig.model_validate({"feature_cache": reuse, "cached_augmentations": options.views}),
+            features=FeaturesConfig.model_validate(
+                {"feature_cache": feature_cache, "cached_augmentations": options.cached_augmentations}
+            ),
         )
-        told: list[TrialReport] = []
-        began = time.perf_counter()
-        train(TrialTask(trial_uid="trial", config=config, search_root=self.root, threads=1), told.append)
-        return time.perf_counter() - began, told[-1].metrics["val_loss"]
+        reports: list[TrialReport] = []
+        start = time.perf_counter()
+        train(TrialTask(trial_uid="trial", config=config, search_root=self.root, threads=1), reports.append)
+        return time.perf_counter() - start, reports[-1].metrics["val_loss"]
 
     def row(self, fraction: float) -> str:
-        """Return one line: a trial without, the making, a trial with, and what that gives in an hour."""
+        """Return a row: an uncached trial, the computing time, a cached trial, and the trials per hour."""
         off_s, off_loss = self.trial_s(fraction, "off")
         ContentCache().clear("features")
-        first_s, loss = self.trial_s(fraction, "on")
-        on_s = statistics.median(self.trial_s(fraction, "on")[0] for _ in range(self.options.repeats))
+        first_s, loss = self.trial_s(fraction, "fp16")
+        on_s = statistics.median(self.trial_s(fraction, "fp16")[0] for _ in range(self.options.repeats))
         size = sum(entry.size_bytes for entry in ContentCache().entries() if entry.key.startswith("features/"))
-        making_s = max(0.0, first_s - on_s)
-        ten = 10 * off_s / (10 * on_s + making_s)
-        times = f"{off_s:8.2f} {making_s:8.2f} {on_s:8.2f} {3600 / off_s:8.0f} {3600 / on_s:8.0f}"
+        computing_s = max(0.0, first_s - on_s)
+        ten = 10 * off_s / (10 * on_s + computing_s)
+        times = f"{off_s:8.2f} {computing_s:8.2f} {on_s:8.2f} {3600 / off_s:8.0f} {3600 / on_s:8.0f}"
         return f"{fraction:8} {times} {off_s / on_s:7.1f}x {ten:7.1f}x {size / 1e6:8.1f} {abs(loss - off_loss):9.1e}"
 
 
@@ -97,13 +99,13 @@ def main() -> None:
         pixel_cache(dataset, preprocessing_for(options.backbone, options.size))
         bench = Bench(dataset, paths.root, options)
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
-        counts = f"{len(dataset.split('train'))} + {len(dataset.split('val'))} pictures of {dataset.name}"
+        counts = f"{len(dataset.split('train'))} + {len(dataset.split('val'))} images of {dataset.name}"
         print(f"{counts}, {options.size} px, {options.backbone}, {options.epochs} epochs, {options.augmentation}")
-        print(f"{options.views} views, 1 thread of {os.cpu_count()} cores; {versions}")
-        print(f"{'frozen':>8} {'off s':>8} {'making s':>8} {'on s':>8} {'off /h':>8} {'on /h':>8} "
+        print(f"{options.cached_augmentations} views, 1 thread of {os.cpu_count()} cores; {versions}")
+        print(f"{'frozen':>8} {'off s':>8} {'comp. s':>8} {'on s':>8} {'off /h':>8} {'on /h':>8} "
               f"{'faster':>8} {'of 10':>8} {'MB':>8} {'loss off':>9}")  # fmt: skip
         torch.set_num_threads(1)
-        bench.trial_s(1.0, "fp32")  # the first trial of a process imports
+        bench.trial_s(1.0, "fp32")  # the first trial of a process includes the imports
         for fraction in options.fractions:
             print(bench.row(fraction), flush=True)
 

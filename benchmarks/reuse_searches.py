@@ -1,8 +1,8 @@
-"""What reuse and the sweep do for a search: ``python -m benchmarks.reuse_searches FOLDER ... [--seeds 0 1 2 3 4]``.
+"""Measure the feature cache in whole searches: ``python -m benchmarks.reuse_searches FOLDER ... [--seeds 0 1 2 3 4]``.
 
-The same search at the same budget with reuse on (and so with the sweep) and off, each in an empty home. Compared is the
-time from the search's start to the same validation score: the highest that both have reached. Test accuracy is that of
-the two winners.
+Runs the same search with the same budget with the feature cache (and thus with the sweep) and without it, each in an
+empty home, and compares the time from the search's start to the same validation score, the highest that both have
+reached. Test accuracy is that of the two winners.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from benchmarks.searches import Search, search
 
 SCORE = "val_balanced_accuracy"
 Curve = list[tuple[float, float]]
-KINDS = ("off", "on")
+KINDS = ("off", "fp16")
 
 
-def curve(done: Search) -> Curve:
-    """Return (seconds since the search began, score) of every epoch of every trial, by time."""
-    began_ms = done.parent.info.start_time
-    points = [point for trial in done.trials for point in done.client.get_metric_history(trial.info.run_id, SCORE)]
-    return sorted(((point.timestamp - began_ms) / 1000, point.value) for point in points)
+def curve(finished: Search) -> Curve:
+    """Return (seconds since the search started, score) of every epoch of every trial, by time."""
+    start_ms = finished.parent.info.start_time
+    points = [
+        point for trial in finished.trials for point in finished.client.get_metric_history(trial.info.run_id, SCORE)
+    ]
+    return sorted(((point.timestamp - start_ms) / 1000, point.value) for point in points)
 
 
 def best(points: Curve) -> float:
@@ -32,13 +34,13 @@ def best(points: Curve) -> float:
     return max(score for _, score in points)
 
 
-def seconds_to(points: Curve, wanted: float) -> float:
-    """Return when a score was reached."""
-    return next(at_s for at_s, score in points if score >= wanted)
+def seconds_to(points: Curve, target: float) -> float:
+    """Return the time at which a score was reached."""
+    return next(at_s for at_s, score in points if score >= target)
 
 
 class Pair(NamedTuple):
-    """The same search with reuse off and on: the curve and the winner's test accuracy of each, and the ratio."""
+    """The same search without and with the cache: curves, test accuracies of the winners, and the ratio of times."""
 
     curves: dict[str, Curve]
     tests: dict[str, float]
@@ -49,30 +51,30 @@ class Pair(NamedTuple):
         curves, tests = {}, {}
         with tempfile.TemporaryDirectory() as folder:
             for kind in KINDS:
-                done = search(data, seed, Path(folder) / kind, "--feature_cache", kind, "--minutes", minutes)
-                curves[kind], tests[kind] = curve(done), done.parent.data.metrics["test_accuracy"]
+                finished = search(data, seed, Path(folder) / kind, "--feature_cache", kind, "--minutes", minutes)
+                curves[kind], tests[kind] = curve(finished), finished.parent.data.metrics["test_accuracy"]
         return cls(curves, tests)
 
     @property
-    def same(self) -> float:
-        """The highest score that both reached."""
+    def common_score(self) -> float:
+        """The highest score that both searches reached."""
         return min(best(points) for points in self.curves.values())
 
     @property
     def times_s(self) -> list[float]:
-        """When each reached it."""
-        return [seconds_to(self.curves[kind], self.same) for kind in KINDS]
+        """The time at which each search reached it."""
+        return [seconds_to(self.curves[kind], self.common_score) for kind in KINDS]
 
     @property
     def ratio(self) -> float:
-        """How many times longer it took without reuse."""
+        """The time without the cache divided by the time with it."""
         off_s, on_s = self.times_s
         return off_s / on_s
 
     def row(self) -> str:
-        """Return what is printed of it."""
+        """Return the row that is printed."""
         scores = [best(self.curves[kind]) for kind in KINDS]
-        values = [*scores, self.same, *(self.tests[kind] for kind in KINDS)]
+        values = [*scores, self.common_score, *(self.tests[kind] for kind in KINDS)]
         times = " ".join(f"{time_s:.0f}" for time_s in self.times_s)
         return f"{' '.join(f'{value:.4f}' for value in values)} {times} {self.ratio:.2f}"
 

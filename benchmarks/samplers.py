@@ -1,14 +1,14 @@
-"""How good what is proposed is: ``python -m benchmarks.samplers [--seeds 10]``, or with ``--functions``.
+"""Compare samplers: ``python -m benchmarks.samplers [--seeds 10]``, or with ``--functions``.
 
-By default it replays searches on the recorded learning curves of real trials (``benchmarks/record_curves.py``), one trial at a
-time; a trial has the curve of the recorded configuration that is nearest to its own. Compared are our search, its
-probes counted as trials; our search without the sweep; Ray's OptunaSearch and ASHA as they come (grace of one epoch,
-reduction by 4); and random search without a scheduler, with twice the trials. Printed is the regret by number of
-trials: how far the best validation score so far lies below the best of the table, as the mean over the seeds and its
-standard error.
+By default it replays searches on the recorded learning curves of real trials (``benchmarks/record_curves.py``), one
+trial at a time; a trial has the curve of the recorded configuration that is nearest to its own. It compares
+Freezeline's search, whose linear probes count as trials; the same without the sweep; Ray's OptunaSearch and ASHA with
+their defaults (grace period of one epoch, reduction factor 4); and random search without a scheduler and with twice the
+trials. The output is the regret by number of trials, the distance of the best validation score so far from the best of
+the table: the mean over seeds and its standard error.
 
-With ``--functions`` it compares Optuna's TPE, which models its whole history, with ours, which sees a part of it, on
-functions whose minimum is known, up to ``--trials`` trials.
+With ``--functions`` it compares Optuna's TPE, which models the whole history, with Freezeline's, which sees a subset of
+it, on functions with a known minimum, up to ``--trials`` trials.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.record_curves import SPACE, preprocessings
-from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
+from benchmarks.replay import NUM_VAL_IMAGES, Row, nearest, play, space_of, tables, top
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
@@ -39,60 +39,62 @@ from tuning.search.study import open_trial_store
 
 COUNTS = (4, 8, 16, 24, 32, 48)  # trials at which the regret is printed
 METHODS = {
-    "ours": {},
-    "ours, no sweep": {"sweep": "off"},
+    "Freezeline": {},
+    "Freezeline, no sweep": {"sweep": "off"},
     "OptunaSearch + ASHA": None,
     "random, twice the trials": {"sweep": "off", "sampler": "random", "scheduler": "none"},
 }
 Scores = Iterator[float]  # the best validation score of each trial
 
 
-def ours(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Scores:
-    """Search as the product does, with these options of the recipe."""
+def freezeline(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Scores:
+    """Search as Freezeline does, with these options of the recipe."""
     recipe = Recipe.model_validate({**SPACE, **options, "seed": seed})
     space, known, paths = space_of(table, recipe), preprocessings(recipe), SearchPaths(root)
-    ledger = open_trial_store(
-        paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler
+    store = open_trial_store(
+        paths, space, lambda settings: space.trial_config(settings, known), seed, NUM_VAL_IMAGES, recipe.sampler
     )
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     while True:
-        result = ledger.ask()
-        trial = SimpleNamespace(trial_id=result.trial_uid, config=scheduler_flags(result))
+        trial = store.ask()
+        tune_trial = SimpleNamespace(trial_id=trial.trial_uid, config=scheduler_flags(trial))
 
-        def hear(report: TrialReport, uid: str = result.trial_uid) -> None:
-            ledger.report(uid, report)
+        def on_report(report: TrialReport, uid: str = trial.trial_uid) -> None:
+            store.report(uid, report)
 
-        row = nearest(table, result.settings)
-        status = play(row, scheduler, trial, hear)
-        yield ledger.finish(result.trial_uid, status, row["reason"]).score or 0.0
+        row = nearest(table, trial.settings)
+        status = play(row, scheduler, tune_trial, on_report)
+        yield store.finish(trial.trial_uid, status, row["reason"]).score or 0.0
 
 
 def stock(table: list[Row], seed: int) -> Scores:
-    """Search as Ray Tune does with its OptunaSearch and ASHA, on the same space, all else as it comes."""
+    """Search with Ray Tune's OptunaSearch and ASHA on the same space, with their defaults."""
     recipe = Recipe.model_validate(SPACE)
-    space, asked = space_of(table, recipe), list[dict[str, ParamValue]]()
-    searcher = OptunaSearch(lambda trial: asked.append(space.suggest(trial)), metric="objective", mode="max", seed=seed)
+    space, suggested = space_of(table, recipe), list[dict[str, ParamValue]]()
+    searcher = OptunaSearch(
+        lambda trial: suggested.append(space.suggest(trial)), metric="objective", mode="max", seed=seed
+    )
     scheduler: Any = ASHAScheduler(time_attr="epoch", metric="objective", mode="max", max_t=recipe.max_epochs)
     while True:
-        name = str(len(asked))
+        name = str(len(suggested))
         searcher.suggest(name)
         scores: list[float] = []
 
-        def hear(report: TrialReport, name: str = name, scores: list[float] = scores) -> None:
+        def on_report(report: TrialReport, name: str = name, scores: list[float] = scores) -> None:
             scores.append(report.metrics["val_balanced_accuracy"])
             searcher.on_trial_result(name, {"objective": max(scores), "training_iteration": report.epoch})
 
-        status = play(nearest(table, asked[-1]), scheduler, SimpleNamespace(trial_id=name, config={}), hear)
+        status = play(nearest(table, suggested[-1]), scheduler, SimpleNamespace(trial_id=name, config={}), on_report)
         last = {"objective": max(scores, default=0.0), "training_iteration": len(scores)}
         searcher.on_trial_complete(name, last, error=status == "failed")
         yield last["objective"]
 
 
 def regrets(table: list[Row], method: str, seed: int) -> list[float]:
-    """Return a method's regret after each of ``COUNTS`` trials, or twice as many for random search."""
+    """Return a method's regret after each of ``COUNTS`` trials; random search gets twice the trials."""
     options, times = METHODS[method], 2 if method.startswith("random") else 1
     with tempfile.TemporaryDirectory() as folder:
-        scores = stock(table, seed) if options is None else ours(table, options, seed, Path(folder))
+        scores = stock(table, seed) if options is None else freezeline(table, options, seed, Path(folder))
         seen = [score for score, _ in zip(scores, range(times * COUNTS[-1]), strict=False)]
     return [top(table) - max(seen[: times * count]) for count in COUNTS]
 
@@ -138,7 +140,7 @@ def ackley(trial: optuna.Trial) -> float:
 
 
 def conditional(trial: optuna.Trial) -> float:
-    """Return a sum of a choice's own parabola and two shared ones: a space like ours; its minimum is 0."""
+    """Return a sum of a choice's own parabola and two shared ones: a space like Freezeline's; its minimum is 0."""
     kind = trial.suggest_categorical("kind", ("a", "b", "c"))
     floor, best = {"a": (0.3, -3.0), "b": (0.1, -2.0), "c": (0.0, -2.5)}[kind]
     own = math.log10(trial.suggest_float(f"lr_{kind}", 1e-5, 1, log=True)) - best
@@ -150,11 +152,11 @@ FUNCTIONS: Sequence[Callable[[optuna.Trial], float]] = (hartmann, ackley, condit
 
 
 def print_functions(seeds: int, trials: int) -> None:
-    """Print the regrets of Optuna's TPE and of ours on the known functions."""
+    """Print the regrets of Optuna's TPE and of Freezeline's on the known functions."""
     counts = [count for count in (100, 300, 1000, 3000) if count <= trials]
     print("function sampler " + " ".join(f"{count} trials" for count in counts), flush=True)
     for function in FUNCTIONS:
-        for name, make in (("Optuna's", _optunas_tpe), ("ours", lambda seed: build_sampler("tpe", seed))):
+        for name, make in (("Optuna's", _optunas_tpe), ("Freezeline", lambda seed: build_sampler("tpe", seed))):
             runs = (minimise(function, make(seed), counts) for seed in range(seeds))
             print(function.__name__, name, *summary(runs), flush=True)
 

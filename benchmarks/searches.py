@@ -1,7 +1,7 @@
-"""How good the default search is and how long it takes: ``python -m benchmarks.searches [FOLDER ...] [--minutes 5]``.
+"""Measure accuracy and duration of the default search: ``python -m benchmarks.searches [FOLDER ...] [--minutes 5]``.
 
-Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once for each seed, one
-after another, in a tracking database and a home of its own, and prints a row for each search and their means.
+Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once per seed, sequentially,
+each with its own tracking database and home, and prints a row for each search and their means.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-SHOWN = ("test_accuracy", "test_balanced_accuracy", "test_raw_pixel_accuracy", "best_val_balanced_accuracy")
+METRICS = ("test_accuracy", "test_balanced_accuracy", "test_raw_pixel_accuracy", "best_val_balanced_accuracy")
 
 
 class Search(NamedTuple):
-    """A search that has ended: how long the command took, its parent run and its trials' runs."""
+    """A finished search: the duration of the command, the parent run and the trials' runs."""
 
     minutes: float
     client: MlflowClient
@@ -34,13 +34,13 @@ class Search(NamedTuple):
 
 
 def search(data: str, seed: int, folder: Path, *options: str, name: str = "search") -> Search:
-    """Run one search in ``folder``, which keeps its tracking database, its home and what it printed."""
+    """Run one search in ``folder``, which holds its tracking database, home and output."""
     from mlflow import MlflowClient
 
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "FREEZELINE_HOME": str(folder / "home")}
-    environment["PYTHONPATH"] = str(ROOT)  # the command runs in the folder, where MLflow leaves its files
+    environment["PYTHONPATH"] = str(ROOT)  # the command runs in the folder, because MLflow writes files there
     command = [
         sys.executable,
         "-m",
@@ -54,15 +54,15 @@ def search(data: str, seed: int, folder: Path, *options: str, name: str = "searc
         name,
         *options,
     ]
-    began = time.monotonic()
+    start = time.monotonic()
     with (folder / "log").open("w") as log:
         subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
-    minutes = (time.monotonic() - began) / 60
-    return found(MlflowClient(uri), name, minutes)
+    minutes = (time.monotonic() - start) / 60
+    return load_search(MlflowClient(uri), name, minutes)
 
 
-def found(client: MlflowClient, name: str, minutes: float) -> Search:
-    """Return the one search that the experiment ``name`` holds."""
+def load_search(client: MlflowClient, name: str, minutes: float) -> Search:
+    """Return the only search of the experiment ``name``."""
     runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
     trials = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
@@ -76,14 +76,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", default="5")
     arguments = parser.parse_args()
-    print("data seed minutes " + " ".join(SHOWN), flush=True)
+    print("data seed minutes " + " ".join(METRICS), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for data in arguments.data:
             rows = []
             for seed in arguments.seeds:
-                kept = Path(folder) / f"{Path(data).name}-{seed}"
-                done = search(data, seed, kept, "--minutes", arguments.minutes)
-                rows.append({"minutes": done.minutes, **{name: done.parent.data.metrics[name] for name in SHOWN}})
+                search_folder = Path(folder) / f"{Path(data).name}-{seed}"
+                finished = search(data, seed, search_folder, "--minutes", arguments.minutes)
+                rows.append(
+                    {"minutes": finished.minutes, **{name: finished.parent.data.metrics[name] for name in METRICS}}
+                )
                 print(Path(data).name, seed, *(f"{value:.4f}" for value in rows[-1].values()), flush=True)
             means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
             print(Path(data).name, "mean", *(f"{value:.4f}" for value in means.values()), flush=True)

@@ -1,13 +1,14 @@
-"""How long small things take: ``python -m benchmarks.startup_time FOLDER [--times 3] [--things help audit first_trial]``.
+"""Time short commands: ``python -m benchmarks.startup_time FOLDER [--times 3] [--commands help audit first_trial]``.
 
-help         ``python -m tuning --help``; at most 0.5 s
-audit        ``python -m tuning audit`` of FOLDER's pictures, in an empty home: each is read; at most 10 s of 1,500
-first_trial  from ``python -m tuning tune`` on the demo digits until its first trial runs, in a home that an earlier
-             search has filled: pictures, features and step times are there; at most 25 s
+help         ``python -m tuning --help``; limit 0.5 s
+audit        ``python -m tuning audit`` of FOLDER in an empty home, so every image is decoded; limit 10 s for 1,500
+images
+first_trial  from ``python -m tuning tune`` on the demo digits until its first trial trains, in a home that an earlier
+             search has filled with decoded images, features and step times; limit 25 s
 
-Printed are, of the fastest of so many times, the seconds by the clock and those of the processors, all processes of the
-command together: on a machine that others use only the latter say what the command costs. A trial runs once its first
-epoch has begun: when that was told, less the seconds that it took.
+The output is the wall time and the CPU time of the fastest run, including all processes of the command: on a shared
+machine only the CPU time shows what the command costs. A trial's start is the time of its first epoch event minus the
+seconds of that epoch.
 """
 
 from __future__ import annotations
@@ -27,82 +28,82 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS_S = {"help": 0.5, "audit": 10.0, "first_trial": 25.0}
-ENOUGH = ("--minutes", "60")  # the search is ended as soon as its first epoch is told
+BUDGET = ("--minutes", "60")  # the search is stopped after its first epoch event
 
 
-class Taken(NamedTuple):
-    """Seconds by the clock, and those that all processors worked."""
+class Duration(NamedTuple):
+    """Wall time and CPU time."""
 
     wall_s: float
-    processor_s: float
+    cpu_s: float
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of a command that keeps everything in ``state_dir``."""
-    own = {"FREEZELINE_HOME": str(home), "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
-    return {**os.environ, **own, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    """Return the environment of a command whose state is in ``home``."""
+    variables = {"FREEZELINE_HOME": str(home), "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
+    return {**os.environ, **variables, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def run(home: Path, *words: str) -> Taken:
-    """Run a command to its end."""
-    began_s = time.perf_counter()
+def run(home: Path, *arguments: str) -> Duration:
+    """Run a command and return its duration."""
+    start_s = time.perf_counter()
     before = os.times()
-    command = [sys.executable, "-m", "tuning", *words]
+    command = [sys.executable, "-m", "tuning", *arguments]
     subprocess.run(command, cwd=ROOT, env=environment(home), check=True, stdout=subprocess.DEVNULL)
     after = os.times()
-    spent_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return Taken(time.perf_counter() - began_s, spent_s)
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return Duration(time.perf_counter() - start_s, cpu_s)
 
 
-def first_trial(home: Path) -> Taken:
-    """Search until the first epoch was told, then end the search; return what it took until that epoch began."""
-    began_s = time.perf_counter()
-    command = [sys.executable, "-m", "tuning", "tune", *ENOUGH, "--events", "json", "--quiet", "on"]
+def first_trial(home: Path) -> Duration:
+    """Search until the first epoch event, then stop the search; return the duration until that epoch started."""
+    start_s = time.perf_counter()
+    command = [sys.executable, "-m", "tuning", "tune", *BUDGET, "--events", "json", "--quiet", "on"]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         for line in process.stdout or ():
-            told = json.loads(line)
-            if told["event"] == "epoch":
-                epoch_s = told["metrics"]["epoch_s"]
-                return Taken(time.perf_counter() - began_s - epoch_s, processor_s(process.pid) - epoch_s)
-        raise RuntimeError(f"the search must train an epoch, but ended with {process.wait()}")
+            event = json.loads(line)
+            if event["event"] == "epoch":
+                epoch_s = event["metrics"]["epoch_s"]
+                return Duration(time.perf_counter() - start_s - epoch_s, total_cpu_s(process.pid) - epoch_s)
+        raise RuntimeError(f"the search must train an epoch, but exited with {process.wait()}")
     finally:
         process.terminate()
         process.communicate()
 
 
-def processor_s(pid: int) -> float:
-    """Return what a process and those that it started have worked so far, those that ended among them."""
+def total_cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process and its descendants so far, including those that have exited."""
     parent = psutil.Process(pid)
-    times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
-    return sum(one.user + one.system + one.children_user + one.children_system for one in times)
+    cpu_times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
+    return sum(used.user + used.system + used.children_user + used.children_system for used in cpu_times)
 
 
 def main() -> None:
-    """Print a row for each thing."""
+    """Print a row for each command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="of the pictures that are audited")
+    parser.add_argument("folder", help="the images to audit")
     parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--things", nargs="+", choices=LIMITS_S, default=list(LIMITS_S))
+    parser.add_argument("--commands", nargs="+", choices=LIMITS_S, default=list(LIMITS_S))
     arguments = parser.parse_args()
     folder = Path(arguments.folder).resolve()
-    with tempfile.TemporaryDirectory() as passing:
-        homes = iter(Path(passing) / str(number) for number in range(1000))
+    with tempfile.TemporaryDirectory() as temporary:
+        homes = iter(Path(temporary) / str(number) for number in range(1000))
         warm = next(homes)
-        things: dict[str, Callable[[], Taken]] = {
+        commands: dict[str, Callable[[], Duration]] = {
             "help": lambda: run(warm, "--help"),
             "audit": lambda: run(next(homes), "audit", "--data", str(folder)),
             "first_trial": lambda: first_trial(warm),
         }
-        if "first_trial" in arguments.things:
+        if "first_trial" in arguments.commands:
             first_trial(warm)
-        print("thing wall_s processor_s limit_s", flush=True)
-        for name in arguments.things:
-            taken = [things[name]() for _ in range(arguments.times)]
-            wall_s, spent_s = (min(values) for values in zip(*taken, strict=True))
-            print(f"{name} {wall_s:.2f} {spent_s:.2f} {LIMITS_S[name]:g}", flush=True)
+        print("command wall_s cpu_s limit_s", flush=True)
+        for name in arguments.commands:
+            durations = [commands[name]() for _ in range(arguments.times)]
+            wall_s, cpu_s = (min(values) for values in zip(*durations, strict=True))
+            print(f"{name} {wall_s:.2f} {cpu_s:.2f} {LIMITS_S[name]:g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether the sweep helps: ``python -m benchmarks.sweep [--seeds 10]`` replays searches on recorded learning curves.
+"""Measure what the sweep of linear probes gains: ``python -m benchmarks.sweep [--seeds 10]`` replays recorded curves.
 
-Each search is the real one (ledger, sampler, ASHA), one trial at a time, with and without the sweep, which ends when it
-does in a search whose trials have so many seconds as the last of the columns says; a trial has the
-curve and time of the recorded configuration that is nearest to what was asked for and not yet used in this search.
-An entry of the feature store is paid for by the first trial that needs it. Printed is the regret: how far the best
-validation score so far lies below the best of the table, as the mean over the seeds, by seconds of one core.
+Each search uses the real trial store, sampler and ASHA, one trial at a time, with and without the sweep, which ends as
+in a search whose trials have the seconds of the last column. A trial has the curve and time of the recorded
+configuration that is nearest to its own and not yet used in this search. The first trial that needs a cache entry pays
+for it. The output is the regret, the distance of the best validation score so far from the best of the table: the mean
+over seeds, by seconds of one core.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.record_curves import SPACE, preprocessings
-from benchmarks.replay import VAL, Row, nearest, play, space_of, tables, top
+from benchmarks.replay import NUM_VAL_IMAGES, Row, nearest, play, space_of, tables, top
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
@@ -34,31 +34,31 @@ def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tup
     """Yield, for each epoch, the seconds so far and the best validation score so far."""
     recipe = Recipe.model_validate({**SPACE, "sweep": sweep, "seed": seed})
     space, known, rows, paths = space_of(table, recipe), preprocessings(recipe), list(table), SearchPaths(root)
-    ledger = open_trial_store(
-        paths, space, lambda settings: space.trial_config(settings, known), seed, VAL, recipe.sampler
+    store = open_trial_store(
+        paths, space, lambda settings: space.trial_config(settings, known), seed, NUM_VAL_IMAGES, recipe.sampler
     )
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
-    made: set[str] = set()
+    cached: set[str] = set()
     now_s, best = 0.0, 0.0
     while now_s < TIMES_S[-1] and rows:
-        if probe_time_exhausted(now_s / TIMES_S[-1], ledger.leading_phase):
-            ledger.end_probes()
-        result = ledger.ask()
-        row = nearest(rows, result.settings)
+        if probe_time_exhausted(now_s / TIMES_S[-1], store.leading_phase):
+            store.end_probes()
+        trial = store.ask()
+        row = nearest(rows, trial.settings)
         rows.remove(row)
-        now_s += sum(seconds for key, seconds in row["made_s"].items() if key not in made)
-        made.update(row["made_s"])
+        now_s += sum(seconds for key, seconds in row["made_s"].items() if key not in cached)
+        cached.update(row["made_s"])
         reports: list[TrialReport] = []
         status = play(
-            row, scheduler, SimpleNamespace(trial_id=result.trial_uid, config=scheduler_flags(result)), reports.append
+            row, scheduler, SimpleNamespace(trial_id=trial.trial_uid, config=scheduler_flags(trial)), reports.append
         )
         for report in reports:
-            ledger.report(result.trial_uid, report)
+            store.report(trial.trial_uid, report)
             now_s += row["own_s"] / len(row["val_loss"])
             best = max(best, report.metrics["val_balanced_accuracy"])
             yield now_s, best
         now_s += 0 if reports else row["own_s"]
-        ledger.finish(result.trial_uid, status, row["reason"])
+        store.finish(trial.trial_uid, status, row["reason"])
 
 
 def regrets(table: list[Row], sweep: bool, seed: int) -> list[float]:

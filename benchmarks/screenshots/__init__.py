@@ -1,1 +1,1 @@
-"""The pictures of README and docs, made from one real search: ``python -m benchmarks.screenshots`` (``make pictures``)."""
+"""Screenshots of README and docs from one real search: ``python -m benchmarks.screenshots`` (``make screenshots``)."""
