@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from tuning import cli
 from tuning.cli.parser import parse
-from tuning.cli.predict import _parted
+from tuning.cli.predict import split_arguments
 from tuning.recipe.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +107,7 @@ def check_options(words: list[str]) -> None:
     if name == "tune":
         load_recipe([word for word in arguments if not word.endswith(".yaml")])
     elif name == "predict":
-        files, rest = _parted(arguments)
+        files, rest = split_arguments(arguments)
         parse(model, rest, **({"files": files} if files else {}))
     else:
         parse(model, arguments)

@@ -1,1 +1,1 @@
-"""Generators of files that follow from the code."""
+"""Generators of files that are derived from the code."""

@@ -69,7 +69,7 @@ def test_what_is_no_search_is_refused_with_a_sentence(client: MlflowClient, give
 def test_the_command_shows_a_table_and_writes_the_chart(client: MlflowClient, tmp_path: Path, capsys: Capture) -> None:
     first, second = search(client, "pets", [0.5, 0.6]), search(client, "cars", [0.8])
     file = tmp_path / "compared.png"
-    assert main(["compare", "--runs", f"{first}, cars", "--picture", str(file)]) == 0
+    assert main(["compare", "--runs", f"{first}, cars", "--chart", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == [
         first[:8],
@@ -99,14 +99,14 @@ def test_searches_of_other_pictures_are_shown_with_a_warning(client: MlflowClien
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--runs", "pets"], "runs must be two or more searches with a comma between, got 'pets'; add another"),
+        (["--runs", "pets"], "runs must be two or more searches separated by commas, got 'pets'; add another"),
         (
             ["--runs", "pets,pets"],
-            "runs must be two or more searches with a comma between, got 'pets,pets'; add another",
+            "runs must be two or more searches separated by commas, got 'pets,pets'; add another",
         ),
         (
-            ["--runs", "a,b", "--picture", "x.jpg"],
-            "picture must be a .png file, got 'x.jpg'; call it compared.png, say",
+            ["--runs", "a,b", "--chart", "x.jpg"],
+            "chart must be a .png file, got 'x.jpg'; use for example compared.png",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A searched setting as a user types it: one value, a choice or a range."""
+"""Domains of searched settings: one value, a choice or a range, as the user types them."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ OPTIMIZERS = parse_choices("adamw", "adam", "sgd")
         (2, Categorical(options=(2.0,))),
     ],
 )
-def test_a_number_is_a_value_a_choice_or_a_range(text: object, domain: Domain) -> None:
+def test_a_number_is_parsed_as_a_value_a_choice_or_a_range(text: object, domain: Domain) -> None:
     assert RATES(text) == domain
 
 
-def test_whole_numbers_stay_whole() -> None:
+def test_whole_numbers_stay_integers() -> None:
     parsed = COUNTS("16,32")
     assert parsed == Categorical(options=(16, 32))
     assert isinstance(parsed, Categorical)
     assert {type(option) for option in parsed.options} == {int}
 
 
-def test_words_are_chosen_in_the_order_they_were_typed_in() -> None:
+def test_choices_keep_their_order() -> None:
     assert OPTIMIZERS("sgd, adam") == Categorical(options=("sgd", "adam"))
 
 
-def test_names_are_taken_as_they_are() -> None:
+def test_names_are_not_changed() -> None:
     assert parse_names("timm/resnet18.a1_in1k,vgg11") == Categorical(options=("timm/resnet18.a1_in1k", "vgg11"))
 
 
 @pytest.mark.parametrize("parse", [RATES, COUNTS, OPTIMIZERS, parse_names])
-def test_a_domain_that_is_made_already_passes_through(parse: object) -> None:
+def test_a_parsed_domain_is_not_changed(parse: object) -> None:
     assert callable(parse)
     assert parse(FloatRange(low=0, high=1)) == FloatRange(low=0, high=1)
 
@@ -65,45 +65,45 @@ def test_a_domain_that_is_made_already_passes_through(parse: object) -> None:
         (RATES, "1e-2..1e-2", r"must be a range written low\.\.high with low below high"),
         (RATES, "1e-3,", "must be a value or different values separated by commas"),
         (RATES, "1e-3,1e-3", "must be a value or different values separated by commas"),
-        (parse_numbers(0.0, 1.0, log=True), "0..0.1", "must start above 0 where it is a range"),
+        (parse_numbers(0.0, 1.0, log=True), "0..0.1", "must start above 0 if it is a range"),
         (COUNTS, "16..64", "must be a whole number, or several as a,b"),
         (COUNTS, "16.5", "must be a whole number, or several as a,b"),
         (COUNTS, "0", "must be a whole number from 1 to 4096"),
-        (OPTIMIZERS, "adm", "must be of adamw, adam, sgd; did you mean adam or adamw?"),
-        (OPTIMIZERS, "adam,lion", "must be of adamw, adam, sgd$"),
+        (OPTIMIZERS, "adm", "must be one or more of adamw, adam, sgd; did you mean adam or adamw?"),
+        (OPTIMIZERS, "adam,lion", "must be one or more of adamw, adam, sgd$"),
         (parse_names, ",", "must be a value or different values separated by commas"),
     ],
 )
-def test_what_is_wrong_is_said_by_its_rule(parse: object, text: str, rule: str) -> None:
+def test_an_invalid_text_is_refused_with_the_rule(parse: object, text: str, rule: str) -> None:
     assert callable(parse)
     with pytest.raises(ValueError, match=rule):
         parse(text)
 
 
-def test_the_same_number_written_in_two_ways_is_one_mistake_of_the_users() -> None:
+def test_the_same_number_in_two_notations_is_a_duplicate() -> None:
     with pytest.raises(ValueError, match=r"^must be a value or different values separated by commas$"):
         RATES("1e-3,0.001")
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (float("nan"), 1.0), (0.0, float("inf"))])
-def test_a_range_that_is_none_cannot_be_made(low: float, high: float) -> None:
+def test_an_empty_or_infinite_range_is_refused(low: float, high: float) -> None:
     with pytest.raises(ValidationError, match="low below high"):
         FloatRange(low=low, high=high)
 
 
-def test_a_logarithmic_range_starts_above_zero() -> None:
-    with pytest.raises(ValidationError, match="starts above 0"):
+def test_a_logarithmic_range_must_start_above_zero() -> None:
+    with pytest.raises(ValidationError, match="must start above 0"):
         FloatRange(low=0, high=1, log=True)
 
 
 @pytest.mark.parametrize("options", [(), ("a", "a")])
-def test_a_choice_has_different_options(options: tuple[str, ...]) -> None:
-    with pytest.raises(ValidationError, match="at least one option and each only once"):
+def test_a_choice_needs_options_without_duplicates(options: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match="at least one option and no duplicates"):
         Categorical(options=options)
 
 
 @pytest.mark.parametrize(
-    ("options", "setting", "nearest"),
+    ("options", "setting", "clipped"),
     [
         ((16, 64), 64, 64),
         ((16, 48, 64), 50, 48),
@@ -112,25 +112,25 @@ def test_a_choice_has_different_options(options: tuple[str, ...]) -> None:
         (("medium", "light"), "light", "light"),
     ],
 )
-def test_the_nearest_option_is_the_same_or_the_nearest_number_or_the_first(
-    options: tuple[object, ...], setting: object, nearest: object
+def test_a_choice_clips_to_the_same_option_or_the_nearest_number_or_the_first(
+    options: tuple[object, ...], setting: object, clipped: object
 ) -> None:
-    assert Categorical.model_validate({"options": options}).clip(setting) == nearest  # type: ignore[arg-type]
+    assert Categorical.model_validate({"options": options}).clip(setting) == clipped  # type: ignore[arg-type]
 
 
-def test_a_range_has_no_place_for_a_word() -> None:
-    with pytest.raises(TypeError, match="no place for 'light'"):
+def test_a_range_cannot_clip_a_text() -> None:
+    with pytest.raises(TypeError, match="numbers only, got 'light'"):
         FloatRange(low=0, high=1).clip("light")
 
 
 @given(st.floats(0, 1), st.floats(-10, 10))
-def test_the_nearest_number_of_a_range_lies_in_it(high: float, setting: float) -> None:
+def test_a_range_clips_to_its_nearest_number(high: float, setting: float) -> None:
     domain = FloatRange(low=-0.5, high=high)
-    nearest = domain.clip(setting)
-    assert isinstance(nearest, float)
-    assert domain.low <= nearest <= domain.high
+    clipped = domain.clip(setting)
+    assert isinstance(clipped, float)
+    assert domain.low <= clipped <= domain.high
     if domain.low <= setting <= domain.high:
-        assert nearest == setting
+        assert clipped == setting
 
 
 # --- a recipe as JSON ---
@@ -142,16 +142,16 @@ choices = st.lists(st.floats(1e-8, 10), min_size=1, max_size=4, unique=True).map
 
 
 @given(lr=choices, fraction=fractions.map(repr), sizes=st.sets(st.integers(1, 4096), min_size=1, max_size=4))
-def test_a_recipe_of_values_and_choices_survives_its_own_json(lr: str, fraction: str, sizes: set[int]) -> None:
-    made = recipe(lr=lr, freeze_fraction=fraction, batch_size=",".join(map(str, sizes)), image_size="auto")
-    assert Recipe.from_json(made.to_json()) == made
+def test_a_recipe_of_values_and_choices_survives_a_json_round_trip(lr: str, fraction: str, sizes: set[int]) -> None:
+    original = recipe(lr=lr, freeze_fraction=fraction, batch_size=",".join(map(str, sizes)), image_size="auto")
+    assert Recipe.from_json(original.to_json()) == original
 
 
-def test_the_default_recipe_survives_its_own_json() -> None:
+def test_the_default_recipe_survives_a_json_round_trip() -> None:
     assert Recipe.from_json(recipe().to_json()) == recipe()
 
 
 @pytest.mark.parametrize("text", ["0.12345678..0.2", "0.12345671..0.12345679"])
-def test_a_recipe_with_a_range_survives_its_own_json(text: str) -> None:
-    made = recipe(lr=text)
-    assert Recipe.from_json(made.to_json()) == made
+def test_a_recipe_with_a_range_survives_a_json_round_trip(text: str) -> None:
+    original = recipe(lr=text)
+    assert Recipe.from_json(original.to_json()) == original

@@ -1,4 +1,4 @@
-"""Options from the command line: every mistake is a sentence, and all are said at once."""
+"""Options of the command line: each error is one message, and all are reported together."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tuning.recipe.options import option_fields
 from tuning.recipe.schema import Recipe, TrainingSettings
 
 
-class Few(FrozenModel):
-    """Options of every kind."""
+class Options(FrozenModel):
+    """One option of each type."""
 
-    folder: str = Field(min_length=1, description="where it is")
-    trials: int = Field(16, ge=1, le=100, description="how many")
-    share: float = Field(0.5, gt=0, description="how much")
-    word: Literal["json", "csv"] = Field("json", description="which form")
-    batch_size: int = Field(8, description="pictures in a step")
-    loud: bool = Field(False, description="whether to shout")
+    folder: str = Field(min_length=1, description="path of the folder")
+    trials: int = Field(16, ge=1, le=100, description="number of trials")
+    share: float = Field(0.5, gt=0, description="share to use")
+    format: Literal["json", "csv"] = Field("json", description="output format")
+    batch_size: int = Field(8, description="images per step")
+    verbose: bool = Field(False, description="print more")
 
 
-def read(*arguments: str) -> Few:
-    return parse(Few, ("--folder", "here", *arguments))
+def parsed(*arguments: str) -> Options:
+    return parse(Options, ("--folder", "here", *arguments))
 
 
 def problems(*arguments: str) -> tuple[str, ...]:
     with pytest.raises(SettingError, match=r"\S") as raised:
-        read(*arguments)
+        parsed(*arguments)
     return raised.value.problems
 
 
@@ -40,27 +40,27 @@ def problems(*arguments: str) -> tuple[str, ...]:
     "arguments",
     [("--batch_size", "32"), ("--batch-size", "32"), ("--batch_size=32",), ("--batch-size=32",)],
 )
-def test_an_option_is_read_with_either_dash_and_either_separator(arguments: tuple[str, ...]) -> None:
-    assert read(*arguments).batch_size == 32
+def test_an_option_accepts_dash_or_underscore_and_space_or_equals_sign(arguments: tuple[str, ...]) -> None:
+    assert parsed(*arguments).batch_size == 32
 
 
 @pytest.mark.parametrize("arguments", [(), ("--trials", ""), ("--trials=",)])
-def test_an_empty_option_is_left_out(arguments: tuple[str, ...]) -> None:
-    assert read(*arguments) == Few(folder="here")
+def test_an_empty_option_is_omitted(arguments: tuple[str, ...]) -> None:
+    assert parsed(*arguments) == Options(folder="here")
 
 
 @pytest.mark.parametrize("value", ["a=b", "--there", "-1", "with spaces", "tr-ials"])
-def test_a_value_is_taken_as_it_is(value: str) -> None:
-    assert parse(Few, ("--folder", value)).folder == value
+def test_a_value_is_not_changed(value: str) -> None:
+    assert parse(Options, ("--folder", value)).folder == value
 
 
-def test_an_argument_wins_over_what_comes_from_elsewhere() -> None:
-    options = parse(Few, ("--trials", "3", "--share", ""), folder="there", trials=5, share=0.25)
+def test_an_argument_overrides_a_default() -> None:
+    options = parse(Options, ("--trials", "3", "--share", ""), folder="there", trials=5, share=0.25)
     assert (options.folder, options.trials, options.share) == ("there", 3, 0.25)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         (("--trials", "0"), "trials must be at least 1, got '0'."),
         (("--trials", "101"), "trials must be at most 100, got '101'."),
@@ -68,47 +68,47 @@ def test_an_argument_wins_over_what_comes_from_elsewhere() -> None:
         (("--trials", "1.5"), "trials must be a whole number, got '1.5'."),
         (("--share", "half"), "share must be a number, got 'half'."),
         (("--share", "0"), "share must be more than 0.0, got '0'."),
-        (("--loud", "maybe"), "loud must be on or off, got 'maybe'."),
-        (("--word", "jsn"), "word must be 'json' or 'csv', got 'jsn'; did you mean json?"),
-        (("--word", "{x}"), "word must be 'json' or 'csv', got '{x}'."),
+        (("--verbose", "maybe"), "verbose must be on or off, got 'maybe'."),
+        (("--format", "jsn"), "format must be 'json' or 'csv', got 'jsn'; did you mean json?"),
+        (("--format", "{x}"), "format must be 'json' or 'csv', got '{x}'."),
         (("--trails", "5"), "there is no option --trails; did you mean trials?"),
         (("--zebra", "5"), "there is no option --zebra; see --help."),
         (("trials",), "options are written --name value, got 'trials'; see --help."),
-        (("--trials",), "--trials needs a value after it; see --help."),
-        (("--trials", "--share", "0.1"), "--trials needs a value after it; see --help."),
-        (("--trials", "--batch-size=4"), "--trials needs a value after it; see --help."),
+        (("--trials",), "--trials needs a value; see --help."),
+        (("--trials", "--share", "0.1"), "--trials needs a value; see --help."),
+        (("--trials", "--batch-size=4"), "--trials needs a value; see --help."),
         (("--trials", "3", "--trials", "4"), "--trials must be given once, got '3' and '4'."),
         (("--batch-size", "3", "--batch_size", "4"), "--batch_size must be given once, got '3' and '4'."),
     ],
 )
-def test_a_mistake_is_one_sentence_with_the_rule_and_the_value(arguments: tuple[str, ...], sentence: str) -> None:
-    assert problems(*arguments) == (sentence,)
+def test_an_error_is_one_message_with_the_rule_and_the_value(arguments: tuple[str, ...], message: str) -> None:
+    assert problems(*arguments) == (message,)
 
 
-def test_an_option_that_must_be_given_is_explained() -> None:
-    with pytest.raises(SettingError, match=r"^--folder must be given: where it is\.$"):
-        parse(Few, ("--folder", ""))
+def test_the_message_of_a_missing_option_has_its_description() -> None:
+    with pytest.raises(SettingError, match=r"^--folder must be given: path of the folder\.$"):
+        parse(Options, ("--folder", ""))
 
 
-def test_all_mistakes_are_said_at_once() -> None:
-    found = problems("--trails", "5", "--trials", "0", "--share", "x", "unlabeled", "--batch-size")
-    assert [text.split()[0] for text in found] == ["there", "options", "--batch_size", "trials", "share"]
+def test_all_errors_are_reported_together() -> None:
+    messages = problems("--trails", "5", "--trials", "0", "--share", "x", "unlabeled", "--batch-size")
+    assert [message.split()[0] for message in messages] == ["there", "options", "--batch_size", "trials", "share"]
 
 
-def test_the_same_value_twice_is_no_mistake() -> None:
-    assert read("--trials", "3", "--trials", "3").trials == 3
+def test_the_same_value_twice_is_accepted() -> None:
+    assert parsed("--trials", "3", "--trials", "3").trials == 3
 
 
-def test_an_empty_option_beside_a_given_one_is_left_out() -> None:
-    assert read("--batch_size", "", "--batch-size", "32").batch_size == 32
+def test_an_empty_option_does_not_override_a_given_one() -> None:
+    assert parsed("--batch_size", "", "--batch-size", "32").batch_size == 32
 
 
 @pytest.mark.parametrize("arguments", [("--trails",), ("--trails", "--share", "0.1")])
-def test_a_mistyped_option_without_a_value_gets_its_right_name(arguments: tuple[str, ...]) -> None:
+def test_a_misspelled_option_without_a_value_gets_a_suggestion(arguments: tuple[str, ...]) -> None:
     assert problems(*arguments) == ("there is no option --trails; did you mean trials?",)
 
 
-# --- the recipe's own options ---
+# --- options of a recipe ---
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_a_mistyped_option_without_a_value_gets_its_right_name(arguments: tuple[
         ("name", "my.pets_2-b", "my.pets_2-b"),
     ],
 )
-def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> None:
+def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) -> None:
     assert getattr(parse(Recipe, (f"--{option}", text)), option) == value
 
 
 @pytest.mark.parametrize(
-    ("option", "text", "sentence"),
+    ("option", "text", "message"),
     [
         ("image_size", "0", "image_size must be a whole number from 16 to 1024, got '0'."),
         ("image_size", "9999", "image_size must be a whole number from 16 to 1024, got '9999'."),
@@ -143,7 +143,11 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
         ("trials", "abc", "trials must be a whole number, got 'abc'."),
         ("lr", "fast", "lr must be a number, several as a,b or a range as a..b, got 'fast'."),
         ("dropout", "0.95", "dropout must be a number from 0 to 0.9, got '0.95'."),
-        ("optimizer", "adm", "optimizer must be of adamw, adam, sgd, got 'adm'; did you mean adam or adamw?"),
+        (
+            "optimizer",
+            "adm",
+            "optimizer must be one or more of adamw, adam, sgd, got 'adm'; did you mean adam or adamw?",
+        ),
         ("scheduler", "ash", "scheduler must be 'asha', 'median' or 'none', got 'ash'; did you mean asha?"),
         ("seed", "-1", "seed must be at least 0, got '-1'."),
         (
@@ -160,33 +164,33 @@ def test_a_recipe_is_read_as_typed(option: str, text: str, value: object) -> Non
         (
             "name",
             "my pets",
-            "name must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first, got 'my pets'.",
+            "name must be up to 100 letters, digits, '-', '_' or '.', starting with a letter or digit, got 'my pets'.",
         ),
     ],
 )
-def test_a_recipes_mistake_is_one_sentence(option: str, text: str, sentence: str) -> None:
+def test_an_invalid_option_of_a_recipe_is_one_message(option: str, text: str, message: str) -> None:
     with pytest.raises(SettingError, match=r"\S") as raised:
         parse(Recipe, (f"--{option}", text))
-    assert raised.value.problems == (sentence,)
+    assert raised.value.problems == (message,)
 
 
 @pytest.mark.parametrize("option", ["head", "augmentation"])
-def test_braces_in_a_value_are_no_format(option: str) -> None:
+def test_braces_in_a_value_are_not_formatted(option: str) -> None:
     with pytest.raises(SettingError, match=r"\{x\}"):
         parse(Recipe, (f"--{option}", "{x}"))
 
 
-def test_norm_layers_need_more_than_one_picture() -> None:
+def test_norm_layers_need_more_than_one_image_per_batch() -> None:
     with pytest.raises(SettingError, match="batch_size must be 2 or more with a head of norm layers"):
         parse(Recipe, ("--head", "linear,64:norm", "--batch_size", "1,8"))
 
 
-def test_a_name_that_starts_with_a_dash_is_told_why_it_is_wrong() -> None:
-    with pytest.raises(SettingError, match=r"(start|begin|first)"):
+def test_the_message_for_a_name_with_a_leading_dash_has_the_rule() -> None:
+    with pytest.raises(SettingError, match="starting with"):
         parse(Recipe, ("--name", "-pets"))
 
 
-def test_the_value_in_a_sentence_is_what_was_typed() -> None:
+def test_a_message_has_the_value_as_typed() -> None:
     with pytest.raises(SettingError, match=r"got '1e-3,0\.001'"):
         parse(Recipe, ("--lr", "1e-3,0.001"))
 
@@ -195,33 +199,30 @@ def test_the_value_in_a_sentence_is_what_was_typed() -> None:
 
 
 def test_help_has_a_line_for_each_option_with_type_and_default() -> None:
-    lines = [line.split(maxsplit=3) for line in format_help(Few).splitlines()]
+    lines = [line.split(maxsplit=3) for line in format_help(Options).splitlines()]
     assert lines == [
-        ["--folder", "text", "(required)", "where it is"],
-        ["--trials", "integer", "16", "how many"],
-        ["--share", "number", "0.5", "how much"],
-        ["--word", "json|csv", "json", "which form"],
-        ["--batch_size", "integer", "8", "pictures in a step"],
-        ["--loud", "on|off", "off", "whether to shout"],
+        ["--folder", "text", "(required)", "path of the folder"],
+        ["--trials", "integer", "16", "number of trials"],
+        ["--share", "number", "0.5", "share to use"],
+        ["--format", "json|csv", "json", "output format"],
+        ["--batch_size", "integer", "8", "images per step"],
+        ["--verbose", "on|off", "off", "print more"],
     ]
 
 
-def test_help_lines_are_columns() -> None:
-    assert (
-        len({line.index(word) for line, word in zip(format_help(Few).splitlines(), ("where", "how"), strict=False)})
-        == 1
-    )
+def test_help_lines_are_aligned() -> None:
+    lines = format_help(Options).splitlines()[:2]
+    starts = {line.index(text) for line, text in zip(lines, ("path", "number"), strict=True)}
+    assert len(starts) == 1
 
 
 @pytest.mark.parametrize("model", [Recipe, TrainingSettings])
-def test_every_option_is_described_and_its_default_can_be_typed(model: type[TrainingSettings]) -> None:
+def test_every_option_has_a_description_and_a_default_that_can_be_typed(model: type[TrainingSettings]) -> None:
     lines = format_help(model).splitlines()
     assert len(lines) == len(option_fields(model)) >= 16
     assert all(field.description for field in option_fields(model).values())
-    typed = {name: default for _, name, default in (split_line(line) for line in lines) if default != "-"}
-    assert parse(model, [part for name, default in typed.items() for part in (name, default)]) == model()
-
-
-def split_line(line: str) -> tuple[str, str, str]:
-    name, kind, default, _ = line.split(maxsplit=3)
-    return kind, name, default
+    arguments: list[str] = []
+    for line in lines:
+        name, _, default, _ = line.split(maxsplit=3)
+        arguments += [name, default] if default != "-" else []
+    assert parse(model, arguments) == model()

@@ -1,4 +1,4 @@
-"""Recipes: what each says, that each runs, and what is read from a file of the user's own."""
+"""Recipes: the presets, and recipe files of the user."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load(**options: str) -> Recipe:
 
 
 def parts(recipe: Recipe) -> dict[str, Recipe]:
-    """Return the recipe of each variant by its name, or the recipe itself under an empty one."""
+    """Return the recipe of each variant by name, or the recipe itself under an empty name."""
     return {variant.name: recipe.with_variant(variant) for variant in recipe.variants} or {"": recipe}
 
 
@@ -54,10 +54,10 @@ def block_names(backbone: str) -> tuple[str, ...]:
     return tuple(block.name for block in find_blocks(create_backbone(backbone, "none", 64).network, 64))
 
 
-# --- all files ---
+# --- all presets ---
 
 
-def test_there_are_seven_recipes_and_the_option_and_the_docs_name_each() -> None:
+def test_the_option_and_the_docs_name_each_of_the_seven_presets() -> None:
     assert recipe_names() == NAMES
     assert {path.suffix for path in PRESETS_FOLDER.iterdir() if path.is_file()} == {".yaml"}
     description = str(option_fields(Recipe)["recipe"].description)
@@ -66,39 +66,39 @@ def test_there_are_seven_recipes_and_the_option_and_the_docs_name_each() -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_says_in_its_head_what_it_is_for_and_the_command(name: str) -> None:
+def test_the_comment_of_a_preset_has_its_purpose_and_the_command(name: str) -> None:
     lines = (PRESETS_FOLDER / f"{name}.yaml").read_text().splitlines()
-    head = lines[: next(at for at, line in enumerate(lines) if not line.startswith("#"))]
-    assert f"#   mlflow run . -e tune --env-manager local -P recipe={name} -P data=FOLDER" in head
-    assert head[0].startswith(("# For ", "# To "))
+    comment = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    assert f"#   mlflow run . -e tune --env-manager local -P recipe={name} -P data=FOLDER" in comment
+    assert comment[0].startswith("# For ")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_holds_options_that_are_read_as_they_are_typed(name: str) -> None:
-    held = yaml.safe_load((PRESETS_FOLDER / f"{name}.yaml").read_text())
+def test_a_preset_contains_only_options_of_the_command_line(name: str) -> None:
+    content = yaml.safe_load((PRESETS_FOLDER / f"{name}.yaml").read_text())
     recipe = load(recipe=name)
-    assert set(held) <= {*option_fields(Recipe), "variants"} - {"recipe", "data", "name"}
-    assert {option for own in held.get("variants", {}).values() for option in own} <= set(VARIANT_FIELDS)
-    assert [variant.name for variant in recipe.variants] == list(held.get("variants", {}))
-    assert recipe.model_fields_set == {*held, "recipe", "variants"}
+    assert set(content) <= {*option_fields(Recipe), "variants"} - {"recipe", "data", "name"}
+    variants = content.get("variants", {})
+    assert {option for settings in variants.values() for option in settings} <= set(VARIANT_FIELDS)
+    assert [variant.name for variant in recipe.variants] == list(variants)
+    assert recipe.model_fields_set == {*content, "recipe", "variants"}
 
 
-class Trained:
-    """What came of one tiny trial for each network of a recipe."""
+def train_each_network(recipe: Recipe, context: SearchContext, root: Path) -> list[list[TrialReport]]:
+    """Train one tiny trial for each network of a recipe; return the reports of each."""
+    reports = []
+    for variant, part in parts(context.resolve_auto(recipe)).items():
+        assert isinstance(part.backbone, Categorical)
+        for backbone in part.backbone.options:
+            single = part.model_copy(update={"backbone": Categorical(options=(backbone,))})
+            reports.append(train_default(single, context, root / variant / str(backbone)))
+    return reports
 
-    def __init__(self, recipe: Recipe, ground: SearchContext, root: Path) -> None:
-        self.reports: dict[tuple[str, str], list[TrialReport]] = {}
-        for variant, part in parts(ground.resolve_auto(recipe)).items():
-            assert isinstance(part.backbone, Categorical)
-            for backbone in part.backbone.options:
-                alone = part.model_copy(update={"backbone": Categorical(options=(backbone,))})
-                self.reports[variant, str(backbone)] = _train(alone, ground, root / variant / str(backbone))
 
-
-def _train(recipe: Recipe, ground: SearchContext, root: Path) -> list[TrialReport]:
-    space, paths = SearchSpace(recipe, ground.dataset.imbalance), SearchPaths(root)
-    paths.write(recipe, ground.dataset)
-    config = space.trial_config(space.default_settings(), ground.preprocessings)
+def train_default(recipe: Recipe, context: SearchContext, root: Path) -> list[TrialReport]:
+    space, paths = SearchSpace(recipe, context.dataset.imbalance), SearchPaths(root)
+    paths.write(recipe, context.dataset)
+    config = space.trial_config(space.default_settings(), context.preprocessings)
     reports: list[TrialReport] = []
     train(TrialTask(trial_uid="uid", config=config, search_root=root, threads=1), reports.append)
     return reports
@@ -109,28 +109,28 @@ def _train(recipe: Recipe, ground: SearchContext, root: Path) -> list[TrialRepor
     ("name", "networks"),
     list(zip(NAMES, (3, 5, 4, 4, 3, 1, 2), strict=True)),
 )
-def test_each_network_of_a_recipe_trains_without_weights(
+def test_each_network_of_a_preset_trains_without_pretrained_weights(
     name: str, networks: int, make_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_folder(dict.fromkeys("abcdef", 4))
-    smaller = {"truncate": "1"} if name == "cats-vs-dogs" else {}  # VGG's last block has 100 million parameters
-    tiny = {"weights": "none", "image_size": "32", "max_epochs": "1", "batch_size": "8", **smaller}
-    recipe = load(recipe=name, data=str(folder), **tiny)
-    trained = Trained(recipe, prepare_context(recipe), tmp_path / "trials")
-    assert len(trained.reports) == networks
-    for reports in trained.reports.values():
+    truncate = {"truncate": "1"} if name == "cats-vs-dogs" else {}  # VGG's last block has 100 million parameters
+    options = {"weights": "none", "image_size": "32", "max_epochs": "1", "batch_size": "8", **truncate}
+    recipe = load(recipe=name, data=str(folder), **options)
+    trials = train_each_network(recipe, prepare_context(recipe), tmp_path / "trials")
+    assert len(trials) == networks
+    for reports in trials:
         assert [report.epoch for report in reports] == [1]
         assert {"val_balanced_accuracy", "val_accuracy", "val_top5_accuracy"} <= set(reports[0].metrics)
 
 
-# --- what the recipes promise ---
+# --- each preset ---
 
 
-def test_auto_is_what_a_search_without_a_recipe_does() -> None:
+def test_auto_is_the_default_recipe() -> None:
     assert load() == load(recipe="auto") == Recipe()
 
 
-def test_quick_takes_five_minutes_and_needs_no_hub() -> None:
+def test_quick_takes_five_minutes_and_needs_no_model_hub() -> None:
     recipe = load(recipe="quick")
     assert recipe.budget_s == 300
     assert str(recipe.backbone) == "tf_efficientnet_lite0,tf_efficientnet_lite1"
@@ -138,12 +138,12 @@ def test_quick_takes_five_minutes_and_needs_no_hub() -> None:
     assert max(recipe.image_size.options) < 128
 
 
-def test_faces_is_resnet_34_on_classes_of_one_size() -> None:
+def test_faces_uses_resnet_34_without_class_balancing() -> None:
     recipe = load(recipe="faces")
     assert (str(recipe.backbone), str(recipe.balance)) == ("torchvision/resnet34", "none")
 
 
-def test_emotions_searches_balance_and_regularisation_over_backbones_of_timm() -> None:
+def test_emotions_searches_class_balancing_and_regularization_with_timm_backbones() -> None:
     recipe = load(recipe="emotions")
     assert str(recipe.balance) == "none,weights,sampler,oversample"
     assert str(recipe.mix) == "none,mixup,cutmix"
@@ -155,7 +155,7 @@ def test_emotions_searches_balance_and_regularisation_over_backbones_of_timm() -
 
 
 @pytest.mark.usefixtures("client")
-def test_efficient_compares_four_networks_as_they_were_described(image_folder: Path) -> None:
+def test_efficient_compares_the_four_networks_of_its_comment(image_folder: Path) -> None:
     recipe = load(recipe="efficient", data=str(image_folder), weights="none")
     one, two, resnet50, resnet18 = parts(recipe).values()
     assert [str(part.backbone).rpartition("/")[2] for part in (one, two, resnet50, resnet18)] == [
@@ -183,26 +183,26 @@ def test_efficient_compares_four_networks_as_they_were_described(image_folder: P
         assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_each_network_of_efficient_is_tried_before_the_sampler_chooses() -> None:
+def test_each_network_of_efficient_has_a_default_trial() -> None:
     defaults = SearchSpace(load(recipe="efficient")).default_trials()
-    assert [start["variant"] for start in defaults] == ["mobilenetv2-1", "mobilenetv2-2", "resnet50", "resnet18"]
+    assert [settings["variant"] for settings in defaults] == ["mobilenetv2-1", "mobilenetv2-2", "resnet50", "resnet18"]
 
 
-def test_cats_vs_dogs_is_a_baseline_from_scratch_against_four_families() -> None:
+def test_cats_vs_dogs_compares_a_scratch_baseline_with_four_families() -> None:
     recipe = load(recipe="cats-vs-dogs", truncate="0")
     baseline, pretrained = parts(recipe).values()
     assert (str(baseline.backbone), str(baseline.freeze_fraction)) == ("small_cnn", "0.0")
     assert str(pretrained.backbone) == "convnext_nano,mobilenetv3_large_100,resnet34,vgg11_bn"
     space = SearchSpace(recipe)
-    assert [start["variant"] for start in space.default_trials()] == ["baseline"]
+    assert [settings["variant"] for settings in space.default_trials()] == ["baseline"]
     assert isinstance(pretrained.backbone, Categorical)
     assert {probe["backbone@pretrained"] for probe in space.linear_probes()} == set(pretrained.backbone.options)
 
 
-def test_celebrities_keeps_four_lengths_of_a_frozen_resnet_34() -> None:
+def test_celebrities_compares_four_truncations_of_a_frozen_resnet_34() -> None:
     recipe = load(recipe="celebrities")
     blocks = block_names("torchvision/resnet34")
-    ends = []
+    last_blocks = []
     for part in parts(recipe).values():
         assert (str(part.freeze_fraction), str(part.head), str(part.backbone)) == (
             "1.0",
@@ -210,8 +210,8 @@ def test_celebrities_keeps_four_lengths_of_a_frozen_resnet_34() -> None:
             "torchvision/resnet34",
         )
         assert isinstance(part.truncate, Categorical)
-        ends.append(blocks[len(blocks) - 1 - int(part.truncate.options[0])])
-    assert tuple(ends) == RESNET34_END
+        last_blocks.append(blocks[len(blocks) - 1 - int(part.truncate.options[0])])
+    assert tuple(last_blocks) == RESNET34_END
     assert [probe["variant"] for probe in SearchSpace(recipe).linear_probes()] == [
         variant.name for variant in recipe.variants
     ]
@@ -224,24 +224,24 @@ def test_celebrities_keeps_four_lengths_of_a_frozen_resnet_34() -> None:
         ("emotions", "timm/mobilenetv3_large_100, timm/efficientnet_b0, timm/convnext_atto"),
     ],
 )
-def test_weights_that_no_hub_gives_are_one_sentence_before_anything_starts(
+def test_weights_that_need_an_unreachable_hub_are_one_message_before_the_search(
     name: str, networks: str, image_folder: Path, client: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tune", "--recipe", name, "--data", str(image_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"tune: weights of {networks} have to come from the hub, which can't be reached")
-    assert all(way in line for way in ("a local file (weights=", "an offline backbone (backbone=", "weights=none"))
+    assert all(hint in line for hint in ("a local file (weights=", "an offline backbone (backbone=", "weights=none"))
     assert client.search_runs(["0"]) == []
 
 
-# --- what wins ---
+# --- recipe files ---
 
-OWN = """
-# mine
+CONTENT = """
+# comment
 data: photos
 lr: 1e-4..1e-2
 sweep: off
-reuse: off
+feature_cache: off
 optimizer: [adam, sgd]
 patience:
 minutes: null
@@ -253,130 +253,135 @@ variants:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """Return a recipe of the user's own."""
+def recipe_file(tmp_path: Path) -> Path:
+    """Return a recipe file of the user."""
     path = tmp_path / "own.yaml"
-    path.write_text(OWN)
+    path.write_text(CONTENT)
     return path
 
 
-def test_a_file_is_read_as_its_options_would_be_typed(own: Path) -> None:
-    recipe = load(recipe=str(own))
-    assert (recipe.recipe, recipe.data, recipe.sweep, recipe.feature_cache) == (str(own), "photos", False, "off")
+def test_options_in_a_file_are_parsed_as_on_the_command_line(recipe_file: Path) -> None:
+    recipe = load(recipe=str(recipe_file))
+    assert (recipe.recipe, recipe.data) == (str(recipe_file), "photos")
+    assert (recipe.sweep, recipe.feature_cache) == (False, "off")
     assert (recipe.lr, str(recipe.optimizer)) == (FloatRange(low=1e-4, high=1e-2, log=True), "adam,sgd")
     assert (recipe.patience, recipe.minutes) == (0, None)
     assert [str(part.image_size) for part in parts(recipe).values()] == ["32", "64"]
 
 
-def test_a_typed_option_wins_over_the_file_and_inside_its_variants(own: Path) -> None:
-    recipe = load(recipe=str(own), image_size="96", lr="0.01", feature_cache="fp32")
-    assert (str(recipe.lr), recipe.feature_cache, recipe.data) == ("0.01", "exact", "photos")
+def test_an_option_of_the_command_line_overrides_the_file_and_its_variants(recipe_file: Path) -> None:
+    recipe = load(recipe=str(recipe_file), image_size="96", lr="0.01", feature_cache="fp32")
+    assert (str(recipe.lr), recipe.feature_cache, recipe.data) == ("0.01", "fp32", "photos")
     assert [str(part.image_size) for part in parts(recipe).values()] == ["96", "96"]
     assert [str(part.freeze_fraction) for part in parts(recipe).values()] == ["1.0", "0.0"]
-    assert [part.image_size for part in parts(load(recipe=str(own), image_size="auto")).values()] == [None, None]
+    recipe = load(recipe=str(recipe_file), image_size="auto")
+    assert [part.image_size for part in parts(recipe).values()] == [None, None]
 
 
-def test_variants_that_then_say_the_same_are_one() -> None:
+def test_variants_that_become_equal_are_merged() -> None:
     recipe = load(recipe="efficient", backbone="resnet18", weights="none", image_size="64")
     assert [variant.name for variant in recipe.variants] == ["mobilenetv2-1", "mobilenetv2-2", "resnet50"]
     assert {str(part.backbone) for part in parts(recipe).values()} == {"resnet18"}
     assert {str(part.head) for part in parts(recipe).values()} == {"256:norm:relu", "256:leaky_relu+128:relu", "linear"}
 
 
-def test_a_recipe_that_was_asked_for_survives_its_own_json(own: Path) -> None:
-    for recipe in (load(recipe="celebrities"), load(recipe=str(own))):
+def test_a_loaded_recipe_survives_a_json_round_trip(recipe_file: Path) -> None:
+    for recipe in (load(recipe="celebrities"), load(recipe=str(recipe_file))):
         assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-# --- mistakes ---
+# --- errors ---
 
 
 @pytest.mark.parametrize(
-    ("recipe", "sentence"),
+    ("recipe", "message"),
     [
         (
             "celebrites",
-            f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'celebrites'; "
+            f"recipe must be one of {', '.join(NAMES)}, or the path of a .yaml file, got 'celebrites'; "
             "did you mean celebrities?",
         ),
-        ("x/y", f"recipe must be one of {', '.join(NAMES)}, or a .yaml file of your own, got 'x/y'; take one of these"),
+        ("x/y", f"recipe must be one of {', '.join(NAMES)}, or the path of a .yaml file, got 'x/y'; use one of these"),
     ],
 )
-def test_an_unknown_recipe_is_told_the_nearest_and_all_there_are(recipe: str, sentence: str) -> None:
-    assert problems("--recipe", recipe) == (sentence,)
+def test_the_message_for_an_unknown_recipe_lists_all_presets(recipe: str, message: str) -> None:
+    assert problems("--recipe", recipe) == (message,)
 
 
-def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = f"recipe must be a file that exists, got 'no.yaml' ({tmp_path / 'no.yaml'}); check how it is written"
-    assert problems("--recipe", "no.yaml") == (said,)
+    message = f"recipe must be a file that exists, got 'no.yaml' ({tmp_path / 'no.yaml'}); check the spelling"
+    assert problems("--recipe", "no.yaml") == (message,)
 
 
 @pytest.mark.parametrize(
-    ("text", "sentences"),
+    ("text", "messages"),
     [
         (
             "lr: [1",
             [
-                "own.yaml must be a recipe in YAML, but line 1 is none: expected ',' or ']', but got '<stream end>'; "
-                "mend it"
+                "own.yaml must be valid YAML, but line 1 is not: expected ',' or ']', but got '<stream end>'; "
+                "fix the file"
             ],
         ),
-        ("- lr", ["own.yaml: a recipe must be names with values, got none; write 'trials: 20', say."]),
-        ("just words", ["own.yaml: a recipe must be names with values, got none; write 'trials: 20', say."]),
+        ("- lr", ["own.yaml: a recipe must be a mapping; write for example 'trials: 20'."]),
+        ("only text", ["own.yaml: a recipe must be a mapping; write for example 'trials: 20'."]),
         ("trails: 3", ["own.yaml: there is no option trails here; did you mean trials?"]),
-        ("lr: 1\nlr: 2", ["own.yaml: lr must be there once, got it twice; leave one out."]),
+        ("lr: 1\nlr: 2", ["own.yaml: lr must be given once, got it twice; remove one."]),
         (
             "lr: {a: 1}",
             [
-                "own.yaml: lr must be a value as on the command line, got names with values; write the value alone.",
+                "own.yaml: lr must be a value as on the command line, got a mapping; write only the value.",
             ],
         ),
         ("lr: fast", ["own.yaml: lr must be a number, several as a,b or a range as a..b, got 'fast'."]),
-        ("variants: 3", ["own.yaml: variants must be names with values, got none; write 'trials: 20', say."]),
-        ("variants: {a: 3}", ["own.yaml: variant a must be names with values, got none; write 'trials: 20', say."]),
+        ("variants: 3", ["own.yaml: variants must be a mapping; write for example 'trials: 20'."]),
+        ("variants: {a: 3}", ["own.yaml: variant a must be a mapping; write for example 'trials: 20'."]),
         ("variants: {a: {hed: '1'}}", ["own.yaml, variant a: there is no option hed here; did you mean head?"]),
         (
             "variants: {a: {optimizer: adm}}",
-            ["own.yaml, variant a: optimizer must be of adamw, adam, sgd, got 'adm'; did you mean adam or adamw?"],
+            [
+                "own.yaml, variant a: optimizer must be one or more of adamw, adam, sgd, got 'adm'; "
+                "did you mean adam or adamw?"
+            ],
         ),
         (
             "variants: {a b: {lr: 1}}",
             [
-                "own.yaml: variants must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first, "
-                "got 'a b'."
+                "own.yaml: variants must be up to 100 letters, digits, '-', '_' or '.', "
+                "starting with a letter or digit, got 'a b'."
             ],
         ),
     ],
 )
-def test_a_mistake_in_a_file_is_a_sentence_with_the_file_and_the_key(
-    text: str, sentences: list[str], tmp_path: Path
+def test_an_error_in_a_file_is_a_message_with_the_file_and_the_option(
+    text: str, messages: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(text)
-    assert list(problems("--recipe", str(path))) == sentences
+    assert list(problems("--recipe", str(path))) == messages
 
 
-def test_a_setting_that_no_variant_can_have_is_told_those_that_it_can(tmp_path: Path) -> None:
+def test_the_message_for_an_unknown_variant_setting_lists_the_available_ones(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("recipe: auto\nvariants: {a: {trials: 3}}")
-    within, variant = problems("--recipe", str(path))
-    assert within.startswith("own.yaml: there is no option recipe here; there are augmentation, backbone, ")
-    assert variant.startswith("own.yaml, variant a: there is no option trials here; there are augmentation, ")
+    in_file, in_variant = problems("--recipe", str(path))
+    assert in_file.startswith("own.yaml: there is no option recipe here; available: augmentation, backbone, ")
+    assert in_variant.startswith("own.yaml, variant a: there is no option trials here; available: augmentation, ")
 
 
-def test_a_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+def test_a_binary_file_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     (line,) = problems("--recipe", str(path))
-    assert line.startswith(f"a recipe must be a text in UTF-8, but recipe {path} can't be read (")
+    assert line.startswith(f"a recipe must be UTF-8 text, but {path} can't be read (")
 
 
-def test_all_mistakes_of_the_command_line_and_of_the_file_are_said_at_once(tmp_path: Path) -> None:
+def test_errors_of_the_command_line_and_the_file_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("trials: 0\nminutes: 5\nvariants: {a: {lr: fast}, b: {lr: fast, head: x}}")
-    found = problems("--recipe", str(path), "--trails", "3", "--minutes", "0")
-    assert [line.split(" must")[0].split("; did")[0] for line in found] == [
+    messages = problems("--recipe", str(path), "--trails", "3", "--minutes", "0")
+    assert [message.split(" must")[0].split("; did")[0] for message in messages] == [
         "there is no option --trails",
         "own.yaml: trials",
         "minutes",
@@ -386,7 +391,7 @@ def test_all_mistakes_of_the_command_line_and_of_the_file_are_said_at_once(tmp_p
     ]
 
 
-def test_a_typed_value_takes_the_place_of_a_wrong_one_in_the_file(tmp_path: Path) -> None:
+def test_an_option_of_the_command_line_replaces_an_invalid_one_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("trials: 0\nvariants: {a: {lr: fast}}")
     assert load(recipe=str(path), trials="3", lr="0.1").trials == 3
@@ -395,12 +400,13 @@ def test_a_typed_value_takes_the_place_of_a_wrong_one_in_the_file(tmp_path: Path
 # --- the docs ---
 
 
-def test_the_example_in_the_docs_is_a_recipe(tmp_path: Path) -> None:
+def test_the_example_in_the_docs_is_a_valid_recipe(tmp_path: Path) -> None:
     path = tmp_path / "pets.yaml"
     path.write_text((ROOT / "docs" / "recipes.md").read_text().split("```yaml\n")[1].split("```")[0])
     recipe = load(recipe=str(path), truncate="0")
     assert (recipe.data, recipe.budget_s, str(recipe.image_size)) == ("photos/pets", 600, "128,160")
     head_only, deep = parts(recipe).values()
     assert (str(head_only.head), str(deep.layer_decay), deep.patience) == ("linear,256:norm:relu", "0.7,0.9", 3)
-    starts = [*SearchSpace(recipe).default_trials(), *SearchSpace(recipe).linear_probes()]
-    assert {start["variant"] for start in starts} == {"head-only", "deep"}
+    space = SearchSpace(recipe)
+    enqueued = [*space.default_trials(), *space.linear_probes()]
+    assert {settings["variant"] for settings in enqueued} == {"head-only", "deep"}

@@ -43,14 +43,14 @@ def test_a_search_without_a_server_gets_its_runs(client: MlflowClient, capsys: p
     parent = spooled()
     assert main(["sync", "--run", parent.run_id]) == 0
     assert runs(client) == (["pets FINISHED"], ["trial-000 KILLED"])
-    assert "5 messages delivered" in capsys.readouterr().out
+    assert "5 operations delivered" in capsys.readouterr().out
 
 
 def test_sync_again_changes_nothing(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
     spooled()
     assert main(["sync"]) == 0
     assert main(["sync"]) == 0
-    assert "0 messages delivered" in capsys.readouterr().out
+    assert "0 operations delivered" in capsys.readouterr().out
     assert runs(client) == (["pets FINISHED"], ["trial-000 KILLED"])
 
 
@@ -81,7 +81,7 @@ def test_every_search_of_this_machine_is_delivered(client: MlflowClient) -> None
 def test_a_search_that_goes_on_is_left_alone(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
     parent = ParentRun.open(client, None, "pets")
     assert main(["sync"]) == 1
-    assert "left: a search's spool is open in one process at a time" in capsys.readouterr().out
+    assert "not delivered: a search's spool is open in one process at a time" in capsys.readouterr().out
     assert parent.close() == ""
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_no_search_of_this_machine_has_is_a_mistake(capsys: pytest.Ca
 
 def test_nothing_to_deliver_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sync"]) == 0
-    assert "no search of this machine has anything to deliver" in capsys.readouterr().out
+    assert "no search on this machine has anything to deliver" in capsys.readouterr().out
 
 
 def test_what_is_refused_is_told_each_time(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +108,7 @@ def test_what_is_refused_is_told_each_time(client: MlflowClient, capsys: pytest.
     parent.writer.send(LogEpoch("never started", 1, {"val_loss": 0.5}))
     parent.close()
     assert main(["sync"]) == 1
-    assert "left: epoch 1 of trial never started (KeyError)" in capsys.readouterr().out
+    assert "not delivered: epoch 1 of trial never started (KeyError)" in capsys.readouterr().out
 
 
 def test_the_search_folder_says_where_its_runs_belong() -> None:

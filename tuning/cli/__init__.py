@@ -1,6 +1,6 @@
-"""``python -m tuning``: one short module for each command, imported only when it is called.
+"""The commands of ``python -m tuning``: one short module each, imported only when the command is called.
 
-A command's module has ``LIMIT_OPTIONS``, the value that its options make; ``EXAMPLE``, a command that can be copied; and
+The module of a command defines ``OPTIONS``, the model of its options; ``EXAMPLE``, a command to copy; and
 ``run(arguments) -> int``, which returns the exit status.
 """
 
@@ -15,24 +15,24 @@ from pydantic import BaseModel
 from tuning.cli.parser import format_help
 
 SUMMARIES = {
-    "tune": "search for the best fine-tune of a classifier for a folder of pictures, and register it",
-    "resume": "go on with a search that was ended or killed, or make a finished one longer",
-    "train": "train one configuration, or that of a finished trial again",
-    "evaluate": "measure a packaged model on pictures",
+    "tune": "search for the best fine-tune of a classifier for a folder of images, and register it",
+    "resume": "continue an interrupted search, or extend a finished one",
+    "train": "train one configuration, or retrain that of a finished trial",
+    "evaluate": "evaluate a packaged model on images",
     "promote": "decide whether a packaged model becomes champion",
-    "rollback": "give the alias back to the champion before",
-    "champions": "show who was champion after whom, and why",
-    "predict": "classify pictures with a packaged model",
-    "sync": "deliver to MLflow what a search could not: metrics, files, the model and its decision",
-    "compare": "compare what searches reached, with which network, in which time",
-    "audit": "say what is wrong with a data set, file by file, before any training",
-    "blocks": "show where a network can be frozen or truncated, and what each block costs",
-    "cache": "show or clear what is kept on disk to be used again",
+    "rollback": "restore the previous champion",
+    "champions": "show the history of champions with reasons",
+    "predict": "classify images with a packaged model",
+    "sync": "deliver queued data to MLflow: metrics, files, the model and its promotion",
+    "compare": "compare searches by score, network and time",
+    "audit": "report problems of a data set file by file, before training",
+    "blocks": "list the blocks at which a network can be frozen or truncated, with their cost",
+    "cache": "show or clear the cached pixels and features on disk",
 }
 
 
 class Command(Protocol):
-    """What a command's module holds."""
+    """The interface of a command's module."""
 
     OPTIONS: type[BaseModel]
     EXAMPLE: str
@@ -42,23 +42,23 @@ class Command(Protocol):
 
 
 def load(name: str) -> Command:
-    """Return the module of the command ``name``."""
+    """Import and return the module of a command."""
     return cast(Command, importlib.import_module(f"tuning.cli.{name}"))
 
 
 def overview() -> str:
-    """Return what ``python -m tuning --help`` prints."""
+    """Return the output of ``python -m tuning --help``."""
     width = max(map(len, SUMMARIES))
-    listed = "\n".join(f"  {name.ljust(width)}  {summary}" for name, summary in SUMMARIES.items())
+    commands = "\n".join(f"  {name.ljust(width)}  {summary}" for name, summary in SUMMARIES.items())
     return (
         "usage: python -m tuning COMMAND [--name value ...]\n\n"
-        "Find the best fine-tune of a pretrained image classifier for your own pictures.\n\n"
-        f"commands:\n{listed}\n\npython -m tuning COMMAND --help shows a command's options and an example."
+        "Find the best fine-tune of a pretrained image classifier for your own images.\n\n"
+        f"commands:\n{commands}\n\npython -m tuning COMMAND --help shows a command's options and an example."
     )
 
 
 def page(name: str) -> str:
-    """Return what ``python -m tuning NAME --help`` prints."""
+    """Return the output of ``python -m tuning NAME --help``."""
     command = load(name)
     return (
         f"usage: python -m tuning {name} [--name value ...]\n\n{SUMMARIES[name]}\n\n"

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, file by file, before any training."""
+"""Report the problems of a data set file by file, before training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets shee
 class AuditOptions(FrozenModel):
     """The options of ``audit``."""
 
-    data: str = Field("demo", min_length=1, description="what to look at; see tune")
-    json_file: str = Field("", alias="json", description="a file that everything is written to, all names included")
-    sheets: str = Field("", description="a folder for contact sheets: pictures that belong together, side by side")
+    data: str = Field("demo", min_length=1, description="data set, as for tune")
+    json_file: str = Field("", alias="json", description="file to write the full audit to, with all file names")
+    sheets: str = Field("", description="folder to write contact sheets to: related images side by side")
 
 
 OPTIONS = AuditOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the audit; findings alone are no error."""
+    """Print the audit; findings do not change the exit status."""
     options = parse(AuditOptions, arguments)
     from data.audit.contact_sheets import contact_sheets
     from data.audit.report import audit
@@ -36,11 +36,11 @@ def run(arguments: Sequence[str]) -> int:
 
     pop_run_id_from_env()
     with ProgressBar() as progress:
-        found = audit(load_dataset(options.data, progress))
-    print_table(*found.lines())
+        report = audit(load_dataset(options.data, progress))
+    print_table(*report.lines())
     if options.json_file:
-        Path(options.json_file).expanduser().write_text(found.to_json(indent=2))
+        Path(options.json_file).expanduser().write_text(report.to_json(indent=2))
     if options.sheets:
-        for sheet in contact_sheets(found, Path(options.sheets).expanduser()):
+        for sheet in contact_sheets(report, Path(options.sheets).expanduser()):
             print_table(f"contact sheet: {sheet}")
     return 0

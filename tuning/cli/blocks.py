@@ -1,4 +1,4 @@
-"""Where a network can be frozen: its blocks, what each costs to run, and what it takes to keep its result."""
+"""List a network's blocks, with the run time of each and the size of its cached features."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ EXAMPLE = "python -m tuning blocks --backbone resnet34 --image_size 128"
 
 
 class BlocksOptions(FrozenModel):
-    """The options of ``blocks``; the weights don't matter to it, so it needs no hub."""
+    """The options of ``blocks``; it needs no weights, and so no model hub."""
 
-    backbone: str = Field(min_length=1, description="name of a network: NAME, timm/NAME or torchvision/NAME")
-    image_size: int = Field(224, ge=8, le=2048, description="side of the pictures in px")
+    backbone: str = Field(min_length=1, description="network: NAME, timm/NAME or torchvision/NAME")
+    image_size: int = Field(224, ge=8, le=2048, description="side of the images in pixels")
 
 
 OPTIONS = BlocksOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a row for each block of the network, first to last."""
+    """Print a row for each block, from the input to the output."""
     options = parse(BlocksOptions, arguments)
     from models.backbones.factory import create_backbone
     from models.freezing.blocks import find_blocks

@@ -1,4 +1,4 @@
-"""What is kept on disk to be used again: decoded pictures, and what frozen blocks gave for them; shown and cleared."""
+"""Show or clear the cache on disk: decoded images, and features of frozen blocks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EXAMPLE = "python -m tuning cache --clear pixels"
 
 
 class CacheOptions(FrozenModel):
-    """The options of ``store``."""
+    """The options of ``cache``."""
 
     clear: Literal["", "all", "pixels", "features"] = Field(
-        "", description="throw out what no process uses now: all, or one kind"
+        "", description="remove entries that no process is using: all, or one kind"
     )
 
 
@@ -25,14 +25,14 @@ OPTIONS = CacheOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the store's entries, least recently used first, or throw them out."""
+    """Print the cache entries, least recently used first; with ``clear``, remove entries before."""
     options = parse(CacheOptions, arguments)
     from data.cache.content_cache import ContentCache
     from tuning.common.event_bus import print_table
     from tuning.ui.tables.cache import cache_table, removed_line, total_line
 
-    store = ContentCache()
+    cache = ContentCache()
     if options.clear:
-        print_table(removed_line(store.clear("" if options.clear == "all" else options.clear)))
-    print_table(cache_table(store.entries()), total_line(store))
+        print_table(removed_line(cache.clear("" if options.clear == "all" else options.clear)))
+    print_table(cache_table(cache.entries()), total_line(cache))
     return 0

@@ -1,4 +1,4 @@
-"""Show who was champion after whom, and why."""
+"""Show the history of champions with reasons."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EXAMPLE = "python -m tuning champions --name digits"
 class ChampionsOptions(FrozenModel):
     """The options of ``champions``."""
 
-    name: str = Field(min_length=1, description="of the registered model")
+    name: str = Field(min_length=1, description="name of the registered model")
 
 
 OPTIONS = ChampionsOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the history of a registered model's champions, and who holds each alias now."""
+    """Print the champion history of a registered model, and the current version of each alias."""
     options = parse(ChampionsOptions, arguments)
     from tuning.common.event_bus import print_table
     from tuning.registry.client import ModelRegistry
@@ -31,9 +31,9 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.ui.tables.champions import alias_lines, history_table
 
     pop_run_id_from_env()
-    versions = ModelRegistry(connect(), options.name)
-    versions.check_exists()
-    holders = {alias: versions.version_of_alias(alias) for alias in (CHAMPION, CHALLENGER)}
-    events = versions.history()
-    print_table(history_table(options.name, events), *alias_lines(options.name, events, holders))
+    registry = ModelRegistry(connect(), options.name)
+    registry.check_exists()
+    current = {alias: registry.version_of_alias(alias) for alias in (CHAMPION, CHALLENGER)}
+    changes = registry.history()
+    print_table(history_table(options.name, changes), *alias_lines(options.name, changes, current))
     return 0

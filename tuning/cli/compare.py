@@ -1,4 +1,4 @@
-"""Compare searches: what each reached, with which network, in which time."""
+"""Compare searches by score, network and time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.errors import SettingError
 from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
 
-EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --picture compared.png"
+EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --chart compared.png"
 
 
 class CompareOptions(FrozenModel):
@@ -19,22 +19,22 @@ class CompareOptions(FrozenModel):
 
     runs: str = Field(
         min_length=1,
-        description="two or more, with commas between: parent runs, or experiments' names for the latest in each",
+        description="two or more, separated by commas: parent run IDs, or experiment names (latest search of each)",
     )
-    picture: str = Field("", description="a .png file that the chart of scores by time is written to")
+    chart: str = Field("", description=".png file to write a chart of score over time to")
 
 
 OPTIONS = CompareOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a table of the searches; write the chart if a file is given."""
+    """Print a table of the searches; write the chart if requested."""
     options = parse(CompareOptions, arguments)
-    wanted = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
-    if len(wanted) < 2:
-        raise SettingError(f"runs must be two or more searches with a comma between, got {options.runs!r}; add another")
-    if options.picture and Path(options.picture).suffix != ".png":
-        raise SettingError(f"picture must be a .png file, got {options.picture!r}; call it compared.png, say")
+    names = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
+    if len(names) < 2:
+        raise SettingError(f"runs must be two or more searches separated by commas, got {options.runs!r}; add another")
+    if options.chart and Path(options.chart).suffix != ".png":
+        raise SettingError(f"chart must be a .png file, got {options.chart!r}; use for example compared.png")
     from data.atomic_write import write_atomically
     from tuning.common.event_bus import print_table
     from tuning.reporting.comparison_chart import comparison_chart
@@ -44,9 +44,9 @@ def run(arguments: Sequence[str]) -> int:
 
     pop_run_id_from_env()
     client = connect()
-    searches = [load_search_summary(client, given) for given in wanted]
+    searches = [load_search_summary(client, name) for name in names]
     print_table(table(searches), *warnings(searches))
-    if options.picture:
-        write_atomically(Path(options.picture), comparison_chart(searches))
-        print_table(f"the scores by time are in {options.picture}")
+    if options.chart:
+        write_atomically(Path(options.chart), comparison_chart(searches))
+        print_table(f"chart of score over time: {options.chart}")
     return 0

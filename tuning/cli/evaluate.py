@@ -1,4 +1,4 @@
-"""Measure a packaged model on pictures."""
+"""Evaluate a packaged model on images."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ EXAMPLE = "python -m tuning evaluate --model models:/digits@champion --data demo
 class EvaluateOptions(FrozenModel):
     """The options of ``evaluate``."""
 
-    model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
-    data: str = Field("demo", min_length=1, description="a folder of class folders, or 'demo'")
-    split: Literal["test", "val", "train", "all"] = Field("test", description="which of its pictures")
-    json_file: str = Field("", alias="json", description="a file that all numbers are written to")
-    report_file: str = Field("", alias="report", description="an HTML file for charts, classes and the worst mistakes")
+    model: str = Field(min_length=1, description="URI of the packaged model: models:/NAME@champion or runs:/ID/model")
+    data: str = Field("demo", min_length=1, description="data set, as for tune")
+    split: Literal["test", "val", "train", "all"] = Field("test", description="split to evaluate on")
+    json_file: str = Field("", alias="json", description="file to write all numbers to")
+    report_file: str = Field(
+        "", alias="report", description="HTML file to write charts, per-class metrics and the worst errors to"
+    )
 
 
 OPTIONS = EvaluateOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the model's scores with their intervals, per class, and what is taken for what."""
+    """Print the scores with confidence intervals, the per-class metrics and the most frequent confusions."""
     options = parse(EvaluateOptions, arguments)
     from data.load_dataset import load_dataset
     from tuning.common.event_bus import print_table
@@ -43,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     connect()
     content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
     print_table(
-        f"{content.model} on {content.num_images} pictures of {content.data}",
+        f"{content.model} on {content.num_images} images of {content.data}",
         class_table(content.scores),
         confusion_table(content.scores),
         *score_lines(content.scores, content.intervals),

@@ -14,22 +14,22 @@ from pydantic_core import PydanticUndefined
 from data.errors import SettingError
 from tuning.recipe.options import format_error, option_fields, parse_args
 
-Options = TypeVar("Options", bound=BaseModel)
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
-def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Options:
-    """Return the ``model`` made of ``--name value`` and ``--name=value`` arguments.
+def parse(model: type[OptionsT], arguments: Sequence[str], **defaults: object) -> OptionsT:
+    """Return the options given as ``--name value`` or ``--name=value``.
 
     Args:
-        model: the options' names, types, defaults and limits.
-        arguments: the command line after the command's name.
-        given: values that come from elsewhere; an argument of the same name wins.
+        model: names, types, defaults and limits of the options.
+        arguments: the command line after the name of the command.
+        defaults: values that replace the model's defaults; an argument of the same name overrides them.
 
     Raises:
-        SettingError: with a sentence for each option that is unknown, repeated, without a value or wrong.
+        SettingError: with a message for each option that is unknown, repeated, invalid or lacks a value.
     """
     texts, problems = parse_args(model, arguments)
-    values = {**given, **texts}
+    values = {**defaults, **texts}
     try:
         options = model.model_validate(values)
     except ValidationError as error:
@@ -40,7 +40,7 @@ def parse(model: type[Options], arguments: Sequence[str], **given: object) -> Op
 
 
 def format_help(model: type[BaseModel]) -> str:
-    """Return a line for each option: name, type, default and what it is."""
+    """Return a line for each option: name, type, default and description."""
     rows = [
         (f"--{name}", type_text(field), default_text(field), field.description or "")
         for name, field in option_fields(model).items()
@@ -53,18 +53,18 @@ def format_help(model: type[BaseModel]) -> str:
 
 
 def type_text(field: FieldInfo) -> str:
-    """Return an option's type as help shows it."""
+    """Return an option's type for its help line."""
     annotation = field.annotation
     if typing.get_origin(annotation) is typing.Literal:
-        return "|".join(str(word) for word in typing.get_args(annotation))
+        return "|".join(str(value) for value in typing.get_args(annotation))
     parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    known = {str: "text", int: "integer", float: "number", bool: "on|off"}
-    names = [known[part] for part in parts if part in known]
+    type_names = {str: "text", int: "integer", float: "number", bool: "on|off"}
+    names = [type_names[part] for part in parts if part in type_names]
     return "|".join(names) or "value(s)"
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return an option's default as help shows it."""
+    """Return an option's default for its help line."""
     if field.default is PydanticUndefined:
         return "(required)"
     if isinstance(field.default, bool):

@@ -1,4 +1,4 @@
-"""Classify pictures with a packaged model: one JSON object a line, or CSV."""
+"""Classify images with a packaged model; print JSON Lines or CSV."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from tuning.cli.parser import parse
 EXAMPLE = "python -m tuning predict --model models:/digits@champion 'photos/*.jpg' more/photos one.png"
 
 
-def _words(given: object) -> object:
-    """Read one text as one name: a file's name may hold any letter, so that nothing can part two."""
-    return (given,) if isinstance(given, str) else given
+def _as_tuple(files: object) -> object:
+    """Return a single name as a tuple; it is not split, because a file name may contain any separator."""
+    return (files,) if isinstance(files, str) else files
 
 
 class PredictOptions(FrozenModel):
     """The options of ``predict``."""
 
-    model: str = Field(min_length=1, description="address of the packaged model: models:/NAME@champion, runs:/ID/model")
-    files: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    model: str = Field(min_length=1, description="URI of the packaged model: models:/NAME@champion or runs:/ID/model")
+    files: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         min_length=1,
-        description="a picture, a folder (all files in it), or a pattern such as 'new/*.jpg'; "
-        "several of them are written without --files",
+        description="image, folder (all its files) or pattern such as 'new/*.jpg'; to give several, omit --files",
     )
-    format: Literal["json", "csv"] = Field("json", description="one JSON object a line, or CSV with a head line")
+    format: Literal["json", "csv"] = Field("json", description="one JSON object per line, or CSV with a header")
 
 
 OPTIONS = PredictOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a line for each picture; a picture that can't be read gets its reason, and exit status 1 at the end."""
-    named, rest = _parted(arguments)
-    options = parse(PredictOptions, rest, **({"files": named} if named else {}))
+    """Print a line for each image; if an image can't be read, print the reason and return exit status 1."""
+    names, rest = split_arguments(arguments)
+    options = parse(PredictOptions, rest, **({"files": names} if names else {}))
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
     from tuning.tracking.connection import connect, pop_run_id_from_env
@@ -45,24 +44,24 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.workflows.predict import find_files
 
     pop_run_id_from_env()
-    files = [file for text in options.files for file in find_files(text)]
+    files = [file for name in options.files for file in find_files(name)]
     connect()
     model = load_model(options.model)
     with ProgressBar(on_errors=True) as progress:
         return 1 if write(predict_files(model, files, progress), options.format) else 0
 
 
-def _parted(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the words that belong to no option, and the options with their values."""
-    named: list[str] = []
+def split_arguments(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the positional arguments, and the options with their values."""
+    positional: list[str] = []
     options: list[str] = []
     rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            named.append(word)
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            positional.append(argument)
             continue
-        options.append(word)
-        if "=" not in word and rest:
+        options.append(argument)
+        if "=" not in argument and rest:
             options.append(rest.pop(0))
-    return tuple(named), options
+    return tuple(positional), options

@@ -1,4 +1,4 @@
-"""Decide whether the model that a search or a training packaged becomes champion."""
+"""Decide whether the packaged model of a search or a training run becomes champion."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ EXAMPLE = "python -m tuning promote --run PARENT_RUN_ID"
 class PromoteOptions(FrozenModel):
     """The options of ``promote``."""
 
-    run: str = Field("", description="id of the parent run of a search, or of a training")
-    name: str = Field("", description="of a registered model, with --version instead of --run")
-    version: int | None = Field(None, ge=1, description="of that model, to be decided about (again)")
-    force: str = Field("", description="your reason to make it champion whatever the gate says; it is kept")
+    run: str = Field("", description="ID of a search's parent run, or of a run of train")
+    name: str = Field("", description="name of a registered model, with --version instead of --run")
+    version: int | None = Field(None, ge=1, description="version of that model to decide about")
+    force: str = Field(
+        "", description="make it champion regardless of the gate; the value is the reason, which is recorded"
+    )
 
 
 OPTIONS = PromoteOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Register the candidate of a run or a version, and decide about it on its own test pictures."""
+    """Register the candidate of a run or a version, and decide about it on its test images."""
     options = parse(PromoteOptions, arguments)
     by_version = bool(options.name) and options.version is not None
     if bool(options.run) == by_version or bool(options.name) != (options.version is not None):
-        given = " ".join(f"--{name}" for name in ("run", "name", "version") if getattr(options, name))
+        received = " ".join(f"--{name}" for name in ("run", "name", "version") if getattr(options, name))
         raise SettingError(
-            f"either --run RUN_ID or --name NAME with --version N must be given, got {given or 'none of them'}; "
-            "give the one or the other"
+            f"either --run RUN_ID, or --name NAME with --version N, must be given, got {received or 'none of them'}; "
+            "use one form"
         )
     from data.errors import DataError
     from data.load_dataset import load_dataset
@@ -52,8 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     dataset = load_dataset(candidate.data)
     if dataset.fingerprint != candidate.data_fingerprint:
         raise DataError(
-            f"promote compares on the pictures that the candidate was measured on, but {candidate.data} has changed "
-            f"since (fingerprint {dataset.fingerprint} instead of {candidate.data_fingerprint}); search again."
+            f"promote needs the images on which the candidate was evaluated, but {candidate.data} has changed since "
+            f"(fingerprint {dataset.fingerprint} instead of {candidate.data_fingerprint}); start a new search."
         )
     version, promotion = promote(client, candidate, dataset, options.force)
     print_table(format_decision(candidate, version, promotion))

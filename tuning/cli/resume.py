@@ -1,4 +1,4 @@
-"""Go on with a search that was ended or killed, or make a finished one longer."""
+"""Continue an interrupted search, or extend a finished one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from tuning.recipe.resume import ResumeRequest
 
 EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 
-
 OPTIONS = ResumeRequest
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run what is left of the search's trials in the same parent run, and finish it."""
+    """Run the remaining trials of the search in the same parent run, and finish it."""
     options = parse(ResumeRequest, arguments)
     from tuning.ui.session import run_with_ui
 

@@ -1,4 +1,4 @@
-"""Give the alias back to the champion before."""
+"""Restore the previous champion."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ EXAMPLE = "python -m tuning rollback --name digits --reason 'wrong on the new ca
 class RollbackOptions(FrozenModel):
     """The options of ``rollback``."""
 
-    name: str = Field(min_length=1, description="of the registered model")
-    reason: str = Field(min_length=1, description="why, for the history")
+    name: str = Field(min_length=1, description="name of the registered model")
+    reason: str = Field(min_length=1, description="the reason, recorded in the champion history")
 
 
 OPTIONS = RollbackOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Roll back to the previous champion, after it was loaded in a clean process."""
+    """Move the champion alias back to the previous version, after loading it in a clean process."""
     options = parse(RollbackOptions, arguments)
     from tuning.common.event_bus import print_table
     from tuning.registry.promotion import rollback
     from tuning.tracking.connection import connect, pop_run_id_from_env
 
     pop_run_id_from_env()
-    event = rollback(connect(), options.name, options.reason)
+    change = rollback(connect(), options.name, options.reason)
     print_table(
-        f"models:/{options.name}@champion is version {event.version} again, after {event.previous}: {event.reason}."
+        f"models:/{options.name}@champion is version {change.version} again, after {change.previous}: {change.reason}."
     )
     return 0

@@ -1,4 +1,4 @@
-"""Deliver to MLflow what searches could not: metrics, files, models and their decisions, the ends of runs."""
+"""Deliver queued data of searches to MLflow: metrics, files, models with their promotion, and run statuses."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ EXAMPLE = "python -m tuning sync --run PARENT_RUN_ID"
 class SyncOptions(FrozenModel):
     """The options of ``sync``."""
 
-    run: str = Field("", description="the search's parent run; empty: every search of this machine")
+    run: str = Field("", description="ID of the search's parent run; empty: all searches on this machine")
 
 
 OPTIONS = SyncOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Deliver to the server that the environment names; exit status 1 if something is left."""
+    """Deliver to the configured tracking server; return exit status 1 if anything is undelivered."""
     options = parse(SyncOptions, arguments)
     from tuning.common.event_bus import print_table
     from tuning.tracking.connection import connect, pop_run_id_from_env
     from tuning.tracking.sync import find_searches
 
     pop_run_id_from_env()
-    found = find_searches(options.run)
+    searches = find_searches(options.run)
     client = connect()
     problems: list[str] = []
-    for paths in found:
+    for paths in searches:
         try:
-            problems += _one(client, paths)
+            problems += _sync_search(client, paths)
         except UserError as error:
             problems += error.problems
-    if not found:
-        print_table("no search of this machine has anything to deliver")
-    print_table(*(f"left: {problem}" for problem in problems))
+    if not searches:
+        print_table("no search on this machine has anything to deliver")
+    print_table(*(f"not delivered: {problem}" for problem in problems))
     return 1 if problems else 0
 
 
-def _one(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
-    """Deliver one search and say what was; return what is left."""
+def _sync_search(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
+    """Deliver one search and print the result; return the undelivered operations."""
     from tuning.common.event_bus import print_table
     from tuning.registry.deferred import complete_deferred
     from tuning.tracking.sync import deliver_outbox
 
-    synced = deliver_outbox(client, paths)
-    print_table(f"search {synced.run_id}: {synced.delivered} messages delivered")
-    if synced.undelivered:
-        return synced.undelivered
-    decision = complete_deferred(client, paths, synced.run_id)
+    result = deliver_outbox(client, paths)
+    print_table(f"search {result.run_id}: {result.delivered} operations delivered")
+    if result.undelivered:
+        return result.undelivered
+    decision = complete_deferred(client, paths, result.run_id)
     if decision:
         print_table(decision)
     return ()

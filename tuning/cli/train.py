@@ -1,4 +1,4 @@
-"""Train one configuration, or that of a finished trial again."""
+"""Train one configuration, or retrain that of a finished trial."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3
 
 
 class TrainOptions(TrainingSettings):
-    """The options of ``train``: a setting left open takes the value that a search tries first."""
+    """The options of ``train``: a setting that is left open takes the default value of a search."""
 
-    run: str = Field("", description="id of a trial's run: train its configuration again, on its data")
+    run: str = Field("", description="ID of a trial's run: retrain its configuration on its data")
 
 
 OPTIONS = TrainOptions
-NO_SETTINGS = {"run", "quiet", "events"}  # options that are none of the training's settings
+NOT_SETTINGS = {"run", "quiet", "events"}  # options that are not training settings
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train, measure on the test pictures and package, without registering."""
+    """Train, evaluate on the test images and package, without registering."""
     options = parse(TrainOptions, arguments)
     if options.run:
-        _check_alone(options)
+        _check_only_run(options)
     from tuning.ui.session import run_with_ui
 
     def work() -> int:
@@ -38,12 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     return run_with_ui("train", options.quiet, options.events, work)
 
 
-def _check_alone(options: TrainOptions) -> None:
-    """Refuse settings beside ``run``, which has them all; ``mlflow run`` hands on defaults, which are none."""
+def _check_only_run(options: TrainOptions) -> None:
+    """Refuse settings in addition to ``run``; default values are accepted, because ``mlflow run`` passes them."""
     fields = TrainOptions.model_fields
-    given = [name for name in options.model_fields_set - NO_SETTINGS if getattr(options, name) != fields[name].default]
-    if given:
-        listed = ", ".join(f"--{name}" for name in sorted(given))
-        raise SettingError(
-            f"run trains a trial again with its own settings, so nothing else can be given; leave out {listed}"
-        )
+    extra = [name for name in options.model_fields_set - NOT_SETTINGS if getattr(options, name) != fields[name].default]
+    if extra:
+        options_text = ", ".join(f"--{name}" for name in sorted(extra))
+        raise SettingError(f"run retrains a trial with its own settings, got other settings too; remove {options_text}")

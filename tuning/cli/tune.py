@@ -1,4 +1,4 @@
-"""The main command: from a folder of pictures to a champion in the model registry."""
+"""The main command: from a folder of images to a champion in the model registry."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Search, and register the best trial's model."""
+    """Run a search, and register the model of the best trial."""
     recipe = load_recipe(arguments)
     from tuning.ui.session import run_with_ui
 
     def work() -> int:
-        from tuning.workflows.tune import (
-            run_search,  # torch, Ray and MLflow take seconds: not before the options are right
-        )
+        from tuning.workflows.tune import run_search  # imports torch, Ray and MLflow, which takes seconds
 
         return run_search(recipe)
 

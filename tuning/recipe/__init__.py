@@ -1,1 +1,1 @@
-"""The requested settings: options, presets, and what ``auto`` stands for."""
+"""The requested settings: options, presets, and the values of ``auto``."""

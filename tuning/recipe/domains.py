@@ -1,8 +1,8 @@
-"""Where a searched setting may lie: one value, a choice or a range, each written as a user types it.
+"""Domains of searched settings: one value, a choice or a range, in the form that a user types.
 
-0.001               this value, not searched
+0.001               a fixed value, not searched
 adam,adamw          one of these
-1e-4..1e-2          anything between, both ends included
+1e-4..1e-2          any number between, both ends included
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from data.errors import did_you_mean
 from data.frozen_model import FrozenModel
 from tuning.common.trial_record import ParamValue
 
-Part = TypeVar("Part", str, int | float)
-SERIALIZE_AS_TYPED = PlainSerializer(str, return_type=str)  # a domain goes into JSON as the user writes it
+OptionT = TypeVar("OptionT", str, int | float)
+SERIALIZE_AS_TYPED = PlainSerializer(str, return_type=str)  # JSON holds a domain in the form that the user types
 
 
 class Categorical(FrozenModel):
@@ -27,16 +27,16 @@ class Categorical(FrozenModel):
     options: tuple[ParamValue, ...]
 
     @model_validator(mode="after")
-    def _has_options(self) -> Categorical:
+    def _check_options(self) -> Categorical:
         if not self.options or len(set(self.options)) < len(self.options):
-            raise ValueError("a choice needs at least one option and each only once")
+            raise ValueError("a choice needs at least one option and no duplicates")
         return self
 
     def __str__(self) -> str:
         return ",".join(str(option) for option in self.options)
 
     def clip(self, setting: ParamValue) -> ParamValue:
-        """Return ``setting`` where it is an option, else the nearest number or the first option."""
+        """Return ``setting`` if it is an option, else the nearest number or the first option."""
         if setting in self.options:
             return setting
         numbers = [option for option in self.options if not isinstance(option, str)]
@@ -46,7 +46,7 @@ class Categorical(FrozenModel):
 
 
 class FloatRange(FrozenModel):
-    """A number from ``low`` to ``high``, both included; sampled by its logarithm where ``log`` is set."""
+    """A number from ``low`` to ``high``, both included; sampled on a log scale if ``log`` is set."""
 
     low: float
     high: float
@@ -54,29 +54,29 @@ class FloatRange(FrozenModel):
 
     @property
     def options(self) -> tuple[ParamValue, ...]:
-        """None: there is no end of the numbers between."""
+        """Always empty: a range has no finite set of options."""
         return ()
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> FloatRange:
+    def _check_bounds(self) -> FloatRange:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError("a range is written low..high with low below high")
+            raise ValueError("a range must be low..high with low below high")
         if self.log and self.low <= 0:
-            raise ValueError("a range that is searched by its logarithm starts above 0")
+            raise ValueError("a range on a log scale must start above 0")
         return self
 
     def __str__(self) -> str:
-        return f"{_short(self.low)}..{_short(self.high)}"
+        return f"{_shortest(self.low)}..{_shortest(self.high)}"
 
     def clip(self, setting: ParamValue) -> ParamValue:
-        """Return the number of the range that is nearest to ``setting``."""
+        """Return the number in the range that is nearest to ``setting``."""
         if isinstance(setting, str):
-            raise TypeError(f"a range has no place for {setting!r}")
+            raise TypeError(f"a range holds numbers only, got {setting!r}")
         return min(max(float(setting), self.low), self.high)
 
 
-def _short(number: float) -> str:
-    """Return the number as briefly as it can be written without becoming another."""
+def _shortest(number: float) -> str:
+    """Return the shortest text that reads back as the same number."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
@@ -84,7 +84,7 @@ Domain = Categorical | FloatRange
 
 
 def parse_choices(*known: str) -> Callable[[object], object]:
-    """Return a parser of one or several of the ``known`` words, separated by commas."""
+    """Return a parser of one or more of the ``known`` options, separated by commas."""
 
     def parse(text: object) -> object:
         if not isinstance(text, str):
@@ -92,14 +92,14 @@ def parse_choices(*known: str) -> Callable[[object], object]:
         options = _split(text)
         for option in options:
             if option not in known:
-                raise ValueError(f"must be of {', '.join(known)}{did_you_mean(option, known)}")
+                raise ValueError(f"must be one or more of {', '.join(known)}{did_you_mean(option, known)}")
         return Categorical(options=options)
 
     return parse
 
 
 def parse_names(text: object) -> object:
-    """Parse names separated by commas, whatever they are: whoever uses them knows which exist."""
+    """Parse names separated by commas; the caller checks that they exist."""
     return Categorical(options=_split(text)) if isinstance(text, str) else text
 
 
@@ -108,9 +108,9 @@ def parse_numbers(low: float, high: float, *, log: bool = False, integer: bool =
     kind = "whole number" if integer else "number"
     rule = "a whole number, or several as a,b" if integer else "a number, several as a,b or a range as a..b"
 
-    def number(part: str) -> int | float:
+    def parse_number(text: str) -> int | float:
         try:
-            value = int(part) if integer else float(part)
+            value = int(text) if integer else float(text)
         except ValueError:
             raise ValueError(f"must be {rule}") from None
         if not low <= value <= high:
@@ -122,27 +122,27 @@ def parse_numbers(low: float, high: float, *, log: bool = False, integer: bool =
             text = repr(text)
         if not isinstance(text, str):
             return text
-        ends = text.split("..")
-        if len(ends) == 2 and not integer:
-            return _range(number(ends[0]), number(ends[1]), log)
-        return Categorical(options=_different(tuple(number(part) for part in _split(text))))
+        bounds = text.split("..")
+        if len(bounds) == 2 and not integer:
+            return _build_range(parse_number(bounds[0]), parse_number(bounds[1]), log)
+        return Categorical(options=_check_distinct(tuple(parse_number(option) for option in _split(text))))
 
     return parse
 
 
 def _split(text: str) -> tuple[str, ...]:
-    return _different(tuple(part.strip() for part in text.split(",")))
+    return _check_distinct(tuple(option.strip() for option in text.split(",")))
 
 
-def _different(options: tuple[Part, ...]) -> tuple[Part, ...]:
+def _check_distinct(options: tuple[OptionT, ...]) -> tuple[OptionT, ...]:
     if "" in options or len(set(options)) < len(options):
         raise ValueError("must be a value or different values separated by commas")
     return options
 
 
-def _range(low: float, high: float, log: bool) -> FloatRange:
+def _build_range(low: float, high: float, log: bool) -> FloatRange:
     if low >= high:
         raise ValueError("must be a range written low..high with low below high")
     if log and low <= 0:
-        raise ValueError("must start above 0 where it is a range, for it is searched by its logarithm")
+        raise ValueError("must start above 0 if it is a range, because it is searched on a log scale")
     return FloatRange(low=low, high=high, log=log)

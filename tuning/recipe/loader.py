@@ -1,7 +1,7 @@
-"""Recipes: searches that are thought out already, each a .yaml file that says in its head what it is for.
+"""Recipes: presets and recipe files in YAML.
 
-A file holds options as they are typed on the command line, under the same names; an option that is typed wins. It may
-hold ``variants`` as well: names, each with settings that take the place of the file's own in a part of the search.
+A file holds options under their command-line names; an option on the command line overrides the file. A file may also
+hold ``variants``: named groups of settings that override the file's settings in one part of the search.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ SUFFIXES = (".yaml", ".yml")
 VARIANTS = "variants"
 OPTIONS = frozenset(option_fields(Recipe)) - {"recipe"}
 
-Texts = dict[str, str]  # settings as they are typed, by option
+Texts = dict[str, str]  # option values as the user types them, by option name
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Return the names of the recipes that ``recipe=NAME`` finds."""
+    """Return the names of the presets."""
     return tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))
 
 
 def load_recipe(arguments: Sequence[str]) -> Recipe:
-    """Return what a command line asks for: its options over those of the recipe's file over the defaults.
+    """Return the recipe of a command line: its options override those of the recipe file, which override the defaults.
 
-    An option of the command line also wins inside variants; variants that then say the same are one, under the name
-    of the first.
+    An option of the command line also overrides the settings of variants. Variants that are equal afterwards are merged
+    under the name of the first.
 
     Raises:
-        SettingError: with a sentence for all that is wrong with the command line and with the file.
+        SettingError: with a message for each error in the command line and in the file.
     """
     typed, problems = parse_args(Recipe, arguments)
     file = RecipeFile("")
@@ -48,38 +48,39 @@ def load_recipe(arguments: Sequence[str]) -> Recipe:
     except SettingError as error:
         problems += error.problems
     problems += _errors({**file.settings, **typed}, dict.fromkeys(file.settings.keys() - typed.keys(), file.name))
-    variants = {name: {k: v for k, v in own.items() if k not in typed} for name, own in file.variants.items()}
-    for name, own in variants.items():
-        problems += _errors(own, dict.fromkeys(own, f"{file.name}, variant {name}"))
+    variants = {
+        name: {option: text for option, text in settings.items() if option not in typed}
+        for name, settings in file.variants.items()
+    }
+    for name, settings in variants.items():
+        problems += _errors(settings, dict.fromkeys(settings, f"{file.name}, variant {name}"))
     if problems:
         raise SettingError(*dict.fromkeys(problems))
-    parts = [{"name": name, "settings": own} for name, own in _deduplicated(variants)]
-    return _validated({**file.settings, **typed, VARIANTS: parts}, {VARIANTS: file.name})
+    distinct = [{"name": name, "settings": settings} for name, settings in _deduplicated(variants)]
+    return _validated({**file.settings, **typed, VARIANTS: distinct}, {VARIANTS: file.name})
 
 
 def find_recipe_file(recipe: str) -> Path:
-    """Return the file of a recipe that is given by its name, or by its path.
+    """Return the path of a recipe, given as a preset name or as a path.
 
     Raises:
-        SettingError: there is none.
+        SettingError: the recipe does not exist.
     """
     if recipe in recipe_names():
         return PRESETS_FOLDER / f"{recipe}.yaml"
     path = Path(recipe).expanduser()
     if path.suffix not in SUFFIXES:
-        rule = f"recipe must be one of {', '.join(recipe_names())}, or a .yaml file of your own"
-        near = did_you_mean(recipe, recipe_names()) or "; take one of these"
-        raise SettingError(f"{rule}, got {recipe!r}{near}")
+        rule = f"recipe must be one of {', '.join(recipe_names())}, or the path of a .yaml file"
+        hint = did_you_mean(recipe, recipe_names()) or "; use one of these"
+        raise SettingError(f"{rule}, got {recipe!r}{hint}")
     if not path.is_file():
-        raise SettingError(
-            f"recipe must be a file that exists, got {recipe!r} ({path.absolute()}); check how it is written"
-        )
+        raise SettingError(f"recipe must be a file that exists, got {recipe!r} ({path.absolute()}); check the spelling")
     return path
 
 
 @dataclass
 class RecipeFile:
-    """What a recipe's file holds, as texts: settings, and those of each variant; ``name`` is shown in sentences."""
+    """The content of a recipe file as text: its settings, and those of each variant; ``name`` appears in messages."""
 
     name: str
     settings: Texts = field(default_factory=dict)
@@ -87,25 +88,23 @@ class RecipeFile:
 
 
 def parse_recipe_file(path: Path) -> RecipeFile:
-    """Return what a recipe's file holds; the values themselves are not checked.
+    """Return the content of a recipe file; the values are not validated.
 
     Raises:
-        SettingError: it can't be read, or has other keys than a recipe.
+        SettingError: the file cannot be read, or has keys that are not recipe options.
     """
     reader = _YamlReader(path.name)
     try:
-        # The syntax alone: YAML would read off as false and 1e-3 as a text, and both mean here what they are typed as.
-        top = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        # Nodes instead of values: YAML reads off as false and 1e-3 as a string, but options are parsed from text.
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError) as error:
-        raise SettingError(
-            f"a recipe must be a text in UTF-8, but recipe {path} can't be read ({error}); mend it"
-        ) from error
+        raise SettingError(f"a recipe must be UTF-8 text, but {path} can't be read ({error}); fix the file") from error
     except yaml.YAMLError as error:
-        raise SettingError(f"{path.name} must be a recipe in YAML, but {_error_location(error)}; mend it") from error
+        raise SettingError(f"{path.name} must be valid YAML, but {_error_location(error)}; fix the file") from error
     file = RecipeFile(path.name)
-    for key, node in reader.items(top, "a recipe"):
+    for key, node in reader.items(root, "a recipe"):
         if key == VARIANTS:
-            file.variants = {name: reader.settings(own, name) for name, own in reader.items(node, VARIANTS)}
+            file.variants = {name: reader.settings(settings, name) for name, settings in reader.items(node, VARIANTS)}
         else:
             file.settings |= reader.setting(key, node, OPTIONS, path.name)
     if reader.problems:
@@ -115,82 +114,82 @@ def parse_recipe_file(path: Path) -> RecipeFile:
 
 def _error_location(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1} is none: {error.problem}"
+        return f"line {error.problem_mark.line + 1} is not: {error.problem}"
     return str(error).splitlines()[0]
 
 
 class _YamlReader:
-    """Turns YAML's nodes into texts, and collects a sentence for each that is none of a recipe's."""
+    """Converts YAML nodes to option texts, and collects a message for each node that does not belong to a recipe."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self.problems: list[str] = []
 
     def items(self, node: yaml.Node | None, what: str) -> Iterator[tuple[str, yaml.Node]]:
-        """Yield a mapping's keys and nodes; of a file that is empty, nothing."""
+        """Yield the keys and nodes of a mapping; nothing for an empty file."""
         if node is None:
             return
         if not isinstance(node, yaml.MappingNode):
-            self.problems.append(f"{self._name}: {what} must be names with values, got none; write 'trials: 20', say.")
+            self.problems.append(f"{self._name}: {what} must be a mapping; write for example 'trials: 20'.")
             return
-        seen: set[str] = set()
+        names: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
-            if name in seen:
-                self.problems.append(f"{self._name}: {name} must be there once, got it twice; leave one out.")
-            seen.add(name)
+            if name in names:
+                self.problems.append(f"{self._name}: {name} must be given once, got it twice; remove one.")
+            names.add(name)
             yield name, value
 
     def settings(self, node: yaml.Node, variant: str) -> Texts:
-        """Return a variant's settings."""
-        where = f"{self._name}, variant {variant}"
-        found: Texts = {}
+        """Return the settings of a variant."""
+        location = f"{self._name}, variant {variant}"
+        texts: Texts = {}
         for key, value in self.items(node, f"variant {variant}"):
-            found |= self.setting(key, value, VARIANT_FIELDS, where)
-        return found
+            texts |= self.setting(key, value, VARIANT_FIELDS, location)
+        return texts
 
-    def setting(self, key: str, node: yaml.Node, known: Sequence[str] | frozenset[str], where: str) -> Texts:
-        """Return an option's text by its name; a list is joined by commas, and what is left empty is left out."""
+    def setting(self, key: str, node: yaml.Node, known: Sequence[str] | frozenset[str], location: str) -> Texts:
+        """Return an option's text by its name: a list is joined by commas, an empty value is omitted."""
         name = key.replace("-", "_")
         if name not in known:
-            near = did_you_mean(name, sorted(known)) or f"; there are {', '.join(sorted(known))}."
-            self.problems.append(f"{where}: there is no option {key} here{near}")
+            hint = did_you_mean(name, sorted(known)) or f"; available: {', '.join(sorted(known))}."
+            self.problems.append(f"{location}: there is no option {key} here{hint}")
             return {}
-        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        if not all(isinstance(part, yaml.ScalarNode) for part in parts):
+        values = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        if not all(isinstance(value, yaml.ScalarNode) for value in values):
             self.problems.append(
-                f"{where}: {name} must be a value as on the command line, got names with values; write the value alone."
+                f"{location}: {name} must be a value as on the command line, got a mapping; write only the value."
             )
             return {}
-        text = "" if node.tag.endswith(":null") else ",".join(part.value for part in parts)
+        text = "" if node.tag.endswith(":null") else ",".join(value.value for value in values)
         return {name: text} if text else {}
 
 
-def _errors(settings: Mapping[str, str], places: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each wrong setting; ``places`` says where those stand that were not typed."""
+def _errors(settings: Mapping[str, str], locations: Mapping[str, str]) -> list[str]:
+    """Return a message for each invalid setting; ``locations`` names the origin of those not from the command line."""
     try:
-        _validated(settings, places)
+        _validated(settings, locations)
     except SettingError as error:
         return list(error.problems)
     return []
 
 
-def _validated(settings: Mapping[str, object], places: Mapping[str, str]) -> Recipe:
+def _validated(settings: Mapping[str, object], locations: Mapping[str, str]) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise SettingError(*(_with_location(detail, places) for detail in error.errors())) from error
+        raise SettingError(*(_with_location(detail, locations) for detail in error.errors())) from error
 
 
-def _with_location(detail: ErrorDetails, places: Mapping[str, str]) -> str:
-    place = places.get("".join(map(str, detail["loc"][:1])))
-    return f"{place}: {format_error(Recipe, detail)}" if place else format_error(Recipe, detail)
+def _with_location(detail: ErrorDetails, locations: Mapping[str, str]) -> str:
+    location = locations.get("".join(map(str, detail["loc"][:1])))
+    return f"{location}: {format_error(Recipe, detail)}" if location else format_error(Recipe, detail)
 
 
 def _deduplicated(variants: Mapping[str, Texts]) -> Iterator[tuple[str, Texts]]:
-    """Yield the variants, of those with the same settings the first."""
-    seen: list[Texts] = []
-    for name, own in variants.items():
-        if own not in seen:
-            seen.append(own)
-            yield name, own
+    """Yield the variants without those whose settings equal an earlier one's."""
+    previous: list[Texts] = []
+    for name, settings in variants.items():
+        if settings not in previous:
+            previous.append(settings)
+            yield name, settings

@@ -1,7 +1,7 @@
-"""A command's options: parsed from the command line into a value, and shown by ``--help``.
+"""Parsing of command-line options into text values, and messages for wrong ones.
 
-Every option takes a value (``mlflow run -P`` can't pass a bare flag), reads ``-`` and ``_`` alike, and is the
-same left out as given empty. All that is wrong is said at once.
+Every option takes a value, because ``mlflow run -P`` cannot pass a bare flag. ``-`` and ``_`` are interchangeable, and
+an empty value is the same as an omitted option. All errors are reported together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from data.errors import did_you_mean
 
-# What pydantic calls an error -> how the rule reads; {…} are filled from the error's own context.
+# pydantic's error type -> the rule in a message; {…} is filled from the error's context.
 ERROR_MESSAGES = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -27,32 +27,33 @@ ERROR_MESSAGES = {
     "literal_error": "must be {expected}",
     "bool_parsing": "must be on or off",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be up to 100 letters, digits, '-', '_' and '.', a letter or digit first",
+    "string_pattern_mismatch": "must be up to 100 letters, digits, '-', '_' or '.', starting with a letter or digit",
     "missing": "must be given",
 }
 
 
 def parse_args(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the options' texts by name, and a sentence for each argument that can't be read."""
+    """Return the option values as text by option name, and a message for each argument that cannot be parsed."""
     texts: dict[str, str] = {}
     problems: list[str] = []
+    fields = option_fields(model)
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        word, equals, text = argument.partition("=")
-        name = word.removeprefix("--").replace("-", "_")
-        if not word.startswith("--"):
+        option, equals, text = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--"):
             problems.append(f"options are written --name value, got {argument!r}; see --help.")
             continue
-        has_value = bool(equals) or (bool(rest) and not _is_option(model, rest[0]))
+        has_value = bool(equals) or (bool(rest) and not _is_option(fields, rest[0]))
         if has_value and not equals:
             text = rest.pop(0)
-        if name not in option_fields(model):
-            near = did_you_mean(name, option_fields(model)) or "; see --help."
-            problems.append(f"there is no option --{name}{near}")
+        if name not in fields:
+            hint = did_you_mean(name, fields) or "; see --help."
+            problems.append(f"there is no option --{name}{hint}")
         elif not has_value:
-            problems.append(f"--{name} needs a value after it; see --help.")
-        elif not text:  # the same as left out
+            problems.append(f"--{name} needs a value; see --help.")
+        elif not text:  # the same as omitted
             continue
         elif name in texts and texts[name] != text:
             problems.append(f"--{name} must be given once, got {texts[name]!r} and {text!r}.")
@@ -61,36 +62,34 @@ def parse_args(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[s
     return texts, problems
 
 
-def _is_option(model: type[BaseModel], argument: str) -> bool:
-    return argument.startswith("--") and argument.removeprefix("--").partition("=")[0].replace(
-        "-", "_"
-    ) in option_fields(model)
+def _is_option(fields: dict[str, FieldInfo], argument: str) -> bool:
+    name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+    return argument.startswith("--") and name in fields
 
 
 def option_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the options by the names that the user types; a field marked ``option: False`` is none."""
+    """Return the fields that are options, by option name; a field marked ``option: False`` is not an option."""
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     return {name: field for name, field in fields.items() if field.json_schema_extra != {"option": False}}
 
 
 def format_error(model: type[BaseModel], detail: ErrorDetails) -> str:
-    """Return the rule that was broken and the value that broke it, as a sentence."""
+    """Return a message with the violated rule and the wrong value."""
+    fields = option_fields(model)
     if detail["type"] == "missing":
         missing = str(detail["loc"][0])
-        return f"--{missing} must be given: {option_fields(model)[missing].description}."
+        return f"--{missing} must be given: {fields[missing].description}."
     name = str(detail["loc"][0]) if detail["loc"] else "the options"
-    known = ERROR_MESSAGES.get(detail["type"])
-    rule = known.format(**detail.get("ctx", {})) if known else detail["msg"].removeprefix("Value error, ")
-    if ", got " in rule:  # whoever checks the setting has said it all
+    template = ERROR_MESSAGES.get(detail["type"])
+    rule = template.format(**detail.get("ctx", {})) if template else detail["msg"].removeprefix("Value error, ")
+    if ", got " in rule:  # the validator's message is already complete
         return rule if rule.endswith("?") else f"{rule}."
     if "; did you mean" in rule:
-        rule, _, near = rule.partition("; did you mean")
-        return f"{name} {rule}, got {detail['input']!r}; did you mean{near}"
-    near = did_you_mean(
-        str(detail["input"]), _literal_values(option_fields(model)[name]) if name in option_fields(model) else ()
-    )
-    return f"{name} {rule}, got {detail['input']!r}{near or '.'}"
+        rule, _, suggestions = rule.partition("; did you mean")
+        return f"{name} {rule}, got {detail['input']!r}; did you mean{suggestions}"
+    hint = did_you_mean(str(detail["input"]), _literal_values(fields[name]) if name in fields else ())
+    return f"{name} {rule}, got {detail['input']!r}{hint or '.'}"
 
 
 def _literal_values(field: FieldInfo) -> tuple[str, ...]:
-    return tuple(str(word) for word in typing.get_args(field.annotation) if isinstance(word, str))
+    return tuple(value for value in typing.get_args(field.annotation) if isinstance(value, str))

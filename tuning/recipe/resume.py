@@ -1,4 +1,4 @@
-"""The budget of a resumed search: what its recipe leaves, or a new one."""
+"""The budget of a resumed search: the rest of the original one, or a new one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tuning.recipe.schema import EVENTS, QUIET, EventsForm, Recipe
 class ResumeRequest(FrozenModel):
     """The options of ``resume``."""
 
-    run: str = Field(min_length=1, description="the parent run of the search")
+    run: str = Field(min_length=1, description="ID of the search's parent run")
     trials: int | None = Field(
-        None, ge=1, le=100_000, description="configurations more than it has tried; empty: what its own budget leaves"
+        None, ge=1, le=100_000, description="number of additional trials; empty: the rest of the original budget"
     )
     minutes: float | None = Field(
-        None, gt=0, le=1e6, description="from this command to its end; empty: what its own budget leaves"
+        None, gt=0, le=1e6, description="time limit of this command; empty: the rest of the original budget"
     )
 
     quiet: bool = QUIET
@@ -28,9 +28,9 @@ class ResumeRequest(FrozenModel):
         return self.trials is not None or self.minutes is not None
 
 
-def recipe_for_resume(recipe: Recipe, options: ResumeRequest, tried: int) -> Recipe:
-    """Return the recipe with the budget of what is to come; ``tried`` is how many configurations it has tried."""
-    if not options.has_new_budget:
+def recipe_for_resume(recipe: Recipe, request: ResumeRequest, num_trials: int) -> Recipe:
+    """Return the recipe with the requested budget; ``num_trials`` is the number of trials so far."""
+    if not request.has_new_budget:
         return recipe
-    total = None if options.trials is None else tried + options.trials
-    return recipe.model_copy(update={"trials": total, "minutes": options.minutes})
+    total = None if request.trials is None else num_trials + request.trials
+    return recipe.model_copy(update={"trials": total, "minutes": request.minutes})

@@ -29,5 +29,5 @@ def total_line(store: ContentCache) -> str:
 
 
 def removed_line(keys: Sequence[str]) -> str:
-    """Return how much was thrown out."""
-    return f"{len(keys)} entries thrown out"
+    """Return a line with the number of removed entries."""
+    return f"removed {len(keys)} cache entries"
