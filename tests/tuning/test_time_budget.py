@@ -94,7 +94,7 @@ def test_a_search_that_ends_before_its_time_hears_nothing(make_clock: MakeClock)
     with clock.call_at_deadline(lambda: pytest.fail("rang")):
         keep_an_epoch(clock)
         assert not clock.is_exhausted
-    assert not [thread for thread in threading.enumerate() if thread.name == "search-clock"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "time-budget"]
 
 
 @pytest.mark.parametrize(("lead", "over_s"), [("probes", 120), ("neither", 70), ("fine-tuning", 30)])

@@ -1,1 +1,1 @@
-"""The search: Optuna proposes, Ray Tune runs, a trial scheduler stops, the ledger remembers."""
+"""The search: Optuna proposes trials, Ray Tune runs them, a scheduler stops them, the trial store persists them."""

@@ -1,4 +1,4 @@
-"""What a budget will buy, said before it is spent: from the measured time of a training step to a number of trials."""
+"""Estimating how many trials a time budget allows, from the measured time of a training step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from models.profiling.step_time import BATCH_SIZE
 from tuning.recipe.schema import Recipe
 from tuning.search.time_budget import finalize_reserve_s
 
-VALIDATION_COST_RATIO = (
-    1 / 3
-)  # of a training step's time: what validation costs for a picture (one pass of a step's three)
+# Validation time of an image relative to its training time: one of the three passes of a training step.
+VALIDATION_COST_RATIO = 1 / 3
 
 
 class BudgetEstimate(NamedTuple):
-    """What is expected of a search's fine-tunes, on its first network and image size.
+    """Expected cost of fine-tuning trials with the first backbone and image size.
 
     Attributes:
-        trial_s: seconds of a trial that is not stopped early, by the frozen share of the blocks.
-        trials: how many of a middling share the minutes buy, side by side; None without minutes.
-        minutes: how long the trials take that were asked for; None where their number is open.
+        trial_s: seconds of a trial that is not pruned, by freeze fraction.
+        trials: number of trials that fit into the time budget at the mean freeze fraction; None without a time budget.
+        minutes: duration of the requested trials; None if their number is not limited.
     """
 
     trial_s: Mapping[float, float]
@@ -32,22 +31,23 @@ class BudgetEstimate(NamedTuple):
 def estimate_budget(
     recipe: Recipe, step_s: Mapping[float, float], num_train: int, num_val: int, max_concurrent: int
 ) -> BudgetEstimate:
-    """Return what a recipe's budget buys.
+    """Return the number of trials, or their duration, for a recipe's budget.
 
     Args:
-        recipe: with the budget.
-        step_s: seconds of a step of ``PICTURES`` pictures by the frozen share, as ``models.profiling.step_time`` measures.
-        train: training pictures; each is seen once in an epoch.
-        val: validation pictures.
-        at_once: trials side by side; each has a core.
+        recipe: the recipe with the budget.
+        step_s: seconds of a training step of ``BATCH_SIZE`` images by freeze fraction, as measured by
+            ``models.profiling.step_time``.
+        num_train: number of training images; each is used once per epoch.
+        num_val: number of validation images.
+        max_concurrent: number of concurrent trials, with one core each.
     """
-    pictures = recipe.max_epochs * (num_train + VALIDATION_COST_RATIO * num_val)
-    trial_s = {fraction: pictures / BATCH_SIZE * seconds for fraction, seconds in step_s.items()}
+    num_images = recipe.max_epochs * (num_train + VALIDATION_COST_RATIO * num_val)
+    trial_s = {fraction: num_images / BATCH_SIZE * seconds for fraction, seconds in step_s.items()}
     mean_s = statistics.fmean(trial_s.values())
-    left_s = None if recipe.budget_s is None else recipe.budget_s - finalize_reserve_s(recipe.budget_s)
-    most = recipe.max_trials
+    available_s = None if recipe.budget_s is None else recipe.budget_s - finalize_reserve_s(recipe.budget_s)
+    max_trials = recipe.max_trials
     return BudgetEstimate(
         trial_s,
-        trials=None if left_s is None else max(1, int(left_s * max_concurrent / mean_s)),
-        minutes=None if most is None else most * mean_s / max_concurrent / 60,
+        trials=None if available_s is None else max(1, int(available_s * max_concurrent / mean_s)),
+        minutes=None if max_trials is None else max_trials * mean_s / max_concurrent / 60,
     )

@@ -1,4 +1,4 @@
-"""Callbacks of a search: hooks that are called as trials start, report and end."""
+"""Callbacks of a search: hooks for the start, the epochs and the end of a trial."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tuning.common.trial_record import TrialRecord, TrialReport
 
 
 class TrialCallback(Protocol):
-    """What is told of a search as it goes, on the driver's loop: a listener must not block it."""
+    """Hooks that run in the driver's event loop, in the order of the callbacks; they must not block it."""
 
-    def on_trial_start(self, result: TrialRecord) -> None:
-        """Hear of a trial before its worker starts."""
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        """Called before a worker starts the trial."""
 
-    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
-        """Hear of an epoch; ``result`` already holds it."""
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        """Called after each epoch; ``trial`` already includes it."""
 
-    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
-        """Hear how a trial ended; ``report`` is None for a lost worker."""
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """Called when a trial has ended; ``report`` is None if its worker was lost."""

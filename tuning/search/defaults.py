@@ -9,16 +9,16 @@ from data.loading.class_balance import Balance
 from tuning.common.trial_record import ParamValue
 from tuning.recipe.domains import Categorical, FloatRange
 
-# Learning rates that fine-tune: Adam's steps are of unit size whatever the gradient, SGD's are not.
+# Learning rates for fine-tuning. Adam's steps have unit size regardless of the gradient, SGD's do not.
 ADAM_LR = FloatRange(low=1e-4, high=1e-2, log=True)
 SGD_LR = FloatRange(low=1e-3, high=1e-1, log=True)
 
-# Class balance is searched where the largest class has so many times the pictures of the smallest.
+# Class balance is searched if the largest class has more than this multiple of the smallest class's images.
 IMBALANCE_RATIO = 1.5
 CLASS_BALANCES = Categorical(options=typing.get_args(Balance))
 
-# What an expert tries first: decoupled weight decay, half of the network kept, a cosine to the end.
-# The default trial runs it, so that a search can never end worse than it on the validation pictures.
+# Expert defaults: decoupled weight decay, half of the blocks frozen, cosine schedule over all epochs. The default trial
+# uses them, so a search never ends worse than them on the validation split.
 DEFAULT_PARAMS: Mapping[str, ParamValue] = {
     "truncate": 0,
     "freeze_fraction": 0.5,
@@ -35,31 +35,31 @@ DEFAULT_PARAMS: Mapping[str, ParamValue] = {
     "balance": "none",
     "mix": "none",
 }
-# Pictures that have to be blown up show the first blocks other edges than those that they learned from, so all of the
-# network is trained, and further: with larger steps that rise and fall, as fastai fine-tunes. Wrong of the digits' 269
-# test pictures (8 px, means of two seeds): 8 with half of the blocks frozen, 4 with none, 1.5 with these steps as well.
+# Upscaled images have edge statistics unlike the pretraining data, so the whole network is trained, with a larger
+# learning rate that rises and falls, as in fastai. Errors on the 269 test images of the digits (8 px, mean of two
+# seeds): 8 with half of the blocks frozen, 4 with none, 1.5 with these learning rates as well.
 SMALL_IMAGE_DEFAULTS: Mapping[str, ParamValue] = {"freeze_fraction": 0.0, "lr_scheduler": "one_cycle"}
 DEFAULT_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 SMALL_IMAGE_LR: Mapping[str, float] = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
-PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}  # a head alone bears, and needs, more
-NETWORK_AXES = ("image_size", "backbone")  # the first of each is the default's; the sweep begins with the small sizes
+# A linear head tolerates, and needs, a higher learning rate.
+PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}
+# The default uses the first option of each; the linear probes start with the small image sizes.
+NETWORK_AXES = ("image_size", "backbone")
 
-# A probe of the sweep: everything frozen, and each picture seen as it is, so that its features are computed once. What
-# is the same in all probes is not asked for: the sampler learns from them about networks, sizes and cuts, and not that
-# good trials have a certain batch size.
-# The probes of a network and size share their features, and workers side by side would wait for them, so those follow
-# one another that differ in size and network. All levels stand before the last, which reads a part of their features.
-# Larger pictures tell more than larger networks do: the sizes of one network stand before the next network. A head that
-# sees all levels tells nothing about where the network is best cut for one that sees the last.
-PROBE_AXES: Mapping[str, tuple[str, ...]] = {  # by its levels
+# Linear probes freeze the whole network and do not augment, so that features are computed once. Settings that are the
+# same in all probes are not suggested to the sampler: it learns about backbones, sizes and truncations from the probes,
+# and not that good trials have a certain batch size.
+# Concurrent probes with the same backbone and size would wait for each other's features, so consecutive probes differ
+# in one of them. Probes with the features of all blocks come before those with the last, which read a subset of their
+# features. Larger images improve scores more than larger backbones do, so all sizes of a backbone come before the next.
+# The best truncation for the features of all blocks may differ from that for the last, so only the latter vary it.
+PROBE_AXES: Mapping[str, tuple[str, ...]] = {  # by head_features; the last axis varies fastest
     "all": ("backbone", "image_size"),
     "last": ("truncate", "backbone", "image_size"),
 }
 PROBE_PARAMS: Mapping[str, ParamValue] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
-PROBE_BALANCES = ("weights", "none")  # what is scored is balanced accuracy, so the loss is balanced where it may be
-FINE_TUNE_FRACTIONS = (0.5, 0.2)  # shares of the blocks that stay frozen where the best probe's network is fine-tuned
-MOSTLY_TRAINED_FRACTIONS = (
-    0.0,
-    0.2,
-)  # the same where fine-tuning leaves every probe behind: these pictures need other features
-MAX_PROBED_TRUNCATIONS = 3  # cuts of each network that the sweep probes, counted from the end
+PROBE_BALANCES = ("weights", "none")  # the first allowed one; the objective is balanced accuracy
+FINE_TUNE_FRACTIONS = (0.5, 0.2)  # freeze fractions of the fine-tunes of the best probe
+# The same if fine-tuning is significantly better than all probes: these images need other features.
+MOSTLY_TRAINED_FRACTIONS = (0.0, 0.2)
+MAX_PROBED_TRUNCATIONS = 3  # smallest truncations of each backbone that are probed

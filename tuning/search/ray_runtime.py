@@ -1,4 +1,4 @@
-"""Starting Ray quietly, or joining the cluster that ``RAY_ADDRESS`` names."""
+"""Starting a local Ray without its console output, or joining the cluster of ``RAY_ADDRESS``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tuning.recipe.schema import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_ATTEMPTS = 2  # of Ray, before it is given up
+START_ATTEMPTS = 2
 
-# Read by Ray when it is imported or started. Its progress tables, usage reports, default loggers (3 ms instead of
-# 10 for a report) and warnings of its own migrations are no news to our user.
+# Ray reads these when it is imported or started. They disable progress tables, usage reports, default loggers (a report
+# takes 3 ms instead of 10) and migration warnings.
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without an accelerator must not see one
@@ -34,13 +34,13 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # tuning.common.signals has its own, for SIGTERM too
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no metric
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: the ledger is the truth
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # workers start side by side; how many, the course says
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: a search resumes from the trial store
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # workers start in parallel; SearchStrategy limits their number
 }
-# What a worker needs beyond what it inherits; the pictures and threads of a trial are its own affair.
+# Further variables of a worker.
 WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
-# What every trial imports: seconds, which a worker has while the search is still being prepared.
+# Imports of every trial. They take seconds, so workers preload them while the search is being prepared.
 TRIAL_MODULES = (
     "ray.tune",
     "tuning.search.trial_worker",
@@ -49,32 +49,32 @@ TRIAL_MODULES = (
     "models.training.loop",
 )
 
-# Of this project's folder, what a cluster's workers don't need.
+# Files of the repository that are not sent to the workers of a cluster.
 RUNTIME_ENV_EXCLUDES = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
 
 
 def available_cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
-    """Return how many trials run at once: what was asked for, else what Ray's ``resources`` carry; at least one."""
-    carried = resources.get("CPU", 0.0) // recipe.cpus_per_trial
+    """Return the number of concurrent trials: ``max_concurrent`` of the recipe, else what Ray's ``resources`` allow."""
+    capacity = resources.get("CPU", 0.0) // recipe.cpus_per_trial
     if recipe.gpus_per_trial:
-        carried = min(carried, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
-    return recipe.max_concurrent or max(1, int(carried))
+        capacity = min(capacity, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
+    return recipe.max_concurrent or max(1, int(capacity))
 
 
 class RayRuntime:
-    """Ray of this process, or the cluster of ``RAY_ADDRESS``: it starts beside what else there is to do.
+    """A local Ray, or a connection to the cluster of ``RAY_ADDRESS``, which starts in a background thread.
 
-    Ray opens ports on every interface whatever it is told, so token authentication is on, with a token that only
-    this search knows where the user has set none.
+    Ray opens ports on all network interfaces regardless of its settings, so token authentication is enabled. Unless the
+    user has set a token, it is random and known to this search only.
     """
 
     def __init__(self, recipe: Recipe | None = None) -> None:
-        """Take the recipe whose trials its first workers are made ready for; with none they are for anything."""
+        """Create the runtime; with a recipe, the first workers preload the imports of its trials."""
         self._recipe = recipe
         self._thread: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
@@ -83,7 +83,7 @@ class RayRuntime:
         self._cleanup = ExitStack()
 
     def start_async(self) -> None:
-        """Begin to start it, if that was not done before; returns at once."""
+        """Start Ray in the background, unless it was started before."""
         if self._thread is not None:
             return
         for name, value in (ENVIRONMENT | WORKER_ENVIRONMENT).items():
@@ -99,10 +99,10 @@ class RayRuntime:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within: it is there; at the end it is ended.
+        """Context manager that waits until Ray is ready, and shuts it down on exit.
 
         Raises:
-            SearchError: it does not start, or the cluster does not answer.
+            SearchError: Ray does not start, or the cluster does not respond.
         """
         self.start_async()
         try:
@@ -114,7 +114,7 @@ class RayRuntime:
             self.close()
 
     def close(self) -> None:
-        """End it, if it was begun."""
+        """Shut Ray down if it was started."""
         if self._thread is None:
             return
         self._ready.wait()
@@ -128,19 +128,22 @@ class RayRuntime:
         self._cleanup.close()
 
     def _local_environment(self) -> Mapping[str, str]:
-        """Return what the workers on this machine inherit from this process, beyond what it has itself."""
+        """Return the environment variables that local workers inherit in addition to this process's environment."""
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-        # By default Ray ends its first workers when Tune reserves their cores, and starts others for the same trials.
-        kept = {"RAY_num_workers_soft_limit": str(available_cores())}
-        environment = {"FREEZELINE_HOME": str(state_dir()), "PYTHONPATH": path, **kept}
-        # Ray starts a worker for each core beforehand. Where a trial has several, or an accelerator, most would wait
-        # for nothing with hundreds of MB.
+        environment = {
+            "FREEZELINE_HOME": str(state_dir()),
+            "PYTHONPATH": path,
+            # By default Ray ends its first workers when Tune reserves their cores, and starts others for the trials.
+            "RAY_num_workers_soft_limit": str(available_cores()),
+        }
+        # Ray starts one worker per core in advance. If a trial uses several cores or a GPU, most of them stay idle, and
+        # would hold hundreds of MB of preloaded modules.
         if self._recipe is not None and concurrency(self._recipe, {"CPU": available_cores()}) >= available_cores():
             environment["RAY_preload_python_modules"] = ",".join(TRIAL_MODULES)
         return environment
 
     def _run(self) -> None:
-        """Start it, and stay: Linux ends Ray's processes with the thread that started them."""
+        """Start Ray, then wait: Linux ends Ray's processes together with the thread that started them."""
         try:
             import ray
 
@@ -149,7 +152,7 @@ class RayRuntime:
             if not ray.is_initialized():
                 _start(self._address)
                 self._owns_ray = True
-        except Exception as error:  # raised where it is waited for
+        except Exception as error:  # raised by running()
             self._error = error
         finally:
             self._ready.set()
@@ -158,68 +161,68 @@ class RayRuntime:
 
 @contextmanager
 def ray_running() -> Iterator[None]:
-    """Within: Ray is there."""
+    """Context manager that starts Ray, and shuts it down on exit."""
     with closing(RayRuntime()) as ray, ray.running():
         yield
 
 
 def cluster_resources() -> Mapping[str, float]:
-    """Return what the Ray that was started has in all its nodes now: CPU, GPU, ..."""
+    """Return the current resources of all nodes of the running Ray: CPU, GPU, ..."""
     import ray
 
-    found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
+    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
 
 
 def check_shared_filesystem(folder: Path) -> None:
-    """Check that every node of a cluster sees what this process writes into ``folder``: checkpoints go there.
+    """Check that every node of the cluster can read files of this process in ``folder``, which holds checkpoints.
 
     Raises:
-        SettingError: one doesn't; the sentence names it.
+        SettingError: a node cannot; the message names it.
     """
     if not os.environ.get("RAY_ADDRESS"):
         return
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    word = secrets.token_hex(8)
-    file = folder / f".shared-{word}"
-    file.write_text(word)
+    token = secrets.token_hex(8)
+    file = folder / f".shared-{token}"
+    file.write_text(token)
 
     @ray.remote(num_cpus=0)
-    def sees(path: str) -> str:
+    def read_file(path: str) -> str:
         return Path(path).read_text() if Path(path).exists() else ""
 
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        pinned = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
-        answers = ray.get([sees.options(scheduling_strategy=node).remote(str(file)) for node in pinned])
-        blind = sorted(
-            node["NodeManagerHostname"] for node, answer in zip(nodes, answers, strict=True) if answer != word
+        strategies = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
+        texts = ray.get([read_file.options(scheduling_strategy=strategy).remote(str(file)) for strategy in strategies])
+        failed_hosts = sorted(
+            node["NodeManagerHostname"] for node, text in zip(nodes, texts, strict=True) if text != token
         )
     finally:
         file.unlink(missing_ok=True)
-    if blind:
+    if failed_hosts:
         raise SettingError(
-            f"FREEZELINE_HOME must be a folder that all nodes of the cluster share, but {', '.join(blind)} "
-            f"{'does' if len(blind) == 1 else 'do'} not see {folder}; set it to one on a network file system"
+            f"FREEZELINE_HOME must be a folder that all nodes of the cluster share, but {', '.join(failed_hosts)} "
+            f"cannot read {folder}; set it to a folder on a network file system"
         )
 
 
 def _start(address: str) -> None:
-    """Start or join Ray. It gives itself 30 s, which a busy machine may exceed: so a second time where it failed."""
+    """Start or join Ray; retry once, because a start on a busy machine may exceed Ray's limit of 30 s."""
     import ray
 
-    for left in reversed(range(START_ATTEMPTS)):
+    for attempts_left in reversed(range(START_ATTEMPTS)):
         try:
             _init(address)
             return
-        except Exception as error:  # a bare one, where a node took too long
+        except Exception as error:  # Ray raises a bare Exception if a node takes too long
             ray.shutdown()
-            if not left:
+            if not attempts_left:
                 raise SearchError(
-                    f"Ray must start, or the cluster of RAY_ADDRESS must answer, but Ray says: {last_line(error)}; "
-                    "give the machine less to do, or correct RAY_ADDRESS, and start again"
+                    f"Ray must start, or the cluster of RAY_ADDRESS must respond, but Ray reported: {last_line(error)}"
+                    "; reduce the load of the machine or correct RAY_ADDRESS, then run the command again"
                 ) from error
 
 
@@ -230,7 +233,7 @@ def _init(address: str) -> None:
         ray.init, address=address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False
     )
     if address == "local":
-        # Without a runtime environment the workers that Ray starts beforehand are those that it takes for the trials.
+        # Without a runtime environment, Ray runs trials in the workers that it started in advance.
         start(num_cpus=available_cores(), include_dashboard=False)
         return
     environment = {**ENVIRONMENT, **WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(state_dir())}
@@ -239,7 +242,7 @@ def _init(address: str) -> None:
 
 @contextmanager
 def temporary_env(environment: Mapping[str, str]) -> Iterator[None]:
-    """Within: this process has these variables as well, for those that it starts."""
+    """Context manager that sets environment variables, which child processes inherit, and restores them on exit."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:

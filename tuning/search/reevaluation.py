@@ -1,7 +1,7 @@
-"""The finals: the best trials are trained again with other seeds before one wins by its mean.
+"""Re-running the best trials with other seeds before the winner is selected by its mean score.
 
-The best of many trials is best by luck as well: the score that it was chosen by is too high for it, and more so the
-more trials there were. What another seed gives was not chosen. Pure functions of the trials' results.
+The best score of many trials is biased upward by selection, the more so the more trials there are. The score with
+another seed is not. Pure functions of the trials.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from tuning.search.selection import default_trial, is_significantly_better, rank
 
 
 class RerunTrial(NamedTuple):
-    """A trial and the scores of all its trainings, its own first."""
+    """A trial with its own score and the scores of its re-runs, in this order."""
 
     trial: TrialRecord
     scores: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """The mean score: what the finals are decided by."""
+        """The mean score, by which the winner is selected."""
         return statistics.fmean(self.scores)
 
     @property
     def std(self) -> float:
-        """The sample standard deviation of the scores; 0 of one."""
+        """The sample standard deviation of the scores; 0 for a single score."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
 def top_trials(trials: Sequence[TrialRecord], top_k: int, num_val_images: int) -> list[RerunTrial]:
-    """Return the best ``count`` trials that have ended, best first, with the scores of their finals.
+    """Return the best ``top_k`` ended trials, best first, with the scores of their re-runs.
 
-    Who lies behind the best of all by more than the noise of so many validation pictures is none: it can't have been
-    beaten by luck alone, and where it is quickly trained again and the best is not, it must not win for that.
+    Trials that are significantly worse than the best are excluded. Otherwise a cheap trial could win only because the
+    best was too slow to be re-run.
     """
     best_first = ranked(trials)
-    top = best_first[0].score or 0.0 if best_first else 0.0
-    ended = [
-        result
-        for result in best_first
-        if result.status != "running" and not is_significantly_better(top, result.score or 0.0, num_val_images)
+    best_score = best_first[0].score or 0.0 if best_first else 0.0
+    comparable = [
+        trial
+        for trial in best_first
+        if trial.status != "running" and not is_significantly_better(best_score, trial.score or 0.0, num_val_images)
     ]
-    return [RerunTrial(result, _scores(result, trials)) for result in ended[:top_k]]
+    return [RerunTrial(trial, _all_scores(trial, trials)) for trial in comparable[:top_k]]
 
 
-def _scores(result: TrialRecord, results: Sequence[TrialRecord]) -> tuple[float, ...]:
-    own = [other for other in results if other.rerun_of == result.trial_uid and other.status == "complete"]
-    return tuple(score for score in (result.score, *(other.score for other in own)) if score is not None)
+def _all_scores(trial: TrialRecord, trials: Sequence[TrialRecord]) -> tuple[float, ...]:
+    reruns = [other for other in trials if other.rerun_of == trial.trial_uid and other.status == "complete"]
+    return tuple(score for score in (trial.score, *(rerun.score for rerun in reruns)) if score is not None)
 
 
 def next_rerun(
@@ -60,42 +60,46 @@ def next_rerun(
     num_val_images: int,
     has_time_for: Callable[[TrialRecord], bool],
 ) -> tuple[TrialRecord, int] | None:
-    """Return which trial is to be trained again next, and with which seed; None where nothing is left to do.
+    """Return the next trial to re-run and its seed; None if there is none.
 
-    Seed by seed, so that what there is time for is spread over the finalists. ``fits`` says whether there is time to
-    train a trial again.
+    Every top trial is re-run with one seed before any is re-run with the next, so that limited time is shared equally.
+    ``has_time_for`` returns whether the remaining time allows a trial to be re-run.
     """
-    for number in range(1, num_seeds + 1):
-        for finalist in top_trials(trials, top_k, num_val_images):
-            seed = finalist.trial.config.seed + number
-            begun = {other.config.seed for other in trials if other.rerun_of == finalist.trial.trial_uid}
-            if seed not in begun and has_time_for(finalist.trial):
-                return finalist.trial, seed
+    for offset in range(1, num_seeds + 1):
+        for rerun_trial in top_trials(trials, top_k, num_val_images):
+            trial = rerun_trial.trial
+            seed = trial.config.seed + offset
+            started_seeds = {other.config.seed for other in trials if other.rerun_of == trial.trial_uid}
+            if seed not in started_seeds and has_time_for(trial):
+                return trial, seed
     return None
 
 
 def select_winner(
     allowed: Sequence[TrialRecord], trials: Sequence[TrialRecord], top_k: int, num_val_images: int
 ) -> TrialRecord | None:
-    """Return which of the ``allowed`` trials, best first, wins.
+    """Return the winner among the ``allowed`` trials, which are ordered best first.
 
-    Of the finalists that were trained again, the one with the highest mean; the best as they are where fewer than two
-    were: one mean can't be held against others' luck.
+    It is the re-run trial with the highest mean score. If fewer than two were re-run, it is the trial with the best
+    score, because a mean cannot be compared with a score that is biased by selection.
     """
-    uids = {result.trial_uid for result in allowed}
-    best = top_trials(trials, top_k, num_val_images)
-    proved = [one for one in best if len(one.scores) > 1 and one.trial.trial_uid in uids]
-    if len(proved) < 2:
+    allowed_uids = {trial.trial_uid for trial in allowed}
+    rerun_trials = [
+        rerun_trial
+        for rerun_trial in top_trials(trials, top_k, num_val_images)
+        if len(rerun_trial.scores) > 1 and rerun_trial.trial.trial_uid in allowed_uids
+    ]
+    if len(rerun_trials) < 2:
         return next(iter(allowed), None)
-    return max(proved, key=lambda one: (one.mean, one.trial.sort_key)).trial
+    return max(rerun_trials, key=lambda rerun_trial: (rerun_trial.mean, rerun_trial.trial.sort_key)).trial
 
 
 class Improvement(NamedTuple):
-    """What the search gained over the default on validation.
+    """Improvement of the winner over the default on validation.
 
     Attributes:
-        gain: of the winner's mean score over the default's.
-        noise: standard error of that difference, from the spread over seeds and the number of validation pictures.
+        difference: the winner's mean score minus the default's.
+        standard_error: of the difference, from the variance over seeds and the number of validation images.
     """
 
     difference: float
@@ -103,25 +107,24 @@ class Improvement(NamedTuple):
 
     @property
     def is_significant(self) -> bool:
-        """Whether the gain is more than twice the noise: about a 95 % interval."""
+        """Whether the difference exceeds two standard errors (about a 95 % confidence interval)."""
         return self.difference > 2 * self.standard_error
 
 
 def improvement_over_default(
     best: TrialRecord, trials: Sequence[TrialRecord], top_k: int, num_val_images: int
 ) -> Improvement | None:
-    """Return what the best trial gained over the default; None where that was not trained to its end, or is the best.
+    """Return the improvement of the best trial; None if the default is the best or did not complete.
 
-    The two spreads are pooled over the finalists.
+    The variance over seeds is pooled over the top trials.
     """
     default = default_trial(trials)
     if default is None or default.status != "complete" or default.score is None or default.trial_uid == best.trial_uid:
         return None
-    scores = _scores(best, trials)
-    spreads = [one.std**2 for one in top_trials(trials, top_k, num_val_images) if len(one.scores) > 1]
-    by_seed = statistics.fmean(spreads) if spreads else 0.0
-    mean = statistics.fmean(scores)
-    by_pictures = standard_error(mean, default.score, num_val_images) ** 2
-    theirs = _scores(default, trials)
-    every = math.sqrt(by_seed / len(scores) + by_seed / len(theirs) + by_pictures)
-    return Improvement(mean - statistics.fmean(theirs), every)
+    best_scores, default_scores = _all_scores(best, trials), _all_scores(default, trials)
+    variances = [top.std**2 for top in top_trials(trials, top_k, num_val_images) if len(top.scores) > 1]
+    seed_variance = statistics.fmean(variances) if variances else 0.0
+    best_mean = statistics.fmean(best_scores)
+    image_variance = standard_error(best_mean, default.score, num_val_images) ** 2
+    total_error = math.sqrt(seed_variance / len(best_scores) + seed_variance / len(default_scores) + image_variance)
+    return Improvement(best_mean - statistics.fmean(default_scores), total_error)

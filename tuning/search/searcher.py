@@ -1,7 +1,7 @@
-"""The Tune Searcher: Ray asks it for trials and tells it what came of them; the ledger does both.
+"""The Tune Searcher: passes trials and their results between Ray Tune and the trial store.
 
-Ray's stock OptunaSearch tells a stopped trial as complete, leaves one with a NaN running for ever and refuses
-warm starts of a conditional space.
+Ray's OptunaSearch reports a stopped trial as complete, never ends a trial with a NaN and does not support warm starts
+of a conditional search space.
 """
 
 from __future__ import annotations
@@ -19,19 +19,26 @@ from tuning.search.strategy import NextStep
 from tuning.search.study import TrialStore
 from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask
 
-WORKER_LOST = f"its worker was lost more than {MAX_WORKER_FAILURES} times"
+WORKER_LOST = f"the worker was lost more than {MAX_WORKER_FAILURES} times"
 
 
-def scheduler_flags(result: TrialRecord) -> dict[str, bool]:
-    """Return what the scheduler must know of a trial, as a part of its configuration."""
+def scheduler_flags(trial: TrialRecord) -> dict[str, bool]:
+    """Return the scheduler's flags of a trial, which are part of its Ray configuration."""
     return {
-        NEVER_STOP: result.origin in {"default", "fine-tune"},
-        EXCLUDED: result.origin in {"probe", "rerun"},
+        NEVER_STOP: trial.origin in {"default", "fine-tune"},
+        EXCLUDED: trial.origin in {"probe", "rerun"},
     }
 
 
 class StudySearcher(Searcher):
-    """Proposes what ``next_trial`` gives, which the ledger has written down, until that says that it is enough."""
+    """Suggests the trials of ``next_trial`` to Ray and reports their results to the trial store and the callbacks.
+
+    Args:
+        store: the trials of the search.
+        callbacks: called in order, after the store has been updated.
+        make_task: builds the task of a worker.
+        next_trial: returns the next trial, or whether to wait or to end.
+    """
 
     def __init__(
         self,
@@ -48,21 +55,21 @@ class StudySearcher(Searcher):
         self._uids: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401  # Ray types it as a dict, and its FINISHED is a text
-        """Return the configuration of Ray's trial ``trial_id``: one task as JSON; None to be asked again later."""
-        result = self._next_trial()
-        if not isinstance(result, TrialRecord):
-            return Searcher.FINISHED if result == "end" else None
-        self._uids[trial_id] = result.trial_uid
-        for listener in self._callbacks:
-            listener.on_trial_start(result)
-        return {"task": self._make_task(result).to_json(), **scheduler_flags(result)}
+        """Return the configuration of Ray's trial ``trial_id``: its task as JSON and flags; None if Ray must wait."""
+        trial = self._next_trial()
+        if not isinstance(trial, TrialRecord):
+            return Searcher.FINISHED if trial == "end" else None
+        self._uids[trial_id] = trial.trial_uid
+        for callback in self._callbacks:
+            callback.on_trial_start(trial)
+        return {"task": self._make_task(trial).to_json(), **scheduler_flags(trial)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Take an epoch of a trial that goes on."""
+        """Record an epoch of a trial that continues."""
         self._report_epoch(self._uids[trial_id], TrialReport.from_json(result["report"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take the end of a trial: its own last word, the scheduler's stop, or a worker that was lost."""
+        """Record the end of a trial: its final report, a stop by the scheduler, or a lost worker."""
         trial_uid = self._uids.pop(trial_id)
         if error or result is None or "report" not in result:
             self._finish(trial_uid, "failed", WORKER_LOST, None, is_infrastructure_failure=True)
@@ -71,7 +78,7 @@ class StudySearcher(Searcher):
         if report.status == "failed":
             self._finish(trial_uid, "failed", report.reason, report, report.is_infrastructure_failure)
             return
-        if report.status == "running":  # stopped in this very epoch: Ray tells it only here
+        if report.status == "running":  # stopped after this epoch, which Ray reports only here
             self._report_epoch(trial_uid, report)
         if report.status == "complete" or report.epoch >= self._store.get(trial_uid).config.fit.max_epochs:
             self._finish(trial_uid, "complete", "ran to its end", report)
@@ -80,9 +87,9 @@ class StudySearcher(Searcher):
 
     def _report_epoch(self, trial_uid: str, report: TrialReport) -> None:
         if report.status == "running" and report.epoch > self._store.get(trial_uid).epochs:
-            result = self._store.report(trial_uid, report)
-            for listener in self._callbacks:
-                listener.on_epoch_end(result, report)
+            trial = self._store.report(trial_uid, report)
+            for callback in self._callbacks:
+                callback.on_epoch_end(trial, report)
 
     def _finish(
         self,
@@ -92,15 +99,15 @@ class StudySearcher(Searcher):
         report: TrialReport | None,
         is_infrastructure_failure: bool = False,
     ) -> None:
-        result = self._store.finish(trial_uid, status, reason, is_infrastructure_failure)
-        for listener in self._callbacks:
-            listener.on_trial_end(result, report)
+        trial = self._store.finish(trial_uid, status, reason, is_infrastructure_failure)
+        for callback in self._callbacks:
+            callback.on_trial_end(trial, report)
 
     def save(self, checkpoint_path: str) -> None:
-        """Write an empty snapshot: the ledger is the truth, Ray's own restore is never used."""
-        with open(checkpoint_path, "w") as file:  # noqa: PTH123  # Ray's interface hands a text path
+        """Write an empty snapshot: a search is resumed from the trial store, never by Ray."""
+        with open(checkpoint_path, "w") as file:  # noqa: PTH123  # Ray passes the path as text
             json.dump({}, file)
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
-        # Tune pickles all that it is given at once; nothing is ever read back from it.
+        # Tune pickles its searcher for snapshots, which are never loaded.
         return Searcher, ()

@@ -1,4 +1,4 @@
-"""Who can win, and what is worth its cost: pure functions of the trials' results and of what serving them costs."""
+"""Selecting the winner under latency and size limits; Pareto front. Pure functions of trials and serving costs."""
 
 from __future__ import annotations
 
@@ -14,137 +14,122 @@ from tuning.common.trial_record import TrialRecord
 
 Costs = Mapping[ServingSpec, ServingCost]
 CostMetric = Literal["latency_ms", "mb"]
+COST_METRICS: tuple[CostMetric, ...] = ("latency_ms", "mb")
 LIMIT_OPTIONS: dict[CostMetric, str] = {"latency_ms": "max_latency_ms", "mb": "max_mb"}
 COST_FORMATS: dict[CostMetric, str] = {"latency_ms": "{:.3g} ms", "mb": "{:.3g} MB"}
+PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "speed", "mb": "size"}
+
+# Which phase leads: fine-tuning only if significantly better than the probes; probes if better by any margin.
+LeadingPhase = Literal["fine-tuning", "neither", "probes"]
 
 
 class Limits(FrozenModel):
-    """What the winner may cost at most; None: anything."""
+    """Upper limits of the winner's serving cost; None: no limit."""
 
     latency_ms: float | None = None
     mb: float | None = None
 
     @property
     def active(self) -> dict[CostMetric, float]:
-        """The limits that there are."""
-        every: dict[CostMetric, float | None] = {"latency_ms": self.latency_ms, "mb": self.mb}
-        return {measure: most for measure, most in every.items() if most is not None}
+        """The limits that are set."""
+        limits: dict[CostMetric, float | None] = {"latency_ms": self.latency_ms, "mb": self.mb}
+        return {metric: limit for metric, limit in limits.items() if limit is not None}
 
     def violation_ratio(self, cost: ServingCost) -> float:
-        """Return the largest ratio of what something costs to what it may: up to 1 where it fits."""
-        return max((getattr(cost, measure) / most for measure, most in self.active.items()), default=0.0)
+        """Return the largest ratio of a cost to its limit; at most 1 if all limits are met."""
+        return max((getattr(cost, metric) / limit for metric, limit in self.active.items()), default=0.0)
 
 
 class CostedTrial(NamedTuple):
-    """The best trial of one served form, and what that form costs."""
+    """The best trial of a serving spec, and its serving cost."""
 
     trial: TrialRecord
     cost: ServingCost
 
 
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the eligible trials, best first."""
+    return sorted((trial for trial in trials if trial.is_eligible), key=lambda trial: trial.sort_key, reverse=True)
+
+
+def default_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Return the trial of the recipe's defaults, the first of its origin; None if it has not started."""
+    return next((trial for trial in trials if trial.origin == "default"), None)
+
+
+def standard_error(score: float, other_score: float, num_images: int) -> float:
+    """Return the standard error of the difference of two scores, with variance p (1 - p) / n for each score."""
+    return math.sqrt((score * (1 - score) + other_score * (1 - other_score)) / num_images)
+
+
+def is_significantly_better(score: float, other_score: float, num_images: int) -> bool:
+    """Return whether a score exceeds another by more than two standard errors (about a 95 % confidence interval)."""
+    return score - other_score > 2 * standard_error(score, other_score, num_images)
+
+
 def serving_spec_of(trial: TrialRecord, num_classes: int) -> ServingSpec:
-    """Return the form in which a trial's model would be served."""
+    """Return the serving spec of a trial's model."""
     config = trial.config
     return ServingSpec.from_network(config.network, config.preprocessing.image_size, num_classes)
 
 
-def choose(results: Sequence[TrialRecord], costs: Costs, limits: Limits, classes: int) -> TrialRecord | None:
-    """Return the best trial that fits the limits; None where no trial has a score.
-
-    Raises:
-        SearchError: as ``within_limits``.
-    """
-    return next(iter(within_limits(results, costs, limits, classes)), None)
-
-
 def within_limits(trials: Sequence[TrialRecord], costs: Costs, limits: Limits, num_classes: int) -> list[TrialRecord]:
-    """Return the trials that may win, best first; where there are limits, a trial of unknown cost may not.
+    """Return the trials that may win, best first; if a limit is set, trials of unknown cost are excluded.
 
     Raises:
-        SearchError: there are trials with a score, and none fits; the sentence names the nearest.
+        SearchError: some trials have a score, but none is within the limits; the message names the closest.
     """
-    scored = ranked(trials)
-    if not limits.active or not scored:
-        return scored
-    known = [(result, costs.get(serving_spec_of(result, num_classes))) for result in scored]
-    fits = [result for result, cost in known if cost is not None and limits.violation_ratio(cost) <= 1]
-    if not fits:
-        raise SearchError(no_fit_message(best_per_serving_spec(trials, costs, num_classes), limits))
-    return fits
+    candidates = ranked(trials)
+    if not limits.active or not candidates:
+        return candidates
+    with_costs = [(trial, costs.get(serving_spec_of(trial, num_classes))) for trial in candidates]
+    allowed = [trial for trial, cost in with_costs if cost is not None and limits.violation_ratio(cost) <= 1]
+    if not allowed:
+        raise SearchError(_limits_error(best_per_serving_spec(trials, costs, num_classes), limits))
+    return allowed
 
 
 def best_per_serving_spec(trials: Sequence[TrialRecord], costs: Costs, num_classes: int) -> list[CostedTrial]:
-    """Return the best trial of each served form whose cost is known, best first."""
+    """Return the best trial of each serving spec with a known cost, best first."""
     best: dict[ServingSpec, TrialRecord] = {}
-    for result in ranked(trials):
-        best.setdefault(serving_spec_of(result, num_classes), result)
-    return [CostedTrial(result, costs[form]) for form, result in best.items() if form in costs]
+    for trial in ranked(trials):
+        best.setdefault(serving_spec_of(trial, num_classes), trial)
+    return [CostedTrial(trial, costs[spec]) for spec, trial in best.items() if spec in costs]
 
 
 def pareto_front(costed_trials: Sequence[CostedTrial], metric: CostMetric) -> list[CostedTrial]:
-    """Return the Pareto front, best first: each is cheaper than all that are better, and better than all cheaper ones.
+    """Return the Pareto front of score and one cost metric, best score first.
 
-    Of those that agree in score and cost the first stands for all.
+    Of trials with equal score and cost only the first is included.
     """
-    found: list[CostedTrial] = []
-    for one in sorted(costed_trials, key=lambda one: (-(one.trial.score or 0.0), getattr(one.cost, metric))):
-        if not found or getattr(one.cost, metric) < getattr(found[-1].cost, metric):
-            found.append(one)
-    return found
-
-
-def no_fit_message(every: Sequence[CostedTrial], limits: Limits) -> str:
-    asked = " and ".join(f"{LIMIT_OPTIONS[measure]}={most:g}" for measure, most in limits.active.items())
-    if not every:
-        return f"the winner must keep {asked}, but no network of this search could be measured; leave the limit out"
-    near = min(every, key=lambda one: limits.violation_ratio(one.cost))
-    costs = ", ".join(form.format(getattr(near.cost, measure)) for measure, form in COST_FORMATS.items())
-    return (
-        f"the winner must keep {asked}, and no trial's network does: the nearest is {describe_network(near.trial)} "
-        f"({costs}, validation {near.trial.score:.4f} by trial {near.trial.number}); raise the limit, or search "
-        "smaller networks with backbone, image_size or truncate"
-    )
-
-
-def ranked(results: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials that may be the best, best first."""
-    return sorted(
-        (result for result in results if result.is_eligible), key=lambda result: result.sort_key, reverse=True
-    )
-
-
-def default_trial(results: Iterable[TrialRecord]) -> TrialRecord | None:
-    """Return the recipe's default, the first of its kind; None where it was not asked for."""
-    return next((result for result in results if result.origin == "default"), None)
-
-
-def standard_error(one: float, other: float, num_images: int) -> float:
-    """Return the standard error of the difference of two scores: of n pictures each has the variance p (1 - p) / n."""
-    return math.sqrt((one * (1 - one) + other * (1 - other)) / num_images)
-
-
-# Who is ahead: the fine-tunes by more than the noise of the validation pictures, the probes at all, or neither.
-LeadingPhase = Literal["fine-tuning", "neither", "probes"]
-
-
-def is_significantly_better(one: float, other: float, num_images: int) -> bool:
-    """Return whether a score is ahead of another by more than twice the noise: about what a 95 % interval says."""
-    return one - other > 2 * standard_error(one, other, num_images)
-
-
-COST_METRICS: tuple[CostMetric, ...] = ("latency_ms", "mb")
-
-PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "speed", "mb": "size"}
+    front: list[CostedTrial] = []
+    by_score = sorted(costed_trials, key=lambda costed: (-(costed.trial.score or 0.0), getattr(costed.cost, metric)))
+    for costed in by_score:
+        if not front or getattr(costed.cost, metric) < getattr(front[-1].cost, metric):
+            front.append(costed)
+    return front
 
 
 def on_a_pareto_front(costed_trials: Sequence[CostedTrial]) -> list[CostedTrial]:
-    """Return what is on the front by latency or by size, best first."""
-    on = {one.trial.number for measure in COST_METRICS for one in pareto_front(costed_trials, measure)}
-    return [one for one in costed_trials if one.trial.number in on]
+    """Return the trials on the Pareto front of latency or of size, in the given order."""
+    numbers = {costed.trial.number for metric in COST_METRICS for costed in pareto_front(costed_trials, metric)}
+    return [costed for costed in costed_trials if costed.trial.number in numbers]
 
 
 def pareto_labels(costed: CostedTrial, costed_trials: Sequence[CostedTrial]) -> str:
-    """Return in what no network that is at least as good beats this one; empty if it is on no front."""
-    return ", ".join(
-        PARETO_LABELS[measure] for measure in COST_METRICS if costed in pareto_front(costed_trials, measure)
+    """Return the labels of the Pareto fronts that contain this trial; empty if there are none."""
+    metrics = (metric for metric in COST_METRICS if costed in pareto_front(costed_trials, metric))
+    return ", ".join(PARETO_LABELS[metric] for metric in metrics)
+
+
+def _limits_error(costed_trials: Sequence[CostedTrial], limits: Limits) -> str:
+    rule = " and ".join(f"{LIMIT_OPTIONS[metric]}={limit:g}" for metric, limit in limits.active.items())
+    if not costed_trials:
+        return f"the winner must keep {rule}, but no network of this search could be measured; remove the limit"
+    closest = min(costed_trials, key=lambda costed: limits.violation_ratio(costed.cost))
+    costs = ", ".join(text.format(getattr(closest.cost, metric)) for metric, text in COST_FORMATS.items())
+    return (
+        f"the winner must keep {rule}, but no trial's network does: the closest is {describe_network(closest.trial)} "
+        f"({costs}, validation {closest.trial.score:.4f} in trial {closest.trial.number}); raise the limit, or search "
+        "smaller networks with backbone, image_size or truncate"
     )

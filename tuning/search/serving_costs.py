@@ -1,4 +1,4 @@
-"""Measuring what a search's networks cost to serve: as many as there is time for, the most promising first."""
+"""Measuring the serving cost of a search's networks within a time limit, best trials first."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ def measure_serving_costs(
     time_limit_s: float,
     measure: MeasureCost = serving_cost,
 ) -> dict[ServingSpec, ServingCost]:
-    """Return what the networks of the trials cost, by the score of the best trial of each.
+    """Return the serving costs of the trials' networks, measured in the order of their best scores.
 
-    After ``enough_s`` no further one is measured, but that one fits the limits is always looked for to the end: the
-    first that fits in this order is the best of all that do. A network that can't be measured is left out.
+    Measuring stops after ``time_limit_s``; if limits are set, it continues until one network is within them. Because
+    of the order, the first network within the limits is the best of all that are. A network that cannot be measured
+    is skipped.
     """
-    began, fits = time.monotonic(), False
+    start_s, is_any_allowed = time.monotonic(), False
     costs: dict[ServingSpec, ServingCost] = {}
-    for form in dict.fromkeys(serving_spec_of(result, num_classes) for result in ranked(trials)):
-        if time.monotonic() - began > time_limit_s and (fits or not limits.active):
+    for spec in dict.fromkeys(serving_spec_of(trial, num_classes) for trial in ranked(trials)):
+        if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits.active):
             break
         try:
-            costs[form] = measure(form)
-        except Exception:  # noqa: S112  a network of a library's that can't be exported costs a row, not the search
+            costs[spec] = measure(spec)
+        except Exception:  # noqa: S112  # a backbone that cannot be exported only lacks a cost
             continue
-        fits = fits or limits.violation_ratio(costs[form]) <= 1
+        is_any_allowed = is_any_allowed or limits.violation_ratio(costs[spec]) <= 1
     return costs

@@ -1,6 +1,7 @@
-"""The search space: what Optuna is asked for, and the trial's configuration that follows from its answer.
+"""The search space: the parameters that Optuna samples, and the trial configuration built from them.
 
-Define-by-run: a setting is asked for only where it applies, so that the sampler learns from what a trial used.
+Define-by-run: a parameter is only suggested if it applies, so that the sampler learns from the values that were used.
+"Settings" are values under the user's option names, "params" are the same values under their names in the study.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ class SuggestTrial(Protocol):
 
 
 class SearchSpace:
-    """Where each setting of a recipe may lie; immutable.
+    """The domains of a recipe's settings; immutable.
 
-    ``suggest`` asks for the settings of one trial and returns them under the names that the user knows. ``defaults``,
-    ``sweep`` and ``fine_tunes`` give settings to try before the sampler chooses, in the sampler's own names.
+    ``suggest`` samples the settings of one trial. ``default_trials``, ``linear_probes`` and ``fine_tunes`` return the
+    parameters of trials that run before the sampler proposes any.
     """
 
     def __init__(
@@ -63,95 +64,102 @@ class SearchSpace:
         *,
         small_images: bool = False,
     ) -> None:
-        """Take a recipe whose networks, sizes and cuts are known.
+        """Create the space.
 
-        ``imbalance`` is how many times the largest class has the smallest's pictures, ``uncut`` are the networks that
-        can't be cut in two: nothing of them is kept, so they are not probed. Of ``tiny`` pictures
-        the default freezes nothing and takes larger steps.
+        Args:
+            recipe: a recipe without ``auto`` values.
+            imbalance_ratio: number of images of the largest class divided by that of the smallest.
+            unsplittable: backbones without cut points; their features cannot be cached, so they are not probed.
+            small_images: whether images are upscaled; then the default freezes no block and uses larger learning rates.
         """
         self._recipe = recipe
-        variants = recipe.variants if isinstance(recipe, Recipe) else ()
-        parts = (
-            {variant.name: recipe.with_variant(variant) for variant in variants} if isinstance(recipe, Recipe) else {}
-        )
         self._small_images = small_images
         self._learning_rates = SMALL_IMAGE_LR if small_images else DEFAULT_LR
-        first = {**DEFAULT_PARAMS, **(SMALL_IMAGE_DEFAULTS if small_images else {})}
-        named = {
-            name: _VariantSpace(part, imbalance_ratio, unsplittable, first, f"@{name}") for name, part in parts.items()
-        }
-        self._variant_spaces = named or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, first)}
+        defaults = {**DEFAULT_PARAMS, **(SMALL_IMAGE_DEFAULTS if small_images else {})}
+        variants = (
+            {variant.name: recipe.with_variant(variant) for variant in recipe.variants}
+            if isinstance(recipe, Recipe)
+            else {}
+        )
+        self._variant_spaces = {
+            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, f"@{name}")
+            for name, variant in variants.items()
+        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults)}
 
     def suggest(self, trial: SuggestTrial, *, is_probe: bool = False) -> dict[str, ParamValue]:
-        """Ask for the settings of one trial, or of a probe, and return them under the names that the user knows."""
+        """Sample the settings of one trial, or of a linear probe."""
         if "" in self._variant_spaces:
             return self._variant_spaces[""].suggest(trial, is_probe)
         variant = str(trial.suggest_categorical(VARIANT, tuple(self._variant_spaces)))
         return {VARIANT: variant, **self._variant_spaces[variant].suggest(trial, is_probe)}
 
     def default_params(self) -> dict[str, ParamValue]:
-        """Return the default's settings, moved into the recipe's limits, under the sampler's names."""
+        """Return the parameters of the default trial, clipped to the recipe's domains."""
         return self._to_study_params(next(iter(self._variant_spaces)), {})
 
     def default_settings(self) -> dict[str, ParamValue]:
-        """Return the default's settings under the names that the user knows."""
+        """Return the settings of the default trial, clipped to the recipe's domains."""
         return self.suggest(_FixedTrial(self.default_params()))
 
     def default_trials(self) -> list[dict[str, ParamValue]]:
-        """Return the default's settings, and those of other variants that the sweep leaves out: all are compared."""
-        swept = {probe.get(VARIANT) for probe in self.linear_probes()}
-        left_out = [name for name in list(self._variant_spaces)[1:] if name not in swept]
-        every = [self.default_params(), *(self._to_study_params(name, {}) for name in left_out)]
-        return every[: self._recipe.max_trials] if isinstance(self._recipe, Recipe) else every
+        """Return the parameters of the default trial, and of one default trial per variant without linear probes."""
+        probed_variants = {probe.get(VARIANT) for probe in self.linear_probes()}
+        other_variants = [name for name in list(self._variant_spaces)[1:] if name not in probed_variants]
+        trials = [self.default_params(), *(self._to_study_params(name, {}) for name in other_variants)]
+        return trials[: self._recipe.max_trials] if isinstance(self._recipe, Recipe) else trials
 
     def linear_probes(self) -> list[dict[str, ParamValue]]:
-        """Return linear probes of all networks, image sizes and cuts, where a probe costs next to nothing.
+        """Return the parameters of linear probes of all backbones, image sizes and truncations.
 
-        There are none where the features that it needs aren't kept, or the freeze line may not lie at the end.
+        Empty if the recipe disables the probes, the feature cache is off, or the recipe excludes the probes' settings.
         """
         if not (isinstance(self._recipe, Recipe) and self._recipe.sweep):
             return []
-        probes = [(name, probe) for name, corner in self._variant_spaces.items() for probe in corner.linear_probes()]
+        probes = [(name, probe) for name, space in self._variant_spaces.items() for probe in space.linear_probes()]
         return [self._to_study_params(name, {**PROBE_PARAMS, **probe}, probe) for name, probe in probes]
 
     def warmup_probes(self) -> list[dict[str, ParamValue]]:
-        """Return the probes of the sweep that come before the default: its first network's first, at each image size.
+        """Return the linear probes that run before the default: the first network at every image size.
 
-        They take seconds, and often lead for minutes. Of tiny pictures there are none: those need other features, and
-        the default, which trains all of the network, needs the time.
+        They take seconds and often lead for minutes. Small images have none: they need features of their own domain,
+        and the default, which trains the whole network, needs the time.
         """
 
-        def network(probe: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-            return {name: setting for name, setting in probe.items() if not name.startswith("image_size")}
+        def without_image_size(probe: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+            return {name: value for name, value in probe.items() if not name.startswith("image_size")}
 
-        swept = [] if self._small_images else self.linear_probes()
-        return [probe for probe in swept if network(probe) == network(swept[0])]
+        probes = [] if self._small_images else self.linear_probes()
+        return [probe for probe in probes if without_image_size(probe) == without_image_size(probes[0])]
 
     def fine_tunes(self, probe: Mapping[str, ParamValue], mostly_trained: bool = False) -> list[dict[str, ParamValue]]:
-        """Return the default's settings on a probe's network, image size and cut, with ``FINE_TUNED`` blocks frozen.
+        """Return the parameters of fine-tunes: the defaults with a probe's backbone, image size and truncation.
 
-        Where ``unfrozen``, and of tiny pictures, with ``MOSTLY_TRAINED_FRACTIONS`` blocks. ``probe`` has settings as ``suggest`` gives
-        them. What is the default again is left out.
+        Duplicates of the default trials are left out.
+
+        Args:
+            probe: settings of the linear probe.
+            mostly_trained: whether to freeze ``MOSTLY_TRAINED_FRACTIONS`` instead of ``FINE_TUNE_FRACTIONS`` of the
+                blocks, as is always done for small images.
         """
         fractions = MOSTLY_TRAINED_FRACTIONS if mostly_trained or self._small_images else FINE_TUNE_FRACTIONS
         network, variant = {name: probe[name] for name in PROBE_AXES["last"]}, str(probe.get(VARIANT, ""))
-        tuned = [self._to_study_params(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
-        known = self.default_trials()
-        return [settings for at, settings in enumerate(tuned) if settings not in known + tuned[:at]]
+        trials = [self._to_study_params(variant, {**network, "freeze_fraction": fraction}) for fraction in fractions]
+        defaults = self.default_trials()
+        return [params for index, params in enumerate(trials) if params not in defaults + trials[:index]]
 
     def project_config(self, config: TrialConfig) -> dict[str, ParamValue]:
-        """Return another search's settings, moved into the recipe's limits, under the sampler's names.
+        """Return the parameters closest to a configuration of another search, clipped to the recipe's domains.
 
-        They go to the first variant that has their network, or to the first of all.
+        They belong to the first variant that includes its backbone, else to the first variant.
         """
-        every = {**config.batches.model_dump(), **config.network.model_dump(), **config.fit.model_dump()}
-        every["image_size"] = config.preprocessing.image_size
-        having = [name for name, corner in self._variant_spaces.items() if corner.has_network(every["backbone"])]
-        variant = having[0] if having else next(iter(self._variant_spaces))
-        wanted = {name: every[name] for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
-        return self._to_study_params(
-            variant, wanted, learning_rates={**self._learning_rates, every["optimizer"]: every["lr"]}
-        )
+        values = {**config.batches.model_dump(), **config.network.model_dump(), **config.fit.model_dump()}
+        values["image_size"] = config.preprocessing.image_size
+        backbone = values["backbone"]
+        variants = [name for name, space in self._variant_spaces.items() if space.has_backbone(backbone)]
+        variant = variants[0] if variants else next(iter(self._variant_spaces))
+        settings = {name: values[name] for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
+        learning_rates = {**self._learning_rates, values["optimizer"]: values["lr"]}
+        return self._to_study_params(variant, settings, learning_rates=learning_rates)
 
     def _to_study_params(
         self,
@@ -160,11 +168,11 @@ class SearchSpace:
         only: Iterable[str] | None = None,
         learning_rates: Mapping[str, float] | None = None,
     ) -> dict[str, ParamValue]:
-        """Return the settings, completed by defaults and moved into the limits, as parameters of the study.
+        """Complete settings with the defaults, clip them to the domains, and return them as parameters.
 
         Args:
             variant: name of the variant; empty without variants.
-            settings: under the user's names; missing ones are the defaults.
+            settings: the settings that differ from the defaults.
             only: names of the settings to return; None: all.
             learning_rates: by optimizer.
         """
@@ -174,108 +182,116 @@ class SearchSpace:
         return {**prefix, **space.to_study_params(selected)}
 
     def trial_config(self, settings: Mapping[str, ParamValue], preprocessings: Preprocessings) -> TrialConfig:
-        """Return the whole configuration of the trial that has these ``settings``, as ``suggest`` returns them."""
+        """Return the complete configuration of a trial with the ``settings`` returned by ``suggest``."""
         recipe = self._variant_spaces[str(settings.get(VARIANT, ""))].recipe
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
-        every = {**fixed, **settings}
+        values = {**fixed, **settings}
         return TrialConfig(
             seed=recipe.seed,
             preprocessing=preprocessings[str(settings["backbone"]), int(settings["image_size"])],
-            batches=BatchConfig.model_validate(_pick(every, BatchConfig.model_fields)),
-            network=NetworkConfig.model_validate(_pick(every, NetworkConfig.model_fields)),
+            batches=BatchConfig.model_validate(_pick(values, BatchConfig.model_fields)),
+            network=NetworkConfig.model_validate(_pick(values, NetworkConfig.model_fields)),
             features=FeaturesConfig(
                 feature_cache=recipe.feature_cache, cached_augmentations=recipe.cached_augmentations
             ),
-            fit=FitConfig.model_validate(_pick(every, FitConfig.model_fields)),
+            fit=FitConfig.model_validate(_pick(values, FitConfig.model_fields)),
         )
 
 
 class _VariantSpace:
-    """The settings of a recipe without variants, or of one variant, whose names in the study end in ``suffix``."""
+    """The domains of a recipe without variants, or of one variant, whose parameter names end with ``suffix``."""
 
     def __init__(
         self,
         recipe: TrainingSettings,
-        imbalance: float,
+        imbalance_ratio: float,
         unsplittable: Collection[str],
-        first: Mapping[str, ParamValue],
+        defaults: Mapping[str, ParamValue],
         suffix: str = "",
     ) -> None:
         self.recipe = recipe
-        self._defaults = first
+        self._defaults = defaults
         self._unsplittable = unsplittable
         self._suffix = suffix
         self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
         if recipe.balance is None:
-            self._domains["balance"] = CLASS_BALANCES if imbalance > IMBALANCE_RATIO else Categorical(options=("none",))
+            is_imbalanced = imbalance_ratio > IMBALANCE_RATIO
+            self._domains["balance"] = CLASS_BALANCES if is_imbalanced else Categorical(options=("none",))
 
     def suggest(self, trial: SuggestTrial, is_probe: bool) -> dict[str, ParamValue]:
         if is_probe:
             return self._suggest_probe(trial)
         settings: dict[str, ParamValue] = {}
         for name, domain in self._domains.items():
-            asked = name != "head_features" or self._uses_head_features(settings)
-            settings[name] = _suggest(trial, name + self._suffix, domain) if asked else "last"
+            is_suggested = name != "head_features" or self._allows_all_features(settings)
+            settings[name] = _suggest(trial, name + self._suffix, domain) if is_suggested else "last"
         optimizer = str(settings["optimizer"])
         settings["lr"] = _suggest(trial, self._lr_name(optimizer) + self._suffix, self._lr_domain(optimizer))
         return settings
 
     def _suggest_probe(self, trial: SuggestTrial) -> dict[str, ParamValue]:
-        def ask(name: str) -> ParamValue:
+        def suggest(name: str) -> ParamValue:
             return _suggest(trial, name + self._suffix, self._domains[name])
 
-        levels = str(ask("head_features"))
-        settings = {"head_features": levels, **{name: ask(name) for name in PROBE_AXES[levels]}}
+        head_features = str(suggest("head_features"))
+        settings = {"head_features": head_features, **{name: suggest(name) for name in PROBE_AXES[head_features]}}
         return self.clip({**self._shared_probe_settings(), **settings}, PROBE_LR)
 
-    def clip(self, wanted: Mapping[str, ParamValue], rates: Mapping[str, float]) -> dict[str, ParamValue]:
-        """Return the settings nearest to those wanted, else to the default's; ``rates`` are by optimizer."""
-        firsts = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
-        near = {**firsts, **self._defaults, **wanted}
-        settings = {name: domain.clip(near[name]) for name, domain in self._domains.items()}
-        if not self._uses_head_features(settings):
-            settings["head_features"] = "last"
-        optimizer = str(settings["optimizer"])
-        settings["lr"] = self._lr_domain(optimizer).clip(rates[optimizer])
-        return settings
+    def clip(self, settings: Mapping[str, ParamValue], learning_rates: Mapping[str, float]) -> dict[str, ParamValue]:
+        """Return the settings, completed with the defaults, each moved to the nearest value of its domain.
 
-    def has_network(self, backbone: str) -> bool:
-        """Return whether this network is searched here."""
+        Args:
+            settings: the settings that differ from the defaults.
+            learning_rates: by optimizer.
+        """
+        first_options = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
+        values = {**first_options, **self._defaults, **settings}
+        clipped = {name: domain.clip(values[name]) for name, domain in self._domains.items()}
+        if not self._allows_all_features(clipped):
+            clipped["head_features"] = "last"
+        optimizer = str(clipped["optimizer"])
+        clipped["lr"] = self._lr_domain(optimizer).clip(learning_rates[optimizer])
+        return clipped
+
+    def has_backbone(self, backbone: str) -> bool:
+        """Return whether this space includes the backbone."""
         return backbone in self._domains["backbone"].options
 
     def to_study_params(self, settings: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-        """Return settings under the sampler's names, those that ``suggest`` asks for."""
+        """Return the settings that ``suggest`` samples, under their names in the study."""
         lr_name = self._lr_name(str(settings.get("optimizer", "")))
-        asked = [name for name in settings if name != "head_features" or self._uses_head_features(settings)]
-        names = {name: lr_name if name == "lr" else name for name in asked}
-        return {names[name] + self._suffix: settings[name] for name in asked}
+        sampled = [name for name in settings if name != "head_features" or self._allows_all_features(settings)]
+        names = {name: lr_name if name == "lr" else name for name in sampled}
+        return {names[name] + self._suffix: settings[name] for name in sampled}
 
     def _shared_probe_settings(self) -> dict[str, ParamValue]:
-        """Return what is the same in all probes."""
+        """Return the settings that are the same in all linear probes."""
         options = self._domains["balance"].options
         balances = (balance for balance in PROBE_BALANCES if balance in options)
         return {**PROBE_PARAMS, "balance": next(balances, PROBE_BALANCES[-1])}
 
     def linear_probes(self) -> Iterator[dict[str, ParamValue]]:
-        allowed = all(
-            self._domains[name].clip(setting) == setting for name, setting in self._shared_probe_settings().items()
-        )
-        if self.recipe.feature_cache == "off" or not allowed:
+        """Yield the settings of linear probes that differ between them."""
+        shared = self._shared_probe_settings()
+        is_allowed = all(self._domains[name].clip(value) == value for name, value in shared.items())
+        if self.recipe.feature_cache == "off" or not is_allowed:
             return
-        swept: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBE_AXES["last"]}
-        swept["truncate"] = sorted(swept["truncate"])[:MAX_PROBED_TRUNCATIONS]
-        for levels in (one for one in PROBE_AXES if one in self._domains["head_features"].options):
-            for combination in itertools.product(*(swept[name] for name in PROBE_AXES[levels])):
-                probe = dict(zip(PROBE_AXES[levels], combination, strict=True))
+        options: dict[str, list[Any]] = {name: list(self._domains[name].options) for name in PROBE_AXES["last"]}
+        options["truncate"] = sorted(options["truncate"])[:MAX_PROBED_TRUNCATIONS]
+        for head_features, axes in PROBE_AXES.items():
+            if head_features not in self._domains["head_features"].options:
+                continue
+            for combination in itertools.product(*(options[name] for name in axes)):
+                probe = dict(zip(axes, combination, strict=True))
                 if probe["backbone"] not in self._unsplittable:
-                    yield {"head_features": levels, **probe}
+                    yield {"head_features": head_features, **probe}
 
-    def _uses_head_features(self, settings: Mapping[str, ParamValue]) -> bool:
-        """Return whether a head may see all levels: of a network that can be cut, frozen whole as a probe's is."""
+    def _allows_all_features(self, settings: Mapping[str, ParamValue]) -> bool:
+        """Return whether the head may use features of all blocks: only a fully frozen, splittable backbone."""
         return settings.get("freeze_fraction", 1.0) == 1 and settings["backbone"] not in self._unsplittable
 
     def _lr_name(self, optimizer: str) -> str:
-        # SGD's rates lie elsewhere: one name for both would tell the sampler that they mean the same.
+        # SGD uses larger rates, and a common name would tell the sampler that equal values have equal effects.
         return "sgd_lr" if optimizer == "sgd" and self.recipe.lr is None else "lr"
 
     def _lr_domain(self, optimizer: str) -> Domain:
@@ -285,26 +301,26 @@ class _VariantSpace:
 
 
 class _FixedTrial:
-    """Answers with given settings."""
+    """A trial that suggests given parameters."""
 
-    def __init__(self, settings: Mapping[str, ParamValue]) -> None:
-        self._settings = settings
+    def __init__(self, params: Mapping[str, ParamValue]) -> None:
+        self._params = params
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         del low, high, log
-        return float(self._settings[name])
+        return float(self._params[name])
 
     def suggest_categorical(self, name: str, choices: tuple[ParamValue, ...], /) -> ParamValue:
         del choices
-        return self._settings[name]
+        return self._params[name]
 
 
-def _suggest(asker: SuggestTrial, name: str, domain: Domain) -> ParamValue:
+def _suggest(trial: SuggestTrial, name: str, domain: Domain) -> ParamValue:
     if isinstance(domain, FloatRange):
-        return asker.suggest_float(name, domain.low, domain.high, log=domain.log)
-    setting: ParamValue = asker.suggest_categorical(name, domain.options)
-    return setting
+        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    value: ParamValue = trial.suggest_categorical(name, domain.options)
+    return value
 
 
-def _pick(settings: Mapping[str, ParamValue], names: Mapping[str, object]) -> dict[str, ParamValue]:
-    return {name: setting for name, setting in settings.items() if name in names}
+def _pick(values: Mapping[str, ParamValue], names: Mapping[str, object]) -> dict[str, ParamValue]:
+    return {name: value for name, value in values.items() if name in names}

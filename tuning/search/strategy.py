@@ -1,4 +1,4 @@
-"""The course of a search: which trial comes next, whether to wait for one that runs, or that it is enough."""
+"""The search strategy: which trial comes next, whether to wait for a running one, and when the search ends."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NextStep: TypeAlias = TrialRecord | Literal["wait", "end"]
 
 
 class SearchStrategy:
-    """Leads a search: trials that were interrupted, the starts, the sampler's, the finals.
+    """Decides the order: interrupted trials, enqueued trials, the sampler's proposals, re-runs of the best.
 
     Args:
-        recipe: with the budget that is left for this part of the search.
-        ledger: asked for the trials.
-        clock: of the minutes.
-        is_ended: whether the user asked to end.
-        at_once: how many trials may run now.
+        recipe: the recipe with the remaining budget.
+        store: creates the trials.
+        time_budget: the time budget of the search.
+        should_stop: returns whether the user requested a stop.
+        max_concurrent: returns how many trials may run now.
     """
 
     def __init__(
@@ -40,38 +40,38 @@ class SearchStrategy:
         self._max_concurrent = max_concurrent
 
     def next(self) -> NextStep:
-        """Return the next trial, already written down."""
-        ledger = self._store
-        if self._should_stop() or self._time_budget.is_exhausted or ledger.all_trials_failed:
+        """Return the next trial, already saved, or whether to wait or to end the search."""
+        store = self._store
+        if self._should_stop() or self._time_budget.is_exhausted or store.all_trials_failed:
             return "end"
-        if ledger.num_running >= self._max_concurrent():
+        if store.num_running >= self._max_concurrent():
             return "wait"
-        if ledger.num_requeued:
-            return ledger.ask()
-        if ledger.num_probes_left and probe_time_exhausted(self._time_budget.fraction_used, ledger.leading_phase):
-            ledger.end_probes()
+        if store.num_requeued:
+            return store.ask()
+        if store.num_probes_left and probe_time_exhausted(self._time_budget.fraction_used, store.leading_phase):
+            store.end_probes()
         if not self._exploration_done:
-            return ledger.ask()
-        final = self._next_rerun()
-        if final is not None:
-            return ledger.ask_rerun(*final)
-        return "wait" if ledger.num_running else "end"  # whoever runs may still become a finalist
+            return store.ask()
+        rerun = self._next_rerun()
+        if rerun is not None:
+            return store.ask_rerun(*rerun)
+        return "wait" if store.num_running else "end"  # a running trial may still qualify for a re-run
 
     @property
     def _exploration_done(self) -> bool:
         """Whether no new settings are tried any more."""
-        most = self._recipe.max_trials
-        spent = most is not None and not self._store.num_probes_left and self._store.num_trials >= most
-        return spent or self._time_budget.exploration_exhausted
+        max_trials, store = self._recipe.max_trials, self._store
+        all_tried = max_trials is not None and not store.num_probes_left and store.num_trials >= max_trials
+        return all_tried or self._time_budget.exploration_exhausted
 
     def _next_rerun(self) -> tuple[TrialRecord, int] | None:
-        recipe, ledger = self._recipe, self._store
+        recipe, store = self._recipe, self._store
         if not (recipe.rerun_top_k and recipe.rerun_seeds):
             return None
         return next_rerun(
-            ledger.trials(),
+            store.trials(),
             recipe.rerun_top_k,
             recipe.rerun_seeds,
-            ledger.num_val_images,
+            store.num_val_images,
             self._time_budget.has_time_for,
         )

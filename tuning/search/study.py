@@ -1,7 +1,7 @@
-"""The ledger: Optuna's persistent study, and the one place where trials are asked for and told.
+"""The trial store: Optuna's persistent study, through which all trials are created and finished.
 
-It is written before a trial starts and with every epoch, so that it is what survives a crash: all that is known of a
-search can be read from it again. Ray Tune's own snapshots come too late to be trusted and are not used.
+It is written before a trial starts and after every epoch, so the complete state of a search can be read from it after a
+crash. Ray Tune's own snapshots are written too late to be relied on and are not used.
 """
 
 from __future__ import annotations
@@ -26,33 +26,35 @@ if TYPE_CHECKING:
     from tuning.recipe.schema import SamplerName
 
 STUDY_NAME = "search"
-MAX_INITIAL_FAILURES = 6  # that have failed, and none has not: a search stops, and says why
+MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search stops
 
-# Attributes of the study and of its trials, as the journal has them.
-ENQUEUED, PROBES_ENDED, FINE_TUNES_ENQUEUED = "starts", "sweep_ended", "fine_tuned"
-RECORD, EPOCH = "result", "epoch:"
+# Attributes of the study and of its trials in the journal.
+ENQUEUED, PROBES_ENDED, FINE_TUNES_ENQUEUED = "enqueued_trials", "probes_ended", "fine_tunes_enqueued"
+RECORD, EPOCH = "trial_record", "epoch:"
 
-PHASE_ORDER: tuple[TrialOrigin, ...] = (
-    "default",
-    "warm_start",
-    "probe",
-    "fine-tune",
-)  # in which starts are tried, after the opening
+# Order of the enqueued trials after the warm-up probes, which come first.
+PHASE_ORDER: tuple[TrialOrigin, ...] = ("default", "warm_start", "probe", "fine-tune")
 
 
 class EnqueuedTrial(NamedTuple):
-    """Settings to be tried before the sampler chooses, under the sampler's names, and who chose them."""
+    """Parameters, under their names in the study, that are tried before the sampler proposes any."""
 
     origin: TrialOrigin
     params: Mapping[str, ParamValue]
 
 
 class TrialStore:
-    """The trials of one search; ``val_pictures`` is how many pictures their scores are of.
+    """The trials of one search.
 
-    ``ask`` makes a trial and writes it down before anyone starts it; ``report`` adds an epoch; ``finish`` tells
-    the sampler how it ended: complete with the best epoch's score, pruned with its curve, failed with its reason.
-    A ledger that is opened on a study that another process wrote goes on where that ended.
+    ``ask`` creates a trial and saves it before a worker starts it; ``report`` adds an epoch; ``finish`` passes the
+    result to the sampler: complete with the score of the best epoch, pruned with its learning curve, or failed.
+    A store that is opened on an existing study continues it.
+
+    Args:
+        study: Optuna's study.
+        space: the search space.
+        make_config: builds a trial's configuration from its settings.
+        num_val_images: number of validation images; determines the standard error of a score.
     """
 
     def __init__(
@@ -69,163 +71,169 @@ class TrialStore:
         self._open_trials: dict[str, optuna.Trial] = {}
         self._records: dict[str, TrialRecord] = {}
         self._requeued: deque[str] = deque()
-        # Counted as they come: Ray asks between any two epochs what comes next.
+        # Maintained incrementally, because Ray asks for the next trial between any two epochs.
         self._num_trials = 0
         self._probe_uids: list[str] = []
         self._num_ended: Counter[TrialStatus] = Counter()
-        attributes = study.user_attrs
-        self._enqueued = [EnqueuedTrial(*start) for start in attributes.get(ENQUEUED, ())]
-        self._fine_tunes_enqueued = bool(attributes.get(FINE_TUNES_ENQUEUED))
+        attrs = study.user_attrs
+        self._enqueued = [EnqueuedTrial(*fields) for fields in attrs.get(ENQUEUED, ())]
+        self._fine_tunes_enqueued = bool(attrs.get(FINE_TUNES_ENQUEUED))
         self._load()
-        done = {result.queue_index for result in self._records.values()}
-        sweeps = not attributes.get(PROBES_ENDED)
-        left = (at for at, start in enumerate(self._enqueued) if at not in done and (sweeps or start.origin != "probe"))
-        self._queue = self._in_phase_order(left)
+        self._queue = self._remaining(include_probes=not attrs.get(PROBES_ENDED))
         if not self._enqueued:
-            opening = space.warmup_probes()
-            self._enqueue("probe", opening)
+            warmup_probes = space.warmup_probes()
+            self._enqueue("probe", warmup_probes)
             self._enqueue("default", space.default_trials())
-            self._enqueue("probe", (probe for probe in space.linear_probes() if probe not in opening))
+            self._enqueue("probe", (probe for probe in space.linear_probes() if probe not in warmup_probes))
 
-    # --- what is known ---
+    # --- state ---
 
     @property
     def num_probes_left(self) -> int:
-        """How many probes of the sweep have not been asked for."""
-        return sum(self._enqueued[at].origin == "probe" for at in self._queue)
+        """The number of linear probes that have not started."""
+        return sum(self._enqueued[index].origin == "probe" for index in self._queue)
 
     @property
     def num_trials(self) -> int:
-        """How many trials have been asked for, the sweep's probes and the finals aside."""
+        """The number of created trials without linear probes and re-runs."""
         return self._num_trials
 
     @property
     def all_trials_failed(self) -> bool:
-        """Whether all trials have failed so far, and they are enough to say that others will."""
+        """Whether all trials have failed so far, and at least ``MAX_INITIAL_FAILURES``."""
         return self._num_ended["failed"] == self._num_ended.total() >= MAX_INITIAL_FAILURES
 
     def get(self, trial_uid: str) -> TrialRecord:
-        """Return what is known of one trial so far."""
+        """Return the current record of a trial."""
         return self._records[trial_uid]
 
     def running(self) -> tuple[TrialRecord, ...]:
-        """Return the trials that were asked for and have not ended, those that were put back among them."""
+        """Return the trials that have not ended, including requeued ones."""
         return tuple(self._records[trial_uid] for trial_uid in self._open_trials)
 
     @property
     def num_running(self) -> int:
-        """How many trials were asked for, have not ended and were not put back."""
+        """The number of trials that have not ended, without requeued ones."""
         return len(self._open_trials) - len(self._requeued)
 
     @property
     def num_requeued(self) -> int:
-        """How many trials that were put back wait to be asked for again."""
+        """The number of requeued trials that have not restarted."""
         return len(self._requeued)
 
     def trials(self) -> tuple[TrialRecord, ...]:
-        """Return all trials by their number."""
+        """Return all trials by number."""
         return tuple(self._records.values())
 
-    # --- what comes next ---
+    # --- the next trial ---
 
-    def enqueue(self, starts: Iterable[Mapping[str, ParamValue]]) -> None:
-        """Try these settings, in the sampler's own names, after the defaults and before the sweep.
+    def enqueue(self, all_params: Iterable[Mapping[str, ParamValue]]) -> None:
+        """Enqueue warm starts, which run after the defaults and before the remaining probes; duplicates are skipped.
 
-        What is tried anyway is left out.
+        Args:
+            all_params: parameters of each trial under their names in the study.
         """
         new: list[Mapping[str, ParamValue]] = []
-        for settings in starts:
-            if settings not in [*new, *(start.params for start in self._enqueued)]:
-                new.append(settings)
+        for params in all_params:
+            if params not in [*new, *(enqueued.params for enqueued in self._enqueued)]:
+                new.append(params)
         self._enqueue("warm_start", new)
 
-    def _enqueue(self, origin: TrialOrigin, starts: Iterable[Mapping[str, ParamValue]]) -> None:
-        before = len(self._enqueued)
-        self._enqueued += [EnqueuedTrial(origin, settings) for settings in starts]
-        self._queue = self._in_phase_order([*self._queue, *range(before, len(self._enqueued))])
-        self._study.set_user_attr(ENQUEUED, [[start.origin, dict(start.params)] for start in self._enqueued])
+    def _enqueue(self, origin: TrialOrigin, all_params: Iterable[Mapping[str, ParamValue]]) -> None:
+        first_new = len(self._enqueued)
+        self._enqueued += [EnqueuedTrial(origin, params) for params in all_params]
+        self._queue = self._in_phase_order([*self._queue, *range(first_new, len(self._enqueued))])
+        self._study.set_user_attr(ENQUEUED, [[enqueued.origin, dict(enqueued.params)] for enqueued in self._enqueued])
 
-    def _in_phase_order(self, places: Iterable[int]) -> deque[int]:
-        """Return places among the starts as they are tried: the opening, which stands before the defaults, first."""
-        origins = [start.origin for start in self._enqueued]
-        opening = origins.index("default") if "default" in origins else len(origins)
-        return deque(sorted(places, key=lambda at: (at >= opening, PHASE_ORDER.index(origins[at]))))
+    def _remaining(self, include_probes: bool) -> deque[int]:
+        """Return the indices of the enqueued trials that have not started, in phase order."""
+        started = {record.queue_index for record in self._records.values()}
+        return self._in_phase_order(
+            index
+            for index, enqueued in enumerate(self._enqueued)
+            if index not in started and (include_probes or enqueued.origin != "probe")
+        )
+
+    def _in_phase_order(self, indices: Iterable[int]) -> deque[int]:
+        """Return indices of enqueued trials in phase order; probes enqueued before the defaults are warm-up probes."""
+        origins = [enqueued.origin for enqueued in self._enqueued]
+        num_warmup = origins.index("default") if "default" in origins else len(origins)
+        return deque(sorted(indices, key=lambda index: (index >= num_warmup, PHASE_ORDER.index(origins[index]))))
 
     def end_probes(self) -> None:
-        """Leave out the probes that have not been asked for."""
+        """Skip the linear probes that have not started."""
         if self.num_probes_left:
-            self._queue = deque(at for at in self._queue if self._enqueued[at].origin != "probe")
+            self._queue = deque(index for index in self._queue if self._enqueued[index].origin != "probe")
             self._study.set_user_attr(PROBES_ENDED, True)
 
     def requeue_running(self) -> None:
-        """Let all trials that run be asked for again: whoever ran them is gone."""
+        """Requeue all running trials after their workers were lost."""
         self._requeued = deque(self._open_trials)
 
     def ask(self) -> TrialRecord:
-        """Return the next trial, already written down.
+        """Return the next trial, already saved.
 
-        First those that were put back, then the opening probes, the default, the other probes, the best fine-tuned,
-        then what the sampler says.
+        Requeued trials come first, then warm-up probes, defaults, warm starts, the other probes, fine-tunes of the best
+        probe, and finally the sampler's proposals.
         """
         if self._requeued:
             return self._records[self._requeued.popleft()]
         self._enqueue_fine_tunes()
-        at = self._queue.popleft() if self._queue else None
-        start = EnqueuedTrial("sampler", {}) if at is None else self._enqueued[at]
-        asked = self._ask_study(start.params)
-        settings = self._space.suggest(asked, is_probe=start.origin == "probe")
-        return self._create(asked, start.origin, settings, self._make_config(settings), start=at)
+        index = self._queue.popleft() if self._queue else None
+        enqueued = EnqueuedTrial("sampler", {}) if index is None else self._enqueued[index]
+        trial = self._ask_study(enqueued.params)
+        settings = self._space.suggest(trial, is_probe=enqueued.origin == "probe")
+        return self._create(trial, enqueued.origin, settings, self._make_config(settings), queue_index=index)
 
     def ask_rerun(self, record: TrialRecord, seed: int) -> TrialRecord:
-        """Return a new trial that trains an ended one again with another seed."""
-        asked = self._ask_study(self._study.get_trials(deepcopy=False)[record.number].params)
-        was_probe = record.origin == "probe"
-        self._space.suggest(asked, is_probe=was_probe)
+        """Return a new trial that re-runs an ended trial with another seed."""
+        trial = self._ask_study(self._study.get_trials(deepcopy=False)[record.number].params)
+        self._space.suggest(trial, is_probe=record.origin == "probe")
         config = record.config.model_copy(update={"seed": seed})
-        return self._create(asked, "rerun", record.settings, config, of=record.trial_uid)
+        return self._create(trial, "rerun", record.settings, config, rerun_of=record.trial_uid)
 
-    def _ask_study(self, settings: Mapping[str, ParamValue]) -> optuna.Trial:
-        if settings:
-            self._study.enqueue_trial(dict(settings))
+    def _ask_study(self, params: Mapping[str, ParamValue]) -> optuna.Trial:
+        if params:
+            self._study.enqueue_trial(dict(params))
         return self._study.ask()
 
     def _create(
         self,
-        asked: optuna.Trial,
+        trial: optuna.Trial,
         origin: TrialOrigin,
         settings: dict[str, ParamValue],
         config: TrialConfig,
-        start: int | None = None,
-        of: str = "",
+        queue_index: int | None = None,
+        rerun_of: str = "",
     ) -> TrialRecord:
-        result = TrialRecord(
+        record = TrialRecord(
             trial_uid=uuid.uuid4().hex,
-            number=asked.number,
+            number=trial.number,
             origin=origin,
-            queue_index=start,
-            rerun_of=of,
+            queue_index=queue_index,
+            rerun_of=rerun_of,
             status="running",
             reason="",
             config=config,
             settings=settings,
             runtime_info={},
         )
-        self._register(result, asked)
-        self._write(result)
-        return result
+        self._register(record, trial)
+        self._save(record)
+        return record
 
-    def _register(self, result: TrialRecord, asked: optuna.Trial | None) -> None:
-        self._records[result.trial_uid] = result
-        self._num_trials += result.origin not in {"probe", "rerun"}
-        if result.origin == "probe":
-            self._probe_uids.append(result.trial_uid)
-        if asked is not None:
-            self._open_trials[result.trial_uid] = asked
-        if result.status != "running":
-            self._num_ended[result.status] += 1
+    def _register(self, record: TrialRecord, trial: optuna.Trial | None) -> None:
+        self._records[record.trial_uid] = record
+        self._num_trials += record.origin not in {"probe", "rerun"}
+        if record.origin == "probe":
+            self._probe_uids.append(record.trial_uid)
+        if trial is not None:
+            self._open_trials[record.trial_uid] = trial
+        if record.status != "running":
+            self._num_ended[record.status] += 1
 
     def _enqueue_fine_tunes(self) -> None:
-        """Once the starts are through, add those that fine-tune the best probe."""
+        """Enqueue fine-tunes of the best probe once all other enqueued trials have started."""
         best = None if self._queue or self._fine_tunes_enqueued else self._best_probe()
         if best is not None:
             self._fine_tunes_enqueued = True
@@ -233,106 +241,110 @@ class TrialStore:
             self._study.set_user_attr(FINE_TUNES_ENQUEUED, True)
 
     def leading_phase(self) -> LeadingPhase:
-        """Return who is ahead of whom so far, the best fine-tune or the best probe."""
-        tuned, probes = list[float](), list[float]()
-        for result in self._records.values():
-            if result.is_eligible and result.score is not None:
-                (probes if result.origin == "probe" else tuned).append(result.score)
-        if not probes:
+        """Return the phase of the best score: fine-tuning only if significantly better, probes by any margin."""
+        fine_tune_scores, probe_scores = list[float](), list[float]()
+        for record in self._records.values():
+            if record.is_eligible and record.score is not None:
+                (probe_scores if record.origin == "probe" else fine_tune_scores).append(record.score)
+        if not probe_scores:
             return "neither"
-        if not tuned or max(probes) >= max(tuned):
+        if not fine_tune_scores or max(probe_scores) >= max(fine_tune_scores):
             return "probes"
-        return "fine-tuning" if is_significantly_better(max(tuned), max(probes), self.num_val_images) else "neither"
+        is_better = is_significantly_better(max(fine_tune_scores), max(probe_scores), self.num_val_images)
+        return "fine-tuning" if is_better else "neither"
 
     def _best_probe(self) -> TrialRecord | None:
-        """Return, of the probes that are within one standard error of the best, the best at the smallest image size.
+        """Return the best probe at the smallest image size among those within one standard error of the best.
 
-        Breiman et al., "Classification and Regression Trees" (1984), choose among trees by the same rule: scores that
-        the validation pictures can't tell apart are no reason to pay for more.
+        The one-standard-error rule of Breiman et al., "Classification and Regression Trees" (1984): a difference that
+        the validation images cannot resolve does not justify a higher cost.
         """
-        probes = [result for result in map(self.get, self._probe_uids) if result.is_eligible]
+        probes = [record for record in map(self.get, self._probe_uids) if record.is_eligible]
         if not probes:
             return None
-        top = max(result.score or 0.0 for result in probes)
-        least = top - math.sqrt(top * (1 - top) / self.num_val_images)
-        good = [result for result in probes if (result.score or 0.0) >= least]
-        smallest = min(result.config.preprocessing.image_size for result in good)
-        sized = [result for result in good if result.config.preprocessing.image_size == smallest]
-        return max(sized, key=lambda result: result.sort_key)
+        best_score = max(record.score or 0.0 for record in probes)
+        min_score = best_score - math.sqrt(best_score * (1 - best_score) / self.num_val_images)
+        candidates = [record for record in probes if (record.score or 0.0) >= min_score]
+        smallest = min(record.config.preprocessing.image_size for record in candidates)
+        return max(
+            (record for record in candidates if record.config.preprocessing.image_size == smallest),
+            key=lambda record: record.sort_key,
+        )
 
-    # --- what is told ---
+    # --- results ---
 
     def report(self, trial_uid: str, report: TrialReport) -> TrialRecord:
-        """Add an epoch of a running trial; the same epoch again changes nothing."""
-        result = self._records[trial_uid]
-        if report.epoch <= result.epochs:
-            return result
-        asked = self._open_trials[trial_uid]
-        asked.set_user_attr(f"{EPOCH}{report.epoch}", {"metrics": report.metrics, "facts": report.runtime_info})
-        asked.report(report.metrics[OBJECTIVE_METRIC], step=report.epoch)
-        changes = {"history": (*result.history, report.metrics), "facts": report.runtime_info}
-        self._records[trial_uid] = result.model_copy(update=changes)
+        """Add an epoch to a running trial; an epoch that was already added is ignored."""
+        record = self._records[trial_uid]
+        if report.epoch <= record.epochs:
+            return record
+        trial = self._open_trials[trial_uid]
+        epoch = {"metrics": report.metrics, "runtime_info": report.runtime_info}
+        trial.set_user_attr(f"{EPOCH}{report.epoch}", epoch)
+        trial.report(report.metrics[OBJECTIVE_METRIC], step=report.epoch)
+        changes = {"history": (*record.history, report.metrics), "runtime_info": report.runtime_info}
+        self._records[trial_uid] = record.model_copy(update=changes)
         return self._records[trial_uid]
 
     def finish(
         self, trial_uid: str, status: TrialStatus, reason: str, is_infrastructure_failure: bool = False
     ) -> TrialRecord:
-        """End a running trial, tell the sampler, and return what is known of it.
+        """End a running trial, pass the result to the sampler, and return the record.
 
-        The sampler takes the settings of a failed trial for bad ones, unless it was ``blameless``.
+        The sampler avoids the settings of a failed trial unless ``is_infrastructure_failure``.
         """
         from tuning.search.samplers import INFRASTRUCTURE_FAILURE
 
-        result = self._records[trial_uid].model_copy(update={"status": status, "reason": reason})
+        record = self._records[trial_uid].model_copy(update={"status": status, "reason": reason})
         if is_infrastructure_failure:
             self._open_trials[trial_uid].set_user_attr(INFRASTRUCTURE_FAILURE, True)
-        self._write(result)
+        self._save(record)
         self._num_ended[status] += 1
-        self._tell(result, self._open_trials.pop(trial_uid))
-        return result
+        self._tell(record, self._open_trials.pop(trial_uid))
+        return record
 
-    def _tell(self, result: TrialRecord, asked: optuna.Trial) -> None:
+    def _tell(self, record: TrialRecord, trial: optuna.Trial) -> None:
         from optuna.trial import TrialState
 
-        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[result.status]
-        self._study.tell(asked, result.score if result.status == "complete" else None, state)
+        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[record.status]
+        self._study.tell(trial, record.score if record.status == "complete" else None, state)
 
-    def _write(self, result: TrialRecord) -> None:
-        """Write a trial down; its epochs stand beside it, one by one."""
-        self._records[result.trial_uid] = result
-        fields = json.loads(result.model_dump_json(exclude={"history"}))
-        self._open_trials[result.trial_uid].set_user_attr(RECORD, fields)
+    def _save(self, record: TrialRecord) -> None:
+        """Write the record to the study, without its epochs, which are separate attributes."""
+        self._records[record.trial_uid] = record
+        fields = json.loads(record.model_dump_json(exclude={"history"}))
+        self._open_trials[record.trial_uid].set_user_attr(RECORD, fields)
 
-    # --- what another process wrote ---
+    # --- loading ---
 
     def _load(self) -> None:
-        """Take in the trials of the study; those that had not ended are put back."""
+        """Load the trials of the study and requeue those that have not ended."""
         import optuna
         from optuna.trial import TrialState
 
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state is TrialState.WAITING:  # asked for by nobody; its settings are still among the starts
+            if trial.state is TrialState.WAITING:  # killed before it was created; it is still in the queue
                 self._study.tell(self._study.ask(), state=TrialState.FAIL)
             elif RECORD in trial.user_attrs:
-                open_ = trial.state is TrialState.RUNNING
-                result = trial_from_attrs(trial.user_attrs)
-                self._register(result, optuna.Trial(self._study, trial._trial_id) if open_ else None)
-                if open_ and result.status != "running":  # killed between the two lines that end a trial
-                    self._tell(result, self._open_trials.pop(result.trial_uid))
-            elif trial.state is TrialState.RUNNING:  # killed before anyone could start it
+                is_open = trial.state is TrialState.RUNNING
+                record = trial_from_attrs(trial.user_attrs)
+                self._register(record, optuna.Trial(self._study, trial._trial_id) if is_open else None)
+                if is_open and record.status != "running":  # killed between the two writes that end a trial
+                    self._tell(record, self._open_trials.pop(record.trial_uid))
+            elif trial.state is TrialState.RUNNING:  # killed before its record was saved
                 self._study.tell(trial.number, state=TrialState.FAIL)
         self.requeue_running()
 
 
 def trial_from_attrs(attrs: Mapping[str, Any]) -> TrialRecord:
-    """Return the trial that the journal's attributes describe."""
+    """Return the trial that is stored in the user attributes of an Optuna trial."""
     history: list[dict[str, float]] = []
-    facts: dict[str, ParamValue] = {}
+    runtime_info: dict[str, ParamValue] = {}
     while (epoch := attrs.get(f"{EPOCH}{len(history) + 1}")) is not None:
         history.append(epoch["metrics"])
-        facts = epoch["facts"]
-    result = TrialRecord.from_json(json.dumps(attrs[RECORD]))
-    return result.model_copy(update={"history": tuple(history), "facts": facts})
+        runtime_info = epoch["runtime_info"]
+    record = TrialRecord.from_json(json.dumps(attrs[RECORD]))
+    return record.model_copy(update={"history": tuple(history), "runtime_info": runtime_info})
 
 
 def open_trial_store(
@@ -343,9 +355,15 @@ def open_trial_store(
     num_val_images: int,
     sampler: SamplerName,
 ) -> TrialStore:
-    """Return the ledger of a search, kept in ``paths.journal``: a new one, or the one that is there.
+    """Open the trial store in ``paths.journal``, or create it.
 
-    ``val_pictures`` is how many pictures the scores are of, ``sampler`` who proposes once the starts are tried.
+    Args:
+        paths: of the search.
+        space: the search space.
+        make_config: builds a trial's configuration from its settings.
+        seed: of the sampler.
+        num_val_images: number of validation images.
+        sampler: proposes settings once the enqueued trials have started.
     """
     import optuna
     from optuna.storages import JournalStorage

@@ -1,7 +1,7 @@
-"""What one Ray worker runs: a trial, from its configuration to its last report.
+"""The function that a Ray worker runs: one trial, from its configuration to its final report.
 
-The worker process is used for one trial after another; everything that a trial changes it makes itself, and the
-random state is set anew by ``fit`` from the configuration, so that a result never depends on what ran before.
+A worker process runs several trials, one after another. A trial creates everything that it changes, and ``fit`` seeds
+the random state from the configuration, so a result never depends on earlier trials.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_WORKER_FAILURES = 3  # of a trial's worker, after which the trial has failed
-CHECKPOINT_EVERY_S = 5.0  # of training, at least: what a killed worker loses at most, and an epoch
-TRACEBACK_CHARACTERS = 4000  # of a failed trial's traceback; MLflow cuts a tag at 8000
+MAX_WORKER_FAILURES = 3  # lost workers after which a trial has failed
+CHECKPOINT_EVERY_S = 5.0  # minimum interval: a killed worker loses at most this time and one epoch
+MAX_TRACEBACK_LENGTH = 4000  # last characters of a traceback; MLflow truncates a tag at 8000
 
 
 class TrialTask(FrozenModel):
-    """A trial as it is handed to a worker."""
+    """The input of a worker."""
 
     trial_uid: str
     config: TrialConfig
@@ -46,10 +46,10 @@ class TrialTask(FrozenModel):
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Run the trial in ``config["task"]`` as a Ray Tune function: report each epoch and how it ended.
+    """Run the trial in ``config["task"]`` as a Ray Tune function; report each epoch and the end.
 
-    A trial that raises is reported as failed, not raised: its actor stays good for the next trial, and Ray's
-    retries are left for lost workers.
+    An exception is reported as a failed trial and not raised, so that the actor can run the next trial and Ray's
+    retries are used for lost workers only.
     """
     from ray import tune
 
@@ -57,7 +57,7 @@ def run_trial(config: dict[str, Any]) -> None:
     best = -math.inf
     epoch = 0
 
-    def tell(report: TrialReport) -> None:
+    def send_report(report: TrialReport) -> None:
         nonlocal best, epoch
         epoch = report.epoch
         if report.is_best:
@@ -66,61 +66,61 @@ def run_trial(config: dict[str, Any]) -> None:
 
     try:
         _mark_started(task)
-        train(task, tell)
-    except Exception as error:  # whatever a trial raises is its own failure, not the search's
-        tell(_failure(error, epoch))
+        train(task, send_report)
+    except Exception as error:  # an exception fails the trial, not the search
+        send_report(_failure_report(error, epoch))
     else:
-        tell(TrialReport(status="complete", epoch=epoch))
+        send_report(TrialReport(status="complete", epoch=epoch))
     finally:
         release_memory()
 
 
 def _mark_started(task: TrialTask) -> None:
-    """Leave the sign that a worker has the trial: ``tuning.search.stall_watchdog`` looks for it."""
-    sign = SearchPaths(task.search_root).started_marker(task.trial_uid)
-    with contextlib.suppress(OSError):  # on a full disk too a trial is trained
-        sign.parent.mkdir(parents=True, exist_ok=True)
-        sign.touch()
+    """Create the marker that a worker has started the trial, for ``tuning.search.stall_watchdog``."""
+    marker = SearchPaths(task.search_root).started_marker(task.trial_uid)
+    with contextlib.suppress(OSError):  # a full disk does not prevent training
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
 
 
 def release_memory() -> None:
-    """Return what a trial has freed to the system: the C library keeps it, and a worker would grow with each trial.
+    """Return freed memory to the operating system; otherwise the C library keeps it and the worker grows.
 
-    Measured over five trials at 128 px: 1.4 to 1.9 GB without, 1.0 GB with. What outlives the trial, modules above
-    all, is not looked at again: that took 0.25 s for each trial.
+    Measured over five trials at 128 px: 1.4 to 1.9 GB without, 1.0 GB with this function. Remaining objects, mostly
+    modules, are excluded from later garbage collection, which would take 0.25 s per trial.
     """
     gc.collect()
     gc.freeze()
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+    with contextlib.suppress(OSError, AttributeError):  # malloc_trim exists in glibc only
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _failure(error: Exception, epoch: int) -> TrialReport:
+def _failure_report(error: Exception, epoch: int) -> TrialReport:
     return TrialReport(
         status="failed",
         epoch=epoch,
         reason=f"{type(error).__name__}: {error}",
-        traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
+        traceback=traceback.format_exc()[-MAX_TRACEBACK_LENGTH:],
         is_infrastructure_failure=isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS,
     )
 
 
 def train(task: TrialTask, report: Callable[[TrialReport], None]) -> int:
-    """Train the task's configuration, keep the best epoch's weights on disk, and ``emit`` each epoch; return the best.
+    """Train the task's configuration, save the weights of the best epoch, report each epoch; return the best epoch.
 
-    A training that was stopped goes on from its checkpoint; the epochs before it are told again. Where an accelerator's
-    memory does not suffice, each batch is computed in two parts from then on.
+    Interrupted training resumes from its checkpoint, and the epochs before it are reported again. If the GPU runs out
+    of memory, training restarts with gradient accumulation over two parts of each batch.
 
     Raises:
-        whatever training raises; a weights file is there once an epoch was finished.
+        Exception: any error of training; the weights file exists if an epoch was completed.
     """
     import torch
 
     try:
         return _train(task, report, accumulation_steps=1)
     except torch.OutOfMemoryError as error:
-        logger.warning("memory did not suffice, so each batch is computed in two parts: %s", error)
-    release_memory()  # out of the handler: its error holds what did not fit
+        logger.warning("out of memory: each batch is computed in two parts from now on (%s)", error)
+    release_memory()  # outside the handler, because its error references the tensors
     torch.cuda.empty_cache()
     return _train(task, report, accumulation_steps=2)
 
@@ -143,28 +143,31 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
     features = TrialFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
-    facts = _runtime_info(classifier) | ({"batch_parts": accumulation_steps} if accumulation_steps > 1 else {})
-    progress = load_checkpoint(paths.checkpoint(task.trial_uid))
+    runtime_info = _runtime_info(classifier)
+    if accumulation_steps > 1:
+        runtime_info["accumulation_steps"] = accumulation_steps
+    state = load_checkpoint(paths.checkpoint(task.trial_uid))
 
-    def told(result: EpochResult, is_best: bool) -> TrialReport:
+    def make_report(result: EpochResult, is_best: bool) -> TrialReport:
         return TrialReport(
             status="running",
             epoch=result.epoch,
             metrics=result.metrics() | memory.metrics(),
             is_best=is_best,
-            runtime_info=facts | features.runtime_info(),
+            runtime_info=runtime_info | features.runtime_info(),
         )
 
     def on_epoch(result: EpochResult, is_best: bool) -> None:
         if is_best:
             save_weights(classifier, paths.weights(task.trial_uid, result.epoch))
-        report(told(result, is_best))
-        if is_best:  # heard by now: the weights of the best epoch before are nobody's any more
+        report(make_report(result, is_best))
+        if is_best:  # the driver has received the report, so the previous best weights can be deleted
             _delete_weights(paths, task.trial_uid, keep=result.epoch)
 
     with contextlib.closing(features):
-        for at, result in enumerate(progress.history if progress else ()):
-            report(told(result, is_better(result, progress.history[:at] if progress else ())))
+        history = state.history if state else ()
+        for index, result in enumerate(history):
+            report(make_report(result, is_better(result, history[:index])))
         return fit(
             classifier,
             split_batches(dataset, config, "train", features.loader("train")),
@@ -173,29 +176,29 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
             on_epoch,
             seed=config.seed,
             accumulation_steps=accumulation_steps,
-            state=progress,
+            state=state,
             on_checkpoint=_CheckpointWriter(paths.checkpoint(task.trial_uid)),
         ).best_epoch
 
 
 class _CheckpointWriter:
-    """Writes checkpoints, but seldom: where an epoch takes no time, training it again costs less than a file."""
+    """Writes checkpoints at a minimum interval: repeating short epochs is cheaper than writing many files."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last_s = time.monotonic()
 
-    def __call__(self, progress: Callable[[], TrainingState]) -> None:
+    def __call__(self, make_state: Callable[[], TrainingState]) -> None:
         from models.training.checkpoint import save_checkpoint
 
         if time.monotonic() - self._last_s < CHECKPOINT_EVERY_S:
             return
         try:
-            save_checkpoint(self._path, progress())
+            save_checkpoint(self._path, make_state())
         except OSError as error:
             if error.errno not in DISK_FULL_ERRNOS:
                 raise
-            logger.warning("the disk is full: the trial goes on without a new checkpoint (%s)", error)
+            logger.warning("disk full: the trial continues without a new checkpoint (%s)", error)
         self._last_s = time.monotonic()
 
 
@@ -206,7 +209,7 @@ def _delete_weights(paths: SearchPaths, trial_uid: str, keep: int) -> None:
 
 
 def _runtime_info(classifier: Classifier) -> dict[str, str | int | float]:
-    """Return what is known of a trial once its network is built."""
+    """Return the values of a trial that are known once its network is built."""
     return {
         "freeze_depth": classifier.freeze_depth,
         "freeze_block": classifier.freeze_block or "-",

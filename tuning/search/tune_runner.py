@@ -1,4 +1,4 @@
-"""Running a search: Ray Tune on the ledger, until the budget is spent or the user asks to end."""
+"""Running the trials of a search with Ray Tune until the budget is exhausted or the user requests a stop."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_RESTARTS = 5  # of Tune's loop, as when memory ran out, before a search gives up
+MAX_RESTARTS = 5  # failures of Tune's loop, such as out of memory, after which the search fails
 
 
 class StalledError(RuntimeError):
-    """Tune waits for a worker that never comes; see ``tuning.search.stall_watchdog``."""
+    """Tune waits for a worker that never starts; see ``tuning.search.stall_watchdog``."""
 
 
 class TuneRunner:
-    """Runs the trials of one search on the Ray that was started.
+    """Runs the trials of one search on the running Ray.
 
     Args:
-        recipe: with the budget that is left.
+        recipe: the recipe with the remaining budget.
         paths: of the search.
-        ledger: of the search; trials that were put back are run first.
-        listeners: told of everything.
-        interrupts: of the user.
-        clock: of the minutes.
-        say: tells the user a sentence.
+        store: the trials of the search; requeued trials run first.
+        callbacks: called for every trial.
+        signals: stop requests of the user.
+        time_budget: the time budget of the search.
+        warn: shows a warning to the user.
     """
 
     def __init__(
@@ -66,43 +66,43 @@ class TuneRunner:
         self._signals = signals
         self._time_budget = time_budget
         self._warn = warn
-        self._concurrency_reduction = 0  # trials at once than there could be, after memory ran out
+        self._concurrency_reduction = 0  # trials fewer than the resources allow, after running out of memory
 
     def run(self) -> None:
-        """Run trials until they, the user or the clock ended; those that were running are left unfinished.
+        """Run trials until all have ended, the user requests a stop or the time is exhausted; running trials stay open.
 
-        Tune ends as a whole when Ray kills a worker for memory; then a new one goes on, with one trial less at once.
-        Where Tune has lost a trial, it is ended and a new one goes on as well.
+        Tune fails as a whole when Ray kills a worker for lack of memory. It is then restarted with one concurrent trial
+        fewer. It is also restarted after a stall.
 
         Raises:
-            SearchError: Tune ended so too often.
+            SearchError: Tune failed or stalled too often.
         """
-        for left in reversed(range(MAX_RESTARTS)):
+        for restarts_left in reversed(range(MAX_RESTARTS)):
             try:
                 self._run_once()
                 if not self._watchdog.is_stalled:
                     return
-                raise StalledError("a trial that Ray took got no worker")
+                raise StalledError("no worker started a submitted trial")
             except RuntimeError as error:
                 logger.debug("Tune ended", exc_info=error)
                 if self._signals.stop_requested or self._time_budget.is_exhausted:
                     return
-                if not left:
+                if not restarts_left:
                     raise SearchError(
-                        f"a search goes on when workers are lost, but they were {MAX_RESTARTS} times "
-                        f"({last_line(error)}); give it less to do at once (concurrent), then resume"
+                        f"Ray must keep its workers, but lost them {MAX_RESTARTS} times ({last_line(error)}); "
+                        "lower max_concurrent, then resume the search"
                     ) from error
                 self._recover(error)
 
     def _recover(self, error: RuntimeError) -> None:
-        """Let what ran be run again; where memory may have run out, with one trial less at once."""
+        """Requeue the running trials; unless Tune stalled, reduce the number of concurrent trials."""
         if not isinstance(error, StalledError):
             self._concurrency_reduction = min(
                 self._concurrency_reduction + 1, concurrency(self._recipe, cluster_resources()) - 1
             )
         self._store.requeue_running()
         self._warn(
-            f"Ray lost its workers ({last_line(error)}); the search goes on, {self._max_concurrent()} trials at once"
+            f"Ray lost its workers ({last_line(error)}); continuing with {self._max_concurrent()} concurrent trials"
         )
 
     def _max_concurrent(self) -> int:
@@ -115,22 +115,22 @@ class TuneRunner:
         from tuning.search.schedulers import build_scheduler
         from tuning.search.searcher import StudySearcher
 
-        # Tune gives its workers an environment of their own, with the user's AWS keys in it, which Ray writes into its
-        # log; and no worker that Ray started beforehand has that environment. Ours have what they need without it.
+        # Tune sets a separate environment for its workers. It includes the user's AWS keys, which Ray logs, and it
+        # prevents the use of workers that Ray started in advance. Workers inherit all they need without it.
         class_cache.DEFAULT_ENV_VARS.clear()
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         recipe = self._recipe
         scheduler = build_scheduler(recipe.scheduler, recipe.max_epochs)
         replay_into_scheduler(scheduler, self._store.trials())
-        course = SearchStrategy(
+        strategy = SearchStrategy(
             recipe, self._store, self._time_budget, lambda: self._signals.stop_requested, self._max_concurrent
         )
         tuner = tune.Tuner(
             tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(self._store, self._callbacks, self._make_task, course.next),
+                search_alg=StudySearcher(self._store, self._callbacks, self._make_task, strategy.next),
                 scheduler=scheduler,
-                num_samples=-1,  # the course ends it
+                num_samples=-1,  # the strategy ends the search
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -142,7 +142,7 @@ class TuneRunner:
                 verbose=0,
             ),
         )
-        # Until Tune's handler is there the signal must not end the process.
+        # Until Tune has installed its handler, the signal must not end the process.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         self._signals.install()
         with (
@@ -152,36 +152,35 @@ class TuneRunner:
         ):
             tuner.fit()
 
-    def _make_task(self, result: TrialRecord) -> TrialTask:
+    def _make_task(self, trial: TrialRecord) -> TrialTask:
         return TrialTask(
-            trial_uid=result.trial_uid,
-            config=result.config,
+            trial_uid=trial.trial_uid,
+            config=trial.config,
             search_root=self._paths.root,
             threads=self._recipe.cpus_per_trial,
         )
 
 
-def replay_into_scheduler(scheduler: TrialScheduler, results: Sequence[TrialRecord]) -> None:
-    """Tell a new scheduler how the ended trials did, epoch by epoch; those that go on tell it themselves."""
+def replay_into_scheduler(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
+    """Report the epochs of ended trials to a new scheduler; running trials report theirs again themselves."""
     from tuning.search.searcher import scheduler_flags
 
-    for result in results:
-        if result.status == "running":
+    for record in records:
+        if record.status == "running":
             continue
-        trial: Any = SimpleNamespace(trial_id=result.trial_uid, config=scheduler_flags(result))
+        trial: Any = SimpleNamespace(trial_id=record.trial_uid, config=scheduler_flags(record))
         controller: Any = None
         scheduler.on_trial_add(controller, trial)
-        told: dict[str, Any] = {}
-        for epoch in range(1, result.epochs + 1):
-            best = max(result.scores[:epoch])
-            told = {"epoch": epoch, "objective": best}
-            scheduler.on_trial_result(controller, trial, told)
-        if told:
-            scheduler.on_trial_complete(controller, trial, told)
+        result: dict[str, Any] = {}
+        for epoch in range(1, record.epochs + 1):
+            result = {"epoch": epoch, "objective": max(record.scores[:epoch])}
+            scheduler.on_trial_result(controller, trial, result)
+        if result:
+            scheduler.on_trial_complete(controller, trial, result)
 
 
 def _request_stop() -> None:
-    os.kill(os.getpid(), signal.SIGUSR1)  # Tune ends its loop on it
+    os.kill(os.getpid(), signal.SIGUSR1)  # Tune's handler of this signal ends its loop
 
 
 def _trial_name(trial: object) -> str:

@@ -1,4 +1,4 @@
-"""Keeping a search's folder small: weights of the best trials, and checkpoints of those that run, but no others."""
+"""Limiting disk use: only weights of the best trials and checkpoints of running trials are kept."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from tuning.search.study import TrialStore
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialReport
 
-KEEP_TOP_K = 10  # trials whose weights stay: the finalists, and as many again for one who looks
+KEEP_TOP_K = 10  # trials whose weights are kept: those that may be re-run, plus a margin for manual inspection
 
 
 class WeightsCleanup:
-    """A listener of the search that throws out, when a trial ends, what nobody needs any more."""
+    """Trial callback that deletes checkpoints and weights that are no longer needed."""
 
     def __init__(self, paths: SearchPaths, store: TrialStore, keep_top_k: int = KEEP_TOP_K) -> None:
-        """Take how many trials' weights are kept."""
+        """Create the callback and delete files left by ended trials.
+
+        Args:
+            paths: of the search.
+            store: the trials so far.
+            keep_top_k: number of trials whose weights are kept.
+        """
         self._paths = paths
-        self._store = store
         self._keep_top_k = keep_top_k
         self._with_weights: dict[str, TrialRecord] = {}
-        for result in store.trials():
-            if result.status != "running":
-                self._delete_unneeded(result)
+        for trial in store.trials():
+            if trial.status != "running":
+                self._delete_unneeded(trial)
 
-    def on_trial_start(self, result: TrialRecord) -> None:
+    def on_trial_start(self, trial: TrialRecord) -> None:
         """Do nothing."""
 
-    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
-        """Do nothing: a trial that runs needs its files."""
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        """Do nothing: a running trial needs its files."""
 
-    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
-        """Throw out the trial's checkpoint, and the weights of whoever is not among the best any more."""
-        self._delete_unneeded(result)
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """Delete the trial's checkpoint, and weights of trials that are no longer among the best."""
+        self._delete_unneeded(trial)
 
-    def _delete_unneeded(self, result: TrialRecord) -> None:
-        with contextlib.suppress(OSError):  # a file that stays costs room, not the search
-            self._paths.checkpoint(result.trial_uid).unlink(missing_ok=True)
-            self._with_weights[result.trial_uid] = result
-            best = {one.trial_uid for one in ranked(list(self._with_weights.values()))[: self._keep_top_k]}
-            for uid in [uid for uid in self._with_weights if uid not in best]:
-                del self._with_weights[uid]
-                for file in self._paths.trials.glob(f"{uid}.*.safetensors"):
+    def _delete_unneeded(self, trial: TrialRecord) -> None:
+        with contextlib.suppress(OSError):  # a remaining file only takes disk space
+            self._paths.checkpoint(trial.trial_uid).unlink(missing_ok=True)
+            self._with_weights[trial.trial_uid] = trial
+            best_uids = {best.trial_uid for best in ranked(list(self._with_weights.values()))[: self._keep_top_k]}
+            for trial_uid in [trial_uid for trial_uid in self._with_weights if trial_uid not in best_uids]:
+                del self._with_weights[trial_uid]
+                for file in self._paths.trials.glob(f"{trial_uid}.*.safetensors"):
                     file.unlink(missing_ok=True)
