@@ -166,7 +166,7 @@ def _check_header(file: Path, header: Sequence[str]) -> None:
 def _check_width(file: Path, number: int, cells: Sequence[str], header: Sequence[str]) -> None:
     if len(cells) > len(header):
         raise DataError(
-            f"rows of a manifest must have at most as many cells as its header ({len(header)}), got {len(cells)} in "
+            f"rows of a manifest must not have more cells than its header ({len(header)}), got {len(cells)} in "
             f'row {number} of {file}; put quotes (") around cells that contain a comma'
         )
 

@@ -141,7 +141,7 @@ def test_an_archive_that_exceeds_the_free_disk_space_is_refused(
     archive = make_zip(image_folder, tmp_path / "a.zip")
     real = data.sources.archive.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(data.sources.archive.shutil, "disk_usage", lambda path: real._replace(free=100))
-    with pytest.raises(DataError, match="must fit on the disk, got .* and 100 bytes free"):
+    with pytest.raises(DataError, match=r"must fit on the disk, got .* and 100 bytes free"):
         open_source(str(archive))
 
 

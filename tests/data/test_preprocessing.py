@@ -1,4 +1,4 @@
-"""TODO"""
+"""Decoding and preprocessing: formats, color modes, orientation, corrupt content and numbers."""
 
 from __future__ import annotations
 
@@ -25,56 +25,55 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def corners(image: Image.Image) -> list[str]:
-    """Name the colors of the four corners, clockwise from the left top."""
-    ends = [(0, 0), (image.width - 1, 0), (image.width - 1, image.height - 1), (0, image.height - 1)]
+    """Return the color names of the four corners, clockwise from the top left."""
+    positions = [(0, 0), (image.width - 1, 0), (image.width - 1, image.height - 1), (0, image.height - 1)]
     names = {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 1): "white", (0, 0, 0): "black"}
-    return [names[tuple(int(value > 127) for value in image.getpixel(end))] for end in ends]  # type: ignore[union-attr]
+    return [names[tuple(int(value > 127) for value in image.getpixel(position))] for position in positions]  # type: ignore[union-attr]
 
 
 def quarters() -> Image.Image:
-    """Return a picture of 32 x 16 with red, green, blue, and white quarters, clockwise."""
+    """Return an image of 32 x 16 pixels with red, green, blue and white quarters, clockwise."""
     image = Image.new("RGB", (32, 16), "red")
-    image.paste("green", (16, 0, 32, 8))
     image.paste((0, 255, 0), (16, 0, 32, 8))
     image.paste("blue", (16, 8, 32, 16))
     image.paste("white", (0, 8, 16, 16))
     return image
 
 
-def test_the_file_that_is_shipped_imports_only_numpy_and_pillow() -> None:
+def test_the_shipped_module_imports_only_numpy_and_pillow() -> None:
     tree = ast.parse(Path(str(data.preprocessing.__file__)).read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-    standard = {"__future__", "dataclasses", "io", "math", "pathlib", "typing"}
-    assert {str(module).split(".")[0] for module in modules} - standard == {"numpy", "PIL"}
+    standard_library = {"__future__", "dataclasses", "io", "math", "pathlib", "typing"}
+    assert {str(module).split(".")[0] for module in modules} - standard_library == {"numpy", "PIL"}
 
 
-def test_preprocessing_goes_through_json_and_back() -> None:
+def test_preprocessing_has_a_json_round_trip() -> None:
     preprocessing = Preprocessing(64, 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
 
 
-def test_preprocessing_is_a_field_of_a_value() -> None:
-    class Holder(FrozenModel):
+def test_preprocessing_can_be_a_field_of_a_model() -> None:
+    class Model(FrozenModel):
         preprocessing: Preprocessing
 
-    holder = Holder(preprocessing=Preprocessing(64))
-    assert Holder.from_json(holder.to_json()) == holder
+    model = Model(preprocessing=Preprocessing(64))
+    assert Model.from_json(model.to_json()) == model
     with pytest.raises(ValueError, match="color"):
-        Holder.from_json('{"preprocessing": {"image_size": 64, "color": 1}}')
+        Model.from_json('{"preprocessing": {"image_size": 64, "color": 1}}')
 
 
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"image_size": 0}, "image_size must be 8..2048 pixels, got 0"),
+        ({"image_size": 0}, "image_size must be 8 to 2048 pixels, got 0"),
         ({"image_size": 64, "crop_fraction": 0}, "crop_fraction must be above 0"),
         ({"image_size": 64, "interpolation": "cubic"}, "interpolation must be one of"),
         ({"image_size": 64, "mean": (0.5, 0.5)}, "mean must be three"),
         ({"image_size": 64, "std": (0.5, 0.5, 0.0)}, "std must be three"),
     ],
 )
-def test_preprocessing_is_checked_when_it_is_made(fields: dict[str, Any], rule: str) -> None:
+def test_preprocessing_is_validated_on_construction(fields: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         Preprocessing(**fields)
 
@@ -93,66 +92,66 @@ def test_preprocessing_is_checked_when_it_is_made(fields: dict[str, Any], rule: 
     ],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_picture_stands_as_its_exif_says(orientation: int, expected: str, kind: str) -> None:
+def test_exif_orientation_is_applied(orientation: int, expected: str, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
     assert corners(read_image(encode(quarters(), kind, exif=exif, **options))) == expected.split()
 
 
-def test_transparent_parts_become_white() -> None:
-    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    assert corners(read_image(encode(clear))) == ["white"] * 4
-    assert corners(read_image(encode(clear.convert("LA")))) == ["white"] * 4
+def test_transparent_pixels_become_white() -> None:
+    transparent = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert corners(read_image(encode(transparent))) == ["white"] * 4
+    assert corners(read_image(encode(transparent.convert("LA")))) == ["white"] * 4
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     assert corners(read_image(encode(palette, transparency=0))) == ["white"] * 4
     assert corners(read_image(encode(Image.new("RGB", (8, 8)), transparency=(0, 0, 0)))) == ["white"] * 4
 
 
-def test_half_transparent_parts_are_mixed_with_white() -> None:
+def test_semitransparent_pixels_are_blended_with_white() -> None:
     image = read_image(encode(Image.new("RGBA", (8, 8), (255, 0, 0, 128))))
     assert image.getpixel((4, 4)) == pytest.approx((255, 127, 127), abs=1)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV"])
-def test_every_colour_mode_becomes_rgb(mode: str) -> None:
+def test_every_color_mode_becomes_rgb(mode: str) -> None:
     image = Image.new("RGB", (8, 8), "white").convert(mode)
     assert read_image(image).mode == "RGB"
     assert corners(read_image(image)) == ["white"] * 4
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32)])
-def test_sixteen_bits_are_scaled_to_eight(kind: str, dtype: type) -> None:
+def test_16_bits_are_scaled_to_8_bits(kind: str, dtype: type) -> None:
     ramp = np.tile(np.linspace(0, 65535, 32), (8, 1)).astype(dtype)
     pixels = np.asarray(read_image(encode(Image.fromarray(ramp), kind)))
     np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
 
 
-@pytest.mark.parametrize("full", [1.0, 255.0, 65535.0])
-def test_floating_point_pictures_are_scaled_by_their_range(full: float) -> None:
-    ramp = np.tile(np.linspace(0, full, 32), (8, 1)).astype(np.float32)
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floating_point_images_are_scaled_by_their_range(white: float) -> None:
+    ramp = np.tile(np.linspace(0, white, 32), (8, 1)).astype(np.float32)
     pixels = np.asarray(read_image(encode(Image.fromarray(ramp), "TIFF")))
     np.testing.assert_allclose(pixels[0, :, 0], np.linspace(0, 255, 32), atol=1)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_an_animation_gives_its_first_frame(kind: str) -> None:
+def test_an_animation_is_reduced_to_its_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255))]
     options = {"lossless": True} if kind == "WEBP" else {}
-    moving = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    assert corners(read_image(moving)) == ["red"] * 4
+    animation = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert corners(read_image(animation)) == ["red"] * 4
 
 
-def test_an_array_and_its_file_are_the_same_picture(tmp_path: Path) -> None:
+def test_an_array_and_its_file_give_the_same_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture", "PNG")
-    for source in (pixels, Image.fromarray(pixels), tmp_path / "picture", (tmp_path / "picture").read_bytes()):
+    Image.fromarray(pixels).save(tmp_path / "image", "PNG")
+    for source in (pixels, Image.fromarray(pixels), tmp_path / "image", (tmp_path / "image").read_bytes()):
         np.testing.assert_array_equal(np.asarray(read_image(source)), pixels)
     assert read_image(pixels[:, :, :1]).mode == "RGB"
 
 
-def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+def test_a_decompression_bomb_is_refused_before_decoding() -> None:
     header = encode(Image.new("1", (8, 8)))
     at = header.index(b"IHDR") + 4
     import zlib
@@ -161,7 +160,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = header[:at] + head + zlib.crc32(b"IHDR" + head).to_bytes(4, "big") + header[at + 17 :]
     with pytest.raises(ImageError, match="more than 89,000,000"):
         read_image(bomb)
-    middle = (9_500).to_bytes(4, "big") * 2 + header[at + 8 : at + 13]  # where Pillow itself only warns
+    middle = (9_500).to_bytes(4, "big") * 2 + header[at + 8 : at + 13]  # Pillow only warns at this size
     bomb = header[:at] + middle + zlib.crc32(b"IHDR" + middle).to_bytes(4, "big") + header[at + 17 :]
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match="has 90,250,000 pixels"):
         read_image(bomb)
@@ -175,33 +174,33 @@ def noise(kind: str, **options: Any) -> bytes:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"not a picture at all", "is no picture"),
+        (b"not an image at all", "is not an image"),
         (noise("JPEG")[:-500], "is truncated"),
         (noise("JPEG", progressive=True)[:-500], "is truncated"),
-        (noise("PNG")[:-500], "is truncated|is broken"),
-        (noise("WEBP")[:-500], "is broken|is truncated|is no picture"),
-        (noise("GIF")[:-500], "is truncated|is broken"),
-        (noise("JPEG")[:30], "is no picture|is truncated|is broken"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "is no picture"),
+        (noise("PNG")[:-500], "is truncated|is corrupt"),
+        (noise("WEBP")[:-500], "is corrupt|is truncated|is not an image"),
+        (noise("GIF")[:-500], "is truncated|is corrupt"),
+        (noise("JPEG")[:30], "is not an image|is truncated|is corrupt"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "is not an image"),
     ],
 )
-def test_what_is_no_whole_picture_says_why(content: bytes, reason: str) -> None:
+def test_corrupt_content_is_refused_with_the_reason(content: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         read_image(content)
 
 
-KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "MPO", "PCX", "SGI")
-WHOLE = {kind: encode(Image.effect_noise((24, 24), 90).convert("RGB"), kind) for kind in KINDS}
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "MPO", "PCX", "SGI")
+INTACT = {kind: encode(Image.effect_noise((24, 24), 90).convert("RGB"), kind) for kind in FORMATS}
 
 
 @pytest.mark.filterwarnings("ignore")
-@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8), st.data())
-def test_whatever_is_broken_a_picture_is_read_or_the_reason_given(
-    kind: str, spoilt: list[tuple[int, int]], data: st.DataObject
+@given(st.sampled_from(FORMATS), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8), st.data())
+def test_corrupt_files_of_any_format_are_decoded_or_raise_an_image_error(
+    kind: str, changes: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    content = bytearray(WHOLE[kind][: data.draw(st.integers(1, len(WHOLE[kind])))])
-    for place, value in spoilt:
-        content[place % len(content)] = value
+    content = bytearray(INTACT[kind][: data.draw(st.integers(1, len(INTACT[kind])))])
+    for offset, value in changes:
+        content[offset % len(content)] = value
     reason = ""
     try:
         assert read_image(bytes(content)).mode == "RGB"
@@ -210,15 +209,15 @@ def test_whatever_is_broken_a_picture_is_read_or_the_reason_given(
     assert reason == "" or reason.startswith(("is ", "has "))
 
 
-def test_a_jpeg_that_lacks_only_its_end_marker_is_whole() -> None:
-    whole = noise("JPEG")
-    np.testing.assert_array_equal(np.asarray(read_image(whole[:-2])), np.asarray(read_image(whole)))
+def test_a_jpeg_without_an_end_marker_is_decoded() -> None:
+    complete = noise("JPEG")
+    np.testing.assert_array_equal(np.asarray(read_image(complete[:-2])), np.asarray(read_image(complete)))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_broken_exif_block_does_not_cost_the_picture() -> None:
-    broken = encode(quarters(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
-    assert corners(read_image(broken))[0] == "red"
+def test_an_image_with_corrupt_exif_data_is_decoded() -> None:
+    content = encode(quarters(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
+    assert corners(read_image(content))[0] == "red"
 
 
 @pytest.mark.parametrize(
@@ -227,16 +226,16 @@ def test_a_broken_exif_block_does_not_cost_the_picture() -> None:
         (np.zeros((4, 4, 3), np.float32), "uint8"),
         (np.zeros((4, 4, 2), np.uint8), "shape"),
         (np.zeros((0, 4, 3), np.uint8), "shape"),
-        (Path("/no/such/picture"), "does not exist"),
+        (Path("/no/such/image"), "does not exist"),
         (Path("/"), "is a folder"),
     ],
 )
-def test_a_source_that_is_no_picture_is_refused(source: Any, reason: str) -> None:
+def test_an_unusable_source_is_refused_with_the_reason(source: Any, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         read_image(source)
 
 
-def test_a_square_is_cut_from_the_centre_at_the_networks_size() -> None:
+def test_pixels_are_the_center_crop_at_the_input_size() -> None:
     image = Image.new("RGB", (30, 10), "red")
     image.paste((0, 0, 255), (10, 0, 20, 10))
     pixels = to_pixels(image, Preprocessing(16, interpolation="nearest"))
@@ -244,25 +243,25 @@ def test_a_square_is_cut_from_the_centre_at_the_networks_size() -> None:
     assert (pixels == (0, 0, 255)).all()
 
 
-def test_the_crop_keeps_its_part_of_the_short_side() -> None:
+def test_the_crop_is_a_fraction_of_the_short_side() -> None:
     image = Image.new("RGB", (100, 100), "red")
     image.paste((0, 0, 255), (20, 20, 80, 80))
     assert (to_pixels(image, Preprocessing(16, crop_fraction=0.6, interpolation="nearest")) == (0, 0, 255)).all()
 
 
-def test_cropping_in_one_step_is_resizing_and_then_cropping() -> None:
-    grain = Image.effect_noise((288, 192), 60).convert("RGB")
-    resized = grain.resize((96, 64), Image.Resampling.BICUBIC)
+def test_one_step_cropping_equals_resizing_and_cropping() -> None:
+    noisy = Image.effect_noise((288, 192), 60).convert("RGB")
+    resized = noisy.resize((96, 64), Image.Resampling.BICUBIC)
     expected = np.asarray(resized.crop((20, 4, 76, 60)), dtype=float)
-    difference = np.abs(to_pixels(grain, Preprocessing(56, crop_fraction=56 / 64)) - expected)
+    difference = np.abs(to_pixels(noisy, Preprocessing(56, crop_fraction=56 / 64)) - expected)
     assert difference.max() <= 1
 
 
-def test_a_very_long_picture_costs_no_more_than_its_square() -> None:
+def test_a_very_long_image_can_be_resized() -> None:
     assert to_pixels(Image.new("RGB", (1, 50_000)), Preprocessing(64)).shape == (64, 64, 3)
 
 
-def test_normalized_pixels_have_the_mean_taken_off_and_the_channels_last_in_memory() -> None:
+def test_normalize_standardizes_the_channels_and_returns_channels_last_memory() -> None:
     preprocessing = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     values = normalize(pixels, preprocessing)

@@ -1,3 +1,5 @@
+"""S3 as a data source: mirroring, resuming and errors, with moto as the server."""
+
 from __future__ import annotations
 
 import logging
@@ -14,7 +16,7 @@ from data.errors import DataError
 from data.load_dataset import load_dataset
 from data.sources.resolve import open_source
 
-moto = pytest.importorskip("moto.server", reason="moto stands in for S3")
+moto = pytest.importorskip("moto.server", reason="moto is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,10 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    made = boto3.resource("s3", region_name="us-east-1").create_bucket(Bucket="pets")
-    yield made
-    made.objects.all().delete()
-    made.delete()
+    bucket = boto3.resource("s3", region_name="us-east-1").create_bucket(Bucket="pets")
+    yield bucket
+    bucket.objects.all().delete()
+    bucket.delete()
 
 
 def upload(bucket: Any, folder: Path, prefix: str) -> None:
@@ -46,20 +48,20 @@ def upload(bucket: Any, folder: Path, prefix: str) -> None:
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that grows with each object that is fetched."""
-    names: list[str] = []
-    real = data.sources.s3._Mirror.fetch
+def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the key of each downloaded object is appended."""
+    keys: list[str] = []
+    real = data.sources.s3._Mirror.download
 
-    def fetch(self: Any, client: Any, bucket: str, thing: Any) -> None:
-        names.append(thing.key)
-        real(self, client, bucket, thing)
+    def download(self: Any, client: Any, bucket: str, obj: Any) -> None:
+        keys.append(obj.key)
+        real(self, client, bucket, obj)
 
-    monkeypatch.setattr(data.sources.s3._Mirror, "fetch", fetch)
-    return names
+    monkeypatch.setattr(data.sources.s3._Mirror, "download", download)
+    return keys
 
 
-def test_a_prefix_is_the_folder_that_was_uploaded(bucket: Any, image_folder: Path) -> None:
+def test_a_prefix_gives_the_same_data_set_as_its_folder(bucket: Any, image_folder: Path) -> None:
     upload(bucket, image_folder, "sets/pets v1")
     bucket.put_object(Key="sets/pets v1/red/", Body=b"")
     bucket.put_object(Key="sets/pets v10/red/x.png", Body=b"another set")
@@ -69,69 +71,69 @@ def test_a_prefix_is_the_folder_that_was_uploaded(bucket: Any, image_folder: Pat
     assert dataset.skipped == ()
 
 
-def test_only_what_changed_is_fetched_again(bucket: Any, image_folder: Path, fetched: list[str]) -> None:
+def test_only_changed_objects_are_downloaded_again(bucket: Any, image_folder: Path, downloads: list[str]) -> None:
     upload(bucket, image_folder, "pets")
     open_source("s3://pets/pets")
-    assert len(fetched) == 24
-    fetched.clear()
+    assert len(downloads) == 24
+    downloads.clear()
     bucket.upload_file(str(image_folder / "red" / "001.png"), "pets/blue/000.png")
     bucket.Object("pets/blue/001.png").delete()
     source = open_source("s3://pets/pets")
-    assert fetched == ["pets/blue/000.png"]
+    assert downloads == ["pets/blue/000.png"]
     assert len(source.images) == 23
     assert (source.root / "blue" / "000.png").read_bytes() == (image_folder / "red" / "001.png").read_bytes()
 
 
-def test_an_interrupted_fetch_goes_on_where_it_stopped(
-    bucket: Any, image_folder: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_download_is_resumed(
+    bucket: Any, image_folder: Path, downloads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(bucket, image_folder, "pets")
     large = bytes(range(256)) * 4096
     bucket.put_object(Key="pets/red/zz large.bin", Body=large)
-    real, ranges = data.sources.s3._Mirror._append, []
+    real, offsets = data.sources.s3._Mirror._append, []
 
-    def broken(client: Any, bucket: str, thing: Any, part: Path, there: int) -> None:
-        ranges.append(there)
-        if thing.size == len(large) and not there:
+    def interrupted(client: Any, bucket: str, obj: Any, part: Path, offset: int) -> None:
+        offsets.append(offset)
+        if obj.size == len(large) and not offset:
             part.write_bytes(large[:1000])
-            raise KeyboardInterrupt("pulled the plug")
-        real(client, bucket, thing, part, there)
+            raise KeyboardInterrupt("interrupted")
+        real(client, bucket, obj, part, offset)
 
-    monkeypatch.setattr(data.sources.s3._Mirror, "_append", staticmethod(broken))
-    with pytest.raises(KeyboardInterrupt, match="pulled the plug"):
+    monkeypatch.setattr(data.sources.s3._Mirror, "_append", staticmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt, match="interrupted"):
         open_source("s3://pets/pets")
-    fetched.clear()
+    downloads.clear()
     source = open_source("s3://pets/pets")
-    assert "pets/red/zz large.bin" in fetched
-    assert len(fetched) < 25
-    assert 1000 in ranges
+    assert "pets/red/zz large.bin" in downloads
+    assert len(downloads) < 25
+    assert 1000 in offsets
     assert (source.root / "red" / "zz large.bin").read_bytes() == large
     assert not list(source.root.rglob("*.part"))
 
 
-def test_an_archive_is_fetched_and_unpacked(bucket: Any, image_folder: Path, tmp_path: Path) -> None:
+def test_an_archive_is_downloaded_and_extracted(bucket: Any, image_folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for path in image_folder.rglob("*.png"):
             archive.write(path, path.relative_to(image_folder).as_posix())
     bucket.upload_file(str(tmp_path / "a.zip"), "sets/colors.zip")
-    bucket.put_object(Key="sets/other.bin", Body=b"not wanted")
+    bucket.put_object(Key="sets/other.bin", Body=b"not downloaded")
     source = open_source("s3://pets/sets/colors.zip")
     assert (source.name, source.uri) == ("colors", "s3://pets/sets/colors.zip")
     assert len(source.images) == 24
 
 
-def test_a_manifest_is_fetched_with_what_lies_beside_it(bucket: Any, image_folder: Path) -> None:
+def test_a_manifest_is_downloaded_with_the_files_in_its_folder(bucket: Any, image_folder: Path) -> None:
     (image_folder / "labels.csv").write_text("path,label\nred/000.png,warm\nblue/000.png,cold\n../../x.png,cold\n")
     upload(bucket, image_folder, "sets/pets")
     for url in ("s3://pets/sets/pets/labels.csv", "s3://pets/sets/pets"):
         source = open_source(url)
         assert source.classes == ("cold", "warm")
-        assert [item.reason for item in source.skipped] == ["lies outside the data set (row 4)"]
+        assert [file.reason for file in source.skipped] == ["is outside the data set (row 4)"]
 
 
-def test_a_key_that_leads_outside_is_refused(bucket: Any, image_folder: Path) -> None:
+def test_a_key_that_leads_outside_of_the_prefix_is_refused(bucket: Any, image_folder: Path) -> None:
     bucket.put_object(Key="pets/red/a/../../../x.png", Body=b"x")
-    with pytest.raises(DataError, match="keys on S3 must lie below their prefix"):
+    with pytest.raises(DataError, match="keys on S3 must be below their prefix"):
         open_source("s3://pets/pets")
 
 
@@ -140,13 +142,13 @@ def test_a_key_that_leads_outside_is_refused(bucket: Any, image_folder: Path) ->
     [
         ("s3://", "must be s3://bucket/prefix"),
         ("s3://key:secret@pets/x", "must be s3://bucket/prefix, got 'pets/x'"),
-        ("s3://pets/none", "must hold files, got none below s3://pets/none"),
-        ("s3://no-such-bucket/x", "got NoSuchBucket for s3://no-such-bucket/x; check the bucket's name"),
-        ("s3://pets/none.zip", "got 404 .*check the bucket's name and the key"),
+        ("s3://pets/none", "must contain files, got none below s3://pets/none"),
+        ("s3://no-such-bucket/x", "got NoSuchBucket for s3://no-such-bucket/x; check the name of the bucket"),
+        ("s3://pets/none.zip", "got 404 .*check the name of the bucket and the key"),
         ("https://example.com/a.zip", r"must be s3://bucket/prefix, got https://\.\.\."),
     ],
 )
-def test_an_address_without_data_says_why(bucket: Any, url: str, problem: str) -> None:
+def test_a_uri_without_data_is_refused_with_the_reason(bucket: Any, url: str, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         open_source(url)
 
@@ -161,7 +163,7 @@ def test_missing_credentials_are_named(bucket: Any, tmp_path: Path, monkeypatch:
         open_source("s3://pets/pets")
 
 
-def test_an_endpoint_that_is_away_is_named(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_is_named(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(data.sources.s3, "ATTEMPTS", 1)
     with pytest.raises(DataError, match=r"got EndpointConnectionError .*check AWS_ENDPOINT_URL"):
