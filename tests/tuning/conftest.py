@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from data.dataset.dataset import Dataset
+from tests.tuning.factories import dataset
+from tests.tuning.packaged_candidates import PackageCandidate, package_candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,3 +79,25 @@ class FakeClock:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Dataset:
+    """Return a data set of cats and dogs; its files do not exist."""
+    return dataset(tmp_path / "pets")
+
+
+@pytest.fixture
+def package(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackageCandidate:
+    """Return a function that packages a candidate, as ``packaged_candidates.package_candidate`` does."""
+    monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    return partial(package_candidate, client, tmp_path)
+
+
+@pytest.fixture
+def smoke_tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the smoke test, which starts a process; return the list of model URIs that it was called with."""
+    model_uris: list[str] = []
+    monkeypatch.setattr("tuning.registry.promotion.verify_model_loads", lambda uri, *_: model_uris.append(uri))
+    return model_uris

@@ -337,7 +337,7 @@ def test_more_blocks_cannot_be_dropped_than_a_network_has(
 ) -> None:
     options = ("--data", str(image_folder), "--backbone", "small_cnn,tf_efficientnet_lite0", "--truncate", "0,40")
     first, second = mistakes(capsys, "tune", *options, "--weights", "none")
-    assert first == ("tune: truncate must be 0..3 for small_cnn, got 40; python -m tuning blocks shows its blocks.")
+    assert first == ("tune: truncate must be 0..3 for small_cnn, got 40; python -m tuning blocks lists its blocks.")
     assert "truncate must be 0..17 for tf_efficientnet_lite0, got 40" in second
     assert_untouched(client)
 
@@ -391,7 +391,7 @@ def test_predict_takes_several_files_folders_and_patterns(tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("predict", "--model", "models:/no@champion", "--files", "missing"), "files must be a picture, a folder"),
+        (("predict", "--model", "models:/no@champion", "--files", "missing"), "files must be an image file, a folder"),
         (("predict", "--model", "models:/no@champion", "--files", __file__), "model must be a packaged model such as"),
         (("promote", "--run", "0" * 32), "run must be the id of a search or a training"),
         (("promote", "--name", "pets", "--version", "1"), "name must be a registered model, got 'pets'"),
@@ -506,7 +506,7 @@ def test_a_finished_trial_is_found_with_its_searchs_recipe_for_its_own_network(c
 
 def test_a_search_is_no_trial(client: MlflowClient) -> None:
     parent = client.create_run("0", tags={"recipe": Recipe().to_json()}).info.run_id
-    with pytest.raises(TrackingError, match=f"must be a trial's run, below its search, but {parent} holds no"):
+    with pytest.raises(TrackingError, match=f"must be a trial's run, but {parent} has no trial configuration"):
         load_finished_trial(client, parent)
 
 
@@ -537,7 +537,7 @@ def test_a_relative_path_in_a_run_from_a_url_is_refused(
     client: MlflowClient, image_folder: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = opened_by_mlflow(client, "https://example.org/freezeline.git", clone, monkeypatch)
-    with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'; write"):
+    with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'; use"):
         check_data_path_of_url_run(client, run, "photos")
     for data in ("demo", str(image_folder), "s3://bucket/photos"):
         check_data_path_of_url_run(client, run, data)

@@ -1,4 +1,4 @@
-"""The gate: who becomes champion, and the sentence that says why."""
+"""The promotion gate: its decisions and their reasons."""
 
 from __future__ import annotations
 
@@ -11,170 +11,192 @@ from tests.tuning.factories import GATE, candidate, predictions
 from tuning.common.promotion_types import Candidate, Champion, Promotion
 from tuning.registry.gate import decide
 
-SAME = ("cat", "dog")
-# 100 pictures, 50 of each class: what is right of the cats, what is right of the dogs.
+CLASSES = ("cat", "dog")
+# 100 images, 50 of each class: correct predictions for cats and for dogs.
 GOOD, BETTER, POOR = (40, 40), (49, 49), (26, 26)
 
 
-def asked(right: tuple[int, int] = GOOD, **changes: object) -> Candidate:
-    gate = GATE.model_copy(
-        update={name: changes.pop(name) for name in list(changes) if name in type(GATE).model_fields}
-    )
-    return candidate(num_correct=right, images_per_class=50).model_copy(update={"gate": gate, **changes})
+def make_candidate(num_correct: tuple[int, int] = GOOD, **fields: object) -> Candidate:
+    """Return a candidate; ``fields`` are fields of the candidate or of its gate."""
+    gate = GATE.model_copy(update={name: fields.pop(name) for name in list(fields) if name in type(GATE).model_fields})
+    return candidate(num_correct=num_correct, images_per_class=50).model_copy(update={"gate": gate, **fields})
 
 
-def champion(right: tuple[int, int] | None = GOOD, **changes: object) -> Champion:
-    predicted = predictions(right, 50) if right else None
-    return Champion.model_validate({"version": 3, "classes": SAME, "predicted": predicted, **changes})
+def make_champion(num_correct: tuple[int, int] | None = GOOD, **fields: object) -> Champion:
+    y_pred = predictions(num_correct, 50) if num_correct else None
+    return Champion.model_validate({"version": 3, "classes": CLASSES, "y_pred": y_pred, **fields})
 
 
 CASES: dict[str, tuple[Candidate, Champion | None, str, str]] = {
-    # --- a first version
-    "the first, better than the largest class": (
-        asked(), None, "champion",
-        "there was no champion before, and it is better than the floor: test balanced accuracy 0.8000 against 0.5000 "
-        "of always answering the largest class, on 100 pictures",
+    # --- first version
+    "first version, better than the baseline": (
+        make_candidate(), None, "champion",
+        "first champion, better than the baseline: test balanced accuracy 0.8000 vs. 0.5000 for always predicting the "
+        "largest class, on 100 test images",
     ),
-    "the first, no better than the largest class": (
-        asked(POOR), None, "challenger",
-        "there is no champion yet, but a first one must be better than the floor by 0.05: test balanced accuracy "
-        "0.5200 against 0.5000 of always answering the largest class, on 100 pictures",
+    "first version, not better than the baseline": (
+        make_candidate(POOR), None, "challenger",
+        "a first champion must exceed the baseline by 0.05: test balanced accuracy 0.5200 vs. 0.5000 for always "
+        "predicting the largest class, on 100 test images (search longer or add training images)",
     ),
-    "the first, always answering one class": (asked((50, 0)), None, "challenger", "0.5000 against 0.5000 of always"),
-    "the first, by accuracy": (
-        asked(metric="accuracy"), None, "champion", "test accuracy 0.8000 against 0.5000 of always answering"
+    "first version, always predicts one class": (
+        make_candidate((50, 0)), None, "challenger", "0.5000 vs. 0.5000 for always predicting"
     ),
-    "the first, with a leak": (
-        asked(leaks=2), None, "challenger", "2 test pictures leaked into training, so the test proves nothing"
+    "first version, by accuracy": (
+        make_candidate(metric="accuracy"), None, "champion", "test accuracy 0.8000 vs. 0.5000 for always predicting"
     ),
-    "the first, too large": (
-        asked(max_mb=5.0), None, "challenger", "too large: 10.0 MB, the limit is 5 MB"
+    "first version, with a leak": (
+        make_candidate(leaks=2), None, "challenger",
+        "no test image may be in the training or validation data, but 2 test images leaked "
+        "(train again with on_leak=drop)",
+    ),
+    "first version, too large": (
+        make_candidate(max_mb=5.0), None, "challenger", "package size must be at most 5 MB (max_mb), got 10.0 MB"
     ),
     # --- against a champion
     "clearly better": (
-        asked(BETTER), champion(), "champion",
-        "better: test balanced accuracy 0.9800 against 0.8000 of champion version 3 on the same 100 pictures that "
-        "neither has seen (18 won, 0 lost, p = below 0.001)",
+        make_candidate(BETTER), make_champion(), "champion",
+        "better: test balanced accuracy 0.9800 vs. 0.8000 for champion version 3 on the same 100 unseen images "
+        "(18 won, 0 lost, p < 0.001)",
     ),
-    "equal": (asked(), champion(), "challenger", "not better: test balanced accuracy 0.8000 against 0.8000"),
-    "worse": (asked(GOOD), champion(BETTER), "challenger", "not better: test balanced accuracy 0.8000 against 0.9800"),
-    "better by luck": (
-        asked((42, 41)), champion(), "challenger",
-        "better, but that may be luck, for p is above 0.05: test balanced accuracy 0.8300 against 0.8000 of champion "
-        "version 3 on the same 100 pictures that neither has seen (3 won, 0 lost, p = 0.125)",
+    "equal": (make_candidate(), make_champion(), "challenger", "not better: test balanced accuracy 0.8000 vs. 0.8000"),
+    "worse": (
+        make_candidate(), make_champion(BETTER), "challenger", "not better: test balanced accuracy 0.8000 vs. 0.9800"
     ),
-    "five of five won": (asked((43, 42)), champion(), "champion", "(5 won, 0 lost, p = 0.031)"),
-    "four of four won": (asked((42, 42)), champion(), "challenger", "(4 won, 0 lost, p = 0.062)"),
-    "luck is enough where no proof is asked": (asked((41, 40), significance=1.0), champion(), "champion", "p = 0.500"),
-    "better by less than the minimum": (
-        asked((43, 42), min_gain=0.06), champion(), "challenger",
-        "better by less than the minimum gain of 0.06: test balanced accuracy 0.8500 against 0.8000",
+    "better, but not significantly": (
+        make_candidate((42, 41)), make_champion(), "challenger",
+        "better, but not statistically significant (p > 0.05): test balanced accuracy 0.8300 vs. 0.8000 for champion "
+        "version 3 on the same 100 unseen images (3 won, 0 lost, p = 0.125) "
+        "(more test images can confirm a gain of this size)",
     ),
-    "better by the minimum": (asked((43, 43), min_gain=0.06), champion(), "champion", "better: "),
-    "by accuracy": (asked(BETTER, metric="accuracy"), champion(), "champion", "better: test accuracy 0.9800 against"),
-    "a class lost too much": (
-        asked((50, 34), max_class_loss=0.1), champion((30, 40)), "challenger",
-        "worse by more than 0.1 of recall in dog by 0.12",
+    "five of five won": (make_candidate((43, 42)), make_champion(), "champion", "(5 won, 0 lost, p = 0.031)"),
+    "four of four won": (make_candidate((42, 42)), make_champion(), "challenger", "(4 won, 0 lost, p = 0.062)"),
+    "any gain is enough with significance=1": (
+        make_candidate((41, 40), significance=1.0), make_champion(), "champion", "p = 0.500"
     ),
-    "a class lost no more than it may": (asked((50, 35)), champion((30, 40)), "champion", "better: "),
-    "a class lost one picture, and not even that is allowed": (
-        asked((50, 39), max_class_loss=0.0), champion((30, 40)), "champion", "better: "
+    "better by less than the minimum gain": (
+        make_candidate((43, 42), min_gain=0.06), make_champion(), "challenger",
+        "better, but by less than min_gain=0.06: test balanced accuracy 0.8500 vs. 0.8000",
     ),
-    "a class lost two pictures, and none is allowed": (
-        asked((50, 38), max_class_loss=0.0), champion((30, 40)), "challenger", "in dog by 0.04"
+    "better by the minimum gain": (make_candidate((43, 43), min_gain=0.06), make_champion(), "champion", "better: "),
+    "better by accuracy": (
+        make_candidate(BETTER, metric="accuracy"), make_champion(), "champion", "better: test accuracy 0.9800 vs."
     ),
-    # --- what can't be compared
+    "recall of a class drops too much": (
+        make_candidate((50, 34), max_class_loss=0.1), make_champion((30, 40)), "challenger",
+        "recall must not drop by more than 0.1 per class (max_class_loss), got 0.12 for dog",
+    ),
+    "recall of a class drops by the allowed amount": (
+        make_candidate((50, 35)), make_champion((30, 40)), "champion", "better: "
+    ),
+    "a class loses one image with max_class_loss=0": (
+        make_candidate((50, 39), max_class_loss=0.0), make_champion((30, 40)), "champion", "better: "
+    ),
+    "a class loses two images with max_class_loss=0": (
+        make_candidate((50, 38), max_class_loss=0.0), make_champion((30, 40)), "challenger", "got 0.04 for dog"
+    ),
+    # --- not comparable
     "other classes": (
-        asked(BETTER), champion(classes=("cat", "cow")), "challenger",
-        "champion version 3 knows other classes (cat, cow), so the two can't be compared; promote with --force and a "
-        "reason if it shall be replaced",
+        make_candidate(BETTER), make_champion(classes=("cat", "cow")), "challenger",
+        "champion version 3 has other classes (cat, cow), so the models cannot be compared "
+        "(promote with --force REASON to replace it)",
     ),
-    "fewer classes": (asked(BETTER), champion(classes=("cat",)), "challenger", "knows other classes (cat)"),
+    "fewer classes": (make_candidate(BETTER), make_champion(classes=("cat",)), "challenger", "has other classes (cat)"),
     "many other classes": (
-        asked(BETTER), champion(classes=tuple(f"c{n}" for n in range(1000))), "challenger", "c6, c7 and 992 more)"
+        make_candidate(BETTER), make_champion(classes=tuple(f"c{n}" for n in range(1000))), "challenger",
+        "c6, c7 and 992 more)",
     ),
-    "classes in another order": (asked(BETTER), champion(classes=("dog", "cat")), "champion", "better: "),
-    "a champion that can't be asked": (
-        asked(BETTER), champion(None), "challenger", "champion version 3 could not be measured on these test pictures"
+    "classes in another order": (make_candidate(BETTER), make_champion(classes=("dog", "cat")), "champion", "better: "),
+    "a champion without predictions": (
+        make_candidate(BETTER), make_champion(None), "challenger",
+        "champion version 3 could not be evaluated on these test images, so the models cannot be compared",
     ),
-    "the champion's test pictures were trained on": (
-        asked(BETTER), champion(test_digests=frozenset({"seen0", "seen1", "other"})), "challenger",
-        "2 test pictures of champion version 3 lay in its training data, which a content split forbids",
+    "trained on the champion's test images": (
+        make_candidate(BETTER), make_champion(test_hashes=frozenset({"seen0", "seen1", "other"})), "challenger",
+        "the training and validation data must not overlap with the test split of champion version 3, but 2 images do",
     ),
-    "the champion has seen some of the test pictures": (
-        asked((50, 50)), champion(seen_digests=frozenset({"test0", "test99"})), "champion", "on the same 98 pictures"
+    "the champion was trained on some of the test images": (
+        make_candidate((50, 50)), make_champion(seen_hashes=frozenset({"test0", "test99"})), "champion",
+        "on the same 98 unseen images",
     ),
-    "the champion has seen them all": (
-        asked(BETTER), champion(seen_digests=frozenset(f"test{n}" for n in range(100))), "challenger",
-        "champion version 3 has seen all of these test pictures in training",
+    "the champion was trained on all test images": (
+        make_candidate(BETTER), make_champion(seen_hashes=frozenset(f"test{n}" for n in range(100))), "challenger",
+        "champion version 3 was trained on all of these test images",
     ),
-    # --- what no gain makes up for
+    # --- limits that hold whatever the gain is
     "too slow": (
-        asked(BETTER, max_latency_ms=5.0, latency_ms=7.25), champion(), "challenger",
-        "too slow: 7.2 ms for one picture, the limit is 5 ms",
+        make_candidate(BETTER, max_latency_ms=5.0, latency_ms=7.25), make_champion(), "challenger",
+        "latency must be at most 5 ms per image (max_latency_ms), got 7.2 ms",
     ),
-    "fast enough": (asked(BETTER, max_latency_ms=5.0, latency_ms=5.0), champion(), "champion", "better: "),
+    "fast enough": (
+        make_candidate(BETTER, max_latency_ms=5.0, latency_ms=5.0), make_champion(), "champion", "better: "
+    ),
     "latency limited but not measured": (
-        asked(BETTER, max_latency_ms=5.0), champion(), "challenger",
-        "its latency was not measured, and the limit is 5 ms",
+        make_candidate(BETTER, max_latency_ms=5.0), make_champion(), "challenger",
+        "latency must be at most 5 ms per image (max_latency_ms), but was not measured",
     ),
-    "too large": (asked(BETTER, max_mb=9.5), champion(), "challenger", "too large: 10.0 MB, the limit is 9.5 MB"),
-    "a leak that the digests show": (
-        asked(BETTER, seen_digests=("seen0", "test5")), champion(), "challenger", "1 test picture leaked into training"
+    "too large": (
+        make_candidate(BETTER, max_mb=9.5), make_champion(), "challenger",
+        "package size must be at most 9.5 MB (max_mb), got 10.0 MB",
     ),
-    "all that is wrong is said": (
-        asked((43, 40), leaks=1, max_mb=1.0), champion((40, 43)), "challenger", "not better: "
+    "a leak found by content hash": (
+        make_candidate(BETTER, seen_hashes=("seen0", "test5")), make_champion(), "challenger", "but 1 test image leaked"
+    ),
+    "several reasons": (
+        make_candidate((43, 40), leaks=1, max_mb=1.0), make_champion((40, 43)), "challenger", "not better: "
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_gate_decides_and_says_why(case: str) -> None:
-    one, rival, alias, sentence = CASES[case]
-    promotion = decide(one, rival)
+def test_the_gate_decides_with_a_reason(case: str) -> None:
+    new_candidate, current, alias, reason = CASES[case]
+    promotion = decide(new_candidate, current)
     assert (promotion.alias, promotion.forced) == (alias, False)
-    assert sentence in promotion.reason
+    assert reason in promotion.reason
     assert "  " not in promotion.reason
 
 
-def test_the_table_holds_the_cases_that_the_gate_is_for() -> None:
+def test_the_table_covers_both_decisions() -> None:
     assert len(CASES) >= 25
     assert {alias for _, _, alias, _ in CASES.values()} == {"champion", "challenger"}
 
 
-def test_all_that_is_wrong_stands_in_one_sentence() -> None:
-    reason = decide(*CASES["all that is wrong is said"][:2]).reason
-    assert [part.split()[0] for part in reason.split("; ")] == ["not", "1", "too"]
+def test_a_rejection_lists_all_reasons() -> None:
+    reason = decide(*CASES["several reasons"][:2]).reason
+    assert [part.split()[0] for part in reason.split("; ")] == ["not", "no", "package"]
 
 
 @pytest.mark.parametrize("case", [case for case, (_, _, alias, _) in CASES.items() if alias == "challenger"])
-def test_whoever_the_gate_refuses_can_be_forced_with_a_reason_that_is_kept_with_the_gates(case: str) -> None:
-    one, rival, _, sentence = CASES[case]
-    promotion = decide(one, rival, force="new camera")
+def test_a_forced_promotion_records_both_reasons(case: str) -> None:
+    new_candidate, current, _, reason = CASES[case]
+    promotion = decide(new_candidate, current, force="new camera")
     assert (promotion.alias, promotion.forced) == ("champion", True)
-    assert promotion.reason.startswith("forced (new camera), where the gate said: ")
-    assert sentence in promotion.reason
+    assert promotion.reason.startswith("forced (new camera) although the gate rejects it: ")
+    assert reason in promotion.reason
 
 
-def test_force_changes_nothing_where_the_gate_agrees() -> None:
-    assert decide(asked(BETTER), champion(), force="new camera") == decide(asked(BETTER), champion())
+def test_force_has_no_effect_if_the_gate_accepts() -> None:
+    assert decide(make_candidate(BETTER), make_champion(), force="new camera") == decide(
+        make_candidate(BETTER), make_champion()
+    )
 
 
-def test_the_numbers_behind_a_decision_are_its_evidence() -> None:
-    found: Mapping[str, float] = decide(asked(BETTER), champion()).evidence
-    assert found["candidate"] == pytest.approx(0.98)
-    assert found["champion"] == pytest.approx(0.8)
-    assert found["gain"] == pytest.approx(0.18)
-    assert 0.1 < found["low"] < 0.18 < found["high"] < 0.27
-    assert (found["wins"], found["losses"], found["pictures"]) == (18, 0, 100)
-    assert decide(asked(), None).evidence == {"candidate": pytest.approx(0.8), "floor": 0.5}
-    assert decide(asked((50, 34)), champion((30, 40))).evidence["worst_class_loss"] == pytest.approx(0.12)
+def test_the_evidence_holds_the_numbers_of_the_decision() -> None:
+    evidence: Mapping[str, float] = decide(make_candidate(BETTER), make_champion()).evidence
+    assert evidence["candidate"] == pytest.approx(0.98)
+    assert evidence["champion"] == pytest.approx(0.8)
+    assert evidence["gain"] == pytest.approx(0.18)
+    assert 0.1 < evidence["low"] < 0.18 < evidence["high"] < 0.27
+    assert (evidence["wins"], evidence["losses"], evidence["num_images"]) == (18, 0, 100)
+    assert decide(make_candidate(), None).evidence == {"candidate": pytest.approx(0.8), "baseline": 0.5}
+    assert decide(make_candidate((50, 34)), make_champion((30, 40))).evidence["worst_class_loss"] == pytest.approx(0.12)
 
 
-def test_a_promotion_without_a_reason_cannot_be_made() -> None:
+def test_a_promotion_needs_a_reason() -> None:
     with pytest.raises(ValidationError, match="reason"):
         Promotion(alias="champion", reason="", evidence={})
 
 
-def test_a_candidate_survives_its_own_json() -> None:
+def test_a_candidate_survives_a_json_round_trip() -> None:
     assert Candidate.from_json(candidate().to_json(indent=2)) == candidate()

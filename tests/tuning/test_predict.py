@@ -1,4 +1,4 @@
-"""A packaged model's answers for files on disk, and how they are printed."""
+"""Predictions of a packaged model for files on disk, and their output formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuning.workflows.predict import find_files
 
 
 class FakeModel:
-    """Knows a picture's class by the first letters of its name; a broken one gets its error, as with ours."""
+    """Predicts the class that an image's file name begins with; a broken image gets an error, as in a real package."""
 
     def __init__(self, classes: Sequence[str] = CLASSES) -> None:
         self.classes = classes
@@ -38,7 +38,7 @@ class FakeModel:
         return frame
 
 
-def touched(root: Path, *names: str) -> list[Path]:
+def touch_files(root: Path, *names: str) -> list[Path]:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -48,100 +48,102 @@ def touched(root: Path, *names: str) -> list[Path]:
 # --- files ---
 
 
-def test_one_file_is_itself_also_with_a_patterns_letters_in_its_name(tmp_path: Path) -> None:
-    (file,) = touched(tmp_path, "cat [1]*.png")
+def test_a_file_may_have_pattern_characters_in_its_name(tmp_path: Path) -> None:
+    (file,) = touch_files(tmp_path, "cat [1]*.png")
     assert find_files(str(file)) == [file]
 
 
-def test_a_folder_is_all_visible_files_below_it(tmp_path: Path) -> None:
-    touched(tmp_path, "b.png", "a/c.jpg", ".hidden.png", ".git/d.png", "a/.e.png")
+def test_a_folder_yields_all_visible_files_below_it(tmp_path: Path) -> None:
+    touch_files(tmp_path, "b.png", "a/c.jpg", ".hidden.png", ".git/d.png", "a/.e.png")
     assert find_files(str(tmp_path)) == [tmp_path / "a/c.jpg", tmp_path / "b.png"]
 
 
-def test_a_folder_that_is_itself_hidden_is_read(tmp_path: Path) -> None:
-    (file,) = touched(tmp_path, ".photos/a.png")
+def test_a_hidden_folder_can_be_named_explicitly(tmp_path: Path) -> None:
+    (file,) = touch_files(tmp_path, ".photos/a.png")
     assert find_files(str(tmp_path / ".photos")) == [file]
 
 
-def test_a_pattern_is_its_matches_without_folders(tmp_path: Path) -> None:
-    touched(tmp_path, "b.jpg", "a.jpg", "c.png", "deep/d.jpg", "folder.jpg/x.png")
+def test_a_pattern_yields_matching_files_but_no_folders(tmp_path: Path) -> None:
+    touch_files(tmp_path, "b.jpg", "a.jpg", "c.png", "deep/d.jpg", "folder.jpg/x.png")
     assert find_files(f"{tmp_path}/*.jpg") == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     assert tmp_path / "deep/d.jpg" in find_files(f"{tmp_path}/**/*.jpg")
 
 
-def test_the_home_folder_can_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded_to_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    files = touched(tmp_path, "a.png", "b.png")
+    files = touch_files(tmp_path, "a.png", "b.png")
     assert find_files("~/*.png") == files
 
 
 @pytest.mark.parametrize("text", ["missing.png", "*.png", "."])
-def test_no_files_is_a_mistake(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_matches_no_file_is_rejected(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="must be a picture, a folder or a pattern that matches some, got '"):
+    with pytest.raises(
+        DataError, match="must be an image file, a folder of files or a pattern that matches files, got '"
+    ):
         find_files(text)
 
 
-def test_an_unknown_users_home_is_a_mistake() -> None:
-    with pytest.raises(DataError, match="must be a picture"):
-        find_files("~nobody-of-this-name/cat.png")
+def test_the_home_of_an_unknown_user_is_rejected() -> None:
+    with pytest.raises(DataError, match="must be an image file"):
+        find_files("~unknown-user/cat.png")
 
 
-# --- answers ---
+# --- predictions ---
 
 
-def test_answers_come_in_order_and_in_batches(tmp_path: Path) -> None:
+def test_predictions_are_made_in_batches_and_keep_the_order(tmp_path: Path) -> None:
     files = [tmp_path / f"{CLASSES[number % 2]}-{number}.png" for number in range(BATCH_SIZE + 1)]
     model = FakeModel()
-    answers = list(predict_files(model, files))
-    assert [answer.file for answer in answers] == files
-    assert [answer.label for answer in answers[:3]] == ["cat", "dog", "cat"]
+    predictions = list(predict_files(model, files))
+    assert [prediction.file for prediction in predictions] == files
+    assert [prediction.label for prediction in predictions[:3]] == ["cat", "dog", "cat"]
     assert model.batches == [BATCH_SIZE, 1]
 
 
-def test_an_answer_holds_the_score_and_every_class(tmp_path: Path) -> None:
-    (answer,) = predict_files(FakeModel(), [tmp_path / "dog.png"])
-    assert answer == Prediction(tmp_path / "dog.png", "dog", 0.9, (("cat", 0.1), ("dog", 0.9)))
+def test_a_prediction_has_a_score_and_a_probability_per_class(tmp_path: Path) -> None:
+    (prediction,) = predict_files(FakeModel(), [tmp_path / "dog.png"])
+    assert prediction == Prediction(tmp_path / "dog.png", "dog", 0.9, (("cat", 0.1), ("dog", 0.9)))
 
 
-def test_one_broken_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_broken_file_gets_an_error_and_the_others_a_label(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("cat.png", "broken.png", "dog.png")]
-    answers = list(predict_files(FakeModel(), files))
-    assert [answer.file for answer in answers] == files
-    assert [answer.label for answer in answers] == ["cat", "", "dog"]
-    assert [answer.error for answer in answers] == ["", "is cut off", ""]
+    predictions = list(predict_files(FakeModel(), files))
+    assert [prediction.file for prediction in predictions] == files
+    assert [prediction.label for prediction in predictions] == ["cat", "", "dog"]
+    assert [prediction.error for prediction in predictions] == ["", "is cut off", ""]
 
 
-def test_how_far_it_has_come_is_told_after_each_batch(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+def test_progress_is_reported_after_each_batch(tmp_path: Path) -> None:
+    updates: list[tuple[str, int, int]] = []
     files = [tmp_path / f"cat-{number}.png" for number in range(BATCH_SIZE + 1)]
-    assert len(list(predict_files(FakeModel(), files, lambda *news: told.append(news)))) == BATCH_SIZE + 1
-    assert told == [("classifying", BATCH_SIZE, BATCH_SIZE + 1), ("classifying", BATCH_SIZE + 1, BATCH_SIZE + 1)]
+    assert len(list(predict_files(FakeModel(), files, lambda *update: updates.append(update)))) == BATCH_SIZE + 1
+    assert updates == [("classifying", BATCH_SIZE, BATCH_SIZE + 1), ("classifying", BATCH_SIZE + 1, BATCH_SIZE + 1)]
 
 
-def test_a_model_of_another_project_is_a_mistake(tmp_path: Path) -> None:
-    class Foreign(FakeModel):
+def test_a_model_of_another_project_is_rejected(tmp_path: Path) -> None:
+    class ForeignModel(FakeModel):
         def predict(self, data: list[Path]) -> pd.DataFrame:
             return super().predict(data)[["cat"]]
 
     with pytest.raises(TrackingError, match=r"packaged by Freezeline, .*, got cat; choose another model"):
-        list(predict_files(Foreign(), [tmp_path / "cat.png"]))
+        list(predict_files(ForeignModel(), [tmp_path / "cat.png"]))
 
 
-def test_probabilities_are_in_the_data_sets_order_of_classes(tmp_path: Path) -> None:
+def test_probabilities_follow_the_class_order_of_the_data_set(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     probabilities, labels = predict_proba(FakeModel(("dog", "cat")), pets, pets.split("test"))
     np.testing.assert_array_equal(probabilities, [[0.9, 0.1], [0.1, 0.9]])
     np.testing.assert_array_equal(labels, [0, 1])
 
 
-def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
+def test_a_model_with_other_classes_is_rejected(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     with pytest.raises(TrackingError, match=r"must have the classes of pets \(cat, dog\), got cat, cow; "):
         predict_proba(FakeModel(("cat", "cow")), pets, pets.split("test"))
 
 
-def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_image_that_the_model_cannot_read(tmp_path: Path) -> None:
     pets = dataset(tmp_path, {"test": 1})
     broken = pets.split("test")[0].model_copy(update={"path": "cat/broken.png"})
     with pytest.raises(
@@ -153,20 +155,20 @@ def test_a_picture_that_the_model_cannot_read_is_named(tmp_path: Path) -> None:
 def test_a_class_may_be_called_score(tmp_path: Path) -> None:
     music = dataset(tmp_path, {"test": 1}).model_copy(update={"classes": ("cat", "score")})
 
-    class Served(FakeModel):
+    class RenamedColumnModel(FakeModel):
         def predict(self, data: list[Path]) -> pd.DataFrame:
             return super().predict(data).rename(columns={"dog": "score_"})
 
-    assert predict_proba(Served(), music, music.split("test"))[0].shape == (2, 2)
+    assert predict_proba(RenamedColumnModel(), music, music.split("test"))[0].shape == (2, 2)
 
 
-# --- printed ---
+# --- output formats ---
 
 GOOD = Prediction(Path("a b.png"), "Käse", 0.75, (("Käse", 0.75), ("dog", 0.25)))
 BAD = Prediction(Path("b.png"), error='is "cut", off')
 
 
-def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_has_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert write([GOOD, BAD], "json") == 1
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"file": "a b.png", "label": "Käse", "score": 0.75, "probabilities": {"Käse": 0.75, "dog": 0.25}},
@@ -174,7 +176,7 @@ def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_csv_has_a_head_line_and_a_line_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_output_has_a_header_and_one_line_per_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert write([GOOD, BAD], "csv") == 1
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
         ["file", "label", "score", "error"],
@@ -183,14 +185,16 @@ def test_csv_has_a_head_line_and_a_line_a_file(capsys: pytest.CaptureFixture[str
     ]
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
-def test_without_errors_none_are_counted(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert write([GOOD, GOOD], form) == 0
+@pytest.mark.parametrize("output_format", ["json", "csv"])
+def test_no_error_is_counted_without_errors(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert write([GOOD, GOOD], output_format) == 0
     assert capsys.readouterr().out.count("Käse") >= 2
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
-def test_a_file_name_that_is_no_utf8_does_not_end_the_others(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("output_format", ["json", "csv"])
+def test_a_file_name_that_is_not_utf8_does_not_stop_the_output(
+    output_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     latin = Prediction(Path(os.fsdecode(b"caf\xe9.png")), "cat", 0.5)
-    assert write([latin, GOOD], form) == 0
+    assert write([latin, GOOD], output_format) == 0
     assert "Käse" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Whose turn it is: candidates that come at once are decided as if one had come after the other."""
+"""Queue of promotions: concurrent candidates are decided as if they had arrived one after another."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def versions(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
+def registry(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
-    found = ModelRegistry(client, "pets")
-    found.create_if_missing()
-    return found
+    model_registry = ModelRegistry(client, "pets")
+    model_registry.create_if_missing()
+    return model_registry
 
 
-def new(versions: ModelRegistry) -> Turn:
-    run_id = versions.client.create_run("0").info.run_id
-    return Turn.of_new(versions, f"/packages/{run_id}", run_id, "m-1")
+def new_turn(registry: ModelRegistry) -> Turn:
+    run_id = registry.client.create_run("0").info.run_id
+    return Turn.of_new(registry, f"/packages/{run_id}", run_id, "m-1")
 
 
-def waits(turn: Turn) -> bool:
-    """Tell whether a turn waits although it had time enough to look ten times, and let it go."""
+def keeps_waiting(turn: Turn) -> bool:
+    """Return whether a turn still waits after about ten polls; its thread is left running."""
     return not _ends(turn, within_s=0.3)
 
 
-def comes(turn: Turn) -> bool:
-    """Tell whether a turn's wait ends."""
+def gets_turn(turn: Turn) -> bool:
+    """Return whether a turn's wait ends."""
     return _ends(turn, within_s=20)
 
 
@@ -58,129 +58,129 @@ def _ends(turn: Turn, within_s: float) -> bool:
     return ended.wait(within_s)
 
 
-def test_a_version_waits_for_lower_ones_only(versions: ModelRegistry) -> None:
-    first, second = new(versions), new(versions)
+def test_a_version_waits_only_for_lower_versions(registry: ModelRegistry) -> None:
+    first, second = new_turn(registry), new_turn(registry)
     assert (first.version, second.version) == (1, 2)
-    assert comes(first)
-    assert waits(second)
+    assert gets_turn(first)
+    assert keeps_waiting(second)
     with first:
         pass
-    assert comes(second)
+    assert gets_turn(second)
 
 
-def test_one_that_is_decided_again_comes_behind_all_that_wait_and_before_all_that_come(versions: ModelRegistry) -> None:
-    with new(versions):
+def test_an_existing_version_queues_behind_waiting_versions_and_before_new_ones(registry: ModelRegistry) -> None:
+    with new_turn(registry):
         pass
-    waiting = new(versions)
-    again = Turn.of_known(versions, 1)
-    later = new(versions)
-    assert comes(waiting)
-    assert waits(again)
-    assert waits(later)
+    waiting = new_turn(registry)
+    repeated = Turn.of_known(registry, 1)
+    later = new_turn(registry)
+    assert gets_turn(waiting)
+    assert keeps_waiting(repeated)
+    assert keeps_waiting(later)
     with waiting:
         pass
-    assert comes(again)
-    assert waits(later)
-    with again:
+    assert gets_turn(repeated)
+    assert keeps_waiting(later)
+    with repeated:
         pass
-    assert comes(later)
+    assert gets_turn(later)
 
 
-def test_all_wait_while_someone_looks_for_a_number(versions: ModelRegistry) -> None:
-    with new(versions):
+def test_all_others_wait_while_a_ticket_is_choosing_its_number(registry: ModelRegistry) -> None:
+    with new_turn(registry):
         pass
-    versions.set_tags(1, {f"{TICKET}other": "-1.0/0"})
-    later = new(versions)
-    assert waits(later)
-    versions.delete_tag(1, f"{TICKET}other")
-    assert comes(later)
+    registry.set_tags(1, {f"{TICKET}other": "-1.0/0"})
+    later = new_turn(registry)
+    assert keeps_waiting(later)
+    registry.delete_tag(1, f"{TICKET}other")
+    assert gets_turn(later)
 
 
-def test_whoever_shows_no_life_is_passed_over_and_finds_out(
-    versions: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+def test_a_ticket_without_a_heartbeat_is_passed_over_and_its_owner_gets_an_error(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuning.registry.promotion_queue.DEAD_S", 0.3)
-    asleep, second = new(versions), new(versions)
+    suspended, second = new_turn(registry), new_turn(registry)
     second.wait()
     second.check()
-    tags = versions.tags(1)
+    tags = registry.tags(1)
     assert (tags["freezeline.gate"], tags["reason"]) == (
         "abandoned",
-        "whoever decided about it showed no life for 0.3 s",
+        "its promotion gave no sign of life for 0.3 s; run promote again",
     )
     with pytest.raises(TrackingError, match=r"version 1 of pets .* was passed over; run promote again"):
-        asleep.check()
+        suspended.check()
 
 
-def test_whoever_shows_life_is_not_passed_over(versions: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_promotion_with_a_heartbeat_is_not_passed_over(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tuning.registry.promotion_queue.DEAD_S", 0.8)
     monkeypatch.setattr("tuning.registry.promotion_queue.BEAT_S", 0.05)
-    slow, second = new(versions), new(versions)
+    slow, second = new_turn(registry), new_turn(registry)
     with slow:
         started = time.monotonic()
         threading.Timer(2.0, lambda: slow.__exit__(None, None, None)).start()
         second.wait()
         assert time.monotonic() - started > 1.5
-        versions.set_tags(
-            1, {f"{TICKET}{slow._owner}": ""}
-        )  # it was taken off already; within ``with`` it is once more
-    assert "freezeline.gate" not in versions.tags(1)
+        registry.set_tags(1, {f"{TICKET}{slow._owner}": ""})  # the timer deleted it; leaving ``with`` deletes it again
+    assert "freezeline.gate" not in registry.tags(1)
 
 
-def test_a_version_that_was_made_though_the_answer_was_lost_is_not_made_again(
-    versions: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+def test_a_version_is_not_created_twice_if_the_response_is_lost(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.exceptions import MlflowException
 
-    make, made = versions.client.create_model_version, []
+    create, created = registry.client.create_model_version, []
 
-    def lose_the_answer(*arguments: object, **options: object) -> object:
-        made.append(make(*arguments, **options))  # type: ignore[arg-type]
-        if len(made) == 1:
+    def lose_the_response(*args: object, **kwargs: object) -> object:
+        created.append(create(*args, **kwargs))  # type: ignore[arg-type]
+        if len(created) == 1:
             raise MlflowException("database is locked")
-        return made[-1]
+        return created[-1]
 
-    monkeypatch.setattr(versions.client, "create_model_version", lose_the_answer)
-    assert new(versions).version == 1
-    assert len(versions.versions()) == len(made) == 1
+    monkeypatch.setattr(registry.client, "create_model_version", lose_the_response)
+    assert new_turn(registry).version == 1
+    assert len(registry.versions()) == len(created) == 1
 
 
-# --- many processes at once ---
+# --- concurrent processes ---
 
-PROCESSES, THREADS = 4, 5  # each process imports MLflow, which takes seconds
-POLL_S = 0.25  # tells of order what half a second does
+PROCESSES, THREADS = 4, 5  # few processes: each imports MLflow, which takes seconds
+POLL_S = 0.25  # half the real one, to save time
 
 
 def decide_all(uri: str, run_id: str, scores: list[float]) -> None:
-    """Decide at once about a version for each score, in a process of its own."""
+    """Decide on one version per score concurrently, in this process."""
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(scores)) as pool:
         patch.setattr("tuning.registry.promotion_queue.POLL_S", POLL_S)
         list(pool.map(partial(decide, uri, run_id), scores))
 
 
 def decide(uri: str, run_id: str, score: float) -> None:
-    """Take the alias if the score is higher than the champion's, as a gate would, and say whom it saw."""
+    """Move the alias if the score is higher than the champion's, as a gate would; record the champion compared with."""
     from mlflow import MlflowClient
 
-    versions = ModelRegistry(MlflowClient(uri), "pets")
-    versions.create_if_missing()
-    package = versions.client.create_logged_model("0", name="package")  # a server takes no version of another source
-    with Turn.of_new(versions, package.artifact_location, run_id, package.model_id) as turn:
+    registry = ModelRegistry(MlflowClient(uri), "pets")
+    registry.create_if_missing()
+    package = registry.client.create_logged_model("0", name="package")  # a server accepts no other source
+    with Turn.of_new(registry, package.artifact_location, run_id, package.model_id) as turn:
         turn.wait()
-        holder = versions.version_of_alias("champion")
-        best = float(versions.tags(holder)["score"]) if holder else 0.0
+        champion = registry.version_of_alias("champion")
+        best = float(registry.tags(champion)["score"]) if champion else 0.0
         turn.check()
-        versions.set_tags(turn.version, {"score": str(score), "against": str(holder or "")})
+        registry.set_tags(turn.version, {"score": str(score), "compared_with": str(champion or "")})
         if score > best:
-            versions.set_alias("champion", turn.version)
+            registry.set_alias("champion", turn.version)
 
 
-def decide_at_once(versions: ModelRegistry, uri: str) -> None:
+def decide_concurrently(registry: ModelRegistry, uri: str) -> None:
     scores = np.random.default_rng(0).permutation(PROCESSES * THREADS).reshape(PROCESSES, THREADS) + 1.0
-    run_id = versions.client.create_run("0").info.run_id
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["mlflow"])
-    processes = [forking.Process(target=decide_all, args=(uri, run_id, row)) for row in scores.tolist()]
+    run_id = registry.client.create_run("0").info.run_id
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow"])
+    processes = [context.Process(target=decide_all, args=(uri, run_id, row)) for row in scores.tolist()]
     try:
         for process in processes:
             process.start()
@@ -190,31 +190,33 @@ def decide_at_once(versions: ModelRegistry, uri: str) -> None:
     finally:
         for process in processes:
             process.kill()
-    assert_decided_in_order(versions, PROCESSES * THREADS)
+    assert_decided_in_order(registry, PROCESSES * THREADS)
 
 
-def assert_decided_in_order(versions: ModelRegistry, count: int) -> None:
-    """Deciding one after another, in the order of the versions, must have seen and left the same."""
-    found = versions.versions()
-    assert [version.number for version in found] == list(range(1, count + 1))
+def assert_decided_in_order(registry: ModelRegistry, count: int) -> None:
+    """Check the recorded decisions against deciding one after another, in the order of the versions."""
+    versions = registry.versions()
+    assert [version.number for version in versions] == list(range(1, count + 1))
     champion, best = None, 0.0
-    for version in found:
-        assert version.tags["against"] == str(champion or "")
+    for version in versions:
+        assert version.tags["compared_with"] == str(champion or "")
         if float(version.tags["score"]) > best:
             champion, best = version.number, float(version.tags["score"])
-    assert versions.version_of_alias("champion") == champion
-    assert not [name for version in found for name in version.tags if name.startswith(TICKET)]
+    assert registry.version_of_alias("champion") == champion
+    assert not [name for version in versions for name in version.tags if name.startswith(TICKET)]
 
 
-def test_twenty_at_once_on_a_local_database_end_as_one_after_another(versions: ModelRegistry, tracking: str) -> None:
-    decide_at_once(versions, tracking)
+def test_twenty_concurrent_promotions_on_a_local_database_are_decided_in_order(
+    registry: ModelRegistry, tracking: str
+) -> None:
+    decide_concurrently(registry, tracking)
 
 
-def test_twenty_at_once_on_a_server_end_as_one_after_another(
-    versions: ModelRegistry, tracking: str, tmp_path: Path
+def test_twenty_concurrent_promotions_on_a_server_are_decided_in_order(
+    registry: ModelRegistry, tracking: str, tmp_path: Path
 ) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "2", "--host", "127.0.0.1"]
     command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", tracking]
     with run_server(command, f"{uri}/health", tmp_path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
-        decide_at_once(versions, uri)
+        decide_concurrently(registry, uri)

@@ -1,4 +1,4 @@
-"""Loading a model back in a clean process: a real process, a real package of a few lines."""
+"""The smoke test of a version, in a real process with a minimal package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fake(PythonModel):
 
 mlflow.models.set_model(Fake())
 """
-PICTURE = as_png(np.zeros((4, 4, 3), np.uint8))
+IMAGE = as_png(np.zeros((4, 4, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +47,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "model")
 
 
-def test_a_model_that_answers_as_it_did_is_loaded_in_a_clean_process(model: str, tracking: str) -> None:
-    verify_model_loads(model, build_reference_predictions([PICTURE], np.array([[len(PICTURE), 1.0]])), tracking)
+def test_a_model_that_reproduces_its_reference_predictions_passes(model: str, tracking: str) -> None:
+    verify_model_loads(model, build_reference_predictions([IMAGE], np.array([[len(IMAGE), 1.0]])), tracking)
 
 
-def test_a_model_that_answers_otherwise_is_told_by_how_much(model: str, tracking: str) -> None:
-    with pytest.raises(ModelLoadError, match=r"but one differs by 0\.01, more than 0\.001"):
-        verify_model_loads(model, build_reference_predictions([PICTURE], np.array([[len(PICTURE), 0.99]])), tracking)
+def test_a_model_with_other_predictions_fails_with_the_difference(model: str, tracking: str) -> None:
+    with pytest.raises(ModelLoadError, match=r"within 0\.001, but a probability differs by 0\.01"):
+        verify_model_loads(model, build_reference_predictions([IMAGE], np.array([[len(IMAGE), 0.99]])), tracking)
 
 
-def test_a_model_that_cannot_be_loaded_is_told_why(tmp_path: Path, tracking: str) -> None:
-    with pytest.raises(ModelLoadError, match=r"absent can't be loaded by a clean process: .*absent"):
-        verify_model_loads(str(tmp_path / "missing"), build_reference_predictions([PICTURE], np.ones((1, 2))), tracking)
+def test_a_model_that_cannot_be_loaded_fails_with_the_error_message(tmp_path: Path, tracking: str) -> None:
+    with pytest.raises(ModelLoadError, match=r"missing must load in a clean process, but failed: .*missing"):
+        verify_model_loads(str(tmp_path / "missing"), build_reference_predictions([IMAGE], np.ones((1, 2))), tracking)
 
 
-def test_a_relative_database_means_the_same_in_another_folder() -> None:
+def test_a_relative_database_uri_becomes_absolute() -> None:
     assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{os.getcwd()}/mlflow.db"  # noqa: PTH109  # as MLflow sees it
     for uri in ("sqlite:////tmp/mlflow.db", "http://127.0.0.1:5000", "postgresql://u@host/db"):
         assert absolute_uri(uri) == uri

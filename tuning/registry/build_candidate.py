@@ -1,4 +1,4 @@
-"""The candidate: the best epoch's weights, measured on the test pictures once and packaged."""
+"""Build a candidate: evaluate the best weights on the test split once, and package them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
     from models.evaluation.metrics import ClassificationMetrics, Labels, MetricName, Probabilities
 
-INVALID_METRIC_CHARS = re.compile(r"[^\w\-. /:]")  # what MLflow refuses in a metric's name
+INVALID_METRIC_CHARS = re.compile(r"[^\w\-. /:]")  # in a metric's name; MLflow rejects them
 LEAK_KINDS = ("leak", "group_leak")
 CALIBRATION_SPLITS: tuple[SplitName, ...] = ("val", "test")
 METRICS_WITH_CI: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 class PackagedWinner(FrozenModel):
-    """The trial that was packaged and measured, and the candidate that came of it."""
+    """A packaged trial and the candidate built from it."""
 
     trial_uid: str
     candidate: Candidate
@@ -57,21 +57,32 @@ def build_candidate(
     folder: Path,
     gate: Gate,
 ) -> Candidate:
-    """Measure the weights on the test pictures, package them in ``folder``, log both on the parent run."""
+    """Evaluate trained weights on the test split, package them, and log the package and the scores.
+
+    Args:
+        name: name of the registered model.
+        parent: run to log on.
+        dataset: data set with the test split; the evaluation is counted.
+        data: the data set's path or URI, from which ``promote`` loads it again.
+        config: configuration that the weights were trained with.
+        weights: weights file (safetensors).
+        folder: new folder of the package; the reference and test predictions are saved beside it.
+        gate: limits that the candidate must keep.
+    """
     from models.packaging.export import export_package
 
     classifier = load_classifier(config, len(dataset.classes), weights)
-    measured = _evaluate(classifier, dataset, config)
+    evaluation = _evaluate(classifier, dataset, config)
     test = split_batches(dataset, config, "test")
     exported = export_package(
-        classifier, config, dataset.classes, dataset.fingerprint, test.pixels, folder, measured.temperature
+        classifier, config, dataset.classes, dataset.fingerprint, test.pixels, folder, evaluation.temperature
     )
-    for sentence in exported.notes:
-        info(sentence)
-    proof = _reference_predictions(classifier, config, test.pixels, measured.temperature)
-    write_atomically(reference_predictions_path(folder), proof.to_json().encode())
-    _save_test_predictions(folder, measured)
-    seen, tested = seen_and_test_hashes(dataset)
+    for note in exported.notes:
+        info(note)
+    reference = _reference_predictions(classifier, config, test.pixels, evaluation.temperature)
+    write_atomically(reference_predictions_path(folder), reference.to_json().encode())
+    _save_test_predictions(folder, evaluation)
+    seen_hashes, test_hashes = seen_and_test_hashes(dataset)
     candidate = Candidate(
         name=name,
         run_id=parent.run_id,
@@ -81,22 +92,24 @@ def build_candidate(
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,
         test_evaluations=record_test_evaluation(dataset),
-        metrics={name: value for name, value in measured.metrics.items() if name.startswith("test_")},
-        intervals=measured.intervals,
-        y_true=measured.y_true,
-        y_pred=measured.y_pred,
-        test_hashes=tested,
-        seen_hashes=seen,
+        metrics={name: value for name, value in evaluation.metrics.items() if name.startswith("test_")},
+        intervals=evaluation.intervals,
+        y_true=evaluation.y_true,
+        y_pred=evaluation.y_pred,
+        test_hashes=test_hashes,
+        seen_hashes=seen_hashes,
         leaks=count_leaks(dataset),
         gate=gate,
-        temperature=measured.temperature,
+        temperature=evaluation.temperature,
         max_difference=exported.max_difference,
         num_checked_images=exported.num_checked_images,
         size_mb=(folder / exported.graph).stat().st_size / 1e6,
         latency_ms=_latency_ms(folder / exported.graph, config.preprocessing.image_size),
     )
-    parent.log_metrics({**measured.metrics, "temperature": measured.temperature, **_per_class_metrics(measured.scores)})
-    parent.log_text(measured.scores.to_json(indent=2), "test_scores.json")
+    parent.log_metrics(
+        {**evaluation.metrics, "temperature": evaluation.temperature, **_per_class_metrics(evaluation.scores)}
+    )
+    parent.log_text(evaluation.scores.to_json(indent=2), "test_scores.json")
     if candidate.model_uri:
         for file in candidate_artifacts(candidate):
             parent.log_text(candidate.to_json(), file)
@@ -105,7 +118,7 @@ def build_candidate(
 
 @dataclass(frozen=True)
 class _TestEvaluation:
-    """What the test pictures say, calibrated on the validation pictures."""
+    """Scores and predictions on the test split; the temperature is fitted on the validation split."""
 
     temperature: float
     scores: ClassificationMetrics
@@ -116,40 +129,40 @@ class _TestEvaluation:
     probabilities: Probabilities
 
 
-def _save_test_predictions(folder: Path, measured: _TestEvaluation) -> None:
-    """Keep, beside the package, what the winner says of each test picture: the report shows it."""
+def _save_test_predictions(folder: Path, evaluation: _TestEvaluation) -> None:
+    """Save the probabilities and labels of the test images beside the package, for the report."""
     buffer = io.BytesIO()
-    np.savez(buffer, probabilities=measured.probabilities, labels=np.array(measured.y_true, dtype=np.int64))
+    np.savez(buffer, probabilities=evaluation.probabilities, labels=np.array(evaluation.y_true, dtype=np.int64))
     write_atomically(_test_predictions_file(folder), buffer.getvalue())
 
 
 def load_test_predictions(folder: Path) -> tuple[Probabilities, Labels]:
-    """Return the probabilities [n, k] and labels [n] of the test pictures for the package in ``folder``."""
-    with np.load(_test_predictions_file(folder), allow_pickle=False) as kept:
-        return kept["probabilities"], kept["labels"]
+    """Return the probabilities [n, k] and labels [n] of the test images for the package in ``folder``."""
+    with np.load(_test_predictions_file(folder), allow_pickle=False) as arrays:
+        return arrays["probabilities"], arrays["labels"]
 
 
 def _test_predictions_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.answers.npz")
+    return folder.with_name(f"{folder.name}.test_predictions.npz")
 
 
 def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _TestEvaluation:
-    """Fit the temperature on validation, then look at the test pictures."""
+    """Fit the temperature on the validation split, then evaluate the test split."""
     from models.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
     from models.evaluation.inference import run_epoch
     from models.evaluation.intervals import confidence_interval
     from models.evaluation.metrics import compute_metrics
 
-    found = {
+    outputs = {
         split: tuple(tensor.numpy() for tensor in run_epoch(classifier, split_batches(dataset, config, split).epoch(0)))
         for split in CALIBRATION_SPLITS
     }
-    temperature = fit_temperature(*found["val"])
+    temperature = fit_temperature(*outputs["val"])
     metrics: dict[str, float] = {}
-    for split, (logits, labels) in found.items():
+    for split, (logits, labels) in outputs.items():
         metrics[f"{split}_ece_uncalibrated"] = expected_calibration_error(softmax(logits), labels)
         metrics[f"{split}_ece"] = expected_calibration_error(softmax(logits, temperature), labels)
-    logits, labels = found["test"]
+    logits, labels = outputs["test"]
     probabilities = softmax(logits, temperature)
     scores = compute_metrics(probabilities, labels, dataset.classes)
     return _TestEvaluation(
@@ -166,45 +179,47 @@ def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> 
 def _reference_predictions(
     classifier: Classifier, config: TrialConfig, pixels: Pixels, temperature: float
 ) -> ReferencePredictions:
-    """Return what training's code says of a few test pictures as files, for whoever loads the package back."""
+    """Return the training code's probabilities for a few test images, which the loaded package must reproduce."""
     import torch
 
     from data.preprocessing import normalize, read_image, to_pixels
     from models.evaluation.calibration import softmax
 
-    files = [as_png(picture) for picture in pixels[:NUM_IMAGES]]
-    seen = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
+    files = [as_png(image) for image in pixels[:NUM_IMAGES]]
+    inputs = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
     with torch.inference_mode():
-        logits = classifier.eval()(torch.from_numpy(normalize(seen, config.preprocessing)).to(classifier.device))
+        logits = classifier.eval()(torch.from_numpy(normalize(inputs, config.preprocessing)).to(classifier.device))
     return build_reference_predictions(files, softmax(logits.double().cpu().numpy(), temperature))
 
 
 def _latency_ms(graph: Path, image_size: int) -> float | None:
-    """Return what a picture costs in the package, on one core; None where it is no ONNX graph."""
+    """Return the latency of the packaged graph for one image on one core; None if it is not an ONNX graph."""
     from models.profiling.serving_cost import latency_ms
 
     return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
 
 
 def seen_and_test_hashes(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the short digests of the pictures that are trained and validated on, and of the test pictures."""
-    seen = {sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.samples if sample.split != "test"}
-    return tuple(sorted(seen)), tuple(sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.split("test"))
+    """Return the shortened content hashes of the training and validation images, and those of the test images."""
+    seen_hashes = {sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.samples if sample.split != "test"}
+    return tuple(sorted(seen_hashes)), tuple(
+        sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.split("test")
+    )
 
 
 def count_leaks(dataset: Dataset) -> int:
-    """Return how many groups of pictures that belong together lie on both sides of the test split.
+    """Return the number of groups of related images that are in the test split and also in another split.
 
-    There are none unless the user asked to keep them (``leaks=keep``).
+    It is 0 unless the user keeps leaks (``on_leak=keep``).
     """
     split_of = {sample.path: sample.split for sample in dataset.samples}
     groups = [group for finding in dataset.findings if finding.kind in LEAK_KINDS for group in finding.files]
-    sides = [{split_of[path] for path in group if path in split_of} for group in groups]
-    return sum("test" in splits and len(splits) > 1 for splits in sides)
+    group_splits = [{split_of[path] for path in group if path in split_of} for group in groups]
+    return sum("test" in splits and len(splits) > 1 for splits in group_splits)
 
 
 def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
-    """Log the package on the parent run and return its address; empty where the server is away: sync logs it."""
+    """Log the package and return its model URI; empty if the server is unavailable and ``sync`` must log it."""
     if parent.client is None:
         return ""
     try:
@@ -216,13 +231,13 @@ def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
 
 
 def resolve_data_path(data: str) -> str:
-    """Return what was given as data so that another working directory finds it too."""
+    """Return a path as an absolute path, valid in any working directory; other data sources are unchanged."""
     path = Path(data).expanduser()
     return str(path.resolve()) if "://" not in data and path.exists() else data
 
 
 def record_test_evaluation(dataset: Dataset) -> int:
-    """Count one more evaluation on this data set's test split; return the number of evaluations so far."""
+    """Count an evaluation on this data set's test split; return the number of evaluations so far."""
     path = migrated_folder("test_evaluations", former_name="looks") / f"{dataset.fingerprint}.json"
     with FileLock(path.with_suffix(".lock")):
         evaluations = 1 + (json.loads(path.read_text()) if path.exists() else 0)
@@ -231,14 +246,14 @@ def record_test_evaluation(dataset: Dataset) -> int:
 
 
 def _per_class_metrics(scores: ClassificationMetrics) -> dict[str, float]:
-    """Return recall, precision and F1 of each class under names that MLflow takes."""
-    numbers: dict[str, float] = {}
-    for number, row in enumerate(scores.per_class):
+    """Return recall, precision and F1 of each class under names that MLflow accepts."""
+    metrics: dict[str, float] = {}
+    for index, row in enumerate(scores.per_class):
         name = INVALID_METRIC_CHARS.sub("_", row.name)
-        name = f"{name}_{number}" if f"test_recall/{name}" in numbers else name
-        numbers |= {
+        name = f"{name}_{index}" if f"test_recall/{name}" in metrics else name
+        metrics |= {
             f"test_recall/{name}": row.recall,
             f"test_precision/{name}": row.precision,
             f"test_f1/{name}": row.f1,
         }
-    return numbers
+    return metrics

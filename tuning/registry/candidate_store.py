@@ -1,4 +1,4 @@
-"""Candidates as artifacts of their runs: saved by a search, loaded by promote."""
+"""Candidates as artifacts of their runs: saved by a search or a training, loaded by ``promote``."""
 
 from __future__ import annotations
 
@@ -19,47 +19,53 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
 
-CANDIDATE_FILE = "candidate.json"  # the last one of a run; of each package, see CANDIDATES
-CANDIDATES_FOLDER = "candidates"
+CANDIDATE_FILE = "candidate.json"  # the newest candidate of a run
+CANDIDATES_FOLDER = "candidates"  # every candidate of a run, by the model id of its package
 
 
 def save_candidate(client: MlflowClient, candidate: Candidate) -> None:
-    """Keep the candidate on its run, for ``promote``."""
+    """Log the candidate on its run, where ``promote`` finds it."""
     for file in candidate_artifacts(candidate):
         client.log_text(candidate.run_id, candidate.to_json(), file)
 
 
 def candidate_artifacts(candidate: Candidate) -> tuple[str, str]:
-    """Return the artifacts that hold a candidate on its run: under its model's id, and as the run's newest."""
+    """Return the artifact paths of a candidate on its run: one by its model id, and one for the run's newest."""
     return f"{CANDIDATES_FOLDER}/{candidate.model_id}.json", CANDIDATE_FILE
 
 
 def reference_predictions_path(folder: Path) -> Path:
-    """Return the file beside a package's folder that holds what the package must answer."""
-    return folder.with_name(f"{folder.name}.proof.json")
+    """Return the file with a package's reference predictions, beside the package's ``folder``."""
+    return folder.with_name(f"{folder.name}.reference_predictions.json")
 
 
 def log_candidate_package(client: MlflowClient, folder: Path, run_id: str) -> str:
-    """Log the package in ``folder``, and what it must answer, on a run; return the package's address."""
+    """Log the package in ``folder`` and its reference predictions on a run; return the package's model URI."""
     from models.packaging.mlflow_model import log_package
 
     model_uri = log_package(folder, run_id)
-    save_reference_predictions(
-        client, run_id, model_uri, ReferencePredictions.from_json(reference_predictions_path(folder).read_text())
-    )
+    reference = ReferencePredictions.from_json(reference_predictions_path(folder).read_text())
+    save_reference_predictions(client, run_id, model_uri, reference)
     return model_uri
 
 
-def save_reference_predictions(client: MlflowClient, run_id: str, model_uri: str, proof: ReferencePredictions) -> None:
-    """Keep what a package must answer on its run."""
-    client.log_text(run_id, proof.to_json(), reference_predictions_artifact(model_uri.removeprefix("models:/")))
+def save_reference_predictions(
+    client: MlflowClient, run_id: str, model_uri: str, reference: ReferencePredictions
+) -> None:
+    """Log a package's reference predictions on its run."""
+    client.log_text(run_id, reference.to_json(), reference_predictions_artifact(model_uri.removeprefix("models:/")))
+
+
+def reference_predictions_artifact(model_id: str) -> str:
+    """Return the artifact path of a package's reference predictions on its run."""
+    return f"{CANDIDATES_FOLDER}/{model_id}.reference_predictions.json"
 
 
 def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
-    """Return the candidate that a search or a training left on its run.
+    """Return the newest candidate of a search or a training.
 
     Raises:
-        TrackingError: if there is no such run, or it packaged no model.
+        TrackingError: the run does not exist, or it packaged no model.
     """
     from mlflow.exceptions import MlflowException
 
@@ -67,34 +73,35 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
         client.get_run(run_id)
     except MlflowException:
         raise TrackingError(
-            f"run must be the id of a search or a training, got {run_id!r}, which does not exist; mlflow ui shows them"
+            f"run must be the id of a search or a training, got {run_id!r}, which does not exist; "
+            "mlflow ui lists the runs"
         ) from None
     if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id)}:
         raise TrackingError(
-            f"run must have packaged a model, but {run_id} has none; "
-            "give the parent run of a search that finished a trial."
+            f"run must have packaged a model, but {run_id} has no {CANDIDATE_FILE}; "
+            "use the parent run of a search in which a trial finished"
         )
     return _read_candidate(run_id, CANDIDATE_FILE)
 
 
 def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> Candidate:
-    """Return the candidate that a version was made of.
+    """Return the candidate that was registered as a version.
 
     Raises:
-        TrackingError: if there is no such version, or it was registered by other means.
+        TrackingError: the version does not exist, or was not registered by a search or a training.
     """
     from mlflow.exceptions import MlflowException
 
-    versions = ModelRegistry(client, name)
-    versions.check_exists()
-    model_id = versions.tags(version).get(MODEL_ID_TAG, "")
+    registry = ModelRegistry(client, name)
+    registry.check_exists()
+    model_id = registry.tags(version).get(MODEL_ID_TAG, "")
     try:
         run_id = str(client.get_model_version(name, str(version)).run_id)
         return _read_candidate(run_id, f"{CANDIDATES_FOLDER}/{model_id}.json")
     except (MlflowException, OSError):
         raise TrackingError(
-            f"version {version} of {name} must be of a search or a training, but its run holds no candidate; "
-            "give another version."
+            f"version must come from a search or a training, but the run of version {version} of {name} holds no "
+            "candidate; use another version"
         ) from None
 
 
@@ -105,20 +112,16 @@ def _read_candidate(run_id: str, file: str) -> Candidate:
         return Candidate.from_json(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
     except ValidationError:
         raise TrackingError(
-            f"run must hold a candidate of this version of the project, but that of {run_id} can't be read; "
-            "search or train again."
+            f"candidate must be in the format of this version of freezeline, but {file} of run {run_id} is not; "
+            "search or train again"
         ) from None
 
 
-def reference_predictions_artifact(model_id: str) -> str:
-    return f"{CANDIDATES_FOLDER}/{model_id}.proof.json"
-
-
 def load_model(model_uri: str) -> PyFuncModel:
-    """Return the packaged model at ``model_uri``, loaded with pickle forbidden.
+    """Return the packaged model at ``model_uri``, loaded with pickle disabled.
 
     Raises:
-        TrackingError: if there is none, or it is not one of ours.
+        TrackingError: there is no model, or it is not a packaged model of this project.
     """
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     import mlflow
@@ -130,5 +133,5 @@ def load_model(model_uri: str) -> PyFuncModel:
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}; "
-            "check the name, and MLFLOW_TRACKING_URI"
+            "check the name and MLFLOW_TRACKING_URI"
         ) from error

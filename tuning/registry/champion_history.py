@@ -1,4 +1,4 @@
-"""Who was champion after whom, and why: a list of events, from which everything else follows."""
+"""Champion history as an append-only event log; the current and the previous champion follow from it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from tuning.common.promotion_types import ChampionChange
 
 
 def utc_now() -> str:
-    """Return the time for an event."""
+    """Return the current UTC time in ISO 8601, as a champion change records it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def champion_chain(events: Sequence[ChampionChange]) -> list[int]:
-    """Return the champions that a rollback goes back along, oldest first: those rolled back from are no part of it."""
+def champion_chain(changes: Sequence[ChampionChange]) -> list[int]:
+    """Return the versions that successive rollbacks would restore, oldest first, the last champion last.
+
+    A rollback removes the version that it rolled back from.
+    """
     versions: list[int] = []
-    for event in events:
-        if event.kind == "rolled back":
-            while versions and versions[-1] != event.version:
+    for change in changes:
+        if change.kind == "rolled back":
+            while versions and versions[-1] != change.version:
                 versions.pop()
-        if not versions or versions[-1] != event.version:
-            versions.append(event.version)
+        if not versions or versions[-1] != change.version:
+            versions.append(change.version)
     return versions
 
 
-def previous_champion(events: Sequence[ChampionChange], current: int) -> int | None:
-    """Return the champion before ``holder``, who has the alias now; None if there was none."""
-    versions = champion_chain(events)
+def previous_champion(changes: Sequence[ChampionChange], current: int) -> int | None:
+    """Return the champion before ``current``, the version that has the alias now; None if there was none."""
+    versions = champion_chain(changes)
     if versions and versions[-1] == current:
         versions.pop()
     return versions[-1] if versions else None

@@ -1,4 +1,4 @@
-"""The versions of one registered model: MLflow's registry as promotion sees it, asked again where it was only busy."""
+"""MLflow's model registry, reduced to what a promotion needs; requests are retried while the database is busy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ATTEMPTS = 10
-FIRST_PAUSE_S = 0.1  # doubled after each attempt: half a minute in all
-# What a database or server says that will answer the same question later.
+FIRST_PAUSE_S = 0.1  # doubled after each attempt, up to 5 s: half a minute in total
+# Parts of messages after which the same request may succeed later.
 TRANSIENT_ERRORS = (
     "database is locked",
     "QueuePool limit",
@@ -24,7 +24,7 @@ TRANSIENT_ERRORS = (
     "deadlock detected",
     "could not serialize",
 )
-MAX_TAG_LENGTH = 4800  # characters; PostgreSQL keeps 5,000 of a registered model's tag or a description
+MAX_TAG_LENGTH = 4800  # characters; in PostgreSQL a tag of a registered model and a description hold 5,000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,29 +37,33 @@ class Version(NamedTuple):
     tags: dict[str, str]
 
 
-def retry_when_busy(func: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
-    """Return what ``ask`` returns; where the store is merely busy, ask again after a random pause."""
+def retry_when_busy(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``func``; repeat it after a random pause while the database or server is busy.
+
+    Raises:
+        MlflowException: another error, or the database is still busy after ``ATTEMPTS`` calls.
+    """
     from mlflow.exceptions import MlflowException
 
     for attempt in range(ATTEMPTS):
         try:
-            return func(*arguments, **options)
+            return func(*args, **kwargs)
         except MlflowException as error:
-            if attempt == ATTEMPTS - 1 or not any(word in str(error) for word in TRANSIENT_ERRORS):
+            if attempt == ATTEMPTS - 1 or not any(part in str(error) for part in TRANSIENT_ERRORS):
                 raise
-            time.sleep(random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2**attempt, 5))  # noqa: S311  # no secret
+            time.sleep(random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2**attempt, 5))  # noqa: S311  # not security
     raise AssertionError("the last attempt returns or raises")
 
 
 class ModelRegistry:
-    """One registered model's versions, aliases and history."""
+    """The versions, aliases and champion history of one registered model."""
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self.client = client
         self.name = name
 
     def create_if_missing(self) -> None:
-        """Make the registered model if there is none."""
+        """Create the registered model if it does not exist."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -69,10 +73,10 @@ class ModelRegistry:
                 raise
 
     def check_exists(self) -> None:
-        """See that the registered model is there.
+        """Check that the registered model exists.
 
         Raises:
-            TrackingError: if it is not.
+            TrackingError: it does not exist.
         """
         from mlflow.exceptions import MlflowException
 
@@ -82,43 +86,51 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise TrackingError(
-                f"name must be a registered model, got {self.name!r}, which is none; mlflow ui shows them"
+                f"name must be a registered model, got {self.name!r}, which does not exist; mlflow ui lists the models"
             ) from None
 
     def create_version(
         self, source: str, run_id: str, model_id: str, tags: dict[str, str], idempotency_tag: str
     ) -> int:
-        """Make a version with its tags, in one transaction; return its number, one above all others.
+        """Register a version together with its tags, in one transaction.
 
-        ``mark`` is one of the tags that no other version has: by it a version is known that was made although the
-        answer got lost.
+        Args:
+            source: location of the package's files.
+            run_id: run that packaged the model.
+            model_id: the package's id in MLflow.
+            tags: tags of the new version.
+            idempotency_tag: name of one of the tags, unique to this call. It finds the version if MLflow created it
+                but its response was lost.
+
+        Returns:
+            The version's number: one more than the highest existing one.
         """
 
-        def make() -> int:
+        def create() -> int:
             for version in self.versions():
                 if idempotency_tag in version.tags:
                     return version.number
-            marked = {**tags, MODEL_ID_TAG: model_id}
-            made = self.client.create_model_version(self.name, source, run_id, tags=marked, model_id=model_id)
-            return int(made.version)
+            all_tags = {**tags, MODEL_ID_TAG: model_id}
+            created = self.client.create_model_version(self.name, source, run_id, tags=all_tags, model_id=model_id)
+            return int(created.version)
 
-        return retry_when_busy(make)
+        return retry_when_busy(create)
 
     def versions(self) -> list[Version]:
         """Return all versions, by number."""
-        found = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
-        return sorted(Version(int(one.version), dict(one.tags)) for one in found)
+        versions = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
+        return sorted(Version(int(version.version), dict(version.tags)) for version in versions)
 
     def version_of_source(self, source: str) -> int | None:
-        """Return the version of a package, None where it was never registered."""
-        found = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
-        return min((int(one.version) for one in found if one.source == source), default=None)
+        """Return the first version of a package, or None if the package was never registered."""
+        versions = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
+        return min((int(version.version) for version in versions if version.source == source), default=None)
 
     def tags(self, version: int) -> dict[str, str]:
-        """Return a version's tags.
+        """Return the tags of a version.
 
         Raises:
-            TrackingError: there is no such version.
+            TrackingError: the version does not exist.
         """
         from mlflow.exceptions import MlflowException
 
@@ -128,8 +140,7 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise TrackingError(
-                f"version must be one of {self.name}, got {version}, which is none; "
-                f"python -m tuning champions --name {self.name} shows them."
+                f"version must be a version of {self.name}, got {version}, which does not exist; mlflow ui lists them"
             ) from None
 
     def set_tags(self, version: int, tags: dict[str, str]) -> None:
@@ -138,44 +149,46 @@ class ModelRegistry:
             retry_when_busy(self.client.set_model_version_tag, self.name, str(version), name, text)
 
     def delete_tag(self, version: int, name: str) -> None:
-        """Take a tag off a version."""
+        """Delete a tag of a version."""
         retry_when_busy(self.client.delete_model_version_tag, self.name, str(version), name)
 
     def set_description(self, version: int, text: str) -> None:
-        """Set a version's description."""
+        """Set the description of a version."""
         retry_when_busy(self.client.update_model_version, self.name, str(version), text)
 
     def version_of_alias(self, alias: str) -> int | None:
-        """Return the version that has the alias, or None."""
+        """Return the version that the alias points to, or None."""
         version = retry_when_busy(self.client.get_registered_model, self.name).aliases.get(alias)
         return None if version is None else int(version)
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Give an alias to a version, and see that it has it.
+        """Point an alias to a version, then read it back.
 
         Raises:
-            TrackingError: someone else moved it at the same time.
+            TrackingError: the alias was moved by another process or person at the same time.
         """
         retry_when_busy(self.client.set_registered_model_alias, self.name, alias, str(version))
-        holder = self.version_of_alias(alias)
-        if holder != version:
+        actual = self.version_of_alias(alias)
+        if actual != version:
             raise TrackingError(
-                f"alias {alias} of {self.name} must point to version {version} but was moved to {holder} "
-                "at the same time by someone else; run promote again"
+                f"alias {alias} of {self.name} must point to version {version}, but it was moved to {actual} at the "
+                "same time by another process or person; run promote again"
             )
 
     def delete_alias(self, alias: str) -> None:
-        """Take an alias away."""
+        """Delete an alias."""
         retry_when_busy(self.client.delete_registered_model_alias, self.name, alias)
 
     def history(self) -> list[ChampionChange]:
-        """Return who became champion, first to last."""
+        """Return the changes of the champion, oldest first."""
         tags = retry_when_busy(self.client.get_registered_model, self.name).tags
-        events = [ChampionChange.from_json(text) for name, text in tags.items() if name.startswith(CHAMPION_CHANGE_TAG)]
-        return sorted(events, key=lambda event: event.number)
+        changes = [
+            ChampionChange.from_json(text) for name, text in tags.items() if name.startswith(CHAMPION_CHANGE_TAG)
+        ]
+        return sorted(changes, key=lambda change: change.number)
 
-    def append_history(self, event: ChampionChange) -> None:
-        """Keep an event; a reason that is too long for the store is cut."""
-        kept = event.model_copy(update={"reason": event.reason[: MAX_TAG_LENGTH // 2]})
-        name = f"{CHAMPION_CHANGE_TAG}{event.number:06}"
-        retry_when_busy(self.client.set_registered_model_tag, self.name, name, kept.to_json())
+    def append_history(self, change: ChampionChange) -> None:
+        """Save a change of the champion; a reason too long for a tag is cut."""
+        shortened = change.model_copy(update={"reason": change.reason[: MAX_TAG_LENGTH // 2]})
+        name = f"{CHAMPION_CHANGE_TAG}{change.number:06}"
+        retry_when_busy(self.client.set_registered_model_tag, self.name, name, shortened.to_json())

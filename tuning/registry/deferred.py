@@ -1,6 +1,7 @@
-"""What the end of a search could not do because the server was away: log the package, register it, decide.
+"""Promotions deferred because the MLflow server was unavailable at the end of a search.
 
-The candidate and its decision are kept in the search's folder, and ``python -m tuning sync`` does the rest.
+The candidate is saved in the search's folder. ``python -m tuning sync`` then logs the package, registers it and runs
+the gate.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 
 class DeferredPromotion(FrozenModel):
-    """A candidate that waits for the server.
+    """A candidate that waits for the MLflow server.
 
     Attributes:
         candidate: without a ``model_uri`` if its package is not logged yet.
-        decides: whether it is to be registered too; a training, or a search that was ended, leaves it to promote.
+        needs_decision: whether ``sync`` registers it too. False for a training and for an interrupted search, whose
+            candidates the user promotes.
     """
 
     candidate: Candidate
@@ -37,19 +39,22 @@ class DeferredPromotion(FrozenModel):
 
 
 def defer(paths: SearchPaths, candidate: Candidate, needs_decision: bool) -> None:
-    """Keep a candidate for ``complete_deferred``, and say so."""
+    """Save a candidate for ``complete_deferred`` and warn the user."""
     _save(paths, DeferredPromotion(candidate=candidate, needs_decision=needs_decision))
-    warning(f"MLflow is not there to take the model; python -m tuning sync --run {candidate.run_id} hands it over")
+    warning(
+        "the MLflow server is unavailable, so the model is saved on this machine; "
+        f"python -m tuning sync --run {candidate.run_id} delivers it"
+    )
 
 
-def _save(paths: SearchPaths, late: DeferredPromotion) -> None:
-    write_atomically(paths.deferred, late.to_json().encode())
+def _save(paths: SearchPaths, deferred: DeferredPromotion) -> None:
+    write_atomically(paths.deferred, deferred.to_json().encode())
 
 
 def promote_or_defer(
     client: MlflowClient | None, paths: SearchPaths, candidate: Candidate, dataset: Dataset
 ) -> tuple[int, Promotion] | None:
-    """Register the candidate and decide about it; None where the server is away: then ``sync`` does it."""
+    """Promote the candidate; defer that and return None if the server is unavailable."""
     if client is not None and candidate.model_uri:
         try:
             return promote(client, candidate, dataset)
@@ -61,40 +66,44 @@ def promote_or_defer(
 
 
 def complete_deferred(client: MlflowClient, paths: SearchPaths, run_id: str) -> str:
-    """Do what was left undone, on the parent run ``run_id``; return what came of it, empty if nothing was left.
+    """Complete the deferred promotion of the parent run ``run_id``.
+
+    Returns:
+        The outcome as text; empty if nothing was deferred.
 
     Raises:
-        DataError: the pictures are no longer those that the candidate was measured on.
+        DataError: the images have changed since the candidate was evaluated.
     """
     if not paths.deferred.exists():
         return ""
-    late = DeferredPromotion.from_json(paths.deferred.read_text())
-    candidate = late.candidate.model_copy(update={"run_id": run_id})
+    deferred = DeferredPromotion.from_json(paths.deferred.read_text())
+    candidate = deferred.candidate.model_copy(update={"run_id": run_id})
     if not candidate.model_uri:
         candidate = candidate.model_copy(update={"model_uri": log_candidate_package(client, paths.package, run_id)})
-        _save(
-            paths, DeferredPromotion(candidate=candidate, needs_decision=late.needs_decision)
-        )  # or a second try would log it twice
+        # Saved before the next step: a second attempt must not log the package twice.
+        _save(paths, DeferredPromotion(candidate=candidate, needs_decision=deferred.needs_decision))
         save_candidate(client, candidate)
-    if late.needs_decision:
-        sentence = _decide(client, paths, candidate)
+    if deferred.needs_decision:
+        outcome = _promote(client, paths, candidate)
     else:
-        sentence = f"the model of {candidate.name} is logged; python -m tuning promote --run {run_id} registers it"
+        outcome = f"the model of {candidate.name} is logged; python -m tuning promote --run {run_id} registers it"
     paths.deferred.unlink()
-    return sentence
+    return outcome
 
 
-def _decide(client: MlflowClient, paths: SearchPaths, candidate: Candidate) -> str:
+def _promote(client: MlflowClient, paths: SearchPaths, candidate: Candidate) -> str:
+    """Promote the candidate and write the decision on its run."""
     dataset = Dataset.from_json(paths.dataset.read_text())
     if dataset.fingerprint != candidate.data_fingerprint or not dataset.root.exists():
         raise DataError(
-            f"the pictures of {candidate.name} must be where they were searched, {dataset.root}, but they are not; "
-            "put them back and sync again"
+            f"the images of {candidate.name} must be at {dataset.root}, as during the search, but they are missing or "
+            "changed; restore them and run sync again"
         )
     version, promotion = promote(client, candidate, dataset)
     decision = format_decision(candidate, version, promotion)
     tags = {PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)}
     note = client.get_run(candidate.run_id).data.tags.get(NOTE_TAG, "")
-    for name, text in {**tags, NOTE_TAG: f"{decision}\n\n{note.partition(chr(10) * 2)[2]}"}.items():
+    _, _, rest = note.partition("\n\n")  # the first paragraph is the decision
+    for name, text in {**tags, NOTE_TAG: f"{decision}\n\n{rest}"}.items():
         client.set_tag(candidate.run_id, name, text)
     return decision

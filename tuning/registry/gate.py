@@ -1,4 +1,4 @@
-"""The decision who is champion: pure, always with a reason in words and the numbers behind it."""
+"""The promotion gate: a pure function that decides between champion and challenger, with a reason and evidence."""
 
 from __future__ import annotations
 
@@ -7,132 +7,162 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tuning.common.promotion_types import Candidate, Champion, Promotion
-from tuning.registry.paired_test import PairedComparison, class_weights, compare_paired
+from tuning.registry.paired_test import Labels, PairedComparison, class_weights, compare_paired
 
-MIN_BASELINE_MARGIN = 0.05  # a first version must be better than always answering the largest class by this much
+MIN_BASELINE_MARGIN = 0.05  # by which a first champion must exceed a model that always predicts the largest class
 EPSILON = 1e-9
-MAX_LISTED_CLASSES = 8  # classes that a sentence lists
-DIGEST_PREFIX_LENGTH = 16  # letters of a picture's digest: 64 bits, so that two of a million pictures don't share one
+MAX_LISTED_CLASSES = 8  # in a reason
+DIGEST_PREFIX_LENGTH = 16  # hex digits of a content hash: 64 bits, no collision expected among a million images
 
 
 def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> Promotion:
-    """Return the candidate's alias: champion if it keeps to its gate, against ``champion`` if there is one.
+    """Decide whether a candidate becomes champion or challenger.
 
-    ``force`` is a person's reason to make it champion whatever the gate says; both are kept in the promotion's reason.
+    Args:
+        candidate: the candidate, with its gate.
+        champion: the current champion, or None for a first version.
+        force: a person's reason to make the candidate champion even if the gate rejects it. The promotion's reason
+            holds both.
     """
-    verdict = _GateEvaluation(candidate, champion)
-    if verdict.reject_reasons and force:
-        reason = f"forced ({force}), where the gate said: {'; '.join(verdict.reject_reasons)}"
-        return Promotion(alias="champion", reason=reason, evidence=verdict.evidence, forced=True)
-    if verdict.reject_reasons:
-        return Promotion(alias="challenger", reason="; ".join(verdict.reject_reasons), evidence=verdict.evidence)
-    return Promotion(alias="champion", reason=verdict.accept_reason, evidence=verdict.evidence)
+    evaluation = _GateEvaluation(candidate, champion)
+    if evaluation.reject_reasons and force:
+        reason = f"forced ({force}) although the gate rejects it: {'; '.join(evaluation.reject_reasons)}"
+        return Promotion(alias="champion", reason=reason, evidence=evaluation.evidence, forced=True)
+    if evaluation.reject_reasons:
+        return Promotion(alias="challenger", reason="; ".join(evaluation.reject_reasons), evidence=evaluation.evidence)
+    return Promotion(alias="champion", reason=evaluation.accept_reason, evidence=evaluation.evidence)
 
 
 class _GateEvaluation:
-    """All that the gate finds: what speaks against the candidate, or what speaks for it, and the numbers."""
+    """The result of all checks: the reasons to reject the candidate, the reason to accept it, and the evidence."""
 
     def __init__(self, candidate: Candidate, champion: Champion | None) -> None:
         self._candidate = candidate
         self._gate = candidate.gate
         self._metric = candidate.gate.metric.replace("_", " ")
-        self._truth = np.array(candidate.y_true)
-        self._predicted = np.array(candidate.y_pred)
+        self._y_true = np.array(candidate.y_true)
+        self._y_pred = np.array(candidate.y_pred)
         self.accept_reason = ""
         self.evidence: dict[str, float] = {}
-        alone = list(self._absolute_checks())
-        against = list(self._baseline_check() if champion is None else self._compare_with_champion(champion))
-        self.reject_reasons = [*against, *alone]
+        absolute = list(self._absolute_checks())
+        relative = list(self._baseline_check() if champion is None else self._compare_with_champion(champion))
+        self.reject_reasons = [*relative, *absolute]
 
     def _absolute_checks(self) -> Iterator[str]:
-        """Yield what speaks against the candidate whoever is champion."""
+        """Yield the reasons to reject the candidate that do not depend on the champion."""
         candidate, gate = self._candidate, self._gate
         leaks = max(candidate.leaks, len(set(candidate.seen_hashes) & set(candidate.test_hashes)))
         if leaks:
-            yield f"{_count(leaks, 'test picture')} leaked into training, so the test proves nothing"
+            yield (
+                f"no test image may be in the training or validation data, but {_count(leaks, 'test image')} leaked "
+                "(train again with on_leak=drop)"
+            )
         if gate.max_latency_ms is not None and candidate.latency_ms is None:
-            yield f"its latency was not measured, and the limit is {gate.max_latency_ms:g} ms"
+            yield f"latency must be at most {gate.max_latency_ms:g} ms per image (max_latency_ms), but was not measured"
         elif gate.max_latency_ms is not None and (candidate.latency_ms or 0.0) > gate.max_latency_ms:
-            yield f"too slow: {candidate.latency_ms:.1f} ms for one picture, the limit is {gate.max_latency_ms:g} ms"
+            yield (
+                f"latency must be at most {gate.max_latency_ms:g} ms per image (max_latency_ms), "
+                f"got {candidate.latency_ms:.1f} ms"
+            )
         if gate.max_mb is not None and candidate.size_mb > gate.max_mb:
-            yield f"too large: {candidate.size_mb:.1f} MB, the limit is {gate.max_mb:g} MB"
+            yield f"package size must be at most {gate.max_mb:g} MB (max_mb), got {candidate.size_mb:.1f} MB"
 
     def _baseline_check(self) -> Iterator[str]:
-        """Yield why the candidate is no first champion."""
-        support = np.bincount(self._truth)
+        """Yield the reason to reject a first version that is hardly better than always predicting one class."""
+        support = np.bincount(self._y_true)
         weights = class_weights(self._gate.metric, support)
-        score = float(weights[self._truth[self._predicted == self._truth]].sum())
-        largest = float((weights * support)[support.argmax()])
-        self.evidence = {"candidate": score, "floor": largest}
+        score = float(weights[self._y_true[self._y_pred == self._y_true]].sum())
+        baseline = float((weights * support)[support.argmax()])
+        self.evidence = {"candidate": score, "baseline": baseline}
         numbers = (
-            f"test {self._metric} {score:.4f} against {largest:.4f} of always answering the largest class, "
-            f"on {_count(len(self._truth), 'picture')}"
+            f"test {self._metric} {score:.4f} vs. {baseline:.4f} for always predicting the largest class, "
+            f"on {_count(len(self._y_true), 'test image')}"
         )
-        self.accept_reason = f"there was no champion before, and it is better than the floor: {numbers}"
-        if score < largest + MIN_BASELINE_MARGIN:
-            rule = f"a first one must be better than the floor by {MIN_BASELINE_MARGIN:g}"
-            yield f"there is no champion yet, but {rule}: {numbers}"
+        self.accept_reason = f"first champion, better than the baseline: {numbers}"
+        if score < baseline + MIN_BASELINE_MARGIN:
+            yield (
+                f"a first champion must exceed the baseline by {MIN_BASELINE_MARGIN:g}: {numbers} "
+                "(search longer or add training images)"
+            )
 
     def _compare_with_champion(self, champion: Champion) -> Iterator[str]:
-        """Yield why the candidate does not take the champion's place."""
+        """Yield the reasons not to replace the champion."""
         name = f"champion version {champion.version}"
         if set(champion.classes) != set(self._candidate.classes):
             yield (
-                f"{name} knows other classes ({_listed(champion.classes)}), so the two can't be compared; "
-                "promote with --force and a reason if it shall be replaced"
+                f"{name} has other classes ({_listed(champion.classes)}), so the models cannot be compared "
+                "(promote with --force REASON to replace it)"
             )
             return
-        spoiled = len(set(self._candidate.seen_hashes) & champion.test_hashes)
-        if spoiled:
-            yield f"{_count(spoiled, 'test picture')} of {name} lay in its training data, which a content split forbids"
+        leaked = len(set(self._candidate.seen_hashes) & champion.test_hashes)
+        if leaked:
+            yield (
+                f"the training and validation data must not overlap with the test split of {name}, but "
+                f"{_count(leaked, 'image')} do (train again on the champion's splits)"
+            )
         if champion.y_pred is None:
-            yield f"{name} could not be measured on these test pictures"
+            yield (
+                f"{name} could not be evaluated on these test images, so the models cannot be compared "
+                "(promote with --force REASON to replace it)"
+            )
             return
-        fair = np.array([digest not in champion.seen_hashes for digest in self._candidate.test_hashes])
-        if not fair.any():
-            yield f"{name} has seen all of these test pictures in training, so the two can't be compared"
+        unseen_mask = np.array(
+            [content_hash not in champion.seen_hashes for content_hash in self._candidate.test_hashes]
+        )
+        if not unseen_mask.any():
+            yield (
+                f"{name} was trained on all of these test images, so the models cannot be compared "
+                "(search again with new test images, or promote with --force REASON)"
+            )
             return
-        rival = np.array(champion.y_pred)[fair]
-        yield from self._compared(name, self._truth[fair], self._predicted[fair], rival)
+        champion_pred = np.array(champion.y_pred)[unseen_mask]
+        yield from self._compare_predictions(name, self._y_true[unseen_mask], self._y_pred[unseen_mask], champion_pred)
 
-    def _compared(self, name: str, truth: np.ndarray, predicted: np.ndarray, rival: np.ndarray) -> Iterator[str]:
-        gate, found = self._gate, compare_paired(self._gate.metric, truth, predicted, rival)
-        self.evidence = _evidence(found)
+    def _compare_predictions(
+        self, name: str, y_true: Labels, candidate_pred: Labels, champion_pred: Labels
+    ) -> Iterator[str]:
+        """Yield the reasons not to replace the champion, from the predictions [n] of both for the same images."""
+        gate, comparison = self._gate, compare_paired(self._gate.metric, y_true, candidate_pred, champion_pred)
+        self.evidence = _evidence(comparison)
         numbers = (
-            f"test {self._metric} {found.candidate:.4f} against {found.champion:.4f} of {name} "
-            f"on the same {_count(found.num_images, 'picture')} that neither has seen "
-            f"({found.wins} won, {found.losses} lost, p = {_p(found.p_value)})"
+            f"test {self._metric} {comparison.candidate:.4f} vs. {comparison.champion:.4f} for {name} "
+            f"on the same {_count(comparison.num_images, 'unseen image')} "
+            f"({comparison.wins} won, {comparison.losses} lost, {_p_value(comparison.p_value)})"
         )
         self.accept_reason = f"better: {numbers}"
-        if found.gain <= EPSILON:
+        if comparison.gain <= EPSILON:
             yield f"not better: {numbers}"
-        elif found.gain < gate.min_gain - EPSILON:
-            yield f"better by less than the minimum gain of {gate.min_gain:g}: {numbers}"
-        elif found.p_value > gate.significance:
-            yield f"better, but that may be luck, for p is above {gate.significance:g}: {numbers}"
-        losses = self._class_losses(truth, predicted, rival)
+        elif comparison.gain < gate.min_gain - EPSILON:
+            yield f"better, but by less than min_gain={gate.min_gain:g}: {numbers}"
+        elif comparison.p_value > gate.significance:
+            yield (
+                f"better, but not statistically significant (p > {gate.significance:g}): {numbers} "
+                "(more test images can confirm a gain of this size)"
+            )
+        losses = self._class_losses(y_true, candidate_pred, champion_pred)
         if losses:
             self.evidence["worst_class_loss"] = max(losses.values())
-            said = ", ".join(f"{label} by {loss:.2f}" for label, loss in losses.items())
-            yield f"worse by more than {gate.max_class_loss:g} of recall in {said}"
+            listed = ", ".join(f"{loss:.2f} for {label}" for label, loss in losses.items())
+            yield f"recall must not drop by more than {gate.max_class_loss:g} per class (max_class_loss), got {listed}"
 
-    def _class_losses(self, truth: np.ndarray, predicted: np.ndarray, rival: np.ndarray) -> Mapping[str, float]:
-        """Return how much recall is lost, by class, where that is more than the gate allows and than one picture."""
-        support, classes = np.bincount(truth), self._candidate.classes
-        right = np.bincount(truth[predicted == truth], minlength=len(support))
-        lost = np.bincount(truth[rival == truth], minlength=len(support)) - right
+    def _class_losses(self, y_true: Labels, candidate_pred: Labels, champion_pred: Labels) -> Mapping[str, float]:
+        """Return the drop in recall by class, where it exceeds both ``max_class_loss`` and a single image."""
+        support, classes = np.bincount(y_true), self._candidate.classes
+        candidate_correct = np.bincount(y_true[candidate_pred == y_true], minlength=len(support))
+        champion_correct = np.bincount(y_true[champion_pred == y_true], minlength=len(support))
+        lost = champion_correct - candidate_correct
         allowed = np.maximum(self._gate.max_class_loss * support, 1)
         return {
             classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + EPSILON)
         }
 
 
-def _evidence(found: PairedComparison) -> dict[str, float]:
-    return {**found.model_dump(), "gain": found.gain}
+def _evidence(comparison: PairedComparison) -> dict[str, float]:
+    return {**comparison.model_dump(), "gain": comparison.gain}
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -140,5 +170,5 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_LISTED_CLASSES]) + more
 
 
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "below 0.001"
+def _p_value(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"

@@ -1,7 +1,7 @@
-"""Two classifiers on the same pictures: how much better one is, and whether that can be luck.
+"""Paired comparison of two classifiers on the same images: the gain, its interval and its p-value.
 
-Both metrics are sums over the pictures, each with a weight of its class: 1/n for accuracy, 1/(pictures of the class *
-classes) for balanced accuracy. So a gain depends only on how often, in each class, one of the two is right alone.
+Both metrics are weighted sums over the images: the weight is 1/n for accuracy and 1/(images of the class * number of
+classes) for balanced accuracy. A gain therefore depends only on the images on which exactly one classifier is right.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tuning.common.promotion_types import Metric
 Labels = npt.NDArray[np.int64]
 
 NUM_PERMUTATIONS = 20_000
-SEED = 0  # fixed, so that the same predictions always give the same numbers
+SEED = 0  # fixed: the same predictions always give the same numbers
 
 
 class PairedComparison(FrozenModel):
-    """A candidate against a champion on the same pictures.
+    """Comparison of a candidate with a champion on the same images.
 
     Attributes:
-        candidate: its metric.
-        champion: likewise.
-        low: lower end of the gain's 95 % interval, by a paired bootstrap that keeps each class's number of pictures.
-        high: upper end.
-        p_value: chance of such a gain, or a larger one, if the two were equally good; see ``permutation_p_value``.
-        wins: pictures that only the candidate gets right.
-        losses: pictures that only the champion gets right.
-        pictures: on how many.
+        candidate: metric of the candidate.
+        champion: metric of the champion.
+        low: lower bound of the gain's 95 % interval, from a paired bootstrap stratified by class.
+        high: upper bound.
+        p_value: probability of such a gain, or a larger one, if both were equally good; see ``permutation_p_value``.
+        wins: images that only the candidate classifies correctly.
+        losses: images that only the champion classifies correctly.
+        num_images: images compared.
     """
 
     candidate: float
@@ -46,21 +46,28 @@ class PairedComparison(FrozenModel):
 
     @property
     def gain(self) -> float:
-        """How much higher the candidate's metric is."""
+        """The candidate's metric minus the champion's."""
         return self.candidate - self.champion
 
 
 def compare_paired(metric: Metric, y_true: Labels, candidate: Labels, champion: Labels) -> PairedComparison:
-    """Compare predictions [n] of two classifiers for pictures of the classes ``truth`` [n]; n must be 1 or more."""
+    """Compare the predictions of two classifiers.
+
+    Args:
+        metric: metric to compare.
+        y_true: true classes [n], n >= 1.
+        candidate: predictions [n] of the candidate.
+        champion: predictions [n] of the champion.
+    """
     support = np.bincount(y_true)
     weights = class_weights(metric, support)
-    right, rival = candidate == y_true, champion == y_true
-    wins = np.bincount(y_true[right & ~rival], minlength=len(support))
-    losses = np.bincount(y_true[rival & ~right], minlength=len(support))
+    candidate_correct, champion_correct = candidate == y_true, champion == y_true
+    wins = np.bincount(y_true[candidate_correct & ~champion_correct], minlength=len(support))
+    losses = np.bincount(y_true[champion_correct & ~candidate_correct], minlength=len(support))
     low, high = _interval(weights, support, wins, losses)
     return PairedComparison(
-        candidate=float(weights @ np.bincount(y_true[right], minlength=len(support))),
-        champion=float(weights @ np.bincount(y_true[rival], minlength=len(support))),
+        candidate=float(weights @ np.bincount(y_true[candidate_correct], minlength=len(support))),
+        champion=float(weights @ np.bincount(y_true[champion_correct], minlength=len(support))),
         low=low,
         high=high,
         p_value=permutation_p_value(weights, wins, losses),
@@ -71,7 +78,7 @@ def compare_paired(metric: Metric, y_true: Labels, candidate: Labels, champion: 
 
 
 def class_weights(metric: Metric, support: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return what one picture of each class adds to the metric when it is right; 0 for a class without pictures."""
+    """Return the weight of a correct image in the metric, by class [k]; 0 for a class without images."""
     if metric == "accuracy":
         return np.full(len(support), 1 / support.sum())
     return np.where(support > 0, 1 / (np.maximum(support, 1) * np.count_nonzero(support)), 0.0)
@@ -80,32 +87,32 @@ def class_weights(metric: Metric, support: npt.NDArray[np.int64]) -> npt.NDArray
 def permutation_p_value(
     weights: npt.NDArray[np.float64], wins: npt.NDArray[np.int64], losses: npt.NDArray[np.int64]
 ) -> float:
-    """Return the one-sided p-value of wins and losses [k] by class.
+    """Return the one-sided p-value of wins and losses by class [k].
 
-    If the two classifiers were equally good, each picture on which they differ could as well have been the other's
-    win. Where all these pictures weigh the same, as for accuracy, that is McNemar's exact test (McNemar 1947); else
-    the wins are dealt anew ``NUM_PERMUTATIONS`` times (a paired randomization test, Edgington 1969). The share of a bootstrap's
-    gains at or below zero is not used for this: with three wins and no loss it gives 0.05, the exact test 0.125.
+    Under the null hypothesis both classifiers are equally good, so each image on which they differ is a win or a loss
+    with probability 1/2. If all these images have the same weight, as for accuracy, this is McNemar's exact test
+    (McNemar 1947). Otherwise the wins are permuted ``NUM_PERMUTATIONS`` times (paired randomization test, Edgington
+    1969). The share of bootstrap gains at or below zero is not used: for three wins and no loss it gives 0.05, but the
+    exact p-value is 0.125.
     """
     differing = wins + losses
-    concerned = differing > 0
-    if not concerned.any():
+    has_difference = differing > 0
+    if not has_difference.any():
         return 1.0
-    if np.ptp(weights[concerned]) < 1e-12:
+    if np.ptp(weights[has_difference]) < 1e-12:
         return _binomial_tail(int(wins.sum()), int(differing.sum()))
     rng = np.random.default_rng(SEED)
-    dealt = rng.binomial(differing[concerned], 0.5, size=(NUM_PERMUTATIONS, int(concerned.sum())))
-    gains = (2 * dealt - differing[concerned]) @ weights[concerned]
-    found = float(weights @ (wins - losses))
-    return float((1 + np.count_nonzero(gains >= found - 1e-12)) / (1 + NUM_PERMUTATIONS))
+    permuted_wins = rng.binomial(differing[has_difference], 0.5, size=(NUM_PERMUTATIONS, int(has_difference.sum())))
+    gains = (2 * permuted_wins - differing[has_difference]) @ weights[has_difference]
+    observed = float(weights @ (wins - losses))
+    return float((1 + np.count_nonzero(gains >= observed - 1e-12)) / (1 + NUM_PERMUTATIONS))
 
 
-def _binomial_tail(least: int, tosses: int) -> float:
-    """Return the chance of ``least`` or more heads in ``tosses`` of a fair coin."""
-    log_of = math.lgamma
+def _binomial_tail(min_heads: int, tosses: int) -> float:
+    """Return the probability of ``min_heads`` or more heads in ``tosses`` of a fair coin."""
     logs = [
-        log_of(tosses + 1) - log_of(heads + 1) - log_of(tosses - heads + 1) - tosses * math.log(2)
-        for heads in range(least, tosses + 1)
+        math.lgamma(tosses + 1) - math.lgamma(heads + 1) - math.lgamma(tosses - heads + 1) - tosses * math.log(2)
+        for heads in range(min_heads, tosses + 1)
     ]
     return min(1.0, math.fsum(math.exp(value) for value in logs))
 
@@ -116,12 +123,12 @@ def _interval(
     wins: npt.NDArray[np.int64],
     losses: npt.NDArray[np.int64],
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the gain: pictures of a class are drawn with replacement, each with its pair."""
+    """Return the 95 % interval of the gain; images are resampled within each class, both predictions together."""
     rng = np.random.default_rng(SEED)
     gains = np.zeros(NUM_PERMUTATIONS)
     for index in np.flatnonzero(wins + losses):
         shares = np.array([wins[index], losses[index], support[index] - wins[index] - losses[index]]) / support[index]
-        drawn = rng.multinomial(support[index], shares, size=NUM_PERMUTATIONS)
-        gains += weights[index] * (drawn[:, 0] - drawn[:, 1])
+        samples = rng.multinomial(support[index], shares, size=NUM_PERMUTATIONS)
+        gains += weights[index] * (samples[:, 0] - samples[:, 1])
     low, high = np.percentile(gains, (2.5, 97.5))
     return float(low), float(high)

@@ -1,7 +1,8 @@
-"""Carrying out a promotion in MLflow's model registry.
+"""Promotion and rollback in MLflow's model registry.
 
-A version is registered, loaded back in a clean process, decided when its turn comes (``tuning.registry.promotion_queue``), tagged with
-the evidence, and given its alias. Whatever ends this process on the way, ``promote`` again goes on.
+A promotion registers a version, runs the smoke test, waits for its place in the queue
+(``tuning.registry.promotion_queue``), runs the gate, writes the evidence as tags and moves the alias. If the process
+ends in between, a repeated ``promote`` resumes there.
 """
 
 from __future__ import annotations
@@ -40,143 +41,150 @@ if TYPE_CHECKING:
 
     from data.dataset.dataset import Dataset
 
-SET_MANUALLY = "someone gave it the alias by hand"
+SET_MANUALLY = "the alias was set manually"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force: str = "") -> tuple[int, Promotion]:
-    """Register the candidate, decide on the test pictures of ``dataset``, move the alias; return its version.
+    """Register the candidate, run the gate and move the alias.
 
-    A candidate that is champion already stays it, with the reason that it became it for. ``force`` is a person's
-    reason to make it champion against the gate.
+    A candidate that is champion already stays champion, with its original reason.
+
+    Args:
+        client: client of the tracking server.
+        candidate: the candidate, its package logged on its run.
+        dataset: data set with the test images that the candidate was evaluated on.
+        force: a person's reason to make it champion even if the gate rejects it.
+
+    Returns:
+        The version and the decision.
 
     Raises:
-        LoadBackError: the version can't be loaded back, or answers otherwise; no alias was moved.
-        TrackingError: someone else moved an alias at the same time.
+        ModelLoadError: the version failed the smoke test; no alias was moved.
+        TrackingError: an alias was moved by another process or person at the same time.
     """
-    versions = ModelRegistry(client, candidate.name)
-    with _enqueue(versions, candidate) as turn:
-        _verify_loads(versions, candidate, turn.version)
+    registry = ModelRegistry(client, candidate.name)
+    with _enqueue(registry, candidate) as turn:
+        _verify_loads(registry, candidate, turn.version)
         turn.wait()
-        holder = versions.version_of_alias(CHAMPION)
-        if holder == turn.version:
-            promotion = _already_champion(versions, holder)
+        current = registry.version_of_alias(CHAMPION)
+        if current == turn.version:
+            promotion = _already_champion(registry, current)
         else:
-            champion = None if holder is None else _evaluate_champion(versions, candidate, dataset, holder)
+            champion = None if current is None else _evaluate_champion(registry, candidate, dataset, current)
             promotion = decide(candidate, champion, force)
             turn.check()
-            _apply_promotion(versions, candidate, turn.version, promotion, holder)
-        if promotion.alias == CHAMPION and versions.version_of_alias(CHALLENGER) == turn.version:
-            versions.delete_alias(CHALLENGER)  # a champion is nobody's challenger
+            _apply_promotion(registry, candidate, turn.version, promotion, current)
+        if promotion.alias == CHAMPION and registry.version_of_alias(CHALLENGER) == turn.version:
+            registry.delete_alias(CHALLENGER)  # a version has at most one of the two aliases
     return turn.version, promotion
 
 
 def rollback(client: MlflowClient, name: str, reason: str) -> ChampionChange:
-    """Give the alias back to the champion before the one that has it; return what happened.
+    """Move the alias back to the previous champion; return the recorded change.
 
     Raises:
-        TrackingError: there is no such model, no champion, or none before it.
-        LoadBackError: the version can't be loaded back; the alias stays.
+        TrackingError: the model does not exist, has no champion, or has no previous champion.
+        ModelLoadError: the previous champion failed the smoke test; the alias was not moved.
     """
-    versions = ModelRegistry(client, name)
-    versions.check_exists()
-    holder = versions.version_of_alias(CHAMPION)
-    if holder is None:
-        raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version.")
-    version = _previous_champion(versions, holder)
-    with Turn.of_known(versions, version) as turn:
-        _verify_loads(versions, load_candidate_of_version(client, name, version), version)
+    registry = ModelRegistry(client, name)
+    registry.check_exists()
+    current = registry.version_of_alias(CHAMPION)
+    if current is None:
+        raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version first")
+    version = _previous_champion(registry, current)
+    with Turn.of_known(registry, version) as turn:
+        _verify_loads(registry, load_candidate_of_version(client, name, version), version)
         turn.wait()
-        now_holding = versions.version_of_alias(CHAMPION)
-        if now_holding != holder:
+        new_champion = registry.version_of_alias(CHAMPION)
+        if new_champion != current:
             raise TrackingError(
-                f"rollback goes back from version {holder} of {name}, but {now_holding} became champion meanwhile; "
-                "look at python -m tuning champions and run rollback again."
+                f"rollback started from champion version {current} of {name}, but the alias moved to {new_champion} "
+                f"in the meantime; see python -m tuning champions --name {name} and run rollback again"
             )
         turn.check()
-        versions.set_alias(CHAMPION, version)
-        return _record_change(versions, version, holder, "rolled back", reason)
+        registry.set_alias(CHAMPION, version)
+        return _record_change(registry, version, current, "rolled back", reason)
 
 
-def _previous_champion(versions: ModelRegistry, holder: int) -> int:
-    version = previous_champion(versions.history(), holder)
+def _previous_champion(registry: ModelRegistry, current: int) -> int:
+    version = previous_champion(registry.history(), current)
     if version is None:
         raise TrackingError(
-            f"rollback needs an earlier champion, but version {holder} is the first of {versions.name}; "
-            "promote another version with --force and a reason."
+            f"rollback needs a previous champion, but version {current} is the first champion of {registry.name}; "
+            "promote another version with --force REASON"
         )
     return version
 
 
-def _enqueue(versions: ModelRegistry, candidate: Candidate) -> Turn:
-    """Return the turn of the version that the candidate's package already has, or of a new one."""
-    versions.create_if_missing()
-    source = versions.client.get_logged_model(candidate.model_id).artifact_location
-    known = versions.version_of_source(source)
-    if known is not None:
-        return Turn.of_known(versions, known)
-    return Turn.of_new(versions, source, candidate.run_id, candidate.model_id)
+def _enqueue(registry: ModelRegistry, candidate: Candidate) -> Turn:
+    """Return the queue slot of the version that was registered from the candidate's package, or of a new version."""
+    registry.create_if_missing()
+    source = registry.client.get_logged_model(candidate.model_id).artifact_location
+    version = registry.version_of_source(source)
+    if version is not None:
+        return Turn.of_known(registry, version)
+    return Turn.of_new(registry, source, candidate.run_id, candidate.model_id)
 
 
-def _verify_loads(versions: ModelRegistry, candidate: Candidate, version: int) -> None:
-    """See that a clean process loads the version by its name and gets the logged predictions; tag it if not."""
+def _verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) -> None:
+    """Run the smoke test of a version; write a failure on the version as tags."""
     import mlflow
 
-    proof = ReferencePredictions.from_json(
-        mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{reference_predictions_artifact(candidate.model_id)}")
-    )
+    artifact = reference_predictions_artifact(candidate.model_id)
+    reference = ReferencePredictions.from_json(mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{artifact}"))
     try:
-        verify_model_loads(f"models:/{candidate.name}/{version}", proof, absolute_uri(mlflow.get_tracking_uri()))
+        verify_model_loads(f"models:/{candidate.name}/{version}", reference, absolute_uri(mlflow.get_tracking_uri()))
     except ModelLoadError as error:
-        versions.set_tags(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
+        registry.set_tags(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
         raise
 
 
-def _already_champion(versions: ModelRegistry, version: int) -> Promotion:
-    """Return why a version is champion, and mend the history where whoever made it champion ended before that."""
-    reason = versions.tags(version).get(REASON_TAG) or SET_MANUALLY
-    events = versions.history()
-    if not events or events[-1].version != version:
-        _record_change(versions, version, events[-1].version if events else None, "promoted", reason)
+def _already_champion(registry: ModelRegistry, version: int) -> Promotion:
+    """Return the reason why a version is champion; add the change to the history if an earlier call did not."""
+    reason = registry.tags(version).get(REASON_TAG) or SET_MANUALLY
+    changes = registry.history()
+    if not changes or changes[-1].version != version:
+        _record_change(registry, version, changes[-1].version if changes else None, "promoted", reason)
     return Promotion(alias="champion", reason=reason, evidence={})
 
 
-def _evaluate_champion(versions: ModelRegistry, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
-    """Return today's champion, asked about the candidate's test pictures where that can be done."""
-    classes = tuple(json.loads(versions.tags(version).get(CLASSES_TAG, "[]")))
-    predicted, record = None, None
+def _evaluate_champion(registry: ModelRegistry, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
+    """Return the current champion, with its predictions for the candidate's test images where they can be computed."""
+    classes = tuple(json.loads(registry.tags(version).get(CLASSES_TAG, "[]")))
+    y_pred, champion_candidate = None, None
     if set(classes) == set(candidate.classes):
-        with contextlib.suppress(TrackingError):  # its package is gone, or reads other pictures
+        with contextlib.suppress(TrackingError):  # the package is gone, or cannot read these images
             model = load_model(f"models:/{candidate.name}/{version}")
             probabilities, _ = predict_proba(model, dataset, dataset.split("test"))
-            predicted = tuple(int(index) for index in np.argmax(probabilities, axis=1))
-    with contextlib.suppress(TrackingError):  # registered by other means: nobody knows what it has seen
-        record = load_candidate_of_version(versions.client, candidate.name, version)
+            y_pred = tuple(int(index) for index in np.argmax(probabilities, axis=1))
+    with contextlib.suppress(TrackingError):  # not registered by this project: its training images are unknown
+        champion_candidate = load_candidate_of_version(registry.client, candidate.name, version)
     return Champion(
         version=version,
         classes=classes,
-        y_pred=predicted,
-        seen_hashes=frozenset(record.seen_hashes if record else ()),
-        test_hashes=frozenset(record.test_hashes if record else ()),
+        y_pred=y_pred,
+        seen_hashes=frozenset(champion_candidate.seen_hashes if champion_candidate else ()),
+        test_hashes=frozenset(champion_candidate.test_hashes if champion_candidate else ()),
     )
 
 
 def _apply_promotion(
-    versions: ModelRegistry, candidate: Candidate, version: int, promotion: Promotion, holder: int | None
+    registry: ModelRegistry, candidate: Candidate, version: int, promotion: Promotion, current: int | None
 ) -> None:
-    versions.set_tags(version, _tags(candidate, promotion, holder))
-    versions.set_description(
-        version, render_model_card(candidate, version, promotion, _run_link(versions.client, candidate.run_id))
-    )
-    versions.set_alias(promotion.alias, version)
+    """Write the decision on the version, move the alias and extend the history."""
+    registry.set_tags(version, _tags(candidate, promotion, current))
+    run_link = _run_link(registry.client, candidate.run_id)
+    registry.set_description(version, render_model_card(candidate, version, promotion, run_link))
+    registry.set_alias(promotion.alias, version)
     if promotion.alias == CHAMPION:
         kind: ChangeKind = "forced" if promotion.forced else "promoted"
-        _record_change(versions, version, holder, kind, promotion.reason)
+        _record_change(registry, version, current, kind, promotion.reason)
 
 
-def _tags(candidate: Candidate, promotion: Promotion, holder: int | None) -> dict[str, str]:
-    """Return what a version's tags say of it: numbers, evidence, decision."""
-    spans = {f"{name}_95": f"{low:.6f} to {high:.6f}" for name, (low, high) in candidate.intervals.items()}
+def _tags(candidate: Candidate, promotion: Promotion, current: int | None) -> dict[str, str]:
+    """Return a version's tags: identity, decision, evidence and test metrics."""
+    intervals = {f"{name}_95": f"{low:.6f} to {high:.6f}" for name, (low, high) in candidate.intervals.items()}
     return {
         MODEL_ID_TAG: candidate.model_id,
         CLASSES_TAG: json.dumps(candidate.classes),
@@ -186,24 +194,24 @@ def _tags(candidate: Candidate, promotion: Promotion, holder: int | None) -> dic
         FORCED_TAG: str(promotion.forced).lower(),
         REASON_TAG: promotion.reason,
         EVIDENCE_TAG: json.dumps(promotion.evidence),
-        PREVIOUS_CHAMPION_TAG: "" if holder is None else str(holder),
+        PREVIOUS_CHAMPION_TAG: "" if current is None else str(current),
         **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
-        **spans,
+        **intervals,
     }
 
 
 def _record_change(
-    versions: ModelRegistry, version: int, previous: int | None, kind: ChangeKind, reason: str
+    registry: ModelRegistry, version: int, previous: int | None, kind: ChangeKind, reason: str
 ) -> ChampionChange:
-    events = versions.history()
-    number = 1 + (events[-1].number if events else 0)
-    event = ChampionChange(number=number, version=version, previous=previous, kind=kind, reason=reason, at=utc_now())
-    versions.append_history(event)
-    return event
+    changes = registry.history()
+    number = 1 + (changes[-1].number if changes else 0)
+    change = ChampionChange(number=number, version=version, previous=previous, kind=kind, reason=reason, at=utc_now())
+    registry.append_history(change)
+    return change
 
 
 def _run_link(client: MlflowClient, run_id: str) -> str:
-    """Return a Markdown link to a run where there is a server, else its id."""
+    """Return a Markdown link to a run on a server, or the run id for a local database."""
     import mlflow
 
     uri = mlflow.get_tracking_uri()

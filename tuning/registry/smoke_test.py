@@ -1,4 +1,4 @@
-"""Proof that a version loads by its name alone and answers as when it was packaged."""
+"""Smoke test of a version: it must load by its name in a clean process and reproduce its reference predictions."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from data.errors import FreezelineError
 from data.frozen_model import FrozenModel
 
 NUM_IMAGES = 8
-TOLERANCE = 1e-3  # of a probability; a logit of the package may differ from torch's by as much
+TOLERANCE = 1e-3  # of a probability; also the largest allowed difference of a logit between the package and PyTorch
 TIMEOUT_S = 600
-RETRY_HINT = "no alias was moved; mend what it says, then promote it again"
+RETRY_HINT = "no alias was moved; fix the reported problem and run promote again"
 
-# Run by python -I in an empty folder: nothing of this project can be imported, and nothing is found by a lucky path.
+# Run by python -I in an empty folder: this project cannot be imported, not even from the working directory.
 SUBPROCESS_SCRIPT = """
 import base64, json, sys
-asked = json.load(sys.stdin)
+request = json.load(sys.stdin)
 import mlflow
-model = mlflow.pyfunc.load_model(asked["model_uri"])
-frame = model.predict([base64.b64decode(picture) for picture in asked["pictures"]])
+model = mlflow.pyfunc.load_model(request["model_uri"])
+frame = model.predict([base64.b64decode(image) for image in request["images"]])
 json.dump(frame.drop(columns=["label", "score", "error"]).values.tolist(), sys.stdout)
 """
 
 
 class ModelLoadError(FreezelineError):
-    """A version that can't be loaded by its name, or answers otherwise than when it was packaged."""
+    """A version cannot be loaded by its name, or its predictions differ from those when it was packaged."""
 
 
 class ReferencePredictions(FrozenModel):
-    """Pictures with the answers that a package must give for them.
+    """Images with the probabilities that a package must return for them.
 
     Attributes:
-        pictures: PNG files in base64, at the network's size.
-        probabilities: of each picture, in the order of the package's classes.
+        images: PNG files in base64, at the network's input size.
+        probabilities: per image, in the order of the package's classes.
     """
 
     images: tuple[str, ...]
@@ -52,32 +52,30 @@ class ReferencePredictions(FrozenModel):
 
 
 def as_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return a picture uint8 [s, s, 3] as a PNG file."""
+    """Return an image uint8 [s, s, 3] as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def build_reference_predictions(
-    pictures: Sequence[bytes], probabilities: npt.NDArray[np.float64]
-) -> ReferencePredictions:
-    """Return the proof of picture files and the probabilities [n, k] that training gives for them."""
-    texts = tuple(base64.b64encode(picture).decode() for picture in pictures)
-    return ReferencePredictions(images=texts, probabilities=tuple(tuple(map(float, row)) for row in probabilities))
+def build_reference_predictions(files: Sequence[bytes], probabilities: npt.NDArray[np.float64]) -> ReferencePredictions:
+    """Return the reference predictions for image files [n] and their probabilities [n, k]."""
+    images = tuple(base64.b64encode(file).decode() for file in files)
+    return ReferencePredictions(images=images, probabilities=tuple(tuple(map(float, row)) for row in probabilities))
 
 
-def verify_model_loads(model_uri: str, proof: ReferencePredictions, tracking_uri: str) -> None:
-    """Load a model in a clean process, pickle forbidden, and compare its answers with the proof's.
+def verify_model_loads(model_uri: str, reference: ReferencePredictions, tracking_uri: str) -> None:
+    """Load a model in a clean process with pickle disabled, and compare its predictions with the reference.
 
     Raises:
-        LoadBackError: it can't be loaded there, or answers otherwise; says which.
+        ModelLoadError: the model cannot be loaded there, or its predictions differ.
     """
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking_uri}
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(  # noqa: S603
                 [sys.executable, "-I", "-c", SUBPROCESS_SCRIPT],
-                input=json.dumps({"model_uri": model_uri, "pictures": proof.images}),
+                input=json.dumps({"model_uri": model_uri, "images": reference.images}),
                 capture_output=True,
                 text=True,
                 cwd=folder,
@@ -87,31 +85,30 @@ def verify_model_loads(model_uri: str, proof: ReferencePredictions, tracking_uri
             )
         except subprocess.TimeoutExpired:
             raise ModelLoadError(
-                f"{model_uri} must be loaded by a clean process within {TIMEOUT_S} s, but was not; {RETRY_HINT}"
+                f"{model_uri} must load and predict in a clean process within {TIMEOUT_S} s, but did not; {RETRY_HINT}"
             ) from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise ModelLoadError(
-            f"a version must load anywhere, but {model_uri} can't be loaded by a clean process: {said}; {RETRY_HINT}"
-        )
-    _compare(model_uri, np.array(proof.probabilities), np.array(json.loads(done.stdout), dtype=np.float64))
+        message = (done.stderr.strip().splitlines() or [f"exited with status {done.returncode} and without output"])[-1]
+        raise ModelLoadError(f"{model_uri} must load in a clean process, but failed: {message}; {RETRY_HINT}")
+    _compare(model_uri, np.array(reference.probabilities), np.array(json.loads(done.stdout), dtype=np.float64))
 
 
-def _compare(model_uri: str, expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> None:
-    if expected.shape != found.shape:
+def _compare(model_uri: str, expected: npt.NDArray[np.float64], actual: npt.NDArray[np.float64]) -> None:
+    if expected.shape != actual.shape:
         raise ModelLoadError(
-            f"{model_uri} must give {list(expected.shape)} probabilities, got {list(found.shape)}; {RETRY_HINT}"
+            f"{model_uri} must return probabilities of shape {list(expected.shape)}, got {list(actual.shape)}; "
+            f"{RETRY_HINT}"
         )
-    difference = float(np.nan_to_num(np.abs(expected - found), nan=1.0).max(initial=0.0))
+    difference = float(np.nan_to_num(np.abs(expected - actual), nan=1.0).max(initial=0.0))
     if difference > TOLERANCE:
         raise ModelLoadError(
-            f"{model_uri} must give the probabilities that were logged when it was packaged, but one differs by "
-            f"{difference:.2g}, more than {TOLERANCE:g}; {RETRY_HINT}"
+            f"{model_uri} must reproduce its reference predictions within {TOLERANCE:g}, but a probability differs by "
+            f"{difference:.2g}; {RETRY_HINT}"
         )
 
 
 def absolute_uri(tracking_uri: str) -> str:
-    """Return a tracking URI that means the same in another folder."""
+    """Return a tracking URI that is valid in any working directory."""
     path = tracking_uri.removeprefix("sqlite:///")
     if path == tracking_uri or path.startswith("/"):
         return tracking_uri

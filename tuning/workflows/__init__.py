@@ -1,1 +1,1 @@
-"""Workflows: what each command does, step by step."""
+"""Workflows: the steps of each command, from validated options to the result."""

@@ -1,4 +1,4 @@
-"""A packaged model measured on a data set's pictures."""
+"""The evaluate workflow: the scores of a packaged model on a labeled data set."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from tuning.reporting.thumbnails import top_losses
 def evaluate(
     model: PackagedModel, model_uri: str, dataset: Dataset, split: SplitName | Literal["all"]
 ) -> EvaluationContent:
-    """Return what the model, loaded from ``address``, is worth on the pictures of a split, or of ``all``.
+    """Evaluate a model on one split of a data set, or on all of its images.
+
+    Args:
+        model: the packaged model.
+        model_uri: where the model was loaded from, for the report.
+        dataset: labeled images; its classes must be those of the model.
+        split: split to evaluate, or ``all``.
 
     Raises:
-        TrackingError: if the model doesn't know the data set's classes, or can't read one of its pictures.
+        TrackingError: the model has other classes, or cannot read an image.
     """
     samples = dataset.samples if split == "all" else dataset.split(split)
     probabilities, labels = predict_proba(model, dataset, samples)

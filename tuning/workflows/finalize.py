@@ -1,4 +1,4 @@
-"""The end of a search: from its trials to the winner, measured, packaged, decided about and reported."""
+"""Finalize a search: select the winner, package, evaluate and promote it, and write the report."""
 
 from __future__ import annotations
 
@@ -34,14 +34,12 @@ from tuning.workflows.preflight import SearchContext
 if TYPE_CHECKING:
     from tuning.reporting.content import ReportContent
 
-COST_MEASUREMENT_BUDGET_S = (
-    8.0  # for measuring what networks cost to serve, where there is no limit that has to be kept
-)
-DECISION_DEFERRED = "Not decided yet: the server was away."
+COST_MEASUREMENT_BUDGET_S = 8.0  # for measuring serving costs when the recipe has no serving limits
+DECISION_DEFERRED = "Not decided yet: the MLflow server was unavailable."
 
 
 class SearchFinalizer:
-    """What comes after the trials of one search; at least one of them has a score."""
+    """The steps after the trials of a search; at least one trial has a score."""
 
     def __init__(
         self,
@@ -53,7 +51,7 @@ class SearchFinalizer:
         trials: Sequence[TrialRecord],
         run_ids: Mapping[str, str],
     ) -> None:
-        """Take the search and its trials; ``name`` is the registered model's, ``run_ids`` are the trials' in MLflow."""
+        """Take the search and its trials; ``name`` is the registered model, ``run_ids`` the MLflow runs by trial."""
         self._recipe = recipe
         self._dataset = context.dataset
         self._context = context
@@ -62,29 +60,28 @@ class SearchFinalizer:
         self._name = name
         self._trials = trials
         self._num_val_images = len(context.dataset.split("val"))
-        self._run_ids = run_ids
         self._links = MlflowLinks(parent.experiment_id, parent.run_id, run_ids)
         self._limits = Limits(latency_ms=recipe.max_latency_ms, mb=recipe.max_mb)
 
-    def run(self, interrupts: SignalHandler) -> int:
-        """Choose the winner, package, measure, decide and report; return the exit status.
+    def run(self, signals: SignalHandler) -> int:
+        """Select the winner, package, evaluate and promote it, write the report; return the exit status.
 
         Raises:
             SearchError: no trial's network keeps the limits.
         """
-        start_stage("measuring what networks cost to serve")
+        start_stage("measuring serving costs")
         costs = measure_serving_costs(self._trials, len(self._dataset.classes), self._limits, COST_MEASUREMENT_BUDGET_S)
-        best = self._winner(costs)
+        best = self._select_winner(costs)
         self._report_best(best)
-        candidate = self._candidate(best)
-        baseline = self._baseline()
+        candidate = self._build_candidate(best)
+        baseline = self._pixel_baseline()
         print_table(summary.leaderboard(self._trials))
         emit(CandidateEvaluated(candidate, baseline))
-        tables = self._compare(costs)
-        if interrupts.stop_requested:
+        tables = self._compare_networks(costs)
+        if signals.stop_requested:
             return self._finish_interrupted(candidate)
-        start_stage("registering it and deciding whether it is the champion")
-        self._parent.writer.flush()  # whoever decides about another candidate must find this one whole
+        start_stage("registering the model and running the promotion gate")
+        self._parent.writer.flush()  # other promotions read this run: it must be complete first
         outcome = promote_or_defer(self._parent.client, self._paths, candidate, self._dataset)
         decision, model = DECISION_DEFERRED, ""
         if outcome is not None:
@@ -95,26 +92,27 @@ class SearchFinalizer:
             decision = format_decision(candidate, version, promotion)
             emit(PromotionDecided(candidate, version, promotion))
             model = f"models:/{self._name}@{promotion.alias}"
-        pages = self._links if self._parent.experiment_id else None  # without a server there are no runs yet
-        self._parent.set_note(summary.run_note(self._trials, best, candidate, decision, pages) + tables)
-        self._report(best, candidate, decision, model, costs, baseline)
+        links = self._links if self._parent.experiment_id else None  # offline: there are no runs to link to yet
+        self._parent.set_note(summary.run_note(self._trials, best, candidate, decision, links) + tables)
+        self._write_report(best, candidate, decision, model, costs, baseline)
         if model:
             print_table(*self._next_commands(model))
         return FINISHED
 
-    def _winner(self, costs: Costs) -> TrialRecord:
+    def _select_winner(self, costs: Costs) -> TrialRecord:
         allowed = within_limits(self._trials, costs, self._limits, len(self._dataset.classes))
         best = select_winner(allowed, self._trials, self._recipe.rerun_top_k, self._num_val_images)
         if best is None:
-            raise ValueError("a search ends with a winner only where a trial has a score")
+            raise ValueError("a search without a scored trial has no winner")
         return best
 
     def _report_best(self, best: TrialRecord) -> None:
+        """Log the winner's validation metrics and print the re-runs and the improvement over the default."""
         metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
         counts = {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(self._trials)}
-        finals, gain = self._reruns(), self._improvement(best)
-        self._parent.log_metrics({**metrics, **counts, **summary.rerun_metrics(best, finals, gain)})
-        print_table(*summary.rerun_lines(best, finals, gain))
+        reruns, improvement = self._reruns(), self._improvement(best)
+        self._parent.log_metrics({**metrics, **counts, **summary.rerun_metrics(best, reruns, improvement)})
+        print_table(*summary.rerun_lines(best, reruns, improvement))
 
     def _reruns(self) -> list[RerunTrial]:
         return top_trials(self._trials, self._recipe.rerun_top_k, self._num_val_images)
@@ -122,14 +120,14 @@ class SearchFinalizer:
     def _improvement(self, best: TrialRecord) -> Improvement | None:
         return improvement_over_default(best, self._trials, self._recipe.rerun_top_k, self._num_val_images)
 
-    def _candidate(self, best: TrialRecord) -> Candidate:
-        """Return the winner, measured and packaged, once: the test pictures are not looked at again for it."""
-        known = self._paths.packaged_winner
-        if known.exists():
-            before = PackagedWinner.from_json(known.read_text())
-            if before.trial_uid == best.trial_uid:
-                return before.candidate
-        start_stage(f"packaging trial {best.number}, the best, and measuring it on the test pictures")
+    def _build_candidate(self, best: TrialRecord) -> Candidate:
+        """Return the winner as a candidate; a resumed search reuses it, so the test split is evaluated once."""
+        file = self._paths.packaged_winner
+        if file.exists():
+            winner = PackagedWinner.from_json(file.read_text())
+            if winner.trial_uid == best.trial_uid:
+                return winner.candidate
+        start_stage(f"packaging trial {best.number}, the best, and evaluating it on the test split")
         candidate = build_candidate(
             name=self._name,
             parent=self._parent,
@@ -140,7 +138,7 @@ class SearchFinalizer:
             folder=self._paths.package,
             gate=self._recipe.gate,
         )
-        write_atomically(known, PackagedWinner(trial_uid=best.trial_uid, candidate=candidate).to_json().encode())
+        write_atomically(file, PackagedWinner(trial_uid=best.trial_uid, candidate=candidate).to_json().encode())
         return candidate
 
     def _finish_interrupted(self, candidate: Candidate) -> int:
@@ -148,35 +146,35 @@ class SearchFinalizer:
             defer(self._paths, candidate, needs_decision=False)
         run_id = self._parent.run_id
         warning(
-            f"stopped: the best so far is packaged; python -m tuning resume --run {run_id} goes on, and "
-            f"python -m tuning promote --run {run_id} registers it as it is"
+            f"stopped: the best model so far is packaged; python -m tuning resume --run {run_id} continues the search, "
+            f"python -m tuning promote --run {run_id} registers the model"
         )
         return INTERRUPTED
 
-    def _compare(self, costs: Costs) -> str:
-        """Show and keep what the networks reached and cost; return it in Markdown."""
-        classes = len(self._dataset.classes)
-        compared = networks.compare_networks(self._trials, classes)
-        if compared:
-            print_table(networks.table(compared))
-            self._parent.log_text(networks.as_json(compared), "networks.json")
-        every = best_per_serving_spec(self._trials, costs, classes)
-        if every:
-            print_table(pareto.table(every))
-            self._parent.log_text(pareto.as_json(every), "costs.json")
-        return networks.markdown(compared) + pareto.markdown(every)
+    def _compare_networks(self, costs: Costs) -> str:
+        """Print and log the scores and serving costs of the networks; return both tables in Markdown."""
+        num_classes = len(self._dataset.classes)
+        rows = networks.compare_networks(self._trials, num_classes)
+        if rows:
+            print_table(networks.table(rows))
+            self._parent.log_text(networks.as_json(rows), "networks.json")
+        serving_specs = best_per_serving_spec(self._trials, costs, num_classes)
+        if serving_specs:
+            print_table(pareto.table(serving_specs))
+            self._parent.log_text(pareto.as_json(serving_specs), "costs.json")
+        return networks.markdown(rows) + pareto.markdown(serving_specs)
 
-    def _baseline(self) -> float:
-        """Return what raw pixels alone reach on the test pictures."""
+    def _pixel_baseline(self) -> float:
+        """Log and return the test accuracy of logistic regression on raw pixels."""
         cache = pixel_cache(self._dataset, next(iter(self._context.preprocessings.values())))
         accuracy = pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
         self._parent.log_metrics({PIXEL_BASELINE_METRIC: accuracy})
         return accuracy
 
-    def _report(
+    def _write_report(
         self, best: TrialRecord, candidate: Candidate, decision: str, model: str, costs: Costs, baseline: float
     ) -> None:
-        """Keep the report in the search's folder and, with its pictures, on the parent run."""
+        """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
         from tuning.reporting.builder import build_report_content
         from tuning.reporting.content import ReportTrial
         from tuning.reporting.page import build_chart_images, build_report
@@ -185,7 +183,7 @@ class SearchFinalizer:
         content: ReportContent = build_report_content(
             self._dataset,
             audit(self._dataset),
-            [ReportTrial(one, one.scores) for one in self._trials],
+            [ReportTrial(trial, trial.scores) for trial in self._trials],
             best,
             self._reruns(),
             self._improvement(best),
@@ -201,14 +199,14 @@ class SearchFinalizer:
         self._parent.log_file(self._paths.report)
         emit(ReportWritten(self._paths.report))
         self._parent.log_text(summary.leaderboard_csv(self._trials), "leaderboard.csv")
-        for name, picture in build_chart_images(content).items():
+        for name, image in build_chart_images(content).items():
             file = self._paths.artifacts / "charts" / name
-            write_atomically(file, picture)
+            write_atomically(file, image)
             self._parent.log_file(file, "charts")
 
     def _next_commands(self, model: str) -> list[str]:
         uri = tracking_uri()
         link = absolute_url(uri, self._links.comparison(self._trials))
         self._parent.tag({COMPARISON_TAG: link})
-        picture = self._dataset.root / self._dataset.split("test")[0].path
-        return summary.next_commands(uri, link, model, picture)
+        image = self._dataset.root / self._dataset.split("test")[0].path
+        return summary.next_commands(uri, link, model, image)

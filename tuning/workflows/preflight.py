@@ -1,4 +1,4 @@
-"""Everything that can be wrong is found before the first trial, and said at once."""
+"""Validate the inputs of a search or a training before the first trial, and report all problems together."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ from tuning.tracking.system_metrics import system_metrics_enabled
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The tag of a run that mlflow run opened: the project's folder as file://FOLDER#PART or FOLDER, or the URL that it has
-# cloned. (That the tag mlflow.source.git.repoURL is there says nothing: a clone of the user's own has it, too.)
-
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What a search stands on, checked: the tracking client, the data set, and how each network sees pictures.
+    """Validated inputs of a search or a training.
 
-    ``client`` is None where no server is asked (``tracking=offline``). ``uncut`` are networks that can't be cut in two.
+    Attributes:
+        client: tracking client; None with ``tracking=offline``.
+        dataset: the loaded data set.
+        preprocessings: preprocessing by backbone and image size.
+        unsplittable_backbones: backbones that cannot be split into blocks.
     """
 
     client: MlflowClient | None
@@ -49,42 +50,47 @@ class SearchContext:
     unsplittable_backbones: frozenset[str]
 
     def resolve_auto(self, training: TrainingT) -> TrainingT:
-        """Return the training, and its variants, with the networks and image sizes that were left open."""
+        """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant."""
         if not isinstance(training, Recipe) or not training.variants:
             return training.model_copy(update=self._auto_values(training))
         variants = []
         for variant in training.variants:
-            found = {name: str(domain) for name, domain in self._auto_values(training.with_variant(variant)).items()}
-            variants.append(variant.model_copy(update={"settings": {**variant.settings, **found}}))
+            values = self._auto_values(training.with_variant(variant))
+            texts = {name: str(domain) for name, domain in values.items()}
+            variants.append(variant.model_copy(update={"settings": {**variant.settings, **texts}}))
         return training.model_copy(update={"variants": tuple(variants)})
 
     def _auto_values(self, training: TrainingSettings) -> dict[str, Categorical]:
+        """Return the values of the settings that are not set."""
         sizes = auto_image_sizes(self.dataset.median_short_side)
         networks = requested_networks(training)
-        found = {
+        values = {
             "backbone": Categorical(options=tuple(network.backbone for network in networks)),
             "image_size": Categorical(options=sizes),
             "truncate": Categorical(options=auto_truncations(networks, sizes)),
         }
-        return {name: domain for name, domain in found.items() if getattr(training, name) is None}
+        return {name: domain for name, domain in values.items() if getattr(training, name) is None}
 
 
 def prepare_context(
     training: TrainingSettings, given_run: str | None = None, on_valid: Callable[[], None] = lambda: None
 ) -> SearchContext:
-    """Check the backbones and weights, the data set and the tracking server.
+    """Validate the backbones, the weights, the data set and the tracking server.
 
-    ``given_run`` is the run that ``mlflow run`` opened. ``then`` is called when nothing is wrong and the server is
-    still to be asked, which takes seconds.
+    Args:
+        training: settings of a search or a training.
+        given_run: run that ``mlflow run`` created for this command.
+        on_valid: called if backbones and data are valid, before the tracking server is contacted, which takes seconds.
 
     Raises:
-        UserError: with all that is wrong.
+        UserError: with all problems.
     """
     from models.backbones.factory import preprocessing_for
     from models.backbones.validation import BackboneRequest, validate_backbones
     from models.backbones.weight_packages import OFFLINE_BACKBONES
 
-    networks = dict.fromkeys(network for part in variants_of(training) for network in requested_networks(part))
+    variants = variants_of(training)
+    networks = dict.fromkeys(network for variant in variants for network in requested_networks(variant))
     problems: list[str] = []
     with collect_errors(problems):
         validate_backbones(
@@ -104,39 +110,42 @@ def prepare_context(
             check_data_path_of_url_run(client, given_run, training.data)
     if problems:
         raise UserError(*problems)
+    auto_sizes = auto_image_sizes(dataset.median_short_side)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
-    left = []
-    for backbone, weights, given in networks:
-        sizes = given or auto_image_sizes(dataset.median_short_side)
-        if backbone not in OFFLINE_BACKBONES:  # those take every size
-            left += [BackboneRequest(backbone, weights, size) for size in sizes[1 if given else 0 :]]
+    unchecked = []
+    for backbone, weights, fixed_sizes in networks:
+        sizes = fixed_sizes or auto_sizes
+        if backbone not in OFFLINE_BACKBONES:  # offline backbones accept every size
+            unchecked += [BackboneRequest(backbone, weights, size) for size in sizes[1 if fixed_sizes else 0 :]]
         preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
-    validate_backbones(left)
-    for part in variants_of(training):
-        _check_truncations(part, auto_image_sizes(dataset.median_short_side))
+    validate_backbones(unchecked)
+    for variant in variants:
+        _check_truncations(variant, auto_sizes)
     first_sizes = dict(reversed(preprocessings))
-    uncut = frozenset(backbone for backbone, size in first_sizes.items() if _is_unsplittable(backbone, size))
-    for part in variants_of(training):
-        _check_head_features(part, uncut)
-    return SearchContext(client, dataset, preprocessings, uncut)
+    unsplittable = frozenset(backbone for backbone, size in first_sizes.items() if _is_unsplittable(backbone, size))
+    for variant in variants:
+        _check_head_features(variant, unsplittable)
+    return SearchContext(client, dataset, preprocessings, unsplittable)
 
 
 def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) -> None:
-    """Refuse a relative ``data`` in a run from a git URL: it would start at MLflow's temporary clone.
+    """Reject a relative ``data`` path in a run from a git URL: it would be relative to MLflow's temporary clone.
 
     Raises:
-        DataError: if it is one.
+        DataError: the path is relative.
     """
     if data == "demo" or "://" in data or Path(data).expanduser().is_absolute():
         return
+    # The tag is FOLDER or file://FOLDER#SUBFOLDER for a local project, otherwise the cloned URL. The tag
+    # mlflow.source.git.repoURL does not distinguish the two: a local clone has it, too.
     source = client.get_run(given_run).data.tags.get(PROJECT_SOURCE_TAG, ".")
     if not Path(source.partition("#")[0].removeprefix("file://")).is_dir():
-        raise DataError(f"data must be an absolute path in a run from a URL, got {data!r}; write the whole path")
+        raise DataError(f"data must be an absolute path in a run from a URL, got {data!r}; use the absolute path")
 
 
 @contextmanager
 def collect_errors(problems: list[str]) -> Iterator[None]:
-    """Within: a user's mistake is added to ``problems`` instead of raised."""
+    """Context manager: append the problems of a user's mistake to ``problems`` instead of raising it."""
     try:
         yield
     except UserError as error:
@@ -144,7 +153,7 @@ def collect_errors(problems: list[str]) -> Iterator[None]:
 
 
 def _is_unsplittable(backbone: str, size: int) -> bool:
-    """Return whether a network can't be cut in two; the log says so, once."""
+    """Return whether a backbone cannot be split into blocks; this is logged once."""
     from models.backbones.pretrained_cache import pretrained
     from models.backbones.weight_packages import OFFLINE_BACKBONES
 
@@ -152,20 +161,23 @@ def _is_unsplittable(backbone: str, size: int) -> bool:
 
 
 def _check_truncations(training: TrainingSettings, sizes: Sequence[int]) -> None:
-    wanted = max((int(count) for count in fixed_options(training.truncate)), default=0)
+    truncate = max((int(count) for count in fixed_options(training.truncate)), default=0)
     problems = []
-    for network in requested_networks(training) if wanted else ():
-        most = max_truncation(network, sizes, wanted)
-        if wanted > most:
-            rule = f"truncate must be 0..{most} for {network.backbone}"
-            problems.append(f"{rule}, got {wanted}; python -m tuning blocks shows its blocks")
+    for network in requested_networks(training) if truncate else ():
+        max_truncate = max_truncation(network, sizes, truncate)
+        if truncate > max_truncate:
+            problems.append(
+                f"truncate must be 0..{max_truncate} for {network.backbone}, got {truncate}; "
+                "python -m tuning blocks lists its blocks"
+            )
     if problems:
         raise BackboneError(*problems)
 
 
-def _check_head_features(training: TrainingSettings, uncut: frozenset[str]) -> None:
-    whole = [network.backbone for network in requested_networks(training) if network.backbone in uncut]
-    if whole and "last" not in training.head_features.options:
+def _check_head_features(training: TrainingSettings, unsplittable: frozenset[str]) -> None:
+    backbones = [network.backbone for network in requested_networks(training) if network.backbone in unsplittable]
+    if backbones and "last" not in training.head_features.options:
         raise BackboneError(
-            f"levels must be last for {whole[0]}, which can't be cut, got {training.head_features}; or choose another backbone"
+            f"head_features must be last for {backbones[0]}, which cannot be split into blocks, "
+            f"got {training.head_features}; use head_features=last or another backbone"
         )

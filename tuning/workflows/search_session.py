@@ -1,4 +1,4 @@
-"""The main job: from a recipe to a promoted version, and what is shown on the way."""
+"""One session of a search: run its trials, then finalize it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class SearchSession:
-    """One search, from its parent run on; with ``options``, one that goes on."""
+    """Runs the trials of one search in its parent run; a ``request`` resumes an earlier session."""
 
     def __init__(
         self,
@@ -63,24 +63,23 @@ class SearchSession:
         self._paths = SearchPaths.from_search_id(parent.run_id)
 
     def run(self) -> int:
-        """Run the trials, then package, measure and register the best; return the exit status."""
-        ledger, run_ids = self._run_trials()
-        results = ledger.trials()
-        if not any(result.is_eligible for result in results):
-            return self._fail_without_model(results)
-        return SearchFinalizer(
-            self._recipe, self._context, self._parent, self._paths, self._name, results, run_ids
-        ).run(self._signals)
+        """Run the trials, then package, evaluate and promote the best; return the exit status."""
+        store, run_ids = self._run_trials()
+        trials = store.trials()
+        if not any(trial.is_eligible for trial in trials):
+            return self._fail_without_model(trials)
+        finalizer = SearchFinalizer(self._recipe, self._context, self._parent, self._paths, self._name, trials, run_ids)
+        return finalizer.run(self._signals)
 
     def _run_trials(self) -> tuple[TrialStore, Mapping[str, str]]:
-        """Run all trials; return the ledger, and each trial's MLflow run as far as it was made."""
-        ledger = self._open_store()
-        recipe = self._recipe_with_remaining_budget(ledger)
-        self._save_search_metadata(recipe, is_new=not ledger.trials())
-        runs, clock = TrialLogger(self._parent.writer), self._time_budget(recipe, ledger)
-        runs.replay_missing(ledger.trials())
-        views = EventCallback()
-        listeners = (runs, WeightsCleanup(self._paths, ledger), views)
+        """Run all trials; return the trial store and the MLflow run ids known so far, by trial."""
+        store = self._open_store()
+        recipe = self._recipe_with_remaining_budget(store)
+        self._save_search_metadata(recipe, is_new=not store.trials())
+        trial_logger, time_budget = TrialLogger(self._parent.writer), self._time_budget(recipe, store)
+        trial_logger.replay_missing(store.trials())
+        event_callback = EventCallback()
+        callbacks = (trial_logger, WeightsCleanup(self._paths, store), event_callback)
         try:
             with self._time_step_in_background() as step_s:
                 for preprocessing in dict.fromkeys(self._context.preprocessings.values()):
@@ -88,25 +87,26 @@ class SearchSession:
                 start_stage("starting Ray")
                 with self._ray.running():
                     check_shared_filesystem(self._paths.root)
-                    at_once = concurrency(recipe, cluster_resources())
-                    self._log_budget_estimate(recipe, at_once, step_s)
-                    emit(self._plan(recipe, ledger, at_once, clock))
-                    TuneRunner(recipe, self._paths, ledger, listeners, self._signals, clock, warning).run()
+                    max_concurrent = concurrency(recipe, cluster_resources())
+                    self._log_budget_estimate(recipe, max_concurrent, step_s)
+                    emit(self._plan(recipe, store, max_concurrent, time_budget))
+                    TuneRunner(recipe, self._paths, store, callbacks, self._signals, time_budget, warning).run()
                     start_stage("ending the trials")
         finally:
             with self._signals.block_signals():
-                for result in ledger.running():
-                    if clock.is_exhausted and not self._signals.stop_requested:
-                        ended = ledger.finish(result.trial_uid, "pruned", "the minutes were spent")
-                        runs.on_trial_end(ended, None)
-                        views.on_trial_end(ended, None)
+                for trial in store.running():
+                    if time_budget.is_exhausted and not self._signals.stop_requested:
+                        ended = store.finish(trial.trial_uid, "pruned", "time budget exhausted")
+                        trial_logger.on_trial_end(ended, None)
+                        event_callback.on_trial_end(ended, None)
                     else:
-                        runs.on_trial_end(result.model_copy(update={"reason": "the search ended before it"}), None)
+                        stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
+                        trial_logger.on_trial_end(stopped, None)
                 self._parent.writer.flush()
-        return ledger, self._parent.writer.run_ids()
+        return store, self._parent.writer.run_ids()
 
     def _open_store(self) -> TrialStore:
-        """Return the search's ledger."""
+        """Open the trial store of the search."""
         recipe, dataset = self._recipe, self._context.dataset
         space = SearchSpace(
             recipe, dataset.imbalance, self._context.unsplittable_backbones, small_images=dataset.has_small_images
@@ -117,49 +117,53 @@ class SearchSession:
 
         return open_trial_store(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
 
-    def _plan(self, recipe: Recipe, ledger: TrialStore, at_once: int, clock: TimeBudget) -> SearchPlanned:
+    def _plan(self, recipe: Recipe, store: TrialStore, max_concurrent: int, time_budget: TimeBudget) -> SearchPlanned:
         return SearchPlanned(
             run_id=self._parent.run_id,
-            text=summary.plan_line(recipe, ledger, at_once),
+            text=summary.plan_line(recipe, store, max_concurrent),
             trials=recipe.max_trials,
-            probes=ledger.num_probes_left,
-            tried=ledger.num_trials - sum(result.origin not in {"probe", "rerun"} for result in ledger.running()),
+            probes=store.num_probes_left,
+            tried=store.num_trials - sum(trial.origin not in {"probe", "rerun"} for trial in store.running()),
             max_epochs=recipe.max_epochs,
-            max_concurrent=at_once,
-            ends_s=clock.ends_s,
-            best=next(iter(ranked(ledger.trials())), None),
+            max_concurrent=max_concurrent,
+            ends_s=time_budget.ends_s,
+            best=next(iter(ranked(store.trials())), None),
         )
 
     @contextmanager
     def _time_step_in_background(self) -> Iterator[Future[dict[float, float]] | None]:
-        """Within: a training step is measured beside all else; on an accelerator there is no saying before it runs."""
+        """Context manager: time a training step in a background thread.
+
+        CPU only: the step time of a GPU cannot be predicted without running on it.
+        """
         if choose_device().type != "cpu":
             yield None
             return
-        with ThreadPoolExecutor(1, "measuring") as aside:
-            yield aside.submit(step_times, *next(iter(self._context.preprocessings)))
+        with ThreadPoolExecutor(1, "step-time") as executor:
+            yield executor.submit(step_times, *next(iter(self._context.preprocessings)))
 
-    def _log_budget_estimate(self, recipe: Recipe, at_once: int, step_s: Future[dict[float, float]] | None) -> None:
-        """Say what the budget will buy."""
+    def _log_budget_estimate(
+        self, recipe: Recipe, max_concurrent: int, step_s: Future[dict[float, float]] | None
+    ) -> None:
+        """Log how many trials the budget allows, or how long the trials take."""
         if step_s is None:
             return
         if not step_s.done():
             start_stage("measuring a training step")
         backbone, image_size = next(iter(self._context.preprocessings))
         train, val = (len(self._context.dataset.split(split)) for split in ("train", "val"))
-        expected = estimate_budget(recipe, step_s.result(), train, val, at_once)
-        info(summary.budget_line(recipe, expected, backbone, image_size, at_once))
+        estimate = estimate_budget(recipe, step_s.result(), train, val, max_concurrent)
+        info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
 
-    def _recipe_with_remaining_budget(self, ledger: TrialStore) -> Recipe:
-        """Return the recipe with the budget that is to come."""
+    def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
         if self._request is None:
             return self._recipe
         if self._request.has_new_budget:
-            self._paths.elapsed.unlink(missing_ok=True)  # a new budget has its own time
-        return recipe_for_resume(self._recipe, self._request, ledger.num_trials)
+            self._paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
+        return recipe_for_resume(self._recipe, self._request, store.num_trials)
 
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
-        """Write down what is searched, on disk and, the first time, on the parent run."""
+        """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""
         dataset = self._context.dataset
         self._paths.write(recipe, dataset)
         if not is_new:
@@ -172,20 +176,20 @@ class SearchSession:
         }
         self._parent.log_search_metadata(recipe.to_params(), tags, dataset)
 
-    def _time_budget(self, recipe: Recipe, ledger: TrialStore) -> TimeBudget:
+    def _time_budget(self, recipe: Recipe, store: TrialStore) -> TimeBudget:
         return TimeBudget(
             recipe.budget_s,
             self._paths.elapsed,
             has_reruns=bool(recipe.rerun_top_k and recipe.rerun_seeds),
-            has_progress=any(result.score is not None for result in ledger.trials()),
+            has_progress=any(trial.score is not None for trial in store.trials()),
             previous_s=load_elapsed_s(self._paths.elapsed),
         )
 
-    def _fail_without_model(self, results: Sequence[TrialRecord]) -> int:
+    def _fail_without_model(self, trials: Sequence[TrialRecord]) -> int:
         if self._signals.stop_requested:
-            warning("stopped before a trial finished an epoch")
+            warning("stopped before a trial finished an epoch, so there is no model")
             return INTERRUPTED
-        reasons = Counter(result.reason for result in results if result.status == "failed")
+        reasons = Counter(trial.reason for trial in trials if trial.status == "failed")
         listed = "; ".join(f"{count} trials: {reason}" for reason, count in reasons.most_common(3))
         raise SearchError(
             f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow"

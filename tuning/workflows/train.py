@@ -1,4 +1,4 @@
-"""Training one configuration in this process: the same code as a trial, one run of its own in MLflow."""
+"""The train workflow: train one configuration in this process, with the code of a trial, as one MLflow run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect, pop_run_id_from_env
 from tuning.tracking.operations import now_ms
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.workflows.preflight import prepare_context
+from tuning.workflows.preflight import SearchContext, prepare_context
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,50 +34,47 @@ TRIAL_UID = "train"
 
 @dataclass(frozen=True)
 class ReproducibleTrial:
-    """A finished trial's configuration, and the data, name and threads that it was trained with."""
+    """The configuration of a finished trial and the settings that it was trained with."""
 
     training: TrainingSettings
     config: TrialConfig
 
 
 def train(training: TrainingSettings, trial_run_id: str) -> int:
-    """Train one configuration: of the trial whose run is ``run``, or the first of the training's space.
+    """Train, evaluate and package one configuration, without registering it; return the exit status.
+
+    Args:
+        training: settings; an unset one takes the default of a search. Ignored with ``trial_run_id``.
+        trial_run_id: run of a finished trial to train again; empty: train the default configuration of ``training``.
 
     Raises:
-        UserError: with all that is wrong, before anything is trained.
+        UserError: with all problems, before the training starts.
     """
     given_run = pop_run_id_from_env()
-    with handle_signals() as interrupts:
+    with handle_signals() as signals:
         config = None
         if trial_run_id:
-            again = load_finished_trial(connect(), trial_run_id)
-            training, config = again.training, again.config
-        ground = prepare_context(training, given_run)
-        training = ground.resolve_auto(training)
-        found = audit(ground.dataset)
-        emit(AuditCompleted(found))
-        if config is None:
-            space = SearchSpace(
-                training,
-                ground.dataset.imbalance,
-                ground.unsplittable_backbones,
-                small_images=ground.dataset.has_small_images,
-            )
-            config = space.trial_config(space.default_settings(), ground.preprocessings)
-        name = training.name or ground.dataset.name
-        parent = ParentRun.open(ground.client, given_run, name)
-        with parent_run_lifecycle(parent, interrupts):
+            trial = load_finished_trial(connect(), trial_run_id)
+            training, config = trial.training, trial.config
+        context = prepare_context(training, given_run)
+        training = context.resolve_auto(training)
+        data_audit = audit(context.dataset)
+        emit(AuditCompleted(data_audit))
+        config = config or _default_config(training, context)
+        name = training.name or context.dataset.name
+        parent = ParentRun.open(context.client, given_run, name)
+        with parent_run_lifecycle(parent, signals):
             paths = SearchPaths.from_search_id(parent.run_id)
-            paths.write(training, ground.dataset)
+            paths.write(training, context.dataset)
             tags = {
                 TRIAL_CONFIG_TAG: config.to_json(),
-                DATA_FINGERPRINT_TAG: ground.dataset.fingerprint,
+                DATA_FINGERPRINT_TAG: context.dataset.fingerprint,
                 RECIPE_TAG: as_recipe(training).to_json(),
             }
-            parent.log_audit(found)
-            parent.log_search_metadata(training.to_params(), tags, ground.dataset)
+            parent.log_audit(data_audit)
+            parent.log_search_metadata(training.to_params(), tags, context.dataset)
 
-            def told(report: TrialReport) -> None:
+            def on_epoch_end(report: TrialReport) -> None:
                 parent.log_epoch(report.epoch, report.metrics, now_ms())
                 emit(TrainingEpochEnded(report))
 
@@ -85,12 +82,12 @@ def train(training: TrainingSettings, trial_run_id: str) -> int:
                 trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
             )
             start_stage("training")
-            weights = paths.weights(TRIAL_UID, train_task(task, told))
-            start_stage("packaging it and measuring it on the test pictures")
+            weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
+            start_stage("packaging the model and evaluating it on the test split")
             candidate = build_candidate(
                 name=name,
                 parent=parent,
-                dataset=ground.dataset,
+                dataset=context.dataset,
                 data=resolve_data_path(training.data),
                 config=config,
                 weights=weights,
@@ -99,55 +96,66 @@ def train(training: TrainingSettings, trial_run_id: str) -> int:
             )
             emit(CandidateEvaluated(candidate, None))
             if candidate.model_uri:
-                info(f"to register it: python -m tuning promote --run {parent.run_id}")
+                info(f"to register the model, run python -m tuning promote --run {parent.run_id}")
             else:
                 defer(paths, candidate, needs_decision=False)
     return 0
 
 
+def _default_config(training: TrainingSettings, context: SearchContext) -> TrialConfig:
+    """Return the configuration that a search with these settings would try first."""
+    space = SearchSpace(
+        training,
+        context.dataset.imbalance,
+        context.unsplittable_backbones,
+        small_images=context.dataset.has_small_images,
+    )
+    return space.trial_config(space.default_settings(), context.preprocessings)
+
+
 def as_recipe(training: TrainingSettings) -> Recipe:
-    """Return a training as the recipe of a search of one trial, as ``load_finished_trial`` reads it back."""
-    shared = {name: getattr(training, name) for name in TrainingSettings.model_fields}
-    return Recipe.model_validate({**shared, "trials": 1})
+    """Return the settings as the recipe of a search with one trial, the form that ``load_finished_trial`` reads."""
+    settings = {name: getattr(training, name) for name in TrainingSettings.model_fields}
+    return Recipe.model_validate({**settings, "trials": 1})
 
 
 def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
-    """Return how the trial of an MLflow run was trained.
+    """Return the configuration and the settings of a trial, from its MLflow run.
 
     Raises:
-        TrackingError: if there is no such run, or it is no trial.
+        TrackingError: the run does not exist, or it is not the run of a trial.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         tags = client.get_run(run_id).data.tags
-        parent = client.get_run(tags.get(PARENT_RUN_TAG, run_id)).data.tags
+        parent_tags = client.get_run(tags.get(PARENT_RUN_TAG, run_id)).data.tags
     except MlflowException:
         raise TrackingError(
-            f"run must be the id of a trial's run, got {run_id!r}, which does not exist; mlflow ui shows them"
+            f"run must be the id of a trial's run, got {run_id!r}, which does not exist; mlflow ui lists the runs"
         ) from None
     if TRIAL_CONFIG_TAG not in tags:
         raise TrackingError(
-            f"run must be a trial's run, below its search, but {run_id} holds no configuration; give one of its trials"
+            f"run must be a trial's run, but {run_id} has no trial configuration; use a child run of a search"
         )
-    if RECIPE_TAG not in parent:
+    if RECIPE_TAG not in parent_tags:
         raise TrackingError(
-            f"run must be a trial of a search or a training, but no recipe is kept with {run_id}; give another run"
+            f"run must be a trial of a search or a training, but {run_id} has no recipe; use another trial's run"
         )
     config = TrialConfig.from_json(tags[TRIAL_CONFIG_TAG])
-    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent[RECIPE_TAG]), config), config)
+    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent_tags[RECIPE_TAG]), config), config)
 
 
 def _single_trial_recipe(recipe: Recipe, config: TrialConfig) -> Recipe:
-    """Return the recipe with the network of one trial only: others need not be there to train it again."""
+    """Return the recipe reduced to the network of one trial; other networks may be unavailable here."""
     network = {
         "backbone": Categorical(options=(config.network.backbone,)),
         "image_size": Categorical(options=(config.preprocessing.image_size,)),
         "truncate": Categorical(options=(config.network.truncate,)),
     }
-    here = {
+    overrides = {
         "weights": config.network.weights,
         "variants": (),
         "tracking": TrainingSettings.model_fields["tracking"].default,
     }
-    return recipe.model_copy(update={**network, **here})
+    return recipe.model_copy(update={**network, **overrides})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from data.audit.report import audit
 from tuning.common.event_bus import emit
@@ -17,23 +16,20 @@ from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.workflows.preflight import prepare_context
 from tuning.workflows.search_session import SearchSession
 
-if TYPE_CHECKING:
-    pass
-
 
 def run_search(recipe: Recipe) -> int:
-    """Search, package the best trial's model, register it and decide about it; return the exit status.
+    """Search, package the best trial's model and promote it; return the exit status.
 
     Raises:
-        UserError: before any trial starts, with all that is wrong.
+        UserError: with all problems, before any trial starts.
     """
     given_run = pop_run_id_from_env()
-    with handle_signals() as interrupts, closing(RayRuntime(recipe)) as ray:
-        ground = prepare_context(recipe, given_run, ray.start_async)
-        found = audit(ground.dataset)
-        emit(AuditCompleted(found))
-        parent = ParentRun.open(ground.client, given_run, recipe.name or ground.dataset.name)
-        with parent_run_lifecycle(parent, interrupts):
-            parent.log_audit(found)
-            recipe = ground.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
-            return SearchSession(recipe, ground, parent, interrupts, ray).run()
+    with handle_signals() as signals, closing(RayRuntime(recipe)) as ray:
+        context = prepare_context(recipe, given_run, ray.start_async)
+        data_audit = audit(context.dataset)
+        emit(AuditCompleted(data_audit))
+        parent = ParentRun.open(context.client, given_run, recipe.name or context.dataset.name)
+        with parent_run_lifecycle(parent, signals):
+            parent.log_audit(data_audit)
+            recipe = context.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
+            return SearchSession(recipe, context, parent, signals, ray).run()

@@ -1,0 +1,65 @@
+"""Candidates on their runs: saving, loading, and the errors for runs, versions and models without one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data.dataset.dataset import Dataset
+from data.errors import TrackingError
+from tests.tuning.factories import candidate
+from tests.tuning.packaged_candidates import PackageCandidate
+from tuning.registry.candidate_store import load_candidate, load_candidate_of_version, load_model, save_candidate
+from tuning.registry.promotion import promote
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def test_a_candidate_is_loaded_from_its_run(client: MlflowClient) -> None:
+    saved = candidate(run_id=client.create_run("0").info.run_id)
+    save_candidate(client, saved)
+    assert load_candidate(client, saved.run_id) == saved
+
+
+def test_a_candidate_in_another_format_is_rejected(client: MlflowClient) -> None:
+    run_id = client.create_run("0").info.run_id
+    client.log_text(run_id, '{"name": "pets"}', "candidate.json")
+    with pytest.raises(TrackingError, match=r"must be in the format of this version .* search or train again"):
+        load_candidate(client, run_id)
+
+
+@pytest.mark.parametrize("run_id", ["0" * 32, "no id", "models:/pets/1"])
+def test_a_run_that_does_not_exist_is_rejected(client: MlflowClient, run_id: str) -> None:
+    with pytest.raises(TrackingError, match=f"must be the id of a search or a training, got '{run_id}'"):
+        load_candidate(client, run_id)
+
+
+def test_a_run_without_a_package_is_rejected(client: MlflowClient) -> None:
+    run_id = client.create_run("0").info.run_id
+    with pytest.raises(TrackingError, match=rf"must have packaged a model, but {run_id} has no candidate\.json"):
+        load_candidate(client, run_id)
+
+
+@pytest.mark.usefixtures("smoke_tested")
+@pytest.mark.parametrize(
+    ("name", "version", "message"),
+    [
+        ("pets", 7, "version must be a version of pets, got 7, which does not exist"),
+        ("cows", 1, "got 'cows', which does not exist"),
+    ],
+)
+def test_a_version_that_does_not_exist_is_rejected(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset, name: str, version: int, message: str
+) -> None:
+    promote(client, package(8), pets)
+    with pytest.raises(TrackingError, match=message):
+        load_candidate_of_version(client, name, version)
+
+
+@pytest.mark.parametrize("uri", ["models:/pets@champion", "models:/nothing/1", "runs:/0/model", "missing", "models:/"])
+@pytest.mark.usefixtures("client")
+def test_a_model_that_does_not_exist_is_rejected(uri: str) -> None:
+    with pytest.raises(TrackingError, match=f"must be a packaged model such as models:/NAME@champion, got '{uri}'"):
+        load_model(uri)
