@@ -134,7 +134,7 @@ def _export_graph(network: nn.Module, images: Tensor, folder: Path) -> ExportRes
         return ExportResult(graph=file.name, max_difference=difference, num_checked_images=len(images), notes=notes)
     reasons = "; ".join(failures)
     raise ExportError(
-        f"the exported graph must agree with torch, but the network can't be exported ({reasons}); "
+        f"the exported graph must agree with torch, but the network cannot be exported ({reasons}); "
         "choose another backbone"
     )
 

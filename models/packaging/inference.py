@@ -82,7 +82,7 @@ def predict_proba(
     """Return the model's probabilities [n, k], in the data set's order of classes, and the labels [n].
 
     Raises:
-        TrackingError: the classes of the model and the data set differ, or the model can't read an image.
+        TrackingError: the classes of the model and the data set differ, or the model cannot read an image.
     """
     rows = []
     for prediction in predict_files(model, [dataset.root / sample.path for sample in samples]):

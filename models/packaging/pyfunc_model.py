@@ -7,7 +7,7 @@ The input is a list, a pandas Series, or a DataFrame with a single column. Each 
 
 * bytes: the content of an image file in any format that Pillow reads;
 * str: the same in base64, with or without a ``data:image/...;base64,`` prefix; used by JSON and CSV requests;
-* pathlib.Path: a local file; a request can't contain one, so it is always the caller's own choice;
+* pathlib.Path: a local file; a request cannot contain one, so it is always the caller's own choice;
 * str: the path of a local file, see below;
 * PIL.Image.Image;
 * numpy.ndarray: uint8 [height, width, 3]; only in a Series or DataFrame, since MLflow rejects lists of arrays.
@@ -236,7 +236,7 @@ def _load_module(file: Path) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} can't be loaded as a module")
+        raise ImportError(f"{file} cannot be loaded as a module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # required by dataclasses
     spec.loader.exec_module(module)

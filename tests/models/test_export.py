@@ -382,6 +382,6 @@ def test_a_graph_with_different_logits_is_not_packaged(
 ) -> None:
     monkeypatch.setattr(export_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
     monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
-    with pytest.raises(ExportError, match=r"can't be exported \(onnx: its logits differ .*; pt2: its logits differ"):
+    with pytest.raises(ExportError, match=r"cannot be exported \(onnx: its logits differ .*; pt2: its logits differ"):
         export_package(packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(2)[0], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -121,7 +121,7 @@ class OverflowingHead(WorseningHead):
         return logits if self.training else logits * math.inf
 
 
-def with_head(classifier: Classifier, head_type: type[WorseningHead] = WorseningHead) -> Classifier:
+def with_head(classifier: Classifier, head_type: type[WorseningHead]) -> Classifier:
     head = head_type()
     with torch.no_grad():
         head(classifier.suffix(classifier.prefix(torch.zeros(2, 3, SIZE, SIZE))))
@@ -133,7 +133,7 @@ def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
     make_classifier: MakeClassifier, make_batches: MakeBatches, patience: int, epochs: int
 ) -> None:
     config = FitConfig(max_epochs=7, patience=patience)
-    result = fit(with_head(make_classifier()), make_batches(8, training=True), make_batches(8), config)
+    result = fit(with_head(make_classifier(), WorseningHead), make_batches(8, training=True), make_batches(8), config)
     assert len(result.history) == epochs
     assert result.best_epoch == 1
 
@@ -142,7 +142,7 @@ def test_plateau_lowers_the_learning_rate_when_the_validation_loss_stops_falling
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     config = FitConfig(lr_scheduler="plateau", lr=1e-3, max_epochs=7)
-    result = fit(with_head(make_classifier()), make_batches(32, training=True), make_batches(8), config)
+    result = fit(with_head(make_classifier(), WorseningHead), make_batches(32, training=True), make_batches(8), config)
     lrs = [epoch.lr for epoch in result.history]
     assert lrs[1:] == pytest.approx([1e-3, 1e-3, 3e-4, 3e-4, 9e-5, 9e-5])
 

@@ -178,7 +178,7 @@ BYTES: dict[str, bytes] = {
     "PNG with a broken checksum": image_bytes()[:40] + b"\0\0\0\0" + image_bytes()[44:],
     "PNG of zero pixels": png_with_declared_size(0, 0),
     "PNG that declares 30,000 x 30,000": png_with_declared_size(30_000, 30_000),
-    "PNG that declares 2 billion pixels a side": png_with_declared_size(2**31 - 1, 2**31 - 1),
+    "PNG that declares 2 billion pixels per side": png_with_declared_size(2**31 - 1, 2**31 - 1),
     "PNG that declares fewer pixels than the limit": png_with_declared_size(9_000, 9_000),
     "bomb of 225 million pixels": pixel_bomb(15_000),
     "BMP that declares 60,000 x 60,000": b"BM"
