@@ -31,7 +31,7 @@ def test_a_search_without_a_server_ends_well_and_sync_delivers_all_of_it(
         assert tune(world, trials="2", tracking="offline") == 0
     assert not [path for path in rays_logs() if PLANTED.encode() in path.read_bytes()]
     printed = capsys.readouterr().out
-    assert "messages to MLflow are kept; python -m tuning sync --run" in printed
+    assert "operations for MLflow are in the outbox; run python -m tuning sync --run" in printed
     assert "Traceback" not in printed
     (paths,) = SearchPaths.all()
     assert main(["sync", "--run", paths.root.name]) == 0

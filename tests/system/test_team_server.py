@@ -350,9 +350,9 @@ def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the
         assert tune(photos, trials="1", max_epochs="3", name="dying") == 0
         killed.result()
     printed = capsys.readouterr().out
-    assert re.search(r"messages to MLflow were not delivered \(.* \(MlflowException\), ...\) but are kept", printed)
+    assert re.search(r"operations were not delivered to MLflow \(.* \(MlflowException\), ...\); run", printed)
     (paths,) = SearchPaths.all()
-    assert f"python -m tuning sync --run {paths.root.name} delivers them" in printed
+    assert f"python -m tuning sync --run {paths.root.name} to deliver them" in printed
     assert f"python -m tuning sync --run {paths.root.name} hands it over" in printed
     guarded = Team(team.folder, {"MLFLOW_ADMIN_PASSWORD": ADMIN}, shares=team)
     try:

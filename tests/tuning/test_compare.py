@@ -1,4 +1,4 @@
-"""Comparing searches that MLflow remembers."""
+"""``compare``: summaries of searches loaded from MLflow, as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -19,55 +19,62 @@ if TYPE_CHECKING:
 Capture = pytest.CaptureFixture[str]
 
 
-def search(
-    client: MlflowClient, name: str, scores: list[float | None], began: int = 1_000_000, fingerprint: str = "f"
+def log_search(
+    client: MlflowClient, name: str, scores: list[float | None], start_ms: int = 1_000_000, fingerprint: str = "f"
 ) -> str:
-    """Keep a search whose trials take a minute each, one after another; without a score a trial has failed."""
-    known = client.get_experiment_by_name(name)
-    experiment = known.experiment_id if known else client.create_experiment(name)
-    tags = {"search_folder": "/s", "data_fingerprint": fingerprint, "promotion": "champion", "version": "3"}
-    parent = client.create_run(experiment, start_time=began, tags=tags).info.run_id
+    """Log a search with consecutive trials of one minute each; a trial without a score has failed."""
+    existing = client.get_experiment_by_name(name)
+    experiment = existing.experiment_id if existing else client.create_experiment(name)
+    tags = {
+        "freezeline.search_folder": "/s",
+        "freezeline.data_fingerprint": fingerprint,
+        "promotion": "champion",
+        "version": "3",
+    }
+    parent = client.create_run(experiment, start_time=start_ms, tags=tags).info.run_id
     client.log_metric(parent, "test_balanced_accuracy", 0.75)
     for number, score in enumerate(scores):
-        start = began + 60_000 * number
-        run = client.create_run(experiment, start_time=start, tags={"mlflow.parentRunId": parent}).info.run_id
+        trial_start_ms = start_ms + 60_000 * number
+        trial_tags = {"mlflow.parentRunId": parent}
+        run = client.create_run(experiment, start_time=trial_start_ms, tags=trial_tags).info.run_id
         client.log_param(run, "backbone", f"net{number}")
         client.log_param(run, "image_size", 32)
         if score is not None:
             client.log_metric(run, "best_val_balanced_accuracy", score)
-        client.set_terminated(run, "FAILED" if score is None else "FINISHED", end_time=start + 60_000)
+        client.set_terminated(run, "FAILED" if score is None else "FINISHED", end_time=trial_start_ms + 60_000)
     client.set_terminated(parent, "FINISHED")
     return str(parent)
 
 
-def test_a_search_is_read_back_with_its_best_trial_and_each_improvement(client: MlflowClient) -> None:
-    found = load_search_summary(client, search(client, "pets", [0.5, 0.4, 0.9, None, 0.7]))
-    assert (found.name, found.trials, found.network, found.score) == ("pets", 5, "net2 at 32 px", 0.9)
-    assert (found.test, found.promotion, found.seconds) == (0.75, "champion 3", 300)
-    assert found.progress == (ScorePoint(seconds=60, score=0.5), ScorePoint(seconds=180, score=0.9))
+def test_a_summary_has_the_best_trial_and_each_improvement(client: MlflowClient) -> None:
+    summary = load_search_summary(client, log_search(client, "pets", [0.5, 0.4, 0.9, None, 0.7]))
+    assert (summary.name, summary.num_trials, summary.network, summary.score) == ("pets", 5, "net2 at 32 px", 0.9)
+    assert (summary.test_score, summary.promotion, summary.seconds) == (0.75, "champion 3", 300)
+    assert summary.improvements == (ScorePoint(seconds=60, score=0.5), ScorePoint(seconds=180, score=0.9))
 
 
-def test_a_name_stands_for_the_latest_search_of_that_experiment(client: MlflowClient) -> None:
-    latest = search(client, "pets", [0.6], began=9_000_000)
-    search(client, "pets", [0.5])
+def test_an_experiment_name_selects_its_latest_search(client: MlflowClient) -> None:
+    latest = log_search(client, "pets", [0.6], start_ms=9_000_000)
+    log_search(client, "pets", [0.5])
     assert load_search_summary(client, "pets").run_id == latest
 
 
-def test_a_search_without_a_trial_is_a_row_of_dashes(client: MlflowClient) -> None:
-    found = load_search_summary(client, search(client, "pets", []))
-    assert (found.trials, found.score, found.network, found.progress, found.seconds) == (0, None, "", (), 0)
+def test_a_search_without_a_trial_has_an_empty_summary(client: MlflowClient) -> None:
+    summary = load_search_summary(client, log_search(client, "pets", []))
+    assert (summary.num_trials, summary.score, summary.network) == (0, None, "")
+    assert (summary.improvements, summary.seconds) == ((), 0)
 
 
-@pytest.mark.parametrize("given", ["nothing", "trial"])
-def test_what_is_no_search_is_refused_with_a_sentence(client: MlflowClient, given: str) -> None:
+@pytest.mark.parametrize("kind", ["unknown name", "run without a search"])
+def test_a_name_or_run_without_a_search_is_an_error(client: MlflowClient, kind: str) -> None:
     experiment = client.create_experiment("pets")
-    name = client.create_run(experiment).info.run_id if given == "trial" else "nothing"
-    with pytest.raises(TrackingError, match=f"runs must be parent runs of searches.* got '{name}'; mlflow ui"):
+    name = "nothing" if kind == "unknown name" else client.create_run(experiment).info.run_id
+    with pytest.raises(TrackingError, match=f"runs must be parent runs of searches.* got '{name}'; use mlflow ui"):
         load_search_summary(client, name)
 
 
-def test_the_command_shows_a_table_and_writes_the_chart(client: MlflowClient, tmp_path: Path, capsys: Capture) -> None:
-    first, second = search(client, "pets", [0.5, 0.6]), search(client, "cars", [0.8])
+def test_the_command_prints_a_table_and_writes_the_chart(client: MlflowClient, tmp_path: Path, capsys: Capture) -> None:
+    first, second = log_search(client, "pets", [0.5, 0.6]), log_search(client, "cars", [0.8])
     file = tmp_path / "compared.png"
     assert main(["compare", "--runs", f"{first}, cars", "--chart", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -90,14 +97,14 @@ def test_the_command_shows_a_table_and_writes_the_chart(client: MlflowClient, tm
     assert Image.open(io.BytesIO(file.read_bytes())).width > 600
 
 
-def test_searches_of_other_pictures_are_shown_with_a_warning(client: MlflowClient, capsys: Capture) -> None:
-    runs = [search(client, name, [0.5], fingerprint=name) for name in ("pets", "cars")]
+def test_searches_on_different_data_are_compared_with_a_warning(client: MlflowClient, capsys: Capture) -> None:
+    runs = [log_search(client, name, [0.5], fingerprint=name) for name in ("pets", "cars")]
     assert main(["compare", "--runs", ",".join(runs)]) == 0
     assert "different pictures, or split differently: their scores can't be compared" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         (["--runs", "pets"], "runs must be two or more searches separated by commas, got 'pets'; add another"),
         (
@@ -110,6 +117,6 @@ def test_searches_of_other_pictures_are_shown_with_a_warning(client: MlflowClien
         ),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str, capsys: Capture) -> None:
+def test_an_invalid_option_is_an_error(arguments: list[str], message: str, capsys: Capture) -> None:
     assert main(["compare", *arguments]) == 2
-    assert capsys.readouterr().err.strip() == f"compare: {sentence}."
+    assert capsys.readouterr().err.strip() == f"compare: {message}."

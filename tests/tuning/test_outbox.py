@@ -1,4 +1,4 @@
-"""The spool: what was appended is there again, whatever ended the process; spoiled lines are told and skipped."""
+"""Outbox: appended operations survive any end of the process; corrupt lines are reported and skipped."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tuning.tracking.operations import (
 )
 from tuning.tracking.outbox import Outbox
 
-EACH: tuple[Operation, ...] = (
+OPERATIONS: tuple[Operation, ...] = (
     StartRun("uid0", "trial-000", {"lr": 1e-3, "optimizer": "adam", "trial": 0}, {"origin": "default"}, time_ms=1),
     LogEpoch("uid0", 1, {"loss": 0.1 + 0.2, "big": math.inf}, {"blocks": 18}, time_ms=2),
-    SetParamsAndTags(PARENT_UID, {"recipe.lr": "1e-3"}, {"search_folder": "/x"}),
+    SetParamsAndTags(PARENT_UID, {"recipe.lr": "1e-3"}, {"freezeline.search_folder": "/x"}),
     LogInput(PARENT_UID, {"name": "pets", "digest": "d"}),
     LogText(PARENT_UID, "why.txt", "one\nüß\r\u2028two"),
     LogFile(PARENT_UID, "/x/report.html", ""),
@@ -37,89 +37,91 @@ EACH: tuple[Operation, ...] = (
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "search" / "spool.jsonl"
+    return tmp_path / "search" / "outbox.jsonl"
 
 
-def filled(path: Path, *operations: Operation) -> list[int]:
-    with closing(Outbox(path)) as spool:
-        return [spool.append(operation) for operation in operations]
+def append(path: Path, *operations: Operation) -> list[int]:
+    with closing(Outbox(path)) as outbox:
+        return [outbox.append(operation) for operation in operations]
 
 
-def opened(path: Path) -> Outbox:
-    """Return the spool as another process finds it; it is closed again."""
-    with closing(Outbox(path)) as spool:
-        return spool
+def reopened(path: Path) -> Outbox:
+    """Return the outbox as another process loads it, already closed."""
+    with closing(Outbox(path)) as outbox:
+        return outbox
 
 
 def pending(path: Path) -> list[Operation]:
-    return list(opened(path).pending.values())
+    return list(reopened(path).pending.values())
 
 
-def test_every_operation_comes_back_as_it_was_and_in_order(path: Path) -> None:
-    filled(path, *EACH)
-    assert pending(path) == list(EACH)
+def test_every_operation_is_loaded_unchanged_and_in_order(path: Path) -> None:
+    append(path, *OPERATIONS)
+    assert pending(path) == list(OPERATIONS)
 
 
 @given(st.text(), st.floats(allow_nan=False))
-def test_any_text_and_number_comes_back(tmp_path_factory: pytest.TempPathFactory, text: str, value: float) -> None:
-    path = tmp_path_factory.mktemp("any") / "spool.jsonl"
+def test_any_text_and_number_is_loaded_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, text: str, value: float
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "outbox.jsonl"
     if not text.isprintable():
         text = ascii(text)
-    sent = [LogText("uid0", "a.txt", text), LogEpoch("uid0", 1, {"loss": value}, time_ms=1)]
-    filled(path, *sent)
-    assert pending(path) == sent
+    operations = [LogText("uid0", "a.txt", text), LogEpoch("uid0", 1, {"loss": value}, time_ms=1)]
+    append(path, *operations)
+    assert pending(path) == operations
 
 
-def test_a_nan_comes_back(path: Path) -> None:
-    filled(path, LogEpoch("uid0", 1, {"loss": math.nan}))
+def test_nan_is_loaded_as_nan(path: Path) -> None:
+    append(path, LogEpoch("uid0", 1, {"loss": math.nan}))
     (operation,) = pending(path)
     assert isinstance(operation, LogEpoch)
     assert math.isnan(operation.metrics["loss"])
 
 
-def test_what_was_delivered_is_not_pending(path: Path) -> None:
-    tickets = filled(path, *EACH)
-    with closing(Outbox(path)) as spool:
-        spool.delivered([tickets[0], tickets[3]])
-        spool.record_run("uid0", "run0")
-    again = opened(path)
-    assert list(again.pending.values()) == [EACH[at] for at in (1, 2, 4, 5, 6)]
-    assert again.run_ids == {"uid0": "run0"}
-    assert again.starts == {"uid0": EACH[0]}
+def test_delivered_operations_are_not_pending(path: Path) -> None:
+    offsets = append(path, *OPERATIONS)
+    with closing(Outbox(path)) as outbox:
+        outbox.mark_delivered([offsets[0], offsets[3]])
+        outbox.record_run("uid0", "run0")
+    outbox = reopened(path)
+    assert list(outbox.pending.values()) == [OPERATIONS[index] for index in (1, 2, 4, 5, 6)]
+    assert outbox.run_ids == {"uid0": "run0"}
+    assert outbox.starts == {"uid0": OPERATIONS[0]}
 
 
-@pytest.mark.parametrize("lost", [1, 2, 10, 40])
-def test_a_last_line_that_a_crash_cut_is_dropped_and_the_next_begins_anew(path: Path, lost: int) -> None:
-    filled(path, *EACH[:3])
-    path.write_bytes(path.read_bytes()[:-lost])
-    filled(path, EACH[3])
-    assert pending(path) == [EACH[0], EACH[1], EACH[3]]
-    assert opened(path).corrupt_lines == []
+@pytest.mark.parametrize("lost_bytes", [1, 2, 10, 40])
+def test_an_incomplete_last_line_is_dropped_and_the_next_line_is_complete(path: Path, lost_bytes: int) -> None:
+    append(path, *OPERATIONS[:3])
+    path.write_bytes(path.read_bytes()[:-lost_bytes])
+    append(path, OPERATIONS[3])
+    assert pending(path) == [OPERATIONS[0], OPERATIONS[1], OPERATIONS[3]]
+    assert reopened(path).corrupt_lines == []
 
 
-def test_a_spoiled_line_is_told_and_skipped(path: Path) -> None:
-    tickets = filled(path, *EACH)
+def test_a_corrupt_line_is_reported_and_skipped(path: Path) -> None:
+    offsets = append(path, *OPERATIONS)
     content = bytearray(path.read_bytes())
-    content[tickets[2] + 30] ^= 1
+    content[offsets[2] + 30] ^= 1
     path.write_bytes(content)
-    assert pending(path) == [*EACH[:2], *EACH[3:]]
-    assert opened(path).corrupt_lines == [f"line 3 of {path} is spoiled and was skipped"]
+    assert pending(path) == [*OPERATIONS[:2], *OPERATIONS[3:]]
+    assert reopened(path).corrupt_lines == [f"line 3 of {path} is corrupt and was skipped"]
 
 
-def test_a_line_of_an_unknown_kind_is_told_and_skipped(path: Path) -> None:
-    with closing(Outbox(path)) as spool:
-        spool._append('{"kind": "Unheard", "trial_uid": "uid0"}')
-    filled(path, EACH[0])
-    assert pending(path) == [EACH[0]]
-    assert len(opened(path).corrupt_lines) == 1
+def test_an_operation_of_an_unknown_kind_is_reported_and_skipped(path: Path) -> None:
+    with closing(Outbox(path)) as outbox:
+        outbox._append('{"kind": "Unknown", "trial_uid": "uid0"}')
+    append(path, OPERATIONS[0])
+    assert pending(path) == [OPERATIONS[0]]
+    assert len(reopened(path).corrupt_lines) == 1
 
 
-def test_one_process_at_a_time_has_it(path: Path) -> None:
-    with closing(Outbox(path)), pytest.raises(TrackingError, match="in one process at a time"):
+def test_only_one_process_has_the_outbox_open(path: Path) -> None:
+    with closing(Outbox(path)), pytest.raises(TrackingError, match="open in one process only"):
         Outbox(path)
-    opened(path)
+    reopened(path)
 
 
-def test_others_can_not_read_it(path: Path) -> None:
-    opened(path)
+def test_other_users_cannot_read_the_outbox(path: Path) -> None:
+    reopened(path)
     assert path.stat().st_mode & 0o077 == 0

@@ -102,7 +102,7 @@ def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Pa
     parent = ParentRun.open(client, None, "pets")
     parent.log_search_metadata({**recipe().model_dump(mode="json"), "data": TEXT}, {"search_folder": TEXT}, pets)
     parent.set_note(TEXT)
-    parent.tag({"comparison": TEXT})
+    parent.set_tags({"comparison": TEXT})
     parent.log_text(TEXT, "notes.txt")
     report = tmp_path / "report.html"
     report.write_text(f"<p>{TEXT}</p>")

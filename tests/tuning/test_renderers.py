@@ -108,7 +108,7 @@ LOCAL, REMOTE = "sqlite:///mlflow.db", "https://mlflow.example/team/"
 def test_the_comparison_opens_the_runs_of_the_experiment_the_best_one_first(uri: str, server: str) -> None:
     results = [trial_record(0, 0.5), trial_record(1, 0.9), trial_record(2, None), trial_record(3, 0.7)]
     pages = MlflowLinks("12", "search", {f"uid{number}": f"run{number}" for number in range(3)})
-    link = absolute_url(uri, pages.comparison(results))
+    link = absolute_url(uri, pages.comparison_url(results))
     address, _, fragment = link.partition("#")
     assert address == f"{server}/"
     page, _, query = fragment.partition("?")

@@ -1,4 +1,4 @@
-"""``sync``: what searches left in their spools is delivered, once, to the run that it belongs to."""
+"""``sync``: pending operations of earlier searches are delivered once, to the right parent run."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("tracking", "no_pauses")
 
 
-def spooled(run_id: str | None = None, name: str = "pets") -> ParentRun:
-    """Return a search without a server that has ended, with one trial."""
+def offline_search(run_id: str | None = None, name: str = "pets") -> ParentRun:
+    """Return the parent run of a finished offline search with one trial."""
     parent = ParentRun.open(None, run_id, name)
     parent.writer.send(StartRun("uid0", "trial-000", {"lr": 0.1}, {}, time_ms=2))
     parent.writer.send(LogEpoch("uid0", 1, {"val_loss": 0.5}, time_ms=3))
     parent.writer.send(EndRun("uid0", "KILLED", {"reason": "stopped"}, time_ms=4))
     parent.log_text("so", "why.txt")
     parent.end("FINISHED")
-    assert "are kept; python -m tuning sync --run" in parent.close()
+    assert "operations for MLflow are in the outbox; run python -m tuning sync --run" in parent.close()
     return parent
 
 
-def runs(client: MlflowClient, name: str = "pets") -> tuple[list[str], list[str]]:
-    """Return the parents and the children in an experiment, as ``NAME STATUS``."""
-    found = client.search_runs([client.get_experiment_by_name(name).experiment_id])
-    said = {run.info.run_id: f"{run.info.run_name} {run.info.status}" for run in found}
-    below = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in found}
-    assert {parent for parent in below.values() if parent} <= set(said)
-    return [said[uid] for uid in said if not below[uid]], [said[uid] for uid in said if below[uid]]
+def runs_of(client: MlflowClient, name: str = "pets") -> tuple[list[str], list[str]]:
+    """Return the parent runs and the child runs of an experiment, as ``NAME STATUS``."""
+    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    texts = {run.info.run_id: f"{run.info.run_name} {run.info.status}" for run in runs}
+    parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    assert {parent for parent in parents.values() if parent} <= set(texts)
+    return [texts[uid] for uid in texts if not parents[uid]], [texts[uid] for uid in texts if parents[uid]]
 
 
-def test_a_search_without_a_server_gets_its_runs(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
-    parent = spooled()
+def test_an_offline_search_gets_its_runs(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+    parent = offline_search()
     assert main(["sync", "--run", parent.run_id]) == 0
-    assert runs(client) == (["pets FINISHED"], ["trial-000 KILLED"])
+    assert runs_of(client) == (["pets FINISHED"], ["trial-000 KILLED"])
     assert "5 operations delivered" in capsys.readouterr().out
 
 
-def test_sync_again_changes_nothing(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
-    spooled()
+def test_a_second_sync_changes_nothing(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+    offline_search()
     assert main(["sync"]) == 0
     assert main(["sync"]) == 0
     assert "0 operations delivered" in capsys.readouterr().out
-    assert runs(client) == (["pets FINISHED"], ["trial-000 KILLED"])
+    assert runs_of(client) == (["pets FINISHED"], ["trial-000 KILLED"])
 
 
-def test_the_search_is_known_by_its_run_too(client: MlflowClient) -> None:
-    spooled()
+def test_a_synced_search_is_also_found_by_its_run_id(client: MlflowClient) -> None:
+    offline_search()
     assert main(["sync"]) == 0
     (parent,) = client.search_runs(
         [client.get_experiment_by_name("pets").experiment_id], "tags.`freezeline.search_uid` != ''"
@@ -63,47 +63,47 @@ def test_the_search_is_known_by_its_run_too(client: MlflowClient) -> None:
     assert main(["sync", "--run", parent.info.run_id]) == 0
 
 
-def test_a_run_that_mlflow_opened_is_gone_on_in(client: MlflowClient) -> None:
-    opened = client.create_run(client.create_experiment("pets"), run_name="opened").info.run_id
-    spooled(opened)
+def test_a_run_that_mlflow_run_created_is_continued(client: MlflowClient) -> None:
+    run_id = client.create_run(client.create_experiment("pets"), run_name="opened").info.run_id
+    offline_search(run_id)
     assert main(["sync"]) == 0
-    assert runs(client) == (["opened FINISHED"], ["trial-000 KILLED"])
+    assert runs_of(client) == (["opened FINISHED"], ["trial-000 KILLED"])
 
 
-def test_every_search_of_this_machine_is_delivered(client: MlflowClient) -> None:
-    spooled(name="pets")
-    spooled(name="digits")
+def test_every_search_on_this_machine_is_delivered(client: MlflowClient) -> None:
+    offline_search(name="pets")
+    offline_search(name="digits")
     assert main(["sync"]) == 0
-    assert runs(client, "digits")[0] == ["digits FINISHED"]
-    assert runs(client, "pets")[0] == ["pets FINISHED"]
+    assert runs_of(client, "digits")[0] == ["digits FINISHED"]
+    assert runs_of(client, "pets")[0] == ["pets FINISHED"]
 
 
-def test_a_search_that_goes_on_is_left_alone(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_search_is_not_synced(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
     parent = ParentRun.open(client, None, "pets")
     assert main(["sync"]) == 1
-    assert "not delivered: a search's spool is open in one process at a time" in capsys.readouterr().out
+    assert "not delivered: an outbox can be open in one process only" in capsys.readouterr().out
     assert parent.close() == ""
 
 
-def test_a_server_that_does_not_have_the_run_is_a_mistake(
-    client: MlflowClient, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spooled("0" * 32)
+def test_a_server_without_the_run_is_an_error(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+    offline_search("0" * 32)
     assert main(["sync"]) == 1
-    assert "which is not there" in capsys.readouterr().out
+    assert "must exist in the current tracking store" in capsys.readouterr().out
 
 
-def test_a_run_that_no_search_of_this_machine_has_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sync", "--run", "nobody"]) == 2
-    assert "set FREEZELINE_HOME to where the search ran" in capsys.readouterr().err
+def test_a_run_of_no_search_on_this_machine_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sync", "--run", "unknown"]) == 2
+    assert "set FREEZELINE_HOME to the value that the search used" in capsys.readouterr().err
 
 
-def test_nothing_to_deliver_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_without_a_search_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sync"]) == 0
     assert "no search on this machine has anything to deliver" in capsys.readouterr().out
 
 
-def test_what_is_refused_is_told_each_time(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rejected_operation_is_reported_at_each_sync(
+    client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     parent = ParentRun.open(None, None, "pets")
     parent.writer.send(LogEpoch("never started", 1, {"val_loss": 0.5}))
     parent.close()
@@ -111,7 +111,7 @@ def test_what_is_refused_is_told_each_time(client: MlflowClient, capsys: pytest.
     assert "not delivered: epoch 1 of trial never started (KeyError)" in capsys.readouterr().out
 
 
-def test_the_search_folder_says_where_its_runs_belong() -> None:
-    parent = spooled()
+def test_the_search_folder_stores_the_target_of_the_outbox() -> None:
+    parent = offline_search()
     target = json.loads(SearchPaths.from_search_id(parent.run_id).target.read_text())
     assert (target["experiment"], target["search_id"], target["run_id"]) == ("pets", parent.run_id, "")

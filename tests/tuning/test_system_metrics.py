@@ -1,4 +1,4 @@
-"""What a search's run says of the machine: what it is, and its load where MLflow's own variable asks for it."""
+"""Hardware and system metrics of the parent run; MLflow's own variable enables the metrics."""
 
 from __future__ import annotations
 
@@ -17,79 +17,81 @@ from tuning.tracking.environment import machine_info
 from tuning.tracking.operations import LogEpoch
 from tuning.tracking.outbox import Outbox
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.tracking.system_metrics import SYSTEM, log_system_metrics, system_metrics_enabled
+from tuning.tracking.system_metrics import METRIC_PREFIX, log_system_metrics, system_metrics_enabled
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
-ASKED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
-CPU = f"{SYSTEM}cpu_utilization_percentage"
+ENABLED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+CPU = f"{METRIC_PREFIX}cpu_utilization_percentage"
+MEMORY = f"{METRIC_PREFIX}system_memory_usage_megabytes"
+DISK = f"{METRIC_PREFIX}disk_usage_percentage"
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ASKED, "true")
+def enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENABLED, "true")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
 
 
-def loads(path: Path) -> list[LogEpoch]:
-    """Return the loads that a spool holds."""
-    with closing(Outbox(path)) as spool:
-        return [operation for operation in spool.pending.values() if isinstance(operation, LogEpoch)]
+def samples_in(path: Path) -> list[LogEpoch]:
+    """Return the samples in an outbox."""
+    with closing(Outbox(path)) as outbox:
+        return [operation for operation in outbox.pending.values() if isinstance(operation, LogEpoch)]
 
 
-def watch(path: Path, until: int) -> list[LogEpoch]:
-    """Return what is in a spool once it holds so many loads, or after a while."""
+def sample_until(path: Path, count: int) -> list[LogEpoch]:
+    """Log system metrics until the outbox has ``count`` samples, or for 20 s; return all samples."""
     writer = AsyncWriter(None, "", {}, path)
     with log_system_metrics(writer):
-        ends = time.monotonic() + 20
-        while writer.pending_count < until and time.monotonic() < ends:
+        deadline_s = time.monotonic() + 20
+        while writer.pending_count < count and time.monotonic() < deadline_s:
             time.sleep(0.01)
     writer.close()
-    return loads(path)
+    return samples_in(path)
 
 
-def test_hardware_is_told_by_name_and_size() -> None:
-    told = machine_info()
-    assert told["processor"]
-    assert told["memory_gb"] == round(psutil.virtual_memory().total / 1e9, 1)
-    assert isinstance(told["cores"], int)
-    assert isinstance(told["accelerators"], list)
+def test_hardware_has_names_and_sizes() -> None:
+    hardware = machine_info()
+    assert hardware["processor"]
+    assert hardware["memory_gb"] == round(psutil.virtual_memory().total / 1e9, 1)
+    assert isinstance(hardware["cores"], int)
+    assert isinstance(hardware["accelerators"], list)
 
 
-@pytest.mark.usefixtures("asked")
-def test_the_load_is_on_the_parent_run_under_mlflows_own_names(client: MlflowClient) -> None:
+@pytest.mark.usefixtures("enabled")
+def test_system_metrics_are_on_the_parent_run_under_mlflows_names(client: MlflowClient) -> None:
     parent = ParentRun.open(client, None, "pets")
     with parent_run_lifecycle(parent, SignalHandler()):
-        ends = time.monotonic() + 20
-        while not parent.writer.pending_count and time.monotonic() < ends:
+        deadline_s = time.monotonic() + 20
+        while not parent.writer.pending_count and time.monotonic() < deadline_s:
             time.sleep(0.01)
     metrics = client.get_run(parent.run_id).data.metrics
-    assert {CPU, f"{SYSTEM}system_memory_usage_megabytes", f"{SYSTEM}disk_usage_percentage"} <= set(metrics)
-    assert all(name.startswith(SYSTEM) for name in metrics)
-    assert metrics[f"{SYSTEM}system_memory_usage_megabytes"] > 0
+    assert {CPU, MEMORY, DISK} <= set(metrics)
+    assert all(name.startswith(METRIC_PREFIX) for name in metrics)
+    assert metrics[MEMORY] > 0
 
 
-@pytest.mark.usefixtures("asked")
-def test_a_search_that_goes_on_goes_on_counting(tmp_path: Path) -> None:
-    first = watch(tmp_path / "spool.jsonl", until=2)
-    both = watch(tmp_path / "spool.jsonl", until=len(first) + 2)
+@pytest.mark.usefixtures("enabled")
+def test_steps_continue_in_a_resumed_search(tmp_path: Path) -> None:
+    first = sample_until(tmp_path / "outbox.jsonl", 2)
+    both = sample_until(tmp_path / "outbox.jsonl", len(first) + 2)
     assert len(both) >= len(first) + 2
-    assert [load.step for load in both] == list(range(1, len(both) + 1))
+    assert [sample.step for sample in both] == list(range(1, len(both) + 1))
 
 
-def test_nothing_is_looked_at_that_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sampled_unless_enabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.001")
-    writer = AsyncWriter(None, "", {}, tmp_path / "spool.jsonl")
+    writer = AsyncWriter(None, "", {}, tmp_path / "outbox.jsonl")
     with log_system_metrics(writer):
         time.sleep(0.1)
     writer.close()
-    assert loads(tmp_path / "spool.jsonl") == []
+    assert samples_in(tmp_path / "outbox.jsonl") == []
 
 
-def test_a_wish_that_is_neither_yes_nor_no_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ASKED, "perhaps")
-    with pytest.raises(TrackingError, match=f"{ASKED} must be true or false, got 'perhaps'; correct or unset it"):
+def test_a_value_that_is_no_boolean_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENABLED, "perhaps")
+    with pytest.raises(TrackingError, match=f"{ENABLED} must be true or false, got 'perhaps'; correct or unset it"):
         system_metrics_enabled()

@@ -57,7 +57,7 @@ def _sync_search(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
     from tuning.tracking.sync import deliver_outbox
 
     result = deliver_outbox(client, paths)
-    print_table(f"search {result.run_id}: {result.delivered} operations delivered")
+    print_table(f"search {result.run_id}: {result.num_delivered} operations delivered")
     if result.undelivered:
         return result.undelivered
     decision = complete_deferred(client, paths, result.run_id)

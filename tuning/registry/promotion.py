@@ -218,4 +218,4 @@ def _run_link(client: MlflowClient, run_id: str) -> str:
     if not uri.startswith("http"):
         return f"`{run_id}`"
     experiment = client.get_run(run_id).info.experiment_id
-    return f"[{run_id}]({absolute_url(uri, MlflowLinks(experiment, run_id, {}).run(run_id))})"
+    return f"[{run_id}]({absolute_url(uri, MlflowLinks(experiment, run_id, {}).run_url(run_id))})"

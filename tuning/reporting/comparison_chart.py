@@ -20,8 +20,8 @@ def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
         for search, (color, style) in zip(searches, lines, strict=False):
-            minutes = [point.seconds / 60 for point in search.progress]
-            scores = [point.score for point in search.progress]
+            minutes = [point.seconds / 60 for point in search.improvements]
+            scores = [point.score for point in search.improvements]
             if scores:  # the best so far holds until the search's end
                 label = f"{search.name} {search.short_id}"
                 steps = [*minutes, search.seconds / 60], [*scores, scores[-1]]

@@ -1,1 +1,1 @@
-"""The one writer to MLflow. Nothing else in a search talks to the tracking server."""
+"""MLflow tracking. The async writer is the only part of a search that calls the tracking server."""

@@ -1,11 +1,12 @@
-"""The one writer: a thread that sends what trials report to MLflow, in batches, with our own timestamps.
+"""Asynchronous MLflow writer: a thread that delivers operations in batches, each with its own timestamp.
 
-An operation is written into the spool at once and delivered by the thread, so that a search never waits for the server
-and a killed one loses nothing. A point carries the time at which it was measured, so that sending it again stores the
-same point; a trial's run is looked up by its ``trial_uid`` before it is made, so that a repeat never doubles it.
+``send`` appends the operation to the outbox and returns; the thread delivers it. A search therefore never waits for the
+server, and a killed search loses nothing. Delivery is idempotent: a metric carries the time of its measurement, so a
+second delivery stores the same point, and a trial's run is looked up by ``freezeline.trial_uid`` before it is created.
 
-While the server is away the thread tries again, with longer and longer pauses. What the server refuses for good (a
-parameter that was logged with another value) is set aside, so that it holds nothing up. Both stay in the spool.
+While the server is unavailable the thread retries with exponential backoff. An operation that the server rejects
+permanently (for example a parameter that was logged with another value) is skipped, so that it does not block others.
+Both stay in the outbox.
 """
 
 from __future__ import annotations
@@ -26,29 +27,29 @@ from tuning.tracking.outbox import Outbox
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BATCH_WAIT_S = 2.0  # for more to come before a batch is sent: a call costs the same for one epoch and for four
-MAX_RETRIES = 4  # at the end, before what is left is left to sync
+BATCH_WAIT_S = 2.0  # before a batch is sent, to collect more: a call costs the same for one epoch and for four
+MAX_RETRIES = 4  # per flush; the rest is delivered by sync
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 5.0
-MAX_BLOCKED_KEYS = 3  # that fail one after another: then the server is away, and others would only wait for it too
-MAX_DOUBLINGS = 20  # of the pause: a server may be away for weeks
-STALL_TIMEOUT_S = 60.0  # without a delivery, at the end: a call that never returns is not waited for
+MAX_BLOCKED_KEYS = 3  # consecutive failures; then the server counts as unavailable and the attempt ends
+MAX_DOUBLINGS = 20  # of the pause, which would overflow if the server is unavailable for weeks
+STALL_TIMEOUT_S = 60.0  # without a delivery while flushing: the client call is assumed to hang
 
 
 class QueuedOperation(NamedTuple):
-    """An operation and its place in the spool; below zero where the spool could not take it."""
+    """An operation and its offset in the outbox; negative if it could not be written there."""
 
     offset: int
     operation: Operation
 
     @property
     def ordering_key(self) -> tuple[str, bool]:
-        """What must keep its order: what one run is told; its files go beside it, for their store is another one."""
+        """Operations with the same key keep their order: those of one run, separately for files and all others."""
         return self.operation.trial_uid, isinstance(self.operation, LogText | LogFile)
 
 
 class _FlushRequest:
-    """Someone who waits until all that was sent before is delivered, or can't be."""
+    """A caller that waits until all earlier operations are delivered or given up."""
 
     def __init__(self, is_last: bool) -> None:
         self.is_last = is_last
@@ -56,16 +57,16 @@ class _FlushRequest:
 
 
 class AsyncWriter:
-    """Sends operations in their order from a thread of its own.
+    """Delivers operations to MLflow in their order, in a background thread.
 
     Args:
-        client: used by the writer's thread alone; None leaves everything in the spool, for ``sync``.
-        experiment_id: where the trials' runs are made.
-        parent_tags: tags that every trial's run carries, the parent's id (``mlflow.parentRunId``) among them.
-        spool: the file of what is to be delivered; what an earlier writer left there is delivered first.
+        client: used by the writer's thread only; None leaves every operation in the outbox, for ``sync``.
+        experiment_id: experiment in which the trials' runs are created.
+        parent_tags: tags of every trial's run, including the id of the parent run (``mlflow.parentRunId``).
+        outbox_file: file of the outbox; operations that an earlier writer left there are delivered first.
 
     Raises:
-        TrackingError: another process has the spool open.
+        TrackingError: another process has the outbox open.
     """
 
     def __init__(
@@ -77,58 +78,58 @@ class AsyncWriter:
         self._pending = dict(self._outbox.pending)
         self._errors: dict[int, Exception] = {}
         self._rejected: set[int] = set()
-        self._unwritten = itertools.count(-1, -1)
+        self._memory_offsets = itertools.count(-1, -1)
         self._queue: queue.SimpleQueue[QueuedOperation | _FlushRequest] = queue.SimpleQueue()
-        self._last_s = time.monotonic()  # when something was delivered
-        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
+        self._last_delivery_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
         self._thread.start()
 
     def send(self, operation: Operation) -> None:
-        """Write an operation down, secrets hidden; returns at once, and never raises for a disk or a server."""
+        """Append an operation to the outbox, with secrets hidden; returns immediately and raises no I/O error."""
         operation = redacted_operation(operation, self._redact)
         try:
-            ticket = self._outbox.append(operation)
+            offset = self._outbox.append(operation)
         except OSError:  # a full disk: it is delivered from memory
-            ticket = next(self._unwritten)
-        self._queue.put(QueuedOperation(ticket, operation))
+            offset = next(self._memory_offsets)
+        self._queue.put(QueuedOperation(offset, operation))
 
     def flush(self) -> tuple[str, ...]:
-        """Wait until all is delivered or the server has been away for some tries; return what ``close`` returns."""
+        """Wait until every operation is delivered or ``MAX_RETRIES`` attempts failed; return the undelivered ones."""
         return self._wait_for(_FlushRequest(is_last=False))
 
     def close(self) -> tuple[str, ...]:
-        """Flush and end; return a sentence for each operation that could not be delivered and stays in the spool."""
+        """Flush and stop the thread; return a description of each operation that was not delivered."""
         undelivered = self._wait_for(_FlushRequest(is_last=True))
-        if not self._thread.is_alive():  # else it holds a call that never returns, and the spool with it
+        if not self._thread.is_alive():  # otherwise a client call hangs, and the thread still uses the outbox
             self._outbox.close()
         return undelivered
 
     @property
     def pending_count(self) -> int:
-        """How many operations are not delivered, about; exact after ``flush`` and ``close``: those are left to sync."""
+        """Approximate number of undelivered operations; exact after ``flush`` and ``close``."""
         return len(self._pending) + self._queue.qsize()
 
-    def is_known(self, trial_uid: str) -> bool:
-        """Return whether an earlier writer of the spool wrote down that the trial's run begins."""
+    def has_started(self, trial_uid: str) -> bool:
+        """Return whether an earlier writer of this outbox recorded the start of the trial's run."""
         return trial_uid in self._outbox.starts
 
     def last_epoch(self, trial_uid: str) -> int:
-        """Return the last epoch of the run that an earlier writer of the spool wrote down; 0 if none."""
-        return self._outbox.epochs.get(trial_uid, 0)
+        """Return the last epoch of the run that an earlier writer of this outbox recorded; 0 if none."""
+        return self._outbox.last_epochs.get(trial_uid, 0)
 
     def has_ended(self, trial_uid: str) -> bool:
-        """Return whether an earlier writer of the spool wrote down that the run has ended."""
-        return trial_uid in self._outbox.ended
+        """Return whether an earlier writer of this outbox recorded the end of the run."""
+        return trial_uid in self._outbox.ended_uids
 
     def run_ids(self) -> Mapping[str, str]:
-        """Return the MLflow run of each trial; complete once the writer is flushed."""
+        """Return the MLflow run id of each trial; complete after ``flush``."""
         return dict(self._outbox.run_ids)
 
     def _wait_for(self, flush: _FlushRequest) -> tuple[str, ...]:
-        self._last_s = time.monotonic()
+        self._last_delivery_s = time.monotonic()
         self._queue.put(flush)
         while self._thread.is_alive() and not flush.done.wait(0.5):
-            if time.monotonic() - self._last_s > STALL_TIMEOUT_S:
+            if time.monotonic() - self._last_delivery_s > STALL_TIMEOUT_S:
                 break
         if flush.is_last and flush.done.is_set():
             self._thread.join()
@@ -137,123 +138,123 @@ class AsyncWriter:
     def _undelivered(self) -> tuple[str, ...]:
         if self._sink is None:
             return tuple(self._outbox.corrupt_lines)
-        sentences = list(self._outbox.corrupt_lines)
-        for ticket, operation in list(self._pending.items()):
-            error = self._errors.get(ticket)
-            why = type(error).__name__ if error else "not tried"
-            lost = "" if ticket >= 0 else ", and the disk has no place to keep it"
-            sentences.append(f"{describe_operation(operation)} ({why}{lost})")
-        return tuple(sentences)
+        descriptions = list(self._outbox.corrupt_lines)
+        for offset, operation in list(self._pending.items()):
+            error = self._errors.get(offset)
+            reason = type(error).__name__ if error else "not tried"
+            disk_full = "" if offset >= 0 else ", and the disk is too full to store it"
+            descriptions.append(f"{describe_operation(operation)} ({reason}{disk_full})")
+        return tuple(descriptions)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         flushes: list[_FlushRequest] = []
-        fails = 0
+        num_failures = 0
         while True:
-            taken = self._take(self._pause_s(fails, bool(flushes)))
-            if taken:
-                flushes += taken
-                fails = 0  # whoever waits gets all the tries
+            new_flushes = self._collect(self._pause_s(num_failures, bool(flushes)))
+            if new_flushes:
+                flushes += new_flushes
+                num_failures = 0  # every flush gets MAX_RETRIES attempts
             self._outbox.flush()
             delivered = self._deliver_due()
-            fails = 0 if delivered or not self._deliverable() else fails + 1
-            if flushes and (not self._deliverable() or fails >= MAX_RETRIES):
-                self._keep_all()
+            num_failures = 0 if delivered or not self._deliverable() else num_failures + 1
+            if flushes and (not self._deliverable() or num_failures >= MAX_RETRIES):
+                self._append_from_memory()
                 for flush in flushes:
                     flush.done.set()
                 if any(flush.is_last for flush in flushes):
                     return
                 flushes = []
 
-    def _pause_s(self, fails: int, is_awaited: bool) -> float | None:
-        """Return how long to gather before the next try; None: until something comes."""
-        if fails:
-            return min(FIRST_PAUSE_S * 2.0 ** min(fails - 1, MAX_DOUBLINGS), MAX_PAUSE_S)
+    def _pause_s(self, num_failures: int, is_flushing: bool) -> float | None:
+        """Return the seconds to collect operations before the next attempt; None: wait for the next operation."""
+        if num_failures:
+            return min(FIRST_PAUSE_S * 2.0 ** min(num_failures - 1, MAX_DOUBLINGS), MAX_PAUSE_S)
         if self._deliverable():
             return FIRST_PAUSE_S
-        return 0.0 if is_awaited else None
+        return 0.0 if is_flushing else None
 
-    def _take(self, pause_s: float | None) -> list[_FlushRequest]:
-        """Gather what is sent until the pause is over or someone waits; return who waits."""
-        ends_s = time.monotonic() + (BATCH_WAIT_S if pause_s is None else pause_s)
+    def _collect(self, pause_s: float | None) -> list[_FlushRequest]:
+        """Move queued operations to pending until the pause is over or a flush arrives; return the flushes."""
+        deadline_s = time.monotonic() + (BATCH_WAIT_S if pause_s is None else pause_s)
         flushes: list[_FlushRequest] = []
         is_first = pause_s is None
         while True:
             try:
-                item = self._queue.get(timeout=None if is_first else max(0.0, ends_s - time.monotonic()))
+                item = self._queue.get(timeout=None if is_first else max(0.0, deadline_s - time.monotonic()))
             except queue.Empty:
                 return flushes
             if is_first:
-                is_first, ends_s = False, time.monotonic() + BATCH_WAIT_S
+                is_first, deadline_s = False, time.monotonic() + BATCH_WAIT_S
             if isinstance(item, _FlushRequest):
                 flushes.append(item)
-                ends_s = 0.0  # take what is there already
+                deadline_s = 0.0  # take only what is already queued
             else:
                 self._pending[item.offset] = item.operation
 
     def _deliverable(self) -> list[QueuedOperation]:
-        """Return what is to be tried, in order."""
+        """Return the pending operations that the server has not rejected, in order."""
         if self._sink is None:
             return []
         return [QueuedOperation(*item) for item in self._pending.items() if item[0] not in self._rejected]
 
     def _deliver_due(self) -> bool:
-        """Try once what is due; return whether anything was delivered."""
-        blocked: set[tuple[str, bool]] = set()
-        delivered = False
-        for batch in batches(self._deliverable()):
-            if batch[0].ordering_key in blocked:
+        """Try each deliverable operation once; return whether any was delivered."""
+        blocked_keys: set[tuple[str, bool]] = set()
+        any_delivered = False
+        for batch in to_batches(self._deliverable()):
+            if batch[0].ordering_key in blocked_keys:
                 continue
             if self._deliver(batch):
-                delivered = True
-                blocked.clear()  # the server is there after all
+                any_delivered = True
+                blocked_keys.clear()  # the server is available again
             elif batch[0].offset not in self._rejected:
-                blocked.add(batch[0].ordering_key)
-                if len(blocked) >= MAX_BLOCKED_KEYS:
+                blocked_keys.add(batch[0].ordering_key)
+                if len(blocked_keys) >= MAX_BLOCKED_KEYS:
                     break
-        return delivered
+        return any_delivered
 
     def _deliver(self, batch: Sequence[QueuedOperation]) -> bool:
         if self._sink is None:
             return False
         try:
-            self._sink.apply([sent.operation for sent in batch])
-        except Exception as error:  # a server can fail in any way; training must not
-            if is_permanent_error(error) and len(batch) > 1:  # perhaps of one of them only
-                return max([self._deliver([sent]) for sent in batch])
-            self._errors |= dict.fromkeys((sent.offset for sent in batch), error)
+            self._sink.apply([queued.operation for queued in batch])
+        except Exception as error:  # any error of the server or client; training must continue
+            if is_permanent_error(error) and len(batch) > 1:  # possibly caused by one operation of the batch
+                return max([self._deliver([queued]) for queued in batch])
+            self._errors |= dict.fromkeys((queued.offset for queued in batch), error)
             if is_permanent_error(error):
-                self._rejected.update(sent.offset for sent in batch)
+                self._rejected.update(queued.offset for queued in batch)
             return False
-        self._outbox.delivered([sent.offset for sent in batch if sent.offset >= 0])
-        for sent in batch:
-            del self._pending[sent.offset]
-        self._last_s = time.monotonic()
+        self._outbox.mark_delivered([queued.offset for queued in batch if queued.offset >= 0])
+        for queued in batch:
+            del self._pending[queued.offset]
+        self._last_delivery_s = time.monotonic()
         return True
 
-    def _keep_all(self) -> None:
-        """Try again to write down what the spool could not take."""
-        for ticket in [ticket for ticket in self._pending if ticket < 0]:
+    def _append_from_memory(self) -> None:
+        """Retry to append the operations that could not be written to the outbox."""
+        for memory_offset in [offset for offset in self._pending if offset < 0]:
             try:
-                kept = self._outbox.append(self._pending[ticket])
+                offset = self._outbox.append(self._pending[memory_offset])
             except OSError:
                 return
-            self._pending[kept] = self._pending.pop(ticket)
-            if ticket in self._errors:
-                self._errors[kept] = self._errors.pop(ticket)
+            self._pending[offset] = self._pending.pop(memory_offset)
+            if memory_offset in self._errors:
+                self._errors[offset] = self._errors.pop(memory_offset)
 
 
-def batches(sent: Iterable[QueuedOperation]) -> Iterator[list[QueuedOperation]]:
-    """Return what was sent in an order that keeps each run's own, epochs of one run gathered into one batch."""
-    gathered: list[list[QueuedOperation]] = []
+def to_batches(operations: Iterable[QueuedOperation]) -> Iterator[list[QueuedOperation]]:
+    """Group operations into batches: the epochs of one run share a batch; the order within each run is kept."""
+    batches: list[list[QueuedOperation]] = []
     open_epochs: dict[str, list[QueuedOperation]] = {}
-    for one in sent:
-        uid, is_file = one.ordering_key
-        if isinstance(one.operation, LogEpoch) and uid in open_epochs:
-            open_epochs[uid].append(one)
+    for queued in operations:
+        uid, is_file = queued.ordering_key
+        if isinstance(queued.operation, LogEpoch) and uid in open_epochs:
+            open_epochs[uid].append(queued)
             continue
-        gathered.append([one])
-        if isinstance(one.operation, LogEpoch):
-            open_epochs[uid] = gathered[-1]
+        batches.append([queued])
+        if isinstance(queued.operation, LogEpoch):
+            open_epochs[uid] = batches[-1]
         elif not is_file:
             open_epochs.pop(uid, None)
-    return iter(gathered)
+    return iter(batches)

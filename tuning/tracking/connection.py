@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
-# MLflow's own patience with a server that is away is minutes for every call; the writer has a patience of its own.
+# By default MLflow retries each call for minutes when the server is unavailable; the async writer has its own retries.
 MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -28,24 +28,24 @@ MLFLOW_SETTINGS = {
 
 
 def pop_run_id_from_env() -> str | None:
-    """Return the run that ``mlflow run`` opened for us, and take it out of the environment.
+    """Return the id of the run that ``mlflow run`` created, and remove it from the environment.
 
-    Every Ray worker that inherited it would log into the parent, rename it and end it.
+    Ray workers that inherited the variable would log into the parent run, rename it and end it.
     """
     return os.environ.pop("MLFLOW_RUN_ID", None) or None
 
 
 def configure_mlflow_env() -> None:
-    """Set what MLflow reads from the environment, where the user has not."""
+    """Set MLflow's environment variables, except those that the user has set."""
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 def connect() -> MlflowClient:
-    """Return a client of the tracking server (or local database) that the environment names.
+    """Return a client of the configured tracking server or local database.
 
     Raises:
-        TrackingError: if it can't be reached.
+        TrackingError: it cannot be reached.
     """
     configure_mlflow_env()
     import mlflow
@@ -58,37 +58,37 @@ def connect() -> MlflowClient:
     try:
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
-    except Exception as error:  # any store may sit behind the URI
+    except Exception as error:  # each kind of store raises its own errors
         raise TrackingError(
-            f"the tracking store {hide_password(uri)} must be usable, but it says {type(error).__name__}; "
-            "correct MLFLOW_TRACKING_URI or unset it for a local database."
+            f"the tracking store {hide_password(uri)} must be usable, but it raised {type(error).__name__}; "
+            "correct MLFLOW_TRACKING_URI or unset it for a local database"
         ) from error
     return client
 
 
 def tracking_uri() -> str:
-    """Return the URI of the tracking store that the environment names."""
+    """Return the URI of the configured tracking store."""
     import mlflow
 
     return str(mlflow.get_tracking_uri())
 
 
 def _check_server(uri: str) -> None:
-    """Ask for /health with a short timeout: MLflow's own retries take minutes to give up."""
+    """Request /health with a short timeout: MLflow's own retries take minutes to give up."""
     import requests
 
     try:
         requests.get(uri.rstrip("/") + "/health", timeout=CONNECT_TIMEOUT_S).raise_for_status()
     except requests.RequestException as error:
         raise TrackingError(
-            f"the MLflow server must answer before a search starts, but {hide_password(uri)} does not "
-            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or give "
-            "tracking=offline to deliver later."
+            f"the MLflow server must be available before a search starts, but {hide_password(uri)} is not "
+            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or use "
+            "tracking=offline to deliver later"
         ) from None
 
 
 def _check_database(uri: str) -> None:
-    """Knock at a database's port: MLflow tries for minutes when nobody is there."""
+    """Connect to the database's port: MLflow retries for minutes if nothing listens there."""
     parts = urllib.parse.urlsplit(uri)
     port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname is None or port is None:
@@ -97,13 +97,13 @@ def _check_database(uri: str) -> None:
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TrackingError(
-            f"the tracking database must answer before a search starts, but {hide_password(uri)} does not ({error}); "
+            f"the tracking database must be available before a search starts, but {hide_password(uri)} is not ({error}); "
             "start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
         ) from None
 
 
 def hide_password(uri: str) -> str:
-    """Return the URI without the password that it may carry."""
+    """Return the URI with its password masked, if it has one."""
     parts = urllib.parse.urlsplit(uri)
     if not parts.password:
         return uri

@@ -1,4 +1,4 @@
-"""The code version, interpreter, hardware and packages that a search ran with."""
+"""Code version, interpreter, hardware and packages of a search."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from models.profiling.hardware import hardware
 from tuning.common.names import GIT_COMMIT_TAG, GIT_DIRTY_TAG
-
-if TYPE_CHECKING:
-    pass
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def code_version() -> dict[str, str]:
-    """Return the git commit of this project, and whether the checkout differs from it; empty outside git."""
+    """Return the git commit of this project and whether the working tree is dirty; empty outside git."""
     commit = _git("rev-parse", "HEAD")
     return {GIT_COMMIT_TAG: commit, GIT_DIRTY_TAG: str(bool(_git("status", "--porcelain"))).lower()} if commit else {}
 
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(  # noqa: S603
+        result = subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607
             cwd=REPOSITORY,
             capture_output=True,
@@ -37,7 +33,7 @@ def _git(*arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def environment_info() -> dict[str, object]:
@@ -53,7 +49,7 @@ def environment_info() -> dict[str, object]:
 
 
 def machine_info() -> dict[str, object]:
-    """Return what a search had to run on: processor, cores that it may use, memory, accelerators by name."""
+    """Return the hardware of this machine: processor, usable cores, memory and names of the accelerators."""
     import psutil
     import torch
 
@@ -61,6 +57,6 @@ def machine_info() -> dict[str, object]:
         "processor": hardware(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "accelerators": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "host": platform.node(),
     }

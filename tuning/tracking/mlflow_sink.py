@@ -1,4 +1,4 @@
-"""Carrying out one operation on the tracking server; a repeat changes nothing."""
+"""MLflow sink: applies operations to the tracking server; applying an operation twice has no further effect."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tuning.tracking.outbox import Outbox
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MAX_PARAM_LENGTH = 6000  # characters; MLflow refuses a longer value
+MAX_PARAM_LENGTH = 6000  # characters; MLflow rejects longer values
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # MLflow's limit for one batch
-MAX_TAG_LENGTH = 8000  # characters; MLflow cuts or refuses a longer value
-# What a server says of a request that it will never take. Not BAD_REQUEST: a database that restarts is told as that.
+MAX_TAG_LENGTH = 8000  # characters; MLflow truncates or rejects longer values
+# Error codes of requests that can never succeed. BAD_REQUEST is not one: MLflow also reports a restarting database so.
 PERMANENT_ERROR_CODES = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 
 
 def is_permanent_error(error: Exception) -> bool:
-    """Return whether the same call would fail for ever; else the server is away, or busy, or being started."""
+    """Return whether a retry would fail too; otherwise the server is unavailable, busy or starting."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -41,7 +41,7 @@ def is_permanent_error(error: Exception) -> bool:
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Return whether an error says that the server, or what is behind it, does not do its work now."""
+    """Return whether an error means that the server, its database or its artifact store is unavailable."""
     import requests
     from mlflow.exceptions import MlflowException
 
@@ -51,13 +51,13 @@ def is_unavailable(error: Exception) -> bool:
 
 
 class MlflowSink:
-    """Tells the runs of one search what operations say; remembers which run each trial has.
+    """Applies operations to the runs of one search; stores the run id of each trial in the outbox.
 
     Args:
-        client: of the server.
-        experiment_id: where the trials' runs are made.
-        parent_tags: tags that every trial's run carries, the parent's id among them.
-        spool: which remembers the runs that were made, and how each was started.
+        client: client of the tracking server.
+        experiment_id: experiment in which the trials' runs are created.
+        parent_tags: tags of every trial's run, including the id of the parent run.
+        outbox: outbox that stores the run ids and how each run was started.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class MlflowSink:
         self._experiment_id = experiment_id
         self._parent_tags = parent_tags
         self._outbox = outbox
-        self._maybe_created = set(outbox.starts)  # trials whose run an earlier try, or process, may have made
+        self._maybe_created = set(outbox.starts)  # by an earlier attempt or process
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """Carry out one operation, or several epochs of one run in one call; raises whatever the client raises."""
+        """Apply one operation, or several epochs of one run in one call; errors of the client are raised."""
         first = operations[0]
         if isinstance(first, StartRun):
             self._outbox.starts[first.trial_uid] = first
-            self._start(first)
+            self._start_run(first)
             return
         run_id = self._run_id(first.trial_uid)
         match first:
             case LogEpoch():
-                self._log(run_id, [one for one in operations if isinstance(one, LogEpoch)])
+                self._log_epochs(run_id, [epoch for epoch in operations if isinstance(epoch, LogEpoch)])
             case SetParamsAndTags():
-                self._describe(run_id, first.params, first.tags)
+                self._log_params_and_tags(run_id, first.params, first.tags)
             case LogInput():
                 self._log_input(run_id, first.dataset)
             case LogText():
@@ -89,30 +89,30 @@ class MlflowSink:
             case LogFile():
                 self._client.log_artifact(run_id, first.file, first.folder or None)
             case EndRun():
-                self._describe(run_id, {}, first.tags)
+                self._log_params_and_tags(run_id, {}, first.tags)
                 self._client.set_terminated(run_id, first.status, end_time=first.time_ms)
 
     def _run_id(self, trial_uid: str) -> str:
-        """Return the run; a trial's is made now if it could not be made when the trial started."""
+        """Return the run id; create a trial's run if that failed when the trial started."""
         if trial_uid == PARENT_UID:
             return self._parent_tags[PARENT_RUN_TAG]
         if trial_uid not in self._outbox.run_ids:
-            self._make(self._outbox.starts[trial_uid])
+            self._get_or_create_run(self._outbox.starts[trial_uid])
         return self._outbox.run_ids[trial_uid]
 
-    def _start(self, operation: StartRun) -> None:
-        """Make the trial's run; one that is there, of a search that is resumed, runs again."""
-        if operation.trial_uid in self._outbox.run_ids or not self._make(operation):
+    def _start_run(self, operation: StartRun) -> None:
+        """Create the trial's run, or set an existing one (of a resumed search) to RUNNING."""
+        if operation.trial_uid in self._outbox.run_ids or not self._get_or_create_run(operation):
             run_id = self._outbox.run_ids[operation.trial_uid]
             self._client.update_run(run_id, status="RUNNING")
-            self._describe(run_id, operation.params, operation.tags)
+            self._log_params_and_tags(run_id, operation.params, operation.tags)
 
-    def _make(self, operation: StartRun) -> bool:
-        """Find the trial's run or make it; return whether it was made."""
+    def _get_or_create_run(self, operation: StartRun) -> bool:
+        """Find or create the trial's run; return whether it was created."""
         from mlflow.entities import Param
 
         uid = operation.trial_uid
-        run_id = find_run(self._client, self._experiment_id, uid) if uid in self._maybe_created else None
+        run_id = find_trial_run(self._client, self._experiment_id, uid) if uid in self._maybe_created else None
         self._maybe_created.add(uid)
         is_new = run_id is None
         if run_id is None:
@@ -126,27 +126,27 @@ class MlflowSink:
         self._outbox.record_run(uid, run_id)
         return is_new
 
-    def _describe(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    def _log_params_and_tags(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
         pairs = to_params(params)
-        labels = [RunTag(name, text[:MAX_TAG_LENGTH]) for name, text in tags.items()]
-        for start in range(0, max(len(pairs), 1 if labels else 0), PARAMS_PER_CALL):
-            part = [Param(*pair) for pair in pairs[start : start + PARAMS_PER_CALL]]
-            self._client.log_batch(run_id, params=part, tags=[] if start else labels)
+        run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
+        for start in range(0, max(len(pairs), 1 if run_tags else 0), PARAMS_PER_CALL):
+            batch = [Param(*pair) for pair in pairs[start : start + PARAMS_PER_CALL]]
+            self._client.log_batch(run_id, params=batch, tags=[] if start else run_tags)
 
-    def _log(self, run_id: str, epochs: Sequence[LogEpoch]) -> None:
+    def _log_epochs(self, run_id: str, epochs: Sequence[LogEpoch]) -> None:
         from mlflow.entities import Metric
 
         points = [
             Metric(name, value, epoch.time_ms, epoch.step)
             for epoch in epochs
             for name, value in epoch.metrics.items()
-            if not math.isinf(value)  # stored as 1.8e308, which no plot survives
+            if not math.isinf(value)  # MLflow stores inf as 1.8e308, which breaks its charts
         ]
         for start in range(0, len(points), METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
-        self._describe(run_id, {name: value for epoch in epochs for name, value in epoch.params.items()}, {})
+        self._log_params_and_tags(run_id, {name: value for epoch in epochs for name, value in epoch.params.items()}, {})
 
     def _log_input(self, run_id: str, dataset: Mapping[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -155,12 +155,12 @@ class MlflowSink:
         self._client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [tag])])
 
 
-def find_run(client: MlflowClient, experiment_id: str, trial_uid: str) -> str | None:
-    """Return the id of the run that carries ``trial_uid``, or None."""
+def find_trial_run(client: MlflowClient, experiment_id: str, trial_uid: str) -> str | None:
+    """Return the id of the run with this ``trial_uid`` tag, or None."""
     runs = client.search_runs([experiment_id], f"tags.`{TRIAL_UID_TAG}` = '{trial_uid}'", max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
 
 def to_params(params: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return parameters as MLflow stores them."""
+    """Return the parameters as MLflow stores them: names and truncated texts."""
     return [(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in params.items()]

@@ -1,6 +1,6 @@
-"""What is sent to MLflow: one small value for each thing that a run is told, with a JSON round trip for the spool.
+"""Tracking operations: one immutable value per change to an MLflow run, serializable to JSON for the outbox.
 
-Every operation carries the time at which it happened, so that a repeat stores the same point.
+Metrics, starts and ends carry the time at which they happened, so that a repeated delivery stores the same point.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from tuning.common.redaction import Redactor
 
-PARENT_UID = "parent"  # stands where a trial's uid stands, in what is said to the search's own run
+PARENT_UID = "parent"  # the `trial_uid` of operations on the parent run
 
 
 def now_ms() -> int:
@@ -23,7 +23,7 @@ def now_ms() -> int:
 
 @dataclass(frozen=True)
 class StartRun:
-    """Make (or find again) the run of a trial, and say that it runs."""
+    """Create the run of a trial, or find the existing one, and set its status to RUNNING."""
 
     trial_uid: str
     name: str
@@ -34,7 +34,7 @@ class StartRun:
 
 @dataclass(frozen=True)
 class LogEpoch:
-    """Metrics of one epoch, and parameters that became known with it."""
+    """Log the metrics of one epoch, and parameters that became known in it."""
 
     trial_uid: str
     step: int
@@ -45,7 +45,7 @@ class LogEpoch:
 
 @dataclass(frozen=True)
 class SetParamsAndTags:
-    """Parameters and tags of a run that is there."""
+    """Set parameters and tags of an existing run."""
 
     trial_uid: str
     params: Mapping[str, object]
@@ -54,7 +54,7 @@ class SetParamsAndTags:
 
 @dataclass(frozen=True)
 class LogInput:
-    """The data set that a run learned from, as MLflow's own fields."""
+    """Log the data set that a run was trained on; the keys of ``dataset`` are MLflow's fields."""
 
     trial_uid: str
     dataset: Mapping[str, str]
@@ -62,7 +62,7 @@ class LogInput:
 
 @dataclass(frozen=True)
 class LogText:
-    """A text that becomes the artifact ``path`` of a run."""
+    """Log a text as the artifact ``path`` of a run."""
 
     trial_uid: str
     path: str
@@ -71,7 +71,7 @@ class LogText:
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file (absolute path) that becomes an artifact in the run's ``folder``; it must stay until it is delivered."""
+    """Log a file (absolute path) as an artifact in ``folder``; the file must exist until it is delivered."""
 
     trial_uid: str
     file: str
@@ -80,7 +80,7 @@ class LogFile:
 
 @dataclass(frozen=True)
 class EndRun:
-    """The final status of a run, with tags that say why."""
+    """Set the final status of a run, and tags that explain it."""
 
     trial_uid: str
     status: str
@@ -93,15 +93,15 @@ KINDS = {kind.__name__: kind for kind in (StartRun, LogEpoch, SetParamsAndTags, 
 
 
 def to_json(operation: Operation) -> str:
-    """Return the operation as one line of JSON; NaN and the infinities keep Python's names."""
+    """Return the operation as one line of JSON; NaN and infinity are written as in Python."""
     return json.dumps({"kind": type(operation).__name__, **vars(operation)}, default=str)
 
 
 def from_fields(fields: Mapping[str, object]) -> Operation:
-    """Return the operation that ``to_json`` wrote, from its parsed JSON.
+    """Return the operation from the parsed JSON of ``to_json``.
 
     Raises:
-        KeyError, TypeError: for anything else.
+        KeyError, TypeError: the kind or its fields are unknown.
     """
     arguments = dict(fields)
     kind: type[Operation] = KINDS[str(arguments.pop("kind"))]
@@ -109,20 +109,20 @@ def from_fields(fields: Mapping[str, object]) -> Operation:
 
 
 def describe_operation(operation: Operation) -> str:
-    """Return what the operation is called in a sentence."""
-    whose = "the search" if operation.trial_uid == PARENT_UID else f"trial {operation.trial_uid}"
+    """Return a short description of the operation for messages."""
+    owner = "the search" if operation.trial_uid == PARENT_UID else f"trial {operation.trial_uid}"
     match operation:
         case LogEpoch():
-            return f"epoch {operation.step} of {whose}"
+            return f"epoch {operation.step} of {owner}"
         case LogText():
-            return f"{operation.path} of {whose}"
+            return f"{operation.path} of {owner}"
         case LogFile():
-            return f"{operation.file} of {whose}"
+            return f"{operation.file} of {owner}"
         case _:
-            return f"{type(operation).__name__} of {whose}"
+            return f"{type(operation).__name__} of {owner}"
 
 
 def redacted_operation(operation: Operation, redactor: Redactor) -> Operation:
-    """Return the operation with the secrets in its texts hidden."""
-    hidden: dict[str, Any] = {name: redactor.value(value) for name, value in vars(operation).items()}
-    return type(operation)(**hidden)
+    """Return a copy of the operation with the secrets in its texts masked."""
+    fields: dict[str, Any] = {name: redactor.value(value) for name, value in vars(operation).items()}
+    return type(operation)(**fields)

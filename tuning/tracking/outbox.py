@@ -1,8 +1,8 @@
-"""The spool: a write-ahead file of what is to be delivered, so that a crash or a server that is away loses nothing.
+"""Transactional outbox: an append-only file of the operations to deliver, which survives crashes and server outages.
 
-Append-only lines of ``CRC32 JSON``. A line is an operation, the mark that operations were delivered, or the run that a
-trial was given. What was appended survives a killed process at once, and a power cut after the next ``flush``. A last
-line without an end (a crash while it was written) is cut off; a spoiled line is skipped and told.
+Each line is ``CRC32 JSON``: an operation, a mark that operations were delivered, or the run id of a trial. An appended
+line survives a killed process immediately, and a power failure after the next ``flush``. An incomplete last line (the
+process was killed during the write) is truncated; a corrupt line is skipped and reported.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from filelock import FileLock, Timeout
 from data.errors import TrackingError
 from tuning.tracking.operations import EndRun, LogEpoch, Operation, StartRun, from_fields, to_json
 
-DELIVERED, RUN_OF, RUN_ID = "delivered", "run_of", "run_id"
+DELIVERED, RUN_OF, RUN_ID = "delivered", "run_of", "run_id"  # keys of the lines that are no operations
 
 
 class Outbox:
-    """The spool at ``path``, in use by one process at a time.
+    """The outbox at ``path``; at most one process has it open.
 
     Attributes:
-        pending: what is not delivered yet, by its ticket, in order.
-        starts: how each trial's run was started, delivered or not.
-        run_ids: the MLflow run of each trial that has one.
-        epochs: the last epoch that was written down of each run.
-        ended: the runs whose end was written down.
-        spoiled: a sentence for each line that can't be read.
+        pending: undelivered operations by their byte offset in the file, in order.
+        starts: the start of each trial's run, delivered or not.
+        run_ids: the MLflow run id of each trial that has a run.
+        last_epochs: the last recorded epoch of each run.
+        ended_uids: trials whose end was recorded.
+        corrupt_lines: a message for each line that cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the spool, made if need be.
+        """Open the outbox; create the file if it does not exist.
 
         Raises:
             TrackingError: another process has it open.
@@ -46,117 +46,117 @@ class Outbox:
         self.pending: dict[int, Operation] = {}
         self.starts: dict[str, StartRun] = {}
         self.run_ids: dict[str, str] = {}
-        self.epochs: dict[str, int] = {}
-        self.ended: set[str] = set()
+        self.last_epochs: dict[str, int] = {}
+        self.ended_uids: set[str] = set()
         self.corrupt_lines: list[str] = []
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._acquire_lock = FileLock(path.with_suffix(".lock"), thread_local=False)
+        self._file_lock = FileLock(path.with_suffix(".lock"), thread_local=False)
         try:
-            self._acquire_lock.acquire(timeout=0)
+            self._file_lock.acquire(timeout=0)
         except Timeout:
             raise TrackingError(
-                f"a search's spool is open in one process at a time, but another has {path}; wait until its search ends"
+                f"an outbox can be open in one process only, but another process has {path} open; "
+                "wait until its search ends"
             ) from None
-        self._lock = threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._end = self._read()
+        self._append_lock = threading.Lock()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._end_offset = self._load()
 
     def append(self, operation: Operation) -> int:
-        """Write an operation down and return its ticket.
+        """Append an operation and return its offset.
 
         Raises:
-            OSError: it can't be written, as on a full disk; then nothing of it is there.
+            OSError: the disk is full or fails; nothing of the operation is in the file.
         """
         return self._append(to_json(operation))
 
-    def delivered(self, tickets: Sequence[int]) -> None:
-        """Mark operations as delivered; where that can't be written they are delivered again, to the same effect."""
+    def mark_delivered(self, offsets: Sequence[int]) -> None:
+        """Mark operations as delivered; if the mark cannot be written, they are delivered a second time."""
         with contextlib.suppress(OSError):
-            self._append(json.dumps({DELIVERED: list(tickets)}))
+            self._append(json.dumps({DELIVERED: list(offsets)}))
 
     def record_run(self, trial_uid: str, run_id: str) -> None:
-        """Keep which run a trial was given; where that can't be written the run is found by its tag."""
+        """Record the run id of a trial; if it cannot be written, the run is found by its tag."""
         with contextlib.suppress(OSError):
             self._append(json.dumps({RUN_OF: trial_uid, RUN_ID: run_id}))
 
     def flush(self) -> None:
-        """Wait until all that was appended would survive a power cut."""
+        """Sync the file to disk, so that all appended lines survive a power failure."""
         with contextlib.suppress(OSError):
-            os.fdatasync(self._file)
+            os.fdatasync(self._fd)
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Flush, close the file and release the lock."""
         self.flush()
-        os.close(self._file)
-        self._acquire_lock.release()
+        os.close(self._fd)
+        self._file_lock.release()
 
     def _append(self, text: str) -> int:
-        line = _line(text)
-        with self._lock:
-            ticket = self._end
+        line = _format_line(text)
+        with self._append_lock:
+            offset = self._end_offset
             try:
-                written = os.pwrite(self._file, line, ticket)
+                written = os.pwrite(self._fd, line, offset)
                 if written < len(line):
                     raise OSError(f"{self.path} took {written} of {len(line)} bytes")
-                self._end += len(line)
-            except BaseException:  # a full disk, or Ctrl-C: half a line would spoil the next
-                os.ftruncate(self._file, ticket)
-                self._end = ticket
+                self._end_offset += len(line)
+            except BaseException:  # a full disk or Ctrl-C: a partial line would corrupt the next one
+                os.ftruncate(self._fd, offset)
+                self._end_offset = offset
                 raise
-        return ticket
+        return offset
 
-    def _read(self) -> int:
-        """Take in what is there; return where the next line goes."""
+    def _load(self) -> int:
+        """Read the existing lines; return the offset of the next line."""
         content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.ftruncate(self._file, whole)
-        for number, (ticket, line) in enumerate(_lines(content[:whole]), start=1):
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            os.ftruncate(self._fd, end)
+        for number, (offset, line) in enumerate(_lines_with_offsets(content[:end]), start=1):
             try:
-                self._take(ticket, _parsed(line))
+                self._apply(offset, _parse_line(line))
             except (ValueError, KeyError, TypeError):
-                self.corrupt_lines.append(f"line {number} of {self.path} is spoiled and was skipped")
-        return whole
+                self.corrupt_lines.append(f"line {number} of {self.path} is corrupt and was skipped")
+        return end
 
-    def _take(self, ticket: int, fields: Mapping[str, object]) -> None:
+    def _apply(self, offset: int, fields: Mapping[str, object]) -> None:
         if DELIVERED in fields:
-            for done in cast(list[int], fields[DELIVERED]):
-                self.pending.pop(done, None)
+            for delivered in cast(list[int], fields[DELIVERED]):
+                self.pending.pop(delivered, None)
         elif RUN_OF in fields:
             self.run_ids[str(fields[RUN_OF])] = str(fields[RUN_ID])
         else:
-            self.pending[ticket] = operation = from_fields(fields)
-            self._note(operation)
+            self.pending[offset] = operation = from_fields(fields)
+            self._index(operation)
 
-    def _note(self, operation: Operation) -> None:
+    def _index(self, operation: Operation) -> None:
         uid = operation.trial_uid
         match operation:
             case StartRun():
                 self.starts[uid] = operation
-                self.ended.discard(uid)
+                self.ended_uids.discard(uid)
             case LogEpoch():
-                self.epochs[uid] = max(operation.step, self.epochs.get(uid, 0))
+                self.last_epochs[uid] = max(operation.step, self.last_epochs.get(uid, 0))
             case EndRun():
-                self.ended.add(uid)
+                self.ended_uids.add(uid)
 
 
-def _line(text: str) -> bytes:
+def _format_line(text: str) -> bytes:
     body = text.encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield where each line begins, and the line."""
-    at = 0
+def _lines_with_offsets(content: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
     for line in content.splitlines(keepends=True):
-        yield at, line
-        at += len(line)
+        yield offset, line
+        offset += len(line)
 
 
-def _parsed(line: bytes) -> dict[str, object]:
-    """Return what a line says; raise ValueError where its sum or its JSON is wrong."""
-    total, _, body = line.rstrip(b"\n").partition(b" ")
-    if int(total, 16) != zlib.crc32(body):
-        raise ValueError("the sum is wrong")
+def _parse_line(line: bytes) -> dict[str, object]:
+    """Return the fields of a line; raise ValueError if its checksum or its JSON is wrong."""
+    checksum, _, body = line.rstrip(b"\n").partition(b" ")
+    if int(checksum, 16) != zlib.crc32(body):
+        raise ValueError("the checksum is wrong")
     fields: dict[str, object] = json.loads(body)
     return fields

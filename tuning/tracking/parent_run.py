@@ -1,4 +1,4 @@
-"""The parent run of a search: the run that ``mlflow run`` opened, or one of our own."""
+"""Parent run of a search: the run that ``mlflow run`` created, or a new one."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 
     from data.dataset.dataset import Dataset
 
-STOPPED_BY_USER = "the user asked to end"
-MAX_DIGEST_LENGTH = 36  # characters of a data set's digest that MLflow stores
+STOPPED_BY_USER = "stopped by the user"
+MAX_DIGEST_LENGTH = 36  # characters; MLflow's limit for the digest of a data set
 
 
 @dataclass(frozen=True)
 class ParentRun:
-    """The run that holds a search; what it is told goes through the writer, as what the trials' runs are told.
+    """Parent run of a search; all changes go through the async writer, as for the trials' runs.
 
     Attributes:
-        client: None where the search runs without a server (``tracking=offline``).
-        run_id: the run; without a server a name of our own, until ``sync`` makes the run.
-        experiment_id: empty without a server.
-        writer: of this search.
-        opened_by_mlflow: whether ``mlflow run`` opened it, and will end it once more.
+        client: client of the tracking server; None for an offline search (``tracking=offline``).
+        run_id: id of the run; for an offline search the search id, until ``sync`` creates the run.
+        experiment_id: id of the experiment; empty for an offline search.
+        writer: the async writer of the search.
+        owned_by_mlflow_run: whether ``mlflow run`` created the run and will set its final status again.
     """
 
     client: MlflowClient | None
@@ -63,10 +63,10 @@ class ParentRun:
 
     @classmethod
     def open(cls, client: MlflowClient | None, run_id: str | None, name: str) -> ParentRun:
-        """Go on in the run ``run_id``, or make one in the experiment ``name``; without a client, ``sync`` does later.
+        """Continue in the run ``run_id``, or create one in the experiment ``name``; offline, ``sync`` does it later.
 
         Raises:
-            TrackingError: there is no such run, or no such experiment can be made.
+            TrackingError: the run does not exist, or the experiment cannot be created.
         """
         configure_mlflow_env()
         from mlflow.tracking.context.registry import resolve_tags
@@ -82,44 +82,46 @@ class ParentRun:
         if client is not None:
             target = target.resolve(client)
             target = target.model_copy(update={"search_id": target.run_id})
-        return cls.of(target, client, opened_by_mlflow=run_id is not None)
+        return cls.from_target(target, client, owned_by_mlflow_run=run_id is not None)
 
     @classmethod
-    def of(cls, target: RunTarget, client: MlflowClient | None, opened_by_mlflow: bool = False) -> ParentRun:
-        """Return the parent run of a search; what is left in its spool is delivered.
+    def from_target(
+        cls, target: RunTarget, client: MlflowClient | None, owned_by_mlflow_run: bool = False
+    ) -> ParentRun:
+        """Return the parent run of a search and start to deliver the pending operations of its outbox.
 
         Raises:
-            TrackingError: another process has the search's spool open.
+            TrackingError: another process has the search's outbox open.
         """
         paths = SearchPaths.from_search_id(target.search_id)
         tags = {**target.tags, PARENT_RUN_TAG: target.run_id}
         writer = AsyncWriter(client, target.experiment_id, tags, paths.outbox)
-        target.write(paths.target)
-        return cls(client, target.run_id or target.search_id, target.experiment_id, writer, opened_by_mlflow)
+        target.save(paths.target)
+        return cls(client, target.run_id or target.search_id, target.experiment_id, writer, owned_by_mlflow_run)
 
     def reopen(self) -> None:
-        """Let the run of a search that goes on run again."""
+        """Set the run of a resumed search to RUNNING."""
         if self.client is not None:
             self.client.update_run(self.run_id, status="RUNNING")
 
     def log_search_metadata(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
-        """Log what was asked for, on which data, with which code, in which environment."""
+        """Log the recipe, the data set, the code version and the environment."""
         params = {RECIPE_PARAM_PREFIX + name: str(value) for name, value in recipe.items()}
         self.writer.send(SetParamsAndTags(PARENT_UID, params, {**tags, **code_version()}))
         self.log_dataset(dataset)
         self.log_text(json.dumps(environment_info(), indent=2), "environment.json")
 
-    def log_audit(self, found: Audit) -> None:
-        """Keep the audit as JSON and as contact sheets."""
-        self.log_text(found.to_json(indent=2), "audit.json")
-        sheets = self._paths.artifacts / "audit"
-        sheets.mkdir(parents=True, exist_ok=True)
-        for sheet in contact_sheets(found, sheets):
+    def log_audit(self, audit: Audit) -> None:
+        """Log the audit as JSON and as contact sheets."""
+        self.log_text(audit.to_json(indent=2), "audit.json")
+        folder = self._paths.artifacts / "audit"
+        folder.mkdir(parents=True, exist_ok=True)
+        for sheet in contact_sheets(audit, folder):
             self.log_file(sheet, "audit")
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log the data set and its fingerprint as the input of the run."""
-        logged = {
+        fields = {
             "name": dataset.name,
             "digest": dataset.fingerprint[:MAX_DIGEST_LENGTH],
             "source_type": "local",
@@ -127,14 +129,14 @@ class ParentRun:
             "schema": json.dumps({"classes": list(dataset.classes)}),
             "profile": json.dumps(dataset.counts()),
         }
-        self.writer.send(LogInput(PARENT_UID, logged))
+        self.writer.send(LogInput(PARENT_UID, fields))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float], time_ms: int) -> None:
         """Log the metrics of one epoch."""
         self.writer.send(LogEpoch(PARENT_UID, epoch, metrics, time_ms=time_ms))
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log final numbers."""
+        """Log final metrics."""
         self.log_epoch(0, metrics, now_ms())
 
     def log_text(self, text: str, path: str) -> None:
@@ -142,28 +144,28 @@ class ParentRun:
         self.writer.send(LogText(PARENT_UID, path, text))
 
     def log_file(self, file: Path, folder: str = "") -> None:
-        """Log a file as an artifact in ``folder``; a copy is kept until it is delivered, with secrets hidden."""
-        kept = file
+        """Log a file as an artifact in ``folder``; a copy with secrets masked is kept for the delivery."""
+        copy = file
         if self._paths.artifacts not in file.parents:
-            kept = self._paths.artifacts / folder / file.name
-            write_atomically(kept, file.read_bytes())
-        Redactor().file(kept)
-        self.writer.send(LogFile(PARENT_UID, str(kept), folder))
+            copy = self._paths.artifacts / folder / file.name
+            write_atomically(copy, file.read_bytes())
+        Redactor().file(copy)
+        self.writer.send(LogFile(PARENT_UID, str(copy), folder))
 
     def set_note(self, markdown: str) -> None:
-        """Set the description that MLflow's UI shows on the run's page."""
+        """Set the description on the run's page in MLflow's UI."""
         self.writer.send(SetParamsAndTags(PARENT_UID, {}, {NOTE_TAG: markdown}))
 
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags on the parent."""
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the parent run."""
         self.writer.send(SetParamsAndTags(PARENT_UID, {}, tags))
 
     def end(self, status: str, reason: str = "") -> None:
-        """End the run as FINISHED, FAILED or KILLED; a reason becomes a tag."""
+        """End the run as FINISHED, FAILED or KILLED; the reason is stored as a tag."""
         self.writer.send(EndRun(PARENT_UID, status, {REASON_TAG: reason} if reason else {}))
 
     def end_killed(self) -> None:
-        """End the run as KILLED, for good, because the user asked to."""
+        """End the run as KILLED because the user stopped the search."""
         self.end("KILLED", STOPPED_BY_USER)
         if self.owned_by_mlflow_run and self.client is not None:
             from tuning.tracking.status_guard import spawn_status_guard
@@ -171,17 +173,16 @@ class ParentRun:
             spawn_status_guard(self.run_id, "KILLED")
 
     def close(self) -> str:
-        """Wait for what can be delivered; return a sentence about the rest, empty if there is none."""
-        lost = self.writer.close()
-        left = self.writer.pending_count
-        if not left and not lost:
+        """Deliver the pending operations; return a message about undelivered ones, empty if there are none."""
+        undelivered = self.writer.close()
+        num_pending = self.writer.pending_count
+        if not num_pending and not undelivered:
             return ""
+        next_step = f"run python -m tuning sync --run {self.run_id} to deliver them"
         if self.client is None:
-            return f"{left} messages to MLflow are kept; python -m tuning sync --run {self.run_id} delivers them"
-        return (
-            f"{len(lost)} messages to MLflow were not delivered ({lost[0]}{', ...' if len(lost) > 1 else ''}) but are "
-            f"kept; python -m tuning sync --run {self.run_id} delivers them"
-        )
+            return f"{num_pending} operations for MLflow are in the outbox; {next_step}"
+        examples = f"{undelivered[0]}{', ...' if len(undelivered) > 1 else ''}"
+        return f"{len(undelivered)} operations were not delivered to MLflow ({examples}); {next_step}"
 
     @property
     def _paths(self) -> SearchPaths:
@@ -189,21 +190,21 @@ class ParentRun:
 
 
 @contextmanager
-def parent_run_lifecycle(parent: ParentRun, interrupts: SignalHandler) -> Iterator[None]:
-    """Within: the search of ``parent`` goes on; afterwards its run has ended, whatever happened, and is delivered."""
+def parent_run_lifecycle(parent: ParentRun, signals: SignalHandler) -> Iterator[None]:
+    """Context manager that ends the run of ``parent`` with its final status, also on errors, and delivers it."""
     try:
         with log_system_metrics(parent.writer):
             yield
     except BaseException as error:
-        with interrupts.block_signals():
-            if isinstance(error, KeyboardInterrupt) or interrupts.stop_requested:
+        with signals.block_signals():
+            if isinstance(error, KeyboardInterrupt) or signals.stop_requested:
                 parent.end_killed()
             else:
                 parent.end("FAILED", f"{type(error).__name__}: {error}")
             _close(parent)
         raise
-    with interrupts.block_signals():
-        if interrupts.stop_requested:
+    with signals.block_signals():
+        if signals.stop_requested:
             parent.end_killed()
         else:
             parent.end("FINISHED")
@@ -211,6 +212,6 @@ def parent_run_lifecycle(parent: ParentRun, interrupts: SignalHandler) -> Iterat
 
 
 def _close(parent: ParentRun) -> None:
-    sentence = parent.close()
-    if sentence:
-        warning(sentence)
+    message = parent.close()
+    if message:
+        warning(message)

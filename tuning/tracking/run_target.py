@@ -1,4 +1,4 @@
-"""Where a search's runs belong: kept beside its spool, so that another process can deliver what is left."""
+"""Target of an outbox: the experiment and the parent run, stored beside it so that ``sync`` can deliver later."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class RunTarget(FrozenModel):
     """The experiment and the parent run of one search.
 
     Attributes:
-        search_id: name of the search's folder; the parent run's id where there was a server from the start.
-        experiment: name of the experiment, made if need be.
-        run_id: the parent run; empty until a server was there.
-        experiment_id: empty until a server was there.
-        tags: of the parent run when it is made, and of every trial's run.
-        time_ms: when the search began, in milliseconds since 1970.
+        search_id: name of the search's folder; equal to the parent run's id unless the search started offline.
+        experiment: name of the experiment; it is created if it does not exist.
+        run_id: id of the parent run; empty for a search that started offline.
+        experiment_id: id of the experiment; empty for a search that started offline.
+        tags: tags of a newly created parent run and of every trial's run.
+        time_ms: start of the search, in milliseconds since 1970.
     """
 
     search_id: str
@@ -35,33 +35,33 @@ class RunTarget(FrozenModel):
     tags: Mapping[str, str]
     time_ms: int
 
-    def write(self, path: Path) -> None:
-        """Keep it."""
+    def save(self, path: Path) -> None:
+        """Write the target to a file."""
         write_atomically(path, self.to_json().encode())
 
     def resolve(self, client: MlflowClient) -> RunTarget:
-        """Return it with the parent run and the experiment that it has on the client's server; made if need be.
+        """Return the target with the ids of its experiment and parent run on the server; create missing ones.
 
         Raises:
-            TrackingError: the run that the search began in is not there.
+            TrackingError: the parent run of the search does not exist on this server.
         """
         if self.run_id:
             return self.model_copy(update={"experiment_id": experiment_id_of_run(client, self.run_id)})
         experiment_id = get_or_create_experiment(client, self.experiment)
-        found = client.search_runs([experiment_id], f"tags.`{SEARCH_UID_TAG}` = '{self.search_id}'", max_results=1)
-        run = found[0] if found else self._make_run(client, experiment_id)
+        runs = client.search_runs([experiment_id], f"tags.`{SEARCH_UID_TAG}` = '{self.search_id}'", max_results=1)
+        run = runs[0] if runs else self._create_run(client, experiment_id)
         return self.model_copy(update={"experiment_id": experiment_id, "run_id": str(run.info.run_id)})
 
-    def _make_run(self, client: MlflowClient, experiment_id: str) -> Run:
+    def _create_run(self, client: MlflowClient, experiment_id: str) -> Run:
         tags = {**self.tags, SEARCH_UID_TAG: self.search_id}
         return client.create_run(experiment_id, start_time=self.time_ms, tags=tags, run_name=self.experiment)
 
 
 def experiment_id_of_run(client: MlflowClient, run_id: str) -> str:
-    """Return the experiment that a run is in.
+    """Return the id of a run's experiment.
 
     Raises:
-        TrackingError: there is no such run.
+        TrackingError: the run does not exist.
     """
     from mlflow.exceptions import MlflowException
 
@@ -71,26 +71,26 @@ def experiment_id_of_run(client: MlflowClient, run_id: str) -> str:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise TrackingError(
-            f"MLFLOW_RUN_ID, or the search to sync, must be a run of the tracking store in use, got {run_id!r}, which "
-            "is not there; unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to where the run is"
+            f"MLFLOW_RUN_ID, or the run of the search, must exist in the current tracking store, got {run_id!r}; "
+            "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to the store of the run"
         ) from None
 
 
 def get_or_create_experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment ``name``, made if need be, also when two searches make it at once."""
+    """Return the id of the experiment ``name``; create it if needed, safely when two searches do so at the same time."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage == "deleted":
+    existing = client.get_experiment_by_name(name)
+    if existing is not None:
+        if existing.lifecycle_stage == "deleted":
             raise TrackingError(
-                f"experiment {name!r} is deleted in MLflow; restore it (mlflow experiments restore) or give --name."
+                f"experiment {name!r} is deleted in MLflow; restore it (mlflow experiments restore) or use another --name"
             )
-        return str(found.experiment_id)
+        return str(existing.experiment_id)
     try:
         return str(client.create_experiment(name))
     except MlflowException:
-        made = client.get_experiment_by_name(name)
-        if made is None:
+        created_by_other = client.get_experiment_by_name(name)
+        if created_by_other is None:
             raise
-        return str(made.experiment_id)
+        return str(created_by_other.experiment_id)

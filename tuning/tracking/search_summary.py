@@ -1,4 +1,4 @@
-"""Finished searches, read back from MLflow so that they can be compared."""
+"""Summaries of searches, loaded from MLflow for ``compare``."""
 
 from __future__ import annotations
 
@@ -20,131 +20,131 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PAGE = 1000  # runs asked for at once
+PAGE_SIZE = 1000  # runs per request
 
 
 class ScorePoint(FrozenModel):
-    """The best score that a search had reached so many seconds after its first trial began."""
+    """The best score so far, and the seconds since the start of the first trial."""
 
     seconds: float
     score: float
 
 
 class SearchSummary(FrozenModel):
-    """A search as MLflow remembers it.
+    """Summary of a search.
 
     Attributes:
-        run_id: of its parent run.
-        name: of its experiment.
-        data_fingerprint: of the pictures that it learned from.
+        run_id: id of the parent run.
+        name: name of the experiment.
+        data_fingerprint: fingerprint of the data set.
         status: FINISHED, KILLED, FAILED or RUNNING.
-        trials: how many have a run.
-        network: of the best trial, in words; empty without one.
-        score: its validation balanced accuracy.
-        test: balanced accuracy of the candidate on the test pictures, if it came to that.
-        seconds: from the first trial's begin to the last one's end.
-        promotion: champion or challenger, and the version; empty if nothing was registered.
-        progress: each improvement, in order.
+        num_trials: number of trials with a run.
+        network: description of the best trial's network; empty if there is none.
+        score: validation balanced accuracy of the best trial.
+        test_score: test balanced accuracy of the candidate; None if it was not measured.
+        seconds: from the start of the first trial to the end of the last one.
+        promotion: ``champion`` or ``challenger`` and the version; empty if no model was registered.
+        improvements: each new best score, in order of time.
     """
 
     run_id: str
     name: str
     data_fingerprint: str
     status: str
-    trials: int
+    num_trials: int
     network: str
     score: float | None
-    test: float | None
+    test_score: float | None
     seconds: float
     promotion: str
-    progress: tuple[ScorePoint, ...]
+    improvements: tuple[ScorePoint, ...]
 
     @property
     def short_id(self) -> str:
-        """The first eight characters of its run id: enough to tell searches apart."""
+        """First eight characters of the run id."""
         return self.run_id[:8]
 
 
-def load_search_summary(client: MlflowClient, given: str) -> SearchSummary:
-    """Return the search whose parent run is ``given``, or the latest one of the experiment of that name.
+def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSummary:
+    """Return the summary of the search with this parent run, or of the latest search in this experiment.
 
     Raises:
-        TrackingError: there is none.
+        TrackingError: there is no such search.
     """
-    parent = _parent(client, given)
-    children = sorted(_children(client, parent), key=lambda run: run.info.end_time or run.info.start_time)
+    parent = _find_parent(client, name_or_run_id)
+    children = sorted(_load_children(client, parent), key=lambda run: run.info.end_time or run.info.start_time)
     scored = [run for run in children if BEST_OBJECTIVE_METRIC in run.data.metrics and run.info.status != "FAILED"]
     best = max(scored, key=lambda run: run.data.metrics[BEST_OBJECTIVE_METRIC], default=None)
-    began = min((run.info.start_time for run in children), default=0)
-    ended = max((run.info.end_time or run.info.start_time for run in children), default=0)
+    start_ms = min((run.info.start_time for run in children), default=0)
+    end_ms = max((run.info.end_time or run.info.start_time for run in children), default=0)
     tags = parent.data.tags
     return SearchSummary(
         run_id=parent.info.run_id,
         name=str(client.get_experiment(parent.info.experiment_id).name),
         data_fingerprint=tags.get(DATA_FINGERPRINT_TAG, ""),
         status=parent.info.status,
-        trials=len(children),
-        network=_network(best) if best else "",
+        num_trials=len(children),
+        network=_describe_network(best) if best else "",
         score=best.data.metrics[BEST_OBJECTIVE_METRIC] if best else None,
-        test=parent.data.metrics.get(TEST_METRIC),
-        seconds=(ended - began) / 1000,
+        test_score=parent.data.metrics.get(TEST_METRIC),
+        seconds=(end_ms - start_ms) / 1000,
         promotion=f"{tags[PROMOTION_TAG]} {tags.get(VERSION_TAG, '')}".rstrip() if PROMOTION_TAG in tags else "",
-        progress=_progress(scored, began),
+        improvements=_improvements(scored, start_ms),
     )
 
 
-def _parent(client: MlflowClient, given: str) -> Run:
+def _find_parent(client: MlflowClient, name_or_run_id: str) -> Run:
     from mlflow.exceptions import MlflowException
 
     run: Run | None
     try:
-        run = client.get_run(given)
+        run = client.get_run(name_or_run_id)
     except MlflowException:
-        run = _latest(client, given)
+        run = _latest_search(client, name_or_run_id)
     if run is None or SEARCH_FOLDER_TAG not in run.data.tags:
         raise TrackingError(
-            f"runs must be parent runs of searches, or names of experiments that hold one, got {given!r}; "
-            "mlflow ui shows them"
+            f"runs must be parent runs of searches, or experiments with a search, got {name_or_run_id!r}; "
+            "use mlflow ui to list them"
         )
     return run
 
 
-def _latest(client: MlflowClient, name: str) -> Run | None:
+def _latest_search(client: MlflowClient, name: str) -> Run | None:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return None
-    found = client.search_runs(
+    runs = client.search_runs(
         [experiment.experiment_id],
         f"tags.`{SEARCH_FOLDER_TAG}` LIKE '%'",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
-    return next(iter(found), None)
+    return next(iter(runs), None)
 
 
-def _children(client: MlflowClient, parent: Run) -> list[Run]:
-    wanted = f"tags.`{PARENT_RUN_TAG}` = '{parent.info.run_id}'"
-    found: list[Run] = []
+def _load_children(client: MlflowClient, parent: Run) -> list[Run]:
+    is_child = f"tags.`{PARENT_RUN_TAG}` = '{parent.info.run_id}'"
+    runs: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([parent.info.experiment_id], wanted, max_results=PAGE, page_token=token)
-        found += page
+        page = client.search_runs([parent.info.experiment_id], is_child, max_results=PAGE_SIZE, page_token=token)
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs
 
 
-def _network(run: Run) -> str:
+def _describe_network(run: Run) -> str:
     params = run.data.params
     return f"{params.get('backbone', '?')} at {params.get('image_size', '?')} px"
 
 
-def _progress(scored: list[Run], began: int) -> tuple[ScorePoint, ...]:
-    """Return the improvements of runs in the order of their ends; ``began`` is in milliseconds since 1970."""
-    found: list[ScorePoint] = []
+def _improvements(scored: list[Run], start_ms: int) -> tuple[ScorePoint, ...]:
+    """Return each new best score of runs sorted by their end; ``start_ms`` is in milliseconds since 1970."""
+    points: list[ScorePoint] = []
     for run in scored:
         score = run.data.metrics[BEST_OBJECTIVE_METRIC]
-        if not found or score > found[-1].score:
-            ended = run.info.end_time or run.info.start_time
-            found.append(ScorePoint(seconds=(ended - began) / 1000, score=score))
-    return tuple(found)
+        if not points or score > points[-1].score:
+            end_ms = run.info.end_time or run.info.start_time
+            points.append(ScorePoint(seconds=(end_ms - start_ms) / 1000, score=score))
+    return tuple(points)

@@ -1,8 +1,8 @@
-"""The last word on the run that ``mlflow run`` opened: a process that outlives it for a moment.
+"""Status guard: a detached process that restores the run status which ``mlflow run`` overwrites.
 
-When the command that it started ends with an error, ``mlflow run`` sets the run to FAILED whatever the command has
-set before (MLflow 3.17 compares the status' text with numbers). A search that the user ended is KILLED, so that is
-written again once ``mlflow run`` is gone.
+When its command exits with an error, ``mlflow run`` sets the run to FAILED, whatever status the command has set
+(MLflow 3.17 compares the text of the status with numbers). A search that the user stopped must be KILLED, so this
+process sets the status again after ``mlflow run`` has exited.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import time
 
 from tuning.tracking.environment import REPOSITORY
 
-MAX_WAIT_S = 120.0  # for mlflow run to end; it only waits for us
-OVERWRITTEN_WITHIN_S = 5.0  # after it ended: nobody will
+MAX_WAIT_S = 120.0  # for the exit of mlflow run, which waits for its command only
+OVERWRITTEN_WITHIN_S = 5.0  # of the exit of mlflow run; later the status is final
 POLL_S = 0.1
 
 
 def spawn_status_guard(run_id: str, status: str) -> None:
-    """Start the process that sets the run to ``status`` after our parent process, ``mlflow run``, has ended."""
+    """Start a process that sets the run to ``status`` after the parent process, ``mlflow run``, has exited."""
     subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "tuning.tracking.status_guard", run_id, status, str(os.getppid())],
         cwd=REPOSITORY,
@@ -33,15 +33,15 @@ def spawn_status_guard(run_id: str, status: str) -> None:
 
 
 def restore_status(run_id: str, status: str, pid: int) -> None:
-    """Wait for the process ``pid`` to end and for the run to be overwritten, then set it to ``status``."""
+    """Wait until process ``pid`` has exited and has overwritten the run's status, then set it to ``status``."""
     import psutil
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    with contextlib.suppress(psutil.Error):  # gone already, or still there: then nothing is overwritten soon
+    with contextlib.suppress(psutil.Error):  # already exited, or a timeout
         psutil.Process(pid).wait(MAX_WAIT_S)
-    ends = time.monotonic() + OVERWRITTEN_WITHIN_S
-    while client.get_run(run_id).info.status == status and time.monotonic() < ends:
+    deadline_s = time.monotonic() + OVERWRITTEN_WITHIN_S
+    while client.get_run(run_id).info.status == status and time.monotonic() < deadline_s:
         time.sleep(POLL_S)
     client.set_terminated(run_id, status)
 

@@ -1,4 +1,4 @@
-"""Delivering what searches left in their spools."""
+"""Delivery of the outboxes of earlier searches."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What became of one spool: the parent run, how much was delivered, and a sentence for each that was not."""
+    """Result for one outbox: the parent run, the number of delivered operations, and the undelivered ones."""
 
     run_id: str
-    delivered: int
+    num_delivered: int
     undelivered: tuple[str, ...]
 
 
 def find_searches(run: str) -> list[SearchPaths]:
-    """Return the search of the parent run ``run``, or every search of this version that has an outbox.
+    """Return the search with the parent run ``run``, or, if it is empty, all searches of the current state schema.
 
     Raises:
-        TrackingError: there is none of that run on this machine.
+        TrackingError: this machine has no search with this parent run.
     """
-    found = [paths for paths in SearchPaths.all() if paths.target.exists()]
+    searches = [paths for paths in SearchPaths.all() if paths.target.exists()]
     if not run:
-        return [paths for paths in found if paths.has_current_schema]
-    ours = [paths for paths in found if run in {paths.root.name, RunTarget.from_json(paths.target.read_text()).run_id}]
-    if not ours:
+        return [paths for paths in searches if paths.has_current_schema]
+    matches = [
+        paths for paths in searches if run in {paths.root.name, RunTarget.from_json(paths.target.read_text()).run_id}
+    ]
+    if not matches:
         raise TrackingError(
-            f"run must be the parent run of a search that this machine made, got {run!r}, of which it has no folder; "
-            "set FREEZELINE_HOME to where the search ran"
+            f"run must be the parent run of a search on this machine, got {run!r}, which has no folder here; "
+            "set FREEZELINE_HOME to the value that the search used"
         )
-    return ours
+    return matches
 
 
 def deliver_outbox(client: MlflowClient, paths: SearchPaths) -> SyncResult:
-    """Deliver a search's spool to the client's server.
+    """Deliver the outbox of a search to the client's server.
 
     Raises:
-        TrackingError: another version started the search, it is still running, or the run that it began in is not on this server.
+        TrackingError: another version started the search, the search is still running, or its parent run does not
+            exist on this server.
     """
     paths.check_schema()
     target = RunTarget.from_json(paths.target.read_text()).resolve(client)
-    parent = ParentRun.of(target, client)
-    waiting = parent.writer.pending_count
+    parent = ParentRun.from_target(target, client)
+    num_pending = parent.writer.pending_count
     undelivered = parent.writer.close()
-    return SyncResult(target.run_id, waiting - parent.writer.pending_count, undelivered)
+    return SyncResult(target.run_id, num_pending - parent.writer.pending_count, undelivered)

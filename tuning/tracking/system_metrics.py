@@ -1,4 +1,4 @@
-"""The machine that a search runs on: what it is, and what it does meanwhile where the environment asks for that."""
+"""System metrics of the parent run: load of CPU, memory, disk, network and GPU, if MLflow's variable enables them."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from tuning.common.background import background_thread
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import PARENT_UID, LogEpoch
 
-SYSTEM = "system/"  # what the names of metrics begin with that MLflow's UI shows on a page of their own
-INTERVAL_S = 10.0  # between two looks, as MLflow's own monitor has it
+METRIC_PREFIX = "system/"  # MLflow's UI shows metrics with this prefix on a separate page
+INTERVAL_S = 10.0  # MLflow's default
 
 
 def system_metrics_enabled() -> bool:
-    """Return whether MLflow's own variable asks for system metrics.
+    """Return whether MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
 
     Raises:
-        TrackingError: its value is neither yes nor no.
+        TrackingError: its value is no boolean.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as ASKED
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as ENABLED
 
     try:
-        return bool(ASKED.get())  # type: ignore[no-untyped-call]
+        return bool(ENABLED.get())  # type: ignore[no-untyped-call]
     except ValueError:
-        given = os.environ[ASKED.name]
-        raise TrackingError(f"{ASKED.name} must be true or false, got {given!r}; correct or unset it") from None
+        value = os.environ[ENABLED.name]
+        raise TrackingError(f"{ENABLED.name} must be true or false, got {value!r}; correct or unset it") from None
 
 
 @contextmanager
 def log_system_metrics(writer: AsyncWriter) -> Iterator[None]:
-    """Within: what the machine does becomes metrics of the parent run, if ``system_metrics_enabled``.
+    """Context manager that logs the load of this machine to the parent run, if ``system_metrics_enabled``.
 
-    MLflow's own thread asks the server for the run before each look and ends with the first failure; this one reads the
-    same numbers, and the writer takes them as it takes all else. They are of the machine that the command runs on.
+    MLflow's own monitor requests the run from the server before each sample and stops at the first error. This thread
+    uses the same readers but sends through the writer. It samples only the machine that runs the command.
     """
     if not system_metrics_enabled():
         yield
         return
-    with background_thread("system-metrics", partial(_watch, writer)):
+    with background_thread("system-metrics", partial(_sample_until, writer)):
         yield
 
 
-def _watch(writer: AsyncWriter, over: threading.Event) -> None:
-    """Send the load of each interval until it is over; a search that goes on goes on counting."""
+def _sample_until(writer: AsyncWriter, stop: threading.Event) -> None:
+    """Send one sample per interval until ``stop`` is set; in a resumed search the step continues."""
     import mlflow.environment_variables as variables
 
     interval: Any = variables.MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
     monitors = _monitors()
     step = writer.last_epoch(PARENT_UID)
-    while not over.wait(interval.get() or INTERVAL_S):
+    while not stop.wait(interval.get() or INTERVAL_S):
         step += 1
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for monitor in monitors:
             monitor.collect_metrics()
-            found |= {SYSTEM + name: float(value) for name, value in monitor.aggregate_metrics().items()}
+            metrics |= {METRIC_PREFIX + name: float(value) for name, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
-        writer.send(LogEpoch(PARENT_UID, step, found))
+        writer.send(LogEpoch(PARENT_UID, step, metrics))
 
 
 def _monitors() -> list[Any]:
-    """Return MLflow's own readers of the load; of accelerators only where their library is there and finds one."""
+    """Return MLflow's readers of the load; a GPU reader only if its library is installed and finds a GPU."""
     import psutil
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
@@ -73,13 +73,13 @@ def _monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
     from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
-    psutil.cpu_percent()  # which tells of the time since its last call, and 0 the first time
-    always: tuple[Any, ...] = (CPUMonitor, DiskMonitor, NetworkMonitor)
-    accelerators: tuple[Any, ...] = (GPUMonitor, ROCMMonitor)
-    found = [monitor() for monitor in always]
-    for accelerator in accelerators:
+    psutil.cpu_percent()  # returns the load since its previous call, and 0 for the first call
+    base_monitors: tuple[Any, ...] = (CPUMonitor, DiskMonitor, NetworkMonitor)
+    gpu_monitors: tuple[Any, ...] = (GPUMonitor, ROCMMonitor)
+    monitors = [monitor() for monitor in base_monitors]
+    for gpu_monitor in gpu_monitors:
         try:
-            return [*found, accelerator()]
-        except Exception:  # noqa: S112  # there are many reasons why there is none
+            return [*monitors, gpu_monitor()]
+        except Exception:  # noqa: S112  # fails for many reasons without a GPU
             continue
-    return found
+    return monitors

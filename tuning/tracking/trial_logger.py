@@ -1,4 +1,4 @@
-"""What the trials' runs hold: translates the search's events into the writer's operations."""
+"""Trial logger: a search callback that logs each trial as a child run."""
 
 from __future__ import annotations
 
@@ -17,82 +17,83 @@ from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 
-TRACEBACK = "traceback.txt"  # its end
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # as MLflow's own
+TRACEBACK_FILE = "traceback.txt"
+RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # MLflow's names
 
 
 class TrialLogger:
-    """A listener of the search that keeps one child run for each trial."""
+    """Search callback that logs one child run per trial."""
 
     def __init__(self, writer: AsyncWriter) -> None:
         self._writer = writer
-        self._runtime_info: dict[str, Mapping[str, object]] = {}  # as they were logged, by trial
+        self._runtime_info: dict[str, Mapping[str, object]] = {}  # as logged, by trial uid
 
-    def replay_missing(self, results: Sequence[TrialRecord]) -> None:
-        """Tell what the process that began the search had in its ledger, but was killed before it told it.
+    def replay_missing(self, trials: Sequence[TrialRecord]) -> None:
+        """Log what the trial store holds but a killed process had not sent yet.
 
-        Of trials that are to go on, too: the epochs that the ledger has are not told by their new worker.
+        This includes the epochs of trials that will be resumed: their new worker does not report them.
         """
-        for result in results:
-            uid, goes_on = result.trial_uid, result.status == "running"
-            if self._writer.has_ended(uid) or (goes_on and not result.epochs):
+        for trial in trials:
+            uid, is_running = trial.trial_uid, trial.status == "running"
+            if self._writer.has_ended(uid) or (is_running and not trial.epochs):
                 continue
-            if not self._writer.is_known(uid):
-                self.on_trial_start(result)
-            for epoch in range(self._writer.last_epoch(uid) + 1, result.epochs + 1):
-                self._writer.send(LogEpoch(uid, epoch, result.history[epoch - 1], result.runtime_info))
-            if not goes_on:
-                self.on_trial_end(result, None)
+            if not self._writer.has_started(uid):
+                self.on_trial_start(trial)
+            for epoch in range(self._writer.last_epoch(uid) + 1, trial.epochs + 1):
+                self._writer.send(LogEpoch(uid, epoch, trial.history[epoch - 1], trial.runtime_info))
+            if not is_running:
+                self.on_trial_end(trial, None)
 
-    def on_trial_start(self, result: TrialRecord) -> None:
-        """Make the trial's run, with its settings and the configuration that makes it again; or let it run again."""
-        if result.epochs:  # it goes on, and its facts are there
-            self._runtime_info[result.trial_uid] = result.runtime_info
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        """Start the trial's run with its parameters and its reproducible configuration, or set it to RUNNING again."""
+        if trial.epochs:  # a resumed trial: its runtime info is logged
+            self._runtime_info[trial.trial_uid] = trial.runtime_info
         self._writer.send(
             StartRun(
-                trial_uid=result.trial_uid,
-                name=f"trial-{result.number:03d}",
-                params={TRIAL_NUMBER_PARAM: result.number, **trial_params(result)},
-                tags={TRIAL_CONFIG_TAG: result.config.to_json(), ORIGIN_TAG: result.origin, **_again(result)},
+                trial_uid=trial.trial_uid,
+                name=f"trial-{trial.number:03d}",
+                params={TRIAL_NUMBER_PARAM: trial.number, **trial_params(trial)},
+                tags={TRIAL_CONFIG_TAG: trial.config.to_json(), ORIGIN_TAG: trial.origin, **_rerun_tags(trial)},
             )
         )
 
-    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
-        """Log an epoch; with the first, what is known once the network is built."""
-        facts = report.runtime_info if result.trial_uid not in self._runtime_info else {}
-        self._runtime_info.setdefault(result.trial_uid, facts)
-        # The UI's comparison opens with the first metric: the one that selects.
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        """Log an epoch; the first one also logs the runtime info of the built network."""
+        runtime_info = report.runtime_info if trial.trial_uid not in self._runtime_info else {}
+        self._runtime_info.setdefault(trial.trial_uid, runtime_info)
+        # MLflow's comparison page shows the first metric by default: the objective.
         metrics = {OBJECTIVE_METRIC: report.metrics[OBJECTIVE_METRIC], **report.metrics}
-        self._writer.send(LogEpoch(result.trial_uid, report.epoch, metrics, facts))
+        self._writer.send(LogEpoch(trial.trial_uid, report.epoch, metrics, runtime_info))
 
-    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
-        """End the run with its status, reason, best epoch's scores, seconds, and what is no longer as it was logged.
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """End the run with its status and reason, the best epoch's metrics, and changed runtime info.
 
-        MLflow's parameters can't be changed: a fact that has become another, as on a disk that is full, is a tag.
+        MLflow parameters are immutable: runtime info that changed after it was logged (for example because the disk is
+        full) is stored as a tag.
         """
-        if result.score is not None:
-            best = {f"best_{name}": value for name, value in result.metrics.items() if name.startswith("val_")}
-            whole = {"best_epoch": result.best_epoch, "trained_s": result.seconds}
-            self._writer.send(LogEpoch(result.trial_uid, result.epochs, {**best, **whole}))
-        logged = self._runtime_info.pop(result.trial_uid, {})
+        if trial.score is not None:
+            best = {f"best_{name}": value for name, value in trial.metrics.items() if name.startswith("val_")}
+            totals = {"best_epoch": trial.best_epoch, "trained_s": trial.seconds}
+            self._writer.send(LogEpoch(trial.trial_uid, trial.epochs, {**best, **totals}))
+        logged = self._runtime_info.pop(trial.trial_uid, {})
         tags = {
-            name: str(fact) for name, fact in result.runtime_info.items() if name in logged and logged[name] != fact
+            name: str(value) for name, value in trial.runtime_info.items() if name in logged and logged[name] != value
         }
-        tags[REASON_TAG] = result.reason
+        tags[REASON_TAG] = trial.reason
         if report is not None and report.traceback:
-            self._writer.send(LogText(result.trial_uid, TRACEBACK, report.traceback))
-        self._writer.send(EndRun(result.trial_uid, STATUS[result.status], tags))
+            self._writer.send(LogText(trial.trial_uid, TRACEBACK_FILE, report.traceback))
+        self._writer.send(EndRun(trial.trial_uid, RUN_STATUS[trial.status], tags))
 
 
-def _again(result: TrialRecord) -> dict[str, str]:
-    return {RERUN_OF_TAG: result.rerun_of} if result.rerun_of else {}
+def _rerun_tags(trial: TrialRecord) -> dict[str, str]:
+    return {RERUN_OF_TAG: trial.rerun_of} if trial.rerun_of else {}
 
 
-def trial_params(result: TrialRecord) -> Mapping[str, object]:
-    """Return a trial's parameters under the names that the user knows."""
-    config = result.config
+def trial_params(trial: TrialRecord) -> Mapping[str, object]:
+    """Return a trial's parameters under the names of the options."""
+    config = trial.config
     return {
-        **result.settings,
+        **trial.settings,
         "log10_lr": round(math.log10(config.fit.lr), 6),
         "weights": config.network.weights,
         "feature_cache": config.features.feature_cache,

@@ -1,4 +1,4 @@
-"""Where MLflow's UI shows a search and its trials."""
+"""Links to the pages of a search and its trials in MLflow's UI."""
 
 from __future__ import annotations
 
@@ -10,65 +10,67 @@ from typing import NamedTuple
 from tuning.common.trial_record import TrialRecord
 
 LOCAL_UI = "http://127.0.0.1:5000"
-MODE = "workflowType=machine_learning"  # the UI opens in its GenAI mode unless told otherwise
-FREEZE_CHART = "charts/freeze.png"  # of the report's pictures, on the search's run
+UI_MODE = "workflowType=machine_learning"  # the UI opens in its GenAI mode without this parameter
+FREEZE_CHART = "charts/freeze.png"  # artifact of the parent run, from the report's charts
 
 
 class MlflowLinks(NamedTuple):
-    """The pages of one search, as what follows the server's address: they hold wherever the UI is opened.
+    """Links to the pages of one search, relative to the server's address, so that they work on any address.
 
     Attributes:
-        experiment_id: of all its runs.
-        search: its own run.
-        trials: the run of each trial that has one, by its uid.
+        experiment_id: experiment of all runs.
+        run_id: the parent run.
+        trial_run_ids: run id of each trial that has a run, by trial uid.
     """
 
     experiment_id: str
-    search: str
-    trials: Mapping[str, str]
+    run_id: str
+    trial_run_ids: Mapping[str, str]
 
-    def run_of(self, result: TrialRecord) -> str:
-        """Return the run of a trial; empty if it has none."""
-        return self.trials.get(result.trial_uid, "")
+    def trial_run_id(self, trial: TrialRecord) -> str:
+        """Return the run id of a trial; empty if it has no run."""
+        return self.trial_run_ids.get(trial.trial_uid, "")
 
-    def run(self, run_id: str) -> str:
-        """Return the page of a run."""
-        return f"#/experiments/{self.experiment_id}/runs/{run_id}?{MODE}"
+    def run_url(self, run_id: str) -> str:
+        """Return the link to a run."""
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}?{UI_MODE}"
 
-    def artifact(self, path: str) -> str:
-        """Return the page of a file of the search's run."""
-        return f"#/experiments/{self.experiment_id}/runs/{self.search}/artifacts/{path}?{MODE}"
+    def artifact_url(self, path: str) -> str:
+        """Return the link to an artifact of the parent run."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{path}?{UI_MODE}"
 
-    def comparison(self, results: Sequence[TrialRecord]) -> str:
-        """Return the page that compares the trials, the best in the first column.
+    def comparison_url(self, trials: Sequence[TrialRecord]) -> str:
+        """Return the link to the page that compares the trials, with the best one first.
 
-        MLflow offers to compare what all runs have: one that was stopped in its first epoch would leave no metric.
+        Trials without a score are left out: MLflow compares only metrics that all runs have.
         """
-        scored = [(result.score, self.run_of(result)) for result in results if result.score is not None]
-        runs = [run_id for _, run_id in sorted(scored, key=lambda one: -one[0]) if run_id]
-        listed, experiments = (urllib.parse.quote(_compact(ids)) for ids in (runs, [self.experiment_id]))
-        # The UI reads the runs only where they come first.
-        return f"#/compare-runs?runs={listed}&experiments={experiments}&{MODE}"
+        scored = [(trial.score, self.trial_run_id(trial)) for trial in trials if trial.score is not None]
+        run_ids = [run_id for _, run_id in sorted(scored, key=lambda pair: -pair[0]) if run_id]
+        runs, experiments = (urllib.parse.quote(_compact_json(ids)) for ids in (run_ids, [self.experiment_id]))
+        # The UI reads `runs` only if it is the first parameter.
+        return f"#/compare-runs?runs={runs}&experiments={experiments}&{UI_MODE}"
 
-    def markdown(self, results: Sequence[TrialRecord], best: TrialRecord) -> str:
-        """Return what leads on from the search's description, and the picture of what freezing did."""
-        winner = f"[Trial {best.number}, the best]({self.run(run_id)}) · " if (run_id := self.run_of(best)) else ""
-        freeze = urllib.parse.urlencode({"path": FREEZE_CHART, "run_uuid": self.search})
+    def markdown(self, trials: Sequence[TrialRecord], best: TrialRecord) -> str:
+        """Return the links and the freeze-depth chart for the description of the parent run."""
+        run_id = self.trial_run_id(best)
+        best_link = f"[Trial {best.number}, the best]({self.run_url(run_id)}) · " if run_id else ""
+        chart = urllib.parse.urlencode({"path": FREEZE_CHART, "run_uuid": self.run_id})
         return (
-            f"{winner}[all trials compared]({self.comparison(results)}) · [report]({self.artifact('report.html')}) · "
-            f"[accuracy by freeze depth]({self.artifact(FREEZE_CHART)})\n\n"
-            f"![accuracy by freeze depth](get-artifact?{freeze})\n\n"
+            f"{best_link}[all trials compared]({self.comparison_url(trials)}) · "
+            f"[report]({self.artifact_url('report.html')}) · "
+            f"[accuracy by freeze depth]({self.artifact_url(FREEZE_CHART)})\n\n"
+            f"![accuracy by freeze depth](get-artifact?{chart})\n\n"
         )
 
 
-def absolute_url(tracking_uri: str, page: str) -> str:
-    """Return the whole address of a page, without the login that the server's may carry."""
+def absolute_url(tracking_uri: str, relative_url: str) -> str:
+    """Return the absolute URL of a link, without the credentials that the tracking URI may contain."""
     if not tracking_uri.startswith("http"):
-        return f"{LOCAL_UI}/{page}"
+        return f"{LOCAL_UI}/{relative_url}"
     parts = urllib.parse.urlsplit(tracking_uri)
     server = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return f"{server.rstrip('/')}/{page}"
+    return f"{server.rstrip('/')}/{relative_url}"
 
 
-def _compact(ids: Sequence[str]) -> str:
+def _compact_json(ids: Sequence[str]) -> str:
     return json.dumps(list(ids), separators=(",", ":"))

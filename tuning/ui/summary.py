@@ -170,8 +170,8 @@ def run_note(
 def _linked(result: TrialRecord, pages: MlflowLinks | None) -> list[str]:
     """Return a trial's cells, its number a link to its run where that is known."""
     number, *cells = _cells(result)
-    if pages and (run_id := pages.run_of(result)):
-        number = f"[{number}]({pages.run(run_id)})"
+    if pages and (run_id := pages.trial_run_id(result)):
+        number = f"[{number}]({pages.run_url(run_id)})"
     return [number, *cells]
 
 

@@ -86,7 +86,7 @@ class SearchFinalizer:
         decision, model = DECISION_DEFERRED, ""
         if outcome is not None:
             version, promotion = outcome
-            self._parent.tag(
+            self._parent.set_tags(
                 {PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)}
             )
             decision = format_decision(candidate, version, promotion)
@@ -206,7 +206,7 @@ class SearchFinalizer:
 
     def _next_commands(self, model: str) -> list[str]:
         uri = tracking_uri()
-        link = absolute_url(uri, self._links.comparison(self._trials))
-        self._parent.tag({COMPARISON_TAG: link})
+        link = absolute_url(uri, self._links.comparison_url(self._trials))
+        self._parent.set_tags({COMPARISON_TAG: link})
         image = self._dataset.root / self._dataset.split("test")[0].path
         return summary.next_commands(uri, link, model, image)

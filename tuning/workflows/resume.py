@@ -102,7 +102,7 @@ def resume(request: ResumeRequest) -> int:
         check_same_data(search.dataset, context.dataset)
         if given_run and context.client:  # mlflow run has created a run for this command, which ends with it
             context.client.set_tag(given_run, RESUMES_TAG, search.target.run_id)
-        parent = ParentRun.of(search.target, context.client)
+        parent = ParentRun.from_target(search.target, context.client)
         parent.reopen()
         with parent_run_lifecycle(parent, signals), closing(RayRuntime(search.recipe)) as ray:
             ray.start_async()

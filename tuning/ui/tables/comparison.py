@@ -22,10 +22,10 @@ def table(searches: Sequence[SearchSummary]) -> Table:
         shown.add_row(
             search.short_id,
             search.name,
-            str(search.trials),
+            str(search.num_trials),
             f"{search.seconds / 60:.1f}",
             _score(search.score),
-            _score(search.test),
+            _score(search.test_score),
             search.network or NOTHING,
             search.promotion or search.status.lower(),
         )

@@ -1,0 +1,117 @@
+"""Trial logger: content and status of the trials' runs in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.tuning.factories import epoch_report, trial_record
+from tests.tuning.mlflow_helpers import EXPERIMENT, metric_points, only_run, open_writer
+from tuning.common.names import OBJECTIVE_METRIC
+from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.tracking.trial_logger import TrialLogger
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+
+def run_after(client: MlflowClient, *calls: Callable[[TrialLogger], None]) -> Run:
+    """Return the only run after the calls of a new trial logger."""
+    writer = open_writer(client)
+    trial_logger = TrialLogger(writer)
+    for call in calls:
+        call(trial_logger)
+    assert writer.close() == ()
+    return only_run(client)
+
+
+def before_first_epoch(trial: TrialRecord) -> TrialRecord:
+    return trial.model_copy(update={"history": (), "runtime_info": {}, "status": "running"})
+
+
+@pytest.mark.parametrize(
+    ("status", "run_status"),
+    [("complete", "FINISHED"), ("pruned", "KILLED"), ("failed", "FAILED"), ("running", "KILLED")],
+)
+def test_a_trials_status_becomes_the_status_of_its_run(client: MlflowClient, status: Any, run_status: str) -> None:
+    trial = trial_record(status=status, reason="because")
+    run = run_after(
+        client, lambda logger: logger.on_trial_start(trial), lambda logger: logger.on_trial_end(trial, None)
+    )
+    assert (run.info.status, run.data.tags["reason"]) == (run_status, "because")
+
+
+def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: MlflowClient) -> None:
+    """It sent the start and first epoch of trials 1 and 5, all of trial 3, and nothing of trials 2 and 4."""
+    first, second, third = trial_record(1), trial_record(2), trial_record(3)
+    not_started, resumed = trial_record(4, None, "running"), trial_record(5, 0.5, "running")
+    writer = open_writer(client)
+    trial_logger = TrialLogger(writer)
+    for trial in (first, resumed):
+        trial_logger.on_trial_start(before_first_epoch(trial))
+        trial_logger.on_epoch_end(trial, epoch_report(1, 0.45))
+    trial_logger.on_trial_start(before_first_epoch(third))
+    for number, metrics in enumerate(third.history, start=1):
+        trial_logger.on_epoch_end(third, epoch_report(number, metrics[OBJECTIVE_METRIC]))
+    trial_logger.on_trial_end(third, None)
+    writer.close()
+    next_writer = open_writer(client)
+    TrialLogger(next_writer).replay_missing([first, second, third, not_started, resumed])
+    next_writer.close()
+    runs = client.search_runs([EXPERIMENT])
+    assert sorted((run.data.params["trial"], run.info.status) for run in runs) == [
+        ("1", "FINISHED"),
+        ("2", "FINISHED"),
+        ("3", "FINISHED"),
+        ("5", "RUNNING"),
+    ]
+    for run in runs:
+        assert [step for step, *_ in metric_points(client, run, OBJECTIVE_METRIC)] == [1, 2, 3]
+
+
+def test_a_trials_run_has_its_settings_epochs_runtime_info_and_best_scores(client: MlflowClient) -> None:
+    trial = trial_record(number=7, score=0.8)
+    run = run_after(
+        client,
+        lambda logger: logger.on_trial_start(before_first_epoch(trial)),
+        lambda logger: logger.on_epoch_end(trial, epoch_report(1, 0.7)),
+        lambda logger: logger.on_epoch_end(trial, epoch_report(2, 0.8)),
+        lambda logger: logger.on_trial_end(trial, TrialReport(status="complete", epoch=2)),
+    )
+    assert run.info.run_name == "trial-007"
+    expected = {"trial": "7", "lr": "0.001", "log10_lr": "-3.0", "optimizer": "adamw"}
+    assert (expected | {"image_size": "32", "blocks": "18"}).items() <= run.data.params.items()
+    assert [value for _, value, _ in metric_points(client, run, "val_balanced_accuracy")] == [0.7, 0.8]
+    assert (run.data.metrics["best_val_balanced_accuracy"], run.data.metrics["best_epoch"]) == (0.8, 2)
+    assert trial.config.from_json(run.data.tags["freezeline.trial_config"]) == trial.config
+
+
+def test_runtime_info_that_changed_by_the_end_becomes_a_tag(client: MlflowClient) -> None:
+    first, last = {"blocks": 18, "features": "fp16"}, {"blocks": 18, "features": "uncached (disk full)"}
+    trial = trial_record().model_copy(update={"runtime_info": last})
+    run = run_after(
+        client,
+        lambda logger: logger.on_trial_start(before_first_epoch(trial)),
+        lambda logger: logger.on_epoch_end(trial, epoch_report(1, 0.7).model_copy(update={"runtime_info": first})),
+        lambda logger: logger.on_epoch_end(trial, epoch_report(2, 0.8).model_copy(update={"runtime_info": last})),
+        lambda logger: logger.on_trial_end(trial, TrialReport(status="complete", epoch=2)),
+    )
+    assert (run.data.params["features"], run.data.tags["features"]) == ("fp16", "uncached (disk full)")
+    assert "blocks" not in run.data.tags
+
+
+def test_a_failed_trials_run_has_the_traceback(client: MlflowClient) -> None:
+    failed = trial_record(score=None, status="failed", reason="ValueError: no")
+    report = TrialReport(status="failed", epoch=0, traceback="Traceback: no")
+    run = run_after(
+        client, lambda logger: logger.on_trial_start(failed), lambda logger: logger.on_trial_end(failed, report)
+    )
+    from mlflow.artifacts import load_text
+
+    assert load_text(f"{run.info.artifact_uri}/traceback.txt") == "Traceback: no"
+    assert run.data.metrics == {}
