@@ -77,14 +77,15 @@ def experiment_id_of_run(client: MlflowClient, run_id: str) -> str:
 
 
 def get_or_create_experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment ``name``; create it if needed, safely when two searches do so at the same time."""
+    """Return the id of the experiment ``name``; create it if needed, also if two searches do so concurrently."""
     from mlflow.exceptions import MlflowException
 
     existing = client.get_experiment_by_name(name)
     if existing is not None:
         if existing.lifecycle_stage == "deleted":
             raise TrackingError(
-                f"experiment {name!r} is deleted in MLflow; restore it (mlflow experiments restore) or use another --name"
+                f"experiment {name!r} is deleted in MLflow; restore it (mlflow experiments restore) or use another "
+                "--name"
             )
         return str(existing.experiment_id)
     try:
