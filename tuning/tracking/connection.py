@@ -97,8 +97,8 @@ def _check_database(uri: str) -> None:
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TrackingError(
-            f"the tracking database must be available before a search starts, but {hide_password(uri)} is not ({error}); "
-            "start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
+            f"the tracking database must be available before a search starts, but {hide_password(uri)} is not "
+            f"({error}); start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
         ) from None
 
 
