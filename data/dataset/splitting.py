@@ -80,8 +80,8 @@ def assign_splits(
         persisted: ``new_assignments`` of earlier calls.
         keep_leaks: whether to keep leaking images in their provided split instead of excluding them.
     """
-    given = {item.given_split for item in items if item.given_split}
-    managed_splits = tuple(split for split in SPLITS if split == "train" or split not in given)
+    given_splits = {item.given_split for item in items if item.given_split}
+    managed_splits = tuple(split for split in SPLITS if split == "train" or split not in given_splits)
     assignment = SplitAssignment({}, {}, {})
     builder = _SplitBuilder(managed_splits, persisted or {})
     for group in _groups(items, near_duplicates):

@@ -70,8 +70,8 @@ class DataSource(FrozenModel):
     @property
     def given_splits(self) -> tuple[SplitName, ...]:
         """The splits that the user provided, in the order train, val, test; empty if none."""
-        given = {image.split for image in self.images}
-        return tuple(split for split in SPLITS if split in given)
+        splits = {image.split for image in self.images}
+        return tuple(split for split in SPLITS if split in splits)
 
 
 def to_utf8(name: str) -> str:

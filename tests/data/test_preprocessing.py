@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -152,16 +153,14 @@ def test_an_array_and_its_file_give_the_same_image(tmp_path: Path) -> None:
 
 
 def test_a_decompression_bomb_is_refused_before_decoding() -> None:
-    header = encode(Image.new("1", (8, 8)))
-    at = header.index(b"IHDR") + 4
-    import zlib
-
-    head = (30_000).to_bytes(4, "big") * 2 + header[at + 8 : at + 13]
-    bomb = header[:at] + head + zlib.crc32(b"IHDR" + head).to_bytes(4, "big") + header[at + 17 :]
+    content = encode(Image.new("1", (8, 8)))
+    offset = content.index(b"IHDR") + 4
+    fields = (30_000).to_bytes(4, "big") * 2 + content[offset + 8 : offset + 13]
+    bomb = content[:offset] + fields + zlib.crc32(b"IHDR" + fields).to_bytes(4, "big") + content[offset + 17 :]
     with pytest.raises(ImageError, match="more than 89,000,000"):
         read_image(bomb)
-    middle = (9_500).to_bytes(4, "big") * 2 + header[at + 8 : at + 13]  # Pillow only warns at this size
-    bomb = header[:at] + middle + zlib.crc32(b"IHDR" + middle).to_bytes(4, "big") + header[at + 17 :]
+    fields = (9_500).to_bytes(4, "big") * 2 + content[offset + 8 : offset + 13]  # Pillow only warns at this size
+    bomb = content[:offset] + fields + zlib.crc32(b"IHDR" + fields).to_bytes(4, "big") + content[offset + 17 :]
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match="has 90,250,000 pixels"):
         read_image(bomb)
 
