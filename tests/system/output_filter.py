@@ -12,9 +12,9 @@ OWN = re.compile(
     | no\ problems\ found
     | \ +\S                                                # what belongs to the line above, and rows of tables
     | Best\ trials\ by\ validation | Accuracy\ against\ cost | trial\ +bal\.\ acc\.
-    | Finals,\ the\ best\ trained | Against\ the\ default | On\ the\ \d+\ test\ pictures
+    | Best\ trials\ re-run | Compared\ with\ the\ default | Test\ result\ on\ \d+\ image
     | models:/[\w-]+@\w+\ is\ now\ version
-    | (the\ report|compare\ the\ trials|classify\ a\ picture|search\ on\ your\ own):\ +\S
+    | (report|compare\ the\ trials|classify\ an\ image|run\ on\ your\ own\ data):\ +\S
     """,
     re.VERBOSE,
 )

@@ -99,7 +99,7 @@ def test_a_finished_search_is_made_longer_in_its_own_parent_run(
     assert tune(world, trials="2") == 0
     parent, children = runs_of(world.client)
     assert main(["resume", "--run", parent.info.run_id, "--trials", "2"]) == 0
-    assert "2 trials so far, 0 of them go on; 2 trials of up to 2 epochs" in capsys.readouterr().out
+    assert "resuming: 2 trials finished, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
     again, longer = runs_of(world.client)
     assert again.info.run_id == parent.info.run_id
     assert again.info.status == "FINISHED"

@@ -52,7 +52,7 @@ print(json.dumps({how: model.predict(data).to_dict("records") for how, data in a
 def test_a_search_ends_with_a_champion_and_tells_what_to_type_next(searched: Searched) -> None:
     assert "photos: 60 images in 3 classes" in searched.output
     assert "Best trials by validation" in searched.output
-    assert "95 %:" in searched.output
+    assert "95% CI" in searched.output
     assert "raw pixels" in searched.output
     assert "python -m tuning predict --model models:/photos@champion" in searched.output
     assert "/#/compare-runs?runs=" in searched.output

@@ -15,33 +15,33 @@ from tuning.ui.tables.blocks import blocks_table, legend_lines
 Capture = pytest.CaptureFixture[str]
 
 
-def shown(capsys: Capture, *arguments: str) -> list[list[str]]:
-    """Return the words of each line that the command prints."""
+def printed_cells(capsys: Capture, *arguments: str) -> list[list[str]]:
+    """Return the cells of each printed line, split at spaces."""
     assert main(["blocks", *arguments]) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_row_for_each_block_says_what_it_gives_holds_takes_and_costs_to_keep(capsys: Capture) -> None:
-    head, *rows = shown(capsys, "--backbone", "small_cnn", "--image_size", "32")
-    assert head == ["depth", "block", "output", "parameters", "time", "kept"]
+def test_each_block_has_a_row_with_output_parameters_time_and_cache_size(capsys: Capture) -> None:
+    header, *rows = printed_cells(capsys, "--backbone", "small_cnn", "--image_size", "32")
+    assert header == ["depth", "block", "output", "parameters", "time", "cached"]
     assert [row[:2] for row in rows[:4]] == [[str(depth), f"stages.{depth - 1}"] for depth in (1, 2, 3, 4)]
     assert rows[0][2:8] == ["32", "x", "16", "x", "16", "928"]
-    assert rows[0][9:] == ["16.4", "kB"]  # 32 * 16 * 16 numbers of two bytes
+    assert rows[0][9:] == ["16.4", "kB"]  # 32 * 16 * 16 values of two bytes
     assert rows[3][2:4] == ["256", "295,424"]
     assert rows[3][5:] == ["512", "bytes"]
     assert sum(float(row[-3].rstrip("%")) for row in rows[:4]) == pytest.approx(100, abs=0.3)
     assert " ".join(rows[4]) == "freezeline/small_cnn: 4 blocks, 388,896 parameters, 32 px"
 
 
-def test_times_are_those_of_the_blocks() -> None:
-    class Slow(torch.nn.Module):
+def test_the_slowest_block_has_the_longest_time() -> None:
+    class SlowModule(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for _ in range(200):
                 x = x * 1.0
             return x
 
     layers = [torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Identity())]
-    layers += [torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), Slow())]
+    layers += [torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), SlowModule())]
     layers += [torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())]
     network = torch.nn.Sequential(*layers)
     threads = torch.get_num_threads()
@@ -52,7 +52,7 @@ def test_times_are_those_of_the_blocks() -> None:
 
 
 @pytest.mark.parametrize("name", ["timm/test_efficientnet", "timm/pvt_v2_b0", "timm/swin_tiny_patch4_window7_224"])
-def test_every_network_that_can_be_cut_is_timed_block_by_block(name: str) -> None:
+def test_every_splittable_network_is_timed_by_block(name: str) -> None:
     network = create_backbone(name, "none", 32).network
     blocks = find_blocks(network, 32)
     seconds = time_blocks(network, blocks, 32)
@@ -60,8 +60,8 @@ def test_every_network_that_can_be_cut_is_timed_block_by_block(name: str) -> Non
     assert min(seconds) > 0
 
 
-def test_a_network_that_cannot_be_cut_shows_its_groups(capsys: Capture) -> None:
-    _, *rows = shown(capsys, "--backbone", "crossvit_9_240", "--image_size", "240")
+def test_an_unsplittable_network_is_shown_by_groups(capsys: Capture) -> None:
+    _, *rows = printed_cells(capsys, "--backbone", "crossvit_9_240", "--image_size", "240")
     assert [row[1:] for row in rows[1:3]] == [[name, "-", "2,604,032", "-", "-"] for name in ("blocks.0", "blocks.1")]
     assert " ".join(rows[4]) == "timm/crossvit_9_240: 4 blocks, 8,167,296 parameters, 240 px"
     assert len(rows) == 6
@@ -73,11 +73,11 @@ def test_the_table_of_groups_has_no_times() -> None:
     with console.capture() as capture:
         console.print(blocks_table(groups, ()))
     assert capture.get().split("\n")[1].split() == ["1", "stem", "-", "1,000", "-", "-"]
-    assert legend_lines("mine", 64, groups, ())[0] == "mine: 1 blocks, 1,000 parameters, 64 px"
+    assert legend_lines("mine", 64, groups, ())[0] == "mine: 1 block, 1,000 parameters, 64 px"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ((), "--backbone must be given: name of a network"),
         (("--backbone", "resnet343"), "got 'resnet343'; did you mean resnet34"),
@@ -86,8 +86,8 @@ def test_the_table_of_groups_has_no_times() -> None:
         (("--backbone", "small_cnn", "--weights", "hub"), "there is no option --weights"),
     ],
 )
-def test_a_mistake_is_said_in_a_sentence(arguments: tuple[str, ...], sentence: str, capsys: Capture) -> None:
+def test_an_invalid_option_is_reported_in_one_line(arguments: tuple[str, ...], message: str, capsys: Capture) -> None:
     assert main(["blocks", *arguments]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert sentence in said[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]

@@ -19,8 +19,8 @@ def test_minutes_buy_trials_of_a_middling_share_side_by_side() -> None:
     assert expected.trials == int((660 - 75) * 2 / 22)
     assert expected.minutes is None
     assert budget_line(asked, expected, "net", 64, 2) == (
-        "a trial of 10 epochs of net at 64 px takes about 22 s with half of it frozen, 44 s with nothing frozen: "
-        "11 minutes buy about 53 such trials, 2 at once"
+        "a trial of 10 epochs of net at 64 px takes about 22 s with half of its blocks frozen, 44 s with none "
+        "frozen: about 53 such trials, 2 in parallel, in 11 minutes"
     )
 
 
@@ -28,4 +28,4 @@ def test_trials_take_minutes() -> None:
     asked = recipe(trials="60", max_epochs="10")
     expected = estimate_budget(asked, STEP_S, num_train=10 * BATCH_SIZE, num_val=3 * BATCH_SIZE, max_concurrent=2)
     assert (expected.trials, expected.minutes) == (None, pytest.approx(11.0))
-    assert budget_line(asked, expected, "net", 64, 2).endswith("60 such trials, 2 at once, take about 11 minutes")
+    assert budget_line(asked, expected, "net", 64, 2).endswith("60 such trials, 2 in parallel, take about 11 minutes")

@@ -414,12 +414,12 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     arguments += ("--report", str(page))
     assert main(["evaluate", *arguments]) == 0
     said = capsys.readouterr().out
-    for part in ("m on 24 pictures of pictures", "Taken for", "calibration error  0.1"):
+    for part in ("m on 24 pictures of pictures", "Confusion matrix", "calibration error  0.1"):
         assert part in said
     numbers = json.loads(output.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
-    assert "100.0 % of 24 pictures of pictures (all) are right" in page.read_text()
+    assert "100.0% accuracy on pictures (all, 24 images)" in page.read_text()
 
 
 @pytest.mark.usefixtures("client")
@@ -441,10 +441,10 @@ def test_champions_shows_the_history_and_who_holds_each_alias(client: MlflowClie
     first = capsys.readouterr().out
     for part in ("2026-01-02T03:04:05", "promoted", "better", "models:/pets@champion: version 1"):
         assert part in first
-    assert "by hand" not in first
+    assert "outside Freezeline" not in first
     versions.delete_alias("champion")
     assert main(["champions", "--name", "pets"]) == 0
-    assert "was moved by hand: version 1 got it here last" in capsys.readouterr().out
+    assert "set outside Freezeline; the last champion in the history: version 1" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -473,7 +473,7 @@ def test_the_store_is_shown_and_cleared(capsys: Capture, freezeline_home: Path) 
     assert str(freezeline_home) in shown
     assert main(["cache", "--clear", "pixels"]) == 0
     cleared = capsys.readouterr().out
-    assert "1 entries thrown out" in cleared
+    assert "removed 1 cache entry" in cleared
     assert "pixels/abc" not in cleared
 
 

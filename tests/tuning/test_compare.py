@@ -93,14 +93,14 @@ def test_the_command_prints_a_table_and_writes_the_chart(client: MlflowClient, t
         "3",
     ]
     assert lines[3].split()[:2] == [second[:8], "cars"]
-    assert not any("can't be compared" in line for line in lines)
+    assert not any("not comparable" in line for line in lines)
     assert Image.open(io.BytesIO(file.read_bytes())).width > 600
 
 
 def test_searches_on_different_data_are_compared_with_a_warning(client: MlflowClient, capsys: Capture) -> None:
     runs = [log_search(client, name, [0.5], fingerprint=name) for name in ("pets", "cars")]
     assert main(["compare", "--runs", ",".join(runs)]) == 0
-    assert "different pictures, or split differently: their scores can't be compared" in capsys.readouterr().out
+    assert "different images or splits: their scores are not comparable" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

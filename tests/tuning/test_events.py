@@ -1,4 +1,4 @@
-"""Events: who is told, what a program reads of them, what quiet leaves, and which view a command opens."""
+"""Events: their delivery, the JSON Lines schema, quiet mode, and the choice of the renderer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ AUDIT = Audit(
     findings=(Finding(kind="tiny", count=2, action="kept", files=(("a.png",), ("b.png",))),),
 )
 PROMOTION = Promotion(alias="champion", reason="better", evidence={})
-EVERY: list[Event] = [
+ALL_EVENTS: list[Event] = [
     Message("hello"),
     Message("the disk is full", is_warning=True),
     TablesShown(("a table",)),
@@ -76,27 +76,27 @@ EVERY: list[Event] = [
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def written(*events: Event) -> list[dict[str, Any]]:
-    """Return what a program reads of the events, the first line aside."""
+def json_lines(*events: Event) -> list[dict[str, Any]]:
+    """Return the parsed JSON lines of the events, without the first line."""
     file = io.StringIO()
-    view = JsonLinesRenderer(file, "tune")
+    renderer = JsonLinesRenderer(file, "tune")
     for event in events:
-        view.handle(event)
+        renderer.handle(event)
     return [json.loads(line, parse_constant=pytest.fail) for line in file.getvalue().splitlines()][1:]
 
 
-# --- JSON lines ---
+# --- JSON Lines ---
 
 
-def test_every_event_is_tried_here() -> None:
-    assert {type(event) for event in EVERY} == set(get_args(Event))
+def test_the_list_above_has_every_event() -> None:
+    assert {type(event) for event in ALL_EVENTS} == set(get_args(Event))
 
 
-def test_a_program_reads_every_event_but_those_for_people() -> None:
-    names = [line["event"] for line in written(*EVERY)]
+def test_every_event_that_is_not_for_people_only_has_a_line() -> None:
+    names = [line["event"] for line in json_lines(*ALL_EVENTS)]
     assert names == [
-        "warning", "part", "progress", "audit", "plan", "trial_started", "epoch", "trial_ended", "epoch", "result",
-        "decision", "report", "ended",
+        "warning", "stage", "progress", "audit", "plan", "trial_started", "epoch", "trial_ended", "epoch", "result",
+        "promotion", "report", "ended",
     ]  # fmt: skip
 
 
@@ -105,35 +105,35 @@ def test_the_first_line_names_the_schema_and_the_command() -> None:
     JsonLinesRenderer(file, "resume")
     first = json.loads(file.getvalue())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", first.pop("at"))
-    assert first == {"event": "began", "schema": 1, "command": "resume"}
+    assert first == {"event": "started", "schema": 2, "command": "resume"}
 
 
-def documented() -> dict[str, set[str]]:
-    """Return the fields of each event as docs/events.md has them."""
+def documented_fields() -> dict[str, set[str]]:
+    """Return the fields of each event in docs/events.md."""
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE)
     return {name: set(re.findall(r"`(\w+)`", fields)) for name, fields in rows}
 
 
-def test_the_documentation_has_every_event_with_its_fields() -> None:
+def test_events_md_lists_every_event_with_its_fields() -> None:
     file = io.StringIO()
     JsonLinesRenderer(file, "tune")
-    lines = [json.loads(file.getvalue()), *written(*EVERY)]
-    found = {line["event"]: set(line) - {"event", "at"} for line in lines}
-    assert len(found) == 13
-    assert documented() == found
+    lines = [json.loads(file.getvalue()), *json_lines(*ALL_EVENTS)]
+    fields = {line["event"]: set(line) - {"event", "at"} for line in lines}
+    assert len(fields) == 13
+    assert documented_fields() == fields
 
 
-def test_the_documentations_example_is_a_real_beginning_and_end() -> None:
+def test_the_example_in_events_md_matches_the_schema() -> None:
     example = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
     assert example
     lines = [json.loads(line) for line in example[1].splitlines()]
-    assert (lines[0]["event"], lines[-1]["event"]) == ("began", "ended")
-    fields = documented()
+    assert (lines[0]["event"], lines[-1]["event"]) == ("started", "ended")
+    fields = documented_fields()
     assert all(set(line) - {"event", "at"} == fields[line["event"]] for line in lines)
 
 
-def test_a_trial_is_told_from_its_settings_to_its_end() -> None:
-    started, epoch_line, ended = written(*EVERY[7:10])
+def test_a_trial_has_lines_for_its_start_its_epochs_and_its_end() -> None:
+    started, epoch_line, ended = json_lines(*ALL_EVENTS[7:10])
     assert (started["trial"], started["uid"], started["origin"]) == (0, "uid0", "default")
     assert started["settings"]["optimizer"] == "adamw"
     assert (epoch_line["epoch"], epoch_line["metrics"]["val_balanced_accuracy"]) == (3, 0.5)
@@ -142,70 +142,70 @@ def test_a_trial_is_told_from_its_settings_to_its_end() -> None:
     }  # fmt: skip
 
 
-def test_numbers_that_json_has_no_word_for_are_null() -> None:
+def test_nan_and_infinity_are_null() -> None:
     report = epoch_report(1, 0.5).model_copy(update={"metrics": {"val_loss": math.nan, "lr": math.inf, "epoch_s": 1.0}})
-    (line,) = written(TrainingEpochEnded(report))
+    (line,) = json_lines(TrainingEpochEnded(report))
     assert line["metrics"] == {"val_loss": None, "lr": None, "epoch_s": 1.0}
 
 
-def test_no_secret_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_PASSWORD", 'quoted"secret')
-    (line,) = written(CommandEnded(1, ('the server says quoted"secret',)))
+    (line,) = json_lines(CommandEnded(1, ('the server says quoted"secret',)))
     assert line["problems"] == [f"the server says {MASK}"]
 
 
-def test_a_failed_trial_without_an_epoch_has_no_score() -> None:
-    (line,) = written(TrialEnded(trial_record(1, None, "failed", "ValueError: no")))
+def test_a_trial_that_failed_in_its_first_epoch_has_no_score() -> None:
+    (line,) = json_lines(TrialEnded(trial_record(1, None, "failed", "ValueError: no")))
     assert (line["best_epoch"], line["score"], line["reason"]) == (None, None, "ValueError: no")
 
 
-def test_progress_is_told_now_and_then_and_at_its_end() -> None:
-    told = [ProgressUpdated(what, done, 500) for what in ("reading", "resizing") for done in range(1, 501)]
-    lines = [(line["what"], line["done"]) for line in written(*told)]
+def test_progress_is_throttled_but_its_end_is_always_written() -> None:
+    events = [ProgressUpdated(task, done, 500) for task in ("reading", "resizing") for done in range(1, 501)]
+    lines = [(line["task"], line["done"]) for line in json_lines(*events)]
     assert lines[0] == ("reading", 1)
     assert {("reading", 500), ("resizing", 1), ("resizing", 500)} <= set(lines)
     assert len(lines) < 100
 
 
-def test_a_line_is_there_as_soon_as_it_is_told(tmp_path: Path) -> None:
+def test_each_line_is_flushed(tmp_path: Path) -> None:
     with (tmp_path / "events").open("w") as file:
         JsonLinesRenderer(file, "tune").handle(StageStarted("starting Ray"))
         assert (tmp_path / "events").read_text().count("\n") == 2
 
 
-# --- the stream ---
+# --- the event bus ---
 
 
-def test_without_a_view_sentences_and_tables_are_printed(
+def test_the_console_renderer_prints_messages_and_tables_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_bus, "_renderers", [ConsoleRenderer()])  # one that has told no other test's progress
-    info("a sentence")
+    monkeypatch.setattr(event_bus, "_renderers", [ConsoleRenderer()])  # without progress of other tests
+    info("a message")
     warning("a warning")
     print_table("a line")
-    for event in EVERY[3:]:
+    for event in ALL_EVENTS[3:]:
         event_bus.emit(event)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.partition("  ")[2] or line for line in said] == ["a sentence", "a warning", "a line"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[2] or line for line in lines] == ["a message", "a warning", "a line"]
 
 
-def test_the_view_that_was_opened_last_is_told_and_closed_whatever_happens() -> None:
-    class Heard:
+def test_the_last_opened_renderer_gets_the_events_and_is_closed_after_an_error() -> None:
+    class RecordingRenderer:
         def __init__(self) -> None:
             self.events: list[Event | str] = []
 
-        def tell(self, event: Event) -> None:
+        def handle(self, event: Event) -> None:
             self.events.append(event)
 
         def close(self) -> None:
             self.events.append("closed")
 
-    outer, inner = Heard(), Heard()
+    outer, inner = RecordingRenderer(), RecordingRenderer()
     with contextlib.suppress(RuntimeError), event_bus.use_renderer(outer):
         event_bus.emit_progress("reading", 1, 2)
         with event_bus.use_renderer(inner):
             event_bus.start_stage("starting Ray")
-        raise RuntimeError("whatever")
+        raise RuntimeError("any error")
     assert outer.events == [ProgressUpdated("reading", 1, 2), "closed"]
     assert inner.events == [StageStarted("starting Ray"), "closed"]
 
@@ -213,41 +213,42 @@ def test_the_view_that_was_opened_last_is_told_and_closed_whatever_happens() -> 
 # --- quiet ---
 
 
-def test_quiet_prints_what_matters_at_the_end_and_warns_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    view = QuietRenderer()
-    for event in EVERY:
-        view.handle(event)
-    said = capsys.readouterr()
-    assert said.out.splitlines()[0].startswith("On the 20 test pictures")
-    assert said.out.splitlines()[-2:] == [
+def test_quiet_prints_results_to_stdout_and_warnings_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    renderer = QuietRenderer()
+    for event in ALL_EVENTS:
+        renderer.handle(event)
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("Test result on 20 images")
+    assert lines[-2:] == [
         "models:/pets@champion is now version 3: better.",
-        "the report:           /searches/report.html",
+        "report:               /searches/report.html",
     ]
-    assert len(said.out.splitlines()) == 7
-    assert [line.partition("  ")[2] for line in said.err.splitlines()] == ["the disk is full"]
+    assert len(lines) == 7
+    assert [line.partition("  ")[2] for line in captured.err.splitlines()] == ["the disk is full"]
 
 
-def test_a_search_tells_what_the_audit_found_and_where_the_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    twins = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
-    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (twins,)})))
-    _, found, names = capsys.readouterr().out.splitlines()
-    assert found == "  2 exact duplicates within a class: kept"
-    assert "audit.json names every file" in names
+def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(capsys: pytest.CaptureFixture[str]) -> None:
+    duplicates = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
+    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (duplicates,)})))
+    _, finding, hint = capsys.readouterr().out.splitlines()
+    assert finding == "  2 exact duplicates within a class: kept"
+    assert "audit.json names every file" in hint
 
 
-def test_quiet_still_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
     full = epoch_report(1, 0.5).model_copy(update={"runtime_info": {"features": "uncached (disk full)"}})
     QuietRenderer().handle(EpochEnded(trial_record(4), full))
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "the disk is full: trial 4" in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "the disk is full: trial 4" in captured.err
 
 
-# --- the lines of others, as the system tests look for them ---
+# --- lines of libraries, as detected by the system tests ---
 
 
-def test_lines_of_libraries_are_told_from_ours() -> None:
-    theirs = [
+def test_lines_of_libraries_are_detected() -> None:
+    library_lines = [
         "[I 2026-01-02 03:04:05,678] A new study created in memory with name: search",
         "2026-01-02 03:04:05,678\tINFO worker.py:1927 -- Started a local Ray instance.",
         "2026/01/02 03:04:05 WARNING mlflow.models.model: Model logged without a signature",
@@ -255,17 +256,17 @@ def test_lines_of_libraries_are_told_from_ours() -> None:
         "/lib/torch/x.py:1: UserWarning: The use of x is deprecated",
         "Trial status: 2 RUNNING",
     ]
-    ours = [
+    own_lines = [
         "03:04:05  trial 0 complete",
         "pets: 1,797 images in 10 classes (9 train)",
         "  2 near-duplicates",
         "",
         "no problems found",
     ]
-    assert foreign([*ours, *theirs]) == theirs
+    assert foreign([*own_lines, *library_lines]) == library_lines
 
 
-# --- which view ---
+# --- the choice of the renderer ---
 
 
 class Terminal(io.StringIO):
@@ -275,34 +276,36 @@ class Terminal(io.StringIO):
         return True
 
 
-class Latin(Terminal):
+class Latin1Terminal(Terminal):
     encoding = "latin-1"
 
 
 @pytest.mark.parametrize(
-    ("quiet", "term", "file", "kind"),
+    ("quiet", "term", "file", "expected"),
     [
         (False, "xterm", Terminal(), LiveRenderer),
         (False, "xterm", io.StringIO(), LogRenderer),
         (False, "dumb", Terminal(), LogRenderer),
-        (False, "xterm", Latin(), LogRenderer),
+        (False, "xterm", Latin1Terminal(), LogRenderer),
         (True, "xterm", Terminal(), QuietRenderer),
     ],
 )
-def test_a_terminal_that_can_show_it_gets_the_live_view(
-    quiet: bool, term: str, file: io.StringIO, kind: type, monkeypatch: pytest.MonkeyPatch
+def test_only_a_utf8_terminal_that_can_move_its_cursor_gets_the_live_view(
+    quiet: bool, term: str, file: io.StringIO, expected: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", term)
     with contextlib.redirect_stdout(io.StringIO()):
-        view = make_renderer(quiet, file)
-        view.close()
-    assert type(view) is kind
+        renderer = make_renderer(quiet, file)
+        renderer.close()
+    assert type(renderer) is expected
 
 
-def ended(error: BaseException | None) -> Callable[[], int]:
+def command(error: BaseException | None) -> Callable[[], int]:
+    """Return the work of a command that prints, emits a message, and raises ``error`` if there is one."""
+
     def work() -> int:
         print("from a library")
-        info("a sentence")
+        info("a message")
         if error:
             raise error
         return 0
@@ -317,31 +320,31 @@ def ended(error: BaseException | None) -> Callable[[], int]:
         (SettingError("one", "two"), 2, ["one", "two"]),
         (SearchError("no trial finished"), 1, ["no trial finished"]),
         (KeyboardInterrupt(), 130, []),
-        (ValueError("a fault of ours"), 1, ["ValueError: a fault of ours"]),
+        (ValueError("a bug"), 1, ["ValueError: a bug"]),
     ],
 )
-def test_as_json_nothing_but_events_is_on_standard_output_and_the_last_one_says_how_it_ended(
+def test_with_json_events_stdout_has_only_events_and_the_last_has_the_exit_status(
     error: BaseException | None, status: int, problems: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = re.escape(str(error)) or "^$"
     with pytest.raises(type(error), match=expected) if error else contextlib.nullcontext():
-        assert run_with_ui("train", False, "json", ended(error)) == status
-    said = capsys.readouterr()
-    first, last = (json.loads(line) for line in said.out.splitlines())
+        assert run_with_ui("train", False, "json", command(error)) == status
+    captured = capsys.readouterr()
+    first, last = (json.loads(line) for line in captured.out.splitlines())
     assert first["command"] == "train"
     assert {name: last[name] for name in ("event", "exit_status", "problems")} == {
         "event": "ended", "exit_status": status, "problems": problems,
     }  # fmt: skip
-    assert said.err.splitlines()[0] == "from a library"
-    assert said.err.splitlines()[1].endswith("  a sentence")
+    assert captured.err.splitlines()[0] == "from a library"
+    assert captured.err.splitlines()[1].endswith("  a message")
 
 
-def test_as_json_and_quiet_standard_error_is_for_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_with_ui("tune", True, "json", ended(None)) == 0
+def test_with_json_events_and_quiet_messages_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_with_ui("tune", True, "json", command(None)) == 0
     assert capsys.readouterr().err == "from a library\n"
 
 
-def test_without_json_a_command_is_watched_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_with_ui("tune", False, "text", ended(None)) == 0
-    said = capsys.readouterr()
-    assert (len(said.out.splitlines()), said.err) == (2, "")
+def test_with_text_events_messages_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_with_ui("tune", False, "text", command(None)) == 0
+    captured = capsys.readouterr()
+    assert (len(captured.out.splitlines()), captured.err) == (2, "")

@@ -1,4 +1,4 @@
-"""The live view: what its state is after events, what its picture is, and how it leaves a terminal."""
+"""The live view: its state after events, the rendered block, and the terminal after it closes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tuning.ui.live.render import clock, render, sparkline
 from tuning.ui.live.renderer import LiveRenderer
 from tuning.ui.live.state import LiveState, reduce
 
-BEGAN_S = 1_000_000.0
+START_S = 1_000_000.0
 
 
 def planned(
-    trials: int | None = 16, ends_s: float | None = BEGAN_S + 300, best: TrialRecord | None = None
+    trials: int | None = 16, ends_s: float | None = START_S + 300, best: TrialRecord | None = None
 ) -> SearchPlanned:
     return SearchPlanned(
-        "run", "the plan", trials, probes=4, tried=0, max_epochs=8, max_concurrent=2, ends_s=ends_s, best=best
+        "run", "the plan", trials, probes=4, finished=0, max_epochs=8, max_concurrent=2, ends_s=ends_s, best=best
     )
 
 
@@ -46,15 +46,15 @@ def trial(
     return trial_record(number, score, status).model_copy(update={"origin": origin})
 
 
-def state_after(*events: Event, at_s: float = BEGAN_S) -> LiveState:
-    state = LiveState(BEGAN_S)
+def reduced(*events: Event, at_s: float = START_S) -> LiveState:
+    state = LiveState(START_S)
     for event in events:
         state = reduce(state, event, at_s)
     return state
 
 
-def drawn(state: LiveState, now_s: float = BEGAN_S + 60, width: int = 80, height: int = 24) -> list[str]:
-    """Return the picture's lines as a terminal of that size shows them."""
+def rendered(state: LiveState, now_s: float = START_S + 60, width: int = 80, height: int = 24) -> list[str]:
+    """Return the lines of the block in a terminal of that size."""
     out = io.StringIO()
     Console(file=out, width=width, height=height).print(render(state, now_s, width, height))
     return [line.rstrip() for line in out.getvalue().splitlines()]
@@ -63,8 +63,8 @@ def drawn(state: LiveState, now_s: float = BEGAN_S + 60, width: int = 80, height
 # --- the state ---
 
 
-def test_trials_are_counted_by_how_they_ended_and_who_chose_them() -> None:
-    state = state_after(
+def test_trials_are_counted_by_status_and_origin() -> None:
+    state = reduced(
         planned(),
         *(TrialStarted(trial(number)) for number in range(6)),
         TrialEnded(trial(0, 0.9, "complete", "default")),
@@ -73,44 +73,44 @@ def test_trials_are_counted_by_how_they_ended_and_who_chose_them() -> None:
         TrialEnded(trial(3, None, "failed")),
         TrialEnded(trial(4, 0.95, "complete", "rerun")),
     )
-    assert (state.tried, state.probes, state.reruns, state.pruned, state.failed) == (3, 1, 1, 1, 1)
-    assert [one.trial.number for one in state.running.values()] == [5]
+    assert (state.finished, state.probes, state.reruns, state.pruned, state.failed) == (3, 1, 1, 1, 1)
+    assert [running.trial.number for running in state.running.values()] == [5]
 
 
-def test_the_best_is_of_those_that_ended_or_run_but_no_final_and_none_that_failed() -> None:
-    ended = state_after(
+def test_the_best_is_a_finished_or_running_trial_but_no_rerun_and_no_failed_one() -> None:
+    finished = reduced(
         planned(), TrialEnded(trial(0, 0.8, "complete")), TrialEnded(trial(1, 0.99, "complete", "rerun"))
     )
-    assert ended.best == trial(0, 0.8, "complete")
-    runs = reduce(ended, EpochEnded(trial(2, 0.9), epoch_report(3, 0.9)), BEGAN_S)
-    assert runs.best == trial(2, 0.9)
-    assert reduce(runs, TrialEnded(trial(2, 0.9, "failed")), BEGAN_S).best == trial(0, 0.8, "complete")
+    assert finished.best == trial(0, 0.8, "complete")
+    running = reduce(finished, EpochEnded(trial(2, 0.9), epoch_report(3, 0.9)), START_S)
+    assert running.best == trial(2, 0.9)
+    assert reduce(running, TrialEnded(trial(2, 0.9, "failed")), START_S).best == trial(0, 0.8, "complete")
 
 
-def test_a_search_that_goes_on_begins_with_the_best_of_before() -> None:
-    assert state_after(planned(best=trial(3, 0.7, "complete"))).best == trial(3, 0.7, "complete")
+def test_a_resumed_search_starts_with_its_best_trial() -> None:
+    assert reduced(planned(best=trial(3, 0.7, "complete"))).best == trial(3, 0.7, "complete")
 
 
-def test_a_part_of_the_work_begins_once_however_often_its_progress_is_told() -> None:
-    state = reduce(state_after(ProgressUpdated("resizing", 1, 9)), ProgressUpdated("resizing", 2, 9), BEGAN_S + 5)
-    assert (state.stage, state.stage_began_s, state.progress) == (
+def test_a_stage_starts_once_whatever_the_number_of_progress_events() -> None:
+    state = reduce(reduced(ProgressUpdated("resizing", 1, 9)), ProgressUpdated("resizing", 2, 9), START_S + 5)
+    assert (state.stage, state.stage_started_s, state.progress) == (
         "resizing",
-        BEGAN_S,
+        START_S,
         ProgressUpdated("resizing", 2, 9),
     )
-    assert reduce(state, StageStarted("starting Ray"), BEGAN_S + 7).progress is None
+    assert reduce(state, StageStarted("starting Ray"), START_S + 7).progress is None
 
 
-def test_a_sentence_changes_nothing() -> None:
-    assert state_after(Message("hello")) == LiveState(BEGAN_S)
+def test_a_message_does_not_change_the_state() -> None:
+    assert reduced(Message("hello")) == LiveState(START_S)
 
 
-# --- the picture ---
+# --- the block ---
 
 
-def test_a_trial_that_runs_is_a_row_with_epoch_score_curve_and_network() -> None:
-    began = state_after(planned(), TrialStarted(trial(7, None)), TrialStarted(trial(8, None, origin="probe")))
-    lines = drawn(reduce(began, EpochEnded(trial(7, 0.9), epoch_report(3, 0.9)), BEGAN_S + 30))
+def test_a_running_trial_has_a_row_with_epoch_score_curve_and_network() -> None:
+    started = reduced(planned(), TrialStarted(trial(7, None)), TrialStarted(trial(8, None, origin="probe")))
+    lines = rendered(reduce(started, EpochEnded(trial(7, 0.9), epoch_report(3, 0.9)), START_S + 30))
     assert lines[1] == "trial  epoch   time   score  curve  network, size, frozen blocks"
     assert lines[2] == "    7    3/4   1:00  0.9000  ▁█▁    tf_efficientnet_lite0 32 px, 9/18"
     assert lines[3] == "    8    0/4   1:00       -         probe of tf_efficientnet_lite0 32 px, 9/18"
@@ -119,68 +119,68 @@ def test_a_trial_that_runs_is_a_row_with_epoch_score_curve_and_network() -> None
 
 
 @pytest.mark.parametrize(
-    ("plan", "now_s", "full", "left"),
+    ("plan", "elapsed_s", "filled", "text"),
     [
         (planned(), 75, 6, "3:45 left"),
-        (planned(), 330, 24, "0:30 over the time that was given"),
+        (planned(), 330, 24, "0:30 over the time budget"),
         (planned(trials=None), 150, 12, "2:30 left"),
-        (planned(ends_s=None), 3700, 0, "1:01:40 so far"),
+        (planned(ends_s=None), 3700, 0, "1:01:40 elapsed"),
     ],
 )
-def test_the_bar_and_the_clock_say_what_is_left_of_the_budget(
-    plan: SearchPlanned, now_s: float, full: int, left: str
+def test_the_bar_and_the_clock_show_the_remaining_budget(
+    plan: SearchPlanned, elapsed_s: float, filled: int, text: str
 ) -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system="standard")
-    console.print(render(state_after(plan), BEGAN_S + now_s, 80, 24))
+    console.print(render(reduced(plan), START_S + elapsed_s, 80, 24))
     last = out.getvalue().splitlines()[-1]
     bar, _, _ = last.partition("\x1b[2m") if "\x1b[2m" in last else (last, "", "")
-    assert bar.count("━") == full
-    assert last.endswith(f"  {left}")
+    assert bar.count("━") == filled
+    assert last.endswith(f"  {text}")
 
 
-def test_of_trials_and_minutes_the_one_that_is_spent_further_fills_the_bar() -> None:
-    ended = state_after(planned(trials=2), TrialEnded(trial(0, 0.5, "complete")))
-    assert drawn(ended)[-1].startswith("━" * 24)
+def test_the_bar_shows_the_larger_used_share_of_trials_and_time() -> None:
+    state = reduced(planned(trials=2), TrialEnded(trial(0, 0.5, "complete")))
+    assert rendered(state)[-1].startswith("━" * 24)
     out = io.StringIO()
-    Console(file=out, force_terminal=True, color_system="standard").print(render(ended, BEGAN_S + 3, 80, 24))
+    Console(file=out, force_terminal=True, color_system="standard").print(render(state, START_S + 3, 80, 24))
     assert out.getvalue().splitlines()[-1].partition("\x1b[2m")[0].count("━") == 12
 
 
-CROWD = state_after(planned(), *(TrialStarted(trial(number, 0.9)) for number in range(1000)))
-PARTS = [
-    LiveState(BEGAN_S, stage="getting ready"),
-    state_after(ProgressUpdated("resizing images", 123_456, 1_234_567)),
-    state_after(planned(), StageStarted("packaging trial 12345, the best, and measuring it on the test pictures")),
-    CROWD,
+MANY_TRIALS = reduced(planned(), *(TrialStarted(trial(number, 0.9)) for number in range(1000)))
+STATES = [
+    LiveState(START_S, stage="starting"),
+    reduced(ProgressUpdated("resizing images", 123_456, 1_234_567)),
+    reduced(planned(), StageStarted("packaging trial 12345, the best, and evaluating it on the test images")),
+    MANY_TRIALS,
 ]
 
 
-@pytest.mark.parametrize("state", PARTS)
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("size", [(80, 24), (120, 50), (40, 10), (20, 6), (5, 3), (1, 1)])
-def test_the_picture_stays_within_the_terminal(state: LiveState, size: tuple[int, int]) -> None:
+def test_the_block_fits_the_terminal(state: LiveState, size: tuple[int, int]) -> None:
     width, height = size
-    lines = drawn(state, width=width, height=height)
+    lines = rendered(state, width=width, height=height)
     assert 1 <= len(lines) <= max(1, height - 1)
     assert max(map(len, lines)) <= max(1, width - 1)
 
 
-def test_the_blocks_first_line_is_empty_where_there_is_room() -> None:
-    assert drawn(CROWD)[0] == ""
-    assert drawn(CROWD, height=4)[0] != ""
+def test_the_first_line_is_empty_if_there_is_room() -> None:
+    assert rendered(MANY_TRIALS)[0] == ""
+    assert rendered(MANY_TRIALS, height=4)[0] != ""
 
 
-def test_of_a_crowd_some_are_shown_and_the_others_counted() -> None:
-    lines = drawn(CROWD)
-    assert "and 993 trials more" in lines
+def test_trials_that_do_not_fit_are_counted() -> None:
+    lines = rendered(MANY_TRIALS)
+    assert "and 993 more trials" in lines
     assert len(lines) <= 14
 
 
-def test_a_training_shows_its_curve() -> None:
-    state = state_after(
+def test_a_single_training_shows_its_curve() -> None:
+    state = reduced(
         *(TrainingEpochEnded(epoch_report(number, score)) for number, score in enumerate((0.5, 0.6, 0.9), start=1))
     )
-    assert drawn(state)[1] == "epoch 3  0.9000  ▁▃█"
+    assert rendered(state)[1] == "epoch 3  0.9000  ▁▃█"
 
 
 @pytest.mark.parametrize(
@@ -193,30 +193,30 @@ def test_a_training_shows_its_curve() -> None:
         ((0.0, 0.0, 0.9, 1.0, 1.0), "▇██"),
     ],
 )
-def test_a_curve_is_a_letter_for_each_of_the_last_values(values: Sequence[float], curve: str) -> None:
-    assert sparkline(values, 0.0, 1.0, most=3) == curve
+def test_a_sparkline_has_a_character_for_each_of_the_last_values(values: Sequence[float], curve: str) -> None:
+    assert sparkline(values, 0.0, 1.0, max_values=3) == curve
 
 
-def test_a_curve_without_a_span_is_flat() -> None:
-    assert sparkline([0.5, 0.5], 0.5, 0.5, most=3) == "▁▁"
+def test_a_sparkline_of_equal_values_is_flat() -> None:
+    assert sparkline([0.5, 0.5], 0.5, 0.5, max_values=3) == "▁▁"
 
 
-def test_times_have_hours_only_where_there_are_any() -> None:
+def test_durations_have_hours_from_one_hour() -> None:
     assert [clock(seconds) for seconds in (-3, 0, 61, 3600)] == ["0:00", "0:00", "1:01", "1:00:00"]
 
 
-def test_drawing_a_crowd_takes_milliseconds() -> None:
-    began_s = time.process_time()
+def test_rendering_many_trials_takes_milliseconds() -> None:
+    start_s = time.process_time()
     for _ in range(10):
-        drawn(CROWD)
-    assert time.process_time() - began_s < 0.5
+        rendered(MANY_TRIALS)
+    assert time.process_time() - start_s < 0.5
 
 
 # --- in a terminal ---
 
 
 class FakeTerminal(io.StringIO):
-    """What is written to a terminal."""
+    """A terminal that records its output."""
 
     def isatty(self) -> bool:
         return True
@@ -224,21 +224,21 @@ class FakeTerminal(io.StringIO):
 
 @contextlib.contextmanager
 def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LiveRenderer, FakeTerminal]]:
-    """Within: a view is open on a terminal of 80 columns that takes the place of standard output."""
+    """Context manager: a live renderer on a terminal of 80 columns in place of standard output."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "24")
     out = FakeTerminal()
     with contextlib.redirect_stdout(out):
-        view = LiveRenderer()
+        renderer = LiveRenderer()
         try:
-            yield view, out
+            yield renderer, out
         finally:
-            view.close()
+            renderer.close()
 
 
-def test_lines_stay_above_the_block_and_nothing_of_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(monkeypatch) as (view, out):
+def test_lines_stay_above_the_block_and_the_block_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(monkeypatch) as (renderer, out):
         for event in (
             planned(),
             TrialStarted(trial(0)),
@@ -246,42 +246,42 @@ def test_lines_stay_above_the_block_and_nothing_of_it_is_left(monkeypatch: pytes
             TrialEnded(trial(0, 0.5, "complete")),
             TrialEnded(trial(1, None, "failed")),
         ):
-            view.handle(event)
-        ends_s = time.monotonic() + 10
-        while "no trial runs" not in out.getvalue() and time.monotonic() < ends_s:
-            time.sleep(0.01)  # it is drawn four times in a second
-        assert "time that was given" in screen_of(out.getvalue())[-1]
+            renderer.handle(event)
+        deadline_s = time.monotonic() + 10
+        while "no trial is running" not in out.getvalue() and time.monotonic() < deadline_s:
+            time.sleep(0.01)  # the block is drawn four times per second
+        assert "over the time budget" in screen_of(out.getvalue())[-1]
     lines = [line.partition("  ")[2] for line in screen_of(out.getvalue())]
     assert lines == ["the plan", "trial 0 complete after 3 epochs: 0.5000", "trial 1 failed:"]
 
 
-def test_a_long_sentence_is_wrapped_between_words_but_a_command_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = f"stopped: the best so far is packaged; python -m tuning resume --run {'a' * 32} goes on"
-    with live(monkeypatch) as (view, out):
-        view.handle(Message("so many words " * 10))
-        view.handle(Message(command))
+def test_a_long_message_is_wrapped_unless_it_holds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"stopped: the best model so far is packaged; continue with python -m tuning resume --run {'a' * 32}"
+    with live(monkeypatch) as (renderer, out):
+        renderer.handle(Message("a few words " * 11))
+        renderer.handle(Message(command))
     first, *others = screen_of(out.getvalue())
-    assert first.endswith("  so many words so many words so many words so many words so many words")
-    assert others[0] == " " * 10 + "so many words so many words so many words so many words so many words"
+    assert first.endswith("  " + "a few words " * 5 + "a few")
+    assert others[0] == " " * 10 + "words" + " a few words" * 5
     assert others[1].endswith(f"  {command}")
 
 
-def test_the_colour_of_a_line_is_not_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(monkeypatch) as (view, out):
-        view.handle(Message("careful", is_warning=True))
+def test_the_style_of_a_line_does_not_apply_to_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(monkeypatch) as (renderer, out):
+        renderer.handle(Message("careful", is_warning=True))
     yellow = re.findall(r"\x1b\[(?:\d+;)*33m([^\x1b]*)", out.getvalue())
     assert len(yellow) == 1
     assert yellow[0].endswith("careful")
 
 
-def test_what_others_print_meanwhile_goes_above_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_output_goes_above_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     with live(monkeypatch) as (_, out):
-        print("a foreign line")
-    assert screen_of(out.getvalue()) == ["a foreign line"]
+        print("a line of a library")
+    assert screen_of(out.getvalue()) == ["a line of a library"]
 
 
-def test_the_cursor_is_never_left_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live(monkeypatch) as (view, out):
-        view.handle(planned())
+def test_the_cursor_is_never_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(monkeypatch) as (renderer, out):
+        renderer.handle(planned())
         assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")

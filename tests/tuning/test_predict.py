@@ -16,7 +16,7 @@ import pytest
 from data.errors import DataError, TrackingError
 from models.packaging.inference import BATCH_SIZE, Prediction, predict_files, predict_proba
 from tests.tuning.factories import CLASSES, dataset
-from tuning.ui.tables.predictions import write
+from tuning.ui.tables.predictions import write_predictions
 from tuning.workflows.predict import find_files
 
 
@@ -169,7 +169,7 @@ BAD = Prediction(Path("b.png"), error='is "cut", off')
 
 
 def test_json_output_has_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert write([GOOD, BAD], "json") == 1
+    assert write_predictions([GOOD, BAD], "json") == 1
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"file": "a b.png", "label": "Käse", "score": 0.75, "probabilities": {"Käse": 0.75, "dog": 0.25}},
         {"file": "b.png", "error": 'is "cut", off'},
@@ -177,7 +177,7 @@ def test_json_output_has_one_object_per_line(capsys: pytest.CaptureFixture[str])
 
 
 def test_csv_output_has_a_header_and_one_line_per_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert write([GOOD, BAD], "csv") == 1
+    assert write_predictions([GOOD, BAD], "csv") == 1
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
         ["file", "label", "score", "error"],
         ["a b.png", "Käse", "0.75", ""],
@@ -187,7 +187,7 @@ def test_csv_output_has_a_header_and_one_line_per_file(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("output_format", ["json", "csv"])
 def test_no_error_is_counted_without_errors(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert write([GOOD, GOOD], output_format) == 0
+    assert write_predictions([GOOD, GOOD], output_format) == 0
     assert capsys.readouterr().out.count("Käse") >= 2
 
 
@@ -196,5 +196,5 @@ def test_a_file_name_that_is_not_utf8_does_not_stop_the_output(
     output_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     latin = Prediction(Path(os.fsdecode(b"caf\xe9.png")), "cat", 0.5)
-    assert write([latin, GOOD], output_format) == 0
+    assert write_predictions([latin, GOOD], output_format) == 0
     assert "Käse" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""From a search's own values to the report, on real pictures."""
+"""Building a report from the results of a search on real images."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ from tuning.search.selection import Limits, serving_spec_of
 @pytest.fixture
 def content(make_folder: MakeFolder) -> ReportContent:
     folder = make_folder({"blue": 20, "green": 20}, size=(40, 40))
-    copied = (folder / "blue" / "000.png").read_bytes()
-    (folder / "blue" / "copy.png").write_bytes(copied)
+    (folder / "blue" / "copy.png").write_bytes((folder / "blue" / "000.png").read_bytes())
     dataset = load_dataset(str(folder))
-    results = [trial_record(0, 0.5), trial_record(1, 0.75), trial_record(2, None, "failed")]
+    trials = [trial_record(0, 0.5), trial_record(1, 0.75), trial_record(2, None, "failed")]
     labels = np.array([sample.label for sample in dataset.split("test")])
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
     return build_report_content(
         dataset,
         audit(dataset),
-        [ReportTrial(result, (0.4, result.score) if result.score else ()) for result in results],
-        results[1],
-        [RerunTrial(results[1], (0.75, 0.7)), RerunTrial(results[0], (0.5,))],
+        [ReportTrial(trial, (0.4, trial.score) if trial.score else ()) for trial in trials],
+        trials[1],
+        [RerunTrial(trials[1], (0.75, 0.7)), RerunTrial(trials[0], (0.5,))],
         None,
         candidate(0.8, dataset.classes),
         (probabilities, labels),
         decision="Not decided yet: the server was away.",
         model="",
-        costs={serving_spec_of(results[1], 2): ServingCost(latency_ms=3, mb=14)},
+        costs={serving_spec_of(trials[1], 2): ServingCost(latency_ms=3, mb=14)},
         limits=Limits(mb=20),
         baseline=None,
     )
 
 
-def test_a_search_on_real_pictures_gives_a_whole_report(content: ReportContent) -> None:
+def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent) -> None:
     assert content.search == "run"
     assert content.winner.trial.number == 1
-    assert [one.trial.number for one in content.reruns] == [1]
+    assert [rerun.trial.number for rerun in content.reruns] == [1]
     assert content.cost_of_winner is not None
     assert content.cost_of_winner.cost.mb == 14
     assert content.scores.accuracy == 0
-    assert len(content.mistakes) == sum(one.support for one in content.scores.per_class) > 1
+    assert len(content.mistakes) == sum(row.support for row in content.scores.per_class) > 1
     assert {len(example.augmented) for example in content.train_examples} == {4}
     assert all(not example.augmented for example in content.val_examples)
     assert any(len(pair.paths) == 2 for pair in content.pairs["duplicate"])

@@ -9,7 +9,7 @@ import pytest
 from data.errors import SearchError
 from models.profiling.serving_cost import ServingCost, ServingSpec
 from tests.tuning.factories import recipe, trial_record
-from tests.tuning.test_renderers import printed
+from tests.tuning.test_renderers import rendered
 from tuning.common.trial_record import TrialRecord, TrialStatus
 from tuning.search.selection import (
     Costs,
@@ -128,9 +128,9 @@ def test_of_equals_in_score_the_cheaper_is_on_the_front() -> None:
 
 
 def test_the_table_fits_into_80_columns_and_says_which_front_a_network_is_on() -> None:
-    lines = printed(table(best_per_serving_spec(RESULTS, COSTS, CLASSES)))
+    lines = rendered(table(best_per_serving_spec(RESULTS, COSTS, CLASSES)))
     assert max(map(len, lines)) <= 80
-    assert lines[2].split() == ["0", "0.9000", "20.00", "40.0", "large", "32", "0", "speed,", "size"]
+    assert lines[2].split() == ["0", "0.9000", "20.00", "40.0", "large", "32", "0", "latency,", "size"]
     assert lines[4].split() == ["3", "0.7000", "30.00", "5.0", "slow", "32", "0", "size"]
 
 
@@ -139,7 +139,7 @@ def test_what_is_beaten_both_ways_is_in_the_json_and_not_in_the_tables() -> None
     assert 7 not in numbers([one.trial for one in on_a_pareto_front(every)])
     assert "beaten" not in markdown(every)
     last = json.loads(as_json(every))["networks"][-1]
-    assert (last["backbone"], last["front"], last["latency_ms"]) == ("beaten", [], 50)
+    assert (last["backbone"], last["pareto_front"], last["latency_ms"]) == ("beaten", [], 50)
     assert markdown([]) == ""
 
 

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         f"{'calibration error':18} {content.calibration_error:.4f}",
     )
     if options.json_file:
-        Path(options.json_file).write_text(json.dumps({**content.numbers(), "data": options.data}, indent=2))
+        Path(options.json_file).write_text(json.dumps({**content.to_dict(), "data": options.data}, indent=2))
     if options.report_file:
         Path(options.report_file).write_text(build_evaluation(content))
     return 0

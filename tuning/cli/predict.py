@@ -40,15 +40,15 @@ def run(arguments: Sequence[str]) -> int:
     from tuning.registry.candidate_store import load_model
     from tuning.tracking.connection import connect, pop_run_id_from_env
     from tuning.ui.progress_bar import ProgressBar
-    from tuning.ui.tables.predictions import write
+    from tuning.ui.tables.predictions import write_predictions
     from tuning.workflows.predict import find_files
 
     pop_run_id_from_env()
     files = [file for name in options.files for file in find_files(name)]
     connect()
     model = load_model(options.model)
-    with ProgressBar(on_errors=True) as progress:
-        return 1 if write(predict_files(model, files, progress), options.format) else 0
+    with ProgressBar(use_stderr=True) as progress:
+        return 1 if write_predictions(predict_files(model, files, progress), options.format) else 0
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:

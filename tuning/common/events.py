@@ -63,7 +63,7 @@ class SearchPlanned:
         text: the plan as text.
         trials: the total number of trials, including those of a resumed search; None: limited by time only.
         probes: the number of linear probes still to run.
-        tried: the number of trials that a resumed search had run before.
+        finished: the number of trials that a resumed search had finished before, without probes and re-runs.
         max_epochs: the maximum number of epochs of a trial.
         max_concurrent: the maximum number of concurrent trials.
         ends_s: the deadline of the command in seconds since 1970; None: no time limit.
@@ -74,7 +74,7 @@ class SearchPlanned:
     text: str
     trials: int | None
     probes: int
-    tried: int
+    finished: int
     max_epochs: int
     max_concurrent: int
     ends_s: float | None

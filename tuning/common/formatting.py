@@ -47,3 +47,8 @@ def describe_settings(trial: TrialRecord) -> str:
 def format_decision(candidate: Candidate, version: int, promotion: Promotion) -> str:
     """Return the outcome of the promotion as one line of text."""
     return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 epoch``, ``2,000 epochs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

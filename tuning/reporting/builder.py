@@ -1,4 +1,4 @@
-"""From what a search knows at its end to what its report shows."""
+"""Building the content of a search's report from the results of the search."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 def build_report_content(
     dataset: Dataset,
-    found: Audit,
+    audit: Audit,
     trials: Sequence[ReportTrial],
     best: TrialRecord,
-    finals: Sequence[RerunTrial],
-    gain: Improvement | None,
+    reruns: Sequence[RerunTrial],
+    improvement: Improvement | None,
     candidate: Candidate,
-    answers: tuple[Probabilities, Labels],
+    test_predictions: tuple[Probabilities, Labels],
     decision: str,
     model: str,
     costs: Costs,
     limits: Limits,
     baseline: float | None,
 ) -> ReportContent:
-    """Return what the report of a search shows.
+    """Return the content of a search's report.
 
     Args:
-        dataset: that was searched on; its pixels are in the store, or are decoded again.
-        found: its audit.
-        trials: all of them.
-        best: the one that won.
-        finals: the trials that were in the finals, best first.
-        gain: of the winner over the default, if there is one.
-        candidate: what it was measured to be on the test pictures.
-        answers: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
-        decision: what became of it, a sentence.
-        model: its address in the registry; empty if it was not registered.
-        costs: of the networks that were measured.
-        limits: that the winner had to keep.
-        baseline: test accuracy of raw pixels alone, if it is known.
+        dataset: the search's data set; its pixels are read from the cache, or decoded again.
+        audit: the data set's audit.
+        trials: all trials of the search.
+        best: the winner.
+        reruns: the best trials with the scores of their re-runs, best first.
+        improvement: the winner's improvement over the default, if there is one.
+        candidate: the packaged winner with its test metrics.
+        test_predictions: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
+        decision: the registry's decision about the candidate, as a sentence.
+        model: the candidate's address in the registry; empty if it was not registered.
+        costs: serving costs of the measured networks.
+        limits: upper limits on the winner's serving cost.
+        baseline: test accuracy of logistic regression on the raw pixels, if known.
     """
     from models.evaluation.metrics import compute_metrics
 
@@ -60,20 +60,20 @@ def build_report_content(
         search=candidate.run_id,
         created=f"{datetime.now():%Y-%m-%d %H:%M}",
         candidate=candidate,
-        scores=compute_metrics(*answers, dataset.classes),
+        scores=compute_metrics(*test_predictions, dataset.classes),
         decision=decision,
         model=model,
         trials=tuple(trials),
         best=best.number,
-        reruns=tuple(one for one in finals if len(one.scores) > 1),
-        improvement=gain,
+        reruns=tuple(rerun for rerun in reruns if len(rerun.scores) > 1),
+        improvement=improvement,
         costed_trials=tuple(best_per_serving_spec([trial.trial for trial in trials], costs, len(dataset.classes))),
         limits=limits,
         machine=hardware(),
         baseline=baseline,
-        mistakes=top_losses(dataset, dataset.split("test"), *answers),
+        mistakes=top_losses(dataset, dataset.split("test"), *test_predictions),
         train_examples=train_examples(dataset, cache.split("train")[0], best),
         val_examples=val_examples(dataset, cache.split("val")[0]),
-        audit=found,
-        pairs=audit_pairs(found),
+        audit=audit,
+        pairs=audit_pairs(audit),
     )

@@ -1,7 +1,6 @@
-"""The charts of a report. Optuna and scikit-learn draw what they have a chart for; the rest is ours.
+"""The charts of a report, drawn from its content alone; by Optuna and scikit-learn where they have such a chart.
 
-Each is drawn from the report's content alone. Matplotlib keeps the figures that Optuna makes until they are closed: who
-draws closes (``render_figure``).
+Matplotlib keeps Optuna's figures open until they are closed: ``render_figure`` closes each figure.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import matplotlib as mpl
 
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.common.formatting import describe_network, format_score
+from tuning.common.formatting import describe_network, format_score, pluralize
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.reporting.content import ReportContent
 from tuning.reporting.optuna_study import to_study
-from tuning.reporting.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, SIZE, STYLE, restyle
+from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED, STYLE, restyle
 from tuning.search.selection import CostMetric, pareto_front
 
 if TYPE_CHECKING:
@@ -28,25 +27,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-mpl.use("Agg")  # no window, on no machine
+mpl.use("Agg")  # never open a window
 
 SCORE = "validation balanced accuracy"
-ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # its name, color and mark; told apart without the color
-    "default": ("the default", ORANGE, "D"),
+ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # label, color and marker; markers differ for color-blind readers
+    "default": ("default", ORANGE, "D"),
     "probe": ("linear probe", MUTED, "s"),
-    "fine-tune": ("best probe fine-tuned", GREEN, "^"),
+    "fine-tune": ("fine-tuned probe", GREEN, "^"),
     "sampler": ("sampler", BLUE, "o"),
 }
-ENDS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # mark and color where a curve was cut off
-COSTS: dict[CostMetric, str] = {"latency_ms": "ms for a picture, one core", "mb": "MB"}
+END_MARKERS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # marker and color at the end of a curve
+COST_LABELS: dict[CostMetric, str] = {"latency_ms": "latency per image on one core, ms", "mb": "size, MB"}
+COST_UNITS: dict[CostMetric, str] = {"latency_ms": "ms", "mb": "MB"}
 MAX_IMPORTANCES = 10  # bars
-MAX_ANNOTATED_CLASSES = 12  # classes up to which a confusion matrix has its numbers in it
-MAX_NAMED_CLASSES = 40  # ... and up to which its rows have names
-MAX_NAME_LENGTH = 18  # characters of a class at an axis
+MAX_ANNOTATED_CLASSES = 12  # up to this number, the cells of a confusion matrix have numbers
+MAX_NAMED_CLASSES = 40  # up to this number, its axes have class names
+MAX_NAME_LENGTH = 18  # characters of a class name at an axis
+MAX_CAPTIONED_NETWORKS = 4  # of the Pareto front
 
 
 class Chart(NamedTuple):
-    """A chart: what it is called in files and in the page, a sentence that says what is to be seen, and its drawer."""
+    """A chart: its name in files and in the page, its title and caption, and the function that draws it."""
 
     name: str
     title: str
@@ -54,37 +55,37 @@ class Chart(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def charts(content: ReportContent) -> list[Chart]:
-    """Return the charts that there is something to draw for, in the page's order."""
+def build_charts(content: ReportContent) -> list[Chart]:
+    """Return the charts that have data, in the page's order."""
     best = content.winner.trial
-    every = [
+    charts = [
         Chart("history", "Optimization history", _caption_history(content), lambda: _history(content)),
         Chart("curves", "Learning curves", _caption_curves(content), lambda: _curves(content)),
         Chart("freeze", "Accuracy by freeze depth", _caption_freeze(content), lambda: _freeze(content)),
     ]
-    important = importances(content)
-    if important:
-        says = f"What mattered most for the score: {', '.join(list(important)[:3])}."
-        every.append(Chart("importance", "Parameter importance", says, lambda: _importance(content, list(important))))
+    names = list(importances(content))
+    if names:
+        caption = f"Most important: {', '.join(names[:3])}."
+        charts.append(Chart("importance", "Hyperparameter importance", caption, lambda: _importance(content, names)))
     costs: tuple[tuple[CostMetric, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
-    for measure, word in costs if content.costed_trials else ():
-        every.append(_cost_chart(content, measure, word))
-    return [*every, confusion_chart(content.scores, f"trial {best.number}")]
+    for metric, name in costs if content.costed_trials else ():
+        charts.append(_cost_chart(content, metric, name))
+    return [*charts, confusion_chart(content.scores, f"trial {best.number}")]
 
 
-def confusion_chart(scores: ClassificationMetrics, whose: str) -> Chart:
-    """Return the chart of what was taken for what."""
-    says = f"Rows are the truth, columns the answers of {whose}; what is off the diagonal is wrong."
-    return Chart("confusion", "Confusion matrix", says, lambda: _confusion(scores))
+def confusion_chart(scores: ClassificationMetrics, model: str) -> Chart:
+    """Return the confusion matrix of a model."""
+    caption = f"Rows: true class. Columns: class predicted by {model}. Errors are off the diagonal."
+    return Chart("confusion", "Confusion matrix", caption, lambda: _confusion(scores))
 
 
 @contextmanager
 def render_figure(chart: Chart) -> Iterator[Figure]:
-    """Within: the chart as a figure."""
+    """Context manager: draw a chart, and close its figure on exit."""
     import matplotlib.pyplot as plt
 
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna says of each of its charts that it is experimental
+        warnings.simplefilter("ignore")  # Optuna's charts raise ExperimentalWarning
         figure = chart.draw()
         try:
             yield figure
@@ -93,9 +94,10 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
 
 
 def importances(content: ReportContent) -> dict[str, float]:
-    """Return the share of each setting in how scores differ, largest first; none where too few trials tell.
+    """Return the importance of each setting as its share of the score's variance, largest first.
 
-    By Optuna's default way, of the trials that ran to their end: the scores of others are of an earlier epoch.
+    Empty if too few trials have different scores. Uses Optuna's default evaluator on complete trials: the scores of
+    others are from an earlier epoch.
     """
     from optuna.importance import get_param_importances
 
@@ -103,14 +105,14 @@ def importances(content: ReportContent) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = get_param_importances(study)
-        except (ValueError, RuntimeError):  # all scores alike, or fewer than two trials
+            importance_by_name = get_param_importances(study)
+        except (ValueError, RuntimeError):  # all scores equal, or fewer than two trials
             return {}
-    told = {name: value for name, value in found.items() if value > 0 and math.isfinite(value)}
-    return dict(list(told.items())[:MAX_IMPORTANCES])
+    valid = {name: value for name, value in importance_by_name.items() if value > 0 and math.isfinite(value)}
+    return dict(list(valid.items())[:MAX_IMPORTANCES])
 
 
-def _figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+def _figure(size: tuple[float, float] = FIGURE_SIZE) -> tuple[Figure, Axes]:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=size)
@@ -120,97 +122,97 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
 def _history(content: ReportContent) -> Figure:
     from optuna.visualization.matplotlib import plot_optimization_history
 
-    with _quiet_style():
+    with _restore_rc():
         axes: Axes = plot_optimization_history(to_study(content.trials, with_pruned=True), target_name=SCORE)
     restyle(axes)
     points, line = axes.collections[0], axes.lines[0]
     points.set_color(BLUE)
     points.set_sizes([14])
     line.set(color=ORANGE, alpha=1, linewidth=1.5, drawstyle="steps-post")
-    if (old := axes.get_legend()) is not None:
-        old.remove()
-    _legend(axes, [points, line], ["a trial", "best so far"])
+    if (optuna_legend := axes.get_legend()) is not None:
+        optuna_legend.remove()
+    _legend(axes, [points, line], ["trial", "best so far"])
     axes.set_xlabel("trial")
     return axes.figure
 
 
 def _caption_history(content: ReportContent) -> str:
-    best, scored = content.winner.trial, [trial for trial in content.trials if trial.trial.is_eligible]
-    return f"{len(scored)} trials have a score; trial {best.number} reached {format_score(best)}."
+    best, num_eligible = content.winner.trial, sum(trial.trial.is_eligible for trial in content.trials)
+    total = pluralize(len(content.trials), "trial")
+    return f"{num_eligible} of {total} have a score. The winner, trial {best.number}, reached {format_score(best)}."
 
 
 def _curves(content: ReportContent) -> Figure:
     figure, axes = _figure()
-    for trial in content.trials:
-        result, curve = trial.trial, trial.curve
+    for trial, curve in ((row.trial, row.curve) for row in content.trials):
         if not curve:
             continue
-        is_best = result.number == content.best
-        color = ORANGE if is_best else BLUE if result.status == "complete" else MUTED
+        is_best = trial.number == content.best
+        color = ORANGE if is_best else BLUE if trial.status == "complete" else MUTED
         width, order = (2.2, 3.0) if is_best else (0.9, 2.0)
         epochs = range(1, len(curve) + 1)
         axes.plot(epochs, curve, color=color, linewidth=width, zorder=order, alpha=1 if is_best else 0.65)
-        if result.status in ENDS:
-            mark, color = ENDS[result.status]
-            axes.plot(epochs[-1], curve[-1], marker=mark, color=color, markersize=5, zorder=order, linestyle="none")
+        if trial.status in END_MARKERS:
+            marker, color = END_MARKERS[trial.status]
+            axes.plot(epochs[-1], curve[-1], marker=marker, color=color, markersize=5, zorder=order, linestyle="none")
         elif len(curve) == 1:
             axes.plot(1, curve[0], marker=".", color=color, markersize=4, zorder=order, linestyle="none")
-    marks = [_mark(ORANGE, "-"), _mark(BLUE, "-"), _mark(MUTED, "x")]
-    _legend(axes, marks, ["the winner", "ran to its end", "pruned here"])
+    handles = [_legend_handle(ORANGE, "-"), _legend_handle(BLUE, "-"), _legend_handle(MUTED, "x")]
+    _legend(axes, handles, ["winner", "complete", "pruned"])
     axes.set(xlabel="epoch", ylabel=SCORE)
     axes.locator_params(axis="x", integer=True)
     return figure
 
 
 def _caption_curves(content: ReportContent) -> str:
-    pruned = sum(trial.trial.status == "pruned" for trial in content.trials)
+    num_pruned = sum(trial.trial.status == "pruned" for trial in content.trials)
     best = content.winner.trial
     return (
-        f"Each line is a trial, a cross is where one was pruned ({pruned} of {len(content.trials)}). "
-        f"The best, trial {best.number}, is at its best in epoch {best.best_epoch} of {best.epochs}."
+        f"One line per trial; crosses mark pruned trials ({num_pruned} of {len(content.trials)}). "
+        f"The winner, trial {best.number}, is best in epoch {best.best_epoch} of {best.epochs}."
     )
 
 
 def _freeze(content: ReportContent) -> Figure:
     figure, axes = _figure()
-    for origin, (name, color, mark) in ORIGINS.items():
-        results = [trial.trial for trial in content.trials if trial.trial.origin == origin and trial.trial.is_eligible]
-        points = [(share, result.score) for result in results if (share := frozen_share(result)) is not None]
+    for origin, (label, color, marker) in ORIGINS.items():
+        trials = [row.trial for row in content.trials if row.trial.origin == origin and row.trial.is_eligible]
+        points = [(percent, trial.score) for trial in trials if (percent := frozen_percent(trial)) is not None]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=22, marker=mark, label=name, color=color, alpha=0.8, zorder=2)
-    share = frozen_share(content.winner.trial)
-    if share is not None:
-        _ring(axes, share, content.winner.trial.score or 0.0)
+            axes.scatter(*zip(*points, strict=True), s=22, marker=marker, label=label, color=color, alpha=0.8, zorder=2)
+    percent = frozen_percent(content.winner.trial)
+    if percent is not None:
+        _mark_winner(axes, percent, content.winner.trial.score or 0.0)
     axes.set(xlabel="frozen share of the network's blocks, %", ylabel=SCORE, xlim=(-4, 104))
     _legend(axes, *axes.get_legend_handles_labels())
     return figure
 
 
-def frozen_share(result: TrialRecord) -> float | None:
-    """Return how many percent of its blocks a trial has frozen; None where that is not known yet."""
-    depth, blocks = result.runtime_info.get("freeze_depth"), result.runtime_info.get("blocks")
+def frozen_percent(trial: TrialRecord) -> float | None:
+    """Return the percentage of a trial's blocks that are frozen; None if unknown."""
+    depth, blocks = trial.runtime_info.get("freeze_depth"), trial.runtime_info.get("blocks")
     return 100 * float(depth) / float(blocks) if depth is not None and blocks else None
 
 
 def _caption_freeze(content: ReportContent) -> str:
-    share = frozen_share(content.winner.trial)
-    where = "" if share is None else f" The winner's freeze line lies at {share:.0f} %."
-    return f"On the left everything is trained, on the right only the head.{where}"
+    percent = frozen_percent(content.winner.trial)
+    winner = "" if percent is None else f" The winner froze {percent:.0f}% of the blocks."
+    return f"At 0% the whole network is trained, at 100% only the head.{winner}"
 
 
-def _importance(content: ReportContent, shown: list[str]) -> Figure:
+def _importance(content: ReportContent, names: list[str]) -> Figure:
     from optuna.visualization.matplotlib import plot_param_importances
 
-    with _quiet_style():
-        axes: Axes = plot_param_importances(to_study(content.trials), params=shown, target_name="score")
+    with _restore_rc():
+        axes: Axes = plot_param_importances(to_study(content.trials), params=names, target_name="score")
     restyle(axes)
     for bar in axes.patches:
         bar.set_color(BLUE)
     for text in axes.texts:
         text.set(color=INK, size=8.5)
-    if (old := axes.get_legend()) is not None:
-        old.remove()
-    axes.set(xlabel="share in how scores differ", ylabel="")
+    if (optuna_legend := axes.get_legend()) is not None:
+        optuna_legend.remove()
+    axes.set(xlabel="share of score variance (fANOVA)", ylabel="")
     axes.margins(x=0.14)
     return axes.figure
 
@@ -220,74 +222,75 @@ def _confusion(scores: ClassificationMetrics) -> Figure:
     from sklearn.metrics import ConfusionMatrixDisplay
 
     counts = np.array(scores.confusion)
-    names = [_short(one.name) for one in scores.per_class]
-    side = SIZE[0] if len(names) <= MAX_ANNOTATED_CLASSES else SIZE[0] * 1.3
-    figure, axes = _figure((side, side * 0.86))
-    shown = ConfusionMatrixDisplay(counts, display_labels=names if len(names) <= MAX_NAMED_CLASSES else None)
-    shown.plot(
-        ax=axes, cmap="Blues", colorbar=False, include_values=len(names) <= MAX_ANNOTATED_CLASSES, values_format="d"
-    )
+    names = [_shorten(row.name) for row in scores.per_class]
+    is_annotated = len(names) <= MAX_ANNOTATED_CLASSES
+    width = FIGURE_SIZE[0] if is_annotated else FIGURE_SIZE[0] * 1.3
+    figure, axes = _figure((width, width * 0.86))
+    display = ConfusionMatrixDisplay(counts, display_labels=names if len(names) <= MAX_NAMED_CLASSES else None)
+    display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=is_annotated, values_format="d")
     axes.grid(False)
-    axes.set(xlabel="answer", ylabel="truth")
+    axes.set(xlabel="predicted class", ylabel="true class")
     axes.tick_params(axis="x", labelrotation=40 if max(map(len, names)) > 3 else 0)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right" if max(map(len, names)) > 3 else "center")
     return figure
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
-def _cost_chart(content: ReportContent, measure: CostMetric, word: str) -> Chart:
-    leading = pareto_front(content.costed_trials, measure)
-    says = "; ".join(
-        f"{describe_network(one.trial)}: {format_score(one.trial)} at {getattr(one.cost, measure):.3g} {COSTS[measure]}"
-        for one in leading[:4]
+def _cost_chart(content: ReportContent, metric: CostMetric, name: str) -> Chart:
+    networks = "; ".join(
+        f"{describe_network(costed.trial)}: {format_score(costed.trial)} at "
+        f"{getattr(costed.cost, metric):.3g} {COST_UNITS[metric]}"
+        for costed in pareto_front(content.costed_trials, metric)[:MAX_CAPTIONED_NETWORKS]
     )
-    text = f"The line joins the networks that none beats both ways. {says}."
-    return Chart(word, f"Accuracy against {word}", text, lambda: _cost(content, measure))
+    caption = f"The line is the Pareto front. {networks}."
+    return Chart(name, f"Accuracy against {name}", caption, lambda: _cost(content, metric))
 
 
-def _cost(content: ReportContent, measure: CostMetric) -> Figure:
+def _cost(content: ReportContent, metric: CostMetric) -> Figure:
     figure, axes = _figure()
-    leading = pareto_front(content.costed_trials, measure)
-    points = [(getattr(one.cost, measure), one.trial.score) for one in content.costed_trials]
-    axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, label="a network", zorder=2)
-    steps = [(getattr(one.cost, measure), one.trial.score) for one in reversed(leading)]
-    axes.plot(*zip(*steps, strict=True), color=ORANGE, drawstyle="steps-post", linewidth=1.5, label="front", zorder=1)
-    most = content.limits.active.get(measure)
-    if most is not None:
-        axes.axvline(most, color=RED, linestyle="--", linewidth=1.2, label=f"limit {most:g}")
+    front = pareto_front(content.costed_trials, metric)
+    points = [(getattr(costed.cost, metric), costed.trial.score) for costed in content.costed_trials]
+    axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, label="network", zorder=2)
+    steps = [(getattr(costed.cost, metric), costed.trial.score) for costed in reversed(front)]
+    front_style = {"color": ORANGE, "drawstyle": "steps-post", "linewidth": 1.5, "zorder": 1}
+    axes.plot(*zip(*steps, strict=True), label="Pareto front", **front_style)
+    limit = content.limits.active.get(metric)
+    if limit is not None:
+        axes.axvline(limit, color=RED, linestyle="--", linewidth=1.2, label=f"limit {limit:g}")
     if content.cost_of_winner is not None:
-        _ring(axes, getattr(content.cost_of_winner.cost, measure), content.winner.trial.score or 0.0)
-    axes.set(xlabel=COSTS[measure], ylabel=SCORE)
+        _mark_winner(axes, getattr(content.cost_of_winner.cost, metric), content.winner.trial.score or 0.0)
+    axes.set(xlabel=COST_LABELS[metric], ylabel=SCORE)
     _legend(axes, *axes.get_legend_handles_labels())
     return figure
 
 
-def _ring(axes: Axes, x: float, y: float) -> None:
-    """Draw a ring around the winner."""
+def _mark_winner(axes: Axes, x: float, y: float) -> None:
+    """Draw a ring around the winner's point."""
     ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4}
-    axes.scatter([x], [y], s=130, label="the winner", zorder=3, **ring)
+    axes.scatter([x], [y], s=130, label="winner", zorder=3, **ring)
 
 
-def _mark(color: str, mark: str) -> Line2D:
-    """Return what stands for a line (``-``) or a mark in a legend."""
+def _legend_handle(color: str, marker: str) -> Line2D:
+    """Return a legend's handle of a line (``-``) or a marker."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=color, linestyle="-" if mark == "-" else "none", marker="" if mark == "-" else mark)
+    is_line = marker == "-"
+    return Line2D([], [], color=color, linestyle="-" if is_line else "none", marker="" if is_line else marker)
 
 
 def _legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Draw a legend above the chart, where it covers nothing."""
+    """Draw a legend above the chart, outside of the data area."""
     rows = 2 if len(labels) > 3 else 1
     columns = math.ceil(len(labels) / rows)
     axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns, labelcolor=INK, handletextpad=0.5)
 
 
 @contextmanager
-def _quiet_style() -> Iterator[None]:
-    """Within: a library may set a style of its own for all charts to come; afterwards ours is back."""
+def _restore_rc() -> Iterator[None]:
+    """Context manager: restore Matplotlib's settings on exit; Optuna sets a global style."""
     with mpl.rc_context():
         yield

@@ -1,4 +1,4 @@
-"""A chart of how searches improved with time."""
+"""The chart that compares the progress of several searches."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from tuning.tracking.search_summary import SearchSummary
 
 
 def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
-    """Return a chart as a PNG: the best validation score by minutes since the first trial began."""
+    """Return a PNG of each search's best validation score over the minutes since its first trial began."""
     import matplotlib as mpl
 
-    from tuning.reporting.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, SIZE, STYLE, png
+    from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED, STYLE, png
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     lines = [(color, style) for style in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, RED, MUTED)]
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=SIZE)
+        figure, axes = plt.subplots(figsize=FIGURE_SIZE)
         for search, (color, style) in zip(searches, lines, strict=False):
             minutes = [point.seconds / 60 for point in search.improvements]
             scores = [point.score for point in search.improvements]
-            if scores:  # the best so far holds until the search's end
+            if scores:  # the line continues at the best score until the search's end
                 label = f"{search.name} {search.short_id}"
                 steps = [*minutes, search.seconds / 60], [*scores, scores[-1]]
                 axes.plot(*steps, color=color, linestyle=style, drawstyle="steps-post", label=label)
         axes.set(xlabel="minutes since the first trial began", ylabel="best validation balanced accuracy")
         axes.legend(loc="lower right", labelcolor=INK)
-        drawn = png(figure)
+        image = png(figure)
         plt.close(figure)
-    return drawn
+    return image

@@ -1,4 +1,4 @@
-"""What a report shows, as values: the page is made of these and of nothing else."""
+"""The content of a report as values: the page is rendered from these alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuning.search.selection import CostedTrial, Limits, default_trial, ranked, 
 
 @dataclass(frozen=True)
 class ReportTrial:
-    """A trial, and its validation balanced accuracy after each of its epochs."""
+    """A trial, and its validation balanced accuracy after each epoch."""
 
     trial: TrialRecord
     curve: tuple[float, ...]
@@ -23,7 +23,7 @@ class ReportTrial:
 
 @dataclass(frozen=True)
 class Misclassification:
-    """A picture that the model took for something else; both probabilities are the model's."""
+    """A misclassified image, with the model's probabilities of the predicted and the true class."""
 
     thumbnail: bytes
     path: str
@@ -35,7 +35,7 @@ class Misclassification:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of the data set, and the variants of it that training saw; none where it is only looked at."""
+    """An image of the data set and its augmented versions; none for validation images."""
 
     path: str
     label: str
@@ -45,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Pair:
-    """Pictures that the audit found to belong together: their paths, and what they look like."""
+    """A group of related images from the audit: their paths and thumbnails; None for an unreadable file."""
 
     paths: tuple[str, ...]
     thumbnails: tuple[bytes | None, ...]
@@ -53,30 +53,30 @@ class Pair:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """All that a report shows.
+    """The content of a search's report.
 
-    Pictures are the bytes of WebP files, as ``tuning.reporting.thumbnails`` makes them.
+    Thumbnails are the bytes of WebP files, made by ``tuning.reporting.thumbnails``.
 
     Attributes:
         search: id of the parent run.
-        made: when, as it is shown.
-        candidate: the winner as it was measured on the test pictures.
-        scores: of the winner on the test pictures.
-        decision: what became of it, a sentence.
-        model: its address in the registry; empty if it was not registered.
-        trials: by number, all of them.
-        best: number of the trial that won.
-        finals: the trials that were trained again with other seeds, best first.
-        gain: of the winner over the default, where that was trained to its end.
-        priced: the best trial of each network whose cost is known, best first.
-        limits: what the winner may cost.
-        machine: that latencies were measured on.
+        created: time of creation, formatted.
+        candidate: the packaged winner with its test metrics.
+        scores: the winner's test metrics by class.
+        decision: the registry's decision about the candidate, as a sentence.
+        model: the candidate's address in the registry; empty if it was not registered.
+        trials: all trials by number.
+        best: number of the winner.
+        reruns: trials that were re-run with other seeds, best first.
+        improvement: of the winner over the default; None if the default was not trained to its end.
+        costed_trials: best trial of each network whose serving cost is known, best first.
+        limits: upper limits on the winner's serving cost.
+        machine: hardware that latencies were measured on.
         baseline: test accuracy of logistic regression on the raw pixels, if it was measured.
-        mistakes: the worst first.
-        train_examples: training pictures with what augmentation made of them.
-        val_examples: validation pictures.
-        audit: of the data set.
-        pairs: of the audit's findings, by the finding's kind.
+        mistakes: misclassified test images, most confident first.
+        train_examples: training images with their augmented versions.
+        val_examples: validation images.
+        audit: the data set's audit.
+        pairs: related images of the audit's findings, by the finding's kind.
     """
 
     search: str
@@ -101,43 +101,45 @@ class ReportContent:
 
     @cached_property
     def winner(self) -> ReportTrial:
-        """The trial that won."""
+        """The winning trial."""
         return next(trial for trial in self.trials if trial.trial.number == self.best)
 
     @cached_property
     def default(self) -> TrialRecord | None:
-        """What an expert would try first, if it has a score."""
+        """The trial of the default configuration, if it has a score."""
         default = default_trial(trial.trial for trial in self.trials)
         return default if default and default.is_eligible else None
 
     @cached_property
     def ranked(self) -> list[TrialRecord]:
-        """All trials that count, best first, then the others by number."""
-        results = [trial.trial for trial in self.trials]
-        return ranked(results) + [result for result in results if not result.is_eligible]
+        """All eligible trials, best first, then the others by number."""
+        trials = [trial.trial for trial in self.trials]
+        return ranked(trials) + [trial for trial in trials if not trial.is_eligible]
 
     @cached_property
     def cost_of_winner(self) -> CostedTrial | None:
-        """What the winner costs, if that is known."""
-        classes = len(self.candidate.classes)
-        form = serving_spec_of(self.winner.trial, classes)
-        return next((one for one in self.costed_trials if serving_spec_of(one.trial, classes) == form), None)
+        """The winner's serving cost, if known."""
+        num_classes = len(self.candidate.classes)
+        spec = serving_spec_of(self.winner.trial, num_classes)
+        return next(
+            (costed for costed in self.costed_trials if serving_spec_of(costed.trial, num_classes) == spec), None
+        )
 
 
 @dataclass(frozen=True)
 class EvaluationContent:
-    """All that the report of an evaluation shows.
+    """The content of an evaluation's report.
 
     Attributes:
-        model: its address.
-        made: when, as it is shown.
+        model: the model's address.
+        created: time of creation, formatted.
         data: the data set's name.
-        split: which of its pictures: ``test``, ``val``, ``train`` or ``all``.
+        split: the evaluated images: ``test``, ``val``, ``train`` or ``all``.
         data_fingerprint: of the data set.
-        scores: on these pictures.
-        intervals: of 95 %, by the score's name.
+        scores: metrics on these images.
+        intervals: 95% confidence intervals by metric.
         calibration_error: expected calibration error.
-        mistakes: the worst first.
+        mistakes: misclassified images, most confident first.
     """
 
     model: str
@@ -152,11 +154,11 @@ class EvaluationContent:
 
     @property
     def num_images(self) -> int:
-        """How many pictures were looked at."""
+        """The number of evaluated images."""
         return sum(row.support for row in self.scores.per_class)
 
-    def numbers(self) -> dict[str, object]:
-        """Return all numbers, as they are written to a JSON file."""
+    def to_dict(self) -> dict[str, object]:
+        """Return all numbers for a JSON file."""
         return {
             "model": self.model,
             "data_fingerprint": self.data_fingerprint,

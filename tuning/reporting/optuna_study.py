@@ -1,7 +1,7 @@
-"""A search's trials as an Optuna study in memory, for Optuna's own charts.
+"""A search's trials as an in-memory Optuna study, for Optuna's own charts.
 
-The study that the search was made with has one name for a setting that depends on another (SGD's rate, a variant's
-size); here each has the name that the user knows, so that all trials can be compared.
+In the study of the search, a conditional setting has a name of its own (SGD's learning rate, a variant's image size).
+Here each setting has the option's name, so that all trials are comparable.
 """
 
 from __future__ import annotations
@@ -16,29 +16,33 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-LOGARITHMIC = ("lr", "weight_decay")
+LOG_SCALE_SETTINGS = ("lr", "weight_decay")
 
 
 def to_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna.Study:
-    """Return a study of the trials that have a score; those that were pruned count as ended where they were, or not.
+    """Return a study of the trials with a score.
 
-    Settings that were the same in all trials are left out: nothing can be said about them.
+    Settings with the same value in all trials are left out.
+
+    Args:
+        trials: all trials.
+        with_pruned: add pruned trials as complete ones, with the score of their best epoch.
     """
     import optuna
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    scored = [trial.trial for trial in trials if trial.trial.is_eligible]
-    asked = _distributions([result.settings for result in scored])
+    eligible = [trial.trial for trial in trials if trial.trial.is_eligible]
+    distributions = _distributions([trial.settings for trial in eligible])
     study = optuna.create_study(direction="maximize")
-    for result in scored:
-        is_whole = result.status == "complete" or with_pruned
+    for trial in eligible:
+        is_complete = trial.status == "complete" or with_pruned
         study.add_trial(
             create_trial(
-                state=TrialState.COMPLETE if is_whole else TrialState.PRUNED,
-                value=result.score,
-                params={name: result.settings[name] for name in asked},
-                distributions=asked,
+                state=TrialState.COMPLETE if is_complete else TrialState.PRUNED,
+                value=trial.score,
+                params={name: trial.settings[name] for name in distributions},
+                distributions=distributions,
             )
         )
     return study
@@ -47,16 +51,16 @@ def to_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna
 def _distributions(settings: Sequence[dict[str, ParamValue]]) -> dict[str, BaseDistribution]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    found: dict[str, BaseDistribution] = {}
-    common = [name for name in (settings[0] if settings else ()) if all(name in each for each in settings)]
+    distributions: dict[str, BaseDistribution] = {}
+    common = [name for name in (settings[0] if settings else ()) if all(name in params for params in settings)]
     for name in common:
-        values = list(dict.fromkeys(each[name] for each in settings))
+        values = list(dict.fromkeys(params[name] for params in settings))
         numbers = [float(value) for value in values if not isinstance(value, str)]
         if len(values) < 2:
             continue
         if len(numbers) < len(values):
-            found[name] = CategoricalDistribution(values)
+            distributions[name] = CategoricalDistribution(values)
         else:
             low, high = min(numbers), max(numbers)
-            found[name] = FloatDistribution(low, high, log=name in LOGARITHMIC and low > 0)
-    return found
+            distributions[name] = FloatDistribution(low, high, log=name in LOG_SCALE_SETTINGS and low > 0)
+    return distributions

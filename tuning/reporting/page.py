@@ -1,4 +1,4 @@
-"""From the content of a report, of a search or an evaluation, to the page and to the charts as files."""
+"""Rendering the content of a report to an HTML page, and its charts to PNG files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.common.formatting import format_score, network_name
+from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.common.names import TEST_METRIC
-from tuning.reporting.charts import Chart, charts, confusion_chart, render_figure
+from tuning.reporting.charts import Chart, build_charts, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg
 from tuning.search.selection import pareto_labels
@@ -21,36 +21,38 @@ if TYPE_CHECKING:
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 REPORT, EVALUATION = "report.html", "evaluation.html"
-ROWS = 10  # of the leaderboard before the rest is folded away
+LEADERBOARD_ROWS = 10  # visible rows; the other trials are in a collapsed table
 SCORES = {TEST_METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
 
 def build_report(content: ReportContent) -> str:
-    """Return the page: HTML that holds all it needs, runs no script and asks no server for anything."""
-    sections = {chart.name: _Section(chart) for chart in charts(content)}
-    return _page(
+    """Return the report as self-contained HTML: no script, no external resource."""
+    charts = {chart.name: _RenderedChart(chart) for chart in build_charts(content)}
+    return _render(
         REPORT,
         content=content,
         winner=content.winner.trial,
-        price=content.cost_of_winner,
-        charts=sections,
+        winner_cost=content.cost_of_winner,
+        charts=charts,
         scores=[
             (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
             for name, label in SCORES.items()
         ],
         classes=_class_rows(content.scores),
-        rows=ROWS,
-        fronts={one.trial.number: pareto_labels(one, content.costed_trials) for one in content.costed_trials},
+        leaderboard_rows=LEADERBOARD_ROWS,
+        pareto_labels={
+            costed.trial.number: pareto_labels(costed, content.costed_trials) for costed in content.costed_trials
+        },
     )
 
 
 def build_evaluation(content: EvaluationContent) -> str:
-    """Return the page of an evaluation, as ``build_report`` makes one."""
+    """Return the report of an evaluation as self-contained HTML, like ``build_report``."""
     chart = confusion_chart(content.scores, content.model)
-    return _page(
+    return _render(
         EVALUATION,
         content=content,
-        charts={chart.name: _Section(chart)},
+        charts={chart.name: _RenderedChart(chart)},
         scores=[
             (name.strip("_").replace("_", " "), value, content.intervals.get(name.strip("_")))
             for name, value in content.scores.to_dict("").items()
@@ -59,20 +61,20 @@ def build_evaluation(content: EvaluationContent) -> str:
     )
 
 
-def _page(template: str, **values: object) -> str:
+def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(light=css(LIGHT), dark=css(DARK), **values)
 
 
 def build_chart_images(content: ReportContent) -> dict[str, bytes]:
-    """Return the page's charts as PNGs, by the name of a file."""
-    found = {}
-    for chart in charts(content):
+    """Return the report's charts as PNGs by file name."""
+    images = {}
+    for chart in build_charts(content):
         with render_figure(chart) as figure:
-            found[f"{chart.name}.png"] = png(figure)
-    return found
+            images[f"{chart.name}.png"] = png(figure)
+    return images
 
 
-class _Section:
+class _RenderedChart:
     """A chart as the template uses it."""
 
     def __init__(self, chart: Chart) -> None:
@@ -80,21 +82,21 @@ class _Section:
 
         self.title, self.caption = chart.title, chart.caption
         with render_figure(chart) as figure:
-            # Matplotlib has escaped the names in it; they are text between tags.
-            self.drawing = Markup(svg(figure, chart.name, f"{chart.title}. {chart.caption}"))  # noqa: S704
+            # Matplotlib has escaped the names in the SVG; they are text between tags.
+            self.svg = Markup(svg(figure, chart.name, f"{chart.title}. {chart.caption}"))  # noqa: S704
 
 
 def _class_rows(scores: ClassificationMetrics) -> list[dict[str, object]]:
-    """Return each class with the 95 % intervals of its recall and precision (Wilson's, as for accuracy)."""
-    answered = [sum(column) for column in zip(*scores.confusion, strict=True)]
+    """Return each class with the 95% Wilson intervals of its recall and precision."""
+    num_predicted = [sum(column) for column in zip(*scores.confusion, strict=True)]
     rows: list[dict[str, object]] = []
-    for at, one in enumerate(scores.per_class):
-        right = scores.confusion[at][at]
+    for label, class_scores in enumerate(scores.per_class):
+        correct = scores.confusion[label][label]
         intervals = {
-            name: wilson_interval(right, of) if of else None
-            for name, of in (("recall", one.support), ("precision", answered[at]))
+            name: wilson_interval(correct, total) if total else None
+            for name, total in (("recall", class_scores.support), ("precision", num_predicted[label]))
         }
-        rows.append({"scores": one, **intervals})
+        rows.append({"scores": class_scores, **intervals})
     return rows
 
 
@@ -111,18 +113,19 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        data_uri=lambda picture: f"data:image/webp;base64,{base64.b64encode(picture).decode()}",
+        data_uri=lambda thumbnail: f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}",
         score=format_score,
         network=network_name,
-        percent=lambda share: f"{100 * share:.1f} %",
+        percent=lambda share: f"{100 * share:.1f}%",
+        plural=pluralize,
     )
     return environment
 
 
 def _printable(value: object) -> object:
-    """Return a text that a page can hold: names of files may be no Unicode, or turn what follows them around."""
+    """Return a text with unprintable characters escaped: file names may be invalid Unicode or reverse the text."""
     from markupsafe import Markup
 
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in value)
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in value)

@@ -1,7 +1,7 @@
-"""How the charts look, and how a chart becomes part of a page that may be light or dark.
+"""The style of the charts, and their conversion to PNG and to SVG for a page with a light and a dark mode.
 
-Charts are drawn in the light colors. In the page each color is a variable of the style sheet, so that the reader's
-choice of light or dark reaches into the charts.
+Charts are drawn in the colors of the light mode. In the page's SVG each color is a CSS variable, so that the charts
+follow the page's mode.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ DARK = {
     "green": "#6fc793",
     "red": "#f28b82",
 }
-SIZE = (5.2, 3.4)  # inches, of 72 units of the page's drawing: small, so that text stays legible on a phone
-DOTS = 160  # of a PNG, per inch
+FIGURE_SIZE = (5.2, 3.4)  # inches of 72 SVG units: small, so that text stays legible on a phone
+PNG_DPI = 160
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
-    "text.parse_math": False,  # a class may be called $\frac$
-    "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
-    "svg.hashsalt": "freezeline",  # the same chart, the same bytes
+    "text.parse_math": False,  # a class name may contain $\frac$
+    "svg.fonttype": "none",  # text stays text, for search and screen readers
+    "svg.hashsalt": "freezeline",  # reproducible element ids
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
@@ -65,14 +65,14 @@ STYLE: dict[str, Any] = {
 
 
 def css(colors: dict[str, str]) -> str:
-    """Return the declarations of a style sheet's colors."""
+    """Return the colors as CSS variable declarations."""
     return "".join(f"--{name}:{color};" for name, color in colors.items())
 
 
 def restyle(axes: Axes) -> None:
-    """Give a chart that a library has drawn in its own style ours; its title goes, for the page has one."""
+    """Apply the report's style to a chart drawn by a library, and remove its title: the page has a heading."""
     figure = axes.figure
-    figure.set_size_inches(SIZE)
+    figure.set_size_inches(FIGURE_SIZE)
     figure.set_facecolor(PAPER)
     figure.set_layout_engine("constrained")
     axes.set_facecolor(PAPER)
@@ -91,19 +91,19 @@ def restyle(axes: Axes) -> None:
 def png(figure: Figure) -> bytes:
     """Return a chart as a PNG."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DOTS)
+    figure.savefig(out, format="png", dpi=PNG_DPI)
     return out.getvalue()
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """Return a chart as an element of a page, in the page's colors, with a ``label`` for those who don't see it.
+    """Return a chart as an SVG element in the page's colors, with ``label`` as its text alternative.
 
-    Names within it begin with ``name``, so that charts on one page don't share them.
+    Element ids are prefixed with ``name``, so that they are unique within the page.
     """
     import matplotlib as mpl
 
     out = io.StringIO()
-    # Within the style: how text is written down is decided when a figure is saved.
+    # rc_context: svg.fonttype and svg.hashsalt are read when the figure is saved.
     with mpl.rc_context(STYLE):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     text = out.getvalue()
@@ -114,11 +114,11 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
     for variable, color in LIGHT.items():
         text = text.replace(color, f"var(--{variable})")
-    attributes = f'role="img" aria-label="{_quoted(label)}" class="chart"'
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {attributes} {found[1]}>", text, count=1)
+    attributes = f'role="img" aria-label="{_escape(label)}" class="chart"'
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda match: f"<svg {attributes} {match[1]}>", text, count=1)
 
 
-def _quoted(text: str) -> str:
+def _escape(text: str) -> str:
     from markupsafe import escape
 
     return str(escape(text))

@@ -1,4 +1,4 @@
-"""The pictures of a report: the worst mistakes, what the network saw, and what the audit found, small and encoded."""
+"""Thumbnails of a report: the most confident mistakes, training and validation examples, and the audit's findings."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from models.evaluation.metrics import Labels, Probabilities
 
 MAX_MISTAKES = 16
-MAX_EXAMPLES = 4  # pictures of each split
-NUM_AUGMENTED = 4  # of a training picture
-MAX_PAIRS = 6  # of each kind of finding
-MAX_IMAGES_PER_PAIR = 4  # pictures
-SIDE = 160  # px, at most; a smaller picture is kept as it is, and enlarged by the page
-LOSSLESS_SIDE = 64  # px up to which a picture is not compressed with losses: one sees its single pixels
+MAX_EXAMPLES = 4  # per split
+NUM_AUGMENTED = 4  # per training image
+MAX_PAIRS = 6  # per kind of finding
+MAX_IMAGES_PER_PAIR = 4
+MAX_SIZE = 160  # px; smaller images keep their size and are enlarged by the page
+MAX_LOSSLESS_SIZE = 64  # px; in images up to this size single pixels are visible
 QUALITY = 80  # of WebP
 
 
-def to_webp(picture: Image.Image) -> bytes:
-    """Return a small copy of a picture as WebP, which every browser shows."""
-    small = picture.copy()
-    small.thumbnail((SIDE, SIDE))
+def to_webp(image: Image.Image) -> bytes:
+    """Return a thumbnail of an image as WebP."""
+    thumbnail = image.copy()
+    thumbnail.thumbnail((MAX_SIZE, MAX_SIZE))
     out = io.BytesIO()
-    small.convert("RGB").save(out, "WEBP", quality=QUALITY, lossless=max(small.size) <= LOSSLESS_SIDE)
+    is_lossless = max(thumbnail.size) <= MAX_LOSSLESS_SIZE
+    thumbnail.convert("RGB").save(out, "WEBP", quality=QUALITY, lossless=is_lossless)
     return out.getvalue()
 
 
@@ -44,111 +45,124 @@ def top_losses(
     samples: Sequence[Sample],
     probabilities: Probabilities,
     labels: Labels,
-    most: int = MAX_MISTAKES,
+    max_count: int = MAX_MISTAKES,
 ) -> tuple[Misclassification, ...]:
-    """Return the samples of which the model was most sure and wrong; row i of the arrays is of ``samples[i]``."""
+    """Return the misclassified samples with the highest predicted probability.
+
+    Row i of ``probabilities`` [n, k] and ``labels`` [n] belongs to ``samples[i]``. Unreadable files are left out.
+    """
     classes = dataset.classes
-    answers = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(answers != labels)
-    order = wrong[np.argsort(-probabilities[wrong, answers[wrong]], kind="stable")][:most]
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:max_count]
     mistakes = []
     for row in order.tolist():
-        picture = _of_file(dataset.root / samples[row].path)
-        if picture is not None:
-            of_answer, of_truth = (float(probabilities[row, label]) for label in (answers[row], labels[row]))
-            truth, answer = classes[int(labels[row])], classes[int(answers[row])]
-            mistakes.append(Misclassification(picture, samples[row].path, truth, answer, of_answer, of_truth))
+        thumbnail = _thumbnail_of_file(dataset.root / samples[row].path)
+        if thumbnail is not None:
+            predicted_label, true_label = int(predicted[row]), int(labels[row])
+            mistakes.append(
+                Misclassification(
+                    thumbnail,
+                    samples[row].path,
+                    classes[true_label],
+                    classes[predicted_label],
+                    float(probabilities[row, predicted_label]),
+                    float(probabilities[row, true_label]),
+                )
+            )
     return tuple(mistakes)
 
 
-def train_examples(dataset: Dataset, pixels: Pixels, result: TrialRecord) -> tuple[Example, ...]:
-    """Return some training pictures, each with the first variants of it that the trial saw.
+def train_examples(dataset: Dataset, pixels: Pixels, trial: TrialRecord) -> tuple[Example, ...]:
+    """Return some training images, each with the augmented versions of the trial's first epochs.
 
-    ``pixels``, uint8 [n, s, s, 3], are of ``dataset.split("train")`` at the trial's preprocessing.
+    ``pixels``, uint8 [n, s, s, 3], are those of ``dataset.split("train")`` with the trial's preprocessing.
     """
     samples = dataset.split("train")
-    rows = _spread(samples)
-    if result.config.batches.augmentation == "none" and result.config.batches.mix == "none":
-        variants: list[list[bytes]] = [[] for _ in rows]
+    rows = _example_rows(samples)
+    if trial.config.batches.augmentation == "none" and trial.config.batches.mix == "none":
+        augmented: list[list[bytes]] = [[] for _ in rows]
     else:
-        variants = _variants(np.asarray(pixels), rows, result, len(dataset.classes), samples)
+        augmented = _augmented(np.asarray(pixels), rows, trial, len(dataset.classes), samples)
     return tuple(
-        Example(samples[row].path, dataset.classes[samples[row].label], _of_pixels(pixels[row]), tuple(seen))
-        for row, seen in zip(rows, variants, strict=True)
+        Example(
+            samples[row].path, dataset.classes[samples[row].label], _thumbnail_of_pixels(pixels[row]), tuple(versions)
+        )
+        for row, versions in zip(rows, augmented, strict=True)
     )
 
 
 def val_examples(dataset: Dataset, pixels: Pixels) -> tuple[Example, ...]:
-    """Return some validation pictures as the network sees them."""
+    """Return some validation images as the network sees them."""
     samples = dataset.split("val")
     return tuple(
-        Example(samples[row].path, dataset.classes[samples[row].label], _of_pixels(pixels[row]))
-        for row in _spread(samples)
+        Example(samples[row].path, dataset.classes[samples[row].label], _thumbnail_of_pixels(pixels[row]))
+        for row in _example_rows(samples)
     )
 
 
 def audit_pairs(audit: Audit) -> dict[str, tuple[Pair, ...]]:
-    """Return pictures of what the audit found, by the kind of finding; a file that can't be read has none."""
-    found: dict[str, tuple[Pair, ...]] = {}
+    """Return groups of related images by kind of finding."""
+    pairs: dict[str, tuple[Pair, ...]] = {}
     for finding in audit.findings:
         if finding.kind in VISUAL_KINDS and finding.files:
             groups = [group[:MAX_IMAGES_PER_PAIR] for group in finding.files[:MAX_PAIRS]]
-            found[finding.kind] = tuple(
-                Pair(group, tuple(_of_file(audit.root / path) for path in group)) for group in groups
+            pairs[finding.kind] = tuple(
+                Pair(group, tuple(_thumbnail_of_file(audit.root / path) for path in group)) for group in groups
             )
-    return found
+    return pairs
 
 
-def _spread(samples: Sequence[Sample]) -> list[int]:
-    """Return the rows of a few pictures, of as many classes as there are."""
-    firsts: dict[tuple[int, int], int] = {}  # by how many of the class came before, and the class
-    seen: dict[int, int] = {}
+def _example_rows(samples: Sequence[Sample]) -> list[int]:
+    """Return the rows of up to ``MAX_EXAMPLES`` images, spread over as many classes as possible."""
+    row_by_key: dict[tuple[int, int], int] = {}  # key: number of earlier images of the class, class
+    last_index: dict[int, int] = {}
     for row, sample in enumerate(samples):
-        seen[sample.label] = seen.get(sample.label, -1) + 1
-        firsts[seen[sample.label], sample.label] = row
-    return [firsts[key] for key in sorted(firsts)[:MAX_EXAMPLES]]
+        last_index[sample.label] = last_index.get(sample.label, -1) + 1
+        row_by_key[last_index[sample.label], sample.label] = row
+    return [row_by_key[key] for key in sorted(row_by_key)[:MAX_EXAMPLES]]
 
 
-def _variants(
-    pixels: Pixels, rows: list[int], result: TrialRecord, classes: int, samples: Sequence[Sample]
+def _augmented(
+    pixels: Pixels, rows: list[int], trial: TrialRecord, num_classes: int, samples: Sequence[Sample]
 ) -> list[list[bytes]]:
-    """Return for each row the variants of its first epochs, made by what made them in training."""
+    """Return for each row its augmented versions of the first epochs, made by the training's own code."""
     import torch
 
     from data.loading.mixup import apply_mixup
     from data.loading.views import FixedViewImages, OnTheFlyImages, views_for
 
-    config, batches = result.config, result.config.batches
-    count = int(result.runtime_info.get("views_shown", 0))
+    config, batches = trial.config, trial.config.batches
+    num_views = int(trial.runtime_info.get("views_shown", 0))
     source: OnTheFlyImages | FixedViewImages
-    if count:
+    if num_views:
         views = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)
         source = FixedViewImages(pixels, config.preprocessing, config.seed, views)
     else:
         source = OnTheFlyImages(pixels, config.preprocessing, config.seed, batches.augmentation, batches.balance)
-    which, again = np.array(rows), np.zeros(len(rows), dtype=np.int64)
+    indices, repeats = np.array(rows), np.zeros(len(rows), dtype=np.int64)
     labels = torch.tensor([samples[row].label for row in rows])
-    found: list[list[bytes]] = [[] for _ in rows]
-    for epoch in range(min(NUM_AUGMENTED, count or NUM_AUGMENTED)):
-        x = source.epoch(epoch)(which, again)
+    augmented: list[list[bytes]] = [[] for _ in rows]
+    for epoch in range(min(NUM_AUGMENTED, num_views or NUM_AUGMENTED)):
+        x = source.epoch(epoch)(indices, repeats)
         if batches.mix != "none":
-            x, _ = apply_mixup(x, labels, batches.mix, classes, np.random.default_rng((config.seed, epoch)))
-        for seen, picture in zip(found, _denormalized(x.numpy(), config.preprocessing), strict=True):
-            seen.append(_of_pixels(picture))
-    return found
+            x, _ = apply_mixup(x, labels, batches.mix, num_classes, np.random.default_rng((config.seed, epoch)))
+        for versions, image in zip(augmented, _denormalized(x.numpy(), config.preprocessing), strict=True):
+            versions.append(_thumbnail_of_pixels(image))
+    return augmented
 
 
 def _denormalized(x: np.ndarray, preprocessing: Preprocessing) -> Pixels:
-    """Return uint8 [b, s, s, 3] of what ``data.preprocessing.normalize`` gives, [b, 3, s, s]."""
+    """Return uint8 [b, s, s, 3] from the output of ``data.preprocessing.normalize``, [b, 3, s, s]."""
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     return np.asarray(np.clip(np.rint(255 * (x.transpose(0, 2, 3, 1) * std + mean)), 0, 255), dtype=np.uint8)
 
 
-def _of_pixels(pixels: Pixels) -> bytes:
+def _thumbnail_of_pixels(pixels: Pixels) -> bytes:
     return to_webp(Image.fromarray(np.asarray(pixels)))
 
 
-def _of_file(file: Path) -> bytes | None:
+def _thumbnail_of_file(file: Path) -> bytes | None:
     try:
         return to_webp(read_image(file))
     except (ImageError, OSError):

@@ -17,7 +17,7 @@ CostMetric = Literal["latency_ms", "mb"]
 COST_METRICS: tuple[CostMetric, ...] = ("latency_ms", "mb")
 LIMIT_OPTIONS: dict[CostMetric, str] = {"latency_ms": "max_latency_ms", "mb": "max_mb"}
 COST_FORMATS: dict[CostMetric, str] = {"latency_ms": "{:.3g} ms", "mb": "{:.3g} MB"}
-PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "speed", "mb": "size"}
+PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "latency", "mb": "size"}
 
 # Which phase leads: fine-tuning only if significantly better than the probes; probes if better by any margin.
 LeadingPhase = Literal["fine-tuning", "neither", "probes"]

@@ -1,1 +1,1 @@
-"""What a person looks at."""
+"""Terminal output of the commands: renderers of events, the live view and tables."""

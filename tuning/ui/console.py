@@ -1,4 +1,4 @@
-"""Sentences with the time of day, tables, and how far something is now and then: the least that a view shows."""
+"""Messages with the time of day, tables and progress: the base of the text renderers."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from rich.text import Text
 from tuning.common.events import Event, Message, ProgressUpdated, TablesShown
 from tuning.common.redaction import redact
 
-LINE_EVERY_S = 5.0  # between two lines that say how far something is
+PROGRESS_INTERVAL_S = 5.0  # between two progress lines of one task
 
 
 class ConsoleRenderer:
-    """Prints sentences and tables, secrets hidden; a line is never wrapped, so that it can be copied."""
+    """Prints messages and tables with secrets masked; lines are never wrapped, so that they can be copied."""
 
-    def __init__(self, on_errors: bool = False) -> None:
-        """Print on standard output, or on standard error where that is for a program."""
-        self.console = Console(stderr=on_errors, soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._task = ""  # whose progress was told last
-        self._said_s = 0.0  # when a line said how far it is, or it began
+    def __init__(self, use_stderr: bool = False) -> None:
+        """Print to standard output, or to standard error if standard output is reserved for programs."""
+        self.console = Console(stderr=use_stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._task = ""  # of the last progress event
+        self._last_progress_s = 0.0  # when the task began or its progress was last printed
 
     def handle(self, event: Event) -> None:
-        """Print what is for a person; how far something is only every few seconds."""
+        """Print the messages and tables; print progress every ``PROGRESS_INTERVAL_S`` seconds."""
         match event:
             case Message():
                 self.print_message(event.text)
             case TablesShown():
                 self.print_parts(*event.parts)
             case ProgressUpdated():
-                self._progress(event)
+                self._print_progress(event)
 
     def print_message(self, text: str, style: str = "") -> None:
-        """Print a sentence with the time of day."""
-        # As a Text: a style that is given to print would be that of the live view's block as well.
+        """Print a message with the time of day."""
+        # As a Text: a style given to Console.print would also apply to the live view's block.
         self.console.print(Text(f"{datetime.now():%H:%M:%S}  {redact(text)}", style=style))
 
     def print_parts(self, *parts: object) -> None:
-        """Print lines and tables as they are."""
+        """Print lines and tables unchanged."""
         for part in parts:
             self.console.print(redact(part) if isinstance(part, str) else part)
 
-    def _progress(self, event: ProgressUpdated) -> None:
+    def _print_progress(self, event: ProgressUpdated) -> None:
         now_s = time.monotonic()
         if event.task != self._task:
-            self._task, self._said_s = event.task, now_s
-        elif now_s - self._said_s > LINE_EVERY_S:
-            self._said_s = now_s
+            self._task, self._last_progress_s = event.task, now_s
+        elif now_s - self._last_progress_s > PROGRESS_INTERVAL_S:
+            self._last_progress_s = now_s
             self.print_message(f"{event.task}: {event.done:,} of {event.total:,}")
 
     def close(self) -> None:
-        """Leave the terminal as it is."""
+        """Do nothing: the terminal was not changed."""

@@ -1,4 +1,4 @@
-"""The listener of the search through which the views hear of its trials."""
+"""The search callback that emits the events of its trials."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class EventCallback:
-    """A listener of the search that makes events of what it hears."""
+    """A search callback that turns each call into an event."""
 
-    def on_trial_start(self, result: TrialRecord) -> None:
-        """Tell that a trial was handed to a worker."""
-        emit(TrialStarted(result))
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        """Emit ``TrialStarted`` when a trial is sent to a worker."""
+        emit(TrialStarted(trial))
 
-    def on_epoch_end(self, result: TrialRecord, report: TrialReport) -> None:
-        """Tell an epoch."""
-        emit(EpochEnded(result, report))
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        """Emit ``EpochEnded``."""
+        emit(EpochEnded(trial, report))
 
-    def on_trial_end(self, result: TrialRecord, report: TrialReport | None) -> None:
-        """Tell how a trial ended."""
-        emit(TrialEnded(result))
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """Emit ``TrialEnded``."""
+        emit(TrialEnded(trial))

@@ -1,7 +1,7 @@
-"""Events as JSON lines, for programs: one object a line, described in docs/events.md.
+"""Events as JSON Lines for programs: one object per line, documented in docs/events.md.
 
-The schema is stable: within a version of it an event or a field may be added, none is renamed, taken away or given
-another meaning. Numbers that JSON has no word for (NaN, infinity) are null; secrets are hidden.
+The schema is stable: within a schema version events and fields may be added, but none is renamed, removed or given
+another meaning. NaN and infinite numbers are written as null; secrets are masked.
 """
 
 from __future__ import annotations
@@ -34,60 +34,60 @@ from tuning.common.redaction import redact
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord
 
-SCHEMA = 1  # version of it
-PROGRESS_EVERY_S = 0.5  # seconds between two lines of one task; its end is always told
+SCHEMA = 2  # the schema's version
+PROGRESS_INTERVAL_S = 0.5  # between two progress lines of one task; the last one is always written
 
-Fields = dict[str, Any]  # of a line, by their names
+Fields = dict[str, Any]  # the fields of a line by name
 
 
 class JsonLinesRenderer:
-    """Writes each event that is in the schema as a line to ``file``, at once."""
+    """Writes each event of the schema to ``file`` as a line, and flushes it."""
 
     def __init__(self, file: IO[str], command: str) -> None:
-        """Write to ``file`` what ``command`` tells."""
+        """Write the first line, with the schema's version and the command's name."""
         self._file = file
-        self._told: tuple[str, float] = ("", -math.inf)  # the task whose progress was told last, and when
-        self._write("began", {"schema": SCHEMA, "command": command})
+        self._last_progress: tuple[str, float] = ("", -math.inf)  # task and time of the last progress line
+        self._write("started", {"schema": SCHEMA, "command": command})
 
     def handle(self, event: Event) -> None:
         """Write an event."""
-        if isinstance(event, ProgressUpdated) and not self._is_due(event):
+        if isinstance(event, ProgressUpdated) and not self._is_progress_due(event):
             return
-        found = line_of(event)
-        if found is not None:
-            self._write(*found)
+        line = to_line(event)
+        if line is not None:
+            self._write(*line)
 
     def close(self) -> None:
         """Leave the file open: it is standard output."""
 
-    def _is_due(self, event: ProgressUpdated) -> bool:
-        what, told_s = self._told
+    def _is_progress_due(self, event: ProgressUpdated) -> bool:
+        last_task, last_s = self._last_progress
         now_s = time.monotonic()
-        if event.task == what and event.done < event.total and now_s - told_s < PROGRESS_EVERY_S:
+        if event.task == last_task and event.done < event.total and now_s - last_s < PROGRESS_INTERVAL_S:
             return False
-        self._told = (event.task, now_s)
+        self._last_progress = (event.task, now_s)
         return True
 
     def _write(self, name: str, fields: Fields) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps(_clean({"event": name, "at": at, **fields}), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(_to_json({"event": name, "at": at, **fields}), ensure_ascii=False, allow_nan=False)
         self._file.write(line + "\n")
         self._file.flush()
 
 
-def line_of(event: Event) -> tuple[str, Fields] | None:
-    """Return an event's name in the schema and its fields; None for what is for people only."""
+def to_line(event: Event) -> tuple[str, Fields] | None:
+    """Return the name and fields of an event in the schema; None for an event that is for people only."""
     if isinstance(event, Message) and not event.is_warning:
         return None
-    named = LINES.get(type(event))
-    return (named[0], named[1](event)) if named else None
+    entry = SCHEMA_EVENTS.get(type(event))
+    return (entry[0], entry[1](event)) if entry else None
 
 
 def _epoch(event: EpochEnded | TrainingEpochEnded) -> Fields:
-    nobody: Fields = {"trial": None, "uid": None, "origin": None}
-    whose = _trial(event.trial) if isinstance(event, EpochEnded) else nobody
+    no_trial: Fields = {"trial": None, "uid": None, "origin": None}
+    trial = _trial(event.trial) if isinstance(event, EpochEnded) else no_trial
     report = event.report
-    return {**whose, "epoch": report.epoch, "metrics": report.metrics, "facts": report.runtime_info}
+    return {**trial, "epoch": report.epoch, "metrics": report.metrics, "runtime_info": report.runtime_info}
 
 
 def _audit(event: AuditCompleted) -> Fields:
@@ -96,8 +96,8 @@ def _audit(event: AuditCompleted) -> Fields:
         "data": audit.name,
         "fingerprint": audit.fingerprint,
         "classes": list(audit.counts["train"]),
-        "pictures": {split: sum(by_class.values()) for split, by_class in audit.counts.items()},
-        "left_out": audit.num_skipped,
+        "images": {split: sum(by_class.values()) for split, by_class in audit.counts.items()},
+        "skipped": audit.num_skipped,
         "findings": {finding.kind: finding.count for finding in audit.findings},
     }
 
@@ -107,76 +107,76 @@ def _plan(plan: SearchPlanned) -> Fields:
     return {
         "run_id": plan.run_id,
         "trials": plan.trials,
-        "tried": plan.tried,
+        "finished": plan.finished,
         "probes": plan.probes,
         "max_epochs": plan.max_epochs,
-        "at_once": plan.max_concurrent,
+        "max_concurrent": plan.max_concurrent,
         "ends_at": ends,
     }
 
 
-def _trial(result: TrialRecord) -> Fields:
-    return {"trial": result.number, "uid": result.trial_uid, "origin": result.origin}
+def _trial(trial: TrialRecord) -> Fields:
+    return {"trial": trial.number, "uid": trial.trial_uid, "origin": trial.origin}
 
 
-def _end(event: TrialEnded) -> Fields:
-    result = event.trial
+def _trial_ended(event: TrialEnded) -> Fields:
+    trial = event.trial
     return {
-        **_trial(result),
-        "status": result.status,
-        "reason": result.reason,
-        "epochs": result.epochs,
-        "best_epoch": result.best_epoch or None,
-        "score": result.score,
+        **_trial(trial),
+        "status": trial.status,
+        "reason": trial.reason,
+        "epochs": trial.epochs,
+        "best_epoch": trial.best_epoch or None,
+        "score": trial.score,
     }
 
 
-def _measured(event: CandidateEvaluated) -> Fields:
+def _result(event: CandidateEvaluated) -> Fields:
     candidate = event.candidate
     return {
         "run_id": candidate.run_id,
         "model_uri": candidate.model_uri,
-        "test_pictures": candidate.num_test_images,
-        "test_looks": candidate.test_evaluations,
+        "test_images": candidate.num_test_images,
+        "test_evaluations": candidate.test_evaluations,
         "metrics": candidate.metrics,
         "intervals": candidate.intervals,
-        "raw_pixel_accuracy": event.baseline,
+        "pixel_baseline_accuracy": event.baseline,
         "latency_ms": candidate.latency_ms,
         "size_mb": candidate.size_mb,
     }
 
 
-def _decided(event: PromotionDecided) -> Fields:
+def _promotion(event: PromotionDecided) -> Fields:
     model = {"model": event.candidate.name, "version": event.version}
     return {**model, "alias": event.promotion.alias, "reason": event.promotion.reason}
 
 
-# An event -> its name in the schema, and what makes its fields.
-LINES: dict[type[Event], tuple[str, Callable[[Any], Fields]]] = {
+# Event class -> its name in the schema and the function that returns its fields.
+SCHEMA_EVENTS: dict[type[Event], tuple[str, Callable[[Any], Fields]]] = {
     Message: ("warning", lambda event: {"text": event.text}),
-    StageStarted: ("part", lambda event: {"part": event.part}),
-    ProgressUpdated: ("progress", lambda event: {"what": event.what, "done": event.done, "of": event.of}),
+    StageStarted: ("stage", lambda event: {"stage": event.stage}),
+    ProgressUpdated: ("progress", lambda event: {"task": event.task, "done": event.done, "total": event.total}),
     AuditCompleted: ("audit", _audit),
     SearchPlanned: ("plan", _plan),
-    TrialStarted: ("trial_started", lambda event: {**_trial(event.result), "settings": event.result.settings}),
+    TrialStarted: ("trial_started", lambda event: {**_trial(event.trial), "settings": event.trial.settings}),
     EpochEnded: ("epoch", _epoch),
     TrainingEpochEnded: ("epoch", _epoch),
-    TrialEnded: ("trial_ended", _end),
-    CandidateEvaluated: ("result", _measured),
-    PromotionDecided: ("decision", _decided),
+    TrialEnded: ("trial_ended", _trial_ended),
+    CandidateEvaluated: ("result", _result),
+    PromotionDecided: ("promotion", _promotion),
     ReportWritten: ("report", lambda event: {"file": str(event.file)}),
     CommandEnded: ("ended", lambda event: {"exit_status": event.exit_status, "problems": event.problems}),
 }
 
 
-def _clean(value: object) -> object:
-    """Return a value as JSON can have it, without secrets."""
+def _to_json(value: object) -> object:
+    """Return a value that JSON can represent, with secrets masked."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _clean(inner) for name, inner in value.items()}
+        return {str(name): _to_json(inner) for name, inner in value.items()}
     if isinstance(value, Sequence):
-        return [_clean(inner) for inner in value]
+        return [_to_json(inner) for inner in value]
     return value

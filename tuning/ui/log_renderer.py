@@ -1,4 +1,4 @@
-"""One plain line for each event of a search, with the time: what stands in a log, and above the live view."""
+"""One line with the time for each event of a search: the output of a log, and the lines above the live view."""
 
 from __future__ import annotations
 
@@ -18,131 +18,124 @@ from tuning.common.events import (
     TrainingEpochEnded,
     TrialEnded,
 )
-from tuning.common.formatting import describe_network, describe_settings, format_score
+from tuning.common.formatting import describe_network, describe_settings, format_decision, format_score, pluralize
 from tuning.ui.console import ConsoleRenderer
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord
 
-FAILED, PRUNED, BEST, WARNING = "red", "dim", "bold", "yellow"  # how a terminal shows lines of them
-NAMES = "  the run's audit.json names every file; so does python -m tuning audit --json FILE"
+FAILED, PRUNED, BEST, WARNING = "red", "dim", "bold", "yellow"  # styles of lines in a terminal
+AUDIT_HINT = "  the run's audit.json names every file; so does python -m tuning audit --json FILE"
 
 
 class LogRenderer(ConsoleRenderer):
-    """Prints a line for each thing that happened: how a trial ended and the best so far, the test result, the end."""
+    """Prints a line for each finished trial, the best score so far, the test result and the decision."""
 
-    def __init__(self, on_errors: bool = False) -> None:
-        """Print on standard output, or on standard error where that is for a program."""
-        super().__init__(on_errors)
-        self._ended = 0
+    def __init__(self, use_stderr: bool = False) -> None:
+        """Print to standard output, or to standard error if standard output is reserved for programs."""
+        super().__init__(use_stderr)
+        self._num_finished = 0
         self._best: TrialRecord | None = None
-        self._is_full = False
+        self._disk_full_reported = False
 
     def handle(self, event: Event) -> None:
-        """Print what there is to say of an event."""
+        """Print the line or lines of an event, if it has any."""
         match event:
             case Message(is_warning=True):
                 self.print_message(event.text, WARNING)
             case AuditCompleted():
-                self.print_parts(
-                    *event.audit.lines(max_files=0),
-                    *([NAMES] if any(one.files for one in event.audit.findings) else []),
-                )
+                has_files = any(finding.files for finding in event.audit.findings)
+                self.print_parts(*event.audit.lines(max_files=0), *([AUDIT_HINT] if has_files else []))
             case StageStarted():
                 self.print_message(event.stage)
             case SearchPlanned():
                 self._best = event.best
                 self.print_message(event.text)
             case EpochEnded():
-                self.epoch_ended(event)
+                self.print_epoch(event)
             case TrialEnded():
-                self.trial_ended(event.trial)
+                self.print_trial_ended(event.trial)
             case TrainingEpochEnded():
                 loss = event.report.metrics["val_loss"]
                 self.print_message(
                     f"epoch {event.report.epoch}: val balanced accuracy {event.score:.4f}, loss {loss:.4f}"
                 )
             case CandidateEvaluated():
-                self.measured(event)
+                self.print_test_result(event)
             case PromotionDecided():
-                self.decided(event)
+                self.print_parts(format_decision(event.candidate, event.version, event.promotion))
             case ReportWritten():
-                self.print_parts(f"the report:           {event.file}")
+                self.print_parts(f"report:               {event.file}")
             case _:
                 super().handle(event)
 
-    def measured(self, event: CandidateEvaluated) -> None:
-        """Print the test result."""
-        from tuning.ui.summary import result_lines  # torch behind it takes seconds: not before something is shown
+    def print_test_result(self, event: CandidateEvaluated) -> None:
+        """Print the test metrics."""
+        from tuning.ui.summary import result_lines  # it imports torch, which would delay the first output by seconds
 
         self.print_parts(*result_lines(event.candidate, event.baseline))
 
-    def decided(self, event: PromotionDecided) -> None:
-        """Print what became of the winner."""
-        from tuning.common.formatting import format_decision
+    def print_epoch(self, event: EpochEnded) -> None:
+        """Print a trial's settings after its first epoch, and the first report of a full disk.
 
-        self.print_parts(format_decision(event.candidate, event.version, event.promotion))
+        Probes and re-runs have no such line: a probe is over within moments, the settings of a re-run are known.
+        """
+        trial = event.trial
+        if event.report.epoch == 1 and trial.origin not in {"probe", "rerun"}:
+            self.print_trial_started(trial)
+        if not self._disk_full_reported and event.report.runtime_info.get("features") == DISK_FULL:
+            self._disk_full_reported = True
+            problem = f"the disk is full: trial {trial.number} recomputes its frozen blocks in every epoch"
+            fix = "free disk space, for example with python -m tuning cache --clear all"
+            self.handle(Message(f"{problem}, and later trials may too; {fix}", is_warning=True))
 
-    def epoch_ended(self, event: EpochEnded) -> None:
-        """Say a trial's settings with its first epoch: now it runs; a probe is over at once. A full disk once."""
-        result = event.trial
-        if event.report.epoch == 1 and result.origin not in {"probe", "rerun"}:
-            self.trial_runs(result)
-        if not self._is_full and event.report.runtime_info.get("features") == DISK_FULL:
-            self._is_full = True
-            what = f"the disk is full: trial {result.number}, at least, computes its frozen blocks in every epoch"
-            self.handle(Message(f"{what}; make room, as with python -m tuning cache --clear all", is_warning=True))
+    def print_trial_started(self, trial: TrialRecord) -> None:
+        """Print the settings of a running trial."""
+        self.print_message(f"trial {trial.number} started: {describe_settings(trial)}")
 
-    def trial_runs(self, result: TrialRecord) -> None:
-        """Say what a trial that has begun is about."""
-        self.print_message(f"trial {result.number} runs: {describe_settings(result)}")
-
-    def trial_ended(self, result: TrialRecord) -> None:
-        """Say how a trial ended."""
-        self._ended += 1
-        if result.status == "failed":
-            self.print_message(f"trial {result.number} failed: {result.reason}{self.so_far(with_best=False)}", FAILED)
+    def print_trial_ended(self, trial: TrialRecord) -> None:
+        """Print how a trial ended."""
+        self._num_finished += 1
+        if trial.status == "failed":
+            self.print_message(f"trial {trial.number} failed: {trial.reason}{self.progress_suffix(False)}", FAILED)
             return
-        if result.origin == "rerun":
-            self.print_message(
-                f"trial {result.number}, a finalist again with seed {result.config.seed}: {format_score(result)}"
-            )
+        if trial.origin == "rerun":
+            self.print_message(f"trial {trial.number}, re-run with seed {trial.config.seed}: {format_score(trial)}")
             return
-        is_best = self._best is None or result.sort_key > self._best.sort_key
+        is_best = self._best is None or trial.sort_key > self._best.sort_key
         if is_best:
-            self._best = result
-        epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
-        said = f"trial {result.number} {result.status} after {epochs}"
-        if result.origin == "probe":
-            said = f"trial {result.number}, linear probe of {describe_network(result)}"
-        style = BEST if is_best else PRUNED if result.status == "pruned" else ""
-        self.print_message(f"{said}: {format_score(result)}{self.so_far()}", style)
+            self._best = trial
+        text = f"trial {trial.number} {trial.status} after {pluralize(trial.epochs, 'epoch')}"
+        if trial.origin == "probe":
+            text = f"trial {trial.number}, linear probe of {describe_network(trial)}"
+        style = BEST if is_best else PRUNED if trial.status == "pruned" else ""
+        self.print_message(f"{text}: {format_score(trial)}{self.progress_suffix()}", style)
 
-    def so_far(self, with_best: bool = True) -> str:
-        """Return what is added to the line of a trial that ended: the best, and how many have ended."""
-        ended = f" ({self._ended} ended)"
+    def progress_suffix(self, with_best: bool = True) -> str:
+        """Return the end of a finished trial's line: the best score so far and the number of finished trials."""
+        finished = f" ({self._num_finished} finished)"
         if not with_best or self._best is None:
-            return ended
-        return f", best {format_score(self._best)} by trial {self._best.number}{ended}"
+            return finished
+        return f", best {format_score(self._best)} by trial {self._best.number}{finished}"
 
 
 class QuietRenderer(LogRenderer):
-    """Prints what matters at the end on standard output; errors, and what asks to do something, on standard error."""
+    """Prints the final results to standard output, and warnings to standard error."""
 
-    def __init__(self, on_errors: bool = False) -> None:
-        """Print results on standard output, or on standard error where that is for a program."""
-        super().__init__(on_errors)
-        self._errors = ConsoleRenderer(on_errors=True)
+    def __init__(self, use_stderr: bool = False) -> None:
+        """Print results to standard output, or to standard error if standard output is reserved for programs."""
+        super().__init__(use_stderr)
+        self._errors = ConsoleRenderer(use_stderr=True)
 
     def handle(self, event: Event) -> None:
-        """Print it if it matters."""
+        """Print an event if it is a warning or a final result."""
         match event:
             case Message(is_warning=True):
                 self._errors.handle(event)
             case CandidateEvaluated() | PromotionDecided() | ReportWritten():
                 super().handle(event)
             case EpochEnded():
-                self.epoch_ended(event)  # it warns of a full disk
+                self.print_epoch(event)  # warns of a full disk
 
-    def trial_runs(self, result: TrialRecord) -> None:
-        """Say nothing."""
+    def print_trial_started(self, trial: TrialRecord) -> None:
+        """Print nothing."""

@@ -1,4 +1,4 @@
-"""How far reading and decoding has come: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of a command: a bar in a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from tuning.common import event_bus
 
 
 class ProgressBar:
-    """Call it with what is done, how many are done and of how many; within ``with``, so that a bar is taken down.
+    """Context manager and progress callback ``(task, done, total)``; the bar is removed on exit.
 
-    It is for commands that show nothing else meanwhile; what a search shows is in ``tuning.ui.live``.
+    For commands without other output while they work; a search uses ``tuning.ui.live`` instead.
     """
 
-    def __init__(self, on_errors: bool = False) -> None:
-        """Show it on standard output, or on standard error and only in a terminal, where output is for programs."""
-        self._console = Console(stderr=on_errors)
-        self._quiet = on_errors
-        self._bars = Progress(console=self._console, transient=True)
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self, use_stderr: bool = False) -> None:
+        """Use standard output; or standard error, and only if it is a terminal, where output is for programs."""
+        self._console = Console(stderr=use_stderr)
+        self._terminal_only = use_stderr
+        self._progress = Progress(console=self._console, transient=True)
+        self._task_ids: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._bars.start()
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._console.is_terminal:
-            self._bars.stop()
+            self._progress.stop()
 
-    def __call__(self, what: str, done: int, of: int) -> None:
-        """Show that ``done`` of ``of`` are done."""
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` steps of a task are done."""
         if self._console.is_terminal:
-            if what not in self._tasks:
-                self._tasks[what] = self._bars.add_task(what, total=of)
-            self._bars.update(self._tasks[what], completed=done)
-        elif not self._quiet:
-            event_bus.emit_progress(what, done, of)
+            if task not in self._task_ids:
+                self._task_ids[task] = self._progress.add_task(task, total=total)
+            self._progress.update(self._task_ids[task], completed=done)
+        elif not self._terminal_only:
+            event_bus.emit_progress(task, done, total)

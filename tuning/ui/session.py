@@ -1,4 +1,4 @@
-"""Which views a command opens, by its options ``quiet`` and ``events`` and by whether a terminal is there."""
+"""Selecting a command's renderer by its options ``quiet`` and ``events`` and by the terminal, and running it."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from tuning.ui.jsonl_renderer import JsonLinesRenderer
 from tuning.ui.live.renderer import LiveRenderer
 from tuning.ui.log_renderer import LogRenderer, QuietRenderer
 
-DUMB_TERMINALS = {"dumb", "unknown"}  # values of TERM: what calls itself so can't move its cursor
+DUMB_TERMINALS = {"dumb", "unknown"}  # values of TERM for terminals that cannot move the cursor
 
 
 class CompositeRenderer:
-    """Several views as one."""
+    """Several renderers as one."""
 
-    def __init__(self, views: Sequence[Renderer]) -> None:
-        """Take the views, to be told in this order."""
-        self._renderers = views
+    def __init__(self, renderers: Sequence[Renderer]) -> None:
+        """Take the renderers; each event goes to them in this order."""
+        self._renderers = renderers
 
     def handle(self, event: Event) -> None:
-        """Tell each view."""
-        for view in self._renderers:
-            view.handle(event)
+        """Pass an event to each renderer."""
+        for renderer in self._renderers:
+            renderer.handle(event)
 
     def close(self) -> None:
-        """Close each view."""
-        for view in self._renderers:
-            view.close()
+        """Close each renderer."""
+        for renderer in self._renderers:
+            renderer.close()
 
 
 def run_with_ui(command: str, quiet: bool, events: EventsForm, work: Callable[[], int]) -> int:
-    """Do a command's work while what happens is shown; return its exit status.
+    """Run a command's work while its events are rendered; return the exit status.
 
     Raises:
-        whatever ``work`` raises, once it was told and the terminal is as it was.
+        BaseException: any exception of ``work``, after ``CommandEnded`` was rendered and the renderer closed.
     """
-    with _renderer(command, quiet, events) as view, use_renderer(view):
+    with _renderer(command, quiet, events) as renderer, use_renderer(renderer):
         try:
             status = work()
         except BaseException as error:
@@ -65,23 +65,23 @@ def _problems(error: BaseException) -> tuple[str, ...]:
 
 @contextmanager
 def _renderer(command: str, quiet: bool, events: EventsForm) -> Iterator[Renderer]:
-    """Yield the view; where programs read standard output, whatever else is printed goes to standard error."""
+    """Yield the renderer; with JSON Lines on standard output, all other output goes to standard error."""
     if events == "text":
         yield make_renderer(quiet, sys.stdout)
         return
-    machine = JsonLinesRenderer(sys.stdout, command)
+    json_lines = JsonLinesRenderer(sys.stdout, command)
     with contextlib.redirect_stdout(sys.stderr):
-        yield CompositeRenderer((machine, make_renderer(quiet, sys.stderr, on_errors=True)))
+        yield CompositeRenderer((json_lines, make_renderer(quiet, sys.stderr, use_stderr=True)))
 
 
-def make_renderer(quiet: bool, file: IO[str], on_errors: bool = False) -> Renderer:
-    """Return what a person looks at where ``file`` is shown."""
+def make_renderer(quiet: bool, file: IO[str], use_stderr: bool = False) -> Renderer:
+    """Return the text renderer for output to ``file``."""
     if quiet:
-        return QuietRenderer(on_errors)
-    return LiveRenderer(on_errors) if is_terminal(file) else LogRenderer(on_errors)
+        return QuietRenderer(use_stderr)
+    return LiveRenderer(use_stderr) if can_render_live(file) else LogRenderer(use_stderr)
 
 
-def is_terminal(file: IO[str]) -> bool:
-    """Return whether a block can be drawn anew there, with the letters that it is made of."""
+def can_render_live(file: IO[str]) -> bool:
+    """Return whether ``file`` is a UTF-8 terminal that can move its cursor."""
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
     return file.isatty() and os.environ.get("TERM", "") not in DUMB_TERMINALS and encoding == "utf8"

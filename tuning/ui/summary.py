@@ -1,4 +1,4 @@
-"""What is shown at the end of a search: the best trials, the test result, and what to type next."""
+"""Texts and tables of a search: its plan, the best trials, the test result, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tuning.common.formatting import format_score, network_name
+from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
@@ -24,63 +24,74 @@ if TYPE_CHECKING:
     from tuning.search.budget_estimate import BudgetEstimate
     from tuning.search.study import TrialStore
 
-ROWS = 5
+MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
-COLUMNS = ("trial", "bal. acc.", "epoch", NETWORK, "px", "frozen", "lr", "augment")
-NUMBERS = ("trial", "bal. acc.", "epoch", "px", "frozen", "lr")
-MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: what mlflow ui looks at by itself
+COLUMNS = ("trial", "bal. acc.", "best epoch", NETWORK, "px", "frozen", "lr", "augment")
+NUMERIC_COLUMNS = ("trial", "bal. acc.", "best epoch", "px", "frozen", "lr")
+MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
 
 
-def plan_line(recipe: Recipe, ledger: TrialStore, at_once: int) -> str:
-    """Return what a search is about to do."""
-    before = f"{len(ledger.trials())} trials so far, {ledger.num_requeued} of them go on; " if ledger.trials() else ""
-    sweep = f"{ledger.num_probes_left} linear probes, then " if ledger.num_probes_left else ""
-    most = recipe.max_trials
-    trials = f"{max(0, most - ledger.num_trials)} trials" if most is not None else "trials"
-    minutes = f", {recipe.budget_s / 60:g} minutes in all" if recipe.budget_s else ""
-    return f"{before}{sweep}{trials} of up to {recipe.max_epochs} epochs, {at_once} at once{minutes}"
+def plan_line(recipe: Recipe, store: TrialStore, max_concurrent: int) -> str:
+    """Return the plan of a search: its probes, trials, epochs and time budget."""
+    finished = len(store.trials()) - store.num_requeued
+    resumed = f"resuming: {finished} trials finished, {store.num_requeued} unfinished; " if store.trials() else ""
+    sweep = f"{pluralize(store.num_probes_left, 'linear probe')}, then " if store.num_probes_left else ""
+    max_trials = recipe.max_trials
+    trials = "trials" if max_trials is None else pluralize(max(0, max_trials - store.num_trials), "trial")
+    epochs = f"up to {pluralize(recipe.max_epochs, 'epoch')}"
+    budget = f", time budget {_minutes(recipe.budget_s / 60)}" if recipe.budget_s else ""
+    return f"{resumed}{sweep}{trials} of {epochs}, {max_concurrent} in parallel{budget}"
 
 
-def budget_line(recipe: Recipe, expected: BudgetEstimate, network: str, image_size: int, at_once: int) -> str:
-    """Return what the budget will buy."""
-    half, none = (expected.trial_s[fraction] for fraction in (0.5, 0.0))
+def budget_line(recipe: Recipe, estimate: BudgetEstimate, network: str, image_size: int, max_concurrent: int) -> str:
+    """Return how long a trial takes, and how many trials fit into the time budget."""
+    half_frozen_s, unfrozen_s = (estimate.trial_s[fraction] for fraction in (0.5, 0.0))
     trial = (
-        f"a trial of {recipe.max_epochs} epochs of {network} at {image_size} px takes about {half:.0f} s with half of "
-        f"it frozen, {none:.0f} s with nothing frozen"
+        f"a trial of {pluralize(recipe.max_epochs, 'epoch')} of {network} at {image_size} px takes about "
+        f"{half_frozen_s:.0f} s with half of its blocks frozen, {unfrozen_s:.0f} s with none frozen"
     )
     if recipe.budget_s is not None:
-        return f"{trial}: {recipe.budget_s / 60:g} minutes buy about {expected.trials} such trials, {at_once} at once"
-    return f"{trial}: {recipe.max_trials} such trials, {at_once} at once, take about {expected.minutes:.0f} minutes"
+        count = pluralize(estimate.trials or 0, "such trial")
+        return f"{trial}: about {count}, {max_concurrent} in parallel, in {_minutes(recipe.budget_s / 60)}"
+    minutes = _minutes(round(estimate.minutes or 0.0))
+    return f"{trial}: {recipe.max_trials} such trials, {max_concurrent} in parallel, take about {minutes}"
 
 
-def leaderboard(results: Sequence[TrialRecord]) -> Table:
+def _minutes(minutes: float) -> str:
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+
+
+def leaderboard(trials: Sequence[TrialRecord]) -> Table:
     """Return the table of the best trials; it fits into 80 columns."""
-    table = Table(title="Best trials by validation", title_justify="left", title_style="bold", box=None)
+    table = Table(
+        title="Best trials by validation", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
+    )
     for name in COLUMNS:
         is_name = name == NETWORK
-        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=not is_name, overflow="fold")
-    for result in ranked(results)[:ROWS]:
-        table.add_row(*_cells(result))
+        is_numeric = name in NUMERIC_COLUMNS
+        table.add_column(name, justify="right" if is_numeric else "left", no_wrap=not is_name, overflow="fold")
+    for trial in ranked(trials)[:MAX_ROWS]:
+        table.add_row(*_cells(trial))
     return table
 
 
-def leaderboard_csv(results: Sequence[TrialRecord]) -> str:
-    """Return all trials as CSV, by number: how each ended, its best epoch's metrics, and its settings."""
+def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
+    """Return all trials by number as CSV: status, metrics of the best epoch, and settings."""
     rows: list[dict[str, object]] = [
         {
-            "trial": result.number,
-            "origin": result.origin,
-            "status": result.status,
-            "reason": result.reason,
-            "epochs": result.epochs,
-            "best_epoch": result.best_epoch,
-            **result.metrics,
-            **result.settings,
-            **result.runtime_info,
-            "seed": result.config.seed,
-            "trial_uid": result.trial_uid,
+            "trial": trial.number,
+            "origin": trial.origin,
+            "status": trial.status,
+            "reason": trial.reason,
+            "epochs": trial.epochs,
+            "best_epoch": trial.best_epoch,
+            **trial.metrics,
+            **trial.settings,
+            **trial.runtime_info,
+            "seed": trial.config.seed,
+            "trial_uid": trial.trial_uid,
         }
-        for result in results
+        for trial in trials
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
@@ -89,99 +100,102 @@ def leaderboard_csv(results: Sequence[TrialRecord]) -> str:
     return text.getvalue()
 
 
-def _cells(result: TrialRecord) -> list[str]:
-    """Return what stands in a trial's row, by ``COLUMNS``."""
-    config, facts = result.config, result.runtime_info
+def _cells(trial: TrialRecord) -> list[str]:
+    """Return the cells of a trial's row, in the order of ``COLUMNS``."""
+    config, info = trial.config, trial.runtime_info
     return [
-        str(result.number),
-        format_score(result),
-        f"{result.best_epoch}/{result.epochs}",
-        network_name(result),
+        str(trial.number),
+        format_score(trial),
+        f"{trial.best_epoch}/{trial.epochs}",
+        network_name(trial),
         str(config.preprocessing.image_size),
-        f"{facts.get('freeze_depth', '?')}/{facts.get('blocks', '?')}",
+        f"{info.get('freeze_depth', '?')}/{info.get('blocks', '?')}",
         f"{config.fit.lr:.1e}",
         config.batches.augmentation,
     ]
 
 
-def rerun_lines(best: TrialRecord, finals: Sequence[RerunTrial], gain: Improvement | None) -> list[str]:
-    """Return how the finals ended, and whether the search gained more than noise over the default."""
+def rerun_lines(best: TrialRecord, reruns: Sequence[RerunTrial], improvement: Improvement | None) -> list[str]:
+    """Return the results of the re-runs, and the improvement over the default with its significance."""
     lines = []
-    trained = [one for one in finals if len(one.scores) > 1]
-    if trained:
-        lines.append("Finals, the best trained again with other seeds:")
+    rerun_trials = [rerun for rerun in reruns if len(rerun.scores) > 1]
+    if rerun_trials:
+        lines.append("Best trials re-run with other seeds:")
         lines += [
-            f"  trial {one.trial.number}: mean {one.mean:.4f}, spread {one.std:.4f} over {len(one.scores)} seeds"
-            + (" (wins)" if one.trial.trial_uid == best.trial_uid else "")
-            for one in trained
+            f"  trial {rerun.trial.number}: mean {rerun.mean:.4f}, std {rerun.std:.4f} over {len(rerun.scores)} seeds"
+            + (" (winner)" if rerun.trial.trial_uid == best.trial_uid else "")
+            for rerun in rerun_trials
         ]
-    if gain is not None:
-        verdict = "more than" if gain.is_significant else "not more than"
+    if improvement is not None:
+        significance = "significant" if improvement.is_significant else "not significant"
         lines.append(
-            f"Against the default: {gain.difference:+.4f} on validation, {verdict} twice the noise ({gain.standard_error:.4f})"
+            f"Compared with the default: {improvement.difference:+.4f} on validation, {significance} "
+            f"(standard error {improvement.standard_error:.4f})"
         )
     return lines
 
 
-def rerun_metrics(best: TrialRecord, finals: Sequence[RerunTrial], gain: Improvement | None) -> dict[str, float]:
-    """Return the finals' numbers by their names in MLflow."""
+def rerun_metrics(best: TrialRecord, reruns: Sequence[RerunTrial], improvement: Improvement | None) -> dict[str, float]:
+    """Return the winner's re-run statistics and the improvement over the default, by metric name in MLflow."""
     metrics: dict[str, float] = {}
-    for one in finals:
-        if one.trial.trial_uid == best.trial_uid and len(one.scores) > 1:
-            metrics |= {"best_mean": one.mean, "best_spread": one.std, "best_seeds": len(one.scores)}
-    if gain is not None:
-        metrics |= {"gain_over_default": gain.difference, "gain_noise": gain.standard_error}
+    for rerun in reruns:
+        if rerun.trial.trial_uid == best.trial_uid and len(rerun.scores) > 1:
+            metrics |= {"best_mean": rerun.mean, "best_std": rerun.std, "best_seeds": len(rerun.scores)}
+    if improvement is not None:
+        metrics |= {
+            "gain_over_default": improvement.difference,
+            "gain_standard_error": improvement.standard_error,
+        }
     return metrics
 
 
 def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
-    """Return the test result with its interval, and what raw pixels alone reach."""
-    shown = {"test_accuracy": "accuracy", TEST_METRIC: "balanced accuracy", "test_macro_f1": "macro-F1"}
-    parts = []
-    for name, label in shown.items():
+    """Return the test metrics with their confidence intervals, and the accuracy of the pixel baseline."""
+    labels = {"test_accuracy": "accuracy", TEST_METRIC: "balanced accuracy", "test_macro_f1": "macro-F1"}
+    evaluations = pluralize(candidate.test_evaluations, "time")
+    lines = [f"Test result on {pluralize(candidate.num_test_images, 'image')} (test set evaluated {evaluations}):"]
+    for name, label in labels.items():
         interval = candidate.intervals.get(name)
-        span = f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
-        parts.append(f"{label} {candidate.metrics[name]:.4f}{span}")
-    look = f"look number {candidate.test_evaluations} at this data set's"
-    lines = [f"On the {candidate.num_test_images} test pictures ({look}):"]
-    lines += [f"  {part}" for part in parts]
+        ci = f" (95% CI {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+        lines.append(f"  {label} {candidate.metrics[name]:.4f}{ci}")
     if baseline is not None:
-        lines.append(f"  logistic regression on the raw pixels, for comparison: accuracy {baseline:.4f}")
+        lines.append(f"  baseline, logistic regression on raw pixels: accuracy {baseline:.4f}")
     return lines
 
 
 def run_note(
-    results: Sequence[TrialRecord],
+    trials: Sequence[TrialRecord],
     best: TrialRecord,
     candidate: Candidate,
     decision: str,
-    pages: MlflowLinks | None = None,
+    links: MlflowLinks | None = None,
 ) -> str:
-    """Return the parent run's description in Markdown: what came of the search, and where to look next."""
-    head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    rows = "\n".join("| " + " | ".join(_linked(result, pages)) + " |" for result in ranked(results)[:ROWS])
-    tests = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
+    """Return the parent run's description in Markdown: decision, links, test metrics and best trials."""
+    header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
+    rows = "\n".join("| " + " | ".join(_linked_cells(trial, links)) + " |" for trial in ranked(trials)[:MAX_ROWS])
+    metrics = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
+    images = pluralize(candidate.num_test_images, "image")
     return (
-        f"{decision}\n\n{pages.markdown(results, best) if pages else ''}"
-        f"**Test** ({candidate.num_test_images} pictures)\n\n{tests}\n\n**Best trials**\n\n{head}\n{rows}\n"
+        f"{decision}\n\n{links.markdown(trials, best) if links else ''}"
+        f"**Test** ({images})\n\n{metrics}\n\n**Best trials**\n\n{header}\n{rows}\n"
     )
 
 
-def _linked(result: TrialRecord, pages: MlflowLinks | None) -> list[str]:
-    """Return a trial's cells, its number a link to its run where that is known."""
-    number, *cells = _cells(result)
-    if pages and (run_id := pages.trial_run_id(result)):
-        number = f"[{number}]({pages.run_url(run_id)})"
+def _linked_cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:
+    """Return the cells of a trial's row; its number links to its run, if that is known."""
+    number, *cells = _cells(trial)
+    if links and (run_id := links.trial_run_id(trial)):
+        number = f"[{number}]({links.run_url(run_id)})"
     return [number, *cells]
 
 
-def next_commands(tracking_uri: str, link: str, model: str, picture: Path) -> list[str]:
-    """Return the three commands that a person types next, each with what it does."""
-    predict = f"python -m tuning predict --model {model} --files {shlex.quote(str(picture))}"
-    store = "" if tracking_uri == MLFLOW_DEFAULT else f" --backend-store-uri {shlex.quote(tracking_uri)}"
-    look = f"open '{link}'" if tracking_uri.startswith("http") else f"mlflow ui{store}   # then open {link}"
+def next_commands(tracking_uri: str, link: str, model: str, image: Path) -> list[str]:
+    """Return suggested next commands, each with its purpose."""
+    predict = f"python -m tuning predict --model {model} --files {shlex.quote(str(image))}"
+    backend = "" if tracking_uri == MLFLOW_DEFAULT else f" --backend-store-uri {shlex.quote(tracking_uri)}"
+    compare = f"open '{link}'" if tracking_uri.startswith("http") else f"mlflow ui{backend}   # then open {link}"
     return [
-        f"compare the trials:   {look}",
-        f"classify a picture:   {predict}",
-        "search on your own:   mlflow run . -e tune --env-manager local -P data=FOLDER",
+        f"compare the trials:   {compare}",
+        f"classify an image:    {predict}",
+        "run on your own data: mlflow run . -e tune --env-manager local -P data=FOLDER",
     ]

@@ -1,1 +1,1 @@
-"""The live view of a terminal: a block at its bottom that shows how a search is doing."""
+"""The live view of a terminal: a block below the log lines that shows the running trials and the budget."""

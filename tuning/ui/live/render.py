@@ -1,4 +1,4 @@
-"""The live view's picture: a pure function of its state, the time, and the size of the terminal."""
+"""Drawing the live view: a pure function of its state, the time, and the size of the terminal."""
 
 from __future__ import annotations
 
@@ -8,105 +8,105 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tuning.common.formatting import format_score, network_name
+from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.ui.live.state import LiveState
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord
 
 BARS = "▁▂▃▄▅▆▇█"
-CURVE = 10  # letters of a curve at most
+MAX_CURVE_WIDTH = 10  # characters
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-REFRESH_PER_S = 4  # of the spinner: as often as the terminal is drawn anew
-MOST_ROWS = 8  # of trials that run
-OTHER_ROWS = 7  # the block's other lines, and two of the terminal's for what is above it
-SMALL = 4  # lines of a terminal in which none is spent on space
-MOST_WIDTH = 100  # letters: a longer bar says no more
-BAR = 24  # letters of a bar
+REFRESH_PER_S = 4  # redraws per second
+MAX_TRIAL_ROWS = 8
+OTHER_ROWS = 7  # the block's other lines, and two lines of the terminal above the block
+MIN_HEIGHT_FOR_MARGIN = 4  # lines of the block
+MAX_WIDTH = 100  # characters
+BAR_WIDTH = 24  # characters
 
-KINDS = {"probe": "probe of ", "rerun": "again: "}  # before the network of a trial of that origin
+ORIGIN_PREFIXES = {"probe": "probe of ", "rerun": "re-run of "}  # before the network of a trial of that origin
 
 SCORE, CURVE_STYLE, DIM, BEST, BAD = "bold", "cyan", "dim", "bold green", "red"
 
 
 def render(state: LiveState, now_s: float, width: int, height: int) -> RenderableType:
-    """Return the picture of a state: at most ``height - 1`` lines of at most ``width - 1`` letters.
+    """Return the block for a state: at most ``height - 1`` lines of at most ``width - 1`` characters.
 
     Args:
-        state: what is shown.
-        now_s: the time in seconds since 1970.
-        width: letters of a line of the terminal.
+        state: the progress to show.
+        now_s: current time, in seconds since 1970.
+        width: characters per line of the terminal.
         height: lines of the terminal.
     """
-    width = max(1, min(width - 1, MOST_WIDTH))  # a full line would be wrapped by some terminals
-    rows = max(1, min(MOST_ROWS, height - OTHER_ROWS))
-    lines = [*_body(state, now_s, rows), *_foot(state, now_s)]
-    room = max(1, height - 1)
-    # Whatever another program writes below the block, as mlflow run does after Ctrl-C, leaves the block's first line
-    # where it is: so that is an empty one.
-    drawn = lines[:room] if room < SMALL else [Text(), *lines][:room]
-    for line in drawn:
+    width = max(1, min(width - 1, MAX_WIDTH))  # some terminals wrap a full line
+    max_rows = max(1, min(MAX_TRIAL_ROWS, height - OTHER_ROWS))
+    lines = [*_body(state, now_s, max_rows), *_footer(state, now_s)]
+    max_lines = max(1, height - 1)
+    # Output of another program below the block, as from mlflow run after Ctrl-C, leaves the block's first line behind:
+    # it is empty for that reason.
+    visible = lines[:max_lines] if max_lines < MIN_HEIGHT_FOR_MARGIN else [Text(), *lines][:max_lines]
+    for line in visible:
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
-    return Group(*drawn)
+    return Group(*visible)
 
 
-def _body(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
-    """Yield what goes on: a part of the work, or trials that run; then the best."""
+def _body(state: LiveState, now_s: float, max_rows: int) -> Iterator[Text]:
+    """Yield the current stage or the running trials, then the best trial."""
     if state.stage:
-        yield _part_line(state, now_s)
+        yield _stage_line(state, now_s)
     elif state.curve:
         yield Text.assemble(f"epoch {len(state.curve)}  ", (f"{state.curve[-1]:.4f}", SCORE), "  ", _curve(state.curve))
     else:
-        yield from _running(state, now_s, rows)
+        yield from _running_trials(state, now_s, max_rows)
     if state.best is not None:
         yield _best_line(state.best)
 
 
-def _part_line(state: LiveState, now_s: float) -> Text:
-    taken = max(0.0, now_s - state.stage_began_s)
-    turn = SPINNER[int(now_s * REFRESH_PER_S) % len(SPINNER)]
-    line = Text.assemble((turn, CURVE_STYLE), (f" {clock(taken)}", DIM), f"  {state.stage}")
+def _stage_line(state: LiveState, now_s: float) -> Text:
+    elapsed_s = max(0.0, now_s - state.stage_started_s)
+    spinner = SPINNER[int(now_s * REFRESH_PER_S) % len(SPINNER)]
+    line = Text.assemble((spinner, CURVE_STYLE), (f" {clock(elapsed_s)}", DIM), f"  {state.stage}")
     if state.progress is None:
         return line
-    done, of = state.progress.done, state.progress.total
-    return line.append(f" {done:,} of {of:,}  ").append_text(_bar(done / of if of else 1.0))
+    done, total = state.progress.done, state.progress.total
+    return line.append(f" {done:,} of {total:,}  ").append_text(_bar(done / total if total else 1.0))
 
 
-def _running(state: LiveState, now_s: float, rows: int) -> Iterator[Text]:
-    """Yield a head line and a line for each trial that runs, of many the first."""
-    every = list(state.running.values())
-    if not every:
-        yield Text("no trial runs at the moment", DIM)
+def _running_trials(state: LiveState, now_s: float, max_rows: int) -> Iterator[Text]:
+    """Yield a header and a line per running trial; trials that do not fit are counted."""
+    running = list(state.running.values())
+    if not running:
+        yield Text("no trial is running", DIM)
         return
-    shown = every if len(every) <= rows else every[: rows - 1]
-    scale = _scale([one.trial for one in shown], state.best)
-    letters = min(CURVE, max([len("curve"), *(one.trial.config.fit.max_epochs for one in shown)]))
-    yield Text(f"trial  epoch   time   score  {'curve':{letters}}  network, size, frozen blocks", DIM)
-    for one in shown:
-        yield _trial_line(one.trial, clock(now_s - one.began_s), scale, letters)
-    if len(shown) < len(every):
-        yield Text(f"and {len(every) - len(shown)} trials more", DIM)
+    visible = running if len(running) <= max_rows else running[: max_rows - 1]
+    scale = _score_range([row.trial for row in visible], state.best)
+    curve_width = min(MAX_CURVE_WIDTH, max([len("curve"), *(row.trial.config.fit.max_epochs for row in visible)]))
+    yield Text(f"trial  epoch   time   score  {'curve':{curve_width}}  network, size, frozen blocks", DIM)
+    for row in visible:
+        yield _trial_line(row.trial, clock(now_s - row.started_s), scale, curve_width)
+    if len(visible) < len(running):
+        yield Text(f"and {pluralize(len(running) - len(visible), 'more trial')}", DIM)
 
 
-def _trial_line(result: TrialRecord, time: str, scale: tuple[float, float], letters: int) -> Text:
-    """Return a trial that runs: number, epoch, time, score of its best epoch, curve, and what it is."""
-    config = result.config
-    curve = sparkline(result.scores, *scale, most=letters)
-    network = f"{network_name(result)} {config.preprocessing.image_size} px"
+def _trial_line(trial: TrialRecord, elapsed: str, scale: tuple[float, float], curve_width: int) -> Text:
+    """Return the line of a running trial: number, epoch, time, best score, curve and network."""
+    config = trial.config
+    curve = sparkline(trial.scores, *scale, max_values=curve_width)
+    network = f"{network_name(trial)} {config.preprocessing.image_size} px"
     return Text.assemble(
-        f"{result.number:>5}  {f'{result.epochs}/{config.fit.max_epochs}':>5}  {time:>5}  ",
-        (f"{format_score(result):>6}", SCORE),
-        (f"  {curve:{letters}}  ", CURVE_STYLE),
-        f"{KINDS.get(result.origin, '')}{network}, {_frozen(result)}",
+        f"{trial.number:>5}  {f'{trial.epochs}/{config.fit.max_epochs}':>5}  {elapsed:>5}  ",
+        (f"{format_score(trial):>6}", SCORE),
+        (f"  {curve:{curve_width}}  ", CURVE_STYLE),
+        f"{ORIGIN_PREFIXES.get(trial.origin, '')}{network}, {_frozen(trial)}",
     )
 
 
-def _frozen(result: TrialRecord) -> str:
-    facts = result.runtime_info
-    if "freeze_depth" in facts:
-        return f"{facts['freeze_depth']}/{facts.get('blocks', '?')}"
-    return f"{result.config.network.freeze_fraction:.0%}"
+def _frozen(trial: TrialRecord) -> str:
+    info = trial.runtime_info
+    if "freeze_depth" in info:
+        return f"{info['freeze_depth']}/{info.get('blocks', '?')}"
+    return f"{trial.config.network.freeze_fraction:.0%}"
 
 
 def _best_line(best: TrialRecord) -> Text:
@@ -114,13 +114,13 @@ def _best_line(best: TrialRecord) -> Text:
     return Text.assemble(("best ", BEST), (format_score(best), BEST), f" by trial {best.number}: {network}")
 
 
-def _foot(state: LiveState, now_s: float) -> Iterator[Text]:
-    """Yield the counts, and what is left of the budget."""
+def _footer(state: LiveState, now_s: float) -> Iterator[Text]:
+    """Yield the counts of trials and the remaining budget."""
     if state.plan is None:
         return
     yield Text(", ".join(_counts(state)), BAD if state.failed else DIM)
-    share, left = _budget(state, now_s)
-    yield Text.assemble(_bar(share), f"  {left}")
+    share, remaining = _budget(state, now_s)
+    yield Text.assemble(_bar(share), f"  {remaining}")
 
 
 def _counts(state: LiveState) -> Iterator[str]:
@@ -128,51 +128,54 @@ def _counts(state: LiveState) -> Iterator[str]:
     if plan is None:
         return
     if plan.probes:
-        yield f"{state.probes} of {plan.probes} probes"
-    yield f"{state.tried} of {plan.trials} trials" if plan.trials is not None else f"{state.tried} trials"
+        yield f"{state.probes} of {pluralize(plan.probes, 'probe')}"
+    yield (
+        pluralize(state.finished, "trial")
+        if plan.trials is None
+        else f"{state.finished} of {pluralize(plan.trials, 'trial')}"
+    )
     if state.reruns:
-        yield f"{state.reruns} finals"
+        yield pluralize(state.reruns, "re-run")
     yield f"{state.pruned} pruned"
     yield f"{state.failed} failed"
 
 
 def _budget(state: LiveState, now_s: float) -> tuple[float, str]:
-    """Return which share of the budget is spent, and what is left in words."""
+    """Return the used share of the budget and a text with the remaining time."""
     plan = state.plan
-    by_trials = state.tried / plan.trials if plan and plan.trials else 0.0
+    trials_share = state.finished / plan.trials if plan and plan.trials else 0.0
     if plan is None or plan.ends_s is None:
-        return min(1.0, by_trials), f"{clock(now_s - state.began_s)} so far"
-    left_s = plan.ends_s - now_s
-    by_time = (now_s - state.began_s) / max(1e-9, plan.ends_s - state.began_s)
-    share = min(1.0, max(by_trials, by_time, 0.0))
-    return share, f"{clock(left_s)} left" if left_s >= 0 else f"{clock(-left_s)} over the time that was given"
+        return min(1.0, trials_share), f"{clock(now_s - state.started_s)} elapsed"
+    remaining_s = plan.ends_s - now_s
+    time_share = (now_s - state.started_s) / max(1e-9, plan.ends_s - state.started_s)
+    share = min(1.0, max(trials_share, time_share, 0.0))
+    return share, f"{clock(remaining_s)} left" if remaining_s >= 0 else f"{clock(-remaining_s)} over the time budget"
 
 
 def _bar(share: float) -> Text:
-    full = round(BAR * min(1.0, max(0.0, share)))
-    return Text.assemble(("━" * full, CURVE_STYLE), ("━" * (BAR - full), DIM))
+    filled = round(BAR_WIDTH * min(1.0, max(0.0, share)))
+    return Text.assemble(("━" * filled, CURVE_STYLE), ("━" * (BAR_WIDTH - filled), DIM))
 
 
 def _curve(scores: Sequence[float]) -> tuple[str, str]:
-    return sparkline(scores, min(scores), max(scores), most=CURVE), CURVE_STYLE
+    return sparkline(scores, min(scores), max(scores), max_values=MAX_CURVE_WIDTH), CURVE_STYLE
 
 
-def _scale(results: Sequence[TrialRecord], best: TrialRecord | None) -> tuple[float, float]:
-    """Return the lowest and the highest score of what is drawn, so that the curves can be held against each other."""
-    every = [*results, *([best] if best is not None else [])]
-    scores = [score for result in every for score in result.scores]
+def _score_range(trials: Sequence[TrialRecord], best: TrialRecord | None) -> tuple[float, float]:
+    """Return the lowest and the highest score of all curves, so that they share one scale."""
+    scores = [score for trial in (*trials, *([best] if best is not None else [])) for score in trial.scores]
     return (min(scores), max(scores)) if scores else (0.0, 1.0)
 
 
-def sparkline(values: Sequence[float], low: float, high: float, most: int) -> str:
-    """Return a curve as one letter for each value, drawn between ``low`` and ``high``; of many values the last ones."""
+def sparkline(values: Sequence[float], low: float, high: float, max_values: int) -> str:
+    """Return the last ``max_values`` values as one character each, scaled from ``low`` to ``high``."""
     span = (high - low) or 1.0
     steps = len(BARS) - 1
-    return "".join(BARS[round(steps * min(1.0, max(0.0, (value - low) / span)))] for value in values[-most:])
+    return "".join(BARS[round(steps * min(1.0, max(0.0, (value - low) / span)))] for value in values[-max_values:])
 
 
 def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, and hours where there are any."""
+    """Return a duration as ``m:ss``, or ``h:mm:ss`` from one hour."""
     whole = int(max(0.0, seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

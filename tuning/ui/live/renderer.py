@@ -1,4 +1,4 @@
-"""Keeping the live view's block in the terminal, below the lines that scroll."""
+"""Keeping the live view's block at the bottom of the terminal, below the lines that scroll."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from data.audit.report import Audit
     from tuning.common.trial_record import TrialRecord
 
-INDENT = len("00:00:00  ")  # of a sentence's lines after the first, below its time
+INDENT = len("00:00:00  ")  # of a message's continuation lines, below its text
 COMMAND = "python -m"
 
 
 class LiveRenderer(LogRenderer):
-    """Shows how a search is doing in a block at the end of the terminal; what has ended is a line above it.
+    """Shows the progress of a search in a block at the end of the terminal; finished trials are lines above it.
 
-    An event changes a value, no more; a thread draws it ``REFRESH_PER_S`` times in a second. The cursor is never hidden:
-    whatever ends the process, ``kill -9`` too, leaves a terminal that can be typed in.
+    An event only replaces the state; a thread redraws the block ``REFRESH_PER_S`` times per second. The cursor is never
+    hidden, so that the terminal stays usable however the process ends, ``kill -9`` included.
     """
 
-    def __init__(self, on_errors: bool = False) -> None:
-        """Take the terminal of standard output, or of standard error, until ``close``."""
-        super().__init__(on_errors)
+    def __init__(self, use_stderr: bool = False) -> None:
+        """Draw on the terminal of standard output, or of standard error, until ``close``."""
+        super().__init__(use_stderr)
         now_s = time.time()
-        self._state = LiveState(began_s=now_s, stage="getting ready", stage_began_s=now_s)
+        self._state = LiveState(started_s=now_s, stage="starting", stage_started_s=now_s)
         self._live = Live(
             console=self.console,
             refresh_per_second=REFRESH_PER_S,
@@ -46,7 +46,7 @@ class LiveRenderer(LogRenderer):
         self.console.show_cursor(True)
 
     def handle(self, event: Event) -> None:
-        """Change what is shown, and print what stays."""
+        """Update the state, and print the lines that stay."""
         self._state = reduce(self._state, event, time.time())
         match event:
             case StageStarted() | ProgressUpdated():
@@ -54,24 +54,24 @@ class LiveRenderer(LogRenderer):
             case AuditCompleted():
                 self.print_parts(wrap_hanging(audit_line(event.audit), self.console.width - 2, indent=2))
             case EpochEnded():
-                self.epoch_ended(event)
+                self.print_epoch(event)
             case _:
                 super().handle(event)
 
-    def say(self, text: str, style: str = "") -> None:
-        """Print a sentence with the time of day, wrapped between words; one with a command stays whole to be copied."""
+    def print_message(self, text: str, style: str = "") -> None:
+        """Print a message with the time of day, wrapped between words unless it holds a command to copy."""
         width = self.console.width - INDENT
         super().print_message(text if COMMAND in text else wrap_hanging(text, width, INDENT), style)
 
-    def trial_runs(self, result: TrialRecord) -> None:
-        """Print nothing: the block has it."""
+    def print_trial_started(self, trial: TrialRecord) -> None:
+        """Print nothing: the block shows running trials."""
 
-    def so_far(self, with_best: bool = True) -> str:
-        """Return nothing: the block has it."""
+    def progress_suffix(self, with_best: bool = True) -> str:
+        """Return an empty text: the block shows the best score and the counts."""
         return ""
 
     def close(self) -> None:
-        """Take the block away."""
+        """Remove the block."""
         self._live.stop()
 
     def _render(self) -> RenderableType:
@@ -80,11 +80,11 @@ class LiveRenderer(LogRenderer):
 
 
 def wrap_hanging(text: str, width: int, indent: int) -> str:
-    """Return a text wrapped between its words, each line but the first after ``indent`` spaces."""
+    """Return a text wrapped between words, with continuation lines indented by ``indent`` spaces."""
     lines = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
     return ("\n" + " " * indent).join(lines)
 
 
 def audit_line(audit: Audit) -> str:
-    """Return a data set and what was found in it, in a line."""
+    """Return the summary of a data set and its audit findings in one line."""
     return "; ".join([audit.headline, *(f"{finding.count:,} {finding.title}" for finding in audit.findings)])

@@ -1,4 +1,4 @@
-"""What the live view shows, as a value, and what each event makes of it; no terminal and no clock in it."""
+"""The state of the live view as a value, and the reducer that applies events to it; no terminal, no clock."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 
 
 class RunningTrial(NamedTuple):
-    """A trial that runs, and when it began, in seconds since 1970."""
+    """A running trial and its start time, in seconds since 1970."""
 
     trial: TrialRecord
-    began_s: float
+    started_s: float
 
 
 @dataclass(frozen=True)
 class LiveState:
-    """How far a search, or a training, is.
+    """The progress of a search or a training.
 
     Attributes:
-        began_s: when the command began, in seconds since 1970.
-        part: what takes a while now; empty while trials run.
-        part_began_s: when it began.
-        progress: how far it is, where that is known.
-        plan: of the trials, once it is made.
-        running: trials by their uid, in the order in which they began.
-        ended_best: the best of those that ended; finals aside.
-        tried: configurations that ended, those before the search went on among them.
-        probes: linear probes that ended.
-        finals: finals that ended.
-        pruned: trials that were stopped.
-        failed: trials that failed.
-        curve: of ``train``: the score of each epoch.
+        started_s: start of the command, in seconds since 1970.
+        stage: the current stage of the work; empty while trials run.
+        stage_started_s: start of the stage, in seconds since 1970.
+        progress: progress within the stage, if known.
+        plan: the search's plan, once it is made.
+        running: running trials by uid, in the order of their start.
+        best_finished: best finished trial, re-runs excluded.
+        finished: number of finished trials without probes and re-runs; includes those from before a resume.
+        probes: number of finished linear probes.
+        reruns: number of finished re-runs.
+        pruned: number of pruned trials.
+        failed: number of failed trials.
+        curve: score of each epoch of ``train``.
     """
 
-    began_s: float
+    started_s: float
     stage: str = ""
-    stage_began_s: float = 0.0
+    stage_started_s: float = 0.0
     progress: ProgressUpdated | None = None
     plan: SearchPlanned | None = None
     running: Mapping[str, RunningTrial] = field(default_factory=dict)
-    ended_best: TrialRecord | None = None
-    tried: int = 0
+    best_finished: TrialRecord | None = None
+    finished: int = 0
     probes: int = 0
     reruns: int = 0
     pruned: int = 0
@@ -65,28 +65,27 @@ class LiveState:
 
     @cached_property
     def best(self) -> TrialRecord | None:
-        """The best of those that ended or run, by what the winner is chosen by; None before the first epoch ended."""
-        known = [self.ended_best] if self.ended_best else []
-        scored = (result for result in (*known, *(one.trial for one in self.running.values())) if result.is_eligible)
-        return max(scored, key=lambda result: result.sort_key, default=None)
+        """The best finished or running trial; None before the first epoch."""
+        trials = [*([self.best_finished] if self.best_finished else []), *(row.trial for row in self.running.values())]
+        return max((trial for trial in trials if trial.is_eligible), key=lambda trial: trial.sort_key, default=None)
 
 
 def reduce(state: LiveState, event: Event, now_s: float) -> LiveState:
-    """Return the state after an event that came at ``now_s``, in seconds since 1970."""
-    changes: dict[str, Any] = {"part": "", "progress": None}
+    """Return the state after an event at the time ``now_s``, in seconds since 1970."""
+    changes: dict[str, Any] = {"stage": "", "progress": None}
     match event:
-        case StageStarted(part):
-            changes |= {"part": part, "part_began_s": now_s}
-        case ProgressUpdated(what):
-            changes |= {"part": what, "progress": event}
-            changes["part_began_s"] = state.stage_began_s if state.stage == what else now_s
+        case StageStarted(stage):
+            changes |= {"stage": stage, "stage_started_s": now_s}
+        case ProgressUpdated(task):
+            changes |= {"stage": task, "progress": event}
+            changes["stage_started_s"] = state.stage_started_s if state.stage == task else now_s
         case SearchPlanned():
-            changes |= {"plan": event, "tried": event.tried, "ended_best": event.best}
-        case TrialStarted(result) | EpochEnded(result, _):
-            began_s = state.running[result.trial_uid].began_s if result.trial_uid in state.running else now_s
-            changes |= {"running": {**state.running, result.trial_uid: RunningTrial(result, began_s)}}
-        case TrialEnded(result):
-            return _without(state, result)
+            changes |= {"plan": event, "finished": event.finished, "best_finished": event.best}
+        case TrialStarted(trial) | EpochEnded(trial, _):
+            started_s = state.running[trial.trial_uid].started_s if trial.trial_uid in state.running else now_s
+            changes |= {"running": {**state.running, trial.trial_uid: RunningTrial(trial, started_s)}}
+        case TrialEnded(trial):
+            return _with_finished(state, trial)
         case TrainingEpochEnded():
             changes |= {"curve": (*state.curve, event.score)}
         case _:
@@ -94,17 +93,17 @@ def reduce(state: LiveState, event: Event, now_s: float) -> LiveState:
     return replace(state, **changes)
 
 
-def _without(state: LiveState, result: TrialRecord) -> LiveState:
-    """Return the state once a trial has ended."""
-    running = {uid: one for uid, one in state.running.items() if uid != result.trial_uid}
-    is_best = result.is_eligible and (state.ended_best is None or result.sort_key > state.ended_best.sort_key)
+def _with_finished(state: LiveState, trial: TrialRecord) -> LiveState:
+    """Return the state after a trial has finished."""
+    running = {uid: row for uid, row in state.running.items() if uid != trial.trial_uid}
+    is_best = trial.is_eligible and (state.best_finished is None or trial.sort_key > state.best_finished.sort_key)
     return replace(
         state,
         running=running,
-        ended_best=result if is_best else state.ended_best,
-        tried=state.tried + (result.origin not in {"probe", "rerun"}),
-        probes=state.probes + (result.origin == "probe"),
-        reruns=state.reruns + (result.origin == "rerun"),
-        pruned=state.pruned + (result.status == "pruned"),
-        failed=state.failed + (result.status == "failed"),
+        best_finished=trial if is_best else state.best_finished,
+        finished=state.finished + (trial.origin not in {"probe", "rerun"}),
+        probes=state.probes + (trial.origin == "probe"),
+        reruns=state.reruns + (trial.origin == "rerun"),
+        pruned=state.pruned + (trial.status == "pruned"),
+        failed=state.failed + (trial.status == "failed"),
     )

@@ -1,4 +1,4 @@
-"""A network's blocks, for the terminal."""
+"""The table of a network's blocks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from rich.table import Table
 from models.features.caching_policy import BYTES_PER_ELEMENT
 from models.freezing.blocks import Block
 from models.profiling.block_latency import BATCH_SIZE, NUM_RUNS
+from tuning.common.formatting import pluralize
 
-NOTHING = "-"
-COLUMNS = (("depth", True), ("block", False), ("output", True), ("parameters", True), ("time", True), ("kept", True))
+MISSING = "-"
+COLUMNS = (("depth", True), ("block", False), ("output", True), ("parameters", True), ("time", True), ("cached", True))
 
 
 def blocks_table(blocks: Sequence[Block], seconds: Sequence[float]) -> Table:
-    """Return a row for each block; without ``seconds``, the network's are groups that can't be cut."""
+    """Return a row per block; ``seconds`` is empty for a network that can't be split into blocks, only into groups."""
     table = Table(box=None)
-    for name, right in COLUMNS:
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for name, is_numeric in COLUMNS:
+        table.add_column(name, justify="right" if is_numeric else "left", no_wrap=True)
     for block in blocks:
         table.add_row(str(block.index + 1), block.name, *_cells(block, seconds))
     return table
@@ -29,22 +30,23 @@ def blocks_table(blocks: Sequence[Block], seconds: Sequence[float]) -> Table:
 def _cells(block: Block, seconds: Sequence[float]) -> list[str]:
     parameters = f"{block.parameters:,}"
     if not seconds:
-        return [NOTHING, parameters, NOTHING, NOTHING]
-    shape = " x ".join(str(side) for side in block.output_shape)
-    kept = decimal(math.prod(block.output_shape) * BYTES_PER_ELEMENT["fp16"])
-    return [shape, parameters, f"{seconds[block.index] / sum(seconds):.1%}", kept]
+        return [MISSING, parameters, MISSING, MISSING]
+    shape = " x ".join(str(size) for size in block.output_shape)
+    cached = decimal(math.prod(block.output_shape) * BYTES_PER_ELEMENT["fp16"])
+    return [shape, parameters, f"{seconds[block.index] / sum(seconds):.1%}", cached]
 
 
 def legend_lines(name: str, image_size: int, blocks: Sequence[Block], seconds: Sequence[float]) -> list[str]:
-    """Return what the table is of, what its columns mean, and how its times were measured."""
-    what = f"{name}: {len(blocks)} blocks, {sum(block.parameters for block in blocks):,} parameters, {image_size} px"
-    depth = "depth: freeze_depth when the block is the last one frozen"
+    """Return a summary of the network, the meaning of the columns, and how the times were measured."""
+    num_parameters = sum(block.parameters for block in blocks)
+    summary = f"{name}: {pluralize(len(blocks), 'block')}, {num_parameters:,} parameters, {image_size} px"
+    depth = "depth: the freeze_depth that freezes all blocks up to this one"
     if not seconds:
-        return [what, depth]
-    ms = f"{1000 * sum(seconds):.2f} ms a picture"
+        return [summary, depth]
+    ms = f"{1000 * sum(seconds):.2f} ms per image"
     return [
-        what,
+        summary,
         depth,
-        f"time: share of the forward pass, {ms} on one thread (medians of {NUM_RUNS} passes of {BATCH_SIZE} pictures)",
-        "output, kept: of one picture, the latter in half precision",
+        f"time: share of the forward pass, {ms} on one thread (medians of {NUM_RUNS} passes of {BATCH_SIZE} images)",
+        "output, cached: shape and size of one image's features; cached in half precision",
     ]

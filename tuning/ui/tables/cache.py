@@ -1,4 +1,4 @@
-"""The store, for the terminal."""
+"""The table of the cache's entries."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from data.cache.content_cache import CacheEntry, ContentCache
 
 
 def cache_table(entries: Sequence[CacheEntry]) -> Table:
-    """Return a row for each entry: key, size, when it was used last, and whether it is in use."""
+    """Return a row per entry: key, size, last use, and whether it is in use."""
     table = Table(box=None)
-    for name, right in (("entry", False), ("size", True), ("last used", False), ("in use", False)):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for name, is_numeric in (("entry", False), ("size", True), ("last used", False), ("in use", False)):
+        table.add_column(name, justify="right" if is_numeric else "left", no_wrap=True)
     for entry in entries:
-        used = f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}"
-        table.add_row(entry.key, decimal(entry.size_bytes), used, "yes" if entry.in_use else "")
+        last_used = f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}"
+        table.add_row(entry.key, decimal(entry.size_bytes), last_used, "yes" if entry.in_use else "")
     return table
 
 
-def total_line(store: ContentCache) -> str:
-    """Return how full the store is, where it is, and what sets its limit."""
-    size, limit = decimal(store.size_bytes()), decimal(store.limit_bytes)
-    return f"{size} of at most {limit} (FREEZELINE_CACHE_GB) in {store.root}"
+def total_line(cache: ContentCache) -> str:
+    """Return the cache's size, its limit and its folder."""
+    size, limit = decimal(cache.size_bytes()), decimal(cache.limit_bytes)
+    return f"{size} of at most {limit} (FREEZELINE_CACHE_GB) in {cache.root}"
 
 
 def removed_line(keys: Sequence[str]) -> str:
-    """Return a line with the number of removed entries."""
-    return f"removed {len(keys)} cache entries"
+    """Return the number of removed entries as a line."""
+    return f"removed {len(keys)} cache {'entry' if len(keys) == 1 else 'entries'}"

@@ -1,4 +1,4 @@
-"""The history of a registered model's champions, for the terminal."""
+"""The champion history of a registered model, for the terminal."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from rich.table import Table
 from tuning.common.promotion_types import ChampionChange
 
 
-def history_table(name: str, events: Sequence[ChampionChange]) -> Table:
-    """Return a row for each change of the champion, first to last."""
+def history_table(name: str, changes: Sequence[ChampionChange]) -> Table:
+    """Return a row per change of the champion, oldest first."""
     table = Table(title=f"Champions of {name}", title_justify="left", title_style="bold", box=None)
-    for column in ("when (UTC)", "version", "before", "how"):
+    for column in ("time (UTC)", "version", "previous", "change"):
         table.add_column(column, no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for event in events:
-        before = "-" if event.previous is None else str(event.previous)
-        table.add_row(event.at.partition("+")[0], str(event.version), before, event.kind, event.reason)
+    table.add_column("reason", overflow="fold")
+    for change in changes:
+        previous = "-" if change.previous is None else str(change.previous)
+        table.add_row(change.at.partition("+")[0], str(change.version), previous, change.kind, change.reason)
     return table
 
 
-def alias_lines(name: str, events: Sequence[ChampionChange], holders: Mapping[str, int | None]) -> list[str]:
-    """Return who has each alias now, and whether that is what the history says."""
-    lines = [
-        f"models:/{name}@{alias}: {'nobody' if version is None else f'version {version}'}"
-        for alias, version in holders.items()
-    ]
-    last, champion = (events[-1].version if events else None), holders.get("champion")
-    if champion != last:
-        was = "nobody" if last is None else f"version {last}"
-        lines.append(f"the alias champion was moved by hand: {was} got it here last")
+def alias_lines(name: str, changes: Sequence[ChampionChange], version_by_alias: Mapping[str, int | None]) -> list[str]:
+    """Return the version of each alias, and a warning if the champion is not the last one of the history."""
+    lines = [f"models:/{name}@{alias}: {_version(version)}" for alias, version in version_by_alias.items()]
+    last = changes[-1].version if changes else None
+    if version_by_alias.get("champion") != last:
+        lines.append(
+            f"the champion alias was set outside Freezeline; the last champion in the history: {_version(last)}"
+        )
     return lines
+
+
+def _version(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"

@@ -1,4 +1,4 @@
-"""The networks of a search compared: how good the best trial of each is, and what it costs."""
+"""The comparison of a search's networks: the best trial of each, with the network's parameters, FLOPs and size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.profiling.flops import ModelCost, model_cost
 from tuning.common.formatting import format_score, network_name
 from tuning.common.trial_record import TrialRecord
 
-NOTHING = "-"
+MISSING = "-"
 TITLE = "Networks by validation"
 SCORES = {"top-1": "val_accuracy", "top-5": "val_top5_accuracy"}
 COSTS = ("params", "GFLOPs", "MB")
@@ -20,91 +20,95 @@ NETWORK = "network"
 
 
 class NetworkSummary(NamedTuple):
-    """The best trial of one variant and backbone, and what its network costs, if that is known."""
+    """The best trial of one variant and backbone, and the cost of its network, if known."""
 
     trial: TrialRecord
     cost: ModelCost | None
 
 
-def compare_networks(results: Sequence[TrialRecord], classes: int) -> list[NetworkSummary]:
-    """Return each variant and backbone that was tried, the best first; nothing where there is but one of them.
+def compare_networks(trials: Sequence[TrialRecord], num_classes: int) -> list[NetworkSummary]:
+    """Return a summary per variant and backbone, best first; empty if there is only one.
 
-    ``classes`` is how many the head has.
+    ``num_classes`` is the head's number of outputs.
     """
     best: dict[tuple[str, str], TrialRecord] = {}
-    for result in sorted(results, key=lambda result: (result.is_eligible, result.sort_key)):
-        best[result.variant, result.config.network.backbone] = result
-    ranked = sorted(best.values(), key=lambda result: (result.is_eligible, result.sort_key), reverse=True)
-    return [NetworkSummary(result, _cost(result, classes)) for result in ranked] if len(ranked) > 1 else []
+    for trial in sorted(trials, key=_rank):
+        best[trial.variant, trial.config.network.backbone] = trial
+    best_first = sorted(best.values(), key=_rank, reverse=True)
+    return [NetworkSummary(trial, _cost(trial, num_classes)) for trial in best_first] if len(best_first) > 1 else []
 
 
-def _cost(result: TrialRecord, classes: int) -> ModelCost | None:
+def _rank(trial: TrialRecord) -> tuple[bool, tuple[float, float]]:
+    return trial.is_eligible, trial.sort_key
+
+
+def _cost(trial: TrialRecord, num_classes: int) -> ModelCost | None:
     try:
-        return model_cost(result.config.network, classes, result.config.preprocessing.image_size)
-    except Exception:  # a network of a library's that can't be counted costs a cell, not the search
+        return model_cost(trial.config.network, num_classes, trial.config.preprocessing.image_size)
+    except Exception:  # a library network whose FLOPs can't be counted must not fail the search
         return None
 
 
-def table(compared: Sequence[NetworkSummary]) -> Table:
-    """Return a row for each network, best first; where 80 columns are too few for a name, it takes two lines."""
-    shown = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for name in _columns(compared):
+def table(summaries: Sequence[NetworkSummary]) -> Table:
+    """Return a row per network, best first; names that do not fit into 80 columns are wrapped."""
+    rows = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for name in _columns(summaries):
         is_name = name == NETWORK
-        shown.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
-    for one in compared:
-        shown.add_row(*_cells(one, compared))
-    return shown
+        rows.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
+    for summary in summaries:
+        rows.add_row(*_cells(summary, summaries))
+    return rows
 
 
-def markdown(compared: Sequence[NetworkSummary]) -> str:
-    """Return the table as Markdown, empty where nothing is compared."""
-    if not compared:
+def markdown(summaries: Sequence[NetworkSummary]) -> str:
+    """Return the table as Markdown; empty without summaries."""
+    if not summaries:
         return ""
-    columns = _columns(compared)
-    rows = [columns, ["---"] * len(columns), *(_cells(one, compared) for one in compared)]
+    columns = _columns(summaries)
+    rows = [columns, ["---"] * len(columns), *(_cells(summary, summaries) for summary in summaries)]
     return f"\n**{TITLE}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def as_json(compared: Sequence[NetworkSummary]) -> str:
-    """Return the numbers, unrounded."""
+def as_json(summaries: Sequence[NetworkSummary]) -> str:
+    """Return the unrounded numbers as JSON."""
     rows = [
         {
-            "variant": one.trial.variant,
-            "backbone": one.trial.config.network.backbone,
-            "image_size": one.trial.config.preprocessing.image_size,
-            "truncate": one.trial.config.network.truncate,
-            "head_features": one.trial.config.network.head_features,
-            "trial": one.trial.number,
-            "metrics": one.trial.metrics,
-            "cost": one.cost.model_dump() if one.cost else None,
+            "variant": summary.trial.variant,
+            "backbone": summary.trial.config.network.backbone,
+            "image_size": summary.trial.config.preprocessing.image_size,
+            "truncate": summary.trial.config.network.truncate,
+            "head_features": summary.trial.config.network.head_features,
+            "trial": summary.trial.number,
+            "metrics": summary.trial.metrics,
+            "cost": summary.cost.model_dump() if summary.cost else None,
         }
-        for one in compared
+        for summary in summaries
     ]
     return json.dumps(rows, indent=2)
 
 
-def _columns(compared: Sequence[NetworkSummary]) -> list[str]:
-    scores = [label for label, name in SCORES.items() if any(name in one.trial.metrics for one in compared)]
-    return [NETWORK, "px", "bal. acc.", *scores, *COSTS]
+def _columns(summaries: Sequence[NetworkSummary]) -> list[str]:
+    measured = [label for label, name in SCORES.items() if any(name in summary.trial.metrics for summary in summaries)]
+    return [NETWORK, "px", "bal. acc.", *measured, *COSTS]
 
 
-def _cells(one: NetworkSummary, compared: Sequence[NetworkSummary]) -> list[str]:
-    config = one.trial.config
+def _cells(summary: NetworkSummary, summaries: Sequence[NetworkSummary]) -> list[str]:
+    trial = summary.trial
     cells = {
-        NETWORK: network_name(one.trial),
-        "px": str(config.preprocessing.image_size),
-        "bal. acc.": format_score(one.trial) if one.trial.is_eligible else NOTHING,
-        **{label: _score(one.trial, name) for label, name in SCORES.items()},
-        **dict(zip(COSTS, _cost_cells(one.cost), strict=True)),
+        NETWORK: network_name(trial),
+        "px": str(trial.config.preprocessing.image_size),
+        "bal. acc.": format_score(trial) if trial.is_eligible else MISSING,
+        **{label: _score(trial, name) for label, name in SCORES.items()},
+        **dict(zip(COSTS, _cost_cells(summary.cost), strict=True)),
     }
-    return [cells[column] for column in _columns(compared)]
+    return [cells[column] for column in _columns(summaries)]
 
 
-def _score(result: TrialRecord, name: str) -> str:
-    return f"{result.metrics[name]:.4f}" if result.is_eligible and name in result.metrics else NOTHING
+def _score(trial: TrialRecord, name: str) -> str:
+    return f"{trial.metrics[name]:.4f}" if trial.is_eligible and name in trial.metrics else MISSING
 
 
-def _cost_cells(known: ModelCost | None) -> list[str]:
-    if known is None:
-        return [NOTHING] * len(COSTS)
-    return [f"{known.parameters / 1e6:.2f}M", f"{known.flops / 1e9:.2f}", f"{known.bytes / 1e6:.1f}"]
+def _cost_cells(cost: ModelCost | None) -> list[str]:
+    if cost is None:
+        return [MISSING] * len(COSTS)
+    return [f"{cost.parameters / 1e6:.2f}M", f"{cost.flops / 1e9:.2f}", f"{cost.bytes / 1e6:.1f}"]

@@ -1,4 +1,4 @@
-"""A model's answers, printed as they come."""
+"""Streaming predictions to standard output."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ if TYPE_CHECKING:
     from models.packaging.inference import Prediction
 
 
-def write(answers: Iterable[Prediction], form: str) -> int:
-    """Print a line for each answer, as JSON or CSV; return how many files could not be read."""
-    # A file's name may be no text at all; that must not end the others.
+def write_predictions(predictions: Iterable[Prediction], output_format: str) -> int:
+    """Print a line per prediction, as JSON or CSV; return the number of unreadable files."""
+    # File names may be invalid Unicode: one of them must not stop the others.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return _write_csv(answers) if form == "csv" else _write_json(answers)
+    return _write_csv(predictions) if output_format == "csv" else _write_json(predictions)
 
 
-def _write_json(answers: Iterable[Prediction]) -> int:
+def _write_json(predictions: Iterable[Prediction]) -> int:
     errors = 0
-    for answer in answers:
-        line: dict[str, object] = {"file": str(answer.file)}
-        if answer.error:
+    for prediction in predictions:
+        line: dict[str, object] = {"file": str(prediction.file)}
+        if prediction.error:
             errors += 1
-            line["error"] = answer.error
+            line["error"] = prediction.error
         else:
-            line |= {"label": answer.label, "score": answer.score, "probabilities": dict(answer.probabilities)}
+            probabilities = dict(prediction.probabilities)
+            line |= {"label": prediction.label, "score": prediction.score, "probabilities": probabilities}
         print(json.dumps(line, ensure_ascii=False), flush=True)
     return errors
 
 
-def _write_csv(answers: Iterable[Prediction]) -> int:
+def _write_csv(predictions: Iterable[Prediction]) -> int:
     errors = 0
     writer = csv.writer(sys.stdout)
     writer.writerow(["file", "label", "score", "error"])
-    for answer in answers:
-        errors += bool(answer.error)
-        writer.writerow([answer.file, answer.label, answer.score if not answer.error else "", answer.error])
+    for prediction in predictions:
+        errors += bool(prediction.error)
+        score = prediction.score if not prediction.error else ""
+        writer.writerow([prediction.file, prediction.label, score, prediction.error])
     return errors

@@ -1,0 +1,136 @@
+"""Factories of report contents, and a parser of pages, for the tests of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.audit.report import Audit
+from data.findings import Finding
+from models.evaluation.metrics import compute_metrics
+from models.profiling.serving_cost import ServingCost
+from tests.tuning.factories import candidate, trial_record
+from tuning.reporting.content import EvaluationContent, Example, Misclassification, Pair, ReportContent, ReportTrial
+from tuning.reporting.thumbnails import to_webp
+from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.selection import CostedTrial, Limits
+
+HOSTILE_NAMES = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
+THUMBNAIL = to_webp(Image.new("RGB", (8, 8), "red"))
+VOID_ELEMENTS = {"meta", "img", "br", "path", "use", "rect", "image", "link"}
+
+
+class Page(HTMLParser):
+    """A parsed page: its elements with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID_ELEMENTS:
+            assert self.open.pop() == tag, f"</{tag}> closes an element that is not open"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of an attribute, in document order."""
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+
+def report_trial(
+    number: int, score: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9
+) -> ReportTrial:
+    """Return a trial with its curve; without a score it has no epoch."""
+    trial = trial_record(number, score, status)  # type: ignore[arg-type]
+    settings = {**trial.settings, "lr": lr, "freeze_fraction": depth / 18}
+    runtime_info = {**trial.runtime_info, "freeze_depth": depth}
+    trial = trial.model_copy(update={"settings": settings, "runtime_info": runtime_info})
+    return ReportTrial(trial, () if score is None else (score / 2, score, score - 0.01))
+
+
+def report_content(classes: tuple[str, ...] = HOSTILE_NAMES, **changes: Any) -> ReportContent:
+    """Return the content of a report on seven trials."""
+    trials = (
+        report_trial(0, 0.7),
+        report_trial(1, 0.9, lr=3e-3, depth=18),
+        report_trial(2, 0.5, "pruned", lr=1e-2),
+        report_trial(3, None, "failed", lr=1e-1),
+        report_trial(4, 0.8, lr=2e-3, depth=3),
+        report_trial(5, 0.85, lr=5e-3, depth=12),
+        report_trial(6, 0.75, lr=5e-4, depth=6),
+    )
+    labels = np.arange(30, dtype=np.int64) % len(classes)
+    probabilities = np.full((30, len(classes)), 0.1)
+    probabilities[np.arange(30), labels] += 1 - 0.1 * len(classes)
+    probabilities[0] = np.roll(probabilities[0], 1)
+    audit = Audit(
+        name="pets",
+        root=Path("/pets"),
+        fingerprint="f",
+        counts={split: dict.fromkeys(classes, 10) for split in ("train", "val", "test")},
+        num_skipped=1,
+        imbalance=1.0,
+        median_short_side=32,
+        findings=(Finding(kind="duplicate", count=2, files=((f"{classes[0]}.png", "b.png"),), action="kept"),),
+    )
+    content = ReportContent(
+        search="run",
+        created="2026-11-24 18:00",
+        candidate=candidate(0.8, classes),
+        scores=compute_metrics(probabilities, labels, classes),
+        decision="models:/pets@champion is now version 1: there was no champion before.",
+        model="models:/pets@champion",
+        trials=trials,
+        best=1,
+        reruns=(RerunTrial(trials[1].trial, (0.9, 0.88)),),
+        improvement=Improvement(0.19, 0.05),
+        costed_trials=(
+            CostedTrial(trials[1].trial, ServingCost(latency_ms=9, mb=14)),
+            CostedTrial(trials[4].trial, ServingCost(latency_ms=3, mb=20)),
+        ),
+        limits=Limits(latency_ms=12.5),
+        machine="a processor",
+        baseline=0.42,
+        mistakes=(Misclassification(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
+        train_examples=(Example("a/x.png", classes[0], THUMBNAIL, (THUMBNAIL, THUMBNAIL)),),
+        val_examples=(Example("a/y.png", classes[1], THUMBNAIL),),
+        audit=audit,
+        pairs={"duplicate": (Pair((f"{classes[0]}.png", "b.png"), (THUMBNAIL, None)),)},
+    )
+    return dataclasses.replace(content, **changes)
+
+
+def evaluation_content(**changes: Any) -> EvaluationContent:
+    """Return the content of an evaluation's report."""
+    report = report_content()
+    content = EvaluationContent(
+        model="models:/pets@champion",
+        created="2026-11-24 18:00",
+        data="pets",
+        split="test",
+        data_fingerprint="f",
+        scores=report.scores,
+        intervals={"accuracy": (0.7, 0.99)},
+        calibration_error=0.0321,
+        mistakes=report.mistakes,
+    )
+    return dataclasses.replace(content, **changes)
