@@ -1,9 +1,9 @@
-# Freezeline itself. CPU by default; --build-arg DEVICE=cuda takes pip's default Linux build of torch, which carries CUDA.
+# Image of Freezeline. CPU by default; --build-arg DEVICE=cuda installs pip's default Linux build of torch, with CUDA.
 #
 #   docker build -t freezeline:local .
-#   docker run --rm -v PICTURES:/pictures:ro -v searches:/home/freezeline/home freezeline:local -P data=/pictures
+#   docker run --rm -v FOLDER:/images:ro -v searches:/home/freezeline/home freezeline:local -P data=/images
 #
-# The search service of mlflow-compose.yml is the same with the team's server.
+# The search service of mlflow-compose.yml runs the same image with the tracking server.
 FROM python:3.11.7-slim-bookworm
 
 ARG DEVICE=cpu
@@ -12,7 +12,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN useradd --create-home --uid 10002 freezeline \
     && mkdir /home/freezeline/home && chown freezeline /home/freezeline/home
 
-# The packages change less often than the code, so they come first; torch, by far the largest, before all.
+# Packages change less often than the code, so their layers come first; torch, by far the largest, is the very first.
 WORKDIR /app
 COPY requirements.txt .
 RUN if [ "$DEVICE" = cpu ]; then index="--index-url https://download.pytorch.org/whl/cpu"; fi; \

@@ -1,11 +1,11 @@
-# make tune    search on the demo pictures for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
-# make test    the test suite, in two processes (ARGS="tests/data -x" for a part of it)
+# make tune    search on the demo images for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
+# make test    run the test suite in two processes (ARGS="tests/data -x" for a part of it)
 # make check   lint, types and import rules
-# make faults  what a search survives: kills, signals, memory (20 minutes; ARGS="--times 1" for less)
-# make pictures  the pictures of README and docs, from two real searches (20 minutes; needs Chromium)
-# make server  the team's MLflow server, with Docker; server-down ends it, server-logs shows what it says
-# make server-local  the same without Docker, in the foreground
-# tune, test, check, faults, pictures and server-local build .venv once; make setup does only that.
+# make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
+# make screenshots  create the images of README and docs from two real searches (20 minutes; needs Chromium)
+# make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
+# make server-local  run the server without Docker, in the foreground
+# tune, test, check, faults, screenshots and server-local create .venv once; make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,12 +15,12 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
 
-.PHONY: setup tune test check faults pictures clean server server-down server-logs server-local
+.PHONY: setup tune test check faults screenshots clean server server-down server-logs server-local
 
 setup: $(STAMP)
 
 $(STAMP): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Freezeline needs Python 3.11 or newer, got %d.%d; name one with make PYTHON=python3.11" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Freezeline needs Python 3.11 or newer, got %d.%d; use make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
@@ -56,7 +56,7 @@ server-local: $(STAMP)
 faults: $(STAMP)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
-pictures: $(STAMP)
+screenshots: $(STAMP)
 	$(BIN)/python -m benchmarks.screenshots $(ARGS)
 	$(BIN)/python -m benchmarks.screenshots.live docs/images/live.svg
 

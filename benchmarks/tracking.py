@@ -30,7 +30,7 @@ import mlflow
 from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-from server.local import parts
+from server.local import build_processes
 from server.processes import LOOPBACK, free_port, postgres_tool
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.connection import configure_mlflow_env
@@ -222,7 +222,7 @@ def stores() -> Iterator[dict[str, str]]:
         uris = {"SQLite": f"sqlite:///{folder}/direct.db"}
         port = free_port()
         database = "postgres" if postgres_tool("initdb") else "sqlite"
-        started = parts(folder, port, database)
+        started = build_processes(folder, port, database)
         for part in started:
             stack.callback(part.stop)
             part.start()

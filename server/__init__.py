@@ -1,1 +1,1 @@
-"""The tracking server that a team shares: as plain processes, its bucket, its passwords, its backup."""
+"""Shared tracking server: native processes, artifact bucket, generated passwords and backup."""

@@ -1,7 +1,7 @@
-"""The bucket of MLflow's artifacts: made, saved into a folder, loaded from one. Runs alone, with boto3 only.
+"""Create, save and restore the bucket of MLflow's artifacts. A standalone script that needs only boto3.
 
-``python artifact_backup.py make`` | ``save FOLDER`` | ``load FOLDER``; the endpoint and the keys are those of the environment,
-as MLflow reads them. ``save`` fetches what is new or changed in size; ``load`` puts back what is missing.
+``python artifact_backup.py make`` | ``save FOLDER`` | ``load FOLDER``; the endpoint and the keys come from the
+environment, as in MLflow. ``save`` downloads new objects and those with another size; ``load`` uploads missing ones.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Any
 BUCKET = "mlflow"
 
 
-def client() -> Any:  # noqa: ANN401  # boto3's clients are made at run time
-    """Return a client of the endpoint that the environment names."""
+def client() -> Any:  # noqa: ANN401  # boto3 creates its client classes at run time
+    """Return a client of the configured S3 endpoint."""
     import boto3  # type: ignore[import-untyped]
 
     return boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
 
 
-def make(s3: Any) -> None:  # noqa: ANN401
-    """Make the bucket if it is not there."""
+def create_bucket(s3: Any) -> None:  # noqa: ANN401
+    """Create the bucket if it does not exist."""
     if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET)
 
 
 def objects(s3: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401
-    """Yield each object's key and its size in bytes."""
+    """Yield the key and the size in bytes of each object."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", ()):
             yield item["Key"], item["Size"]
 
 
 def save(s3: Any, folder: Path) -> int:  # noqa: ANN401
-    """Bring the bucket's objects into the folder; return how many came."""
+    """Download new and changed objects to the folder; return their number."""
     count = 0
     for key, size in objects(s3):
         path = folder / key
@@ -48,26 +48,26 @@ def save(s3: Any, folder: Path) -> int:  # noqa: ANN401
 
 
 def load(s3: Any, folder: Path) -> int:  # noqa: ANN401
-    """Put the folder's files into the bucket where they are missing there; return how many were."""
-    make(s3)
-    there = dict(objects(s3))
+    """Upload the files of the folder that the bucket does not have; return their number."""
+    create_bucket(s3)
+    sizes = dict(objects(s3))
     count = 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = path.relative_to(folder).as_posix()
-        if there.get(key) != path.stat().st_size:
+        if sizes.get(key) != path.stat().st_size:
             s3.upload_file(str(path), BUCKET, key)
             count += 1
     return count
 
 
 def main(command: str, folder: str = "") -> None:
-    """Do one command."""
+    """Run one command."""
     s3 = client()
     if command == "make":
-        make(s3)
+        create_bucket(s3)
     elif command in {"save", "load"} and folder:
-        done = (save if command == "save" else load)(s3, Path(folder))
-        print(f"{command}: {done} objects")
+        count = (save if command == "save" else load)(s3, Path(folder))
+        print(f"{command}: {count} objects")
     else:
         raise SystemExit(f"the command must be make, save FOLDER or load FOLDER, got {command!r}")
 

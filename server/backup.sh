@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Save the server of mlflow-compose.yml into a folder while it runs: server/backup.sh FOLDER
-# The database first: its runs then name no artifact that came after the copy of the bucket began.
+# Back up the server of mlflow-compose.yml to a folder while it runs: server/backup.sh FOLDER
+# The database is saved first, so that its runs refer only to artifacts that the copy of the bucket contains.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p "${1:?give the folder to save into}"

@@ -86,7 +86,7 @@ def test_every_module_and_target_that_is_named_is_there() -> None:
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     targets = set(TARGET.findall(text))
-    assert targets >= {"tune", "test", "pictures"}
+    assert targets >= {"tune", "test", "screenshots"}
     known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets <= known
 

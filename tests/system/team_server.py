@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from server.processes import LOOPBACK, ManagedProcess, bucket_endpoint, free_port, mlflow_server, postgres
+from server.processes import LOOPBACK, ManagedProcess, free_port, mlflow_server, postgres, s3_endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "mlflow-compose.yml"
@@ -86,7 +86,7 @@ class Team:
             self.postgres = postgres(self.folder, self._ports["postgres:5432"], *names)
             port = self._ports["store:9000"]
             command = [sys.executable, "-c", STORE, str(port), str(self.failing)]
-            self.store = replace(bucket_endpoint(self.folder, port), command=command)
+            self.store = replace(s3_endpoint(self.folder, port), command=command)
         program, *command = shlex.split(self.native(self.services["mlflow"]["command"]))
         assert program == "mlflow"
         self.mlflow = mlflow_server(self.folder, self.port, command, self.environment("mlflow"))
