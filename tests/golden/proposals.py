@@ -10,6 +10,7 @@ from typing import Any
 from data.preprocessing import Preprocessing
 from models.trial_config import TrialConfig
 from tests.tuning.factories import epoch_report
+from tuning.cli.parser import parse_args
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue
 from tuning.recipe.loader import load_recipe
@@ -119,5 +120,5 @@ def all_proposals() -> dict[str, list[dict[str, ParamValue]]]:
     recorded = {}
     for name, arguments in RECIPES.items():
         with tempfile.TemporaryDirectory() as folder:
-            recorded[name] = proposals(load_recipe(arguments), Path(folder))
+            recorded[name] = proposals(load_recipe(*parse_args(Recipe, arguments)), Path(folder))
     return recorded

@@ -16,6 +16,7 @@ from models.classifier import freeze_depth
 from models.freezing.blocks import find_blocks
 from tests.conftest import MakeFolder
 from tuning.__main__ import main
+from tuning.cli.parser import parse_args
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical, FloatRange
@@ -35,7 +36,7 @@ RESNET34_END = ("layer4.2", "layer4.1", "layer4.0", "layer3.5")
 
 
 def load(**options: str) -> Recipe:
-    return load_recipe([f"--{name}={text}" for name, text in options.items()])
+    return load_recipe(options)
 
 
 def parts(recipe: Recipe) -> dict[str, Recipe]:
@@ -45,7 +46,7 @@ def parts(recipe: Recipe) -> dict[str, Recipe]:
 
 def problems(*arguments: str) -> Sequence[str]:
     with pytest.raises(SettingError, match=r"\S") as raised:
-        load_recipe(arguments)
+        load_recipe(*parse_args(Recipe, arguments))
     return raised.value.problems
 
 

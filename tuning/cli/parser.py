@@ -1,4 +1,8 @@
-"""Parsing of a command's options, and their help text."""
+"""Parsing of a command's options, and their help text.
+
+Every option takes a value, because ``mlflow run -P`` cannot pass a bare flag. ``-`` and ``_`` are interchangeable, and
+an empty value is the same as an omitted option. All errors are reported together.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from data.errors import SettingError
-from tuning.recipe.options import format_error, option_fields, parse_args
+from data.errors import SettingError, did_you_mean
+from tuning.recipe.options import format_error, option_fields
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -37,6 +41,41 @@ def parse(model: type[OptionsT], arguments: Sequence[str], **defaults: object) -
     if problems:
         raise SettingError(*problems)
     return options
+
+
+def parse_args(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the option values as text by option name, and a message for each argument that cannot be parsed."""
+    texts: dict[str, str] = {}
+    problems: list[str] = []
+    fields = option_fields(model)
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        option, equals, text = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--"):
+            problems.append(f"options are written --name value, got {argument!r}; see --help.")
+            continue
+        has_value = bool(equals) or (bool(rest) and not _is_option(fields, rest[0]))
+        if has_value and not equals:
+            text = rest.pop(0)
+        if name not in fields:
+            hint = did_you_mean(name, fields) or "; see --help."
+            problems.append(f"there is no option --{name}{hint}")
+        elif not has_value:
+            problems.append(f"--{name} needs a value; see --help.")
+        elif not text:  # the same as omitted
+            continue
+        elif name in texts and texts[name] != text:
+            problems.append(f"--{name} must be given once, got {texts[name]!r} and {text!r}.")
+        else:
+            texts[name] = text
+    return texts, problems
+
+
+def _is_option(fields: dict[str, FieldInfo], argument: str) -> bool:
+    name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+    return argument.startswith("--") and name in fields
 
 
 def format_help(model: type[BaseModel]) -> str:

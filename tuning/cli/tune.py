@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuning.cli.parser import parse_args
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
 
@@ -13,7 +14,7 @@ EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 
 def run(arguments: Sequence[str]) -> int:
     """Run a search, and register the model of the best trial."""
-    recipe = load_recipe(arguments)
+    recipe = load_recipe(*parse_args(Recipe, arguments))
     from tuning.ui.session import run_with_ui
 
     def work() -> int:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data.errors import SettingError, did_you_mean
-from tuning.recipe.options import format_error, option_fields, parse_args
+from tuning.recipe.options import format_error, option_fields
 from tuning.recipe.schema import VARIANT_FIELDS, Recipe
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
@@ -32,16 +32,20 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))
 
 
-def load_recipe(arguments: Sequence[str]) -> Recipe:
+def load_recipe(typed: Mapping[str, str], problems: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a command line: its options override those of the recipe file, which override the defaults.
 
     An option of the command line also overrides the settings of variants. Variants that are equal afterwards are merged
     under the name of the first.
 
+    Args:
+        typed: the options of the command line as text.
+        problems: messages for the parts of the command line that could not be parsed.
+
     Raises:
-        SettingError: with a message for each error in the command line and in the file.
+        SettingError: with ``problems``, and a message for each error in the options and in the file.
     """
-    typed, problems = parse_args(Recipe, arguments)
+    problems = list(problems)
     file = RecipeFile("")
     try:
         file = parse_recipe_file(find_recipe_file(typed.get("recipe", DEFAULT)))

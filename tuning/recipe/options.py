@@ -1,13 +1,8 @@
-"""Parsing of command-line options into text values, and messages for wrong ones.
-
-Every option takes a value, because ``mlflow run -P`` cannot pass a bare flag. ``-`` and ``_`` are interchangeable, and
-an empty value is the same as an omitted option. All errors are reported together.
-"""
+"""The options of a model by name, and messages for invalid values."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -30,41 +25,6 @@ ERROR_MESSAGES = {
     "string_pattern_mismatch": "must be up to 100 letters, digits, '-', '_' or '.', starting with a letter or digit",
     "missing": "must be given",
 }
-
-
-def parse_args(model: type[BaseModel], arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the option values as text by option name, and a message for each argument that cannot be parsed."""
-    texts: dict[str, str] = {}
-    problems: list[str] = []
-    fields = option_fields(model)
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        option, equals, text = argument.partition("=")
-        name = option.removeprefix("--").replace("-", "_")
-        if not option.startswith("--"):
-            problems.append(f"options are written --name value, got {argument!r}; see --help.")
-            continue
-        has_value = bool(equals) or (bool(rest) and not _is_option(fields, rest[0]))
-        if has_value and not equals:
-            text = rest.pop(0)
-        if name not in fields:
-            hint = did_you_mean(name, fields) or "; see --help."
-            problems.append(f"there is no option --{name}{hint}")
-        elif not has_value:
-            problems.append(f"--{name} needs a value; see --help.")
-        elif not text:  # the same as omitted
-            continue
-        elif name in texts and texts[name] != text:
-            problems.append(f"--{name} must be given once, got {texts[name]!r} and {text!r}.")
-        else:
-            texts[name] = text
-    return texts, problems
-
-
-def _is_option(fields: dict[str, FieldInfo], argument: str) -> bool:
-    name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
-    return argument.startswith("--") and name in fields
 
 
 def option_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
