@@ -1,1 +1,1 @@
-"""From a name to a trained, packaged classifier. Imports ``data`` only; knows no Ray."""
+"""Networks, training, evaluation and packaging of classifiers. Imports ``data`` only; does not use Ray."""

@@ -1,6 +1,6 @@
-"""A backbone cut at its freeze line, with a head for the user's classes.
+"""A classifier: a backbone that is split at its freeze line, and a head for the user's classes.
 
-Shapes: b pictures of s pixels a side, f features, k classes.
+Shapes: b images of s x s pixels, f features, k classes.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from models.trial_config import NetworkConfig
 class Classifier(nn.Module):
     """Frozen prefix, trained suffix, head: [b, 3, s, s] -> logits [b, k].
 
-    ``network`` and ``head`` own all parameters and buffers, so that ``state_dict()`` holds them under the library's own
-    names after ``network.`` whatever the freeze line is. ``prefix`` and ``suffix`` are the two halves of that same
-    network. The prefix computes no gradient, keeps no graph, and stays in eval mode: batch norm keeps its
-    statistics bit for bit, and dropout is off.
+    ``network`` and ``head`` own all parameters and buffers, so ``state_dict()`` holds them as ``network.`` plus the
+    library's own names, independent of the freeze line. ``prefix`` and ``suffix`` are the two halves of that network
+    and share its modules. The prefix runs without gradients and stays in eval mode: its batch norm statistics don't
+    change by a bit, and its dropout is off.
 
     Attributes:
-        blocks: of the network, first to last.
-        freeze_depth: how many leading blocks are frozen.
-        takes_features: ``forward`` takes what the prefix gives instead of pictures, and doesn't run the prefix.
+        blocks: the network's blocks, first to last.
+        freeze_depth: number of leading blocks that are frozen.
+        expects_features: whether ``forward`` takes the output of the prefix instead of images and skips the prefix.
     """
 
     def __init__(self, network: nn.Module, blocks: tuple[Block, ...], freeze_depth: int, head: nn.Module) -> None:
-        """Cut the network; its parameters are used as they are, not copied.
+        """Split the network at the freeze line. Its parameters are shared, not copied.
 
         Raises:
             ValueError: ``freeze_depth`` isn't 0..len(blocks).
@@ -44,10 +44,10 @@ class Classifier(nn.Module):
         self.blocks = blocks
         self.freeze_depth = freeze_depth
         self.expects_features = False
-        # In a tuple, out of torch's sight: registered, the halves would double every name in the state dict.
+        # A tuple is not registered by torch; registered halves would duplicate every name in the state dict.
         self._halves = split(network, blocks, freeze_depth)
         trained = set(self.suffix.parameters()) - set(self.prefix.parameters())
-        for parameter in set(network.parameters()) - trained:  # the frozen ones, and what no forward pass uses
+        for parameter in set(network.parameters()) - trained:  # frozen, or unused in any forward pass
             parameter.requires_grad_(False)
         self.train()
 
@@ -68,11 +68,11 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.head.parameters()).device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [b, k] of normalized pictures [b, 3, s, s], or of what the prefix gives for them."""
+        """Return logits [b, k] for normalized images [b, 3, s, s], or for their features from the prefix."""
         if not self.expects_features:
             with torch.no_grad():
                 x = self.prefix(x)
@@ -87,29 +87,34 @@ class Classifier(nn.Module):
         return self
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield what an optimizer may change, by its name in ``state_dict()``."""
+        """Yield the parameters that an optimizer may change, with their names in ``state_dict()``."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def layer_depths(self) -> dict[nn.Parameter, int]:
-        """Return how many blocks each parameter of the suffix is away from the head: 1 in the last block.
+        """Return the distance in blocks from the head for each parameter of the suffix: 1 in the last block.
 
-        A parameter of two blocks counts for the one nearer the input; what isn't in it is the head's.
+        A parameter that two blocks share counts for the block nearer to the input. Parameters that are missing here
+        belong to the head.
         """
-        found: dict[nn.Parameter, int] = {}
-        for index, learned in enumerate(parameters_by_block(self.network, self.blocks)):
-            nearest = max(index, self.freeze_depth)  # taken in a frozen block, and used behind the line
-            found = dict.fromkeys(learned, len(self.blocks) - nearest) | found
-        return found
+        depths: dict[nn.Parameter, int] = {}
+        for index, parameters in enumerate(parameters_by_block(self.network, self.blocks)):
+            first_use = max(index, self.freeze_depth)  # read in a frozen block, used after the freeze line
+            depths = dict.fromkeys(parameters, len(self.blocks) - first_use) | depths
+        return depths
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Return a copy on the CPU of what training can change; ``load_state_dict(..., strict=False)`` takes it."""
+        """Return CPU copies of all tensors that training can change, for ``load_state_dict(..., strict=False)``."""
         frozen = {id(tensor) for tensor in (*self.prefix.parameters(), *self.prefix.buffers())}
         tensors = self.state_dict(keep_vars=True)
-        form = torch.contiguous_format  # safetensors takes no other
-        return {n: t.detach().cpu().clone(memory_format=form) for n, t in tensors.items() if id(t) not in frozen}
+        memory_format = torch.contiguous_format  # required by safetensors
+        return {
+            name: tensor.detach().cpu().clone(memory_format=memory_format)
+            for name, tensor in tensors.items()
+            if id(tensor) not in frozen
+        }
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Buffers are replaced when they move, and the halves hold some of them by themselves.
+        # Moving replaces buffers, and the halves hold references to some of them.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for half in self._halves:
             half._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -117,23 +122,23 @@ class Classifier(nn.Module):
 
 
 def build_classifier(config: NetworkConfig, num_classes: int, image_size: int, seed: int | None = None) -> Classifier:
-    """Return a classifier of ``classes`` for pictures of ``image_size`` pixels a side, on the CPU in channels_last.
+    """Return a classifier for ``num_classes`` and images of ``image_size`` pixels, on the CPU in channels_last.
 
-    The same arguments and seed give the same weights bit for bit, whatever ran before. ``seed`` is drawn from torch's
-    random state if it isn't given, and nothing else is.
+    The same arguments and seed give bit-identical weights, independent of the process's history. Without ``seed``, one
+    is drawn from torch's global random state, which is not used otherwise.
 
     Raises:
-        BackboneError: see ``models.backbones.factory.create_backbone`` and ``models.freezing.truncation.truncate_network``.
+        BackboneError: see ``create_backbone`` and ``truncate_network``.
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
-    pristine = pretrained(config.backbone, config.weights, image_size, seed)
-    network, blocks, widths = truncate_network(pristine.copy(), pristine.blocks, config.truncate, config.head_features)
+    base = pretrained(config.backbone, config.weights, image_size, seed)
+    network, blocks, widths = truncate_network(base.copy(), base.blocks, config.truncate, config.head_features)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # how many numbers the backbone drew doesn't matter for the head
-        head = build_head(config.head, widths or (pristine.num_features,), num_classes, config.dropout)
+        torch.manual_seed(seed)  # seeded again: the head's weights don't depend on the backbone's random numbers
+        head = build_head(config.head, widths or (base.num_features,), num_classes, config.dropout)
     return Classifier(network, blocks, freeze_depth(config.freeze_fraction, len(blocks)), head)
 
 
-def freeze_depth(freeze_fraction: float, blocks: int) -> int:
-    """Return how many of ``blocks`` blocks a fraction freezes, rounded to the nearest."""
-    return round(freeze_fraction * blocks)
+def freeze_depth(freeze_fraction: float, num_blocks: int) -> int:
+    """Return the number of blocks that a fraction freezes, rounded to the nearest integer."""
+    return round(freeze_fraction * num_blocks)

@@ -1,10 +1,10 @@
-"""The weight gradient of depthwise convolutions on a CPU, where oneDNN takes far too long for it.
+"""A fast weight gradient of depthwise convolutions on a CPU, where oneDNN's is slow.
 
-On small activations its time grows with the channels and hardly falls with the pixels. Summing shifted products is the
-same gradient to rounding, and a training step of EfficientNet-Lite0 at 64 px is 1.2 to 1.7 times faster; from 96 px on
-little is gained, and with nothing frozen nothing (``python -m benchmarks.depthwise``).
+On small activations oneDNN's time grows with the channels and hardly falls with the pixels. Summing shifted products
+gives the same gradient up to rounding, and makes a training step of EfficientNet-Lite0 at 64 px 1.2 to 1.7 times
+faster; from 96 px on it gains little, and with nothing frozen nothing (``python -m benchmarks.depthwise``).
 
-Shapes: n pictures of c channels, h x w px in and o x p px out.
+Shapes: n images of c channels, h x w px in and o x p px out.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch.overrides import TorchFunctionMode
 
 Pair = tuple[int, int]
 
-MAX_PIXELS = 49  # of the output: above, oneDNN is as fast
+MAX_PIXELS = 49  # of the output; oneDNN is as fast above
 
 
 class FastDepthwiseGrad(TorchFunctionMode):
-    """Within: depthwise convolutions whose weights are trained on a CPU have a fast weight gradient."""
+    """Context manager that gives depthwise convolutions with trained weights on a CPU a fast weight gradient."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401  # whatever the function returns
-        """Call the function, or a convolution of ours in its place."""
+    ) -> Any:  # noqa: ANN401  # any torch function
+        """Call the function, or replace an eligible convolution."""
         del types
         if func is torch.conv2d and not kwargs and len(args) == 7:
-            found = ConvGeometry.of(*args)
-            if found:
-                return _Depthwise.apply(args[0], args[1], found)
+            geometry = ConvGeometry.of(*args)
+            if geometry:
+                return _Depthwise.apply(args[0], args[1], geometry)
         return func(*args, **(kwargs or {}))
 
 
@@ -54,7 +54,7 @@ class ConvGeometry(NamedTuple):
         dilation: Pair,
         groups: int,
     ) -> ConvGeometry | None:
-        """Return the geometry of a convolution that is better done here, else None."""
+        """Return the geometry of an eligible convolution, else None."""
         is_depthwise = groups > 1 and groups == weight.shape[0] == x.shape[1] and bias is None
         is_trained = torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu"
         if not (is_depthwise and is_trained and x.dtype == torch.float32 and isinstance(padding, tuple)):
@@ -66,7 +66,7 @@ class ConvGeometry(NamedTuple):
         return geometry if height * width <= MAX_PIXELS else None
 
     def output(self, x: Tensor, weight: Tensor) -> tuple[int, int]:
-        """Return o and p."""
+        """Return the output size (o, p)."""
         sizes = zip(x.shape[2:], weight.shape[2:], self.stride, self.padding, strict=True)
         height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in sizes)
         return height, width
@@ -85,23 +85,24 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:  # noqa: ANN401
         x, weight = ctx.saved_tensors
         geometry: ConvGeometry = ctx.geometry
-        of_input = None
+        input_gradient = None
         if ctx.needs_input_grad[0]:
-            of_input, _, _ = torch.ops.aten.convolution_backward(
+            input_gradient, _, _ = torch.ops.aten.convolution_backward(
                 gradient, x, weight, None, geometry.stride, geometry.padding, (1, 1), False, (0, 0), x.shape[1],
                 (True, False, False),
             )  # fmt: skip
-        return of_input, _of_weight(x, weight, gradient, geometry), None
+        return input_gradient, _weight_gradient(x, weight, gradient, geometry), None
 
 
-def _of_weight(x: Tensor, weight: Tensor, gradient: Tensor, geometry: ConvGeometry) -> Tensor:
-    """Return [c, 1, i, j]: for each place of the kernel, the products of what lay under it and the gradient."""
-    (down, right), (top, left) = geometry.stride, geometry.padding
+def _weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Return [c, 1, i, j]: for each position of the kernel, the sum of the inputs under it times the gradient."""
+    (stride_y, stride_x), (pad_y, pad_x) = geometry.stride, geometry.padding
     height, width = gradient.shape[2:]
-    padded = functional.pad(x, (left, left, top, top))
-    found = torch.empty_like(weight)
+    padded = functional.pad(x, (pad_x, pad_x, pad_y, pad_y))
+    result = torch.empty_like(weight)
     for i in range(weight.shape[2]):
         for j in range(weight.shape[3]):
-            under = padded[:, :, i : i + down * (height - 1) + 1 : down, j : j + right * (width - 1) + 1 : right]
-            found[:, 0, i, j] = (under * gradient).sum((0, 2, 3))
-    return found
+            rows = slice(i, i + stride_y * (height - 1) + 1, stride_y)
+            columns = slice(j, j + stride_x * (width - 1) + 1, stride_x)
+            result[:, 0, i, j] = (padded[:, :, rows, columns] * gradient).sum((0, 2, 3))
+    return result

@@ -14,18 +14,19 @@ from models.heads.spec import LINEAR, HeadFeatures, validate_head
 
 
 class NetworkConfig(FrozenModel):
-    """Which network is trained, and how much of it.
+    """Network architecture, weights, and the part that is trained.
 
     Attributes:
-        backbone: a name that ``models.backbones.factory.resolve`` knows.
-        weights: auto, package, hub, none, or a file's path.
-        truncate: how many trailing blocks are dropped; what the last one left gives is averaged for the head.
-        freeze_fraction: share of the blocks left that stay frozen: 0 trains everything, 1 the head alone.
-        levels: what the head sees: of the last block left, or, where all are frozen, the averages of every block side
-            by side. What early blocks see often tells more about pictures unlike those that the network learned from
-            (Evci et al., "Head2Toe: Utilizing Intermediate Representations for Better Transfer Learning", ICML 2022).
-        head: ``linear``, or hidden layers as ``models.heads.spec`` reads them.
-        dropout: share of the features that the head leaves out in training, before each of its linear layers.
+        backbone: a name that ``models.backbones.factory.resolve`` accepts.
+        weights: auto, package, hub, none, or the path of a file.
+        truncate: number of trailing blocks to drop; the last remaining block's activation is averaged for the head.
+        freeze_fraction: fraction of the remaining blocks that is frozen: 0 trains everything, 1 the head alone.
+        head_features: input of the head: ``last`` for the last remaining block, or ``all`` (everything frozen only) for
+            the concatenated averages of every block. Early blocks often carry more information about images unlike the
+            pretraining data (Evci et al., "Head2Toe: Utilizing Intermediate Representations for Better Transfer
+            Learning", ICML 2022).
+        head: ``linear``, or hidden layers in the syntax of ``models.heads.spec``.
+        dropout: dropout probability in front of each linear layer of the head.
     """
 
     backbone: str = DEFAULT_BACKBONE
@@ -37,20 +38,23 @@ class NetworkConfig(FrozenModel):
     dropout: float = Field(default=0.2, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _levels_are_frozen(self) -> Self:
+    def _check_all_frozen(self) -> Self:
         if self.head_features == "all" and self.freeze_fraction < 1:
-            raise ValueError(f"freeze_fraction must be 1 where the head sees all levels, got {self.freeze_fraction:g}")
+            raise ValueError(
+                f"freeze_fraction must be 1 with head_features=all, got {self.freeze_fraction:g}; "
+                "use freeze_fraction=1 or head_features=last"
+            )
         return self
 
 
 class FeaturesConfig(FrozenModel):
-    """What is done with what the frozen blocks compute.
+    """Caching of the frozen blocks' output.
 
     Attributes:
-        reuse: ``on`` keeps it in half precision, ``exact`` in float32, the very bits that running the blocks gives;
-            ``off`` runs them in every epoch.
-        views: augmented variants that there are of each training picture, if blocks are frozen; epochs take turns with
-            them. 0: augmented anew in every epoch, so nothing can be kept.
+        feature_cache: precision of cached features: ``fp16``, or ``fp32`` for the same bits as without a cache; ``off``
+            computes the frozen blocks in every epoch.
+        cached_augmentations: number of augmented views of each training image if blocks are frozen; epochs cycle
+            through them. With 0 every epoch augments each image differently, so features can't be cached.
     """
 
     feature_cache: Literal["fp16", "fp32", "off"] = "fp16"
@@ -58,20 +62,21 @@ class FeaturesConfig(FrozenModel):
 
 
 class FitConfig(FrozenModel):
-    """How a classifier is trained.
+    """Training hyperparameters.
 
     Attributes:
-        optimizer: SGD has Nesterov momentum; Adam's weight decay is part of the gradient, AdamW's isn't.
-        lr: learning rate after the warmup, of the head.
-        lr_decay: each trained block has the learning rate of the one behind it, the last one the head's, times this
-            (discriminative fine-tuning: Howard & Ruder, "ULMFiT", 2018); 1 trains all of them alike.
-        weight_decay: on weights only, not on norm layers and biases.
-        lr_scheduler: ``cosine`` falls to 0 over all steps, ``step`` to a tenth every ``step_epochs``, ``one_cycle``
-            rises over the first 30 % of the steps and falls to 0, ``plateau`` falls when the validation loss doesn't.
-        step_epochs: epochs between two steps of ``step``; 0 makes them at each third of the epochs.
-        max_epochs: times that training sees every picture.
-        patience: epochs without a lower validation loss after which training stops; 0 never stops.
-        label_smoothing: share of the probability that the training target spreads over all classes.
+        optimizer: SGD uses Nesterov momentum; Adam adds weight decay to the gradient, AdamW decouples it.
+        lr: learning rate of the head after the warmup.
+        layer_decay: factor between the learning rates of neighboring blocks, from the head toward the input
+            (discriminative fine-tuning: Howard & Ruder, "ULMFiT", 2018); 1 trains all blocks at the same rate.
+        weight_decay: not applied to norm layers and biases.
+        lr_scheduler: ``cosine`` decays to 0 over all steps, ``step`` divides by ten every ``step_epochs``,
+            ``one_cycle`` rises over the first 30 % of the steps and decays to 0, ``plateau`` decays when the validation
+            loss stalls.
+        step_epochs: epochs between two decays of ``step``; 0 means a third of the epochs.
+        max_epochs: number of passes over the training images.
+        patience: epochs without a lower validation loss before training stops; 0 disables early stopping.
+        label_smoothing: probability mass of the training target that is spread over all classes.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -86,16 +91,16 @@ class FitConfig(FrozenModel):
 
 
 class TrialConfig(FrozenModel):
-    """One trial's configuration, made of the values that the lower layers own; each is handed only its part.
+    """One trial's configuration, composed of the lower layers' own configurations; each layer receives only its part.
 
     Attributes:
-        seed: decides new weights, order of the pictures, augmentation and dropout.
-        preprocessing: from a picture to what the network sees.
-        batches: from pictures to training batches.
-        network: which network, and how much of it is trained.
-        fit: how it is trained.
-        features: whether what the frozen blocks compute is kept, and how pictures vary; JSON without it is of a time
-            when nothing was kept, and pictures were augmented anew in every epoch.
+        seed: seed of new weights, image order, augmentation and dropout.
+        preprocessing: conversion of an image to the network's input.
+        batches: batching, augmentation and class balance of training images.
+        network: the network, and the part of it that is trained.
+        fit: training hyperparameters.
+        features: feature caching and augmented views. JSON that was written before this field existed is read with its
+            default: no cache, and different augmentations in every epoch.
     """
 
     seed: NonNegativeInt

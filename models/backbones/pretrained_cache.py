@@ -1,7 +1,7 @@
-"""A network as it is before training, ready to be copied: created, loaded and taken apart once in a process.
+"""Per-process cache of untrained networks: each is created, loaded and split into blocks once, then copied for a trial.
 
-Two trials on one backbone begin with the same network. To create it, load its weights and find its blocks takes ten
-times longer than to copy it, and as long as training a linear probe on kept features.
+Two trials with the same backbone start from the same network. Creating it, loading its weights and finding its blocks
+takes ten times longer than copying it, and as long as training a linear probe on cached features.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from models.device import to_channels_last
 from models.freezing.blocks import Block, find_blocks
 from models.freezing.truncation import max_truncation
 
-CACHE_SIZE = 2  # networks in a process; a search goes back and forth between few
+CACHE_SIZE = 2  # networks per process; a search alternates between few
 
 
 @dataclass(frozen=True)
 class PretrainedNetwork:
-    """A network without its classifier, on the CPU in channels_last, its blocks, and how many features it gives.
+    """A network without its classifier, on the CPU in channels_last, with its blocks and number of features.
 
-    ``network`` is shared by all who ask for it in this process: nothing may change its tensors.
+    ``network`` is shared within this process: its tensors must not be changed.
     """
 
     network: nn.Module
@@ -35,29 +35,29 @@ class PretrainedNetwork:
     num_features: int
 
     def copy(self) -> nn.Module:
-        """Return a network of one's own."""
+        """Return a deep copy of the network that may be changed."""
         return copy.deepcopy(self.network)
 
     @functools.cached_property
     def fingerprints(self) -> tuple[str, ...]:
-        """What each block's activation is known by: a hash of all that it is computed with."""
+        """Fingerprint of each block's activation: a hash of everything that it is computed with."""
         return activation_fingerprints(self.network, self.blocks)
 
 
 def pretrained(backbone: str, weights: str, image_size: int, seed: int) -> PretrainedNetwork:
-    """Return the network that these arguments give; ``seed`` decides what weights don't.
+    """Return the network for these arguments; ``seed`` decides all tensors that the weights don't contain.
 
     Raises:
         BackboneError: see ``models.backbones.factory.create_backbone``.
     """
     file = Path(weights).expanduser()
-    state = file.stat() if file.is_file() else None
-    return _pretrained(backbone, weights, image_size, seed, (state.st_mtime_ns, state.st_size) if state else None)
+    stat = file.stat() if file.is_file() else None
+    return _pretrained(backbone, weights, image_size, seed, (stat.st_mtime_ns, stat.st_size) if stat else None)
 
 
 @functools.cache
 def max_truncation_of(backbone: str, image_size: int) -> int:
-    """Return up to how many blocks can be dropped from a backbone's end; 0 where none can, or it can't be cut.
+    """Return the largest number of trailing blocks that can be dropped; 0 also for a network that can't be split.
 
     Raises:
         BackboneError: see ``models.backbones.factory.create_backbone``.
@@ -67,9 +67,9 @@ def max_truncation_of(backbone: str, image_size: int) -> int:
 
 @functools.lru_cache(maxsize=CACHE_SIZE)
 def _pretrained(
-    backbone: str, weights: str, image_size: int, seed: int, stamp: tuple[int, int] | None
+    backbone: str, weights: str, image_size: int, seed: int, file_version: tuple[int, int] | None
 ) -> PretrainedNetwork:
-    del stamp  # another file under the same name is another network
+    del file_version  # part of the cache key only: a changed file is another network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         created = create_backbone(backbone, weights, image_size)

@@ -12,7 +12,7 @@ from models.backbones.weights import file_error, hub_errors, unpretrained_error,
 
 
 class BackboneRequest(NamedTuple):
-    """A backbone and its weights as the user names them, and the size that it has to take, if that is known."""
+    """A backbone and its weights as the user names them, and the required image size if it is known."""
 
     backbone: str
     weights: str
@@ -20,48 +20,48 @@ class BackboneRequest(NamedTuple):
 
 
 def validate_backbones(requests: Iterable[BackboneRequest]) -> None:
-    """Find out before anything starts whether backbones and their weights can be had.
+    """Check that backbones and their weights are available.
 
-    A local file is loaded for a try, and with an ``image_size`` the network is run once.
+    A local file is loaded, and with an ``image_size`` the network is run once.
 
     Raises:
-        BackboneError: all that is wrong: no such backbone, no such file, tensors that don't fit, no hub, no such size.
-            All whose weights the hub would have to give share one sentence.
+        BackboneError: all problems together: unknown backbone, missing file, tensors that don't fit, unreachable hub,
+            unsupported image size. Backbones that need an unreachable hub share one message.
     """
-    looked_up = [(wanted, *_look_up(wanted)) for wanted in requests]
-    problems = [problem for *_, found in looked_up for problem in found]
-    right = [
-        (wanted, weights_source(resolved, wanted.weights), resolved)
-        for wanted, resolved, found in looked_up
-        if not found
+    checked = [(request, *_check_names(request)) for request in requests]
+    problems = [problem for *_, errors in checked for problem in errors]
+    valid = [
+        (request, weights_source(resolved, request.weights), resolved)
+        for request, resolved, errors in checked
+        if not errors
     ]
-    away = hub_errors(resolved for _, source, resolved in right if source == "hub")
-    for wanted, source, _ in right:
-        if source == "file" or (wanted.image_size and not (source == "hub" and away)):
-            problems += _load_errors(wanted, wanted.weights if source == "file" else "none")
-    if problems or away:
-        raise BackboneError(*dict.fromkeys([*problems, *away]))
+    unavailable = hub_errors(resolved for _, source, resolved in valid if source == "hub")
+    for request, source, _ in valid:
+        if source == "file" or (request.image_size and not (source == "hub" and unavailable)):
+            problems += _load_errors(request, request.weights if source == "file" else "none")
+    if problems or unavailable:
+        raise BackboneError(*dict.fromkeys([*problems, *unavailable]))
 
 
-def _look_up(wanted: BackboneRequest) -> tuple[str, list[str]]:
-    """Return a backbone's whole name, empty if there is none, and what can be seen to be wrong without asking a hub."""
+def _check_names(request: BackboneRequest) -> tuple[str, list[str]]:
+    """Return a backbone's resolved name, empty if it is unknown, and all errors that need neither a hub nor loading."""
     problems: list[str] = []
     try:
-        resolved = resolve(wanted.backbone)
+        resolved = resolve(request.backbone)
     except BackboneError as error:
         problems += error.problems
         resolved = ""
-    source = weights_source(resolved, wanted.weights)
+    source = weights_source(resolved, request.weights)
     if resolved in UNPRETRAINED:
-        problems += filter(None, [unpretrained_error(resolved, wanted.weights)])
+        problems += filter(None, [unpretrained_error(resolved, request.weights)])
     elif source == "file" or (source == "package" and resolved):
-        problems += filter(None, [file_error(resolved, wanted.weights)])
+        problems += filter(None, [file_error(resolved, request.weights)])
     return resolved, problems
 
 
-def _load_errors(wanted: BackboneRequest, weights: str) -> tuple[str, ...]:
+def _load_errors(request: BackboneRequest, weights: str) -> tuple[str, ...]:
     try:
-        create_backbone(wanted.backbone, weights, wanted.image_size)
+        create_backbone(request.backbone, weights, request.image_size)
     except BackboneError as error:
         return error.problems
     return ()

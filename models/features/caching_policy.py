@@ -1,6 +1,7 @@
-"""Whether a trial keeps its features: from its configuration, never from what a disk holds or how fast it is.
+"""Whether and how a trial's features are cached.
 
-The store's limit belongs to the configuration: it is set by the user, and the same for all trials of a search.
+The decision depends on the trial's configuration and the cache's size limit, which is the same for all trials of a
+search. It never depends on the cache's content or the disk's speed.
 """
 
 from __future__ import annotations
@@ -11,44 +12,49 @@ if TYPE_CHECKING:
     from data.loading.batch_config import BatchConfig
 from models.trial_config import FeaturesConfig
 
-MAX_BYTES_PER_TRIAL = (
-    4 * 10**9
-)  # that one trial's training features may take up; above it the prefix is run in every epoch
-MIN_TRIALS_IN_CACHE = (
-    4  # ... and so many trials' must fit into the store, or one would throw out what another has just made
-)
-DISK_FULL = (
-    "uncached (disk full)"  # in a trial's facts: features were to be kept, but there was no room for all of them
-)
+# Limit for one trial's training features; above it the prefix is computed in every epoch.
+MAX_BYTES_PER_TRIAL = 4 * 10**9
+# The cache must hold the features of this many trials, otherwise one trial would evict those of the previous one.
+MIN_TRIALS_IN_CACHE = 4
+# Value of ``features`` in a trial's runtime info if caching was planned but the disk had too little space.
+DISK_FULL = "uncached (disk full)"
 
 Precision = Literal["fp16", "fp32", "uncached"]
-BYTES_PER_ELEMENT: dict[Precision, int] = {"fp16": 2, "fp32": 4}  # of a number
+BYTES_PER_ELEMENT: dict[Precision, int] = {"fp16": 2, "fp32": 4}
 
 
 class CachingPlan(NamedTuple):
-    """How a trial's features are kept, ``live``: not at all; and the views of a picture, 0: as many as epochs."""
+    """Precision of a trial's cached features, and the number of views per image (0: a new one in every epoch)."""
 
     precision: Precision
-    views: int
+    num_views: int
 
 
 def caching_plan(
     features: FeaturesConfig, batches: BatchConfig, elements_per_image: int, num_images: int, limit_bytes: int
 ) -> CachingPlan:
-    """Return what is kept for a trial on so many training pictures whose frozen blocks give so many numbers for each.
+    """Return the caching plan of a trial.
 
-    ``parse_numbers`` is 0 where nothing is frozen or the network can't be cut: training is live then. So it is without
-    views of what is augmented, and where pictures are mixed. What would take more than ``MOST_BYTES``, or a quarter of
-    the store's ``size_limit_bytes``, is shown in the same views, live.
+    Features are uncached if nothing is frozen or the network can't be split, if images are augmented without fixed
+    views, or if images are mixed. Features beyond ``MAX_BYTES_PER_TRIAL``, or a quarter of the cache's limit, are
+    computed from the same views in every epoch.
+
+    Args:
+        features: the trial's caching options.
+        batches: the trial's augmentation, balance and mix.
+        elements_per_image: size of the frozen blocks' output for one image; 0 without frozen blocks.
+        num_images: number of training images.
+        limit_bytes: the cache's size limit.
     """
     from data.loading.views import views_for
 
-    views = len(views_for(batches.augmentation, batches.balance, features.cached_augmentations))
-    varied = batches.augmentation != "none" or batches.balance == "oversample"
-    if elements_per_image == 0 or batches.mix != "none" or (varied and features.cached_augmentations == 0):
+    num_views = len(views_for(batches.augmentation, batches.balance, features.cached_augmentations))
+    is_varied = batches.augmentation != "none" or batches.balance == "oversample"
+    if elements_per_image == 0 or batches.mix != "none" or (is_varied and features.cached_augmentations == 0):
         return CachingPlan("uncached", 0)
-    kept: Precision = "fp16" if features.feature_cache == "fp16" else "fp32"
-    most = min(MAX_BYTES_PER_TRIAL, limit_bytes // MIN_TRIALS_IN_CACHE)
-    if features.feature_cache == "off" or num_images * views * elements_per_image * BYTES_PER_ELEMENT[kept] > most:
-        return CachingPlan("uncached", views)
-    return CachingPlan(kept, views)
+    precision: Precision = "fp16" if features.feature_cache == "fp16" else "fp32"
+    max_bytes = min(MAX_BYTES_PER_TRIAL, limit_bytes // MIN_TRIALS_IN_CACHE)
+    num_bytes = num_images * num_views * elements_per_image * BYTES_PER_ELEMENT[precision]
+    if features.feature_cache == "off" or num_bytes > max_bytes:
+        return CachingPlan("uncached", num_views)
+    return CachingPlan(precision, num_views)

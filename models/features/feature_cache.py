@@ -1,10 +1,10 @@
-"""What training and validation are shown where blocks are frozen: features, kept or computed.
+"""Loaders of a trial's training and validation features, cached or computed.
 
-An entry holds one view of every picture of a split. It is made when an epoch first needs it, by one process while
-others wait, from the pictures or from the deepest entry that lies before it. A full disk is no failure: what can't be
-kept is computed in every epoch, and the trial's facts say so.
+A cache entry holds one view of every image of a split. It is created when an epoch first needs it, by one process while
+others wait, from the images or from the deepest earlier entry. A full disk is not an error: features that can't be
+cached are computed in every epoch, and the trial's runtime info reports it.
 
-Shapes: b pictures, n pictures in all; features are [b, ...].
+Shapes: b images in a batch; features are [b, ...].
 """
 
 from __future__ import annotations
@@ -43,50 +43,55 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what is kept and how it is computed
-AUGMENTING = ("albumentations", "opencv-python-headless")  # the distributions that change a view's pixels
-RESERVED_BYTES = 10**9  # bytes that are left free for weights and logs: a tenth of the disk, but no more than this
+VERSION = 1  # of the computation and the format of entries
+AUGMENTATION_LIBRARIES = ("albumentations", "opencv-python-headless")  # their versions can change a view's pixels
+RESERVED_BYTES = 10**9  # left free for weights and logs: a tenth of the disk, at most this
 
 
 class TrialFeatures:
-    """The features of one trial's training and validation pictures; ``close`` it when the trial is over.
+    """The features of one trial's training and validation images; ``close`` it when the trial ends.
 
     Attributes:
-        plan: what is kept, and how many views of a training picture there are.
+        plan: precision of cached features, and number of views per training image.
     """
 
     def __init__(self, classifier: Classifier, config: TrialConfig, dataset: Dataset, pixels: PixelCache) -> None:
-        """Take a classifier as ``config`` builds it, and the data set with its pixels.
+        """Plan the features of a trial, and set ``classifier.expects_features`` accordingly.
 
-        The classifier takes features from now on, if there will be any.
+        Args:
+            classifier: as built from ``config``.
+            config: the trial's configuration.
+            dataset: the data set.
+            pixels: the data set's decoded images.
         """
         network, size = config.network, config.preprocessing.image_size
-        pristine = pretrained(network.backbone, network.weights, size, config.seed)
-        self._prefix = FrozenPrefix(classifier, pristine, network.truncate, network.head_features)
+        base = pretrained(network.backbone, network.weights, size, config.seed)
+        self._prefix = FrozenPrefix(classifier, base, network.truncate, network.head_features)
         self._config = config
         self._dataset = dataset
         self._pixels = pixels
-        numbers, pictures = self._prefix.elements_per_image, len(dataset.split("train"))
-        self.plan = caching_plan(config.features, config.batches, numbers, pictures, size_limit_bytes())
+        elements_per_image, num_images = self._prefix.elements_per_image, len(dataset.split("train"))
+        self.plan = caching_plan(config.features, config.batches, elements_per_image, num_images, size_limit_bytes())
         self._loaders: list[CachedFeatureLoader] = []
-        # On a GPU what isn't kept is better computed where it is used, and batches have their own last bits anyway.
-        self._takes_features = self.plan.views > 0 and (
+        # On a GPU, uncached features are computed as part of the forward pass; only a CPU needs fixed chunks to get the
+        # same bits as with a cache.
+        self._uses_features = self.plan.num_views > 0 and (
             self.plan.precision != "uncached" or classifier.device.type == "cpu"
         )
-        classifier.expects_features = self._takes_features
+        classifier.expects_features = self._uses_features
 
     def loader(self, split: SplitName) -> CachedFeatureLoader | FixedViewImages | None:
-        """Return what the rows of a split turn into; None for its pictures, in training augmented anew."""
-        if self.plan.views == 0:
+        """Return the source of a split's batches; None for images that are augmented differently in every epoch."""
+        if self.plan.num_views == 0:
             return None
-        pictures = self._images(split)
-        if not self._takes_features:
-            return pictures
+        images = self._images(split)
+        if not self._uses_features:
+            return images
         digests = [sample.content_hash for sample in self._dataset.split(split)]
         content = [digests, self._config.preprocessing.to_dict()]
-        source = CachedFeatureLoader(self._prefix, pictures, content, self.plan.precision)
-        self._loaders.append(source)
-        return source
+        loader = CachedFeatureLoader(self._prefix, images, content, self.plan.precision)
+        self._loaders.append(loader)
+        return loader
 
     def _images(self, split: SplitName) -> FixedViewImages:
         batches, count = self._config.batches, self._config.features.cached_augmentations
@@ -94,129 +99,143 @@ class TrialFeatures:
         return FixedViewImages(self._pixels.split(split)[0], self._config.preprocessing, self._config.seed, views)
 
     def runtime_info(self) -> dict[str, str | int | float]:
-        """Return what is known of the trial's features by now."""
-        full = any(source.disk_is_full for source in self._loaders)
-        return {"features": DISK_FULL if full else self.plan.precision, "views_shown": self.plan.views}
+        """Return the features' precision and number of views, as known so far."""
+        disk_is_full = any(loader.disk_is_full for loader in self._loaders)
+        precision = DISK_FULL if disk_is_full else self.plan.precision
+        return {"features": precision, "views_shown": self.plan.num_views}
 
     def close(self) -> None:
-        """Say that this process no longer needs the entries."""
-        for source in self._loaders:
-            source.close()
+        """Release the cache entries that this process uses."""
+        for loader in self._loaders:
+            loader.close()
 
 
 class CachedFeatureLoader:
-    """The features of one split's pictures, as a source of batches."""
+    """The features of one split's images, as a source of batches."""
 
-    def __init__(self, prefix: FrozenPrefix, pictures: FixedViewImages, content: object, kept: Precision) -> None:
-        """Take what says which pictures these are, as JSON has it; with ``kept`` live, nothing is kept."""
+    def __init__(self, prefix: FrozenPrefix, images: FixedViewImages, content: object, precision: Precision) -> None:
+        """Take the images and the frozen prefix.
+
+        Args:
+            prefix: computes the features.
+            images: the split's images in their views.
+            content: JSON value that identifies the images.
+            precision: of the cache; nothing is cached with ``uncached``.
+        """
         self.disk_is_full = False
         self._prefix = prefix
-        self._images = pictures
+        self._images = images
         self._content = content
-        self._precision: Precision = kept
-        self._store = ContentCache()
-        self._stored: dict[int, StoredFeatures] = {}
+        self._precision: Precision = precision
+        self._cache = ContentCache()
+        self._views: dict[int, StoredFeatures] = {}
         self._keys: list[str] = []
 
     def epoch(self, number: int) -> GatherFn:
-        """Return what gives float32 [b, ...]."""
-        return lambda rows, again: self._features(rows, self._images.view_indices(number, again))
+        """Return the function that gathers an epoch's batches, float32 [b, ...]."""
+        return lambda rows, repeat: self._features(rows, self._images.view_indices(number, repeat))
 
     def close(self) -> None:
-        """Let the store throw out what this source has used."""
-        with contextlib.suppress(OSError):  # on a full disk; the store sees it when this process has ended
+        """Release the cache entries of this loader, so that they can be evicted."""
+        with contextlib.suppress(OSError):  # on a full disk; the cache releases them when this process has ended
             for key in self._keys:
-                self._store.release(key)
+                self._cache.release(key)
         self._keys = []
 
-    def _features(self, rows: Indices, shown: Indices) -> Tensor:
+    def _features(self, rows: Indices, view_indices: Indices) -> Tensor:
         parts: list[tuple[Indices, StridedTensor]] = []
-        for which in np.unique(shown):
-            view, places = self._view(int(which)), np.flatnonzero(shown == which)
-            if view is None:
-                return self._prefix.compute(self._images.images(rows, shown))
-            parts.append((places, view.rows(rows[places])))
+        for view_index in np.unique(view_indices):
+            stored, positions = self._stored_view(int(view_index)), np.flatnonzero(view_indices == view_index)
+            if stored is None:
+                return self._prefix.compute(self._images.images(rows, view_indices))
+            parts.append((positions, stored.rows(rows[positions])))
         return _scatter(parts).unpacked
 
     # --- entries ---
 
-    def _view(self, which: int) -> StoredFeatures | None:
-        """Return the features of all pictures in one view, or None where they aren't kept."""
-        if which not in self._stored and self._precision != "uncached" and not self.disk_is_full:
+    def _stored_view(self, view_index: int) -> StoredFeatures | None:
+        """Return the features of all images in one view, or None if they aren't cached."""
+        if view_index not in self._views and self._precision != "uncached" and not self.disk_is_full:
             try:
-                self._stored[which] = self._open_or_compute(which)
+                self._views[view_index] = self._open_or_compute(view_index)
             except OSError as error:
                 if error.errno not in DISK_FULL_ERRNOS:
                     raise
                 self.disk_is_full = True
                 logger.warning("the disk is full: frozen blocks are computed in every epoch of this trial (%s)", error)
-        return self._stored.get(which)
+        return self._views.get(view_index)
 
-    def _open_or_compute(self, which: int) -> StoredFeatures:
-        key = self._key(which, self._prefix.name, self._precision)
-        folder, index = self._store.root / key, self._prefix.index
-        known = get_cached(folder, index)
-        if known:
-            return known
+    def _open_or_compute(self, view_index: int) -> StoredFeatures:
+        key = self._key(view_index, self._prefix.fingerprint, self._precision)
+        folder, array_index = self._cache.root / key, self._prefix.array_index
+        cached = get_cached(folder, array_index)
+        if cached:
+            return cached
         self._keys.append(key)
-        self._store.get_or_create(key, lambda made: self._compute(made, which))
-        return open_features(folder, index)
+        self._cache.get_or_create(key, lambda entry_folder: self._compute(entry_folder, view_index))
+        return open_features(folder, array_index)
 
-    def _key(self, which: int, name: str, kept: Precision) -> str:
-        view = self._images.views[which]
-        # What a policy does is decided by its name, our version of it, and the libraries.
-        policy = [] if view == IDENTITY_VIEW else [augmentation.VERSION, *map(importlib.metadata.version, AUGMENTING)]
-        settings = json.dumps([VERSION, pixel_cache.VERSION, self._prefix.device.type, self._content, view, policy])
-        return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{name}-{kept}"
+    def _key(self, view_index: int, fingerprint: str, precision: Precision) -> str:
+        view = self._images.views[view_index]
+        # An augmented view depends on its policy's name, our version of the policies, and the libraries.
+        versions: list[int | str] = []
+        if view != IDENTITY_VIEW:
+            versions = [augmentation.VERSION, *map(importlib.metadata.version, AUGMENTATION_LIBRARIES)]
+        settings = json.dumps([VERSION, pixel_cache.VERSION, self._prefix.device.type, self._content, view, versions])
+        return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{fingerprint}-{precision}"
 
-    def _compute(self, folder: Path, which: int) -> None:
-        self._check_room(folder)
-        start = self._origin(which)
-        module = self._prefix.module_from(start.at) if start else self._prefix.module()
+    def _compute(self, folder: Path, view_index: int) -> None:
+        self._check_disk_space(folder)
+        stored = self._stored_origin(view_index)
+        module = self._prefix.module_from(stored.origin) if stored else self._prefix.module()
 
         def compute() -> Iterator[tuple[Tensor, ...]]:
             for rows in chunks(len(self._images)):
-                x = start.stored.rows(rows).unpacked if start else self._images.images(rows, rows * 0 + which)
+                x = (
+                    stored.features.rows(rows).unpacked
+                    if stored
+                    else self._images.images(rows, np.full_like(rows, view_index))
+                )
                 yield run(module, x, self._prefix.device)
 
         try:
             write_features(folder, compute, len(self._images), is_fp16=self._precision == "fp16")
         finally:
-            if start:
-                self._store.release(start.key)
+            if stored:
+                self._cache.release(stored.key)
 
-    def _check_room(self, folder: Path) -> None:
+    def _check_disk_space(self, folder: Path) -> None:
         disk = shutil.disk_usage(folder)
         needed = len(self._images) * self._prefix.cached_elements_per_image * BYTES_PER_ELEMENT[self._precision]
         if disk.free - needed < min(RESERVED_BYTES, disk.total // 10):
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed, {disk.free} are free", str(folder))
 
-    def _origin(self, which: int) -> _StoredOrigin | None:
-        """Return the deepest entry that lies before ours; what is exact is made of what is exact only."""
+    def _stored_origin(self, view_index: int) -> _StoredOrigin | None:
+        """Return the deepest earlier entry in the cache; fp32 entries are only derived from fp32 entries."""
         precisions: tuple[Precision, ...] = ("fp32", "fp16") if self._precision == "fp16" else ("fp32",)
-        for at in self._prefix.origins:
-            for kept in precisions:
-                key = self._key(which, at.name, kept)
-                folder = self._store.get(key)
+        for origin in self._prefix.origins:
+            for precision in precisions:
+                key = self._key(view_index, origin.fingerprint, precision)
+                folder = self._cache.get(key)
                 if folder:
-                    return _StoredOrigin(at, key, open_features(folder, 0))
+                    return _StoredOrigin(origin, key, open_features(folder, 0))
         return None
 
 
 def _scatter(parts: list[tuple[Indices, StridedTensor]]) -> StridedTensor:
-    """Return the parts of a batch together, each value in its place [b]."""
+    """Return one batch from parts that are given with their positions in it."""
     (_, first), *others = parts
     if not others:
         return first
-    values = torch.empty((sum(len(places) for places, _ in parts), *first.values.shape[1:]))
-    for places, part in parts:
-        values[torch.from_numpy(places)] = part.values
+    values = torch.empty((sum(len(positions) for positions, _ in parts), *first.values.shape[1:]))
+    for positions, part in parts:
+        values[torch.from_numpy(positions)] = part.values
     return first._replace(values=values)
 
 
 class _StoredOrigin(NamedTuple):
-    """An entry that another one is made from: where in the network, its key, and its only array."""
+    """A cache entry that another one is computed from: its origin in the network, its key, and its only array."""
 
-    at: ComputeOrigin
+    origin: ComputeOrigin
     key: str
-    stored: StoredFeatures
+    features: StoredFeatures

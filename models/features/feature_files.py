@@ -1,9 +1,9 @@
-"""The files of an entry: what a network gave for every picture of a split, memory-mapped.
+"""The files of a feature cache entry: a network's output for every image of a split, memory-mapped.
 
-An entry holds one or several arrays, ``0.npy``, ``1.npy``, ..., each [n, ...] with the axes in the order in which they
-lay in memory, and that order in ``axes.json``: what is read back lies in memory as what was computed.
+An entry holds one or several arrays, ``0.npy``, ``1.npy``, ..., each [n, ...] with its axes in memory order, and that
+order in ``axes.json``: features that are read have the same strides as the computed ones.
 
-Shapes: n pictures, b of them in a batch.
+Shapes: n images, b of them in a batch.
 """
 
 from __future__ import annotations
@@ -26,109 +26,115 @@ from data.loading.class_balance import Indices
 
 logger = logging.getLogger(__name__)
 
-AXES = "axes.json"
-SMALL_BYTES, MAX_CACHED_ARRAYS = (
-    8 * 2**20,
-    16,
-)  # what is this small is kept in memory, the last so many of it: 256 MB at most
+AXES_FILE = "axes.json"
+# Arrays up to this size are cached in memory, the most recently used ones: at most 256 MB as float32.
+MAX_CACHED_BYTES, MAX_CACHED_ARRAYS = 8 * 2**20, 16
 
 Floats = npt.NDArray[np.floating]
 
 
 class StridedTensor(NamedTuple):
-    """Values [b, ...] with their axes in the order in which they lie in memory, and that order."""
+    """A contiguous tensor [b, ...] with its axes in memory order, and that order.
+
+    Attributes:
+        values: contiguous values.
+        axes: for each axis of ``values``, the axis of the original tensor.
+    """
 
     values: Tensor
     axes: tuple[int, ...]
 
     @property
     def unpacked(self) -> Tensor:
-        """The values with their own axes, in the same place in memory."""
+        """View of the values with the axes of the original tensor."""
         return self.values.permute(*(self.axes.index(axis) for axis in range(len(self.axes))))
 
 
 def to_memory_order(x: Tensor) -> StridedTensor:
-    """Return values [b, ...] with axes in the order of their strides; the first one stays the first."""
-    rest = sorted(range(1, x.ndim), key=x.stride, reverse=True)
-    axes = (0, *rest)
+    """Return a tensor [b, ...] with its axes sorted by their strides; the batch axis stays first."""
+    sorted_axes = sorted(range(1, x.ndim), key=x.stride, reverse=True)
+    axes = (0, *sorted_axes)
     return StridedTensor(x.permute(*axes).contiguous(), axes)
 
 
 def write_features(
-    folder: Path, compute: Callable[[], Iterable[tuple[Tensor, ...]]], count: int, is_fp16: bool
+    folder: Path, compute: Callable[[], Iterable[tuple[Tensor, ...]]], num_images: int, is_fp16: bool
 ) -> None:
-    """Write what ``compute`` yields for ``count`` pictures, batch after batch, in float16 if ``half`` and they fit.
+    """Write the features of ``num_images`` images, batch by batch.
 
-    Values beyond float16 make it begin again, in float32.
+    Args:
+        folder: of the cache entry.
+        compute: returns an iterable over batches, each with one tensor per array.
+        num_images: total number of rows.
+        is_fp16: store float16; if a value exceeds its range, everything is computed again and stored as float32.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the disk is full.
     """
-    if is_fp16 and _write_arrays(folder, compute(), count, np.dtype(np.float16)):
+    if is_fp16 and _write_arrays(folder, compute(), num_images, np.dtype(np.float16)):
         return
     if is_fp16:
-        logger.info("features go beyond what float16 can hold: they are kept in float32")
-    _write_arrays(folder, compute(), count, np.dtype(np.float32))
+        logger.info("features exceed the range of float16 and are cached as float32")
+    _write_arrays(folder, compute(), num_images, np.dtype(np.float32))
 
 
 def _write_arrays(
-    folder: Path, batches: Iterable[tuple[Tensor, ...]], count: int, dtype: np.dtype[np.floating]
+    folder: Path, batches: Iterable[tuple[Tensor, ...]], num_images: int, dtype: np.dtype[np.floating]
 ) -> bool:
-    """Write all batches; return False at the first value that the type turns into an infinity."""
+    """Write all batches; return False at the first value that overflows the dtype."""
     axes: list[tuple[int, ...]] = []
     with ExitStack() as stack:
         files = None
         for batch in batches:
-            packed = [to_memory_order(x) for x in batch]
+            tensors = [to_memory_order(x) for x in batch]
             if files is None:
-                axes = [part.axes for part in packed]
-                files = [stack.enter_context((folder / f"{at}.npy").open("wb")) for at in range(len(packed))]
-                for file, part in zip(files, packed, strict=True):
-                    write_npy_header(file, dtype, (count, *part.values.shape[1:]))
-            for file, part in zip(files, packed, strict=True):
-                values = part.values.numpy()
+                axes = [tensor.axes for tensor in tensors]
+                files = [stack.enter_context((folder / f"{index}.npy").open("wb")) for index in range(len(tensors))]
+                for file, tensor in zip(files, tensors, strict=True):
+                    write_npy_header(file, dtype, (num_images, *tensor.values.shape[1:]))
+            for file, tensor in zip(files, tensors, strict=True):
+                values = tensor.values.numpy()
                 with np.errstate(over="ignore"):
                     cast = values.astype(dtype, copy=False)
                 if dtype != values.dtype and not np.isfinite(cast).all():
                     return False
                 file.write(cast.data)
-    (folder / AXES).write_text(json.dumps(axes))
+    (folder / AXES_FILE).write_text(json.dumps(axes))
     return True
 
 
 class StoredFeatures:
-    """One array of an entry."""
+    """One array of a feature cache entry."""
 
     def __init__(self, folder: Path, index: int) -> None:
         """Open array ``index``; a small one is read into memory."""
         array: Floats = np.asarray(np.load(folder / f"{index}.npy", mmap_mode="r"))
-        self.is_small = array.nbytes <= SMALL_BYTES
+        self.is_small = array.nbytes <= MAX_CACHED_BYTES
         self._array = array.astype(np.float32) if self.is_small else array
-        self._axes = tuple(json.loads((folder / AXES).read_bytes())[index])
+        self._axes = tuple(json.loads((folder / AXES_FILE).read_bytes())[index])
 
     def rows(self, rows: Indices) -> StridedTensor:
         """Return rows [b] as float32 [b, ...]."""
         return StridedTensor(torch.from_numpy(self._array[rows]).float(), self._axes)
 
 
-_SMALL: OrderedDict[tuple[Path, int], StoredFeatures] = (
-    OrderedDict()
-)  # by entry; content-addressed, so never out of date
+# By entry and index. Entries are content-addressed, so they never become stale.
+_CACHED_ARRAYS: OrderedDict[tuple[Path, int], StoredFeatures] = OrderedDict()
 
 
 def get_cached(folder: Path, index: int) -> StoredFeatures | None:
-    """Return an array that this process has in memory, without looking at the disk."""
-    if (folder, index) not in _SMALL:
+    """Return an array from this process's memory without disk access, or None."""
+    if (folder, index) not in _CACHED_ARRAYS:
         return None
-    _SMALL.move_to_end((folder, index))
-    return _SMALL[folder, index]
+    _CACHED_ARRAYS.move_to_end((folder, index))
+    return _CACHED_ARRAYS[folder, index]
 
 
 def open_features(folder: Path, index: int) -> StoredFeatures:
-    """Return an array of an entry that is in the store; a small one is remembered."""
+    """Return an array of an entry in the cache; a small one stays in memory."""
     stored = StoredFeatures(folder, index)
     if stored.is_small:
-        _SMALL[folder, index] = stored
-        while len(_SMALL) > MAX_CACHED_ARRAYS:
-            _SMALL.popitem(last=False)
+        _CACHED_ARRAYS[folder, index] = stored
+        while len(_CACHED_ARRAYS) > MAX_CACHED_ARRAYS:
+            _CACHED_ARRAYS.popitem(last=False)
     return stored

@@ -1,6 +1,6 @@
-"""The frozen half of a classifier: what its features are named after, and how they are computed.
+"""The frozen half of a classifier: its fingerprint, and the computation of its features.
 
-Shapes: b pictures, n pictures in all; an activation is [b, ...], and pooled it is [b, f].
+Shapes: b images; an activation is [b, ...], a pooled one [b, f].
 """
 
 from __future__ import annotations
@@ -32,25 +32,28 @@ from models.freezing.truncation import (
 )
 from models.heads.spec import HeadFeatures
 
-CHUNK_SIZE = (
-    16  # pictures at a time; more is hardly faster. Always as many: oneDNN's last bits depend on how many there are
-)
-TRUNCATIONS_PER_ENTRY = 4  # truncations whose features one entry holds: they come out of the same pass, and are small
+# Images per pass; more is hardly faster. Constant, because the last bits of oneDNN's results depend on the batch size.
+CHUNK_SIZE = 16
+# Truncations whose pooled features share one entry: they come from the same pass, and are small.
+TRUNCATIONS_PER_ENTRY = 4
 
 
 @dataclass(frozen=True)
 class ComputeOrigin:
-    """What computing can start from instead of at the pictures: its name, and what turns it into an entry's arrays.
+    """Cached features that an entry can be computed from instead of from the images.
 
-    It is an activation nearer to the pictures, or the averages of all levels, of which ours are some.
+    Attributes:
+        fingerprint: of the cached features.
+        source: the earlier block whose activation they are, or the columns to select if they are the averages of all
+            levels.
     """
 
-    name: str
-    at: Block | SelectColumns
+    fingerprint: str
+    source: Block | SelectColumns
 
 
 class SelectColumns(nn.Module):
-    """Gives some columns of [b, f], for each of ``slices`` an array."""
+    """Selects columns of features [b, f], one array for each slice."""
 
     def __init__(self, slices: Sequence[slice]) -> None:
         super().__init__()
@@ -62,121 +65,120 @@ class SelectColumns(nn.Module):
 
 
 class FrozenPrefix:
-    """What the frozen blocks of a classifier compute.
+    """The computation of a classifier's frozen blocks.
 
     Attributes:
-        numbers: how many it gives for a picture; 0 where nothing is frozen or the network can't be cut.
-        numbers_kept: how many an entry holds for a picture.
-        name: a hash of all that an entry's content follows from, apart from the pictures.
-        index: which of the entry's arrays is this classifier's.
-        starts: where computing can start instead of at the pictures, the nearest to the end first.
+        elements_per_image: size of the output for one image; 0 if nothing is frozen or the network can't be split.
+        cached_elements_per_image: size of a cache entry for one image.
+        fingerprint: hash of everything that an entry's content depends on, except the images.
+        array_index: index of this classifier's array in the entry.
+        origins: cached features that the entry can be computed from, the deepest first.
     """
 
     def __init__(
         self, classifier: Classifier, pretrained: PretrainedNetwork, truncate: int, head_features: HeadFeatures = "last"
     ) -> None:
-        """Take a classifier, the network that it was copied from, how many blocks were dropped, and what is seen."""
+        """Take a classifier, the network that it was copied from, and its truncation and feature levels."""
         self._classifier = classifier
         self._pretrained = pretrained
         depth = classifier.freeze_depth
-        self.elements_per_image, self.cached_elements_per_image, self.name, self.index = 0, 0, "", 0
+        self.elements_per_image, self.cached_elements_per_image, self.fingerprint, self.array_index = 0, 0, "", 0
         self._truncations: tuple[int, ...] = ()
         if not pretrained.fingerprints or depth == 0:
-            before = 0
+            num_earlier_blocks = 0
         elif depth < len(classifier.blocks):
-            self.elements_per_image, self.name = (
-                math.prod(classifier.blocks[depth - 1].output_shape),
-                pretrained.fingerprints[depth - 1],
-            )
-            before = depth - 1
+            self.elements_per_image = math.prod(classifier.blocks[depth - 1].output_shape)
+            self.fingerprint = pretrained.fingerprints[depth - 1]
+            num_earlier_blocks = depth - 1
         elif head_features == "all":
-            every = pooled_levels(pretrained.blocks, truncate)
-            self.elements_per_image, self.name = every[-1].columns.stop, self._name_of(every)
-            before = 0  # what the first blocks give is a part of it
+            levels = pooled_levels(pretrained.blocks, truncate)
+            self.elements_per_image, self.fingerprint = levels[-1].columns.stop, self._levels_fingerprint(levels)
+            num_earlier_blocks = 0  # the averages of early blocks are part of the entry
         else:
-            before = self._pooled(truncate)
+            num_earlier_blocks = self._pool_last_blocks(truncate)
         self.cached_elements_per_image = self.cached_elements_per_image or self.elements_per_image
-        ends = zip(pretrained.fingerprints[:before], pretrained.blocks[:before], strict=True)
-        self.origins = [*self._levels(), *[ComputeOrigin(name, block) for name, block in ends][::-1]]
+        earlier = zip(pretrained.fingerprints[:num_earlier_blocks], pretrained.blocks[:num_earlier_blocks], strict=True)
+        self.origins = [*self._levels_origin(), *[ComputeOrigin(name, block) for name, block in earlier][::-1]]
 
-    def _name_of(self, levels: Sequence[FeatureLevel]) -> str:
-        names = self._pretrained.fingerprints
-        return _hashed(["head_features", *((names[level.block.index], level.axes) for level in levels)])
+    def _levels_fingerprint(self, levels: Sequence[FeatureLevel]) -> str:
+        fingerprints = self._pretrained.fingerprints
+        return _hash(["head_features", *((fingerprints[level.block.index], level.axes) for level in levels)])
 
-    def _levels(self) -> list[ComputeOrigin]:
-        """Return the start that holds all arrays of an entry of averages; none for other entries."""
+    def _levels_origin(self) -> list[ComputeOrigin]:
+        """Return the origin that contains all arrays of an entry of pooled features; empty for other entries."""
         if not self._truncations:
             return []
-        every = pooled_levels(self._pretrained.blocks, 0)
-        columns = {len(self._pretrained.blocks) - 1 - level.block.index: level.columns for level in every}
-        return [ComputeOrigin(self._name_of(every), SelectColumns([columns[t] for t in self._truncations]))]
+        levels = pooled_levels(self._pretrained.blocks, 0)
+        columns = {len(self._pretrained.blocks) - 1 - level.block.index: level.columns for level in levels}
+        select = SelectColumns([columns[t] for t in self._truncations])
+        return [ComputeOrigin(self._levels_fingerprint(levels), select)]
 
-    def _pooled(self, truncate: int) -> int:
-        """Take the averaged activations of the last blocks, all in one entry; return how many blocks come before."""
-        blocks, names = self._pretrained.blocks, self._pretrained.fingerprints
+    def _pool_last_blocks(self, truncate: int) -> int:
+        """Set up an entry with the pooled features of the last blocks; return the number of blocks before them."""
+        blocks, fingerprints = self._pretrained.blocks, self._pretrained.fingerprints
         first = truncate - truncate % TRUNCATIONS_PER_ENTRY
         axes = {
             t: spatial_axes(blocks, t) for t in range(first, first + TRUNCATIONS_PER_ENTRY) if is_valid_end(blocks, t)
         }
         self._truncations = tuple(axes)
-        self.index = self._truncations.index(truncate)
-        numbers = {t: pooled_features(blocks[-1 - t], axes[t]) for t in axes}
-        self.elements_per_image, self.cached_elements_per_image = numbers[truncate], sum(numbers.values())
-        self.name = _hashed([(names[-1 - t], axes[t]) for t in self._truncations])
+        self.array_index = self._truncations.index(truncate)
+        widths = {t: pooled_features(blocks[-1 - t], axes[t]) for t in axes}
+        self.elements_per_image, self.cached_elements_per_image = widths[truncate], sum(widths.values())
+        self.fingerprint = _hash([(fingerprints[-1 - t], axes[t]) for t in self._truncations])
         return len(blocks) - 1 - max(self._truncations)
 
     @property
     def device(self) -> torch.device:
-        """Where it is computed."""
+        """Device of the computation."""
         return self._classifier.device
 
     def compute(self, images: Tensor) -> Tensor:
-        """Return this classifier's features of pictures [b, 3, s, s], the same bits for any b, on the CPU."""
-        chunks = [run(self._classifier.prefix, chunk, self.device)[0] for chunk in torch.split(images, CHUNK_SIZE)]
-        packed = [to_memory_order(chunk) for chunk in chunks]
-        return packed[0]._replace(values=torch.cat([part.values for part in packed])).unpacked
+        """Return this classifier's features of images [b, 3, s, s] on the CPU, bit-identical for any b."""
+        outputs = [run(self._classifier.prefix, chunk, self.device)[0] for chunk in torch.split(images, CHUNK_SIZE)]
+        tensors = [to_memory_order(output) for output in outputs]
+        return tensors[0]._replace(values=torch.cat([tensor.values for tensor in tensors])).unpacked
 
     def module(self) -> nn.Module:
-        """Return what gives all of an entry's arrays for pictures."""
+        """Return the module that computes all arrays of an entry from images."""
         if not self._truncations:
             return self._classifier.prefix
         network = self._pretrained.network
         network = network if self.device.type == "cpu" else copy.deepcopy(network).to(self.device)
         return feature_taps(network, self._pretrained.blocks, self._truncations).eval()
 
-    def module_from(self, start: ComputeOrigin) -> nn.Module:
-        """Return what gives all of an entry's arrays for what a start holds."""
-        if isinstance(start.at, SelectColumns):
-            return start.at
+    def module_from(self, origin: ComputeOrigin) -> nn.Module:
+        """Return the module that computes all arrays of an entry from an origin's features."""
+        if isinstance(origin.source, SelectColumns):
+            return origin.source
         whole = self.module()
-        assert isinstance(whole, fx.GraphModule)  # noqa: S101  (it has a name, so it was traced)
-        return split_graph(whole, whole.graph, start.at.node, start.at.constants)[1].eval()
+        assert isinstance(whole, fx.GraphModule)  # noqa: S101  (it has a fingerprint, so it was traced)
+        return split_graph(whole, whole.graph, origin.source.node, origin.source.constants)[1].eval()
 
 
-def _hashed(content: object) -> str:
+def _hash(content: object) -> str:
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def chunks(count: int) -> Iterator[Indices]:
-    """Yield the rows 0..count in order, ``CHUNK_SIZE`` at a time."""
-    for first in range(0, count, CHUNK_SIZE):
-        yield np.arange(first, min(first + CHUNK_SIZE, count))
+def chunks(num_images: int) -> Iterator[Indices]:
+    """Yield the row indices 0..num_images in order, ``CHUNK_SIZE`` at a time."""
+    for first in range(0, num_images, CHUNK_SIZE):
+        yield np.arange(first, min(first + CHUNK_SIZE, num_images))
 
 
 @torch.no_grad()
 def run(module: nn.Module, x: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-    """Return what a module gives for at most ``CHUNK_SIZE`` pictures or activations [b, ...], float32 on the CPU."""
+    """Run a module on up to ``CHUNK_SIZE`` images or activations [b, ...]; return float32 tensors on the CPU."""
     disable_malloc_trim()
     with autocast(device):
-        given = module(_pad_to_chunk(x).to(device))
-    outputs = given if isinstance(given, tuple) else (given,)
+        result = module(_pad_to_chunk(x).to(device))
+    outputs = result if isinstance(result, tuple) else (result,)
     return tuple(output[: len(x)].float().cpu() for output in outputs)
 
 
 def _pad_to_chunk(x: Tensor) -> Tensor:
-    """Return ``CHUNK_SIZE`` pictures, of which the last may be there several times, lying in memory as before."""
+    """Return a batch of ``CHUNK_SIZE`` with the same strides, padded with copies of the last item."""
     if len(x) == CHUNK_SIZE:
         return x
-    packed = to_memory_order(x)
-    rest = packed.values[-1:].expand(CHUNK_SIZE - len(x), *packed.values.shape[1:])
-    return packed._replace(values=torch.cat([packed.values, rest])).unpacked
+    tensor = to_memory_order(x)
+    padding = tensor.values[-1:].expand(CHUNK_SIZE - len(x), *tensor.values.shape[1:])
+    return tensor._replace(values=torch.cat([tensor.values, padding])).unpacked

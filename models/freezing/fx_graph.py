@@ -1,9 +1,9 @@
-"""A network's graph: traced, run to learn what flows through it, and cut in two.
+"""Graphs of networks: tracing, finding cut points, and splitting.
 
-A cut is a node after which exactly one activation is live. The graph is run once for two batch sizes to learn which
-values are tensors; a live size that doesn't depend on the batch is written into the second half as a number.
+A cut point is a node after which exactly one activation is live. The graph is run with two batch sizes to find the
+values that are tensors; a live size that doesn't depend on the batch becomes a constant in the second half.
 
-Shapes: b pictures of s pixels a side; an activation is [b, ...].
+Shapes: b images of s x s pixels; an activation is [b, ...].
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from data.errors import BackboneError
 
 logger = logging.getLogger(__name__)
 
-TRACE_BATCH_SIZES = (2, 3)  # pictures in the two runs that tell a size that depends on the batch from one that doesn't
-BATCH_SIZE = "<batch size>"  # stands in ``Cut.constants`` for a size that is b
+TRACE_BATCH_SIZES = (2, 3)  # two different ones, to find the sizes that depend on the batch
+BATCH_SIZE = "<batch size>"  # placeholder in ``CutPoint.constants`` for a size that equals b
 
 Constant = bool | int | float | str | None | tuple[int, ...]
 
 
 class _Tracer(fx.Tracer):
-    """Traces down to modules without children, so that dropout and its like ask for their mode when they run."""
+    """Keeps modules without children as calls, so that dropout and similar modules check their mode at run time."""
 
     def __init__(self) -> None:
         from timm.layers import _fx
@@ -38,19 +38,19 @@ class _Tracer(fx.Tracer):
         self.leaves = set(_fx.get_notrace_modules())  # type: ignore[no-untyped-call]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        childless = next(m.children(), None) is None
-        return childless or type(m) in self.leaves or super().is_leaf_module(m, module_qualified_name)
+        has_no_children = next(m.children(), None) is None
+        return has_no_children or type(m) in self.leaves or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(network: nn.Module) -> fx.Graph | None:
-    """Return the graph of the network in eval mode with one placeholder, or None where it can't be traced."""
-    if isinstance(network, fx.GraphModule):  # ``truncate_at`` made it; traced again, its nodes would get other names
+    """Return the graph of the network in eval mode with one placeholder, or None if it can't be traced."""
+    if isinstance(network, fx.GraphModule):  # from ``truncate_at``; tracing again would rename its nodes
         return network.graph
     defaults = {name: p.default for name, p in list(inspect.signature(network.forward).parameters.items())[1:]}
     try:
         with _eval_mode(network):
             graph = _Tracer().trace(network, concrete_args=defaults)
-    except Exception as error:  # forward is the library's code: a Proxy in an if, an index or a loop raises anything
+    except Exception as error:  # library code raises any class for a Proxy in a condition, an index or a loop
         logger.debug("%s can't be traced: %s", type(network).__name__, error)
         return None
     _remove_unused_inputs(graph, list(graph.nodes)[1:])
@@ -59,7 +59,7 @@ def trace(network: nn.Module) -> fx.Graph | None:
 
 @contextmanager
 def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode for a while; each module gets its own mode back."""
+    """Context manager that sets eval mode, and restores each module's mode on exit."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -70,7 +70,7 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 def _remove_unused_inputs(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
-    """Take out the placeholders of bound arguments and the checks that fx put on them."""
+    """Remove the placeholders of bound arguments and the checks that fx adds for them."""
     for placeholder in [node for node in nodes if node.op == "placeholder"]:
         for user in list(placeholder.users):
             for check in list(user.users):
@@ -79,12 +79,12 @@ def _remove_unused_inputs(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
         graph.erase_node(placeholder)
 
 
-# --- what flows through the graph ---
+# --- values of the nodes ---
 
 
 @dataclass(frozen=True)
 class NodeValue:
-    """What one node gave: the shape of a tensor, or a constant, or (neither) something that can't cross a cut."""
+    """A node's value: the shape of a tensor, a constant, or (neither) an object that can't cross a cut point."""
 
     shape: tuple[int, ...] | None = None
     constant: Constant = None
@@ -92,15 +92,16 @@ class NodeValue:
 
 
 class ValueRecorder(fx.Interpreter):
-    """Runs a graph and notes what each node gave."""
+    """Runs a graph and records the value of each node."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
-        self.seen: dict[str, NodeValue] = {}
+        self.values: dict[str, NodeValue] = {}
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401  (fx's own signature)
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401  (fx's signature)
+        """Run one node and record its value."""
         value = super().run_node(n)
-        self.seen[n.name] = _node_value(value)
+        self.values[n.name] = _node_value(value)
         return value
 
 
@@ -117,35 +118,39 @@ def _node_value(value: object) -> NodeValue:
 
 @torch.no_grad()
 def _record(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[dict[str, NodeValue], ...]:
-    """Run the graph once for each of ``TRACE_BATCH_SIZES`` in eval mode; return what each node gave."""
+    """Run the graph in eval mode with each of ``TRACE_BATCH_SIZES``; return each run's values by node name."""
     first = next(network.parameters())
     recorders = [ValueRecorder(network, graph) for _ in TRACE_BATCH_SIZES]
     try:
         with _eval_mode(network):
             for batch, recorder in zip(TRACE_BATCH_SIZES, recorders, strict=True):
                 recorder.run(torch.zeros(batch, 3, image_size, image_size, device=first.device, dtype=first.dtype))
-    except Exception as error:  # as above
+    except Exception as error:  # library code
         name, reason = type(network).__name__, next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BackboneError(
-            f"{name} can't take pictures of {image_size} px: {reason}; choose another image_size or backbone"
+            f"{name} does not accept images of {image_size} px: {reason}; choose another image_size or backbone"
         ) from error
-    return tuple(recorder.seen for recorder in recorders)
+    return tuple(recorder.values for recorder in recorders)
 
 
-def _from_input(graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes whose value depends on the pictures."""
-    found: set[fx.Node] = set()
+def _input_dependent(graph: fx.Graph) -> set[fx.Node]:
+    """Return the nodes whose value depends on the images."""
+    dependent: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found
+        if node.op == "placeholder" or any(source in dependent for source in node.all_input_nodes):
+            dependent.add(node)
+    return dependent
 
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A node whose value is the one live activation after it, and the live constants beside it, by their nodes.
+    """A node whose value is the only live activation after it.
 
-    ``position`` is the node's in the graph, ``shape`` its value's for one picture.
+    Attributes:
+        position: index of the node in the graph.
+        node: name of the node.
+        shape: of its value for one image.
+        constants: the other live values by node name; none of them is an activation.
     """
 
     position: int
@@ -155,88 +160,91 @@ class CutPoint:
 
 
 def find_cut_points(network: nn.Module, graph: fx.Graph, image_size: int) -> list[CutPoint]:
-    """Return where a network that takes [b, 3, s, s] can be cut, first to last; the last one is its result.
+    """Return the cut points of a network that takes [b, 3, s, s], first to last; the last one is the network's output.
 
     Raises:
-        BackboneError: the network can't take pictures of this size.
+        BackboneError: the network does not accept images of this size.
     """
     runs = _record(network, graph, image_size)
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
-    dependent = _from_input(graph)
+    dependent = _input_dependent(graph)
     last_use = {node: max((position[user] for user in node.users), default=-1) for node in nodes}
     live: list[fx.Node] = []
-    found = []
+    cut_points = []
     for index, node in enumerate(nodes):
         live = [other for other in live if last_use[other] > index]
         if node in dependent and last_use[node] > index:
             live.append(node)
-            if (at := _cut_at(index, node, live, runs)) is not None:
-                found.append(at)
+            if (cut_point := _cut_point_at(index, node, live, runs)) is not None:
+                cut_points.append(cut_point)
     result = nodes[-1].all_input_nodes[0]
     shape = runs[0][result.name].shape or ()
-    return [*(at for at in found if at.node != result.name), CutPoint(len(nodes) - 1, result.name, shape[1:], {})]
+    end = CutPoint(len(nodes) - 1, result.name, shape[1:], {})
+    return [*(point for point in cut_points if point.node != result.name), end]
 
 
-def _cut_at(index: int, node: fx.Node, live: list[fx.Node], runs: tuple[dict[str, NodeValue], ...]) -> CutPoint | None:
+def _cut_point_at(
+    index: int, node: fx.Node, live: list[fx.Node], runs: tuple[dict[str, NodeValue], ...]
+) -> CutPoint | None:
     if node.op == "placeholder":
         return None
     shapes = [run[node.name].shape for run in runs]
     if any(not shape or shape[0] != batch for shape, batch in zip(shapes, TRACE_BATCH_SIZES, strict=True)):
         return None
     others = {other.name: [run[other.name] for run in runs] for other in live if other is not node}
-    constants = {name: _constant(seen) for name, seen in others.items()}
-    if any(seen is None for seen in constants.values()):
+    replacements = {name: _constant(values) for name, values in others.items()}
+    if any(value is None for value in replacements.values()):
         return None
-    numbers = {name: seen.constant for name, seen in constants.items() if seen}
-    return CutPoint(index, node.name, (shapes[0] or ())[1:], numbers)
+    constants = {name: value.constant for name, value in replacements.items() if value}
+    return CutPoint(index, node.name, (shapes[0] or ())[1:], constants)
 
 
-def _constant(seen: list[NodeValue]) -> NodeValue | None:
-    """Return what stands in the suffix for a live value that isn't an activation, or None if nothing can."""
-    if not all(one.is_constant for one in seen):
+def _constant(values: list[NodeValue]) -> NodeValue | None:
+    """Return the constant that replaces a live value in the suffix, given its value in each run, or None."""
+    if not all(value.is_constant for value in values):
         return None
-    if [one.constant for one in seen] == list(TRACE_BATCH_SIZES):
+    if [value.constant for value in values] == list(TRACE_BATCH_SIZES):
         return NodeValue(constant=BATCH_SIZE, is_constant=True)
-    return seen[0] if seen[0] == seen[1] else None
+    return values[0] if values[0] == values[1] else None
 
 
 def parameters_in(network: nn.Module, graph: fx.Graph, first: int, last: int) -> set[nn.Parameter]:
-    """Return what is learned in the nodes at positions first..last."""
-    found: set[nn.Parameter] = set()
+    """Return the parameters that the nodes at positions first..last use."""
+    parameters: set[nn.Parameter] = set()
     for node in list(graph.nodes)[first : last + 1]:
         if node.op == "call_module":
-            found.update(network.get_submodule(str(node.target)).parameters())
+            parameters.update(network.get_submodule(str(node.target)).parameters())
         elif node.op == "get_attr":
-            found.update(parameter for name, parameter in network.named_parameters() if name == node.target)
-    return found
+            parameters.update(parameter for name, parameter in network.named_parameters() if name == node.target)
+    return parameters
 
 
-# --- the two halves ---
+# --- splitting ---
 
 
 def split_graph(
     network: nn.Module, graph: fx.Graph, node: str, constants: dict[str, Constant]
 ) -> tuple[nn.Module, nn.Module]:
-    """Return what comes up to a cut's node, and what comes after it; both use the network's own modules."""
+    """Return the parts of a network up to and after a cut point's node; both use the network's own modules."""
     nodes = list(graph.nodes)
-    at = next(index for index, other in enumerate(nodes) if other.name == node)
+    position = next(index for index, other in enumerate(nodes) if other.name == node)
     return (
-        fx.GraphModule(network, _prefix(nodes[: at + 1]), "Prefix"),
-        fx.GraphModule(network, _suffix(nodes, at, constants), "Suffix"),
+        fx.GraphModule(network, _prefix(nodes[: position + 1]), "Prefix"),
+        fx.GraphModule(network, _suffix(nodes, position, constants), "Suffix"),
     )
 
 
 def split_at(
-    network: nn.Module, graph: fx.Graph, cuts: Sequence[tuple[str, dict[str, Constant]]]
+    network: nn.Module, graph: fx.Graph, cut_points: Sequence[tuple[str, dict[str, Constant]]]
 ) -> list[fx.GraphModule]:
-    """Return the parts of a network up to, between and after cuts, each its node's name and constants, in order."""
+    """Return the parts of a network before, between and after cut points, given as (node name, constants) in order."""
     nodes = list(graph.nodes)
     position = {node.name: index for index, node in enumerate(nodes)}
-    places = [position[name] for name, _ in cuts]
-    parts = [_prefix(nodes[: places[0] + 1])]
-    for (_, constants), at, end in zip(cuts, places, [*places[1:], len(nodes) - 1], strict=True):
-        parts.append(_suffix(nodes[: end + 1], at, constants))
+    positions = [position[name] for name, _ in cut_points]
+    parts = [_prefix(nodes[: positions[0] + 1])]
+    for (_, constants), start, end in zip(cut_points, positions, [*positions[1:], len(nodes) - 1], strict=True):
+        parts.append(_suffix(nodes[: end + 1], start, constants))
     return [fx.GraphModule(network, part, "Part") for part in parts]
 
 
@@ -251,75 +259,79 @@ def _prefix(nodes: list[fx.Node]) -> fx.Graph:
 
 
 def _drop_unused_parameters(graph: fx.Graph) -> None:
-    """Take out parameters that only what was cut off uses: they mustn't count as frozen, or as part of the network."""
+    """Remove parameters that only the dropped nodes use: they must not count as frozen or as part of the network."""
     for node in reversed(list(graph.nodes)):
-        if node.op == "get_attr" and not node.users:  # what is done in place has no user either, but does something
+        if node.op == "get_attr" and not node.users:  # other nodes without users may be in-place operations
             graph.erase_node(node)
 
 
-def _suffix(nodes: list[fx.Node], at: int, constants: dict[str, Constant]) -> fx.Graph:
+def _suffix(nodes: list[fx.Node], position: int, constants: dict[str, Constant]) -> fx.Graph:
     graph = fx.Graph()
     features = graph.placeholder("features")
-    copies: dict[fx.Node, fx.Node] = {nodes[at]: features}
+    copies: dict[fx.Node, fx.Node] = {nodes[position]: features}
     if BATCH_SIZE in constants.values():
         batch_size = graph.call_method("size", (features, 0))
 
-    def copied(node: fx.Node) -> Any:  # noqa: ANN401  (a node, or the constant that takes its place)
+    def copy_node(node: fx.Node) -> Any:  # noqa: ANN401  (a node, or the constant that replaces it)
         if node.name in constants:
             value = constants[node.name]
             return batch_size if value == BATCH_SIZE else value
-        if node not in copies:  # it doesn't depend on the pictures: a parameter, or made of parameters
-            copies[node] = graph.node_copy(node, copied)
+        if node not in copies:  # computed from parameters alone, so the suffix can compute it
+            copies[node] = graph.node_copy(node, copy_node)
         return copies[node]
 
-    for node in nodes[at + 1 :]:
-        copied(node)
+    for node in nodes[position + 1 :]:
+        copy_node(node)
     if nodes[-1].op != "output":
         graph.output(copies[nodes[-1]])
     return graph
 
 
-# --- ends before the end ---
+# --- truncating ---
 
 
 def truncate_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int, ...]) -> fx.GraphModule:
-    """Return the network up to a node, whose value's mean over the axes it returns; it holds nothing of what follows.
+    """Return the network up to a node; it returns the mean of the node's value over ``axes``.
 
-    Without axes the value is returned as it is. The network's own modules are used, under their own names.
+    Without axes it returns the value itself. The result uses the network's own modules under their own names, and holds
+    none of the later ones.
     """
-    ended, (mean,) = _up_to(graph, {node: axes})
-    ended.output(mean)
-    _drop_unused_parameters(ended)
-    return fx.GraphModule(network, ended, type(network).__name__)
+    truncated, (mean,) = _up_to(graph, {node: axes})
+    truncated.output(mean)
+    _drop_unused_parameters(truncated)
+    return fx.GraphModule(network, truncated, type(network).__name__)
 
 
 def extract_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
-    """Return what gives, in one pass, the tuple of what ``truncate_at`` gives for each node and its axes."""
-    ended, means = _up_to(graph, axes)
-    ended.output(tuple(means))
-    _drop_unused_parameters(ended)
-    return fx.GraphModule(network, ended, "Taps")
+    """Return a module that computes, in one pass, the tuple of ``truncate_at`` outputs for several nodes."""
+    truncated, means = _up_to(graph, axes)
+    truncated.output(tuple(means))
+    _drop_unused_parameters(truncated)
+    return fx.GraphModule(network, truncated, "Taps")
 
 
 def concat_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
-    """Return the network up to the last of some nodes; it returns [b, f], what ``extract_at`` gives side by side."""
-    ended, means = _up_to(graph, axes)
-    ended.output(ended.call_function(torch.cat, (means, 1)))
-    _drop_unused_parameters(ended)
-    return fx.GraphModule(network, ended, type(network).__name__)
+    """Return the network up to the last of several nodes; it returns the concatenated outputs of ``extract_at``."""
+    truncated, means = _up_to(graph, axes)
+    truncated.output(truncated.call_function(torch.cat, (means, 1)))
+    _drop_unused_parameters(truncated)
+    return fx.GraphModule(network, truncated, type(network).__name__)
 
 
 def _up_to(graph: fx.Graph, ends: Mapping[str, tuple[int, ...]]) -> tuple[fx.Graph, list[fx.Node]]:
-    """Return the graph up to the last of some nodes, without output, and the means of these nodes' values."""
+    """Return the graph up to the last of several nodes, without an output node, and the mean of each node's value.
+
+    ``ends`` holds the axes of each mean by node name.
+    """
     nodes = list(graph.nodes)
     last = max(index for index, node in enumerate(nodes) if node.name in ends)
-    ended = fx.Graph()
+    truncated = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     means: dict[str, fx.Node] = {}
     for node in nodes[: last + 1]:
-        copies[node] = ended.node_copy(node, copies.__getitem__)
-        if node.name in ends:  # at once, and never the value itself: what comes next may change it in place
+        copies[node] = truncated.node_copy(node, copies.__getitem__)
+        if node.name in ends:  # right after the node, and as a copy: the next node may change the value in place
             axes = ends[node.name]
-            mean = ("mean", (copies[node], axes)) if axes else ("clone", (copies[node],))
-            means[node.name] = ended.call_method(*mean)
-    return ended, [means[name] for name in ends]
+            call = ("mean", (copies[node], axes)) if axes else ("clone", (copies[node],))
+            means[node.name] = truncated.call_method(*call)
+    return truncated, [means[name] for name in ends]

@@ -1,4 +1,7 @@
-"""Networks without their last blocks, and the features of every block."""
+"""Truncation: networks without their last blocks, and pooled features of several blocks.
+
+Shapes: b images, f features.
+"""
 
 from __future__ import annotations
 
@@ -11,57 +14,57 @@ from typing import NamedTuple
 from torch import nn
 
 from data.errors import BackboneError
-from models.freezing.blocks import Block, Shape, _graph_for
-from models.freezing.fx_graph import (
-    concat_at,
-    extract_at,
-    truncate_at,
-)
+from models.freezing.blocks import Block, Shape, truncation_graph
+from models.freezing.fx_graph import concat_at, extract_at, truncate_at
 from models.heads.spec import HeadFeatures
 
 
 def truncate_network(
     network: nn.Module, blocks: Sequence[Block], truncate: int, head_features: HeadFeatures = "last"
 ) -> tuple[nn.Module, tuple[Block, ...], tuple[int, ...]]:
-    """Return the network without its last ``truncate`` blocks, the blocks left, and how many features each level gives.
+    """Return the network without its last ``truncate`` blocks, the remaining blocks, and each feature level's width.
 
-    It ends after the last block left, whose activation is averaged to [b, f] over all places (``spatial_axes``); with
-    all ``levels`` it gives such averages of every block left, side by side. It uses the network's own modules and
-    parameters under their own names, and holds nothing of the blocks dropped. With 0 and the last level it is the
-    network itself, and how many features that gives isn't said (no level).
+    The activation of the last remaining block is averaged over its spatial axes to [b, f]; with ``head_features="all"``
+    the averages of every remaining block are concatenated. The result uses the network's own modules and parameters
+    under their own names, and holds none of the dropped blocks. With ``truncate=0`` and ``head_features="last"`` it is
+    the network itself, and the widths are empty.
 
     Raises:
-        BackboneError: no block would be left, the network can't be cut, or it can't end there (``spatial_axes``).
+        BackboneError: no block would remain, the network can't be split, or it can't end there (``spatial_axes``).
     """
     if head_features == "all":
-        left = tuple(blocks[: len(blocks) - truncate])
-        graph, pooled = _graph_for(network, blocks, truncate), pooled_levels(blocks, truncate)
-        joined = concat_at(network, graph, {level.block.node: level.axes for level in pooled})
-        return joined, left, tuple(pooled_features(level.block, level.axes) for level in pooled)
+        remaining = tuple(blocks[: len(blocks) - truncate])
+        graph, levels = truncation_graph(network, blocks, truncate), pooled_levels(blocks, truncate)
+        joined = concat_at(network, graph, {level.block.node: level.axes for level in levels})
+        return joined, remaining, tuple(pooled_features(level.block, level.axes) for level in levels)
     if truncate == 0:
         return network, tuple(blocks), ()
-    graph, last = _graph_for(network, blocks, truncate), blocks[-1 - truncate]
+    graph, last = truncation_graph(network, blocks, truncate), blocks[-1 - truncate]
     axes = spatial_axes(blocks, truncate)
-    ended = truncate_at(network, graph, last.node, axes)
-    return ended, tuple(blocks[:-truncate]), (pooled_features(last, axes),)
+    truncated = truncate_at(network, graph, last.node, axes)
+    return truncated, tuple(blocks[:-truncate]), (pooled_features(last, axes),)
 
 
 def feature_taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
-    """Return what gives, in one pass over pictures, a tuple of [b, f]: the network's features for each truncation.
+    """Return a module that computes, in one pass over images, a tuple of features [b, f], one for each truncation.
 
-    Each is bit for bit what the network that ``truncate_network`` gives for it computes in eval mode; ``blocks`` are all of
-    the network's. Nothing is copied.
+    Each is bit-identical to the output of ``truncate_network`` in eval mode. Nothing is copied.
+
+    Args:
+        network: the untruncated network.
+        blocks: all of its blocks.
+        truncations: numbers of dropped blocks.
 
     Raises:
-        BackboneError: as ``truncate_network``, for truncations that are all 0 too where the network can't be cut.
+        BackboneError: as ``truncate_network``; also for truncations of 0 if the network can't be split.
     """
-    graph = _graph_for(network, blocks, max(truncations))
-    tapped = extract_at(network, graph, {blocks[-1 - t].node: spatial_axes(blocks, t) for t in truncations})
-    return tapped.train(network.training)
+    graph = truncation_graph(network, blocks, max(truncations))
+    taps = extract_at(network, graph, {blocks[-1 - t].node: spatial_axes(blocks, t) for t in truncations})
+    return taps.train(network.training)
 
 
 class FeatureLevel(NamedTuple):
-    """What one block gives a head that sees all levels: the averaged axes, and which columns of [b, f] they become."""
+    """One block's part of the features of all levels: its averaged axes, and its columns in [b, f]."""
 
     block: Block
     axes: tuple[int, ...]
@@ -69,9 +72,9 @@ class FeatureLevel(NamedTuple):
 
 
 def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[FeatureLevel]:
-    """Return the blocks that a network without its last ``truncate`` ones gives averages of, first to last.
+    """Return the feature levels of a network without its last ``truncate`` blocks, first to last.
 
-    All whose places can be told from channels, and the last one, as where it alone is seen.
+    Blocks whose channel axis is ambiguous are skipped, except the last one.
 
     Raises:
         BackboneError: the network can't end there (``spatial_axes``).
@@ -88,18 +91,18 @@ def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[FeatureLevel]:
 
 
 def pooled_features(block: Block, axes: tuple[int, ...]) -> int:
-    """Return how many numbers are left of a block's activation once these axes, the batch being 0, are averaged."""
+    """Return the number of features of a block's activation after averaging over ``axes`` (the batch is axis 0)."""
     return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)
 
 
 def max_truncation(blocks: Sequence[Block]) -> int:
-    """Return up to how many of a network's last blocks can be dropped, each number up to it; 0 if it can't be cut."""
+    """Return the largest n for which each of 1..n trailing blocks can be dropped; 0 if the network can't be split."""
     ends = itertools.takewhile(functools.partial(is_valid_end, blocks), range(1, len(blocks) if blocks[0].node else 1))
     return sum(1 for _ in ends)
 
 
 def is_valid_end(blocks: Sequence[Block], truncate: int) -> bool:
-    """Return whether a network without its last ``truncate`` blocks has something to average."""
+    """Return whether a network can end without its last ``truncate`` blocks (``spatial_axes``)."""
     if truncate >= len(blocks):
         return False
     try:
@@ -110,42 +113,46 @@ def is_valid_end(blocks: Sequence[Block], truncate: int) -> bool:
 
 
 def spatial_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
-    """Return the axes, 0 being the batch, that are averaged after a network's last block but ``truncate``.
+    """Return the axes to average in the last remaining block's activation; the batch is axis 0.
 
-    All that hold places, none that holds channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c], of
-    tokens [b, n, c] and of tokens in windows [b, w, n, c].
+    These are all axes but the channels: the last two of [b, c, h, w], the middle ones of [b, h, w, c], of tokens
+    [b, n, c] and of tokens in windows [b, w, n, c].
 
     Raises:
-        BackboneError: an activation of another form, or one whose axes can't be told apart.
+        BackboneError: the activation has another form, or its channel axis is ambiguous.
     """
     last = blocks[-1 - truncate]
-    count = len(last.output_shape)
-    channels = count if count < 3 else _channels_axis(last.output_shape, [block.output_shape for block in blocks])
+    ndim = len(last.output_shape)
+    channels = ndim if ndim < 3 else _channels_axis(last.output_shape, [block.output_shape for block in blocks])
     if channels is None:
         raise BackboneError(
-            f"the network can't end after {last.name}, whose activation of {list(last.output_shape)} doesn't tell "
-            "places from channels; choose another truncate"
+            "truncate must end the network at a block whose channel axis can be identified, "
+            f"got {truncate}, which ends at {last.name} with shape {list(last.output_shape)}; choose another truncate"
         )
-    return tuple(axis for axis in range(1, count + 1) if axis != channels)
+    return tuple(axis for axis in range(1, ndim + 1) if axis != channels)
 
 
 def _channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:
-    """Return which axis of an activation holds channels, given all of the network's, None where that can't be told.
+    """Return the channel axis of an activation, or None if it is ambiguous.
 
-    Pictures are square, so the two sides that are alike hold places; where all three are alike, the other activations
-    tell. With three different sides they are tokens in windows if the last one is as long as the network's features.
-    Where there are windows, [., n, n] may be as many tokens as channels.
+    Images are square, so two equal sizes are spatial; if all three are equal, the network's other activations decide.
+    Three different sizes are tokens in windows if the last size is the network's number of features. In networks with
+    windows, [., n, n] is ambiguous: the number of tokens can equal the number of channels.
+
+    Args:
+        shape: of the activation.
+        shapes: of all activations of the network.
     """
-    different = len(set(shape))
-    if len(shape) != 3 or different == 3:
+    num_sizes = len(set(shape))
+    if len(shape) != 3 or num_sizes == 3:
         return 3 if shape[2:] == shapes[-1] else None
-    told = {_by_sides(other) for other in ([shape] if different == 2 else shapes)} - {None}
-    in_windows = any(len(set(other)) == 3 for other in shapes)
-    return told.pop() if len(told) == 1 and (told == {3} or not in_windows) else None
+    candidates = {_channels_axis_by_equal_sizes(other) for other in ([shape] if num_sizes == 2 else shapes)} - {None}
+    has_windows = any(len(set(other)) == 3 for other in shapes)
+    return candidates.pop() if len(candidates) == 1 and (candidates == {3} or not has_windows) else None
 
 
-def _by_sides(shape: Shape) -> int | None:
-    """Tell [h, w, c] from [c, h, w] by the two sides that are alike; None where that doesn't tell."""
+def _channels_axis_by_equal_sizes(shape: Shape) -> int | None:
+    """Return the channel axis of [h, w, c] or [c, h, w] with h = w; None if the sizes don't decide."""
     if len(shape) != 3 or (shape[0] == shape[1]) == (shape[1] == shape[2]):
         return None
     return 3 if shape[0] == shape[1] else 1

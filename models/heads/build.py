@@ -1,4 +1,4 @@
-"""Building a classifier head from its specification."""
+"""Builds a classifier head from its specification."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
 
 def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
-    """Return what turns features [b, f] into logits [b, k].
+    """Return a module that turns features [b, f] into logits [b, k].
 
-    ``widths`` says how many features each level gives, f in all. Of several levels each is divided by its root mean
-    square first: the last blocks' numbers are many times smaller than the first blocks', and would hardly count
-    (Head2Toe, as in ``models.classifier``, scales each level to the same norm).
+    Several feature levels are each divided by their root mean square first: activations of the last blocks are many
+    times smaller than those of the first blocks and would have little influence (Head2Toe, see
+    ``models.trial_config.NetworkConfig``, scales each level to the same norm).
+
+    Args:
+        spec: hidden layers in the syntax of ``models.heads.spec``.
+        widths: number of features of each level, f in total.
+        num_classes: k.
+        dropout: dropout probability in front of each linear layer.
 
     Raises:
-        SettingError: as ``validate_head``.
+        SettingError: see ``validate_head``.
     """
     from torch import nn
 
@@ -27,10 +33,10 @@ def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: floa
 
     activations = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
     layers: list[nn.Module] = [PerLevelRMSNorm(widths)] if len(widths) > 1 else []
-    features = sum(widths)
+    in_features = sum(widths)
     for hidden in hidden_layers(spec):
-        layers += [nn.Dropout(dropout), nn.Linear(features, hidden.units)]
+        layers += [nn.Dropout(dropout), nn.Linear(in_features, hidden.units)]
         layers += [nn.BatchNorm1d(hidden.units)] if hidden.norm else []
         layers += [activations[hidden.activation]()]
-        features = hidden.units
-    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, num_classes))
+        in_features = hidden.units
+    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(in_features, num_classes))

@@ -1,37 +1,32 @@
-"""Heads: from a backbone's features to the user's classes.
+"""Specification of a head, the layers from a backbone's features to the user's classes.
 
-A head is written ``linear``, or as hidden layers with ``+`` between, each ``SIZE[:relu|leaky_relu][:norm]``:
+A head is ``linear``, or hidden layers joined by ``+``, each ``SIZE[:relu|leaky_relu][:norm]``:
 
     256                             256 units, ReLU
     512:norm:relu                   batch norm before the activation
     256:leaky_relu+128:relu         two hidden layers
 
-Dropout comes before every linear layer. torch is imported late, so that a text is checked in no time.
-
-Shapes: b pictures, f features, k classes.
+Dropout precedes every linear layer. This module does not import torch, so that a specification is validated quickly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from data.errors import SettingError, did_you_mean
 
-if TYPE_CHECKING:
-    pass
-
-HeadFeatures = Literal["last", "all"]  # what a head sees: of a network's last block, or of all blocks
+HeadFeatures = Literal["last", "all"]  # input of the head: features of the last block, or of all blocks
 LINEAR = "linear"
 ACTIVATIONS = ("relu", "leaky_relu")
 NORM = "norm"
-MAX_UNITS = 16384  # a wider layer is a typo: it would hold more than the backbone
+MAX_UNITS = 16384  # a wider layer is a typo: it would have more parameters than the backbone
 HINT = "write linear, or layers as 256, 512:norm:relu or 256:leaky_relu+128:relu"
 
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """One hidden layer: how many units, which activation, whether batch norm comes before it."""
+    """One hidden layer: its number of units, its activation, and whether batch norm precedes the activation."""
 
     units: int
     activation: str
@@ -39,38 +34,38 @@ class HiddenLayer:
 
 
 def validate_head(text: str) -> None:
-    """Find out whether a head's text can be read.
+    """Check a head's specification.
 
     Raises:
-        SettingError: it can't; the rule, the text and the next step are said.
+        SettingError: it is invalid.
     """
     hidden_layers(text)
 
 
 def hidden_layers(text: str) -> tuple[HiddenLayer, ...]:
-    """Return a head's hidden layers, first to last; none for ``linear``.
+    """Return a head's hidden layers, first to last; empty for ``linear``.
 
     Raises:
-        SettingError: as ``validate_head``.
+        SettingError: see ``validate_head``.
     """
     return () if text == LINEAR else tuple(_hidden_layer(layer, text) for layer in text.split("+"))
 
 
 def _hidden_layer(layer: str, text: str) -> HiddenLayer:
-    size, *words = layer.split(":")
-    activations = [word for word in words if word in ACTIVATIONS]
-    unknown = next((word for word in words if word not in (*ACTIVATIONS, NORM)), None)
+    size, *modifiers = layer.split(":")
+    activations = [modifier for modifier in modifiers if modifier in ACTIVATIONS]
+    unknown = next((modifier for modifier in modifiers if modifier not in (*ACTIVATIONS, NORM)), None)
     is_number = size.isascii() and size.isdecimal() and len(size) <= len(str(MAX_UNITS))
     if not (is_number and 1 <= int(size) <= MAX_UNITS):
         rule = f"a head's layer must begin with its size, 1..{MAX_UNITS}"
         raise SettingError(_error(rule, text, did_you_mean(size, [LINEAR])))
     if unknown is not None:
-        known = f"what follows a layer's size in a head must be {', '.join(ACTIVATIONS)} or {NORM}"
-        raise SettingError(_error(known, text, did_you_mean(unknown, (*ACTIVATIONS, NORM))))
-    if len(activations) > 1 or words.count(NORM) > 1:
-        raise SettingError(_error(f"a head's layer must have one activation and one {NORM} at most", text))
-    return HiddenLayer(int(size), activations[0] if activations else ACTIVATIONS[0], NORM in words)
+        rule = f"the size of a head's layer must be followed by {', '.join(ACTIVATIONS)} or {NORM}"
+        raise SettingError(_error(rule, text, did_you_mean(unknown, (*ACTIVATIONS, NORM))))
+    if len(activations) > 1 or modifiers.count(NORM) > 1:
+        raise SettingError(_error(f"a head's layer must have at most one activation and one {NORM}", text))
+    return HiddenLayer(int(size), activations[0] if activations else ACTIVATIONS[0], NORM in modifiers)
 
 
-def _error(rule: str, text: str, near: str = "") -> str:
-    return f"{rule}, got {text!r}{near or f'; {HINT}'}"
+def _error(rule: str, text: str, hint: str = "") -> str:
+    return f"{rule}, got {text!r}{hint or f'; {HINT}'}"

@@ -1,4 +1,4 @@
-"""One small trial on kept features, told to the last bit; as a program it may be slow, or be killed while it keeps."""
+"""One small trial on cached features with bit-exact metrics; run as a program, it can write slowly or kill itself."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from models.training.loop import fit
 from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tests.models.conftest import NETWORK, SIZE
 
-Told = list[dict[str, str]]
-CLOCKED = {"epoch_s", "images_per_s"}
+HexMetrics = list[dict[str, str]]  # one dict per epoch
+TIMING_METRICS = {"epoch_s", "images_per_s"}
 
 
 def config(
     feature_cache: str = "fp32", cached_augmentations: int = 2, fraction: float = 0.5, **changes: Any
 ) -> TrialConfig:
-    """Return a trial of two epochs on the test network; ``changes`` are of any of its parts."""
+    """Return a trial of two epochs on the test network; ``changes`` are fields of any of its parts."""
 
-    def given(kind: Any, **fields: Any) -> Any:
-        return kind(**fields | {name: value for name, value in changes.items() if name in kind.model_fields})
+    def build(part: Any, **fields: Any) -> Any:
+        return part(**fields | {name: value for name, value in changes.items() if name in part.model_fields})
 
     return TrialConfig(
         seed=changes.get("seed", 3),
         preprocessing=changes.get("preprocessing", Preprocessing(SIZE)),
-        batches=given(BatchConfig, batch_size=8, augmentation="none"),
-        network=given(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),
-        fit=given(FitConfig, max_epochs=2),
+        batches=build(BatchConfig, batch_size=8, augmentation="none"),
+        network=build(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),
+        fit=build(FitConfig, max_epochs=2),
         features=FeaturesConfig(feature_cache=feature_cache, cached_augmentations=cached_augmentations),
     )
 
 
-def train(dataset: Dataset, trial: TrialConfig) -> tuple[Told, dict[str, str | int | float]]:
-    """Return each epoch's metrics as hexadecimal numbers, and what is known of the features at the end."""
+def train(dataset: Dataset, trial: TrialConfig) -> tuple[HexMetrics, dict[str, str | int | float]]:
+    """Return each epoch's metrics as hexadecimal floats, and the runtime info of the features at the end."""
     pixels = pixel_cache(dataset, trial.preprocessing)
     classifier = build_classifier(trial.network, len(dataset.classes), trial.preprocessing.image_size, trial.seed)
     features = TrialFeatures(classifier, trial, dataset, pixels)
@@ -69,31 +69,35 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[Told, dict[str, str | i
 
     with contextlib.closing(features):
         result = fit(classifier, batches("train"), batches("val"), trial.fit, seed=trial.seed)
-        facts = features.runtime_info()
-    return [{n: v.hex() for n, v in epoch.metrics().items() if n not in CLOCKED} for epoch in result.history], facts
+        runtime_info = features.runtime_info()
+    metrics = [
+        {name: value.hex() for name, value in epoch.metrics().items() if name not in TIMING_METRICS}
+        for epoch in result.history
+    ]
+    return metrics, runtime_info
 
 
-def _spoilt_write(how: str) -> Any:
-    """Return ``write_features`` of an entry that says that it was called, and is slow, or kills the process half-way."""
-    write = feature_cache.write_features
+def _faulty_write(fault: str) -> Any:
+    """Return a ``write_features`` that reports its call on stderr, and is slow or kills the process half-way."""
+    write_features = feature_cache.write_features
 
-    def spoilt(folder: Path, compute: Any, count: int, half: bool) -> None:
+    def write(folder: Path, compute: Any, num_images: int, is_fp16: bool) -> None:
         def batches() -> Iterator[tuple[torch.Tensor, ...]]:
             for number, batch in enumerate(compute()):
-                if how == "killed" and number == 1:
+                if fault == "killed" and number == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
-                time.sleep(0.5 if how == "slow" else 0)
+                time.sleep(0.5 if fault == "slow" else 0)
                 yield batch
 
-        print("made", file=sys.stderr)
-        write(folder, batches, count, half)
+        print("created", file=sys.stderr)
+        write_features(folder, batches, num_images, is_fp16)
 
-    return spoilt
+    return write
 
 
-def main(folder: str, how: str) -> None:
+def main(folder: str, fault: str) -> None:
     torch.set_num_threads(1)
-    feature_cache.write_features = _spoilt_write(how)
+    feature_cache.write_features = _faulty_write(fault)
     print(json.dumps(train(load_dataset(folder), config())[0]))
 
 

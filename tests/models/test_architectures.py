@@ -1,6 +1,6 @@
-"""Networks of many families, each cut at several depths: the halves are the network, frozen is frozen.
+"""Networks of many families, split at several depths: the halves compute the network, and frozen blocks don't change.
 
-Weights are random and pictures tiny; what is held to be equal is equal bit for bit.
+Weights are random and images small; all comparisons are bit for bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ARCHITECTURES = [
     ("timm/deit_tiny_patch16_224", 48, 13, ["patch_embed", "blocks.7", "blocks.11"]),
     ("timm/test_vit", 48, 7, ["patch_embed", "blocks.3"]),
     ("timm/swin_tiny_patch4_window7_224", 64, 16, ["patch_embed", "layers.2.blocks.4", "layers.3.downsample"]),
-    ("timm/pvt_v2_b0", 32, 12, ["stages.1.blocks.1"]),  # its token count and batch size are live at its cuts
+    ("timm/pvt_v2_b0", 32, 12, ["stages.1.blocks.1"]),  # its token count and batch size are live at its cut points
     ("timm/mixer_s32_224", 64, 9, ["stem", "blocks.0", "blocks.7"]),
     ("timm/mobilevit_xxs", 64, 12, ["stem", "stages.4.1", "final_conv"]),
     ("timm/regnety_004", 32, 17, ["stem", "s3.b4"]),
@@ -47,100 +47,100 @@ ARCHITECTURES = [
     ("torchvision/mnasnet0_5", 32, 20, ["layers.0", "layers.12.3", "layers.14"]),
     ("torchvision/googlenet", 64, 12, ["inception4a", "inception5b"]),
     ("timm/inception_v3", 96, 16, ["Conv2d_1a_3x3", "Mixed_7a", "Mixed_7c"]),
-    ("timm/test_nfnet", 64, 9, ["stem.conv4", "stages.3.0"]),  # its blocks aren't traced into
+    ("timm/test_nfnet", 64, 9, ["stem.conv4", "stages.3.0"]),  # fx does not trace into its blocks
     ("timm/ghostnet_100", 32, 19, ["blocks.6.3", "conv_head"]),
     ("freezeline/small_cnn", 16, 4, ["stages.0", "stages.3"]),
 ]
-CLASSES = 3
-MOST_TRAINED = 30_000_000  # parameters behind the line where gradients are compared: more takes gigabytes
+NUM_CLASSES = 3
+MAX_TRAINED = 30_000_000  # parameters after the freeze line in the gradient tests: more takes gigabytes
 
 
 class Architecture(NamedTuple):
-    """One row of the table, and its network; ``features`` is how many numbers that gives for a picture."""
+    """One row of the table with its network."""
 
     network: nn.Module
-    features: int
+    num_features: int
     blocks: tuple[Block, ...]
     size: int
-    count: int
-    known: list[str]
+    num_blocks: int
+    some_names: list[str]
 
-    def pictures(self) -> Tensor:
-        """Return four pictures: batch norm can't learn from one where it has one place only."""
+    def images(self) -> Tensor:
+        """Return four images: batch norm over 1 x 1 pixels can't be trained with one."""
         return torch.randn(4, 3, self.size, self.size)
 
     def classifier(self) -> Classifier:
-        """Return a classifier with half of its blocks frozen, or more where too much would be left."""
-        left = [sum(block.parameters for block in self.blocks[depth:]) for depth in range(self.count)]
-        depth = next(depth for depth in range(self.count // 2, self.count) if left[depth] < MOST_TRAINED)
+        """Return a classifier with half of its blocks frozen, or more if the rest exceeds ``MAX_TRAINED``."""
+        trained = [sum(block.parameters for block in self.blocks[depth:]) for depth in range(self.num_blocks)]
+        depth = next(d for d in range(self.num_blocks // 2, self.num_blocks) if trained[d] < MAX_TRAINED)
         torch.manual_seed(1)
-        return Classifier(self.network, self.blocks, depth, nn.Linear(self.features, CLASSES))
+        return Classifier(self.network, self.blocks, depth, nn.Linear(self.num_features, NUM_CLASSES))
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES, ids=[row[0] for row in ARCHITECTURES])
-def made(request: pytest.FixtureRequest) -> Architecture:
-    """Return one architecture, made once for all tests of this module."""
-    name, size, count, known = request.param
+def shared_architecture(request: pytest.FixtureRequest) -> Architecture:
+    """Return one architecture, created once for all tests of this module."""
+    name, size, num_blocks, some_names = request.param
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = create_backbone(name, "none", size)
     return Architecture(
-        backbone.network, backbone.num_features, find_blocks(backbone.network, size), size, count, known
+        backbone.network, backbone.num_features, find_blocks(backbone.network, size), size, num_blocks, some_names
     )
 
 
 @pytest.fixture
-def architecture(made: Architecture) -> Iterator[Architecture]:
-    """Return one architecture with nothing frozen and no gradients."""
+def architecture(shared_architecture: Architecture) -> Iterator[Architecture]:
+    """Yield one architecture with nothing frozen and no gradients."""
     torch.manual_seed(0)
-    yield made
-    for parameter in made.network.parameters():
+    yield shared_architecture
+    for parameter in shared_architecture.network.parameters():
         parameter.requires_grad_(True)
         parameter.grad = None
 
 
-def test_there_are_networks_of_more_than_ten_families_and_both_libraries() -> None:
+def test_the_table_covers_many_families_and_all_libraries() -> None:
     assert len(ARCHITECTURES) == len({row[0] for row in ARCHITECTURES}) == 32
     assert len({row[0].partition("/")[2][:4] for row in ARCHITECTURES}) > 15
     assert {row[0].partition("/")[0] for row in ARCHITECTURES} == {"timm", "torchvision", "freezeline"}
 
 
-def test_blocks_have_names_that_an_engineer_recognises(architecture: Architecture) -> None:
+def test_blocks_are_named_after_modules_of_the_library(architecture: Architecture) -> None:
     names = [block.name for block in architecture.blocks]
-    assert len(names) == len(set(names)) == architecture.count
-    assert set(architecture.known) <= set(names)
+    assert len(names) == len(set(names)) == architecture.num_blocks
+    assert set(architecture.some_names) <= set(names)
     for name in names:
-        architecture.network.get_submodule(name)  # a module of the library's, by its own name
+        architecture.network.get_submodule(name)  # raises if there is no such module
 
 
-def test_prefix_then_suffix_is_the_network(architecture: Architecture) -> None:
-    network, blocks, count = architecture.network.eval(), architecture.blocks, architecture.count
-    x = architecture.pictures()
+def test_prefix_and_suffix_compute_the_network(architecture: Architecture) -> None:
+    network, blocks, num_blocks = architecture.network.eval(), architecture.blocks, architecture.num_blocks
+    x = architecture.images()
     with torch.no_grad():
-        whole = network(x)
-        for depth in (0, 1, count // 2, count - 1, count):
+        expected = network(x)
+        for depth in (0, 1, num_blocks // 2, num_blocks - 1, num_blocks):
             prefix, suffix = split(network, blocks, depth)
-            frozen = prefix(x)
+            activation = prefix(x)
             if depth > 0:
-                assert frozen.shape == (4, *blocks[depth - 1].output_shape)
-            assert torch.equal(suffix(frozen), whole), f"depth {depth}"
+                assert activation.shape == (4, *blocks[depth - 1].output_shape)
+            assert torch.equal(suffix(activation), expected), f"depth {depth}"
 
 
-def test_its_parts_one_after_another_are_the_network(architecture: Architecture) -> None:
+def test_the_modules_of_all_blocks_in_sequence_compute_the_network(architecture: Architecture) -> None:
     network = architecture.network.eval()
-    x = architecture.pictures()
+    x = architecture.images()
     with torch.no_grad():
-        whole = network(x)
+        expected = network(x)
         modules = as_modules(network, architecture.blocks)
-        assert len(modules) == architecture.count
+        assert len(modules) == architecture.num_blocks
         for module, block in zip(modules, architecture.blocks, strict=True):
             x = module(x)
             assert x.shape == (4, *block.output_shape)
-    assert torch.equal(x, whole)
+    assert torch.equal(x, expected)
 
 
-def frozen_the_usual_way(classifier: Classifier) -> nn.Module:
-    """Return the whole network, where what is frozen takes no gradient and is in eval mode, and the head."""
+def frozen_by_requires_grad(classifier: Classifier) -> nn.Module:
+    """Return the unsplit network with its head, frozen by ``requires_grad`` and eval mode of its frozen modules."""
     network = classifier.network.eval()
     trained = {id(module) for module in classifier.suffix.modules()}
     for module in network.modules():
@@ -152,26 +152,26 @@ def frozen_the_usual_way(classifier: Classifier) -> nn.Module:
 
 
 def gradients(network: nn.Module, classifier: Classifier, x: Tensor) -> dict[str, Tensor]:
-    """Return the gradients of the classifier's parameters that a pass through ``network`` gives, and take them off."""
-    torch.manual_seed(2)  # of dropped paths
+    """Return the gradients of the classifier's parameters after a pass through ``network``, and reset them."""
+    torch.manual_seed(2)  # for stochastic depth
     nn.functional.cross_entropy(network(x), torch.tensor([0, 1, 2, 0])).backward()
-    found = {name: p.grad for name, p in classifier.named_parameters() if p.grad is not None}
+    gradients_by_name = {name: p.grad for name, p in classifier.named_parameters() if p.grad is not None}
     classifier.zero_grad()
-    return found
+    return gradients_by_name
 
 
-def test_gradients_are_those_of_a_network_that_is_frozen_the_usual_way(architecture: Architecture) -> None:
+def test_gradients_equal_those_of_an_unsplit_network_frozen_by_requires_grad(architecture: Architecture) -> None:
     classifier = architecture.classifier().train()
-    x = architecture.pictures()
-    found = gradients(classifier, classifier, x)
-    expected = gradients(frozen_the_usual_way(classifier), classifier, x)
-    assert found.keys() == expected.keys() == {name for name, _ in classifier.trainable_parameters()}
-    assert len(found) > 2
-    assert [name for name, gradient in found.items() if not torch.equal(gradient, expected[name])] == []
-    assert any(gradient.any() for name, gradient in found.items() if name.startswith("network."))
+    x = architecture.images()
+    actual = gradients(classifier, classifier, x)
+    expected = gradients(frozen_by_requires_grad(classifier), classifier, x)
+    assert actual.keys() == expected.keys() == {name for name, _ in classifier.trainable_parameters()}
+    assert len(actual) > 2
+    assert [name for name, gradient in actual.items() if not torch.equal(gradient, expected[name])] == []
+    assert any(gradient.any() for name, gradient in actual.items() if name.startswith("network."))
 
 
-def test_training_leaves_what_is_frozen_and_its_statistics_bit_for_bit(architecture: Architecture) -> None:
+def test_training_does_not_change_frozen_parameters_and_statistics(architecture: Architecture) -> None:
     classifier = architecture.classifier().train()
     frozen = (*classifier.prefix.parameters(), *classifier.prefix.buffers())
     before = [tensor.detach().clone() for tensor in frozen]
@@ -180,11 +180,13 @@ def test_training_leaves_what_is_frozen_and_its_statistics_bit_for_bit(architect
     optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(classifier(architecture.pictures()), torch.tensor([0, 1, 2, 0])).backward()
+        nn.functional.cross_entropy(classifier(architecture.images()), torch.tensor([0, 1, 2, 0])).backward()
         optimizer.step()
     assert len(before) > 1
-    assert all(torch.equal(tensor, was) for tensor, was in zip(frozen, before, strict=True))
-    moved = {name for name, tensor in classifier.suffix.state_dict().items() if not torch.equal(tensor, trained[name])}
-    assert moved
+    assert all(torch.equal(tensor, old) for tensor, old in zip(frozen, before, strict=True))
+    changed = {
+        name for name, tensor in classifier.suffix.state_dict().items() if not torch.equal(tensor, trained[name])
+    }
+    assert changed
     statistics = {name for name in trained if name.endswith("running_mean")}
-    assert statistics <= moved
+    assert statistics <= changed

@@ -1,4 +1,4 @@
-"""Where networks are cut, and what the halves hold; ``test_architectures`` cuts many of them."""
+"""Blocks of a network, and its two halves; ``test_architectures`` splits many networks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from models.classifier import Classifier
 from models.freezing.blocks import Block, PartiallyFrozen, find_blocks, split
 
 
-def test_blocks_hold_every_parameter_once() -> None:
+def test_blocks_contain_every_parameter_once() -> None:
     network = create_backbone("timm/test_efficientnet", "none", 32).network
     blocks = find_blocks(network, 32)
     assert sum(block.parameters for block in blocks) == sum(p.numel() for p in network.parameters())
 
 
-def test_finding_blocks_changes_neither_statistics_nor_mode() -> None:
+def test_finding_blocks_changes_neither_the_state_dict_nor_the_modes() -> None:
     network = create_backbone("timm/test_resnet", "none", 32).network
     network.layer1.eval()
     before = copy.deepcopy(network.state_dict())
@@ -31,39 +31,39 @@ def test_finding_blocks_changes_neither_statistics_nor_mode() -> None:
     assert [module.training for module in network.modules()] == modes
 
 
-def test_halves_use_the_networks_own_parameters() -> None:
+def test_halves_share_the_parameters_of_the_network() -> None:
     network = create_backbone("timm/test_vit", "none", 48).network
     blocks = find_blocks(network, 48)
     prefix, suffix = split(network, blocks, 3)
-    own = {name: id(parameter) for name, parameter in network.named_parameters()}
-    first = {name: id(parameter) for name, parameter in prefix.named_parameters()}
-    second = {name: id(parameter) for name, parameter in suffix.named_parameters()}
-    assert first | second == own
-    assert not first.keys() & second.keys()
+    expected = {name: id(parameter) for name, parameter in network.named_parameters()}
+    in_prefix = {name: id(parameter) for name, parameter in prefix.named_parameters()}
+    in_suffix = {name: id(parameter) for name, parameter in suffix.named_parameters()}
+    assert in_prefix | in_suffix == expected
+    assert not in_prefix.keys() & in_suffix.keys()
 
 
-def test_depth_out_of_range_is_refused() -> None:
+def test_a_depth_out_of_range_is_rejected() -> None:
     network = create_backbone("timm/test_resnet", "none", 32).network
     blocks = find_blocks(network, 32)
     with pytest.raises(ValueError, match=r"freeze_depth must be 0\.\.7 for this network, got 8"):
         split(network, blocks, 8)
 
 
-def test_a_size_that_the_network_cannot_take_is_said() -> None:
+def test_an_unsupported_image_size_is_rejected() -> None:
     network = create_backbone("timm/inception_v3", "none", 96).network
-    with pytest.raises(BackboneError, match=r"can.t take pictures of 64 px: .*; choose another image_size"):
+    with pytest.raises(BackboneError, match=r"does not accept images of 64 px: .*; choose another image_size"):
         find_blocks(network, 64)
 
 
-def test_block_survives_json() -> None:
+def test_a_block_survives_json() -> None:
     block = Block(
         index=1, name="a.1", node="add", output_shape=(3, 2), parameters=7, constants={"size": 4, "s": (1, 2)}
     )
     assert Block.from_json(block.to_json()) == block
 
 
-class Hasty(nn.Module):
-    """A network that takes hold of a parameter early and uses it late."""
+class EarlyAccess(nn.Module):
+    """A network that reads a parameter in its first block and uses it in its second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Hasty(nn.Module):
 
 
 def test_a_parameter_belongs_to_the_half_that_uses_it() -> None:
-    network = Hasty()
+    network = EarlyAccess()
     blocks = find_blocks(network, 16)
     assert [block.name for block in blocks] == ["first", "second"]
     prefix, suffix = split(network, blocks, 1)
@@ -85,8 +85,8 @@ def test_a_parameter_belongs_to_the_half_that_uses_it() -> None:
     assert {name for name, _ in suffix.named_parameters()} == {"second.weight", "second.bias", "scale"}
 
 
-class Wayward(nn.Module):
-    """A network whose path depends on its pictures, so that it can't be traced."""
+class Untraceable(nn.Module):
+    """A network with a branch that depends on the images, so that it can't be traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,17 +101,17 @@ class Wayward(nn.Module):
         return self.tail(self.body(x)).mean((2, 3))
 
 
-def test_a_network_that_cannot_be_traced_is_frozen_by_its_children(caplog: pytest.LogCaptureFixture) -> None:
-    class Untold(Wayward):
-        """A class that the log hasn't named yet in this process."""
+def test_an_untraceable_network_is_frozen_by_its_children(caplog: pytest.LogCaptureFixture) -> None:
+    class NotLoggedYet(Untraceable):
+        """A class that this process hasn't warned about yet."""
 
     torch.manual_seed(0)
-    network = Untold()
+    network = NotLoggedYet()
     with caplog.at_level(logging.WARNING, logger="models.freezing.blocks"):
         blocks = find_blocks(network, 16)
         find_blocks(network, 16)
     assert [block.name for block in blocks] == ["stem", "body", "tail"]
-    assert caplog.text.count("Untold can't be cut in two") == 1
+    assert caplog.text.count("NotLoggedYet can't be split") == 1
     classifier = Classifier(network, blocks, 2, nn.Linear(5, 2))
     frozen = copy.deepcopy({name: value for name, value in network.state_dict().items() if "tail" not in name})
     trained = [name for name, _ in classifier.trainable_parameters()]
@@ -130,7 +130,7 @@ def test_a_network_that_cannot_be_traced_is_frozen_by_its_children(caplog: pytes
     assert isinstance(classifier.suffix, PartiallyFrozen)
 
 
-def test_a_network_without_a_cut_before_its_end_gets_its_librarys_groups() -> None:
+def test_a_network_without_cut_points_uses_the_groups_of_its_library() -> None:
     network = create_backbone("timm/crossvit_9_240", "none", 240).network
     blocks = find_blocks(network, 240)
     assert [block.name for block in blocks][1:3] == ["blocks.0", "blocks.1"]

@@ -1,4 +1,4 @@
-"""What frozen means, and that a classifier depends on its arguments alone."""
+"""Classifiers: freezing, trained parameters, and reproducible construction."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ def train_two_epochs(classifier: Classifier, batches: MakeBatches) -> None:
 
 @pytest.mark.parametrize("backbone", [NETWORK, "timm/test_resnet", "timm/test_convnext"])
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
-def test_training_leaves_the_frozen_half_bit_for_bit_and_changes_all_of_the_other(
+def test_training_changes_every_trained_tensor_and_no_frozen_one(
     make_classifier: MakeClassifier, make_batches: MakeBatches, backbone: str, fraction: float
 ) -> None:
     classifier = make_classifier(fraction, backbone)
     before = copy.deepcopy(classifier.state_dict())
     frozen = {id(t) for t in (*classifier.prefix.parameters(), *classifier.prefix.buffers())}
-    still = {name for name, t in classifier.state_dict(keep_vars=True).items() if id(t) in frozen}
-    assert len(still) > 5
+    frozen_names = {name for name, t in classifier.state_dict(keep_vars=True).items() if id(t) in frozen}
+    assert len(frozen_names) > 5
     train_two_epochs(classifier, make_batches)
     after = classifier.state_dict()
-    same = {name for name in after if torch.equal(after[name], before[name])}
-    assert same == still
+    assert {name for name in after if torch.equal(after[name], before[name])} == frozen_names
 
 
-def test_batch_norm_statistics_move_only_behind_the_line(
+def test_batch_norm_statistics_change_only_after_the_freeze_line(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     classifier = make_classifier(0.5)
@@ -53,26 +52,28 @@ def test_batch_norm_statistics_move_only_behind_the_line(
         if isinstance(module, nn.BatchNorm2d)
     }
     train_two_epochs(classifier, make_batches)
-    moved = {
+    has_changed = {
         name: not torch.equal(norm.running_mean, classifier.network.get_submodule(name).running_mean)
         for name, norm in norms.items()
     }
-    assert [moved[name] for name in ("bn1", "blocks.0.0.bn1", "bn2")] == [False, False, True]
+    assert [has_changed[name] for name in ("bn1", "blocks.0.0.bn1", "bn2")] == [False, False, True]
     assert all(norms[name].num_batches_tracked == 0 for name in norms)
     counts = {name: int(classifier.network.get_submodule(name).num_batches_tracked) for name in norms}
-    assert {counts[name] for name, has_moved in moved.items() if not has_moved} == {0}
+    assert {counts[name] for name, changed in has_changed.items() if not changed} == {0}
 
 
-def test_no_graph_is_kept_of_the_prefix(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
+def test_the_prefix_is_not_part_of_the_autograd_graph(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
     classifier = make_classifier(0.5)
-    seen: list[Tensor] = []
-    classifier.suffix.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    suffix_inputs: list[Tensor] = []
+    classifier.suffix.register_forward_pre_hook(lambda _, inputs: suffix_inputs.append(inputs[0]))
     x, _ = next(iter(make_batches(4).epoch(0)))
     classifier(x.requires_grad_())
-    assert not seen[0].requires_grad
+    assert not suffix_inputs[0].requires_grad
 
 
-def test_dropout_in_front_of_the_line_is_off_and_behind_it_on() -> None:
+def test_dropout_is_off_before_the_freeze_line_and_on_after_it() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.Dropout(0.5)),
@@ -88,7 +89,7 @@ def test_dropout_in_front_of_the_line_is_off_and_behind_it_on() -> None:
     assert torch.equal(classifier.eval()(x), classifier(x))
 
 
-def test_stochastic_depth_behind_the_line_drops_in_training_only() -> None:
+def test_stochastic_depth_after_the_freeze_line_is_on_in_training_only() -> None:
     network = create_backbone("torchvision/convnext_tiny", "none", SIZE).network
     for module in network.modules():
         if hasattr(module, "layer_scale"):
@@ -99,7 +100,7 @@ def test_stochastic_depth_behind_the_line_drops_in_training_only() -> None:
     assert torch.equal(classifier.eval()(x), classifier(x))
 
 
-def test_the_state_dict_has_the_librarys_names_whatever_the_line_is(make_classifier: MakeClassifier) -> None:
+def test_the_state_dict_has_the_names_of_the_library_for_any_freeze_line(make_classifier: MakeClassifier) -> None:
     plain = create_backbone(NETWORK, "none", SIZE).network.state_dict().keys()
     for fraction in (0.0, 0.5, 1.0):
         names = make_classifier(fraction).state_dict().keys()
@@ -107,7 +108,7 @@ def test_the_state_dict_has_the_librarys_names_whatever_the_line_is(make_classif
         assert {name for name in names if not name.startswith("network.")} == {"head.1.weight", "head.1.bias"}
 
 
-def test_trained_weights_go_back_into_the_librarys_own_network(
+def test_trained_weights_load_into_the_network_of_the_library(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     classifier = make_classifier(0.5)
@@ -120,34 +121,34 @@ def test_trained_weights_go_back_into_the_librarys_own_network(
     assert torch.equal(classifier.eval().suffix(classifier.prefix(x)), plain(x))
 
 
-def test_trained_state_is_what_a_fresh_classifier_lacks(
+def test_the_trainable_state_restores_a_new_classifier(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     classifier = make_classifier(0.5)
     train_two_epochs(classifier, make_batches)
     state = classifier.trainable_state_dict()
     assert len(state) < len(classifier.state_dict())
-    fresh = make_classifier(0.5)
-    fresh.load_state_dict(state, strict=False)
-    assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in fresh.state_dict().items())
+    restored = make_classifier(0.5)
+    restored.load_state_dict(state, strict=False)
+    assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in restored.state_dict().items())
     before = state["head.1.bias"].clone()
     train_two_epochs(classifier, make_batches)
     assert torch.equal(state["head.1.bias"], before)
 
 
-def test_a_classifier_of_a_network_with_five_dimensional_tensors_is_made(make_classifier: MakeClassifier) -> None:
+def test_a_network_with_five_dimensional_parameters_is_supported(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.5, "timm/swin_tiny_patch4_window7_224")
     assert classifier(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, len(CLASSES))
 
 
-def test_trained_state_can_be_saved_as_safetensors(make_classifier: MakeClassifier) -> None:
+def test_the_trainable_state_is_contiguous_as_required_by_safetensors(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.0)
     assert not all(value.is_contiguous() for value in classifier.state_dict().values())
     assert all(value.is_contiguous() for value in classifier.trainable_state_dict().values())
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
-def test_what_is_trained_is_the_suffix_and_the_head(make_classifier: MakeClassifier, fraction: float) -> None:
+def test_the_suffix_and_the_head_are_trained(make_classifier: MakeClassifier, fraction: float) -> None:
     classifier = make_classifier(fraction)
     trained = {name for name, _ in classifier.trainable_parameters()}
     suffix = {f"network.{name}" for name, _ in classifier.suffix.named_parameters()}
@@ -155,16 +156,16 @@ def test_what_is_trained_is_the_suffix_and_the_head(make_classifier: MakeClassif
     assert not any(parameter.requires_grad for parameter in classifier.prefix.parameters())
 
 
-def test_what_no_forward_pass_uses_is_not_trained(make_classifier: MakeClassifier) -> None:
+def test_parameters_outside_the_forward_pass_are_not_trained(make_classifier: MakeClassifier) -> None:
     trained = [name for name, _ in make_classifier(0.0, "torchvision/googlenet").trainable_parameters()]
     assert len(trained) > 100
     assert not [name for name in trained if ".aux" in name]
 
 
-def test_a_moved_classifier_takes_its_halves_along(make_classifier: MakeClassifier) -> None:
+def test_moving_a_classifier_moves_its_halves(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(0.5, "timm/test_vit_relpos").double()
-    kinds = {t.dtype for half in (classifier.prefix, classifier.suffix) for t in half.state_dict().values()}
-    assert kinds <= {torch.float64, torch.int64}
+    dtypes = {t.dtype for half in (classifier.prefix, classifier.suffix) for t in half.state_dict().values()}
+    assert dtypes <= {torch.float64, torch.int64}
     assert classifier(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.float64)).dtype == torch.float64
 
 
@@ -179,20 +180,20 @@ def test_a_copied_classifier_is_independent(make_classifier: MakeClassifier) -> 
     assert torch.equal(copied.eval()(x), expected)
 
 
-def test_the_seed_alone_decides_new_weights(make_classifier: MakeClassifier) -> None:
+def test_new_weights_depend_on_the_seed_alone(make_classifier: MakeClassifier) -> None:
     first = make_classifier(seed=1).state_dict()
     torch.manual_seed(99)
     make_classifier(backbone="timm/test_vit")
     state = torch.random.get_rng_state()
-    again = make_classifier(seed=1).state_dict()
+    repeated = make_classifier(seed=1).state_dict()
     other = make_classifier(seed=2).state_dict()
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], repeated[name]) for name in first)
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
     assert not torch.equal(first["network.conv_stem.weight"], other["network.conv_stem.weight"])
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_without_a_seed_torchs_random_state_decides() -> None:
+def test_without_a_seed_new_weights_depend_on_the_random_state_of_torch() -> None:
     config = NetworkConfig(backbone=NETWORK, weights="none")
     heads = []
     for seed in (5, 5, 6):
@@ -203,7 +204,7 @@ def test_without_a_seed_torchs_random_state_decides() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "depth"), [(0.0, 0), (0.5, 4), (0.49, 3), (1.0, 7)])
-def test_a_fraction_of_the_blocks_is_frozen(make_classifier: MakeClassifier, fraction: float, depth: int) -> None:
+def test_the_freeze_fraction_is_rounded_to_blocks(make_classifier: MakeClassifier, fraction: float, depth: int) -> None:
     classifier = make_classifier(fraction)
     names = ["conv_stem", "blocks.0.0", "blocks.1.0", "blocks.2.0", "blocks.3.0", "blocks.4.0", "conv_head"]
     assert [block.name for block in classifier.blocks] == names
@@ -211,7 +212,7 @@ def test_a_fraction_of_the_blocks_is_frozen(make_classifier: MakeClassifier, fra
     assert classifier.freeze_block == (names[depth - 1] if depth else "")
 
 
-def test_bad_settings_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(ValueError, match="less than or equal to 1"):
         NetworkConfig(freeze_fraction=1.2)
     with pytest.raises(ValueError, match="less than 1"):

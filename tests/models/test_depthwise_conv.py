@@ -1,4 +1,4 @@
-"""Our weight gradient of a depthwise convolution is torch's, to rounding, and taken only where it is meant."""
+"""The fast weight gradient of depthwise convolutions equals torch's up to rounding, and is used only when eligible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from models.depthwise_conv import FastDepthwiseGrad
 
-NAME = "_DepthwiseBackward"  # of our function in autograd's graph
+NAME = "_DepthwiseBackward"  # name of the fast gradient in the autograd graph
 
 
 def gradients(x: torch.Tensor, weight: torch.Tensor, stride: int, fast: bool) -> tuple[torch.Tensor, ...]:
@@ -28,14 +28,14 @@ def gradients(x: torch.Tensor, weight: torch.Tensor, stride: int, fast: bool) ->
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [2, 5, 7])
-def test_gradients_are_torchs_and_lie_in_memory_like_them(kernel: int, stride: int, size: int) -> None:
+def test_gradients_and_their_layout_equal_those_of_torch(kernel: int, stride: int, size: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 6, size, size, generator=generator).to(memory_format=torch.channels_last)
     weight = torch.randn(6, 1, kernel, kernel, generator=generator)
-    ours, theirs = gradients(x, weight, stride, fast=True), gradients(x, weight, stride, fast=False)
-    for mine, reference in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
-    assert ours[1].is_contiguous(memory_format=torch.channels_last)
+    fast, reference = gradients(x, weight, stride, fast=True), gradients(x, weight, stride, fast=False)
+    for actual, expected in zip(fast, reference, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert fast[1].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_gradients_are_torchs_and_lie_in_memory_like_them(kernel: int, stride: i
         (6, 6, 5, True, True),
     ],
 )
-def test_all_other_convolutions_are_torchs_own(
+def test_other_convolutions_use_the_gradient_of_torch(
     channels: int, groups: int, size: int, trained: bool, bias: bool
 ) -> None:
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=bias).requires_grad_(trained)
@@ -58,7 +58,7 @@ def test_all_other_convolutions_are_torchs_own(
     assert y.grad_fn.name() != NAME
 
 
-def test_an_nn_layer_takes_it() -> None:
+def test_a_conv2d_module_uses_the_fast_gradient() -> None:
     layer = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False)
     with FastDepthwiseGrad():
         assert layer(torch.randn(2, 6, 4, 4)).grad_fn.name() == NAME

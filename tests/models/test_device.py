@@ -1,4 +1,4 @@
-"""Where and how a network is computed."""
+"""Device, precision and memory layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_without_a_gpu_the_cpu_computes_in_full_precision(monkeypatch: pytest.Mo
     assert to_device(x, torch.device("cpu")) is x
 
 
-def test_channels_last_is_another_layout_of_the_same_parameters() -> None:
+def test_channels_last_changes_only_the_layout_of_the_parameters() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 2))
     network.register_parameter("five", nn.Parameter(torch.ones(1, 2, 3, 4, 5)))
     parameters = list(network.parameters())
@@ -34,19 +34,19 @@ def test_channels_last_is_another_layout_of_the_same_parameters() -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
-def test_keeping_memory_is_for_glibc_alone(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
-    called: list[tuple[int, int]] = []
+def test_malloc_options_are_set_on_linux_only(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    calls: list[tuple[int, int]] = []
 
     class Libc:
         def mallopt(self, option: int, value: int) -> None:
-            called.append((option, value))
+            calls.append((option, value))
 
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: Libc())
     disable_malloc_trim.__wrapped__()
-    assert len(called) == (2 if platform == "linux" else 0)
+    assert len(calls) == (2 if platform == "linux" else 0)
 
 
-def test_a_libc_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_libc_without_mallopt_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())
     disable_malloc_trim.__wrapped__()

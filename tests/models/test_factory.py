@@ -1,4 +1,4 @@
-"""Names, preprocessing, and networks without their classifier."""
+"""Backbones by name: resolution, preprocessing, and networks without their classifier."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from models.freezing.blocks import find_blocks, split
         ("freezeline/small_cnn", "freezeline/small_cnn"),
     ],
 )
-def test_names_get_their_library_and_timm_is_asked_before_torchvision(name: str, resolved: str) -> None:
+def test_names_resolve_to_their_library_with_timm_before_torchvision(name: str, resolved: str) -> None:
     assert resolve(name) == resolved
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("name", "hint"),
     [
         ("resnet343", "; did you mean resnet34 or "),
         ("ResNet34", "; did you mean resnet34 or "),
@@ -45,22 +45,25 @@ def test_names_get_their_library_and_timm_is_asked_before_torchvision(name: str,
         ("", "; timm.list_models"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_ones(name: str, near: str) -> None:
+def test_an_unknown_name_is_rejected_with_suggestions(name: str, hint: str) -> None:
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME, got"
-    with pytest.raises(BackboneError, match=rf"^{rule} '{name}'{near}") as caught:
+    with pytest.raises(BackboneError, match=rf"^{rule} '{name}'{hint}") as caught:
         resolve(name)
-    words = str(caught.value).partition("did you mean ")[2].rstrip("?").split(" or ")
-    assert len(set(words)) == len(words)
+    suggestions = str(caught.value).partition("did you mean ")[2].rstrip("?").split(" or ")
+    assert len(set(suggestions)) == len(suggestions)
 
 
-def test_segmentation_and_detection_networks_are_no_classifiers() -> None:
+def test_segmentation_networks_are_not_classifiers() -> None:
     with pytest.raises(BackboneError, match="image classifier's name"):
         resolve("torchvision/fcn_resnet50")
 
 
-def test_offline_backbones_are_resolved_and_prepared_for_without_importing_a_library() -> None:
+def test_offline_backbones_need_no_library_import_for_names_and_preprocessing() -> None:
     code = (
-        "import sys; from models.backbones.factory import *; from models.backbones.validation import *; from models.backbones.weight_packages import *; check_networks([Wanted(DEFAULT_BACKBONE, 'auto')]);"
+        "import sys; from models.backbones.factory import preprocessing_for;"
+        "from models.backbones.validation import BackboneRequest, validate_backbones;"
+        "from models.backbones.weight_packages import DEFAULT_BACKBONE;"
+        "validate_backbones([BackboneRequest(DEFAULT_BACKBONE, 'auto')]);"
         "preprocessing_for(DEFAULT_BACKBONE, 64);"
         "sys.exit('timm' in sys.modules or 'torchvision' in sys.modules)"
     )
@@ -68,24 +71,25 @@ def test_offline_backbones_are_resolved_and_prepared_for_without_importing_a_lib
 
 
 @pytest.mark.parametrize("name", OFFLINE_BACKBONES)
-def test_the_packages_preprocessing_is_timms(name: str) -> None:
+def test_the_preprocessing_of_weight_packages_is_that_of_timm(name: str) -> None:
     from timm.models import get_pretrained_cfg
 
-    config = get_pretrained_cfg(name)
-    found = preprocessing_for(name, 96)
-    assert (found.mean, found.std, found.interpolation) == (config.mean, config.std, config.interpolation)
-    assert (found.image_size, found.crop_fraction) == (96, 1.0)
+    expected = get_pretrained_cfg(name)
+    preprocessing = preprocessing_for(name, 96)
+    assert (preprocessing.mean, preprocessing.std) == (expected.mean, expected.std)
+    assert preprocessing.interpolation == expected.interpolation
+    assert (preprocessing.image_size, preprocessing.crop_fraction) == (96, 1.0)
 
 
-def test_preprocessing_is_the_backbones_own() -> None:
+def test_preprocessing_follows_the_pretrained_configuration() -> None:
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    timm_one = preprocessing_for("timm/resnet34", 64)
-    assert (timm_one.mean, timm_one.std) == imagenet
+    timm_resnet = preprocessing_for("timm/resnet34", 64)
+    assert (timm_resnet.mean, timm_resnet.std) == imagenet
     vit = preprocessing_for("vit_tiny_patch16_224", 64)
     assert (vit.mean, vit.std, vit.interpolation) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
-    torchvision_one = preprocessing_for("torchvision/resnet34", 64)
-    assert (torchvision_one.mean, torchvision_one.std) == imagenet
-    assert torchvision_one.interpolation == "bilinear"
+    torchvision_resnet = preprocessing_for("torchvision/resnet34", 64)
+    assert (torchvision_resnet.mean, torchvision_resnet.std) == imagenet
+    assert torchvision_resnet.interpolation == "bilinear"
 
 
 @pytest.mark.parametrize(
@@ -99,47 +103,47 @@ def test_preprocessing_is_the_backbones_own() -> None:
         ("torchvision/shufflenet_v2_x0_5", 32, 1024),
     ],
 )
-def test_a_backbone_gives_one_row_of_features_for_a_picture(name: str, size: int, features: int) -> None:
+def test_a_backbone_returns_one_feature_vector_per_image(name: str, size: int, features: int) -> None:
     backbone = create_backbone(name, "none", size)
     assert (backbone.name, backbone.num_features) == (name, features)
     assert backbone.network.training
     assert backbone.network(torch.zeros(2, 3, size, size)).shape == (2, features)
 
 
-def test_the_heads_own_dropout_goes_with_the_classifier() -> None:
+def test_the_dropout_before_the_classifier_is_removed_with_it() -> None:
     network = create_backbone("torchvision/mobilenet_v2", "none", 32).network
     assert [type(module) for module in network.classifier] == [nn.Identity, nn.Identity]
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "torchvision/vit_b_32", "timm/mixer_s32_224"])
-def test_networks_of_one_size_follow_the_image_size(name: str) -> None:
+def test_networks_of_a_fixed_size_are_resized_to_the_image_size(name: str) -> None:
     network = create_backbone(name, "none", 64).network.eval()
     assert network(torch.zeros(1, 3, 64, 64)).ndim == 2
 
 
-def test_position_embeddings_are_resized_not_drawn_anew() -> None:
+def test_position_embeddings_are_interpolated_instead_of_initialized_again() -> None:
     torch.manual_seed(0)
     network = create_backbone("torchvision/vit_b_32", "none", 64).network
     torch.manual_seed(0)
-    own = create_backbone("torchvision/vit_b_32", "none", 224).network
-    assert torch.equal(network.encoder.pos_embedding[:, 0], own.encoder.pos_embedding[:, 0])
-    assert torch.equal(network.conv_proj.weight, own.conv_proj.weight)
+    original = create_backbone("torchvision/vit_b_32", "none", 224).network
+    assert torch.equal(network.encoder.pos_embedding[:, 0], original.encoder.pos_embedding[:, 0])
+    assert torch.equal(network.conv_proj.weight, original.conv_proj.weight)
 
 
-def test_a_size_that_the_network_cannot_take_is_found_before_anything_starts() -> None:
-    with pytest.raises(BackboneError, match=r"inception_v3 can't take pictures of 64 px.*; choose another image_size"):
+def test_validation_detects_an_unsupported_image_size() -> None:
+    with pytest.raises(BackboneError, match=r"inception_v3 does not accept images of 64 px.*; choose another"):
         validate_backbones([BackboneRequest("timm/inception_v3", "none", 64)])
 
 
-def test_the_default_is_an_offline_backbone() -> None:
+def test_the_default_backbone_is_available_offline() -> None:
     assert DEFAULT_BACKBONE in OFFLINE_BACKBONES
 
 
-# --- small_cnn, the baseline from scratch ---
+# --- small_cnn, the baseline trained from scratch ---
 
 
 @pytest.mark.parametrize("size", [16, 17, 48])
-def test_small_cnn_is_a_network_like_any_other(size: int) -> None:
+def test_small_cnn_has_blocks_and_can_be_split(size: int) -> None:
     backbone = create_backbone("small_cnn", "auto", size)
     assert backbone.num_features == 256
     assert 100_000 < sum(parameter.numel() for parameter in backbone.network.parameters()) < 1_000_000
@@ -150,24 +154,26 @@ def test_small_cnn_is_a_network_like_any_other(size: int) -> None:
     assert torch.equal(suffix(prefix(x)), backbone.network(x))
 
 
-def test_small_cnn_says_which_pictures_are_too_small() -> None:
-    with pytest.raises(BackboneError, match=r"small_cnn can't take pictures of 15 px: .*; choose another image_size"):
+def test_small_cnn_rejects_images_that_are_too_small() -> None:
+    with pytest.raises(BackboneError, match=r"small_cnn does not accept images of 15 px: .*; choose another"):
         validate_backbones([BackboneRequest("small_cnn", "auto", 15)])
 
 
 def test_small_cnn_has_its_own_preprocessing_and_needs_no_library() -> None:
     code = (
-        "import sys; from models.backbones.factory import *; from models.backbones.validation import *; from models.backbones.weight_packages import *; check_networks([Wanted('small_cnn', 'auto', 16)]);"
+        "import sys; from models.backbones.factory import preprocessing_for;"
+        "from models.backbones.validation import BackboneRequest, validate_backbones;"
+        "validate_backbones([BackboneRequest('small_cnn', 'auto', 16)]);"
         "print(preprocessing_for('small_cnn', 64).to_dict());"
         "sys.exit('timm.models' in sys.modules or 'torchvision' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]" in process.stdout
 
 
 @pytest.mark.parametrize("weights", ["auto", "none"])
-def test_small_cnn_starts_from_scratch(weights: str) -> None:
+def test_small_cnn_is_initialized_randomly(weights: str) -> None:
     validate_backbones([BackboneRequest("small_cnn", weights)])
     torch.manual_seed(0)
     first = create_backbone("small_cnn", weights, 16).network.state_dict()
@@ -176,12 +182,10 @@ def test_small_cnn_starts_from_scratch(weights: str) -> None:
 
 
 @pytest.mark.parametrize("weights", ["hub", "package", "mine.pth"])
-def test_weights_for_small_cnn_are_refused(weights: str) -> None:
-    sentence = (
-        f"small_cnn is trained from scratch: its weights must be auto or none, got '{weights}'; or choose another"
-    )
-    with pytest.raises(BackboneError, match=sentence) as caught:
+def test_pretrained_weights_for_small_cnn_are_rejected(weights: str) -> None:
+    message = f"small_cnn is trained from scratch: its weights must be auto or none, got '{weights}'; or choose another"
+    with pytest.raises(BackboneError, match=message) as caught:
         validate_backbones([BackboneRequest("small_cnn", weights)])
     assert len(caught.value.problems) == 1
-    with pytest.raises(BackboneError, match=sentence):
+    with pytest.raises(BackboneError, match=message):
         create_backbone("small_cnn", weights)

@@ -1,4 +1,4 @@
-"""How a head is written, and what is made of it."""
+"""Heads: their specification and their layers."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "kinds"), LAYERS, ids=[row[0] for row in LAYERS])
-def test_a_head_is_made_as_it_is_written_with_dropout_before_every_linear_layer(
-    text: str, kinds: list[type[nn.Module]]
+@pytest.mark.parametrize(("spec", "layer_types"), LAYERS, ids=[row[0] for row in LAYERS])
+def test_a_head_has_the_specified_layers_with_dropout_before_every_linear_layer(
+    spec: str, layer_types: list[type[nn.Module]]
 ) -> None:
-    validate_head(text)
-    head = build_head(text, (6,), num_classes=3, dropout=0.4)
-    assert [type(layer) for layer in head] == kinds
+    validate_head(spec)
+    head = build_head(spec, (6,), num_classes=3, dropout=0.4)
+    assert [type(layer) for layer in head] == layer_types
     assert {layer.p for layer in head if isinstance(layer, nn.Dropout)} == {0.4}
     assert head(torch.zeros(2, 6)).shape == (2, 3)
 
 
-def test_layers_have_the_sizes_that_were_asked_for() -> None:
+def test_layers_have_the_specified_sizes() -> None:
     head = build_head("8:norm+4", (6,), num_classes=3, dropout=0.0)
     linear = [layer for layer in head if isinstance(layer, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(6, 8), (8, 4), (4, 3)]
 
 
-def test_the_linear_head_keeps_its_names_so_that_saved_weights_load() -> None:
+def test_the_parameter_names_of_the_linear_head_are_stable() -> None:
     assert list(build_head("linear", (6,), 3, 0.1).state_dict()) == ["1.weight", "1.bias"]
 
 
-def test_of_several_levels_each_counts_as_much_whatever_the_size_of_its_numbers() -> None:
+def test_feature_levels_are_scaled_to_the_same_norm() -> None:
     torch.manual_seed(0)
     head = build_head("linear", (3, 5), num_classes=2, dropout=0.0).eval()
     first, second = torch.randn(4, 3), torch.randn(4, 5)
-    given = head(torch.cat([first, second], dim=1))
-    torch.testing.assert_close(head(torch.cat([first, 1000 * second], dim=1)), given)
-    sizes = head[0](torch.cat([50 * first, second], dim=1)).split([3, 5], dim=1)
-    for level in sizes:
+    logits = head(torch.cat([first, second], dim=1))
+    torch.testing.assert_close(head(torch.cat([first, 1000 * second], dim=1)), logits)
+    levels = head[0](torch.cat([50 * first, second], dim=1)).split([3, 5], dim=1)
+    for level in levels:
         torch.testing.assert_close(level.square().mean(1), torch.ones(4))
     assert torch.isfinite(head(torch.zeros(1, 8))).all()
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("spec", "message"),
     [
         ("", r"layer must begin with its size, 1\.\.16384, got ''; write linear, or layers as"),
         ("liner", r"must begin with its size, 1\.\.16384, got 'liner'; did you mean linear\?"),
@@ -74,24 +74,25 @@ def test_of_several_levels_each_counts_as_much_whatever_the_size_of_its_numbers(
         ("9" * 5000, r"must begin with its size, 1\.\.16384, got '999"),
         ("²", r"must begin with its size, 1\.\.16384, got '²'"),
         ("256+", r"must begin with its size, 1\.\.16384, got '256\+'"),
-        ("256:rely", r"must be relu, leaky_relu or norm, got '256:rely'; did you mean relu\?"),
-        ("256:", r"must be relu, leaky_relu or norm, got '256:'"),
+        ("256:rely", r"must be followed by relu, leaky_relu or norm, got '256:rely'; did you mean relu\?"),
+        ("256:", r"must be followed by relu, leaky_relu or norm, got '256:'"),
         ("linear+256", r"must begin with its size, 1\.\.16384, got 'linear\+256'"),
-        ("256:relu:leaky_relu", "must have one activation and one norm at most, got '256:relu:leaky_relu'"),
-        ("256:norm:norm", "must have one activation and one norm at most, got '256:norm:norm'"),
+        ("256:relu:leaky_relu", "must have at most one activation and one norm, got '256:relu:leaky_relu'"),
+        ("256:norm:norm", "must have at most one activation and one norm, got '256:norm:norm'"),
     ],
 )
-def test_a_head_that_cannot_be_read_is_refused_in_one_sentence(text: str, sentence: str) -> None:
-    with pytest.raises(SettingError, match=sentence) as caught:
-        validate_head(text)
+def test_an_invalid_head_is_rejected_with_one_message(spec: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as caught:
+        validate_head(spec)
     assert len(caught.value.problems) == 1
-    with pytest.raises(ValueError, match=sentence):
-        NetworkConfig(head=text)
+    with pytest.raises(ValueError, match=message):
+        NetworkConfig(head=spec)
 
 
-def test_a_heads_text_is_checked_without_importing_torch() -> None:
+def test_a_head_is_validated_without_importing_torch() -> None:
     code = (
-        "import sys; from models.heads.spec import check_head; check_head('8:norm+4'); sys.exit('torch' in sys.modules)"
+        "import sys; from models.heads.spec import validate_head;"
+        "validate_head('8:norm+4'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

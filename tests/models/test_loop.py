@@ -22,7 +22,7 @@ from models.training.train_step import Divergence, TrainStep
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models import deterministic_fit
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches, MakeClassifier
-from tests.models.test_blocks import Hasty, Wayward
+from tests.models.test_blocks import EarlyAccess, Untraceable
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -231,7 +231,7 @@ def test_without_layer_decay_all_parameters_have_the_same_learning_rate(make_cla
 
 
 def test_layer_decay_works_for_a_network_that_cannot_be_split() -> None:
-    network = Wayward()
+    network = Untraceable()
     classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(5, 3))
     factors = lr_factors(classifier, FitConfig(layer_decay=0.1))
     assert {name.rpartition(".")[0]: factor for name, factor in factors.items()} == pytest.approx(
@@ -240,7 +240,7 @@ def test_layer_decay_works_for_a_network_that_cannot_be_split() -> None:
 
 
 def test_a_parameter_read_before_the_freeze_line_belongs_to_the_block_that_uses_it() -> None:
-    network = Hasty()
+    network = EarlyAccess()
     classifier = Classifier(network, find_blocks(network, SIZE), 1, nn.Linear(4, 3))
     factors = lr_factors(classifier, FitConfig(layer_decay=0.5))
     assert factors["network.scale"] == factors["network.second.weight"] == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""A network is created once in a process, and no trial can tell."""
+"""The cache of created networks: trials get independent copies."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def test_a_network_is_created_once_and_copied_for_each_trial(monkeypatch: pytest
     for tensor in first.state_dict().values():
         tensor.zero_()
     monkeypatch.setattr(models.backbones.pretrained_cache, "create_backbone", None)
-    again = build_classifier(config, 3, SIZE, seed=5).state_dict()
-    assert all(torch.equal(again[name], value) for name, value in before.items())
-    assert again["network.conv_stem.weight"].is_contiguous(memory_format=torch.channels_last)
+    second = build_classifier(config, 3, SIZE, seed=5).state_dict()
+    assert all(torch.equal(second[name], value) for name, value in before.items())
+    assert second["network.conv_stem.weight"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_another_seed_or_another_file_of_the_same_name_is_another_network(tmp_path: Path) -> None:
+def test_another_seed_or_a_changed_file_gives_another_network(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
-    names = [pretrained(NETWORK, "none", SIZE, seed).fingerprints for seed in (0, 1)]
+    fingerprints = [pretrained(NETWORK, "none", SIZE, seed).fingerprints for seed in (0, 1)]
     for seed in (0, 1):
         torch.manual_seed(seed)
         state = create_backbone(NETWORK, "none", SIZE).network.state_dict()
         save_file(state, file)
-        names.append(pretrained(NETWORK, str(file), SIZE, 0).fingerprints)
-    assert len(set(names)) == 2
-    assert names[:2] == names[2:]
+        fingerprints.append(pretrained(NETWORK, str(file), SIZE, 0).fingerprints)
+    assert len(set(fingerprints)) == 2
+    assert fingerprints[:2] == fingerprints[2:]

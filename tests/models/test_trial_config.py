@@ -16,7 +16,7 @@ def test_a_configuration_survives_json(trial_config: TrialConfig) -> None:
     assert TrialConfig.from_json(trial_config.to_json()) == trial_config
 
 
-def test_a_setting_that_does_not_exist_is_refused(trial_config: TrialConfig) -> None:
+def test_an_unknown_setting_is_rejected(trial_config: TrialConfig) -> None:
     fields = trial_config.model_dump()
     fields["fit"]["learning_rate"] = 0.1
     with pytest.raises(ValidationError, match="learning_rate"):
@@ -28,19 +28,19 @@ def test_a_configuration_cannot_be_changed(trial_config: TrialConfig) -> None:
         trial_config.seed = 4  # type: ignore[misc]
 
 
-def test_a_configuration_from_before_features_were_kept_means_what_it_meant_then(trial_config: TrialConfig) -> None:
+def test_a_configuration_without_features_is_read_as_uncached(trial_config: TrialConfig) -> None:
     fields = trial_config.model_dump(mode="json")
     del fields["features"]
-    read = TrialConfig.model_validate_json(json.dumps(fields))
-    assert read == trial_config.model_copy(
+    config = TrialConfig.model_validate_json(json.dumps(fields))
+    assert config == trial_config.model_copy(
         update={"features": FeaturesConfig(feature_cache="off", cached_augmentations=0)}
     )
     assert caching_plan(
-        read.features, BatchConfig(), elements_per_image=100, num_images=10, limit_bytes=10**9
+        config.features, BatchConfig(), elements_per_image=100, num_images=10, limit_bytes=10**9
     ) == CachingPlan("uncached", 0)
 
 
-@pytest.mark.parametrize("wrong", [{"feature_cache": "half"}, {"cached_augmentations": -1}, {"view": 2}])
-def test_what_is_kept_is_checked_when_a_configuration_is_made(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
-        FeaturesConfig.model_validate(wrong)
+@pytest.mark.parametrize("invalid", [{"feature_cache": "half"}, {"cached_augmentations": -1}, {"view": 2}])
+def test_invalid_feature_settings_are_rejected(invalid: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(invalid))):
+        FeaturesConfig.model_validate(invalid)

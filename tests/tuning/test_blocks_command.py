@@ -81,7 +81,7 @@ def test_the_table_of_groups_has_no_times() -> None:
     [
         ((), "--backbone must be given: name of a network"),
         (("--backbone", "resnet343"), "got 'resnet343'; did you mean resnet34"),
-        (("--backbone", "small_cnn", "--image_size", "8"), "small_cnn can't take pictures of 8 px"),
+        (("--backbone", "small_cnn", "--image_size", "8"), "small_cnn does not accept images of 8 px"),
         (("--backbone", "small_cnn", "--image_size", "7"), "image_size must be at least 8, got '7'"),
         (("--backbone", "small_cnn", "--weights", "hub"), "there is no option --weights"),
     ],

@@ -153,7 +153,7 @@ def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) 
         (
             "head",
             "128:rel",
-            "what follows a layer's size in a head must be relu, leaky_relu or norm, got '128:rel'; did you mean relu?",
+            "the size of a head's layer must be followed by relu, leaky_relu or norm, got '128:rel'; did you mean relu?",
         ),
         (
             "augmentation",

@@ -230,7 +230,7 @@ def test_weights_that_need_an_unreachable_hub_are_one_message_before_the_search(
 ) -> None:
     assert main(["tune", "--recipe", name, "--data", str(image_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"tune: weights of {networks} have to come from the hub, which can't be reached")
+    assert line.startswith(f"tune: weights of {networks} must come from the hub, which can't be reached")
     assert all(hint in line for hint in ("a local file (weights=", "an offline backbone (backbone=", "weights=none"))
     assert client.search_runs(["0"]) == []
 
