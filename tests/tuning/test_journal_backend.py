@@ -1,4 +1,4 @@
-"""The journal: what one process writes, Optuna's own backend can read, whatever the disk did to the last line."""
+"""The journal backend: compatible with Optuna's, and robust against truncated lines and a full disk."""
 
 from __future__ import annotations
 
@@ -17,79 +17,79 @@ from optuna.study import Study
 from tuning.search.journal_backend import BLOCK_SIZE, SingleWriterJournalBackend
 
 
-def study(backend: BaseJournalBackend) -> Study:
+def open_study(backend: BaseJournalBackend) -> Study:
     storage: BaseStorage = JournalStorage(backend)
     return optuna.create_study(study_name="search", storage=storage, load_if_exists=True)
 
 
-def run(given: Study, count: int) -> list[float]:
-    """Run so many trials; return the numbers that were proposed in all of the study's."""
+def run_trials(study: Study, count: int) -> list[float]:
+    """Run ``count`` trials; return the value of x in all trials of the study."""
     for _ in range(count):
-        trial = given.ask()
+        trial = study.ask()
         trial.set_user_attr("note", "été")
         trial.report(trial.suggest_float("x", 0, 1), 1)
-        given.tell(trial, 0.5)
-    return [trial.params["x"] for trial in given.trials]
+        study.tell(trial, 0.5)
+    return [trial.params["x"] for trial in study.trials]
 
 
-@pytest.mark.parametrize("read", [lambda path: JournalFileBackend(str(path)), SingleWriterJournalBackend])
-def test_what_is_written_can_be_read_by_optunas_own_backend_and_by_another_of_ours(
-    tmp_path: Path, read: Callable[[Path], BaseJournalBackend]
+@pytest.mark.parametrize("make_backend", [lambda path: JournalFileBackend(str(path)), SingleWriterJournalBackend])
+def test_a_journal_can_be_read_by_this_backend_and_by_optunas(
+    tmp_path: Path, make_backend: Callable[[Path], BaseJournalBackend]
 ) -> None:
-    values = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 5)
-    assert [trial.params["x"] for trial in study(read(tmp_path / "journal")).trials] == values
+    values = run_trials(open_study(SingleWriterJournalBackend(tmp_path / "journal")), 5)
+    assert [trial.params["x"] for trial in open_study(make_backend(tmp_path / "journal")).trials] == values
 
 
-def test_a_search_goes_on_in_the_journal_of_another_process(tmp_path: Path) -> None:
-    first = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 3)
-    both = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 2)
+def test_a_study_continues_in_the_journal_of_another_process(tmp_path: Path) -> None:
+    first = run_trials(open_study(SingleWriterJournalBackend(tmp_path / "journal")), 3)
+    both = run_trials(open_study(SingleWriterJournalBackend(tmp_path / "journal")), 2)
     assert (both[:3], len(both)) == (first, 5)
-    assert run(study(JournalFileBackend(str(tmp_path / "journal"))), 0) == both
+    assert run_trials(open_study(JournalFileBackend(str(tmp_path / "journal"))), 0) == both
 
 
 @pytest.mark.parametrize("tail", ['{"op_code":4', "\x00\x00\x00", '{"op_code":4,"worker_id":"' + "x" * BLOCK_SIZE])
-def test_a_line_that_was_cut_short_is_taken_off(tmp_path: Path, tail: str) -> None:
-    values = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 3)
+def test_a_truncated_last_line_is_removed(tmp_path: Path, tail: str) -> None:
+    values = run_trials(open_study(SingleWriterJournalBackend(tmp_path / "journal")), 3)
     with (tmp_path / "journal").open("a") as file:
         file.write(tail)
-    again = run(study(SingleWriterJournalBackend(tmp_path / "journal")), 1)
-    assert (again[:3], len(again)) == (values, 4)
-    assert run(study(JournalFileBackend(str(tmp_path / "journal"))), 0) == again
+    continued = run_trials(open_study(SingleWriterJournalBackend(tmp_path / "journal")), 1)
+    assert (continued[:3], len(continued)) == (values, 4)
+    assert run_trials(open_study(JournalFileBackend(str(tmp_path / "journal"))), 0) == continued
 
 
-def test_a_full_disk_leaves_the_journal_as_it_was(small_disk: Path) -> None:
+def test_a_full_disk_leaves_the_journal_unchanged(small_disk: Path) -> None:
     journal = SingleWriterJournalBackend(small_disk / "journal")
-    given = study(journal)
-    values = run(given, 2)
+    study = open_study(journal)
+    values = run_trials(study, 2)
     (small_disk / "other").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
     with pytest.raises(OSError, match=r"No space left|a part of a line") as raised:
-        given.set_user_attr("note", "x" * 100_000)
+        study.set_user_attr("note", "x" * 100_000)
     assert raised.value.errno in {errno.ENOSPC, None}
     (small_disk / "other").unlink()
-    again = run(given, 1)
-    assert again[:2] == values
-    assert run(study(SingleWriterJournalBackend(small_disk / "journal")), 0) == again
+    continued = run_trials(study, 1)
+    assert continued[:2] == values
+    assert run_trials(open_study(SingleWriterJournalBackend(small_disk / "journal")), 0) == continued
 
 
-def test_the_disk_is_waited_for_when_a_trial_is_settled_and_not_for_each_of_its_settings(
+def test_fsync_is_called_for_a_record_and_the_end_of_a_trial_but_not_for_each_parameter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = study(SingleWriterJournalBackend(tmp_path / "journal"))
-    waits: list[int] = []
-    monkeypatch.setattr(os, "fsync", waits.append)
-    trial = given.ask()
-    for at in range(10):
-        trial.suggest_float(f"x{at}", 0, 1)
-    assert waits == []
-    trial.set_user_attr("result", {})
-    assert len(waits) == 1
-    given.tell(trial, 0.5)
-    assert len(waits) == 2
+    study = open_study(SingleWriterJournalBackend(tmp_path / "journal"))
+    fsync_calls: list[int] = []
+    monkeypatch.setattr(os, "fsync", fsync_calls.append)
+    trial = study.ask()
+    for index in range(10):
+        trial.suggest_float(f"x{index}", 0, 1)
+    assert fsync_calls == []
+    trial.set_user_attr("trial_record", {})
+    assert len(fsync_calls) == 1
+    study.tell(trial, 0.5)
+    assert len(fsync_calls) == 2
 
 
-def test_all_lines_can_be_read_again_and_those_that_were_read_come_from_the_file(tmp_path: Path) -> None:
+def test_lines_that_were_read_before_are_read_from_the_file(tmp_path: Path) -> None:
     journal = SingleWriterJournalBackend(tmp_path / "journal")
-    run(study(journal), 4)
+    run_trials(open_study(journal), 4)
     lines = (tmp_path / "journal").read_text().splitlines()
     assert len(lines) > 16
     assert list(journal.read_logs(len(lines))) == []

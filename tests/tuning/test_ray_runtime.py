@@ -1,4 +1,4 @@
-"""Ray that does not start: once more, and then a sentence. A real cluster is in tests/system."""
+"""Starting Ray, with Ray itself replaced; a real cluster is tested in tests/system."""
 
 from __future__ import annotations
 
@@ -11,66 +11,87 @@ import pytest
 from data.errors import SearchError
 from tests.tuning.factories import recipe
 from tuning.search import ray_runtime
+from tuning.search.ray_runtime import concurrency
 
 
 @pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the addresses that Ray was asked to start with; it never starts, in a process where none runs."""
-    asked: list[str] = []
+def failed_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make Ray's start fail, and return the list of addresses of all attempts."""
+    addresses: list[str] = []
 
     def fail(address: str) -> None:
-        asked.append(address)
+        addresses.append(address)
         raise Exception("The current node timed out during startup.")  # as Ray raises it
 
     monkeypatch.setattr(ray_runtime, "_init", fail)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    return asked
+    return addresses
 
 
-def test_ray_that_never_starts_is_a_sentence(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_two_failed_starts_the_error_has_rays_reason(
+    failed_starts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "far:6379")
-    sentence = "RAY_ADDRESS must answer, but Ray says: The current node timed out during startup"
-    with pytest.raises(SearchError, match=sentence), ray_runtime.ray_running():
-        pytest.fail("it did not start")
-    assert starts == ["far:6379"] * 2
+    message = "RAY_ADDRESS must respond, but Ray reported: The current node timed out during startup"
+    with pytest.raises(SearchError, match=message), ray_runtime.ray_running():
+        pytest.fail("Ray did not start")
+    assert failed_starts == ["far:6379"] * 2
 
 
-def test_ray_that_starts_the_second_time_has_started(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_is_retried(failed_starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fail = ray_runtime._init
-    monkeypatch.setattr(ray_runtime, "_init", lambda address: None if starts else fail(address))
+    monkeypatch.setattr(ray_runtime, "_init", lambda address: None if failed_starts else fail(address))
     with ray_runtime.ray_running():
-        assert len(starts) == 1
+        assert len(failed_starts) == 1
 
 
 @pytest.fixture
-def never_there(starts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Return what Ray's processes would inherit: it is taken down when Ray is asked to start, on two cores."""
-    inherited: dict[str, str] = {}
+def ray_environment(failed_starts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Replace Ray's start on two cores, and return the environment that its processes would inherit."""
+    environment: dict[str, str] = {}
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_preload_python_modules", raising=False)
-    monkeypatch.setattr(ray_runtime, "cores", lambda: 2)
-    monkeypatch.setattr(ray_runtime, "_init", lambda address: inherited.update(os.environ))
-    return inherited
+    monkeypatch.setattr(ray_runtime, "available_cores", lambda: 2)
+    monkeypatch.setattr(ray_runtime, "_init", lambda address: environment.update(os.environ))
+    return environment
 
 
 @pytest.mark.parametrize(
-    ("asked", "ready"), [({}, True), ({"cpus_per_trial": 2}, False), ({"max_concurrent": 1}, False)]
+    ("options", "has_preload"), [({}, True), ({"cpus_per_trial": 2}, False), ({"max_concurrent": 1}, False)]
 )
-def test_workers_import_what_trials_need_where_each_of_them_gets_one(
-    never_there: dict[str, str], asked: dict[str, int], ready: bool
+def test_workers_preload_modules_only_if_each_of_them_runs_trials(
+    ray_environment: dict[str, str], options: dict[str, int], has_preload: bool
 ) -> None:
-    with closing(ray_runtime.RayRuntime(recipe(trials="1", **asked))) as ray, ray.running():
-        assert ("tuning.search.trial_worker" in never_there.get("RAY_preload_python_modules", "")) is ready
+    with closing(ray_runtime.RayRuntime(recipe(trials="1", **options))) as ray, ray.running():
+        modules = ray_environment.get("RAY_preload_python_modules", "")
+        assert ("tuning.search.trial_worker" in modules) is has_preload
     assert "RAY_preload_python_modules" not in os.environ
 
 
-def test_ray_that_was_begun_and_not_needed_has_ended(
-    never_there: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_ray_that_was_started_and_not_used_is_shut_down(
+    ray_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[str] = []
-    monkeypatch.setattr("ray.shutdown", lambda: ended.append("ray"))
+    shutdowns: list[str] = []
+    monkeypatch.setattr("ray.shutdown", lambda: shutdowns.append("ray"))
     with closing(ray_runtime.RayRuntime()) as ray:
         ray.start_async()
-    assert ended == ["ray"]
+    assert shutdowns == ["ray"]
     assert not [thread for thread in threading.enumerate() if thread.name == "ray"]
+
+
+@pytest.mark.parametrize(
+    ("options", "resources", "max_concurrent"),
+    [
+        ({}, {"CPU": 8.0}, 8),
+        ({"cpus_per_trial": "3"}, {"CPU": 8.0}, 2),
+        ({"cpus_per_trial": "16"}, {"CPU": 8.0}, 1),
+        ({"max_concurrent": "5"}, {"CPU": 2.0}, 5),
+        ({"gpus_per_trial": "0.5"}, {"CPU": 8.0, "GPU": 2.0}, 4),
+        ({"gpus_per_trial": "1"}, {"CPU": 8.0, "GPU": 2.0}, 2),
+    ],
+)
+def test_the_number_of_concurrent_trials_is_max_concurrent_or_what_rays_resources_allow(
+    options: dict[str, str], resources: dict[str, float], max_concurrent: int
+) -> None:
+    assert concurrency(recipe(**options), resources) == max_concurrent

@@ -1,4 +1,4 @@
-"""The finals: who is trained again, who wins, and whether the search gained more than noise."""
+"""Re-runs of the best trials: which are re-run, which wins, and whether the improvement is significant."""
 
 from __future__ import annotations
 
@@ -8,103 +8,102 @@ from tests.tuning.factories import trial_record
 from tuning.common.trial_record import TrialRecord
 from tuning.search.reevaluation import improvement_over_default, next_rerun, select_winner, top_trials
 
-PICTURES = 400
-FEW = 10  # so few that no score below is apart from another
+NUM_IMAGES = 400
+FEW_IMAGES = 10  # no two scores below differ significantly
 
 
-def final(of: TrialRecord, seed: int, score: float | None = 0.5, status: str = "complete") -> TrialRecord:
-    made = trial_record(100 + 10 * of.number + seed, score)
-    config = of.config.model_copy(update={"seed": of.config.seed + seed})
-    return made.model_copy(update={"origin": "rerun", "of": of.trial_uid, "config": config, "status": status})
+def rerun(trial: TrialRecord, seed: int, score: float | None = 0.5, status: str = "complete") -> TrialRecord:
+    record = trial_record(100 + 10 * trial.number + seed, score)
+    config = trial.config.model_copy(update={"seed": trial.config.seed + seed})
+    changes = {"origin": "rerun", "rerun_of": trial.trial_uid, "config": config, "status": status}
+    return record.model_copy(update=changes)
 
 
-def everyone(_: TrialRecord) -> bool:
+def always_has_time(_: TrialRecord) -> bool:
     return True
 
 
 A, B, C, D = (trial_record(number, score) for number, score in enumerate((0.9, 0.8, 0.7, 0.6)))
 
 
-def test_the_finalists_are_the_best_that_ended_and_did_not_fail() -> None:
+def test_top_trials_are_the_best_that_ended_and_did_not_fail() -> None:
     running = trial_record(4, 0.99, "running")
     failed = trial_record(5, 0.98, "failed")
-    assert [one.trial for one in top_trials([D, C, running, B, failed, A], 2, FEW)] == [A, B]
+    assert [top.trial for top in top_trials([D, C, running, B, failed, A], 2, FEW_IMAGES)] == [A, B]
 
 
-def test_who_lies_behind_by_more_than_the_noise_is_no_finalist_and_does_not_win_by_being_quick() -> None:
-    # Twice the noise of 0.9 and 0.84 on 400 pictures is 0.047; of 0.9 and 0.86, 0.046.
+def test_significantly_worse_trials_are_excluded_and_cannot_win_by_being_quick_to_rerun() -> None:
+    # With 400 images, two standard errors of the difference are 0.047 for 0.9 and 0.84, and 0.046 for 0.9 and 0.86.
     near, far, farther = (trial_record(number, score) for number, score in ((1, 0.86), (2, 0.84), (3, 0.83)))
-    results = [A, near, far, farther, *(final(one, 1, 0.84) for one in (far, farther))]
-    assert [one.trial for one in top_trials(results, 4, PICTURES)] == [A, near]
-    assert select_winner([A, near, far, farther], results, 4, PICTURES) is A
+    trials = [A, near, far, farther, *(rerun(trial, 1, 0.84) for trial in (far, farther))]
+    assert [top.trial for top in top_trials(trials, 4, NUM_IMAGES)] == [A, near]
+    assert select_winner([A, near, far, farther], trials, 4, NUM_IMAGES) is A
     running = trial_record(4, 0.99, "running")
-    assert top_trials([*results, running], 4, PICTURES) == []
+    assert top_trials([*trials, running], 4, NUM_IMAGES) == []
 
 
-def test_seeds_go_round_the_finalists_so_that_a_short_time_is_spread_over_them() -> None:
-    results, order = [A, B, C], []
-    while (found := next_rerun(results, 2, 2, FEW, everyone)) is not None:
-        trial, seed = found
+def test_all_top_trials_are_rerun_with_one_seed_before_the_next_seed() -> None:
+    trials, order = [A, B, C], []
+    while (step := next_rerun(trials, 2, 2, FEW_IMAGES, always_has_time)) is not None:
+        trial, seed = step
         order.append((trial.number, seed - trial.config.seed))
-        results.append(final(trial, seed - trial.config.seed, 0.1))
+        trials.append(rerun(trial, seed - trial.config.seed, 0.1))
     assert order == [(0, 1), (1, 1), (0, 2), (1, 2)]
 
 
-def test_a_trial_that_there_is_no_time_for_is_left_out() -> None:
-    found = next_rerun([A, B], 2, 1, FEW, lambda trial: trial is B)
-    assert found == (B, B.config.seed + 1)
-    assert next_rerun([A, B], 2, 1, FEW, lambda _: False) is None
+def test_a_trial_without_enough_remaining_time_is_not_rerun() -> None:
+    assert next_rerun([A, B], 2, 1, FEW_IMAGES, lambda trial: trial is B) == (B, B.config.seed + 1)
+    assert next_rerun([A, B], 2, 1, FEW_IMAGES, lambda _: False) is None
 
 
-def test_a_final_that_runs_or_failed_is_not_begun_again() -> None:
-    begun = [final(A, 1, None, "running"), final(B, 1, None, "failed")]
-    assert next_rerun([A, B, *begun], 2, 1, FEW, everyone) is None
+def test_a_running_or_failed_rerun_is_not_started_again() -> None:
+    started = [rerun(A, 1, None, "running"), rerun(B, 1, None, "failed")]
+    assert next_rerun([A, B, *started], 2, 1, FEW_IMAGES, always_has_time) is None
 
 
-def test_the_highest_mean_wins_and_not_the_luckiest_score() -> None:
-    results = [A, B, C, final(A, 1, 0.5), final(B, 1, 0.8), final(C, 1, 0.7)]
-    assert select_winner([A, B, C], results, 3, FEW) is B
+def test_the_highest_mean_wins_and_not_the_highest_single_score() -> None:
+    trials = [A, B, C, rerun(A, 1, 0.5), rerun(B, 1, 0.8), rerun(C, 1, 0.7)]
+    assert select_winner([A, B, C], trials, 3, FEW_IMAGES) is B
 
 
-def test_only_those_that_were_trained_again_are_held_against_each_other() -> None:
-    assert (
-        select_winner([A, B, C], [A, B, C, final(B, 1, 0.85)], 3, FEW) is A
-    )  # one mean alone says nothing about the others
-    assert select_winner([A, B, C], [A, B, C], 3, FEW) is A
-    assert select_winner([], [A], 3, FEW) is None
+def test_means_decide_only_between_at_least_two_rerun_trials() -> None:
+    one_rerun = [A, B, C, rerun(B, 1, 0.85)]
+    assert select_winner([A, B, C], one_rerun, 3, FEW_IMAGES) is A
+    assert select_winner([A, B, C], [A, B, C], 3, FEW_IMAGES) is A
+    assert select_winner([], [A], 3, FEW_IMAGES) is None
 
 
-def test_who_may_not_win_does_not() -> None:
-    results = [A, B, C, *(final(one, 1, 0.9) for one in (A, B, C))]
-    assert select_winner([B, C], results, 3, FEW) is B
+def test_a_trial_that_is_not_allowed_cannot_win() -> None:
+    trials = [A, B, C, *(rerun(trial, 1, 0.9) for trial in (A, B, C))]
+    assert select_winner([B, C], trials, 3, FEW_IMAGES) is B
 
 
-def test_a_final_that_failed_has_no_part_in_the_mean() -> None:
-    (one,) = top_trials([A, final(A, 1, 0.1, "failed"), final(A, 2, 0.7)], 1, FEW)
-    assert one.scores == (0.9, 0.7)
-    assert one.mean == pytest.approx(0.8)
-    assert one.std == pytest.approx(0.1 * 2**0.5)
+def test_a_failed_rerun_is_not_included_in_the_mean() -> None:
+    (top,) = top_trials([A, rerun(A, 1, 0.1, "failed"), rerun(A, 2, 0.7)], 1, FEW_IMAGES)
+    assert top.scores == (0.9, 0.7)
+    assert top.mean == pytest.approx(0.8)
+    assert top.std == pytest.approx(0.1 * 2**0.5)
 
 
-def test_a_gain_of_many_seeds_and_pictures_is_real_and_one_within_the_spread_is_not() -> None:
+def test_an_improvement_is_significant_only_if_it_exceeds_the_variance_over_seeds_and_images() -> None:
     default, best = trial_record(0, 0.7), trial_record(1, 0.9)
-    steady = [final(best, seed, 0.9) for seed in (1, 2)]
-    gain = improvement_over_default(best, [default, best, *steady], 1, PICTURES)
-    assert gain is not None
-    assert gain.difference == pytest.approx(0.2)
-    assert gain.standard_error == pytest.approx(((0.9 * 0.1 + 0.7 * 0.3) / PICTURES) ** 0.5)
-    assert gain.is_significant
-    shaky = [final(best, 1, 0.5), final(best, 2, 0.95)]
-    unsure = improvement_over_default(best, [default, best, *shaky], 1, PICTURES)
-    assert unsure is not None
-    assert not unsure.is_significant
+    similar = [rerun(best, seed, 0.9) for seed in (1, 2)]
+    improvement = improvement_over_default(best, [default, best, *similar], 1, NUM_IMAGES)
+    assert improvement is not None
+    assert improvement.difference == pytest.approx(0.2)
+    assert improvement.standard_error == pytest.approx(((0.9 * 0.1 + 0.7 * 0.3) / NUM_IMAGES) ** 0.5)
+    assert improvement.is_significant
+    different = [rerun(best, 1, 0.5), rerun(best, 2, 0.95)]
+    uncertain = improvement_over_default(best, [default, best, *different], 1, NUM_IMAGES)
+    assert uncertain is not None
+    assert not uncertain.is_significant
 
 
-def test_there_is_no_gain_over_a_default_that_had_no_time_to_end() -> None:
-    assert improvement_over_default(B, [trial_record(0, 0.3, "pruned"), B], 3, PICTURES) is None
+def test_there_is_no_improvement_over_a_default_that_did_not_complete() -> None:
+    assert improvement_over_default(B, [trial_record(0, 0.3, "pruned"), B], 3, NUM_IMAGES) is None
 
 
-def test_the_default_has_no_gain_over_itself() -> None:
+def test_the_default_has_no_improvement_over_itself() -> None:
     default = trial_record(0, 0.9)
-    assert improvement_over_default(default, [default], 3, PICTURES) is None
-    assert improvement_over_default(B, [trial_record(0, None, "failed"), B], 3, PICTURES) is None
+    assert improvement_over_default(default, [default], 3, NUM_IMAGES) is None
+    assert improvement_over_default(B, [trial_record(0, None, "failed"), B], 3, NUM_IMAGES) is None

@@ -1,4 +1,4 @@
-"""The Tune Searcher, driven at its own interface as Ray drives it: suggest, result, complete."""
+"""The Tune Searcher, driven through its interface as by Ray: suggest, result, complete."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ from tuning.search.strategy import NextStep
 from tuning.search.study import TrialStore
 from tuning.search.trial_worker import TrialTask
 
-Heard = list[tuple[object, ...]]
+Calls = list[tuple[object, ...]]
 
 
-class Listener:
-    """Writes down what it hears in a list that several listeners share."""
+class RecordingCallback:
+    """Records its calls in a list that several callbacks share."""
 
-    def __init__(self, name: str, heard: Heard) -> None:
+    def __init__(self, name: str, calls: Calls) -> None:
         self._name = name
-        self._heard = heard
-        self._lock = threading.Lock()  # can't be pickled, nor can what the writer holds
+        self._calls = calls
+        self._lock = threading.Lock()  # cannot be pickled, like the writer of the real callbacks
 
-    def trial_started(self, result: TrialRecord) -> None:
-        self._heard.append((self._name, "started", result.number))
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        self._calls.append((self._name, "started", trial.number))
 
-    def epoch_ended(self, result: TrialRecord, report: TrialReport) -> None:
-        self._heard.append((self._name, "epoch", result.number, report.epoch, result.epochs))
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        self._calls.append((self._name, "epoch", trial.number, report.epoch, trial.epochs))
 
-    def trial_ended(self, result: TrialRecord, report: TrialReport | None) -> None:
-        self._heard.append((self._name, "ended", result.number, result.status, report is None))
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        self._calls.append((self._name, "ended", trial.number, trial.status, report is None))
 
 
 class Search:
-    """A searcher on a real ledger, with what its listeners heard."""
+    """A searcher on a real trial store, with the calls of its callbacks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.stopped = False
-        self.waits = False
-        self.heard: Heard = []
-        self.ledger: TrialStore = trial_store(root)
-        listeners = (Listener("a", self.heard), Listener("b", self.heard))
-        self.searcher = StudySearcher(self.ledger, listeners, self.make_task, self.next_trial)
+        self.should_end = False
+        self.should_wait = False
+        self.calls: Calls = []
+        self.store: TrialStore = trial_store(root)
+        callbacks = (RecordingCallback("a", self.calls), RecordingCallback("b", self.calls))
+        self.searcher = StudySearcher(self.store, callbacks, self.make_task, self.next_trial)
 
     def next_trial(self) -> NextStep:
-        return "end" if self.stopped else "wait" if self.waits else self.ledger.ask()
+        return "end" if self.should_end else "wait" if self.should_wait else self.store.ask()
 
-    def make_task(self, result: TrialRecord) -> TrialTask:
-        return TrialTask(trial_uid=result.trial_uid, config=result.config, search_root=self.root, threads=1)
+    def make_task(self, trial: TrialRecord) -> TrialTask:
+        return TrialTask(trial_uid=trial.trial_uid, config=trial.config, search_root=self.root, threads=1)
 
     def start(self, trial_id: str = "ray-1") -> TrialTask:
         return TrialTask.from_json(self.searcher.suggest(trial_id)["task"])
 
-    def only(self) -> TrialRecord:
-        (result,) = self.ledger.trials()
-        return result
+    def only_trial(self) -> TrialRecord:
+        (trial,) = self.store.trials()
+        return trial
 
 
-def told(report: TrialReport) -> dict[str, Any]:
-    """Return what Ray hands to the searcher for a report."""
+def ray_result(report: TrialReport) -> dict[str, Any]:
+    """Return the result that Ray passes to the searcher for a report."""
     return {"epoch": report.epoch, "objective": 0.5, "report": report.to_json(), "training_iteration": 1}
 
 
@@ -78,115 +78,120 @@ def search(tmp_path: Path) -> Search:
     return Search(tmp_path)
 
 
-def test_a_suggestion_is_the_ledgers_trial_as_a_task(search: Search) -> None:
+def test_a_suggestion_is_a_trial_of_the_store_as_a_task(search: Search) -> None:
     task = search.start()
-    result = search.only()
-    assert (task.trial_uid, task.config, task.search_root) == (result.trial_uid, result.config, search.root)
+    trial = search.only_trial()
+    assert (task.trial_uid, task.config, task.search_root) == (trial.trial_uid, trial.config, search.root)
 
 
-def test_only_the_default_trial_is_protected_from_the_scheduler(search: Search) -> None:
-    suggested = [search.searcher.suggest(f"ray-{number}") for number in range(3)]
-    assert [one[NEVER_STOP] for one in suggested] == [True, False, False]
+def test_only_the_default_trial_has_the_flag_that_it_must_not_be_stopped(search: Search) -> None:
+    suggestions = [search.searcher.suggest(f"ray-{number}") for number in range(3)]
+    assert [suggestion[NEVER_STOP] for suggestion in suggestions] == [True, False, False]
 
 
-def test_nothing_is_suggested_once_it_is_enough(search: Search) -> None:
-    search.stopped = True
+def test_the_searcher_is_finished_at_the_end_of_the_search(search: Search) -> None:
+    search.should_end = True
     assert search.searcher.suggest("ray-1") == Searcher.FINISHED
-    assert search.ledger.trials() == ()
-    assert search.heard == []
+    assert search.store.trials() == ()
+    assert search.calls == []
 
 
-def test_where_it_is_to_wait_nothing_is_suggested_and_the_search_is_not_finished(search: Search) -> None:
-    search.waits = True
+def test_the_searcher_suggests_nothing_while_the_search_waits(search: Search) -> None:
+    search.should_wait = True
     assert search.searcher.suggest("ray-1") is None
-    assert search.ledger.trials() == ()
+    assert search.store.trials() == ()
 
 
-def test_a_trial_that_says_its_last_word_is_complete(search: Search) -> None:
+def test_a_trial_with_a_final_report_is_complete(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
-    last = TrialReport(status="complete", epoch=1)
-    search.searcher.on_trial_result("ray-1", told(last))
-    search.searcher.on_trial_complete("ray-1", told(last))
-    assert (search.only().status, search.only().score, search.only().epochs) == ("complete", 0.5, 1)
+    search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.5)))
+    final_report = TrialReport(status="complete", epoch=1)
+    search.searcher.on_trial_result("ray-1", ray_result(final_report))
+    search.searcher.on_trial_complete("ray-1", ray_result(final_report))
+    trial = search.only_trial()
+    assert (trial.status, trial.score, trial.epochs) == ("complete", 0.5, 1)
 
 
-def test_a_trial_that_is_stopped_in_an_epoch_keeps_it_and_is_pruned(search: Search) -> None:
+def test_a_stopped_trial_is_pruned_and_keeps_its_last_epoch(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
-    search.searcher.on_trial_complete("ray-1", told(epoch_report(2, 0.6)))
-    result = search.only()
-    assert (result.status, result.epochs, result.score) == ("pruned", 2, 0.6)
-    assert result.reason == "stopped by the scheduler after epoch 2"
+    search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.5)))
+    search.searcher.on_trial_complete("ray-1", ray_result(epoch_report(2, 0.6)))
+    trial = search.only_trial()
+    assert (trial.status, trial.epochs, trial.score) == ("pruned", 2, 0.6)
+    assert trial.reason == "stopped by the scheduler after epoch 2"
 
 
-def test_a_trial_that_is_stopped_in_its_last_epoch_is_complete(search: Search) -> None:
+def test_a_trial_stopped_after_its_last_epoch_is_complete(search: Search) -> None:
     search.start()
     for number in (1, 2, 3):
-        search.searcher.on_trial_result("ray-1", told(epoch_report(number, 0.5)))
-    search.searcher.on_trial_complete("ray-1", told(epoch_report(4, 0.6)))
-    assert (search.only().status, search.only().epochs) == ("complete", 4)
+        search.searcher.on_trial_result("ray-1", ray_result(epoch_report(number, 0.5)))
+    search.searcher.on_trial_complete("ray-1", ray_result(epoch_report(4, 0.6)))
+    assert (search.only_trial().status, search.only_trial().epochs) == ("complete", 4)
 
 
-def test_a_trial_that_failed_is_told_with_its_own_reason(search: Search) -> None:
+def test_a_failed_trial_has_the_reason_of_its_report(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
+    search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.5)))
     failed = TrialReport(status="failed", epoch=1, reason="Divergence: NaN", traceback="...")
-    search.searcher.on_trial_result("ray-1", told(failed))
-    search.searcher.on_trial_complete("ray-1", told(failed))
-    assert (search.only().status, search.only().reason) == ("failed", "Divergence: NaN")
-    assert search.heard[-1] == ("b", "ended", 0, "failed", False)
+    search.searcher.on_trial_result("ray-1", ray_result(failed))
+    search.searcher.on_trial_complete("ray-1", ray_result(failed))
+    assert (search.only_trial().status, search.only_trial().reason) == ("failed", "Divergence: NaN")
+    assert search.calls[-1] == ("b", "ended", 0, "failed", False)
 
 
 @pytest.mark.parametrize(
-    ("result", "error"), [(None, True), (None, False), ({}, False), (told(epoch_report(1, 0.5)), True)]
+    ("result", "error"), [(None, True), (None, False), ({}, False), (ray_result(epoch_report(1, 0.5)), True)]
 )
-def test_a_lost_worker_is_a_failed_trial(search: Search, result: dict[str, Any] | None, error: bool) -> None:
+def test_a_trial_whose_worker_was_lost_too_often_is_failed(
+    search: Search, result: dict[str, Any] | None, error: bool
+) -> None:
     search.start()
     search.searcher.on_trial_complete("ray-1", result, error=error)
-    assert (search.only().status, search.only().reason) == ("failed", WORKER_LOST)
-    assert search.heard[-1] == ("b", "ended", 0, "failed", True)
+    assert (search.only_trial().status, search.only_trial().reason) == ("failed", WORKER_LOST)
+    assert search.calls[-1] == ("b", "ended", 0, "failed", True)
 
 
-@pytest.mark.parametrize("blameless", [True, False])
-def test_what_a_failure_says_about_the_settings_is_written_down(search: Search, blameless: bool) -> None:
+@pytest.mark.parametrize("is_infrastructure_failure", [True, False])
+def test_infrastructure_failures_are_saved_as_such(search: Search, is_infrastructure_failure: bool) -> None:
     search.start("ray-1")
-    failed = TrialReport(status="failed", epoch=0, reason="OSError: full", is_infrastructure_failure=blameless)
-    search.searcher.on_trial_complete("ray-1", told(failed))
+    failed = TrialReport(
+        status="failed", epoch=0, reason="OSError: full", is_infrastructure_failure=is_infrastructure_failure
+    )
+    search.searcher.on_trial_complete("ray-1", ray_result(failed))
     search.start("ray-2")
     search.searcher.on_trial_complete("ray-2", error=True)
     lines = map(json.loads, SearchPaths(search.root).journal.read_text().splitlines())
-    noted = [line["trial_id"] for line in lines if line.get("user_attr") == {INFRASTRUCTURE_FAILURE: True}]
-    assert noted == ([0, 1] if blameless else [1])
+    trial_ids = [line["trial_id"] for line in lines if line.get("user_attr") == {INFRASTRUCTURE_FAILURE: True}]
+    assert trial_ids == ([0, 1] if is_infrastructure_failure else [1])
 
 
-def test_listeners_are_told_in_their_order_and_the_result_already_holds_the_epoch(search: Search) -> None:
+def test_callbacks_are_called_in_order_after_the_record_was_updated(search: Search) -> None:
     search.start()
-    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
-    search.searcher.on_trial_complete("ray-1", told(TrialReport(status="complete", epoch=1)))
-    each = [("started", 0), ("epoch", 0, 1, 1), ("ended", 0, "complete", False)]
-    assert search.heard == [(name, *event) for event in each for name in ("a", "b")]
+    search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.5)))
+    search.searcher.on_trial_complete("ray-1", ray_result(TrialReport(status="complete", epoch=1)))
+    events = [("started", 0), ("epoch", 0, 1, 1), ("ended", 0, "complete", False)]
+    assert search.calls == [(name, *event) for event in events for name in ("a", "b")]
 
 
-def test_trials_at_once_are_kept_apart(search: Search) -> None:
+def test_concurrent_trials_keep_their_own_scores(search: Search) -> None:
     first, second = search.start("ray-1"), search.start("ray-2")
-    search.searcher.on_trial_result("ray-2", told(epoch_report(1, 0.9)))
-    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.1)))
-    assert search.ledger.get(first.trial_uid).score == 0.1
-    assert search.ledger.get(second.trial_uid).score == 0.9
+    search.searcher.on_trial_result("ray-2", ray_result(epoch_report(1, 0.9)))
+    search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.1)))
+    assert search.store.get(first.trial_uid).score == 0.1
+    assert search.store.get(second.trial_uid).score == 0.9
 
 
-def test_an_epoch_that_is_told_twice_is_heard_once(search: Search) -> None:
+def test_callbacks_are_called_once_for_a_repeated_epoch(search: Search) -> None:
     search.start()
     for _ in range(2):
-        search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
-    assert search.heard.count(("a", "epoch", 0, 1, 1)) == 1
+        search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.5)))
+    assert search.calls.count(("a", "epoch", 0, 1, 1)) == 1
 
 
-def test_the_searcher_can_be_pickled_and_the_search_goes_on(search: Search, tmp_path: Path) -> None:
+def test_the_searcher_can_be_pickled_and_the_search_continues(search: Search, tmp_path: Path) -> None:
     search.start()
     assert isinstance(cloudpickle.loads(cloudpickle.dumps(search.searcher)), Searcher)
     search.searcher.save(str(tmp_path / "snapshot"))
-    search.searcher.on_trial_result("ray-1", told(epoch_report(1, 0.5)))
+    search.searcher.on_trial_result("ray-1", ray_result(epoch_report(1, 0.5)))
     assert (tmp_path / "snapshot").read_text() == "{}"
-    assert search.only().score == 0.5
+    assert search.only_trial().score == 0.5

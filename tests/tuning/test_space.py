@@ -1,4 +1,4 @@
-"""The search space: what is asked for, what the default is, and the configuration that follows."""
+"""The search space: suggested parameters, default trials, linear probes, fine-tunes and trial configurations."""
 
 from __future__ import annotations
 
@@ -17,58 +17,59 @@ from tuning.recipe.schema import TrainingSettings
 from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES
 from tuning.search.space import SearchSpace
 
-KNOWN = (*NETWORK_AXES, *DEFAULT_PARAMS, "lr")
+SETTING_NAMES = (*NETWORK_AXES, *DEFAULT_PARAMS, "lr")
 
 
-class Recorder:
-    """An asker that remembers what it was asked and answers with the last choice or the upper end."""
+class RecordingTrial:
+    """A trial that records its distributions and suggests the last choice or the upper bound."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, object] = {}
+        self.distributions: dict[str, object] = {}
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        self.asked[name] = (low, high, log)
+        self.distributions[name] = (low, high, log)
         return high
 
     def suggest_categorical(self, name: str, choices: Any, /) -> Any:
-        self.asked[name] = tuple(choices)
+        self.distributions[name] = tuple(choices)
         return choices[-1]
 
 
-def asked_for(given_recipe: TrainingSettings) -> dict[str, object]:
-    recorder = Recorder()
-    SearchSpace(given_recipe).suggest(recorder)
-    return recorder.asked
+def distributions_of(settings: TrainingSettings, **kwargs: Any) -> dict[str, object]:
+    """Return the distributions of the parameters that the space of a recipe suggests."""
+    trial = RecordingTrial()
+    SearchSpace(settings, **kwargs).suggest(trial)
+    return trial.distributions
 
 
-class Inside:
-    """An asker that answers with given settings, and refuses what does not lie where it may lie."""
+class EnqueuedTrial:
+    """A trial that suggests given parameters, and asserts that each lies in its distribution."""
 
-    def __init__(self, settings: dict[str, ParamValue]) -> None:
-        self.left = dict(settings)
+    def __init__(self, params: dict[str, ParamValue]) -> None:
+        self.unused = dict(params)
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         del log
-        value = float(self.left.pop(name))
+        value = float(self.unused.pop(name))
         assert low <= value <= high
         return value
 
     def suggest_categorical(self, name: str, choices: Any, /) -> Any:
-        value = self.left.pop(name)
+        value = self.unused.pop(name)
         assert value in choices
         return value
 
 
-def test_every_setting_is_asked_for_once_under_the_names_of_the_user() -> None:
-    settings = SearchSpace(recipe()).suggest(Recorder())
-    assert tuple(settings) == KNOWN
+def test_the_settings_have_the_users_names() -> None:
+    settings = SearchSpace(recipe()).suggest(RecordingTrial())
+    assert tuple(settings) == SETTING_NAMES
 
 
-def test_the_domains_of_the_recipe_are_what_is_asked_for() -> None:
-    asked = asked_for(recipe(freeze_fraction="0.25..0.75", batch_size="8,16", weight_decay="0.01"))
-    assert asked["freeze_fraction"] == (0.25, 0.75, False)
-    assert asked["batch_size"] == (8, 16)
-    assert asked["weight_decay"] == (0.01,)
+def test_the_distributions_are_the_domains_of_the_recipe() -> None:
+    distributions = distributions_of(recipe(freeze_fraction="0.25..0.75", batch_size="8,16", weight_decay="0.01"))
+    assert distributions["freeze_fraction"] == (0.25, 0.75, False)
+    assert distributions["batch_size"] == (8, 16)
+    assert distributions["weight_decay"] == (0.01,)
 
 
 @pytest.mark.parametrize(
@@ -76,22 +77,22 @@ def test_the_domains_of_the_recipe_are_what_is_asked_for() -> None:
     [("adam", "lr", (1e-4, 1e-2, True)), ("adamw", "lr", (1e-4, 1e-2, True)), ("sgd", "sgd_lr", (1e-3, 1e-1, True))],
 )
 def test_each_optimizer_has_its_own_learning_rates(optimizer: str, name: str, rates: tuple[object, ...]) -> None:
-    asked = asked_for(recipe(optimizer=optimizer))
-    assert {key: value for key, value in asked.items() if key.endswith("lr")} == {name: rates}
+    distributions = distributions_of(recipe(optimizer=optimizer))
+    assert {key: value for key, value in distributions.items() if key.endswith("lr")} == {name: rates}
 
 
-def test_sgds_rate_is_called_lr_in_the_settings() -> None:
-    settings = SearchSpace(recipe(optimizer="sgd")).suggest(Recorder())
+def test_the_learning_rate_of_sgd_is_called_lr_in_the_settings() -> None:
+    settings = SearchSpace(recipe(optimizer="sgd")).suggest(RecordingTrial())
     assert settings["lr"] == 0.1
     assert "sgd_lr" not in settings
 
 
-def test_rates_that_the_user_gives_hold_for_every_optimizer() -> None:
+def test_learning_rates_of_the_recipe_apply_to_every_optimizer() -> None:
     for optimizer in ("sgd", "adam"):
-        assert asked_for(recipe(optimizer=optimizer, lr="0.01,0.02"))["lr"] == (0.01, 0.02)
+        assert distributions_of(recipe(optimizer=optimizer, lr="0.01,0.02"))["lr"] == (0.01, 0.02)
 
 
-def test_trial_0_is_what_an_expert_tries_first() -> None:
+def test_trial_0_has_the_expert_defaults() -> None:
     assert SearchSpace(recipe()).default_settings() == {
         **DEFAULT_PARAMS,
         "backbone": BACKBONE,
@@ -100,35 +101,31 @@ def test_trial_0_is_what_an_expert_tries_first() -> None:
     }
 
 
-def test_of_tiny_pictures_the_default_trains_the_whole_network() -> None:
+def test_for_small_images_the_default_trains_the_whole_network() -> None:
     space = SearchSpace(recipe(image_size="32,64"), small_images=True)
     changed = {"freeze_fraction": 0, "lr_scheduler": "one_cycle", "lr": 2e-3}
     assert space.default_settings() == {**SearchSpace(recipe(image_size="32,64")).default_settings(), **changed}
-    probe = space.suggest(Inside(space.linear_probes()[0]), is_probe=True)
-    assert [tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)] == [0.2]
+    probe = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
+    assert [params["freeze_fraction"] for params in space.fine_tunes(probe)] == [0.2]
     assert SearchSpace(recipe(freeze_fraction="0.5..1"), small_images=True).default_settings()["freeze_fraction"] == 0.5
 
 
-@pytest.mark.parametrize(("imbalance", "searched"), [(1.0, False), (1.5, False), (1.6, True)])
-def test_balance_is_searched_where_the_classes_differ_in_size(imbalance: float, searched: bool) -> None:
-    recorder = Recorder()
-    space = SearchSpace(recipe(), imbalance)
-    space.suggest(recorder)
-    balances = recorder.asked["balance"]
+@pytest.mark.parametrize(("imbalance_ratio", "is_searched"), [(1.0, False), (1.5, False), (1.6, True)])
+def test_class_balance_is_searched_for_imbalanced_classes(imbalance_ratio: float, is_searched: bool) -> None:
+    balances = distributions_of(recipe(), imbalance_ratio=imbalance_ratio)["balance"]
     assert isinstance(balances, tuple)
-    assert set(balances) == ({"none", "weights", "sampler", "oversample"} if searched else {"none"})
-    assert space.default_settings()["balance"] == "none"
+    assert set(balances) == ({"none", "weights", "sampler", "oversample"} if is_searched else {"none"})
+    assert SearchSpace(recipe(), imbalance_ratio).default_settings()["balance"] == "none"
 
 
-def test_a_balance_that_the_user_gives_holds_whatever_the_classes_sizes() -> None:
-    for imbalance in (1.0, 9.0):
-        recorder = Recorder()
-        SearchSpace(recipe(balance="weights"), imbalance).suggest(recorder)
-        assert recorder.asked["balance"] == ("weights",)
+def test_the_class_balance_of_the_recipe_does_not_depend_on_the_imbalance() -> None:
+    for imbalance_ratio in (1.0, 9.0):
+        distributions = distributions_of(recipe(balance="weights"), imbalance_ratio=imbalance_ratio)
+        assert distributions["balance"] == ("weights",)
 
 
 @pytest.mark.parametrize(
-    ("texts", "name", "value"),
+    ("options", "name", "value"),
     [
         ({"freeze_fraction": "0.7..0.9"}, "freeze_fraction", 0.7),
         ({"batch_size": "64,128"}, "batch_size", 64),
@@ -140,33 +137,35 @@ def test_a_balance_that_the_user_gives_holds_whatever_the_classes_sizes() -> Non
         ({"lr": "5e-3,7e-3"}, "lr", 5e-3),
     ],
 )
-def test_trial_0_is_moved_into_a_narrowed_space(texts: dict[str, str], name: str, value: object) -> None:
-    assert SearchSpace(recipe(**texts)).default_settings()[name] == value
+def test_trial_0_is_clipped_to_a_narrowed_space(options: dict[str, str], name: str, value: object) -> None:
+    assert SearchSpace(recipe(**options)).default_settings()[name] == value
 
 
-def some_of(*known: str) -> st.SearchStrategy[str]:
-    return st.lists(st.sampled_from(known), min_size=1, unique=True).map(",".join)
+def choices_of(*options: str) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(options), min_size=1, unique=True).map(",".join)
 
 
-def numbers_within(low: float, high: float) -> st.SearchStrategy[str]:
-    """Return values, choices and ranges within the limits, as a user types them."""
+def numbers_in(low: float, high: float) -> st.SearchStrategy[str]:
+    """Return values, choices and ranges within the bounds, as typed by a user."""
     values = st.lists(st.floats(low, high), min_size=1, max_size=3, unique=True)
     ranges = st.lists(st.floats(low, high), min_size=2, max_size=2, unique=True).map(sorted)
-    return values.map(lambda some: ",".join(map(repr, some))) | ranges.map(lambda ends: f"{ends[0]!r}..{ends[1]!r}")
+    return values.map(lambda numbers: ",".join(map(repr, numbers))) | ranges.map(
+        lambda bounds: f"{bounds[0]!r}..{bounds[1]!r}"
+    )
 
 
-narrowed = st.fixed_dictionaries(
+NARROWED = st.fixed_dictionaries(
     {},
     optional={
-        "optimizer": some_of("adamw", "adam", "sgd"),
-        "augmentation": some_of("none", "light", "medium", "strong", "flip+crop+cutout"),
-        "balance": some_of("none", "weights", "sampler", "oversample"),
-        "mix": some_of("none", "mixup", "cutmix"),
-        "lr_scheduler": some_of("constant", "step", "cosine", "plateau"),
-        "lr": numbers_within(1e-7, 5.0),
-        "weight_decay": numbers_within(1e-6, 1.0),
-        "freeze_fraction": numbers_within(0.0, 1.0),
-        "dropout": numbers_within(0.0, 0.9),
+        "optimizer": choices_of("adamw", "adam", "sgd"),
+        "augmentation": choices_of("none", "light", "medium", "strong", "flip+crop+cutout"),
+        "balance": choices_of("none", "weights", "sampler", "oversample"),
+        "mix": choices_of("none", "mixup", "cutmix"),
+        "lr_scheduler": choices_of("constant", "step", "cosine", "plateau"),
+        "lr": numbers_in(1e-7, 5.0),
+        "weight_decay": numbers_in(1e-6, 1.0),
+        "freeze_fraction": numbers_in(0.0, 1.0),
+        "dropout": numbers_in(0.0, 0.9),
         "batch_size": st.lists(st.integers(1, 4096), min_size=1, max_size=3, unique=True).map(
             lambda sizes: ",".join(map(str, sizes))
         ),
@@ -174,28 +173,28 @@ narrowed = st.fixed_dictionaries(
 )
 
 
-@given(narrowed)
-def test_trial_0_lies_inside_any_narrowed_space(texts: dict[str, str]) -> None:
-    space = SearchSpace(recipe(**texts))
-    asker = Inside(space.default_params())
-    settings = space.suggest(asker)
-    assert not asker.left, "first() names what is never asked for"
+@given(NARROWED)
+def test_trial_0_lies_in_any_narrowed_space(options: dict[str, str]) -> None:
+    space = SearchSpace(recipe(**options))
+    trial = EnqueuedTrial(space.default_params())
+    settings = space.suggest(trial)
+    assert not trial.unused, "default_params() has a parameter that is not suggested"
     assert settings == space.default_settings()
 
 
-@given(narrowed)
-def test_a_trials_configuration_holds_its_settings_and_survives_its_own_json(texts: dict[str, str]) -> None:
-    space = SearchSpace(recipe(**texts, seed=7, max_epochs=5, weights="none"))
-    settings = space.suggest(Recorder())
+@given(NARROWED)
+def test_a_trial_configuration_has_the_settings_and_survives_a_json_round_trip(options: dict[str, str]) -> None:
+    space = SearchSpace(recipe(**options, seed=7, max_epochs=5, weights="none"))
+    settings = space.suggest(RecordingTrial())
     config = space.trial_config(settings, PREPROCESSINGS)
     parts = (config.network, config.batches, config.fit)
-    held = {"image_size": config.preprocessing.image_size}
-    held |= {name: value for part in parts for name, value in part.model_dump().items()}
-    assert {name: held[name] for name in KNOWN} == settings
+    values = {"image_size": config.preprocessing.image_size}
+    values |= {name: value for part in parts for name, value in part.model_dump().items()}
+    assert {name: values[name] for name in SETTING_NAMES} == settings
     assert TrialConfig.from_json(config.to_json()) == config
 
 
-def test_a_trials_configuration_takes_the_rest_from_the_recipe() -> None:
+def test_a_trial_configuration_has_the_other_values_of_the_recipe() -> None:
     space = SearchSpace(
         recipe(
             seed=7,
@@ -210,24 +209,26 @@ def test_a_trials_configuration_takes_the_rest_from_the_recipe() -> None:
     config = space.trial_config(space.default_settings(), PREPROCESSINGS)
     assert (config.seed, config.network.weights) == (7, "none")
     assert (config.fit.max_epochs, config.fit.patience, config.fit.step_epochs) == (5, 3, 2)
-    assert (config.features.feature_cache, config.features.cached_augmentations) == ("exact", 7)
+    assert (config.features.feature_cache, config.features.cached_augmentations) == ("fp32", 7)
     assert config.preprocessing == PREPROCESSINGS[BACKBONE, 32]
 
 
-def test_a_trial_gets_the_preprocessing_of_its_own_backbone_and_size() -> None:
+def test_a_trial_has_the_preprocessing_of_its_backbone_and_image_size() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64"))
-    settings = space.suggest(Recorder())
+    settings = space.suggest(RecordingTrial())
     means = {"small": (0.1, 0.1, 0.1), "large": (0.9, 0.9, 0.9)}
-    known = {(name, size): Preprocessing(size, mean=mean) for name, mean in means.items() for size in (32, 64)}
-    assert space.trial_config(settings, known).preprocessing == known["large", 64]
+    preprocessings = {(name, size): Preprocessing(size, mean=mean) for name, mean in means.items() for size in (32, 64)}
+    assert space.trial_config(settings, preprocessings).preprocessing == preprocessings["large", 64]
 
 
-def test_the_sweep_probes_every_network_size_and_cut() -> None:
+def test_there_is_a_linear_probe_for_each_backbone_image_size_and_truncation() -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="2,0,1,5"))
     probes = space.linear_probes()
-    swept = [(probe["truncate"], probe["backbone"], probe["image_size"]) for probe in probes]
-    assert swept == [(cut, name, size) for cut in (0, 1, 2) for name in ("small", "large") for size in (32, 64)]
-    settings = space.suggest(Inside(probes[-1]), is_probe=True)
+    combinations = [(probe["truncate"], probe["backbone"], probe["image_size"]) for probe in probes]
+    assert combinations == [
+        (truncate, name, size) for truncate in (0, 1, 2) for name in ("small", "large") for size in (32, 64)
+    ]
+    settings = space.suggest(EnqueuedTrial(probes[-1]), is_probe=True)
     assert settings == {
         **DEFAULT_PARAMS,
         "image_size": 64,
@@ -239,57 +240,63 @@ def test_the_sweep_probes_every_network_size_and_cut() -> None:
     }
 
 
-def test_the_sweep_probes_all_levels_of_each_network_and_size_before_its_cuts() -> None:
+def test_probes_with_the_features_of_all_blocks_come_before_those_with_the_last() -> None:
     space = SearchSpace(recipe(image_size="32,64", truncate="0,3", head_features="last,all"))
-    swept = [(probe["head_features"], probe.get("truncate"), probe["image_size"]) for probe in space.linear_probes()]
-    assert swept == [(*end, size) for end in (("all", None), ("last", 0), ("last", 3)) for size in (32, 64)]
-    probe = space.suggest(Inside(space.linear_probes()[0]), is_probe=True)
+    combinations = [
+        (probe["head_features"], probe.get("truncate"), probe["image_size"]) for probe in space.linear_probes()
+    ]
+    assert combinations == [
+        (*network_end, size) for network_end in (("all", None), ("last", 0), ("last", 3)) for size in (32, 64)
+    ]
+    probe = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
     network = space.trial_config(probe, PREPROCESSINGS).network
     assert (network.head_features, network.truncate) == ("all", 0)
-    assert {tuned["freeze_fraction"] for tuned in space.fine_tunes(probe)} == {0.2}  # the other one is the default
+    assert {params["freeze_fraction"] for params in space.fine_tunes(probe)} == {
+        0.2
+    }  # the other fraction is the default
 
 
 @pytest.mark.parametrize(
-    ("texts", "probed"),
+    ("options", "balance"),
     [({}, "weights"), ({"balance": "none,weights"}, "weights"), ({"balance": "none,sampler"}, "none")],
 )
-def test_probes_weigh_unequal_classes_where_the_recipe_allows_it(texts: dict[str, str], probed: str) -> None:
-    space = SearchSpace(recipe(**texts), imbalance_ratio=4.0)
-    assert {space.suggest(Inside(probe), is_probe=True)["balance"] for probe in space.linear_probes()} == {probed}
-    equal = SearchSpace(recipe(), imbalance_ratio=1.0)
-    assert equal.suggest(Inside(equal.linear_probes()[0]), is_probe=True)["balance"] == "none"
+def test_probes_weight_imbalanced_classes_if_the_recipe_allows_it(options: dict[str, str], balance: str) -> None:
+    space = SearchSpace(recipe(**options), imbalance_ratio=4.0)
+    settings = [space.suggest(EnqueuedTrial(probe), is_probe=True) for probe in space.linear_probes()]
+    assert {probe["balance"] for probe in settings} == {balance}
+    balanced = SearchSpace(recipe(), imbalance_ratio=1.0)
+    assert balanced.suggest(EnqueuedTrial(balanced.linear_probes()[0]), is_probe=True)["balance"] == "none"
 
 
-def test_a_search_opens_with_its_first_network_at_each_size_but_not_of_tiny_pictures() -> None:
-    texts = {"image_size": "32,64", "truncate": "0,3"}
-    opening = SearchSpace(recipe(**texts)).warmup_probes()
-    assert [(probe["image_size"], probe["truncate"]) for probe in opening] == [(32, 0), (64, 0)]
-    tiny = SearchSpace(recipe(**texts), small_images=True)
-    assert len(tiny.linear_probes()) == 4
-    assert tiny.warmup_probes() == []
+def test_warmup_probes_have_the_first_network_at_each_size_and_do_not_exist_for_small_images() -> None:
+    options = {"image_size": "32,64", "truncate": "0,3"}
+    probes = SearchSpace(recipe(**options)).warmup_probes()
+    assert [(probe["image_size"], probe["truncate"]) for probe in probes] == [(32, 0), (64, 0)]
+    small_images = SearchSpace(recipe(**options), small_images=True)
+    assert len(small_images.linear_probes()) == 4
+    assert small_images.warmup_probes() == []
 
 
-def test_levels_are_asked_for_only_where_all_is_frozen_of_a_network_in_parts() -> None:
-    def asked(uncut: set[str], **texts: str) -> ParamValue | None:
-        recorder = Recorder()
-        SearchSpace(recipe(head_features="last,all", **texts), unsplittable=uncut).suggest(recorder)
-        return "head_features" in recorder.asked
+def test_head_features_are_suggested_only_for_fully_frozen_splittable_backbones() -> None:
+    def is_suggested(unsplittable: set[str], **options: str) -> bool:
+        settings = recipe(head_features="last,all", **options)
+        return "head_features" in distributions_of(settings, unsplittable=unsplittable)
 
-    assert asked(set(), freeze_fraction="1")
-    assert not asked(set(), freeze_fraction="0..0.9")
-    assert not asked({BACKBONE}, freeze_fraction="1")
+    assert is_suggested(set(), freeze_fraction="1")
+    assert not is_suggested(set(), freeze_fraction="0..0.9")
+    assert not is_suggested({BACKBONE}, freeze_fraction="1")
 
 
-def test_all_levels_alone_are_refused_where_nothing_can_be_frozen_whole() -> None:
+def test_features_of_all_blocks_require_a_freeze_fraction_of_1() -> None:
     with pytest.raises(
-        ValidationError, match=r"freeze_fraction must reach 1 with head_features=all, got 0\.\.0\.9; give"
+        ValidationError, match=r"freeze_fraction must reach 1 with head_features=all, got 0\.\.0\.9; use"
     ):
         recipe(head_features="all", freeze_fraction="0..0.9")
     assert recipe(head_features="all").head_features.options == ("all",)
 
 
 @pytest.mark.parametrize(
-    "texts",
+    "options",
     [
         {"sweep": "off"},
         {"feature_cache": "off"},
@@ -299,112 +306,116 @@ def test_all_levels_alone_are_refused_where_nothing_can_be_frozen_whole() -> Non
         {"augmentation": "light"},
     ],
 )
-def test_there_is_no_sweep_where_a_probe_would_cost_a_trial_or_is_not_allowed(texts: dict[str, str]) -> None:
-    assert SearchSpace(recipe(**texts)).linear_probes() == []
+def test_there_are_no_probes_if_their_features_are_not_cached_or_the_recipe_excludes_them(
+    options: dict[str, str],
+) -> None:
+    assert SearchSpace(recipe(**options)).linear_probes() == []
 
 
-@given(narrowed)
-def test_every_probe_lies_inside_a_narrowed_space(texts: dict[str, str]) -> None:
-    space = SearchSpace(recipe(**texts))
+@given(NARROWED)
+def test_every_probe_lies_in_a_narrowed_space(options: dict[str, str]) -> None:
+    space = SearchSpace(recipe(**options))
     for probe in space.linear_probes():
-        asker = Inside(probe)
-        space.suggest(asker, is_probe=True)
-        assert not asker.left
+        trial = EnqueuedTrial(probe)
+        space.suggest(trial, is_probe=True)
+        assert not trial.unused
 
 
-def test_a_network_that_cannot_be_cut_is_not_probed() -> None:
+def test_an_unsplittable_backbone_is_not_probed() -> None:
     space = SearchSpace(recipe(backbone="small,large"), unsplittable={"large"})
     assert {probe["backbone"] for probe in space.linear_probes()} == {"small"}
 
 
-@pytest.mark.parametrize(("unfrozen", "fractions"), [(False, (0.5, 0.2)), (True, (0.0, 0.2))])
-def test_the_best_probe_is_fine_tuned_as_trial_0_is_and_with_less_frozen(
-    unfrozen: bool, fractions: tuple[float, float]
+@pytest.mark.parametrize(("mostly_trained", "fractions"), [(False, (0.5, 0.2)), (True, (0.0, 0.2))])
+def test_fine_tunes_have_the_defaults_and_two_freeze_fractions(
+    mostly_trained: bool, fractions: tuple[float, float]
 ) -> None:
     space = SearchSpace(recipe(backbone="small,large", image_size="32,64", truncate="0,1"))
-    probe = space.suggest(Inside(space.linear_probes()[-1]), is_probe=True)
+    probe = space.suggest(EnqueuedTrial(space.linear_probes()[-1]), is_probe=True)
     network = {"backbone": "large", "image_size": 64, "truncate": 1}
-    assert space.fine_tunes(probe, unfrozen) == [
+    assert space.fine_tunes(probe, mostly_trained) == [
         {**space.default_params(), **network, "freeze_fraction": fraction} for fraction in fractions
     ]
 
 
-def test_what_has_run_as_trial_0_or_is_the_same_is_not_fine_tuned_again() -> None:
+def test_fine_tunes_have_no_duplicates_of_the_default_or_of_each_other() -> None:
     space = SearchSpace(recipe())
-    probe = space.suggest(Inside(space.linear_probes()[0]), is_probe=True)
-    assert [settings["freeze_fraction"] for settings in space.fine_tunes(probe)] == [0.2]
-    fixed = SearchSpace(recipe(freeze_fraction="1", image_size="32,64"))
-    probe = fixed.suggest(Inside(fixed.linear_probes()[-1]), is_probe=True)
-    assert [settings["freeze_fraction"] for settings in fixed.fine_tunes(probe)] == [1.0]
+    probe = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
+    assert [params["freeze_fraction"] for params in space.fine_tunes(probe)] == [0.2]
+    fully_frozen = SearchSpace(recipe(freeze_fraction="1", image_size="32,64"))
+    probe = fully_frozen.suggest(EnqueuedTrial(fully_frozen.linear_probes()[-1]), is_probe=True)
+    assert [params["freeze_fraction"] for params in fully_frozen.fine_tunes(probe)] == [1.0]
 
 
-TWO = [
+VARIANTS = [
     {"name": "whole", "settings": {"freeze_fraction": "0", "optimizer": "adam"}},
     {"name": "probe", "settings": {"freeze_fraction": "1", "optimizer": "sgd", "weights": "none", "patience": "3"}},
 ]
 
 
-def test_a_variant_is_asked_for_first_and_then_only_its_own_settings() -> None:
-    space = SearchSpace(recipe(variants=TWO))
-    recorder = Recorder()
-    settings = space.suggest(recorder)
-    assert recorder.asked["variant"] == ("whole", "probe")
-    assert {name.partition("@")[2] for name in recorder.asked} == {"", "probe"}
+def test_the_variant_is_suggested_first_and_then_only_its_own_parameters() -> None:
+    space = SearchSpace(recipe(variants=VARIANTS))
+    trial = RecordingTrial()
+    settings = space.suggest(trial)
+    assert trial.distributions["variant"] == ("whole", "probe")
+    assert {name.partition("@")[2] for name in trial.distributions} == {"", "probe"}
     assert (settings["variant"], settings["freeze_fraction"], settings["optimizer"]) == ("probe", 1.0, "sgd")
     config = space.trial_config(settings, PREPROCESSINGS)
     assert (config.network.weights, config.fit.patience) == ("none", 3)
 
 
-def test_trial_0_is_the_first_variants() -> None:
-    settings = SearchSpace(recipe(variants=TWO)).default_settings()
+def test_trial_0_belongs_to_the_first_variant() -> None:
+    settings = SearchSpace(recipe(variants=VARIANTS)).default_settings()
     assert (settings["variant"], settings["freeze_fraction"], settings["optimizer"]) == ("whole", 0.0, "adam")
 
 
-def test_each_variant_that_the_sweep_leaves_out_has_a_default_of_its_own() -> None:
-    def named(**texts: object) -> list[object]:
-        return [start["variant"] for start in SearchSpace(recipe(variants=TWO, **texts)).default_trials()]
+def test_each_variant_without_probes_has_a_default_trial() -> None:
+    def default_variants(**options: object) -> list[object]:
+        trials = SearchSpace(recipe(variants=VARIANTS, **options)).default_trials()
+        return [params["variant"] for params in trials]
 
-    assert named() == ["whole"]
-    assert named(sweep="off") == ["whole", "probe"]
-    assert named(feature_cache="off") == ["whole", "probe"]
-
-
-def test_no_more_variants_are_tried_first_than_trials_were_asked_for() -> None:
-    assert len(SearchSpace(recipe(variants=TWO, sweep="off")).default_trials()) == 2
-    assert len(SearchSpace(recipe(variants=TWO, sweep="off", trials="1")).default_trials()) == 1
+    assert default_variants() == ["whole"]
+    assert default_variants(sweep="off") == ["whole", "probe"]
+    assert default_variants(feature_cache="off") == ["whole", "probe"]
 
 
-def test_only_a_variant_that_may_freeze_all_is_swept() -> None:
-    space = SearchSpace(recipe(variants=TWO))
+def test_there_are_not_more_default_trials_than_trials() -> None:
+    assert len(SearchSpace(recipe(variants=VARIANTS, sweep="off")).default_trials()) == 2
+    assert len(SearchSpace(recipe(variants=VARIANTS, sweep="off", trials="1")).default_trials()) == 1
+
+
+def test_only_a_variant_that_allows_full_freezing_is_probed() -> None:
+    space = SearchSpace(recipe(variants=VARIANTS))
     assert {probe["variant"] for probe in space.linear_probes()} == {"probe"}
 
 
-@given(narrowed, narrowed)
-def test_the_best_of_another_search_lies_inside_any_space_and_is_itself_where_it_may_be(
-    texts: dict[str, str], others: dict[str, str]
+@given(NARROWED, NARROWED)
+def test_a_projected_configuration_lies_in_any_space_and_is_unchanged_in_its_own(
+    options: dict[str, str], other_options: dict[str, str]
 ) -> None:
-    other = SearchSpace(recipe(**others))
-    settings = other.suggest(Recorder())
+    other = SearchSpace(recipe(**other_options))
+    settings = other.suggest(RecordingTrial())
     config = other.trial_config(settings, PREPROCESSINGS)
-    space = SearchSpace(recipe(**texts))
-    asker = Inside(space.project_config(config))
-    moved = space.suggest(asker)
-    assert not asker.left, "near() names what is never asked for"
-    assert space.trial_config(moved, PREPROCESSINGS).network.backbone == BACKBONE
-    back = SearchSpace(recipe(**others))
-    assert back.suggest(Inside(back.project_config(config))) == settings
+    space = SearchSpace(recipe(**options))
+    trial = EnqueuedTrial(space.project_config(config))
+    projected = space.suggest(trial)
+    assert not trial.unused, "project_config() has a parameter that is not suggested"
+    assert space.trial_config(projected, PREPROCESSINGS).network.backbone == BACKBONE
+    own_space = SearchSpace(recipe(**other_options))
+    assert own_space.suggest(EnqueuedTrial(own_space.project_config(config))) == settings
 
 
-def test_a_rate_of_another_search_is_taken_with_its_optimizer_and_else_left() -> None:
+def test_a_learning_rate_is_projected_only_together_with_its_optimizer() -> None:
     other = SearchSpace(recipe(optimizer="sgd", lr="0.07"))
     config = other.trial_config(other.default_settings(), PREPROCESSINGS)
     assert SearchSpace(recipe()).project_config(config)["sgd_lr"] == 0.07
     assert SearchSpace(recipe(optimizer="adam")).project_config(config)["lr"] == 1e-3
 
 
-def test_the_best_of_another_search_goes_to_the_variant_that_has_its_network() -> None:
+def test_a_configuration_is_projected_to_the_variant_with_its_backbone() -> None:
     variants = [{"name": name, "settings": {"backbone": name}} for name in ("small", BACKBONE)]
     space = SearchSpace(recipe(variants=variants))
     config = SearchSpace(recipe()).trial_config(SearchSpace(recipe()).default_settings(), PREPROCESSINGS)
-    elsewhere = config.model_copy(update={"network": config.network.model_copy(update={"backbone": "unknown"})})
-    assert [space.project_config(one)["variant"] for one in (config, elsewhere)] == [BACKBONE, "small"]
+    unknown = config.model_copy(update={"network": config.network.model_copy(update={"backbone": "unknown"})})
+    assert space.project_config(config)["variant"] == BACKBONE
+    assert space.project_config(unknown)["variant"] == "small"

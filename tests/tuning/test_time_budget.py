@@ -1,4 +1,4 @@
-"""The clock of a search: it rings in time, once, and not before there is something to keep."""
+"""The time budget: the deadline is called in time, once, and not before there is progress."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from tuning.search.time_budget import TimeBudget, finalize_reserve_s, load_elaps
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Have the process begun now."""
+def process_start(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Set the start of the process to now."""
     now = time.time()
     monkeypatch.setattr("tuning.search.time_budget._process_start", lambda: now)
     return now
 
 
-MakeClock = Callable[..., TimeBudget]
+MakeTimeBudget = Callable[..., TimeBudget]
 
 
 @pytest.fixture
-def make_clock(begun: float, tmp_path: Path) -> MakeClock:
-    """Return a maker of clocks of a process that has begun now."""
-    del begun
-    return partial(TimeBudget, elapsed_file=tmp_path / "spent")
+def make_time_budget(process_start: float, tmp_path: Path) -> MakeTimeBudget:
+    """Return a factory of time budgets in a process that starts now."""
+    del process_start
+    return partial(TimeBudget, elapsed_file=tmp_path / "elapsed_s")
 
 
-def keep_an_epoch(clock: TimeBudget) -> None:
-    clock.on_epoch_end(trial_record(), epoch_report(1, 0.5))
+def end_epoch(time_budget: TimeBudget) -> None:
+    time_budget.on_epoch_end(trial_record(), epoch_report(1, 0.5))
 
 
 @pytest.mark.parametrize(
-    ("texts", "trials", "seconds"),
+    ("options", "trials", "seconds"),
     [
         ({}, 16, 300.0),
         ({"trials": "3"}, 3, None),
@@ -46,110 +46,114 @@ def keep_an_epoch(clock: TimeBudget) -> None:
         ({"trials": "3", "minutes": "2"}, 3, 120.0),
     ],
 )
-def test_a_budget_is_trials_minutes_or_both(texts: dict[str, str], trials: int | None, seconds: float | None) -> None:
-    asked = recipe(**texts)
-    assert (asked.max_trials, asked.budget_s) == (trials, seconds)
+def test_a_budget_is_trials_minutes_or_both(options: dict[str, str], trials: int | None, seconds: float | None) -> None:
+    limited = recipe(**options)
+    assert (limited.max_trials, limited.budget_s) == (trials, seconds)
 
 
-@pytest.mark.parametrize(("budget_s", "kept_s"), [(10, 3.5), (150, 52.5), (600, 75)])
-def test_time_is_kept_for_what_comes_after_the_trials(budget_s: float, kept_s: float) -> None:
-    assert finalize_reserve_s(budget_s) == pytest.approx(kept_s)
+@pytest.mark.parametrize(("budget_s", "expected_s"), [(10, 3.5), (150, 52.5), (600, 75)])
+def test_time_is_reserved_for_the_work_after_the_trials(budget_s: float, expected_s: float) -> None:
+    assert finalize_reserve_s(budget_s) == pytest.approx(expected_s)
 
 
-def test_without_minutes_the_time_is_never_over(make_clock: MakeClock) -> None:
-    clock = make_clock(None)
-    keep_an_epoch(clock)
-    with clock.call_at_deadline(lambda: pytest.fail("rang")):
-        assert not clock.is_exhausted
+def test_without_minutes_the_time_is_never_exhausted(make_time_budget: MakeTimeBudget) -> None:
+    time_budget = make_time_budget(None)
+    end_epoch(time_budget)
+    with time_budget.call_at_deadline(lambda: pytest.fail("called")):
+        assert not time_budget.is_exhausted
 
 
-def test_the_clock_rings_once_when_the_time_is_over(make_clock: MakeClock) -> None:
-    rung = threading.Event()
-    clock = make_clock(0.1)
-    keep_an_epoch(clock)
-    with clock.call_at_deadline(rung.set):
-        assert rung.wait(5)
-    assert clock.is_exhausted
+def test_the_function_is_called_at_the_deadline(make_time_budget: MakeTimeBudget) -> None:
+    called = threading.Event()
+    time_budget = make_time_budget(0.1)
+    end_epoch(time_budget)
+    with time_budget.call_at_deadline(called.set):
+        assert called.wait(5)
+    assert time_budget.is_exhausted
 
 
-def test_a_search_has_its_first_epoch_however_short_its_minutes_are(make_clock: MakeClock) -> None:
-    rung = threading.Event()
-    clock = make_clock(0.01)
-    with clock.call_at_deadline(rung.set):
-        assert not rung.wait(0.1)
-        assert not clock.is_exhausted
-        keep_an_epoch(clock)
-        assert rung.wait(5)
+def test_a_search_completes_its_first_epoch_even_after_the_deadline(make_time_budget: MakeTimeBudget) -> None:
+    called = threading.Event()
+    time_budget = make_time_budget(0.01)
+    with time_budget.call_at_deadline(called.set):
+        assert not called.wait(0.1)
+        assert not time_budget.is_exhausted
+        end_epoch(time_budget)
+        assert called.wait(5)
 
 
-def test_a_search_whose_trials_all_fail_before_an_epoch_has_an_end(make_clock: MakeClock) -> None:
-    clock = make_clock(0.01)
+def test_the_time_of_a_search_is_exhausted_even_if_all_trials_fail(make_time_budget: MakeTimeBudget) -> None:
+    time_budget = make_time_budget(0.01)
     time.sleep(0.02)
-    clock.on_trial_end(trial_record(0, None, "failed"), None)
-    assert clock.is_exhausted
+    time_budget.on_trial_end(trial_record(0, None, "failed"), None)
+    assert time_budget.is_exhausted
 
 
-def test_a_search_that_ends_before_its_time_hears_nothing(make_clock: MakeClock) -> None:
-    clock = make_clock(3600)
-    with clock.call_at_deadline(lambda: pytest.fail("rang")):
-        keep_an_epoch(clock)
-        assert not clock.is_exhausted
+def test_the_function_is_not_called_if_the_search_ends_before_the_deadline(make_time_budget: MakeTimeBudget) -> None:
+    time_budget = make_time_budget(3600)
+    with time_budget.call_at_deadline(lambda: pytest.fail("called")):
+        end_epoch(time_budget)
+        assert not time_budget.is_exhausted
     assert not [thread for thread in threading.enumerate() if thread.name == "time-budget"]
 
 
-@pytest.mark.parametrize(("lead", "over_s"), [("probes", 120), ("neither", 70), ("fine-tuning", 30)])
-def test_the_sweep_has_the_more_of_the_trials_time_the_better_its_probes_do(
-    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch, lead: LeadingPhase, over_s: float
+@pytest.mark.parametrize(("leading_phase", "limit_s"), [("probes", 120), ("neither", 70), ("fine-tuning", 30)])
+def test_probes_get_the_more_time_the_better_they_are(
+    process_start: float,
+    make_time_budget: MakeTimeBudget,
+    monkeypatch: pytest.MonkeyPatch,
+    leading_phase: LeadingPhase,
+    limit_s: float,
 ) -> None:
-    now = begun
+    now = process_start
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    clock = make_clock(275)
-    now = begun + over_s - 1
-    assert not probe_time_exhausted(clock.fraction_used, lambda: lead)
-    now = begun + over_s + 1
-    assert probe_time_exhausted(clock.fraction_used, lambda: lead)
-    assert not probe_time_exhausted(make_clock(None).fraction_used, lambda: lead)
+    time_budget = make_time_budget(275)
+    now = process_start + limit_s - 1
+    assert not probe_time_exhausted(time_budget.fraction_used, lambda: leading_phase)
+    now = process_start + limit_s + 1
+    assert probe_time_exhausted(time_budget.fraction_used, lambda: leading_phase)
+    assert not probe_time_exhausted(make_time_budget(None).fraction_used, lambda: leading_phase)
 
 
-def test_a_share_of_the_time_is_kept_for_the_finals(
-    begun: float, make_clock: MakeClock, monkeypatch: pytest.MonkeyPatch
+def test_a_fraction_of_the_time_is_reserved_for_reruns(
+    process_start: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = begun
+    now = process_start
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    clock, without = make_clock(275, finals=True), make_clock(275)
-    now = begun + 161
-    assert not clock.exploration_exhausted  # before there is anything to train again
-    keep_an_epoch(clock)
-    keep_an_epoch(without)
-    assert clock.exploration_exhausted
-    assert not without.exploration_exhausted
-    assert not clock.is_exhausted
-    slow, fast = (trial_record().model_copy(update={"history": ({"epoch_s": each},)}) for each in (35.0, 20.0))
-    assert not clock.has_time_for(slow)
-    assert clock.has_time_for(fast)
+    with_reruns, without_reruns = make_time_budget(275, has_reruns=True), make_time_budget(275)
+    now = process_start + 161
+    assert not with_reruns.exploration_exhausted  # before any trial can be re-run
+    end_epoch(with_reruns)
+    end_epoch(without_reruns)
+    assert with_reruns.exploration_exhausted
+    assert not without_reruns.exploration_exhausted
+    assert not with_reruns.is_exhausted
+    slow, fast = (trial_record().model_copy(update={"history": ({"epoch_s": seconds},)}) for seconds in (35.0, 20.0))
+    assert not with_reruns.has_time_for(slow)
+    assert with_reruns.has_time_for(fast)
 
 
-def test_a_resumed_search_has_the_time_that_is_left(
-    begun: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_search_has_the_remaining_time(
+    process_start: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, file = begun, tmp_path / "spent"
+    now, file = process_start, tmp_path / "elapsed_s"
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
     first = TimeBudget(1075, file)
-    now = begun + 400
-    keep_an_epoch(first)
+    now = process_start + 400
+    end_epoch(first)
     assert load_elapsed_s(file) == pytest.approx(400, abs=0.1)
     second = TimeBudget(1075, file, has_progress=True, previous_s=load_elapsed_s(file))
-    now = begun + 590
+    now = process_start + 590
     assert not second.is_exhausted
-    now = begun + 610
+    now = process_start + 610
     assert second.is_exhausted
-    keep_an_epoch(second)
+    end_epoch(second)
     assert load_elapsed_s(file) == pytest.approx(1010, abs=0.1)
 
 
 @pytest.mark.parametrize("content", [None, "", "soon"])
-def test_a_search_whose_time_was_not_kept_has_taken_none(tmp_path: Path, content: str | None) -> None:
-    file = tmp_path / "spent"
+def test_without_a_valid_file_the_elapsed_time_is_zero(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "elapsed_s"
     if content is not None:
         file.write_text(content)
     assert load_elapsed_s(file) == 0.0

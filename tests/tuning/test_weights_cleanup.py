@@ -1,4 +1,4 @@
-"""A search's folder holds the weights of its best trials and the checkpoints of those that run, and no others."""
+"""A search's folder holds weights of the best trials and checkpoints of running trials, and no others."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from tuning.common.search_paths import SearchPaths
 from tuning.search.weights_cleanup import WeightsCleanup
 
 
-def test_weights_of_the_best_and_checkpoints_of_the_running_stay(tmp_path: Path) -> None:
-    paths, ledger = SearchPaths(tmp_path), trial_store(tmp_path)
+def test_only_weights_of_the_best_and_files_of_running_trials_are_kept(tmp_path: Path) -> None:
+    paths, store = SearchPaths(tmp_path), trial_store(tmp_path)
     paths.trials.mkdir()
-    tidying = WeightsCleanup(paths, ledger, keep_top_k=2)
+    cleanup = WeightsCleanup(paths, store, keep_top_k=2)
     uids = []
     for score in (0.5, 0.9, 0.1, 0.7):
-        uid = ledger.ask().trial_uid
+        uid = store.ask().trial_uid
         uids.append(uid)
-        ledger.report(uid, epoch_report(1, score))
+        store.report(uid, epoch_report(1, score))
         paths.weights(uid, 1).touch()
         paths.checkpoint(uid).touch()
-        tidying.on_trial_end(ledger.finish(uid, "complete", ""), None)
-    running = ledger.ask().trial_uid
+        cleanup.on_trial_end(store.finish(uid, "complete", ""), None)
+    running = store.ask().trial_uid
     paths.weights(running, 1).touch()
     paths.checkpoint(running).touch()
     expected = {paths.weights(uid, 1) for uid in (uids[1], uids[3], running)} | {paths.checkpoint(running)}
     assert set(paths.trials.iterdir()) == expected
-    paths.checkpoint(uids[1]).touch()  # left by a process that was killed
+    paths.checkpoint(uids[1]).touch()  # left by a killed process
     WeightsCleanup(paths, trial_store(tmp_path), keep_top_k=1)
     assert set(paths.trials.iterdir()) == expected - {paths.weights(uids[3], 1)}
 
 
-def test_a_failed_trial_leaves_nothing(tmp_path: Path) -> None:
-    paths, ledger = SearchPaths(tmp_path), trial_store(tmp_path)
+def test_all_files_of_a_failed_trial_are_deleted(tmp_path: Path) -> None:
+    paths, store = SearchPaths(tmp_path), trial_store(tmp_path)
     paths.trials.mkdir()
-    uid = ledger.ask().trial_uid
-    ledger.report(uid, epoch_report(1, 0.9))
+    uid = store.ask().trial_uid
+    store.report(uid, epoch_report(1, 0.9))
     paths.weights(uid, 1).touch()
-    WeightsCleanup(paths, ledger).on_trial_end(ledger.finish(uid, "failed", "no"), None)
+    WeightsCleanup(paths, store).on_trial_end(store.finish(uid, "failed", "no"), None)
     assert list(paths.trials.iterdir()) == []
