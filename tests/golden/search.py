@@ -23,13 +23,13 @@ def epochs_of(client: MlflowClient, trials: list[Run]) -> list[dict[str, list[fl
 
 
 def searched_epochs(folder: Path, patch: pytest.MonkeyPatch) -> list[dict[str, list[float]]]:
-    """Run the search that the system tests look at, in ``folder``; return its epochs."""
-    from tests.system.conftest import make_world, runs_of, tune
+    """Run the search of the system tests in ``folder``; return the metrics of its epochs."""
+    from tests.system.conftest import make_workspace, runs_of, tune
 
     database = folder / "empty.db"
     MlflowClient(f"sqlite:///{database}").search_experiments()
-    (folder / "world").mkdir()
-    world = make_world(folder / "world", database)
-    world.enter(patch)
-    assert tune(world, concurrent="1") == 0
-    return epochs_of(world.client, runs_of(world.client)[1])
+    (folder / "workspace").mkdir()
+    workspace = make_workspace(folder / "workspace", database)
+    workspace.activate(patch)
+    assert tune(workspace, max_concurrent="1") == 0
+    return epochs_of(workspace.client, runs_of(workspace.client)[1])

@@ -1,4 +1,4 @@
-"""The real parts, started once for all tests of this folder: Ray, an MLflow database, programs of our own."""
+"""Real components shared by all system tests: Ray, an MLflow database, and one finished search."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.terminal import on_a_terminal, screen_of
 from tuning.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
-# A small network with random weights, small pictures: an epoch takes a tenth of a second. The steps are many and long,
-# so that it is better than the floor after two epochs.
+# A small network with random weights and small images: an epoch takes 0.1 s. A small batch size and a high learning
+# rate make it better than the majority-class baseline after two epochs.
 SMALL = {
     "backbone": "test_efficientnet",
     "weights": "none",
@@ -36,7 +36,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One Ray for the whole session, started as a search starts it."""
+    """Run one Ray for the whole test session, started as a search starts it."""
     from tuning.search.ray_runtime import ray_running
 
     with pytest.MonkeyPatch.context() as patch:
@@ -47,15 +47,15 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, a copy none."""
+    """Return an MLflow database without runs: creating its tables takes seconds, copying the file does not."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 
 @dataclass(frozen=True)
-class World:
-    """A tracking database, a home and a folder of photos, and the client of the database."""
+class Workspace:
+    """A folder with a tracking database, a Freezeline home and a data set."""
 
     folder: Path
 
@@ -71,39 +71,39 @@ class World:
     def photos(self) -> Path:
         return self.folder / "photos"
 
-    def enter(self, patch: pytest.MonkeyPatch) -> None:
-        """Make the environment and the working directory this world's."""
+    def activate(self, patch: pytest.MonkeyPatch) -> None:
+        """Set the environment variables and the working directory to this workspace."""
         patch.setenv("MLFLOW_TRACKING_URI", self.uri)
         patch.setenv("FREEZELINE_HOME", str(self.folder / "home"))
         patch.chdir(self.folder)
 
 
-def make_world(folder: Path, database: Path) -> World:
-    """Return a world in ``folder`` with three classes of twenty pictures."""
+def make_workspace(folder: Path, database: Path) -> Workspace:
+    """Return a workspace in ``folder`` with three classes of twenty images."""
     shutil.copy(database, folder / "mlflow.db")
     for label, name in enumerate(("blue", "green", "red")):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(20):
             tiny_image(label, number, (40, 32)).save(folder / "photos" / name / f"{number:03}.png")
-    return World(folder)
+    return Workspace(folder)
 
 
 @pytest.fixture
-def world(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A new world that the test is in."""
-    made = make_world(tmp_path, empty_database)
-    made.enter(monkeypatch)
-    return made
+def workspace(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Return a new, activated workspace."""
+    new_workspace = make_workspace(tmp_path, empty_database)
+    new_workspace.activate(monkeypatch)
+    return new_workspace
 
 
-def tune(world: World, **options: str) -> int:
+def tune(workspace: Workspace, **options: str) -> int:
     """Run the tune command with small settings; return its exit status."""
-    settings = {"data": str(world.photos), **SMALL, **options}
-    return main(["tune", *(word for name, text in settings.items() for word in (f"--{name}", text))])
+    settings = {"data": str(workspace.photos), **SMALL, **options}
+    return main(["tune", *(argument for name, text in settings.items() for argument in (f"--{name}", text))])
 
 
 def runs_of(client: MlflowClient, name: str = "photos") -> tuple[Run, list[Run]]:
-    """Return the parent run of the newest search of an experiment, and its trials by their number."""
+    """Return the parent run of the newest search of an experiment, and its trials' runs by number."""
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
@@ -112,8 +112,8 @@ def runs_of(client: MlflowClient, name: str = "photos") -> tuple[Run, list[Run]]
     return parent, sorted(children, key=lambda run: int(run.data.params["trial"]))
 
 
-def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of the test environment to its end, outside the project's folder."""
+def run_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the test environment in the current working directory."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         arguments,
@@ -126,27 +126,29 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 @dataclass(frozen=True)
-class Searched:
-    """A world in which a search has ended, and what it wrote to its terminal."""
+class FinishedSearch:
+    """The workspace of a finished search and its raw terminal output."""
 
-    world: World
-    written: str
+    workspace: Workspace
+    terminal_output: str
 
     @property
-    def output(self) -> str:
-        """What a person sees in the end."""
-        return "\n".join(screen_of(self.written))
+    def screen(self) -> str:
+        """The text on the terminal after the search."""
+        return "\n".join(screen_of(self.terminal_output))
 
     @property
     def client(self) -> MlflowClient:
-        return self.world.client
+        return self.workspace.client
 
 
 @pytest.fixture(scope="session")
-def searched(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """One search in a terminal that tests look at; one that changes anything works on a copy of its world."""
-    world = make_world(tmp_path_factory.mktemp("world"), empty_database)
-    with pytest.MonkeyPatch.context() as patch, on_a_terminal() as written:
-        world.enter(patch)
-        assert tune(world, max_concurrent="1") == 0
-    return Searched(world, "".join(written))
+def finished_search(
+    ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedSearch:
+    """Run one search in a terminal for all tests; a test that changes anything must copy the workspace."""
+    workspace = make_workspace(tmp_path_factory.mktemp("workspace"), empty_database)
+    with pytest.MonkeyPatch.context() as patch, on_a_terminal() as chunks:
+        workspace.activate(patch)
+        assert tune(workspace, max_concurrent="1") == 0
+    return FinishedSearch(workspace, "".join(chunks))

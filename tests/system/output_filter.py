@@ -1,16 +1,16 @@
-"""Telling our own lines from those of the libraries below us, which a person must not see."""
+"""Tell a search's own output lines from lines of libraries, which must not be printed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-OWN = re.compile(
+OWN_LINE = re.compile(
     r"""
-    \d\d:\d\d:\d\d\ \ \S                                   # a sentence
+    \d\d:\d\d:\d\d\ \ \S                                   # a log message
     | \w[\w-]*:\ [\d,]+\ images\ in\ \d+\ classes          # the audit
     | no\ problems\ found
-    | \ +\S                                                # what belongs to the line above, and rows of tables
+    | \ +\S                                                # continuation lines and table rows
     | Best\ trials\ by\ validation | Accuracy\ against\ cost | trial\ +bal\.\ acc\.
     | Best\ trials\ re-run | Compared\ with\ the\ default | Test\ result\ on\ \d+\ image
     | models:/[\w-]+@\w+\ is\ now\ version
@@ -20,6 +20,6 @@ OWN = re.compile(
 )
 
 
-def foreign(lines: Iterable[str]) -> list[str]:
-    """Return the lines that a search has not written itself."""
-    return [line for line in lines if line.strip() and not OWN.match(line)]
+def foreign_lines(lines: Iterable[str]) -> list[str]:
+    """Return the lines that the search did not write itself."""
+    return [line for line in lines if line.strip() and not OWN_LINE.match(line)]

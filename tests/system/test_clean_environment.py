@@ -1,4 +1,4 @@
-"""The champion in an environment that holds what the model itself asks for, and nothing else."""
+"""The champion in an environment with nothing but the model's own requirements."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from server.processes import free_port
 from tests.models.conftest import CLASSES, Packaged, make_package
 from tests.models.model_server import MODEL_URI, clean_environment, register_champion, run_server
 
-LIMIT_MB = 500
+MAX_ENVIRONMENT_MB = 500
 CLIENT = """
 import importlib.util, json, os, pathlib, sys, time
 started = time.perf_counter()
 import mlflow
-absent = [name for name in ("torch", "timm", "ray", "data", "models", "tuning") if importlib.util.find_spec(name)]
-assert not absent, absent
+importable = [name for name in ("torch", "timm", "ray", "data", "models", "tuning") if importlib.util.find_spec(name)]
+assert not importable, importable
 model = mlflow.pyfunc.load_model(sys.argv[1])
 content = pathlib.Path(sys.argv[2]).read_bytes()
 frame = model.predict([content, content])
@@ -49,20 +49,20 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
 
 @pytest.fixture(scope="module")
 def clean_python(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of a new environment with the model's own requirements, installed by pip."""
+    """Return the Python of a new environment with the model's requirements, installed by pip."""
     folder = tmp_path_factory.mktemp("clean")
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--retries", "1", "--timeout", "20", "-r", str(package.model / "requirements.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"pip can't install the model's requirements here: {(done.stderr.splitlines() or ['?'])[-1]}")
+        pytest.skip(f"pip cannot install the model's requirements here: {(done.stderr.splitlines() or ['?'])[-1]}")
     return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
 def server(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of an MLflow server that holds the champion, and hands its files through."""
+    """Return the URI of an MLflow server with the champion; the server also proxies its artifacts."""
     folder = tmp_path_factory.mktemp("server")
     uri = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
@@ -74,7 +74,7 @@ def server(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.timeout(900)
-def test_the_champion_answers_in_a_clean_environment_through_a_server(
+def test_the_champion_predicts_in_a_clean_environment_from_a_server_and_from_a_folder(
     package: Packaged, clean_python: Path, server: str, tmp_path: Path
 ) -> None:
     for model, environment in ((MODEL_URI, {"MLFLOW_TRACKING_URI": server}), (str(package.model), {})):
@@ -83,15 +83,15 @@ def test_the_champion_answers_in_a_clean_environment_through_a_server(
             command, cwd=tmp_path, env=clean_environment(**environment), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        found = np.array([[row[name] for name in CLASSES] for row in answer["rows"]])
-        assert np.abs(found - package.expected(2)).max() < 1e-4
-        print(f"{model}: first answer after {answer['seconds']:.1f} s")
+        output = json.loads(done.stdout)
+        probabilities = np.array([[row[name] for name in CLASSES] for row in output["rows"]])
+        assert np.abs(probabilities - package.expected(2)).max() < 1e-4
+        print(f"{model}: first prediction after {output['seconds']:.1f} s")
 
 
 def test_the_clean_environment_is_small(clean_python: Path) -> None:
-    installed = clean_python.parents[1] / "lib"
-    size_mb = sum(file.stat().st_size for file in installed.rglob("*") if file.is_file()) / 1e6
+    site_packages = clean_python.parents[1] / "lib"
+    size_mb = sum(file.stat().st_size for file in site_packages.rglob("*") if file.is_file()) / 1e6
     print(f"installed: {size_mb:.0f} MB")
-    assert size_mb < LIMIT_MB
-    assert not list(installed.rglob("torch"))
+    assert size_mb < MAX_ENVIRONMENT_MB
+    assert not list(site_packages.rglob("torch"))

@@ -1,4 +1,4 @@
-"""``mlflow run .`` as a person types it: from a terminal, to its end and ended by Ctrl-C."""
+"""``mlflow run .`` in a terminal: interrupted by Ctrl-C, and with invalid options."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 
 import psutil
 
-from tests.system.conftest import ROOT, SMALL, World, program, runs_of
-from tests.system.output_filter import foreign
+from tests.system.conftest import ROOT, SMALL, Workspace, run_program, runs_of
+from tests.system.output_filter import foreign_lines
 from tests.terminal import Terminal
 
-# What mlflow run itself says, of its own runner and, after Ctrl-C, of ours.
-MLFLOWS = re.compile(
+# Lines of mlflow run itself and, after Ctrl-C, of its Python process.
+MLFLOW_LINE = re.compile(
     r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (INFO|ERROR|WARNING) mlflow\."
     r"|\^C|Traceback|Aborted!|.*KeyboardInterrupt"
 )
 
 
-def mlflow_run(world: World, **options: str) -> list[str]:
-    settings = {"data": str(world.photos), **SMALL, **options}
-    parameters = [word for name, text in settings.items() for word in ("-P", f"{name}={text}")]
+def mlflow_run(workspace: Workspace, **options: str) -> list[str]:
+    settings = {"data": str(workspace.photos), **SMALL, **options}
+    parameters = [argument for name, text in settings.items() for argument in ("-P", f"{name}={text}")]
     return [
         "mlflow",
         "run",
@@ -35,36 +35,36 @@ def mlflow_run(world: World, **options: str) -> list[str]:
     ]
 
 
-def test_ctrl_c_ends_cleanly_reports_what_is_finished_and_leaves_no_run_running(world: World) -> None:
-    terminal = Terminal(mlflow_run(world, trials="200", max_epochs="3"), world.folder)
+def test_ctrl_c_stops_cleanly_reports_finished_trials_and_leaves_no_run_running(workspace: Workspace) -> None:
+    terminal = Terminal(mlflow_run(workspace, trials="200", max_epochs="3"), workspace.folder)
     terminal.read_until(r"trial \d+ complete")
-    group = list(psutil.Process(terminal.pid).children(recursive=True))
-    assert group
+    processes = list(psutil.Process(terminal.pid).children(recursive=True))
+    assert processes
     terminal.type(b"\x03")
     status = terminal.wait()
     assert status != 0
-    assert "the best so far is packaged" in terminal.shown
+    assert "the best model so far is packaged" in terminal.shown
     assert "Best trials by validation" in terminal.shown
-    assert "Traceback (most recent call last)" not in terminal.shown.split("the best so far is packaged")[0]
-    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is there
-    assert not [line for line in terminal.screen if "━" in line or "curve" in line]  # and nothing of the live view
-    assert [line for line in foreign(terminal.screen) if not MLFLOWS.match(line)] == []
-    ends = time.monotonic() + 30
-    while runs_of(world.client)[0].info.status != "KILLED" and time.monotonic() < ends:
-        time.sleep(0.1)  # mlflow run has set it to FAILED; a process of ours puts that right
-    parent, children = runs_of(world.client)
+    assert "Traceback (most recent call last)" not in terminal.shown.split("the best model so far is packaged")[0]
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is visible
+    assert not [line for line in terminal.screen if "━" in line or "curve" in line]  # the live view is gone
+    assert [line for line in foreign_lines(terminal.screen) if not MLFLOW_LINE.match(line)] == []
+    deadline = time.monotonic() + 30
+    while runs_of(workspace.client)[0].info.status != "KILLED" and time.monotonic() < deadline:
+        time.sleep(0.1)  # mlflow run sets FAILED; the status guard corrects it
+    parent, children = runs_of(workspace.client)
     assert parent.info.status == "KILLED"
     assert {run.info.status for run in children} <= {"FINISHED", "KILLED"}
-    assert world.client.search_registered_models() == []
-    files = {file.path for file in world.client.list_artifacts(parent.info.run_id)}
+    assert workspace.client.search_registered_models() == []
+    files = {file.path for file in workspace.client.list_artifacts(parent.info.run_id)}
     assert "candidate.json" in files
-    _, alive = psutil.wait_procs(group, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=20)
     assert alive == []
 
 
-def test_a_mistake_ends_mlflow_run_with_our_sentence_and_the_run_that_it_opened_failed(world: World) -> None:
-    done = program(*mlflow_run(world, data=str(world.folder / "nowhere"), trials="0"))
+def test_invalid_options_fail_mlflow_run_and_its_run_with_the_error_message(workspace: Workspace) -> None:
+    done = run_program(*mlflow_run(workspace, data=str(workspace.folder / "nowhere"), trials="0"))
     assert done.returncode == 1
     assert "tune: trials must be at least 1, got '0'." in done.stderr
-    runs = world.client.search_runs([world.client.get_experiment_by_name("photos").experiment_id])
+    runs = workspace.client.search_runs([workspace.client.get_experiment_by_name("photos").experiment_id])
     assert [run.info.status for run in runs] == ["FAILED"]

@@ -1,6 +1,6 @@
-"""A search through the team's server (PostgreSQL, S3, MLflow), and what becomes of it when each of them fails.
+"""A search with the team server (PostgreSQL, S3, MLflow), and its behavior when each of them fails.
 
-In every case all points that a trial measured are in the store, once: counted and compared by run, name and step.
+Each test compares all points that the trials reported with all stored points, by run, name and step.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
 from server.processes import postgres_tool
-from tests.system.conftest import World, make_world, runs_of, tune
-from tests.system.team_server import ROOT, Team, team_folder
+from tests.system.conftest import Workspace, make_workspace, runs_of, tune
+from tests.system.team_server import ROOT, TeamServer, team_folder
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
 from tuning.tracking.async_writer import AsyncWriter
@@ -35,39 +35,39 @@ from tuning.tracking.operations import PARENT_UID, EndRun, LogEpoch, LogText, St
 
 pytestmark = [
     pytest.mark.skipif(postgres_tool("initdb") is None, reason="PostgreSQL is not installed"),
-    pytest.mark.timeout(900),  # the first test starts everything
+    pytest.mark.timeout(900),  # the first test starts the server
 ]
 
 NAMES = ("val_loss", "val_accuracy", "train_loss")
 ADMIN = "planted-admin-password"
-OUTAGE_S = 0.0  # of the server, beside the time that it takes to start
+OUTAGE_S = 0.0  # outage of the server, in addition to its start time
 
 
 @pytest.fixture(scope="session")
-def started() -> Iterator[Team]:
-    """The parts of mlflow-compose.yml, started once."""
+def started() -> Iterator[TeamServer]:
+    """Start the team server once."""
     folder = team_folder()
-    made = Team(folder)
+    server = TeamServer(folder)
     try:
-        made.start()
-        yield made
+        server.start()
+        yield server
     finally:
-        made.stop()
+        server.stop()
         shutil.rmtree(folder)
 
 
 @pytest.fixture
-def team(started: Team) -> Team:
-    """The parts, whatever the test before has done to them."""
-    for part in started.parts:
-        if not part.is_healthy():
-            part.start()
+def team(started: TeamServer) -> TeamServer:
+    """Return the team server; restart the processes that an earlier test has stopped."""
+    for process in started.processes:
+        if not process.is_healthy():
+            process.start()
     return started
 
 
 @pytest.fixture
-def client(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """A client with no AWS variable and little patience."""
+def client(team: TeamServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """Return a client without AWS variables and without HTTP retries."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", team.uri)
@@ -77,15 +77,15 @@ def client(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mlflo
 
 
 class Trials:
-    """Six trials that report as fast as they can, through one writer; knows every point that was sent."""
+    """Six simulated trials that report through one writer as fast as they can, and all points that they sent."""
 
-    def __init__(self, client: MlflowClient, spool: Path, name: str) -> None:
+    def __init__(self, client: MlflowClient, outbox: Path, name: str) -> None:
         self.client = client
         self.experiment = client.create_experiment(name)
         self.parent = client.create_run(self.experiment, run_name="search").info.run_id
         self.points: dict[str, set[tuple[str, int, float, int]]] = {}
         self.texts: set[str] = set()
-        self.writer = AsyncWriter(client, self.experiment, {"mlflow.parentRunId": self.parent}, spool)
+        self.writer = AsyncWriter(client, self.experiment, {"mlflow.parentRunId": self.parent}, outbox)
 
     def report(self, steps: range, trials: int = 6) -> None:
         for number in range(trials):
@@ -95,8 +95,8 @@ class Trials:
             for number in range(trials):
                 metrics = {name: step + at / 10 + number / 100 for at, name in enumerate(NAMES)}
                 self.writer.send(LogEpoch(f"uid{number}", step, metrics, time_ms=1000 + step))
-                kept = self.points.setdefault(f"uid{number}", set())
-                kept |= {(name, step, value, 1000 + step) for name, value in metrics.items()}
+                points = self.points.setdefault(f"uid{number}", set())
+                points |= {(name, step, value, 1000 + step) for name, value in metrics.items()}
         self.texts.add(f"report-{steps.start}.txt")
         self.writer.send(LogText(PARENT_UID, f"report-{steps.start}.txt", "so far"))
 
@@ -106,7 +106,7 @@ class Trials:
         self.writer.send(EndRun(PARENT_UID, "FINISHED", {}))
 
     def check(self) -> int:
-        """Compare all that was sent with all that is stored; return the number of points."""
+        """Compare all sent points with all stored points; return their number."""
         runs = [run for run in self.client.search_runs([self.experiment]) if "freezeline.trial_uid" in run.data.tags]
         assert sorted(run.data.tags["freezeline.trial_uid"] for run in runs) == sorted(self.points)
         for run in runs:
@@ -125,22 +125,22 @@ class Trials:
 
 @pytest.fixture
 def trials(client: MlflowClient, tmp_path: Path, request: pytest.FixtureRequest) -> Trials:
-    return Trials(client, tmp_path / "spool.jsonl", request.node.name)
+    return Trials(client, tmp_path / "outbox.jsonl", request.node.name)
 
 
-def sent_points(spool: Path) -> dict[str, set[tuple[str, int, float, int]]]:
-    """Return every point that a search wrote down, by the trial that it is of."""
-    found: dict[str, set[tuple[str, int, float, int]]] = {}
-    for line in spool.read_text().splitlines():
+def sent_points(outbox: Path) -> dict[str, set[tuple[str, int, float, int]]]:
+    """Return every point in the outbox of a search, by trial."""
+    points_by_trial: dict[str, set[tuple[str, int, float, int]]] = {}
+    for line in outbox.read_text().splitlines():
         fields = json.loads(line.partition(" ")[2])
         if fields.get("kind") == "LogEpoch":
-            points = found.setdefault(fields["trial_uid"], set())
+            points = points_by_trial.setdefault(fields["trial_uid"], set())
             points |= {(name, fields["step"], value, fields["time_ms"]) for name, value in fields["metrics"].items()}
-    return found
+    return points_by_trial
 
 
 def check_search(client: MlflowClient, name: str, trials: int) -> None:
-    """Compare all that a search measured with all that is stored; no run is doubled or left running."""
+    """Compare all points in the outbox with all stored points; check that no run is duplicated or left running."""
     parent, children = runs_of(client, name)
     assert parent.info.artifact_uri.startswith("mlflow-artifacts:")
     assert len(children) == trials
@@ -161,23 +161,22 @@ def check_search(client: MlflowClient, name: str, trials: int) -> None:
 
 
 @pytest.fixture
-def photos(client: MlflowClient, empty_database: Path, tmp_path: Path) -> World:
-    """Pictures to search on, in a world of which only these are used."""
-    return make_world(tmp_path, empty_database)
+def photos(client: MlflowClient, empty_database: Path, tmp_path: Path) -> Workspace:
+    """Return a workspace whose images are used; its database is not."""
+    return make_workspace(tmp_path, empty_database)
 
 
-def test_a_search_of_six_trials_from_a_client_without_aws_variables_loses_no_point_to_restarts(
+def test_a_search_without_aws_variables_loses_no_point_when_database_and_server_restart(
     ray_cluster: None,
     client: MlflowClient,
-    team: Team,
-    photos: World,
+    team: TeamServer,
+    photos: Workspace,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The database is killed and comes back while trials report, then the server."""
-    monkeypatch.setattr(
-        "tuning.tracking.async_writer.MAX_RETRIES", 1000
-    )  # six small trials may end before the server is back
+    """Kill and restart the database while trials report, then the server."""
+    # The six small trials may end before the server has restarted.
+    monkeypatch.setattr("tuning.tracking.async_writer.MAX_RETRIES", 1000)
     monkeypatch.setattr("tuning.tracking.async_writer.STALL_TIMEOUT_S", 150)
     with ThreadPoolExecutor(1) as pool:
         restarts = pool.submit(restart, client, team)
@@ -185,14 +184,14 @@ def test_a_search_of_six_trials_from_a_client_without_aws_variables_loses_no_poi
         restarts.result()
     check_search(client, "team", 6)
     printed = capsys.readouterr().out
-    assert "View run" not in printed, "MLflow prints no line of its own for each run"
+    assert "View run" not in printed, "MLflow must not print a line for each run"
     assert "not delivered" not in printed
     assert main(["predict", "--model", "models:/team@champion", "--files", str(photos.photos / "red")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 20
 
 
-def restart(client: MlflowClient, team: Team) -> None:
-    """Once the search has told an epoch, kill the database and start it again, and then the server."""
+def restart(client: MlflowClient, team: TeamServer) -> None:
+    """After the first epoch, kill and restart the database, then the server."""
     wait_for_epoch(client, "team")
     team.postgres.kill()
     try:
@@ -206,43 +205,45 @@ def restart(client: MlflowClient, team: Team) -> None:
 
 
 def wait_for_epoch(client: MlflowClient, name: str) -> None:
-    """Wait until the server has an epoch of a trial of the search that is about to start."""
-    ends = time.monotonic() + 200
-    while time.monotonic() < ends:
+    """Wait until the server has stored an epoch of the search, which may not have started yet."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
         with contextlib.suppress(MlflowException):  # on a busy machine the server's supervisor replaces slow workers
-            found = client.get_experiment_by_name(name)
-            runs = client.search_runs([found.experiment_id]) if found else []
+            experiment = client.get_experiment_by_name(name)
+            runs = client.search_runs([experiment.experiment_id]) if experiment else []
             if any("val_loss" in run.data.metrics for run in runs):
                 return
         time.sleep(0.5)
-    raise AssertionError("no trial ended an epoch")
+    raise AssertionError("no trial finished an epoch")
 
 
-def test_a_store_of_files_that_answers_500_costs_neither_points_nor_files(
-    trials: Trials, team: Team, monkeypatch: pytest.MonkeyPatch
+def test_an_artifact_store_that_responds_with_500_loses_neither_points_nor_files(
+    trials: Trials, team: TeamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials.report(range(1, 11))
     assert trials.writer.flush() == ()
-    team.failing.touch()
+    team.bucket_failure.touch()
     try:
         monkeypatch.setattr("tuning.tracking.async_writer.MAX_RETRIES", 1)
-        began = time.monotonic()
+        start_s = time.monotonic()
         trials.report(range(11, 31))
-        assert time.monotonic() - began < 1, "to send never waits for a server"
-        assert trials.writer.flush() == ("report-11.txt of the search (MlflowException)",), "only the file waits"
+        assert time.monotonic() - start_s < 1, "sending must not wait for the server"
+        assert trials.writer.flush() == ("report-11.txt of the search (MlflowException)",), (
+            "only the file must be pending"
+        )
     finally:
-        team.failing.unlink()
+        team.bucket_failure.unlink()
     trials.report(range(31, 41))
     trials.end()
     assert trials.writer.close() == ()
     assert trials.check() == 6 * 40 * len(NAMES)
 
 
-def test_nothing_listens_beyond_this_machine(team: Team) -> None:
+def test_all_processes_listen_on_the_loopback_address_only(team: TeamServer) -> None:
     listening = set()
-    for part in team.parts:
-        assert part.process is not None
-        leader = psutil.Process(part.process.pid)
+    for managed in team.processes:
+        assert managed.process is not None
+        leader = psutil.Process(managed.process.pid)
         for process in [leader, *leader.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 listening |= {link.laddr.ip for link in process.net_connections("inet") if link.status == "LISTEN"}
@@ -250,56 +251,56 @@ def test_nothing_listens_beyond_this_machine(team: Team) -> None:
 
 
 def status(url: str, **headers: str) -> int:
-    """Return what the server answers to a GET, or to a POST where an Origin is given."""
+    """Return the status code of a GET request, or of a POST request if ``headers`` has an Origin."""
     body = b"{}" if "Origin" in headers else None
-    asked = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
     try:
-        with urllib.request.urlopen(asked, timeout=20) as answer:
-            return int(answer.status)
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
 
 
-def test_a_foreign_host_or_origin_is_answered_403(team: Team) -> None:
+def test_a_foreign_host_or_origin_gets_status_403(team: TeamServer) -> None:
     search = f"{team.uri}/api/2.0/mlflow/experiments/search?max_results=1"
     assert status(search) == 200
     assert status(search, Host="mlflow:5000") == 200
     assert status(search, Host="evil.example") == 403
-    made = f"{team.uri}/api/2.0/mlflow/runs/search"
-    assert status(made, Origin="http://evil.example") == 403
+    post_url = f"{team.uri}/api/2.0/mlflow/runs/search"
+    assert status(post_url, Origin="http://evil.example") == 403
 
 
 # --- backup ---
 
 DOCKER = """#!/usr/bin/env bash
-# Stands in for docker: runs what the scripts ask of a service natively.
+# Replaces docker: runs the scripts' commands natively instead of in a service's container.
 set -euo pipefail
 shift 3  # compose -f FILE
 case "$1" in
   exec) shift 3; exec "$@" ;;
   run) mount="$5"; shift 6; set -- "${@//\\/server/$SERVER}"; exec "$PYTHON" "${@//\\/backup/${mount%%:*}}" ;;
   stop|up) ;;
-  *) echo "not expected: $*" >&2; exit 1 ;;
+  *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 """
 
 
 def test_a_backup_brings_back_the_runs_and_their_files(
-    team: Team, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    team: TeamServer, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = client.create_experiment("kept")
+    experiment = client.create_experiment("backed-up")
     run_id = client.create_run(experiment).info.run_id
     client.log_metric(run_id, "loss", 0.5, timestamp=7, step=3)
-    client.log_text(run_id, "what it was", "why.txt")
-    stand_in = tmp_path / "bin" / "docker"
-    stand_in.parent.mkdir()
-    stand_in.write_text(DOCKER)
-    stand_in.chmod(0o755)
+    client.log_text(run_id, "before the backup", "note.txt")
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
     tools = str(Path(postgres_tool("pg_dump") or "").parent)
     environment = {
         **os.environ,
         **team.environment("bucket"),
-        "PATH": f"{stand_in.parent}{os.pathsep}{tools}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{docker.parent}{os.pathsep}{tools}{os.pathsep}{os.environ['PATH']}",
         "PYTHON": sys.executable,
         "SERVER": str(ROOT / "server"),
         "PGHOST": "127.0.0.1",
@@ -307,9 +308,9 @@ def test_a_backup_brings_back_the_runs_and_their_files(
         "PGPASSWORD": team.services["postgres"]["environment"]["POSTGRES_PASSWORD"],
     }
 
-    def script(name: str) -> None:
+    def run_script(name: str) -> None:
         done = subprocess.run(
-            [str(ROOT / "server" / name), str(tmp_path / "kept")],
+            [str(ROOT / "server" / name), str(tmp_path / "backup")],
             env=environment,
             capture_output=True,
             text=True,
@@ -317,34 +318,33 @@ def test_a_backup_brings_back_the_runs_and_their_files(
         )
         assert done.returncode == 0, done.stderr
 
-    script("backup.sh")
+    run_script("backup.sh")
     client.set_tag(run_id, "changed", "after the backup")
     client.delete_experiment(experiment)
     team.empty_bucket()
-    script("restore.sh")
+    run_script("restore.sh")
     run = client.get_run(run_id)
     assert "changed" not in run.data.tags
     assert client.get_experiment(experiment).lifecycle_stage == "active"
     (point,) = client.get_metric_history(run_id, "loss")
     assert (point.value, point.timestamp, point.step) == (0.5, 7, 3)
-    assert load_text(f"runs:/{run_id}/why.txt") == "what it was"
+    assert load_text(f"runs:/{run_id}/note.txt") == "before the backup"
 
 
-# --- the server dies, and comes back with logins; last, for it is not started again after that ---
+# --- the server dies and returns with logins; the last test, because the first server is not restarted ---
 
 
-def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the_rest_with_a_login(
+def test_if_the_server_dies_during_a_search_sync_delivers_the_rest_to_a_server_with_logins(
     ray_cluster: None,
     client: MlflowClient,
-    team: Team,
-    photos: World,
+    team: TeamServer,
+    photos: Workspace,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server that comes back is the same with the one variable set that demands a login."""
-    monkeypatch.setattr(
-        "tuning.tracking.async_writer.FIRST_PAUSE_S", 0.05
-    )  # it will not be there after the last try either
+    """The second server has the same data and requires a login."""
+    # The server stays away, so long pauses between retries would only cost time.
+    monkeypatch.setattr("tuning.tracking.async_writer.FIRST_PAUSE_S", 0.05)
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(lambda: (wait_for_epoch(client, "dying"), team.mlflow.kill()))
         assert tune(photos, trials="1", max_epochs="3", name="dying") == 0
@@ -353,24 +353,24 @@ def test_a_server_that_dies_in_mid_search_costs_a_sentence_and_sync_delivers_the
     assert re.search(r"operations were not delivered to MLflow \(.* \(MlflowException\), ...\); run", printed)
     (paths,) = SearchPaths.all()
     assert f"python -m tuning sync --run {paths.root.name} to deliver them" in printed
-    assert f"python -m tuning sync --run {paths.root.name} hands it over" in printed
-    guarded = Team(team.folder, {"MLFLOW_ADMIN_PASSWORD": ADMIN}, shares=team)
+    assert f"python -m tuning sync --run {paths.root.name} delivers it" in printed
+    secured = TeamServer(team.folder, {"MLFLOW_ADMIN_PASSWORD": ADMIN}, replaces=team)
     try:
-        guarded.mlflow.start()
-        assert_nobody_gets_in(guarded)
+        secured.mlflow.start()
+        assert_login_required(secured)
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
         assert main(["sync"]) == 0
         assert "models:/dying@champion is now version 1" in capsys.readouterr().out
         check_search(client, "dying", 1)
-        assert ADMIN not in guarded.mlflow.log.read_text()
+        assert ADMIN not in secured.mlflow.log.read_text()
     finally:
-        guarded.mlflow.stop()
+        secured.mlflow.stop()
 
 
-def assert_nobody_gets_in(guarded: Team) -> None:
-    search = f"{guarded.uri}/api/2.0/mlflow/experiments/search?max_results=1"
+def assert_login_required(secured: TeamServer) -> None:
+    search = f"{secured.uri}/api/2.0/mlflow/experiments/search?max_results=1"
     assert status(search) == 401
     assert status(search, Authorization="Basic YWRtaW46d3Jvbmc=") == 401
-    assert status(f"{guarded.uri}/api/2.0/mlflow/runs/search", Origin=guarded.uri) == 401
-    assert status(f"{guarded.uri}/api/2.0/mlflow-artifacts/artifacts") == 401
+    assert status(f"{secured.uri}/api/2.0/mlflow/runs/search", Origin=secured.uri) == 401
+    assert status(f"{secured.uri}/api/2.0/mlflow-artifacts/artifacts") == 401

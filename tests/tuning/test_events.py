@@ -16,7 +16,7 @@ import pytest
 from data.audit.report import Audit
 from data.errors import SearchError, SettingError
 from data.findings import Finding
-from tests.system.output_filter import foreign
+from tests.system.output_filter import foreign_lines
 from tests.tuning.factories import candidate, epoch_report, trial_record
 from tuning.common import event_bus
 from tuning.common.event_bus import info, print_table, warning
@@ -263,7 +263,7 @@ def test_lines_of_libraries_are_detected() -> None:
         "",
         "no problems found",
     ]
-    assert foreign([*own_lines, *library_lines]) == library_lines
+    assert foreign_lines([*own_lines, *library_lines]) == library_lines
 
 
 # --- the choice of the renderer ---
