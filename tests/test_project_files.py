@@ -1,4 +1,4 @@
-"""The files at the top level hold to the code and to each other."""
+"""Project files at the top level agree with the code and with each other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tools import mlproject, reference
 from tuning import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-FIXED_BY_OUR_USER = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
+REQUIRED_PACKAGES = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
 IMPORTED_AS = {"pytest-xdist": "xdist", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-# Imported by another package on our behalf, or run as a program.
+# Imported by another package, or run as a program.
 NOT_IMPORTED = {
     "moto",
     "onnx",
@@ -42,22 +42,22 @@ def pins() -> dict[str, Requirement]:
 
 
 def test_every_requirement_is_pinned_to_one_version() -> None:
-    loose = [name for name, pin in pins().items() if not re.fullmatch(r"==[\w.]+", str(pin.specifier))]
+    unpinned = [name for name, pin in pins().items() if not re.fullmatch(r"==[\w.]+", str(pin.specifier))]
     assert len(pins()) > 20
-    assert loose == []
+    assert unpinned == []
 
 
-def test_the_packages_that_our_user_fixed_are_there() -> None:
-    assert set(pins()) >= FIXED_BY_OUR_USER
+def test_the_required_packages_are_pinned() -> None:
+    assert set(pins()) >= REQUIRED_PACKAGES
     assert pins()["ray"].extras == {"tune"}
 
 
-def test_conda_installs_the_pinned_file_and_nothing_else() -> None:
+def test_conda_installs_only_the_pinned_file() -> None:
     dependencies = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
     assert dependencies == ["python=3.11.7", "pip", {"pip": ["-r requirements.txt"]}]
 
 
-def test_conda_names_a_new_environment_when_a_pin_changes() -> None:
+def test_conda_yaml_changes_with_the_pins() -> None:
     digest = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
     assert f"# requirements.txt sha256 {digest}\n" in (ROOT / "conda.yaml").read_text(), (
         f"write '# requirements.txt sha256 {digest}' into conda.yaml"
@@ -71,12 +71,12 @@ def test_make_and_ci_install_the_pinned_file() -> None:
     assert "pip install" not in script
 
 
-def test_no_other_file_pins_a_version_of_what_is_pinned() -> None:
+def test_no_other_file_pins_a_version() -> None:
     text = (ROOT / "pyproject.toml").read_text() + (ROOT / "Makefile").read_text() + (ROOT / "conda.yaml").read_text()
     assert [name for name in pins() if f"{name}==" in text] == []
 
 
-def imported() -> Iterator[str]:
+def imported_modules() -> Iterator[str]:
     for folder in ("data", "models", "tuning", "tests", "benchmarks", "server"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -87,7 +87,7 @@ def imported() -> Iterator[str]:
 
 
 def test_every_pin_is_used() -> None:
-    used = set(imported())
+    used = set(imported_modules())
     assert len(used) > 20
     names = {name: IMPORTED_AS.get(name, name.replace("-", "_")) for name in pins() if name not in NOT_IMPORTED}
     packaged_weights = {
@@ -96,16 +96,16 @@ def test_every_pin_is_used() -> None:
     assert [name for name, module in names.items() if module not in used and name not in packaged_weights] == []
 
 
-def test_mlproject_has_what_the_commands_options_say() -> None:
+def test_mlproject_matches_the_options_of_the_commands() -> None:
     assert (ROOT / "MLproject").read_text() == mlproject.text(), "run python -m tools.mlproject > MLproject"
 
 
-def test_the_reference_has_what_the_commands_options_say() -> None:
+def test_the_reference_page_matches_the_options_of_the_commands() -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
     assert page == reference.text(), "run python -m tools.reference > docs/reference.md"
 
 
-def test_mlflow_can_read_mlproject_and_fill_in_every_entry_point() -> None:
+def test_mlflow_loads_mlproject_and_builds_the_command_of_every_entry_point() -> None:
     from mlflow.projects.utils import load_project
 
     project = load_project(str(ROOT))
@@ -113,7 +113,7 @@ def test_mlflow_can_read_mlproject_and_fill_in_every_entry_point() -> None:
     assert len(names) >= 6
     for name in names:
         entry = project.get_entry_point(name)
-        given = {option: "x y" for option, parameter in entry.parameters.items() if parameter.default is None}
-        command = entry.compute_command(given, None)
+        arguments = {option: "x y" for option, parameter in entry.parameters.items() if parameter.default is None}
+        command = entry.compute_command(arguments, None)
         assert command.startswith("python -m tuning ")
         assert "{" not in command
