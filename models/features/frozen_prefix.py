@@ -150,9 +150,9 @@ class FrozenPrefix:
         """Return the module that computes all arrays of an entry from an origin's features."""
         if isinstance(origin.source, SelectColumns):
             return origin.source
-        whole = self.module()
-        assert isinstance(whole, fx.GraphModule)  # noqa: S101  (it has a fingerprint, so it was traced)
-        return split_graph(whole, whole.graph, origin.source.node, origin.source.constants)[1].eval()
+        module = self.module()
+        assert isinstance(module, fx.GraphModule)  # noqa: S101  (it has a fingerprint, so it was traced)
+        return split_graph(module, module.graph, origin.source.node, origin.source.constants)[1].eval()
 
 
 def _hash(content: object) -> str:

@@ -138,10 +138,8 @@ def test_tokens_in_windows_are_identified_by_the_number_of_features() -> None:
     blocks = blocks_with_shapes(WINDOWS)
     assert [spatial_axes(blocks, truncate) for truncate in (1, 2)] == [(1, 2), (1, 2)]
     assert max_truncation(blocks) == 2
-    assert spatial_axes(blocks_with_shapes([(16, 16, 96), (4, 16, 192), (384,)]), 2) == (
-        1,
-        2,
-    )  # as many windows as tokens
+    equal_numbers_of_windows_and_tokens = blocks_with_shapes([(16, 16, 96), (4, 16, 192), (384,)])
+    assert spatial_axes(equal_numbers_of_windows_and_tokens, 2) == (1, 2)
 
 
 def test_a_level_with_an_ambiguous_channel_axis_is_skipped() -> None:
@@ -260,11 +258,11 @@ def test_a_classifier_returns_the_same_logits_for_images_and_their_features(back
 @pytest.mark.parametrize("name", [NETWORK, "timm/test_vit", "torchvision/squeezenet1_1", "torchvision/densenet121"])
 def test_taps_are_bit_identical_to_the_prefix_of_each_truncation(name: str) -> None:
     config = NetworkConfig(backbone=name, weights="none", freeze_fraction=1.0)
-    whole = build_classifier(config, len(CLASSES), SIZE, seed=0).eval()
+    untruncated = build_classifier(config, len(CLASSES), SIZE, seed=0).eval()
     x = torch.randn(3, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     truncations = (0, 3, 1, 2)
     with torch.no_grad():
-        taps = feature_taps(whole.network, whole.blocks, truncations)(x)
+        taps = feature_taps(untruncated.network, untruncated.blocks, truncations)(x)
         assert len(taps) == 4
         for truncate, features in zip(truncations, taps, strict=True):
             single = config.model_copy(update={"truncate": truncate})
