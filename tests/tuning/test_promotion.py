@@ -292,7 +292,7 @@ def test_a_repeated_promotion_completes_the_history(
         raise KeyboardInterrupt("now")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuning.registry.promotion._record_change", interrupt)
+        patch.setattr("tuning.registry.promotion.record_change", interrupt)
         with pytest.raises(KeyboardInterrupt, match="now"):
             promote(client, first, pets)
     assert aliases(client) == {"champion": 1}

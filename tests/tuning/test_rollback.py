@@ -10,7 +10,8 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from tests.tuning.packaged_candidates import PackageCandidate, aliases
 from tuning.registry.client import ModelRegistry
-from tuning.registry.promotion import promote, rollback
+from tuning.registry.promotion import promote
+from tuning.registry.rollback import rollback
 from tuning.registry.smoke_test import ModelLoadError
 
 if TYPE_CHECKING:

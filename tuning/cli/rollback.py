@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     """Move the champion alias back to the previous version, after loading it in a clean process."""
     options = parse(RollbackOptions, arguments)
     from tuning.common.event_bus import print_table
-    from tuning.registry.promotion import rollback
+    from tuning.registry.rollback import rollback
     from tuning.tracking.connection import connect, pop_run_id_from_env
 
     pop_run_id_from_env()

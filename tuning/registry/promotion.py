@@ -1,4 +1,4 @@
-"""Promotion and rollback in MLflow's model registry.
+"""Promotion in MLflow's model registry.
 
 A promotion registers a version, runs the smoke test, waits for its place in the queue
 (``tuning.registry.promotion_queue``), runs the gate, writes the evidence as tags and moves the alias. If the process
@@ -28,7 +28,7 @@ from tuning.common.names import (
 )
 from tuning.common.promotion_types import Candidate, Champion, ChampionChange, ChangeKind, Promotion
 from tuning.registry.candidate_store import load_candidate_of_version, load_model, reference_predictions_artifact
-from tuning.registry.champion_history import previous_champion, utc_now
+from tuning.registry.champion_history import utc_now
 from tuning.registry.client import ModelRegistry
 from tuning.registry.gate import decide
 from tuning.registry.model_card import render_model_card
@@ -65,7 +65,7 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
     """
     registry = ModelRegistry(client, candidate.name)
     with _enqueue(registry, candidate) as turn:
-        _verify_loads(registry, candidate, turn.version)
+        verify_loads(registry, candidate, turn.version)
         turn.wait()
         current = registry.version_of_alias(CHAMPION)
         if current == turn.version:
@@ -80,43 +80,6 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
     return turn.version, promotion
 
 
-def rollback(client: MlflowClient, name: str, reason: str) -> ChampionChange:
-    """Move the alias back to the previous champion; return the recorded change.
-
-    Raises:
-        TrackingError: the model does not exist, has no champion, or has no previous champion.
-        ModelLoadError: the previous champion failed the smoke test; the alias was not moved.
-    """
-    registry = ModelRegistry(client, name)
-    registry.check_exists()
-    current = registry.version_of_alias(CHAMPION)
-    if current is None:
-        raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version first")
-    version = _previous_champion(registry, current)
-    with Turn.of_known(registry, version) as turn:
-        _verify_loads(registry, load_candidate_of_version(client, name, version), version)
-        turn.wait()
-        new_champion = registry.version_of_alias(CHAMPION)
-        if new_champion != current:
-            raise TrackingError(
-                f"rollback started from champion version {current} of {name}, but the alias moved to {new_champion} "
-                f"in the meantime; see python -m tuning champions --name {name} and run rollback again"
-            )
-        turn.check()
-        registry.set_alias(CHAMPION, version)
-        return _record_change(registry, version, current, "rolled back", reason)
-
-
-def _previous_champion(registry: ModelRegistry, current: int) -> int:
-    version = previous_champion(registry.history(), current)
-    if version is None:
-        raise TrackingError(
-            f"rollback needs a previous champion, but version {current} is the first champion of {registry.name}; "
-            "promote another version with --force REASON"
-        )
-    return version
-
-
 def _enqueue(registry: ModelRegistry, candidate: Candidate) -> Turn:
     """Return the queue slot of the version that was registered from the candidate's package, or of a new version."""
     registry.create_if_missing()
@@ -127,7 +90,7 @@ def _enqueue(registry: ModelRegistry, candidate: Candidate) -> Turn:
     return Turn.of_new(registry, source, candidate.run_id, candidate.model_id)
 
 
-def _verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) -> None:
+def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) -> None:
     """Run the smoke test of a version; write a failure on the version as tags."""
     import mlflow
 
@@ -145,7 +108,7 @@ def _already_champion(registry: ModelRegistry, version: int) -> Promotion:
     reason = registry.tags(version).get(REASON_TAG) or SET_MANUALLY
     changes = registry.history()
     if not changes or changes[-1].version != version:
-        _record_change(registry, version, changes[-1].version if changes else None, "promoted", reason)
+        record_change(registry, version, changes[-1].version if changes else None, "promoted", reason)
     return Promotion(alias="champion", reason=reason, evidence={})
 
 
@@ -179,7 +142,7 @@ def _apply_promotion(
     registry.set_alias(promotion.alias, version)
     if promotion.alias == CHAMPION:
         kind: ChangeKind = "forced" if promotion.forced else "promoted"
-        _record_change(registry, version, current, kind, promotion.reason)
+        record_change(registry, version, current, kind, promotion.reason)
 
 
 def _tags(candidate: Candidate, promotion: Promotion, current: int | None) -> dict[str, str]:
@@ -200,9 +163,10 @@ def _tags(candidate: Candidate, promotion: Promotion, current: int | None) -> di
     }
 
 
-def _record_change(
+def record_change(
     registry: ModelRegistry, version: int, previous: int | None, kind: ChangeKind, reason: str
 ) -> ChampionChange:
+    """Append a change of the champion to the history and return it."""
     changes = registry.history()
     number = 1 + (changes[-1].number if changes else 0)
     change = ChampionChange(number=number, version=version, previous=previous, kind=kind, reason=reason, at=utc_now())
