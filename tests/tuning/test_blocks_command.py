@@ -79,7 +79,7 @@ def test_the_table_of_groups_has_no_times() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--backbone must be given: name of a network"),
+        ((), "--backbone must be given: network"),
         (("--backbone", "resnet343"), "got 'resnet343'; did you mean resnet34"),
         (("--backbone", "small_cnn", "--image_size", "8"), "small_cnn does not accept images of 8 px"),
         (("--backbone", "small_cnn", "--image_size", "7"), "image_size must be at least 8, got '7'"),
