@@ -414,12 +414,12 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     arguments += ("--report", str(page))
     assert main(["evaluate", *arguments]) == 0
     said = capsys.readouterr().out
-    for part in ("m on 24 pictures of pictures", "Confusion matrix", "calibration error  0.1"):
+    for part in ("m on 24 images of images", "Confusion matrix", "calibration error  0.1"):
         assert part in said
     numbers = json.loads(output.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
-    assert "100.0% accuracy on pictures (all, 24 images)" in page.read_text()
+    assert "100.0% accuracy on images (all, 24 images)" in page.read_text()
 
 
 @pytest.mark.usefixtures("client")
@@ -430,7 +430,7 @@ def test_champions_shows_the_history_and_who_holds_each_alias(client: MlflowClie
     versions = ModelRegistry(client, "pets")
     versions.create_if_missing()
     assert main(["champions", "--name", "pets"]) == 0
-    assert "models:/pets@champion: nobody" in capsys.readouterr().out
+    assert "models:/pets@champion: none" in capsys.readouterr().out
     versions.create_version("/package", client.create_run("0").info.run_id, "m-1", {"mark": ""}, "mark")
     versions.set_alias("champion", 1)
     said = {"kind": "promoted", "at": "2026-01-02T03:04:05+00:00"}
