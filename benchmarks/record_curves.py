@@ -146,9 +146,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FREEZELINE_HOME"] = folder
-        import models.features.feature_cache
+        import models.features.trial_features
 
-        models.features.feature_cache.ContentCache = MeasuredCache  # type: ignore[misc]
+        models.features.trial_features.ContentCache = MeasuredCache  # type: ignore[misc]
         dataset = load_dataset(arguments.data)
         run(dataset, arguments.configurations, FOLDER / f"{dataset.name}.jsonl", Path(folder) / "trial")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from models.trial_config import FitConfig
+
 MAX_WARMUP_STEPS = 20  # a new head's first gradients are large, and Adam's first moment estimates are poor
 NUM_STEP_DECAYS = 3  # ``step``: the learning rate is divided by 10 after each third of the epochs
 PLATEAU_FACTOR = 0.3  # ``plateau``: the learning rate is multiplied by this factor ...
@@ -12,6 +14,33 @@ PLATEAU_PATIENCE = 2  # ... after this many epochs without a lower validation lo
 # ``one_cycle``: defaults of fastai and torch, after Smith & Topin, "Super-Convergence" (2017).
 ONE_CYCLE_RISE_FRACTION = 0.3  # share of the steps in which the learning rate rises ...
 ONE_CYCLE_START_FACTOR = 0.04  # ... starting from this share of its maximum
+
+
+def lr_factor(config: FitConfig, step: int, steps_per_epoch: int, plateau_factor: float) -> float:
+    """Return the schedule's multiplier of the learning rate for a step.
+
+    Args:
+        config: the schedule (``lr_scheduler``, ``step_epochs``, ``max_epochs``).
+        step: number of steps that are done.
+        steps_per_epoch: number of batches in an epoch.
+        plateau_factor: factor of ReduceOnPlateau, used by ``plateau``.
+    """
+    progress = step / (steps_per_epoch * config.max_epochs)
+    if config.lr_scheduler == "one_cycle":
+        return one_cycle(progress)
+    warmup = min(1.0, (step + 1) / (min(MAX_WARMUP_STEPS, steps_per_epoch) + 1))
+    if config.lr_scheduler == "cosine":
+        return warmup * (1 + math.cos(math.pi * progress)) / 2
+    if config.lr_scheduler == "step":
+        return warmup * 0.1 ** num_step_decays(config, step // steps_per_epoch)
+    return warmup * plateau_factor
+
+
+def num_step_decays(config: FitConfig, epoch: int) -> int:
+    """Return how many times the ``step`` schedule has lowered the learning rate before an epoch (from 0)."""
+    if config.step_epochs:
+        return epoch // config.step_epochs
+    return NUM_STEP_DECAYS * epoch // config.max_epochs
 
 
 def one_cycle(progress: float) -> float:

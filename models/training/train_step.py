@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from data.errors import FreezelineError
 from models.classifier import Classifier
-from models.training.lr_schedule import MAX_WARMUP_STEPS, NUM_STEP_DECAYS, ReduceOnPlateau, one_cycle
+from models.training.lr_schedule import ReduceOnPlateau, lr_factor
 from models.training.optimizer import build_optimizer
 from models.training.state import TrainingState
 from models.trial_config import FitConfig
@@ -105,7 +105,8 @@ class TrainStep:
             self._step()
 
     def _step(self) -> None:
-        self.lr = self.config.lr * self._lr_factor()
+        factor = lr_factor(self.config, self.num_steps, self.steps_per_epoch, self.plateau.factor)
+        self.lr = self.config.lr * factor
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["lr_factor"]
         self.optimizer.step()
@@ -142,24 +143,6 @@ class TrainStep:
         self.num_steps = len(state.history) * self.steps_per_epoch
         for result in state.history:
             self.end_epoch(result.val.loss)
-
-    def _lr_factor(self) -> float:
-        """Return the schedule's multiplier of the learning rate for the next step."""
-        progress = self.num_steps / (self.steps_per_epoch * self.config.max_epochs)
-        if self.config.lr_scheduler == "one_cycle":
-            return one_cycle(progress)
-        warmup = min(1.0, (self.num_steps + 1) / (min(MAX_WARMUP_STEPS, self.steps_per_epoch) + 1))
-        if self.config.lr_scheduler == "cosine":
-            return warmup * (1 + math.cos(math.pi * progress)) / 2
-        if self.config.lr_scheduler == "step":
-            return warmup * 0.1 ** self._num_decays(self.num_steps // self.steps_per_epoch)
-        return warmup * self.plateau.factor
-
-    def _num_decays(self, epoch: int) -> int:
-        """Return how many times the ``step`` schedule has lowered the learning rate before an epoch (from 0)."""
-        if self.config.step_epochs:
-            return epoch // self.config.step_epochs
-        return NUM_STEP_DECAYS * epoch // self.config.max_epochs
 
 
 @dataclass(frozen=True)

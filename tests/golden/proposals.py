@@ -26,8 +26,8 @@ RECIPES = {
     "efficient": ("--recipe=efficient",),  # has variants
 }
 
-# Optuna samples the parameters of a trial in alphabetical order, so a new name changes the proposals. Renamed parameters
-# are recorded, and proposed here, under their original names.
+# Optuna samples the parameters of a trial in alphabetical order, so a new name changes the proposals. Renamed
+# parameters are recorded, and proposed here, under their original names.
 RECORDED_NAMES: Mapping[str, str] = {"head_features": "levels", "layer_decay": "lr_decay"}
 
 RECORDED_VALUES: Mapping[str, str] = {"flip+rotate": "flip+turn"}

@@ -22,8 +22,8 @@ from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing
 from data.sources.base import SplitName
 from models.classifier import build_classifier
-from models.features import feature_cache
-from models.features.feature_cache import TrialFeatures
+from models.features import trial_features
+from models.features.trial_features import TrialFeatures
 from models.training.loop import fit
 from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tests.models.conftest import NETWORK, SIZE
@@ -79,7 +79,7 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[HexMetrics, dict[str, s
 
 def _faulty_write(fault: str) -> Any:
     """Return a ``write_features`` that reports its call on stderr, and is slow or kills the process half-way."""
-    write_features = feature_cache.write_features
+    write_features = trial_features.write_features
 
     def write(folder: Path, compute: Any, num_images: int, is_fp16: bool) -> None:
         def batches() -> Iterator[tuple[torch.Tensor, ...]]:
@@ -97,7 +97,7 @@ def _faulty_write(fault: str) -> Any:
 
 def main(folder: str, fault: str) -> None:
     torch.set_num_threads(1)
-    feature_cache.write_features = _faulty_write(fault)
+    trial_features.write_features = _faulty_write(fault)
     print(json.dumps(train(load_dataset(folder), config())[0]))
 
 

@@ -17,7 +17,7 @@ from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import candidate, trial_record
 from tuning.reporting.content import EvaluationContent, Example, Misclassification, Pair, ReportContent, ReportTrial
 from tuning.reporting.thumbnails import to_webp
-from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.selection import CostedTrial, Limits
 
 HOSTILE_NAMES = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")

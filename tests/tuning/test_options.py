@@ -153,13 +153,14 @@ def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) 
         (
             "head",
             "128:rel",
-            "the size of a head's layer must be followed by relu, leaky_relu or norm, got '128:rel'; did you mean relu?",
+            "the size of a head's layer must be followed by relu, leaky_relu or norm, got '128:rel'; "
+            "did you mean relu?",
         ),
         (
             "augmentation",
             "flip,zebra",
-            "augmentation must be one of none, light, medium, strong, flip, rotate, shift, crop, color, brightness_contrast, "
-            "cutout, or several with + between, got 'zebra'; take some of these.",
+            "augmentation must be one of none, light, medium, strong, flip, rotate, shift, crop, color, "
+            "brightness_contrast, cutout, or several with + between, got 'zebra'; take some of these.",
         ),
         (
             "name",

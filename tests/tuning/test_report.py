@@ -26,7 +26,7 @@ from tuning.reporting.charts import build_charts
 from tuning.reporting.content import Misclassification
 from tuning.reporting.page import build_evaluation, build_report
 from tuning.reporting.theme import DARK, LIGHT
-from tuning.search.reevaluation import Improvement
+from tuning.search.reruns import Improvement
 
 VIRTUAL_TIME = "--virtual-time-budget=60000"  # ms of the page's time before Chromium dumps it
 

@@ -13,7 +13,7 @@ from tests.tuning.factories import candidate, trial_record
 from tuning.reporting.builder import build_report_content
 from tuning.reporting.content import ReportContent, ReportTrial
 from tuning.reporting.page import build_report
-from tuning.search.reevaluation import RerunTrial
+from tuning.search.reruns import RerunTrial
 from tuning.search.selection import Limits, serving_spec_of
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tuning.factories import trial_record
 from tuning.common.trial_record import TrialRecord
-from tuning.search.reevaluation import improvement_over_default, next_rerun, select_winner, top_trials
+from tuning.search.reruns import improvement_over_default, next_rerun, select_winner, top_trials
 
 NUM_IMAGES = 400
 FEW_IMAGES = 10  # no two scores below differ significantly

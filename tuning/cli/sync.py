@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(SyncOptions, arguments)
     from tuning.common.event_bus import print_table
     from tuning.tracking.connection import connect, pop_run_id_from_env
-    from tuning.tracking.sync import find_searches
+    from tuning.tracking.offline_sync import find_searches
 
     pop_run_id_from_env()
     searches = find_searches(options.run)
@@ -54,7 +54,7 @@ def _sync_search(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
     """Deliver one search and print the result; return the undelivered operations."""
     from tuning.common.event_bus import print_table
     from tuning.registry.deferred import complete_deferred
-    from tuning.tracking.sync import deliver_outbox
+    from tuning.tracking.offline_sync import deliver_outbox
 
     result = deliver_outbox(client, paths)
     print_table(f"search {result.run_id}: {result.num_delivered} operations delivered")

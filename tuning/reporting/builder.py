@@ -14,7 +14,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.content import ReportContent, ReportTrial
 from tuning.reporting.thumbnails import audit_pairs, top_losses, train_examples, val_examples
-from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.selection import Costs, Limits, best_per_serving_spec
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from data.audit.report import Audit
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
-from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.selection import CostedTrial, Limits, default_trial, ranked, serving_spec_of
 
 

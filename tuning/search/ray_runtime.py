@@ -45,7 +45,7 @@ TRIAL_MODULES = (
     "ray.tune",
     "tuning.search.trial_worker",
     "models.training.checkpoint",
-    "models.features.feature_cache",
+    "models.features.trial_features",
     "models.training.loop",
 )
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.reevaluation import next_rerun
+from tuning.search.reruns import next_rerun
 from tuning.search.study import TrialStore
 from tuning.search.time_budget import TimeBudget, probe_time_exhausted
 

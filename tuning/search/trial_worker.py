@@ -131,7 +131,7 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     from data.loading.pixel_cache import pixel_cache
     from models.classifier import build_classifier
     from models.device import choose_device
-    from models.features.feature_cache import TrialFeatures
+    from models.features.trial_features import TrialFeatures
     from models.training.checkpoint import load_checkpoint
     from models.training.loop import fit, is_better
     from models.training.peak_memory import PeakMemory

@@ -16,7 +16,7 @@ from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.reevaluation import Improvement, RerunTrial
+from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.selection import ranked
 from tuning.tracking.ui_links import MlflowLinks
 

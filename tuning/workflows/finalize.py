@@ -21,7 +21,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.deferred import defer, promote_or_defer
-from tuning.search.reevaluation import Improvement, RerunTrial, improvement_over_default, select_winner, top_trials
+from tuning.search.reruns import Improvement, RerunTrial, improvement_over_default, select_winner, top_trials
 from tuning.search.selection import Costs, Limits, best_per_serving_spec, within_limits
 from tuning.search.serving_costs import measure_serving_costs
 from tuning.tracking.connection import tracking_uri

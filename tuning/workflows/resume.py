@@ -15,9 +15,9 @@ from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.connection import connect, pop_run_id_from_env
+from tuning.tracking.offline_sync import find_searches
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.tracking.run_target import RunTarget
-from tuning.tracking.sync import find_searches
 from tuning.workflows.preflight import prepare_context
 from tuning.workflows.search_session import SearchSession
 

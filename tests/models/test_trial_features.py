@@ -26,7 +26,7 @@ from data.preprocessing import Preprocessing
 from models.backbones.factory import create_backbone
 from models.classifier import build_classifier
 from models.features import feature_files
-from models.features.feature_cache import TrialFeatures
+from models.features.trial_features import TrialFeatures
 from tests.conftest import MakeFolder
 from tests.models.cached_trial_process import config, train
 from tests.models.conftest import NETWORK, SIZE
@@ -359,7 +359,7 @@ def test_a_disk_that_fills_up_during_a_write_leaves_no_partial_entry(
 ) -> None:
     uncached, _ = train(dataset, config("off", fraction=0.2))
     monkeypatch.setenv("FREEZELINE_HOME", str(small_disk))
-    monkeypatch.setattr("models.features.feature_cache.RESERVED_BYTES", -(10**9))  # skips the check for space
+    monkeypatch.setattr("models.features.trial_features.RESERVED_BYTES", -(10**9))  # skips the check for space
     pixel_cache(dataset, config().preprocessing)
     (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
     metrics, info = train(dataset, config("fp32", fraction=0.2))
@@ -371,6 +371,6 @@ def test_other_errors_are_not_treated_as_a_full_disk(dataset: Dataset, monkeypat
     def fail(*_: object, **__: object) -> None:
         raise PermissionError(13, "permission denied")
 
-    monkeypatch.setattr("models.features.feature_cache.write_features", fail)
+    monkeypatch.setattr("models.features.trial_features.write_features", fail)
     with pytest.raises(PermissionError, match="permission denied"):
         train(dataset, config())
