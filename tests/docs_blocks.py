@@ -1,9 +1,9 @@
-"""The code blocks of README and docs, and what is to be done with each.
+"""The code blocks of README and docs, and how each is tested.
 
-A block is executed, unless an HTML comment on the line above it says otherwise:
+A block is executed unless an HTML comment on the line above it marks it:
 
-- ``<!-- parsed: WHY -->``: its commands are read by the real parser of options, and not run;
-- ``<!-- run by tests/FILE.py::NAME -->``: that test runs it;
+- ``<!-- parsed: WHY -->``: its commands are parsed by the real option parser, not executed;
+- ``<!-- run by tests/FILE.py::NAME -->``: the named test executes it;
 - ``<!-- not run: WHY -->``.
 """
 
@@ -30,13 +30,13 @@ FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
 MARK = re.compile(r"^\s*<!-- (?P<kind>parsed|run by|not run):? (?P<detail>.+) -->\s*$")
 INDENTED = re.compile(r"^ {4,}\S")
 SPAN = re.compile(r"`(python -m tuning [^`]+|mlflow run [^`]+)`")
-OUTWARDS = {">", ">>", "|"}
-OUR_MODULE = ["python", "-m", "tuning"]
+REDIRECTIONS = {">", ">>", "|"}
+TUNING_MODULE = ["python", "-m", "tuning"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it begins, its language and text, and its mark (empty: it is executed)."""
+    """A fenced block: its location, language, text and mark (empty: the block is executed)."""
 
     page: Path
     line: int
@@ -50,56 +50,56 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Yield a page's fenced blocks."""
+    """Yield the fenced blocks of a page."""
     lines = page.read_text().splitlines()
-    at = 0
-    while at < len(lines):
-        opened = FENCE.match(lines[at])
-        if opened:
-            end = next(n for n in range(at + 1, len(lines)) if lines[n].strip() == "```")
-            text = "\n".join(line.removeprefix(opened["indent"]) for line in lines[at + 1 : end])
-            mark = MARK.match(lines[at - 1]) if at else None
-            said = (mark["kind"], mark["detail"]) if mark else ("", "")
-            yield Block(page, at + 1, opened["language"], text, *said)
-            at = end
-        at += 1
+    start = 0
+    while start < len(lines):
+        fence = FENCE.match(lines[start])
+        if fence:
+            end = next(number for number in range(start + 1, len(lines)) if lines[number].strip() == "```")
+            text = "\n".join(line.removeprefix(fence["indent"]) for line in lines[start + 1 : end])
+            match = MARK.match(lines[start - 1]) if start else None
+            mark = (match["kind"], match["detail"]) if match else ("", "")
+            yield Block(page, start + 1, fence["language"], text, *mark)
+            start = end
+        start += 1
 
 
-def indented(page: Path) -> list[str]:
-    """Return the lines that Markdown would take for a block without a fence."""
-    found, within, before = [], False, ""
+def indented_blocks(page: Path) -> list[str]:
+    """Return the locations of lines that Markdown would render as a code block without a fence."""
+    locations, in_fence, previous = [], False, ""
     for number, line in enumerate(page.read_text().splitlines(), start=1):
-        within ^= line.strip().startswith("```")
-        if not within and not before.strip() and INDENTED.match(line):
-            found.append(f"{page.relative_to(ROOT)}:{number}")
-        before = line
-    return found
+        in_fence ^= line.strip().startswith("```")
+        if not in_fence and not previous.strip() and INDENTED.match(line):
+            locations.append(f"{page.relative_to(ROOT)}:{number}")
+        previous = line
+    return locations
 
 
 def shell_commands(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command of a shell block; comments, and where its output goes, are left out."""
+    """Yield the words of each command of a shell block, without comments and redirections."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
-            yield list(itertools.takewhile(lambda word: word not in OUTWARDS, words))
+            yield list(itertools.takewhile(lambda word: word not in REDIRECTIONS, words))
 
 
-def as_tuning(words: list[str]) -> list[str] | None:
-    """Return what follows ``python -m tuning``, for ``mlflow run`` too; None for another command."""
-    if words[:3] == OUR_MODULE:
+def tuning_arguments(words: list[str]) -> list[str] | None:
+    """Return the arguments of ``python -m tuning`` or of ``mlflow run``; None for another command."""
+    if words[:3] == TUNING_MODULE:
         return words[3:]
     if words[:2] != ["mlflow", "run"]:
         return None
-    given = dict(itertools.pairwise(words))
-    settings = [words[at + 1] for at, word in enumerate(words) if word == "-P"]
-    return [given.get("-e", "tune"), *(f"--{setting}" for setting in settings)]
+    pairs = list(itertools.pairwise(words))
+    settings = [setting for option, setting in pairs if option == "-P"]
+    return [dict(pairs).get("-e", "tune"), *(f"--{setting}" for setting in settings)]
 
 
 def check_options(words: list[str]) -> None:
-    """Let the real parser read a command.
+    """Parse a command with the real option parser.
 
     Raises:
-        SettingError: it does not know or refuses an option.
+        SettingError: an option is unknown or invalid.
     """
     name, *arguments = words
     if {"--help"} & set(arguments):
@@ -115,9 +115,9 @@ def check_options(words: list[str]) -> None:
 
 
 def inline_commands(page: Path) -> Iterator[list[str]]:
-    """Yield the words after ``python -m tuning`` of the commands within a page's text."""
+    """Yield the arguments of the ``python -m tuning`` commands in the text of a page."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for span in SPAN.findall(text):
-        words = as_tuning(shlex.split(" ".join(span.split())))
-        if words and words[1:] and not words[0].isupper():  # a command alone is its name, not a call
+        words = tuning_arguments(shlex.split(" ".join(span.split())))
+        if words and words[1:] and not words[0].isupper():  # without arguments it is only the name of a command
             yield words

@@ -1,4 +1,4 @@
-"""A terminal of tests: what a person sees of what a program has written to it, and a program in one."""
+"""A terminal for tests: the screen that results from a program's output, and programs that run in a terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 240
+TIMEOUT_S = 240
 CONTROL = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
 def screen_of(written: str) -> list[str]:
-    """Return the lines that are left on an endless terminal, too wide for any line to be wrapped.
+    """Return the lines on a terminal of unlimited height and width.
 
-    It knows what rich's live view uses: carriage returns, lines erased, the cursor moved up, styles.
+    It supports the control codes of rich's live view: carriage return, erase line, cursor up, styles.
     """
     lines, row, column = [""], 0, 0
     for match in CONTROL.finditer(written):
@@ -34,21 +34,21 @@ def screen_of(written: str) -> list[str]:
             row, column = row + 1, 0
             lines += [""] * (row + 1 - len(lines))
         elif text:
-            before = lines[row].ljust(column)
-            lines[row] = before[:column] + text + before[column + len(text) :]
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + text + line[column + len(text) :]
             column += len(text)
         elif command == "A":
             row = max(0, row - int(number or 1))
         elif command == "K":
             lines[row] = ""
         elif command not in {"m", "h", "l"}:
-            raise ValueError(f"a terminal of tests must know what is written to it, but not {match.group()!r}")
+            raise ValueError(f"the test terminal does not support {match.group()!r}")
     return [line.rstrip() for line in lines if line.strip()]
 
 
 @contextmanager
 def on_a_terminal(columns: int = 80, lines: int = 24) -> Iterator[list[str]]:
-    """Within: standard output is a real terminal; afterwards the list holds what was written to it."""
+    """Context manager: standard output is a real terminal; on exit the list holds the text written to it."""
     written: list[str] = []
     master, slave = pty.openpty()
     reader = threading.Thread(target=_read_all, args=(master, written), daemon=True)
@@ -58,23 +58,23 @@ def on_a_terminal(columns: int = 80, lines: int = 24) -> Iterator[list[str]]:
             patch.setenv(name, value)
         with contextlib.redirect_stdout(out):
             yield written
-    reader.join(LIMIT_S)
+    reader.join(TIMEOUT_S)
     os.close(master)
 
 
 def _read_all(master: int, written: list[str]) -> None:
-    parts = []
-    with contextlib.suppress(OSError):  # Linux says so when nobody has the terminal open any more
+    chunks = []
+    with contextlib.suppress(OSError):  # raised by Linux after the last process has closed the terminal
         while chunk := os.read(master, 65536):
-            parts.append(chunk)
-    written.append(b"".join(parts).decode())
+            chunks.append(chunk)
+    written.append(b"".join(chunks).decode())
 
 
 class Terminal:
-    """A program in a terminal of its own, of whose foreground group it is the leader."""
+    """A program in its own terminal, where it leads the foreground process group."""
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
-        self.shown = ""
+        self.output = ""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
@@ -83,32 +83,32 @@ class Terminal:
 
     @property
     def screen(self) -> list[str]:
-        """The lines that a person sees, those that scrolled away among them."""
-        return screen_of(self.shown)
+        """The lines on the screen, including those that have scrolled away."""
+        return screen_of(self.output)
 
     def read_until(self, pattern: str) -> None:
-        """Read what is shown until ``pattern`` is in it."""
-        ends = time.monotonic() + LIMIT_S
-        while not re.search(pattern, self.shown):
-            assert time.monotonic() < ends, f"{pattern!r} never came:\n{self.shown}"
-            assert self._read(), f"ended before {pattern!r} came:\n{self.shown}"
+        """Read output until it matches ``pattern``."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not re.search(pattern, self.output):
+            assert time.monotonic() < deadline, f"no {pattern!r} after {TIMEOUT_S} s:\n{self.output}"
+            assert self._read(), f"the program ended without {pattern!r}:\n{self.output}"
 
     def type(self, text: bytes) -> None:
         """Type into the terminal."""
         os.write(self._terminal, text)
 
     def wait(self) -> int:
-        """Read to the end and return the exit status."""
+        """Read until the program ends; return its exit status."""
         while self._read():
             pass
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self._terminal], [], [], LIMIT_S)
-        assert ready, f"silent for {LIMIT_S} s:\n{self.shown}"
+        ready, _, _ = select.select([self._terminal], [], [], TIMEOUT_S)
+        assert ready, f"no output for {TIMEOUT_S} s:\n{self.output}"
         try:
             chunk = os.read(self._terminal, 65536)
-        except OSError:  # Linux says so when the last process on the terminal has gone
+        except OSError:  # raised by Linux after the last process has closed the terminal
             return False
-        self.shown += chunk.decode(errors="replace")
+        self.output += chunk.decode(errors="replace")
         return bool(chunk)

@@ -1,4 +1,4 @@
-"""README and docs: every block is executed or says why not, every command is one, every link leads somewhere."""
+"""README and docs: blocks are executed or marked, commands are valid, and links have a target."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.docs_blocks import (
     PAGES,
     ROOT,
     Block,
-    as_tuning,
     blocks,
     check_options,
-    indented,
+    indented_blocks,
     inline_commands,
     shell_commands,
+    tuning_arguments,
 )
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -35,18 +35,18 @@ def test_all_pages_and_their_blocks_are_found() -> None:
 
 
 def test_every_block_has_a_fence_and_a_language() -> None:
-    assert [place for page in PAGES for place in indented(page)] == []
+    assert [location for page in PAGES for location in indented_blocks(page)] == []
     assert [str(block) for block in BLOCKS if not block.language] == []
 
 
-def test_every_block_is_executed_or_says_why_not() -> None:
-    silent = [str(block) for block in BLOCKS if not block.mark and block.language not in RUNNABLE]
-    assert silent == [], "put <!-- not run: WHY --> above each"
+def test_every_block_is_executed_or_marked_with_a_reason() -> None:
+    unmarked = [str(block) for block in BLOCKS if not block.mark and block.language not in RUNNABLE]
+    assert unmarked == [], "put <!-- not run: WHY --> above each"
     assert [str(block) for block in BLOCKS if block.mark and len(block.detail) < 8] == []
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.mark == "run by"], ids=str)
-def test_a_test_that_is_said_to_run_a_block_exists(block: Block) -> None:
+def test_the_test_that_runs_a_block_exists(block: Block) -> None:
     file, _, name = block.detail.partition("::")
     functions = [
         node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
@@ -55,30 +55,31 @@ def test_a_test_that_is_said_to_run_a_block_exists(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
-def test_the_options_of_every_command_are_taken_by_the_real_parser(block: Block) -> None:
+def test_the_commands_in_blocks_are_valid(block: Block) -> None:
     for words in shell_commands(block.text):
-        ours = as_tuning(words)
-        if ours:
-            check_options(ours)
+        arguments = tuning_arguments(words)
+        if arguments:
+            check_options(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_within_the_text_are_taken_too(page: Path) -> None:
+def test_the_commands_in_the_text_are_valid(page: Path) -> None:
     for words in inline_commands(page):
         check_options(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_and_picture_is_there(page: Path) -> None:
-    for file, anchor, picture in LINK.findall(page.read_text()):
-        target = (page.parent / (file or picture)).resolve()
-        assert target.exists(), f"{page.name} links to {file or picture}"
+def test_every_link_and_image_has_a_target(page: Path) -> None:
+    for file, anchor, image in LINK.findall(page.read_text()):
+        target = (page.parent / (file or image)).resolve()
+        assert target.exists(), f"{page.name} links to {file or image}"
         if anchor:
-            heads = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, f"#{anchor}"
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in anchors, f"#{anchor}"
 
 
-def test_every_module_and_target_that_is_named_is_there() -> None:
+def test_every_module_and_make_target_in_the_text_exists() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     modules = set(MODULE.findall(text))
     assert len(modules) > 8
@@ -95,7 +96,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 200
 
 
-def test_every_picture_is_shown_somewhere_and_is_small() -> None:
+def test_every_image_is_used_and_small() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     files = sorted((ROOT / "docs" / "images").iterdir())
     assert len(files) >= 8

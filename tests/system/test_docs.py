@@ -13,7 +13,7 @@ import pytest
 
 from data.loading.augmentation import STRENGTHS, TRANSFORMS
 from models.backbones.weight_packages import PACKAGES, UNPRETRAINED
-from tests.docs_blocks import PAGES, Block, as_tuning, blocks, shell_commands
+from tests.docs_blocks import PAGES, Block, blocks, shell_commands, tuning_arguments
 from tests.system.conftest import FinishedSearch, Workspace, runs_of
 from tuning.__main__ import main
 from tuning.search.samplers import SAMPLERS
@@ -58,7 +58,7 @@ def replace_names(text: str, run_id: str) -> str:
 @pytest.mark.parametrize("block", [block for block in EXECUTED if block.language == "bash"], ids=str)
 def test_a_bash_block_runs(block: Block, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     for command in shell_commands(replace_names(block.text, run_id)):
-        arguments = as_tuning(command)
+        arguments = tuning_arguments(command)
         assert arguments, f"{command} is not a Freezeline command: mark the block"
         assert main(arguments) == 0, capsys.readouterr().err
 

@@ -43,10 +43,10 @@ def test_ctrl_c_stops_cleanly_reports_finished_trials_and_leaves_no_run_running(
     terminal.type(b"\x03")
     status = terminal.wait()
     assert status != 0
-    assert "the best model so far is packaged" in terminal.shown
-    assert "Best trials by validation" in terminal.shown
-    assert "Traceback (most recent call last)" not in terminal.shown.split("the best model so far is packaged")[0]
-    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")  # the cursor is visible
+    assert "the best model so far is packaged" in terminal.output
+    assert "Best trials by validation" in terminal.output
+    assert "Traceback (most recent call last)" not in terminal.output.split("the best model so far is packaged")[0]
+    assert terminal.output.rfind("\x1b[?25h") > terminal.output.rfind("\x1b[?25l")  # the cursor is visible
     assert not [line for line in terminal.screen if "━" in line or "curve" in line]  # the live view is gone
     assert [line for line in foreign_lines(terminal.screen) if not MLFLOW_LINE.match(line)] == []
     deadline = time.monotonic() + 30

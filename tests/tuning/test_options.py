@@ -160,7 +160,7 @@ def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) 
             "augmentation",
             "flip,zebra",
             "augmentation must be one of none, light, medium, strong, flip, rotate, shift, crop, color, "
-            "brightness_contrast, cutout, or several with + between, got 'zebra'; take some of these.",
+            "brightness_contrast, cutout, or several joined by +, got 'zebra'; use one of these.",
         ),
         (
             "name",

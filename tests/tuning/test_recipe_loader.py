@@ -375,7 +375,7 @@ def test_a_binary_file_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     (line,) = problems("--recipe", str(path))
-    assert line.startswith(f"a recipe must be UTF-8 text, but {path} can't be read (")
+    assert line.startswith(f"a recipe must be UTF-8 text, but {path} cannot be read (")
 
 
 def test_errors_of_the_command_line_and_the_file_are_reported_together(tmp_path: Path) -> None:

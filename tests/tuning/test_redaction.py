@@ -1,4 +1,4 @@
-"""No secret of the environment reaches a parameter, tag, artifact, line or error."""
+"""No secret of the environment reaches a parameter, tag, artifact, printed line or error message."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def assert_clean(text: str) -> None:
     assert "planted" not in text.lower()
 
 
-def test_every_planted_secret_is_hidden() -> None:
+def test_every_planted_secret_is_masked() -> None:
     assert_clean(redact(TEXT))
     assert redact(TEXT).endswith("postgresql://me:***@db.example/runs")
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "masked"),
     [
         ("http://me:pass@host:5000/x", "http://me:***@host:5000/x"),
         ("see https://u:p@h and s3://k:s@b/c", "see https://u:***@h and s3://k:***@b/c"),
@@ -73,31 +73,33 @@ def test_every_planted_secret_is_hidden() -> None:
         ("lr 1e-3 at 12:30, mail me@example.org", "lr 1e-3 at 12:30, mail me@example.org"),
     ],
 )
-def test_passwords_and_well_known_keys_are_hidden_and_nothing_else(text: str, shown: str) -> None:
-    assert redact(text) == shown
+def test_only_passwords_and_well_known_keys_are_masked(text: str, masked: str) -> None:
+    assert redact(text) == masked
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_characters=":@")))
-def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
+def test_a_text_without_a_secret_is_not_changed(text: str) -> None:
     assert Redactor().text(text) == text
 
 
 @pytest.mark.parametrize(("name", "value"), [("RAY_AUTH_MODE", "token"), ("MY_TOKEN", "a"), ("SECRET_DIR", "/usr/lib")])
-def test_words_that_are_no_secret_are_not_hidden(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_ordinary_values_of_secret_variables_are_not_masked(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
-    assert redact(f"it says {value} here") == f"it says {value} here"
+    assert redact(f"before {value} after") == f"before {value} after"
 
 
-def everything(client: MlflowClient, run_id: str, folder: Path) -> str:
-    """Return all that MLflow holds of a run, files included."""
+def run_as_text(client: MlflowClient, run_id: str, folder: Path) -> str:
+    """Return all data of a run in MLflow as text, including its artifacts."""
     run = client.get_run(run_id)
-    for found in client.list_artifacts(run_id):
-        client.download_artifacts(run_id, found.path, str(folder))
+    for artifact in client.list_artifacts(run_id):
+        client.download_artifacts(run_id, artifact.path, str(folder))
     files = [path.read_text() for path in folder.rglob("*") if path.is_file()]
     return json.dumps([run.to_dictionary(), str(run.inputs), *files])
 
 
-def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Path) -> None:
+def test_no_secret_reaches_a_run_or_the_outbox(client: MlflowClient, tmp_path: Path) -> None:
     pets = dataset(tmp_path)
     parent = ParentRun.open(client, None, "pets")
     parent.log_search_metadata({**recipe().model_dump(mode="json"), "data": TEXT}, {"search_folder": TEXT}, pets)
@@ -115,21 +117,21 @@ def test_no_secret_reaches_a_run_or_the_spool(client: MlflowClient, tmp_path: Pa
     assert parent.close() == ""
     for run_id in (parent.run_id, parent.writer.run_ids()[failed.trial_uid]):
         (tmp_path / run_id).mkdir()
-        said = everything(client, run_id, tmp_path / run_id)
-        assert "***" in said
-        assert_clean(said)
+        text = run_as_text(client, run_id, tmp_path / run_id)
+        assert "***" in text
+        assert_clean(text)
     assert_clean(parent._paths.outbox.read_text())
-    assert report.read_text() == f"<p>{TEXT}</p>", "a file of the user's is not changed"
+    assert report.read_text() == f"<p>{TEXT}</p>", "the original file is not changed"
 
 
-def test_a_file_that_is_no_text_stays_as_it_is(tmp_path: Path) -> None:
-    picture = tmp_path / "a.bin"
-    picture.write_bytes(b"\xff\xfe" + TEXT.encode())
-    Redactor().file(picture)
-    assert picture.read_bytes() == b"\xff\xfe" + TEXT.encode()
+def test_a_binary_file_is_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"\xff\xfe" + TEXT.encode())
+    Redactor().file(file)
+    assert file.read_bytes() == b"\xff\xfe" + TEXT.encode()
 
 
-def test_operations_keep_what_is_no_text() -> None:
+def test_operations_without_secrets_are_not_changed() -> None:
     for operation in (StartRun("u", "n", {"lr": 0.1}, {}), LogText(PARENT_UID, "a", "b"), LogFile(PARENT_UID, "a", "")):
         assert redacted_operation(operation, Redactor()) == operation
 
@@ -140,26 +142,25 @@ def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert_clean(capsys.readouterr().out)
 
 
-def test_no_secret_is_in_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class Failing:
+def test_no_secret_is_in_an_error_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class FailingCommand:
         @staticmethod
         def run(_: object) -> int:
             raise UserError(TEXT)
 
-    monkeypatch.setattr(cli, "load", lambda _: Failing)
+    monkeypatch.setattr(cli, "load", lambda _: FailingCommand)
     assert __main__.main(["audit"]) == 2
     assert_clean(capsys.readouterr().err)
 
 
-def test_no_secret_is_in_a_traceback_that_nobody_caught() -> None:
+def test_no_secret_is_in_the_traceback_of_an_uncaught_exception() -> None:
     code = (
         "import runpy, sys\nfrom tuning import cli\n"
         "def load(name): raise RuntimeError(sys.argv[2])\n"
         "cli.load = load\nrunpy.run_module('tuning', run_name='__main__', alter_sys=True)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "audit", TEXT], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "RuntimeError" in done.stderr
-    assert_clean(done.stderr)
+    command = [sys.executable, "-c", code, "audit", TEXT]
+    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "RuntimeError" in process.stderr
+    assert_clean(process.stderr)

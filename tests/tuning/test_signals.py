@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first is a request, the same within two seconds is the same, a later one is an order."""
+"""Ctrl-C and SIGTERM: the first requests the end, one within two seconds is ignored, a later one interrupts."""
 
 from __future__ import annotations
 
@@ -13,43 +13,39 @@ from tuning.common.signals import SIGNALS, SignalHandler, handle_signals
 
 
 @pytest.fixture
-def interrupts(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SignalHandler]:
+def handler(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SignalHandler]:
     monkeypatch.setattr("tuning.common.signals.time", clock)
-    with handle_signals() as interrupts:
-        yield interrupts
+    with handle_signals() as handler:
+        yield handler
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_raises(interrupts: SignalHandler, number: signal.Signals) -> None:
-    assert not interrupts.stop_requested
+def test_the_first_signal_raises(handler: SignalHandler, number: signal.Signals) -> None:
+    assert not handler.stop_requested
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         signal.raise_signal(number)
-    assert interrupts.stop_requested
+    assert handler.stop_requested
 
 
-def test_mlflows_sigterm_after_the_terminals_sigint_is_the_same_request(
-    interrupts: SignalHandler, clock: FakeClock
-) -> None:
+def test_a_sigterm_of_mlflow_shortly_after_a_sigint_is_ignored(handler: SignalHandler, clock: FakeClock) -> None:
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         signal.raise_signal(signal.SIGINT)
     clock.now_s += 1.9
     signal.raise_signal(signal.SIGTERM)
-    assert interrupts.stop_requested
+    assert handler.stop_requested
 
 
-def test_a_later_signal_raises_again(interrupts: SignalHandler, clock: FakeClock) -> None:
+def test_a_later_signal_raises_again(handler: SignalHandler, clock: FakeClock) -> None:
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             signal.raise_signal(signal.SIGINT)
         clock.now_s += 2.1
-    assert interrupts.stop_requested
+    assert handler.stop_requested
 
 
-def test_a_deferred_signal_calls_the_function_and_a_later_one_raises(
-    interrupts: SignalHandler, clock: FakeClock
-) -> None:
+def test_the_first_signal_calls_the_callback_and_a_later_one_raises(handler: SignalHandler, clock: FakeClock) -> None:
     calls: list[str] = []
-    with interrupts.on_first_signal(lambda: calls.append("called")):
+    with handler.on_first_signal(lambda: calls.append("called")):
         signal.raise_signal(signal.SIGINT)
         clock.now_s += 1
         signal.raise_signal(signal.SIGTERM)
@@ -60,72 +56,72 @@ def test_a_deferred_signal_calls_the_function_and_a_later_one_raises(
     assert calls == ["called"]
 
 
-def test_the_function_is_called_only_while_it_is_deferred(interrupts: SignalHandler) -> None:
+def test_the_callback_is_not_called_after_the_context(handler: SignalHandler) -> None:
     calls: list[str] = []
-    with interrupts.on_first_signal(lambda: calls.append("called")):
+    with handler.on_first_signal(lambda: calls.append("called")):
         pass
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         signal.raise_signal(signal.SIGINT)
     assert calls == []
 
 
-def test_a_shielded_signal_is_remembered_and_raises_nothing(interrupts: SignalHandler, clock: FakeClock) -> None:
-    with interrupts.block_signals():
-        with interrupts.block_signals():
+def test_a_blocked_signal_is_recorded_and_does_not_raise(handler: SignalHandler, clock: FakeClock) -> None:
+    with handler.block_signals():
+        with handler.block_signals():
             signal.raise_signal(signal.SIGINT)
         clock.now_s += 10
         signal.raise_signal(signal.SIGTERM)
-    assert interrupts.stop_requested
+    assert handler.stop_requested
     clock.now_s += 10
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_whoever_keeps_pressing_is_heard_after_two_seconds(interrupts: SignalHandler, clock: FakeClock) -> None:
-    orders = 0
+def test_repeated_signals_raise_again_after_two_seconds(handler: SignalHandler, clock: FakeClock) -> None:
+    num_interrupts = 0
     for _ in range(6):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
-            orders += 1
+            num_interrupts += 1
         clock.now_s += 1
-    assert interrupts.stop_requested
-    assert orders >= 2
+    assert handler.stop_requested
+    assert num_interrupts >= 2
 
 
-def test_a_library_that_took_the_signals_loses_them_to_install(interrupts: SignalHandler) -> None:
+def test_install_replaces_the_handlers_of_a_library(handler: SignalHandler) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    interrupts.install()
+    handler.install()
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_afterwards_the_signals_go_to_whoever_had_them_before() -> None:
+def test_the_previous_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    within: list[object] = []
+    inside: list[object] = []
 
-    def end() -> None:
+    def fail() -> None:
         with handle_signals():
-            within.extend(signal.getsignal(number) for number in SIGNALS)
+            inside.extend(signal.getsignal(number) for number in SIGNALS)
             raise RuntimeError("ended")
 
     with pytest.raises(RuntimeError, match="ended"):
-        end()
-    assert within != before
+        fail()
+    assert inside != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_side_thread_takes_no_signals() -> None:
+def test_a_side_thread_installs_no_handlers() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    seen: list[bool] = []
+    results: list[bool] = []
 
     def work() -> None:
-        with handle_signals() as interrupts:
-            seen.append(interrupts.stop_requested)
-            seen.append([signal.getsignal(number) for number in SIGNALS] == before)
+        with handle_signals() as handler:
+            results.append(handler.stop_requested)
+            results.append([signal.getsignal(number) for number in SIGNALS] == before)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(10)
-    assert seen == [False, True]
+    assert results == [False, True]

@@ -33,7 +33,7 @@ OPTIONS = PredictOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print a line for each image; if an image can't be read, print the reason and return exit status 1."""
+    """Print a line for each image; if an image cannot be read, print the reason and return exit status 1."""
     names, rest = split_arguments(arguments)
     options = parse(PredictOptions, rest, **({"files": names} if names else {}))
     from models.packaging.inference import predict_files

@@ -102,7 +102,7 @@ def parse_recipe_file(path: Path) -> RecipeFile:
         # Nodes instead of values: YAML reads off as false and 1e-3 as a string, but options are parsed from text.
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError) as error:
-        raise SettingError(f"a recipe must be UTF-8 text, but {path} can't be read ({error}); fix the file") from error
+        raise SettingError(f"a recipe must be UTF-8 text, but {path} cannot be read ({error}); fix the file") from error
     except yaml.YAMLError as error:
         raise SettingError(f"{path.name} must be valid YAML, but {_error_location(error)}; fix the file") from error
     file = RecipeFile(path.name)

@@ -1,0 +1,176 @@
+"""Errors that are found before the first trial, and the values of ``auto``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import MakeFolder
+from tests.tuning.command_line import Capture, assert_untouched, error_lines
+from tuning.__main__ import main
+from tuning.recipe.auto import auto_backbones, auto_image_sizes
+from tuning.recipe.domains import Categorical
+from tuning.recipe.schema import Recipe
+from tuning.workflows.preflight import prepare_context
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+OFFLINE = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+
+
+# --- the data set ---
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+@pytest.mark.parametrize(
+    ("counts", "data", "message"),
+    [
+        ({}, "missing", "data must be an existing folder, got "),
+        ({}, "", "images per class, got an empty folder"),
+        ({"cat": 3}, "", "data must have at least 2 classes, got 1 (cat)"),
+        ({"cat": 4, "dog": 2}, "", "every class must have at least 3 different "),
+        ({"cat": 3}, "cat/000.png", "got another file: "),
+    ],
+)
+def test_an_unusable_data_set_is_one_message(
+    command: str,
+    counts: dict[str, int],
+    data: str,
+    message: str,
+    make_folder: MakeFolder,
+    client: MlflowClient,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    folder = make_folder(counts=counts) if counts else tmp_path / "images"
+    folder.mkdir(exist_ok=True)
+    (line,) = error_lines(capsys, command, "--data", str(folder / data), "--weights", "none")
+    assert line.startswith(f"{command}: ")
+    assert message in line
+    assert_untouched(client)
+
+
+def test_the_audit_lists_images_that_cannot_be_read(make_folder: MakeFolder, tmp_path: Path, capsys: Capture) -> None:
+    folder, report = make_folder(counts={"cat": 4, "dog": 4}), tmp_path / "audit.json"
+    for name in ("cat/bad.png", "dog/worse.png"):
+        (folder / name).write_text("not an image")
+    assert main(["audit", "--data", str(folder), "--json", str(report)]) == 0
+    output = capsys.readouterr().out
+    assert "8 images" in output
+    for name in ("cat/bad.png", "dog/worse.png"):
+        assert name in output
+        assert name in report.read_text()
+
+
+# --- networks and weights ---
+
+
+def test_the_message_for_an_unknown_backbone_has_similar_names(
+    image_folder: Path, client: MlflowClient, capsys: Capture
+) -> None:
+    (line,) = error_lines(capsys, "tune", "--data", str(image_folder), "--backbone", "resnet3", "--weights", "none")
+    assert "backbone must be " in line
+    assert "got 'resnet3'; did you mean resnet34" in line
+    assert_untouched(client)
+
+
+def test_weights_of_another_architecture_are_one_message(
+    image_folder: Path, client: MlflowClient, tmp_path: Path, capsys: Capture
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    save_file({"layer.weight": torch.zeros(2, 3)}, str(file))
+    (line,) = error_lines(capsys, "tune", "--data", str(image_folder), "--weights", str(file))
+    assert "fit the backbone" in line
+    assert_untouched(client)
+
+
+def test_the_message_for_an_unreachable_hub_has_the_offline_alternatives(
+    image_folder: Path, client: MlflowClient, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (line,) = error_lines(capsys, "tune", "--data", str(image_folder), "--backbone", "resnet34")
+    assert "hub, which can" in line
+    assert "weights=none" in line
+    assert_untouched(client)
+
+
+def test_errors_of_weights_data_and_server_are_reported_together(
+    closed_port: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    lines = error_lines(capsys, "tune", "--data", "missing", "--weights", "missing.pth")
+    assert [line.split()[1] for line in lines] == ["weights", "data", "the"]
+
+
+def test_a_truncation_is_limited_by_the_blocks_of_each_network(
+    image_folder: Path, client: MlflowClient, capsys: Capture
+) -> None:
+    options = ("--data", str(image_folder), "--backbone", "small_cnn,tf_efficientnet_lite0", "--truncate", "0,40")
+    first, second = error_lines(capsys, "tune", *options, "--weights", "none")
+    assert first == "tune: truncate must be 0..3 for small_cnn, got 40; python -m tuning blocks lists its blocks."
+    assert "truncate must be 0..17 for tf_efficientnet_lite0, got 40" in second
+    assert_untouched(client)
+
+
+# --- auto ---
+
+
+def test_auto_is_the_offline_backbones_at_sizes_near_the_median(image_folder: Path, client: MlflowClient) -> None:
+    recipe = Recipe(data=str(image_folder), weights="none")
+    context = prepare_context(recipe)
+    resolved = context.resolve_auto(recipe)
+    assert resolved.backbone == Categorical(options=OFFLINE)
+    assert resolved.image_size == Categorical(options=(48, 64, 96))
+    assert resolved.truncate == Categorical(options=(0, 3))
+    sizes = {pair: preprocessing.image_size for pair, preprocessing in context.preprocessings.items()}
+    assert sizes == {(name, size): size for name in OFFLINE for size in (48, 64, 96)}
+    assert_untouched(client)
+
+
+@pytest.mark.parametrize(
+    ("weights", "is_reachable", "has_hub_backbones"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("hub", True, True),
+        ("none", True, False),
+        ("package", True, False),
+    ],
+)
+def test_auto_includes_hub_backbones_if_the_hub_is_reachable_and_allowed(
+    weights: str, is_reachable: bool, has_hub_backbones: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.backbones.weights.hub_reachable", lambda: is_reachable)
+    hub_backbones = ("mobilenetv3_large_100", "convnext_femto") if has_hub_backbones else ()
+    assert auto_backbones(weights) == OFFLINE + hub_backbones
+
+
+def test_auto_is_resolved_for_each_variant(image_folder: Path, client: MlflowClient) -> None:
+    variants = [
+        {"name": "fixed", "settings": {"backbone": "small_cnn", "image_size": "32"}},
+        {"name": "open", "settings": {"freeze_fraction": "1"}},
+    ]
+    recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "variants": variants})
+    context = prepare_context(recipe)
+    fixed, left_open = context.resolve_auto(recipe).variants
+    assert fixed.settings == {"backbone": "small_cnn", "image_size": "32", "truncate": "0"}  # it has few blocks
+    auto = {"backbone": ",".join(OFFLINE), "image_size": "48,64,96", "truncate": "0,3"}
+    assert left_open.settings == {"freeze_fraction": "1", **auto}
+    assert ("small_cnn", 32) in context.preprocessings
+    assert ("small_cnn", 48) not in context.preprocessings
+    assert_untouched(client)
+
+
+@pytest.mark.parametrize(
+    ("median", "sizes"),
+    [(1, (48, 64, 96)), (96, (48, 64, 96)), (97, (64, 96, 128)), (160, (96, 128, 160)), (161, (128, 160, 224)),
+     (4000, (128, 160, 224))],
+)  # fmt: skip
+def test_auto_image_sizes_follow_the_median_image_size(median: int, sizes: tuple[int, ...]) -> None:
+    assert auto_image_sizes(median) == sizes

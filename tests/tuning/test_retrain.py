@@ -1,0 +1,99 @@
+"""``train --run``: a finished trial's configuration; and the data paths of runs that ``mlflow run`` starts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from mlflow.projects.utils import _create_run
+
+from data.errors import DataError, TrackingError
+from tests.tuning.command_line import Capture, error_lines
+from tests.tuning.factories import trial_config
+from tuning.common.names import PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
+from tuning.recipe.schema import Recipe, TrainingSettings
+from tuning.workflows.preflight import check_data_path_of_url_run
+from tuning.workflows.train import as_recipe, load_finished_trial
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+# --- a finished trial ---
+
+
+def create_trial_run(client: MlflowClient, recipe: Recipe) -> str:
+    """Create a parent run with a recipe and a trial's run below it; return the trial's run id."""
+    parent = client.create_run("0", tags={RECIPE_TAG: recipe.to_json()})
+    tags = {TRIAL_CONFIG_TAG: trial_config(lr=0.25).to_json(), PARENT_RUN_TAG: parent.info.run_id}
+    return str(client.create_run("0", tags=tags).info.run_id)
+
+
+def test_a_finished_trial_is_loaded_with_the_recipe_of_its_own_network(client: MlflowClient) -> None:
+    variants = [{"name": "other", "settings": {"backbone": "resnet34"}}]
+    options = {"data": "photos", "name": "pets", "cpus_per_trial": 2, "variants": variants}
+    trial = load_finished_trial(client, create_trial_run(client, Recipe.model_validate(options)))
+    network = {"backbone": "tf_efficientnet_lite0", "image_size": "32", "truncate": "0", "weights": "none"}
+    assert trial.training == Recipe.model_validate({**options, "variants": (), **network})
+    assert trial.config == trial_config(lr=0.25)
+
+
+def test_a_search_is_not_a_trial(client: MlflowClient) -> None:
+    parent = client.create_run("0", tags={RECIPE_TAG: Recipe().to_json()}).info.run_id
+    with pytest.raises(TrackingError, match=f"must be a trial's run.*{parent}"):
+        load_finished_trial(client, parent)
+
+
+def test_the_run_of_train_can_be_retrained(client: MlflowClient) -> None:
+    config, recipe = trial_config(lr=0.25), as_recipe(TrainingSettings(data="/x"))
+    tags = {TRIAL_CONFIG_TAG: config.to_json(), RECIPE_TAG: recipe.to_json()}
+    trial = load_finished_trial(client, client.create_run("0", tags=tags).info.run_id)
+    assert trial.training.data == "/x"
+    assert trial.config == config
+
+
+def test_train_with_a_run_accepts_no_other_settings(capsys: Capture) -> None:
+    (line,) = error_lines(capsys, "train", "--run", "abc", "--lr", "0.1", "--data", "demo", "--seed", "3")
+    assert line.endswith("got other settings too; remove --lr, --seed.")
+
+
+# --- data paths under mlflow run ---
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a user's clone of a project; it has an origin."""
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run([*git, "init", "-q", tmp_path / "origin"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], cwd=tmp_path / "origin", check=True)
+    subprocess.run([*git, "clone", "-q", tmp_path / "origin", tmp_path / "clone"], check=True)
+    return tmp_path / "clone"
+
+
+def create_project_run(client: MlflowClient, uri: str, clone: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the run that ``mlflow run URI`` creates when the project is in ``clone``."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    return str(_create_run(uri, "0", str(clone), None, "tune.sh", {}).info.run_id)
+
+
+def test_a_run_from_a_url_refuses_a_relative_data_path(
+    client: MlflowClient, image_folder: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_project_run(client, "https://example.org/freezeline.git", clone, monkeypatch)
+    with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'"):
+        check_data_path_of_url_run(client, run, "photos")
+    for data in ("demo", str(image_folder), "s3://bucket/photos"):
+        check_data_path_of_url_run(client, run, data)
+
+
+def test_a_run_from_a_local_clone_accepts_a_relative_data_path(
+    client: MlflowClient, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_project_run(client, str(clone), clone, monkeypatch)
+    assert "mlflow.source.git.repoURL" in client.get_run(run).data.tags
+    check_data_path_of_url_run(client, run, "photos")
+    (clone / "part").mkdir()
+    check_data_path_of_url_run(client, create_project_run(client, f"{clone}#part", clone, monkeypatch), "photos")
+    check_data_path_of_url_run(client, client.create_run("0").info.run_id, "photos")
