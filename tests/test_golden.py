@@ -12,7 +12,7 @@ from tests.golden.splits import all_splits
 
 
 def near(value: object) -> object:
-    """Return what equals the value but for the last bits, in which processors differ."""
+    """Return a value that equals ``value`` within rounding, which differs between processors."""
     return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
 
 
