@@ -1,8 +1,8 @@
 """Compare ways to run a frozen network: ``python -m benchmarks.prefix [BACKBONE ...] [--size 128]``.
 
-Milliseconds per image without gradients, all engines alternating (the load of the machine may change), the median of
-the rounds; the seconds of preparation of an engine, which a short search must earn back; and the difference of its
-features from eager float32, relative to the largest feature. Weights are random: speed does not depend on them. With
+For each engine, report the median milliseconds per image without gradients (engines alternate, because the load of the
+machine may change); the setup time in seconds, which a short search must recoup; and the deviation of its features from
+eager float32, relative to the largest feature. Weights are random: speed does not depend on them. With
 ``--batches`` it compares batch sizes instead, in eager mode with channels_last.
 """
 

@@ -16,7 +16,7 @@ def state_dir() -> Path:
 
 
 def migrated_folder(name: str, former_name: str) -> Path:
-    """Return the folder ``name`` in the state folder; rename ``former_name`` of an earlier version to it."""
+    """Return the folder ``name`` in the state folder; an earlier version's folder ``former_name`` is renamed first."""
     folder, former = state_dir() / name, state_dir() / former_name
     if former.is_dir() and not folder.exists():
         with FileLock(folder.with_suffix(".lock")):

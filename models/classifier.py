@@ -23,8 +23,8 @@ class Classifier(nn.Module):
 
     ``network`` and ``head`` own all parameters and buffers, so ``state_dict()`` holds them as ``network.`` plus the
     library's own names, independent of the freeze line. ``prefix`` and ``suffix`` are the two halves of that network
-    and share its modules. The prefix runs without gradients and stays in eval mode: its batch norm statistics don't
-    change by a bit, and its dropout is off.
+    and share its modules. The prefix runs without gradients and stays in eval mode: its batch norm statistics stay
+    bit-identical, and its dropout is off.
 
     Attributes:
         blocks: the network's blocks, first to last.
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         # A tuple is not registered by torch; registered halves would duplicate every name in the state dict.
         self._halves = split(network, blocks, freeze_depth)
         trained = set(self.suffix.parameters()) - set(self.prefix.parameters())
-        for parameter in set(network.parameters()) - trained:  # frozen, or unused in any forward pass
+        for parameter in set(network.parameters()) - trained:  # frozen, or never used in a forward pass
             parameter.requires_grad_(False)
         self.train()
 

@@ -1,4 +1,4 @@
-"""The device that a network is computed on, its precision, and its memory layout."""
+"""The device a network runs on, its precision, and its memory layout."""
 
 from __future__ import annotations
 

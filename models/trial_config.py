@@ -51,8 +51,8 @@ class FeaturesConfig(FrozenModel):
     """Caching of the frozen blocks' output.
 
     Attributes:
-        feature_cache: precision of cached features: ``fp16``, or ``fp32`` for the same bits as without a cache; ``off``
-            computes the frozen blocks in every epoch.
+        feature_cache: precision of cached features: ``fp16``; ``fp32`` (bit-identical to training without a cache);
+            ``off`` computes the frozen blocks in every epoch.
         cached_augmentations: number of augmented views of each training image if blocks are frozen; epochs cycle
             through them. With 0 every epoch augments each image differently, so features can't be cached.
     """

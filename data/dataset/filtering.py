@@ -72,8 +72,8 @@ def _check(
     too_small = [f"{label} ({count})" for label, count in counts.items() if count < MIN_IMAGES_PER_CLASS]
     if too_small:
         raise DataError(
-            f"every class must have at least {MIN_IMAGES_PER_CLASS} different readable images that are in no other "
-            f"class, got fewer in {source.uri}: {', '.join(too_small)}{_example(skipped)}; "
+            f"every class must have at least {MIN_IMAGES_PER_CLASS} distinct readable images that appear in no "
+            f"other class, got fewer in {source.uri}: {', '.join(too_small)}{_example(skipped)}; "
             "add images, or remove these classes"
         )
 

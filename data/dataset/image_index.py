@@ -1,4 +1,4 @@
-"""Index of image contents: files are decoded in parallel, once until they change."""
+"""Index of image contents: files are decoded in parallel, and again only when they change."""
 
 from __future__ import annotations
 

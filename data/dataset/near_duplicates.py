@@ -102,7 +102,7 @@ def high_pass(image: Image.Image) -> HighPass:
 
 
 def is_near_duplicate(a: HighPass, b: HighPass) -> bool:
-    """Return whether the high frequencies of two images correlate for any shift up to ``MAX_SHIFT``."""
+    """Return whether the high frequencies of two images correlate at any one shift of up to ``MAX_SHIFT`` pixels."""
     if min(a.std(), b.std()) < MIN_STD:
         return False
     shifts = sorted(range(-MAX_SHIFT, MAX_SHIFT + 1), key=abs)

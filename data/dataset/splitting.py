@@ -26,8 +26,9 @@ class Excluded(NamedTuple):
     """Why an image is in no split.
 
     Attributes:
-        reason: ``leak``: the image is in a provided training or validation split and linked to an image in a later
-            one; ``split_conflict``: the image is new and linked to existing images in several splits.
+        reason: ``leak``: the image is in a provided training (validation) split, and a duplicate, near-duplicate or
+            image of the same group is in the validation or test (test) split; ``split_conflict``: the image is new,
+            and such images are in several splits.
         other: path of a linked image.
         split: split of that image.
     """

@@ -19,7 +19,7 @@ ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # parameter of the Beta distribution, as 
 def apply_mixup(
     x: torch.Tensor, y: torch.Tensor, mix: Mix, num_classes: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images mixed with other images of the batch, and the shares of the classes, float32 [b, k].
+    """Return images mixed with other images of the batch, and their soft labels, float32 [b, k].
 
     mixup blends the whole images, cutmix replaces a rectangle. Labels are mixed in the same proportion.
     """

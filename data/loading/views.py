@@ -27,7 +27,7 @@ class SampleSource(Protocol):
     """Converts image indices to tensors."""
 
     def epoch(self, number: int) -> GatherFn:
-        """Return a function for one epoch: image indices [b] and their repeat counts [b] to a tensor [b, ...].
+        """Return the function of an epoch that maps image indices [b] and repeat counts [b] to a tensor [b, ...].
 
         The repeat count is the number of earlier occurrences of the index in the epoch.
         """

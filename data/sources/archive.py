@@ -142,7 +142,7 @@ def _target_path(file: Path, folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":") or "\0" in name:
         raise DataError(
-            f"the members of an archive must be inside of it, got {name!r} in {file}; "
+            f"the members of an archive must not have paths that lead outside of it, got {name!r} in {file}; "
             "do not trust this archive, or create it again without that member"
         )
     return folder.joinpath(*path.parts)

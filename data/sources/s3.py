@@ -120,7 +120,7 @@ class _Mirror:
         """Return the local path of an object; raise DataError if its key leads outside the mirror."""
         path = PurePosixPath(obj.key.removeprefix(self.prefix))
         if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"keys on S3 must be below their prefix, got {obj.key!r}; rename or delete the object")
+            raise DataError(f"S3 keys must not lead outside their prefix, got {obj.key!r}; rename or delete the object")
         return self.root.joinpath(*path.parts)
 
     def has(self, obj: S3Object) -> bool:

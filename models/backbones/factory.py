@@ -61,7 +61,7 @@ def resolve(name: str) -> str:
 
 
 def preprocessing_for(name: str, image_size: int) -> Preprocessing:
-    """Return a backbone's preprocessing: its own mean, std and interpolation, cropped to the full short side.
+    """Return a backbone's preprocessing: its mean, std and interpolation, with a center crop of the full short side.
 
     Raises:
         BackboneError: unknown backbone.

@@ -20,7 +20,7 @@ from models.device import to_channels_last
 from models.freezing.blocks import Block, find_blocks
 from models.freezing.truncation import max_truncation
 
-CACHE_SIZE = 2  # networks per process; a search alternates between few
+CACHE_SIZE = 2  # networks per process; a search alternates between only a few
 
 
 @dataclass(frozen=True)

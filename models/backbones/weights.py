@@ -162,7 +162,7 @@ def _match_by_order(state: dict[str, Tensor], tensors: dict[str, Tensor], max_ex
 def _mismatch_error(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:
     """Describe how many tensors match, and the first mismatch."""
     matches = [name for name in expected if name in tensors and expected[name].shape == tensors[name].shape]
-    count = f"{len(matches)} of its {len(expected)} tensors match"
+    count = f"{len(matches)} of the backbone's {len(expected)} tensors match"
     for name, value in expected.items():
         if name not in tensors:
             return f"{count}, and the file has no {name}"
@@ -170,7 +170,7 @@ def _mismatch_error(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> 
         if shape != file_shape:
             return f"{count}, and {name} is {shape} in the backbone, {file_shape} in the file"
     unexpected = next(name for name in tensors if name not in expected)
-    return f"{count}, and the file has {len(tensors) - len(matches)} more, starting with {unexpected}"
+    return f"{count}, and the file also has {unexpected} (unexpected tensors: {len(tensors) - len(matches)})"
 
 
 # --- the hub ---

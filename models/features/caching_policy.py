@@ -36,8 +36,8 @@ def caching_plan(
     """Return the caching plan of a trial.
 
     Features are uncached if nothing is frozen or the network can't be split, if images are augmented without fixed
-    views, or if images are mixed. Features beyond ``MAX_BYTES_PER_TRIAL``, or a quarter of the cache's limit, are
-    computed from the same views in every epoch.
+    views, or if images are mixed. Features that would exceed ``MAX_BYTES_PER_TRIAL`` or a quarter of the cache's
+    limit are not cached either, but computed in every epoch from the same views.
 
     Args:
         features: the trial's caching options.

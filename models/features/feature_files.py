@@ -63,7 +63,7 @@ def write_features(
     """Write the features of ``num_images`` images, batch by batch.
 
     Args:
-        folder: of the cache entry.
+        folder: the cache entry's folder.
         compute: returns an iterable over batches, each with one tensor per array.
         num_images: total number of rows.
         is_fp16: store float16; if a value exceeds its range, everything is computed again and stored as float32.

@@ -93,7 +93,7 @@ class FrozenPrefix:
         elif head_features == "all":
             levels = pooled_levels(pretrained.blocks, truncate)
             self.elements_per_image, self.fingerprint = levels[-1].columns.stop, self._levels_fingerprint(levels)
-            num_earlier_blocks = 0  # the averages of early blocks are part of the entry
+            num_earlier_blocks = 0  # the cache entry contains the pooled features of the earlier blocks
         else:
             num_earlier_blocks = self._pool_last_blocks(truncate)
         self.cached_elements_per_image = self.cached_elements_per_image or self.elements_per_image
@@ -160,7 +160,7 @@ def _hash(content: object) -> str:
 
 
 def chunks(num_images: int) -> Iterator[Indices]:
-    """Yield the row indices 0..num_images in order, ``CHUNK_SIZE`` at a time."""
+    """Yield the row indices of ``range(num_images)`` in chunks of ``CHUNK_SIZE``."""
     for first in range(0, num_images, CHUNK_SIZE):
         yield np.arange(first, min(first + CHUNK_SIZE, num_images))
 

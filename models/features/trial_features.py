@@ -73,8 +73,8 @@ class TrialFeatures:
         elements_per_image, num_images = self._prefix.elements_per_image, len(dataset.split("train"))
         self.plan = caching_plan(config.features, config.batches, elements_per_image, num_images, size_limit_bytes())
         self._loaders: list[CachedFeatureLoader] = []
-        # On a GPU, uncached features are computed as part of the forward pass; only a CPU needs fixed chunks to get the
-        # same bits as with a cache.
+        # On a GPU, uncached features are computed as part of the forward pass; only on a CPU are fixed chunks needed
+        # for results that are bit-identical to the cached ones.
         self._uses_features = self.plan.num_views > 0 and (
             self.plan.precision != "uncached" or classifier.device.type == "cpu"
         )
@@ -223,7 +223,7 @@ class CachedFeatureLoader:
 
 
 def _scatter(parts: list[tuple[Indices, StridedTensor]]) -> StridedTensor:
-    """Return one batch from parts that are given with their positions in it."""
+    """Assemble a batch from parts, each given with its row indices in the batch."""
     (_, first), *others = parts
     if not others:
         return first

@@ -80,7 +80,7 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
 
 
 def truncation_graph(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx.Graph:
-    """Return the graph of a network that is to lose its last ``truncate`` blocks.
+    """Return the graph of a network whose last ``truncate`` blocks will be dropped.
 
     Raises:
         BackboneError: no block would remain, or the network can't be split.
@@ -172,7 +172,9 @@ class PartiallyFrozen(nn.Module):
 @functools.cache
 def _warn_unsplittable(name: str) -> None:
     logger.warning(
-        "%s can't be split: it is frozen by its library's parameter groups, and its features are not cached", name
+        "%s can't be split: its layers are frozen by the parameter groups that its library defines, "
+        "and its features are not cached",
+        name,
     )
 
 
@@ -200,7 +202,7 @@ def _is_stack(module: nn.Module) -> bool:
 
 
 def _units(network: nn.Module) -> dict[str, int]:
-    """Return the number of weights of each unit by its path, in the order of the module tree."""
+    """Map each unit's path to its number of weights, in module-tree order; a unit is not divided further."""
     stacks = {type(module) for module in network.modules() if _is_stack(module)} | {type(network), *CONTAINERS}
 
     def walk(path: str, module: nn.Module) -> Iterator[tuple[str, int]]:

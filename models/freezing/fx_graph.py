@@ -201,7 +201,7 @@ def _cut_point_at(
 
 
 def _constant(values: list[NodeValue]) -> NodeValue | None:
-    """Return the constant that replaces a live value in the suffix, given its value in each run, or None."""
+    """Return the constant that can replace a live value in the suffix, given its value in each traced run; or None."""
     if not all(value.is_constant for value in values):
         return None
     if [value.constant for value in values] == list(TRACE_BATCH_SIZES):

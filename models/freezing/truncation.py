@@ -56,7 +56,7 @@ def feature_taps(network: nn.Module, blocks: Sequence[Block], truncations: Seque
         truncations: numbers of dropped blocks.
 
     Raises:
-        BackboneError: as ``truncate_network``; also for truncations of 0 if the network can't be split.
+        BackboneError: as ``truncate_network``; if the network can't be split, even for a truncation of 0.
     """
     graph = truncation_graph(network, blocks, max(truncations))
     taps = extract_at(network, graph, {blocks[-1 - t].node: spatial_axes(blocks, t) for t in truncations})
@@ -102,7 +102,7 @@ def max_truncation(blocks: Sequence[Block]) -> int:
 
 
 def is_valid_end(blocks: Sequence[Block], truncate: int) -> bool:
-    """Return whether a network can end without its last ``truncate`` blocks (``spatial_axes``)."""
+    """Return whether a network's last ``truncate`` blocks can be dropped; see ``spatial_axes``."""
     if truncate >= len(blocks):
         return False
     try:
@@ -119,7 +119,7 @@ def spatial_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
     [b, n, c] and of tokens in windows [b, w, n, c].
 
     Raises:
-        BackboneError: the activation has another form, or its channel axis is ambiguous.
+        BackboneError: the activation has an unsupported shape, or its channel axis is ambiguous.
     """
     last = blocks[-1 - truncate]
     ndim = len(last.output_shape)

@@ -60,7 +60,7 @@ def _hidden_layer(layer: str, text: str) -> HiddenLayer:
         rule = f"a head's layer must begin with its size, 1..{MAX_UNITS}"
         raise SettingError(_error(rule, text, did_you_mean(size, [LINEAR])))
     if unknown is not None:
-        rule = f"the size of a head's layer must be followed by {', '.join(ACTIVATIONS)} or {NORM}"
+        rule = f"the modifiers after the size of a head's layer must be {', '.join(ACTIVATIONS)} or {NORM}"
         raise SettingError(_error(rule, text, did_you_mean(unknown, (*ACTIVATIONS, NORM))))
     if len(activations) > 1 or modifiers.count(NORM) > 1:
         raise SettingError(_error(f"a head's layer must have at most one activation and one {NORM}", text))

@@ -41,7 +41,9 @@ from models.trial_config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
 
-TOLERANCE = 1e-3  # largest accepted difference of a logit; layer fusion in ONNX Runtime changes it by about 1e-5
+TOLERANCE = (
+    1e-3  # largest accepted absolute difference in a logit; layer fusion in ONNX Runtime changes it by about 1e-5
+)
 NUM_CHECKED_IMAGES = 64
 
 
@@ -156,7 +158,7 @@ def _compare(expected: Logits, actual: Logits) -> float:
 
 
 def _run(file: Path, images: Logits) -> Logits:
-    """Run a graph as the packaged model does, for a batch of one image and a larger one."""
+    """Run a graph as the packaged model does, with a batch of one image and with a larger batch."""
     graph = pyfunc_model.open_graph(file)
     return np.concatenate([graph(images[:1]), graph(images[1:])])
 

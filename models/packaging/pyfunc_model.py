@@ -173,7 +173,7 @@ class ImageClassifier(PythonModel):
         try:
             return base64.b64decode("".join(content.split()), validate=True)
         except (binascii.Error, ValueError):
-            reason = "a text must be an image in base64; for a local file pass its bytes or a pathlib.Path"
+            reason = "a string must be a base64-encoded image; for a local file pass its bytes or a pathlib.Path"
             raise ValueError(reason) from None
 
     def _class_columns(self, probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The time of a forward pass, by block of the network."""
+"""Forward-pass latency per block."""
 
 from __future__ import annotations
 

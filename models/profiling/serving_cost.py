@@ -116,9 +116,9 @@ def export_torchscript_onnx(classifier: Classifier, image_size: int, file: Path)
 
 
 def latency_ms(graph: Path, image_size: int) -> float:
-    """Return the minimum processor time in milliseconds of an inference with one image on one thread.
+    """Return the minimum CPU time in milliseconds of an inference with one image on one thread.
 
-    Processor time and the minimum are used because wall time and slower runs also measure the load of other processes
+    The minimum CPU time is used, because wall time and slower runs include the load of other processes
     on the same cores; see the documentation of Python's ``timeit``.
     """
     run = _load_graph(graph)

@@ -17,11 +17,11 @@ ONE_CYCLE_START_FACTOR = 0.04  # ... starting from this share of its maximum
 
 
 def lr_factor(config: FitConfig, step: int, steps_per_epoch: int, plateau_factor: float) -> float:
-    """Return the schedule's multiplier of the learning rate for a step.
+    """Return the learning-rate multiplier for a step.
 
     Args:
         config: the schedule (``lr_scheduler``, ``step_epochs``, ``max_epochs``).
-        step: number of steps that are done.
+        step: number of completed steps.
         steps_per_epoch: number of batches in an epoch.
         plateau_factor: factor of ReduceOnPlateau, used by ``plateau``.
     """

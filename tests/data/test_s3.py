@@ -133,7 +133,7 @@ def test_a_manifest_is_downloaded_with_the_files_in_its_folder(bucket: Any, imag
 
 def test_a_key_that_leads_outside_of_the_prefix_is_refused(bucket: Any, image_folder: Path) -> None:
     bucket.put_object(Key="pets/red/a/../../../x.png", Body=b"x")
-    with pytest.raises(DataError, match="keys on S3 must be below their prefix"):
+    with pytest.raises(DataError, match="S3 keys must not lead outside their prefix"):
         open_source("s3://pets/pets")
 
 

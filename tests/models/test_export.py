@@ -279,7 +279,7 @@ def test_a_server_never_opens_a_path_even_with_allow_paths(packaged: Packaged, s
             assert status == 200, body
             (row,) = json.loads(body)["predictions"]
             assert {name for name, value in row.items() if value is not None} == {"error"}
-            assert "a text must be an image in base64" in row["error"]
+            assert "a string must be a base64-encoded image" in row["error"]
     missing_file, existing_file = (
         invoke(server, json.dumps({"inputs": [path]}).encode())
         for path in (str(tmp_path / "missing.png"), str(packaged.image_file))

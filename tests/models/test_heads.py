@@ -74,8 +74,11 @@ def test_feature_levels_are_scaled_to_the_same_norm() -> None:
         ("9" * 5000, r"must begin with its size, 1\.\.16384, got '999"),
         ("²", r"must begin with its size, 1\.\.16384, got '²'"),
         ("256+", r"must begin with its size, 1\.\.16384, got '256\+'"),
-        ("256:rely", r"must be followed by relu, leaky_relu or norm, got '256:rely'; did you mean relu\?"),
-        ("256:", r"must be followed by relu, leaky_relu or norm, got '256:'"),
+        (
+            "256:rely",
+            r"layer must be relu, leaky_relu or norm, got '256:rely'; did you mean relu\?",
+        ),
+        ("256:", r"layer must be relu, leaky_relu or norm, got '256:'"),
         ("linear+256", r"must begin with its size, 1\.\.16384, got 'linear\+256'"),
         ("256:relu:leaky_relu", "must have at most one activation and one norm, got '256:relu:leaky_relu'"),
         ("256:norm:norm", "must have at most one activation and one norm, got '256:norm:norm'"),

@@ -290,7 +290,7 @@ def test_fused_optimizer_steps_equal_unfused_ones_in_channels_last(
         for group in train_step.optimizer.param_groups:
             assert group["fused"]
             group["fused"], group["foreach"] = fused, False
-        run_epoch(classifier, make_batches(8).epoch(1), train_step)  # one step: the gradients are the same bits
+        run_epoch(classifier, make_batches(8).epoch(1), train_step)  # one step: the gradients are bit-identical
         results.append(classifier.trainable_state_dict())
     for name, value in results[0].items():
         assert torch.allclose(value, results[1][name], rtol=1e-5, atol=1e-7), name

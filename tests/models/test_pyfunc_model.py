@@ -96,7 +96,7 @@ def test_an_unreadable_image_sets_the_error_of_its_own_row_only(
         "is empty (0 bytes)",
         "is not an image that Pillow can read",
         "must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got float",
-        "a text must be an image in base64; for a local file pass its bytes or a pathlib.Path",
+        "a string must be a base64-encoded image; for a local file pass its bytes or a pathlib.Path",
         "does not exist",
         "must be an array of uint8 (0 to 255), got float64",
         "must be bytes, base64 text, a pathlib.Path, a PIL image or a uint8 array, got NoneType",

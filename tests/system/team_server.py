@@ -60,7 +60,7 @@ def interpolate(text: str, variables: Mapping[str, str]) -> str:
 
 
 def services(**variables: str) -> dict[str, dict[str, Any]]:
-    """Return the services of the file with its variables filled in."""
+    """Return the services of the Compose file, with its variables substituted."""
     loaded: dict[str, dict[str, Any]] = yaml.safe_load(interpolate(COMPOSE.read_text(), {**SECRETS, **variables}))
     return loaded["services"]
 

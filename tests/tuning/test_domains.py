@@ -55,9 +55,9 @@ def test_a_parsed_domain_is_not_changed(parse: object) -> None:
 @pytest.mark.parametrize(
     ("parse", "text", "rule"),
     [
-        (RATES, "fast", r"must be a number, several as a,b or a range as a\.\.b"),
-        (RATES, "1..2..3", r"must be a number, several as a,b or a range as a\.\.b"),
-        (RATES, "..", r"must be a number, several as a,b or a range as a\.\.b"),
+        (RATES, "fast", r"must be a number, a list \(a,b\) or a range \(a\.\.b\)"),
+        (RATES, "1..2..3", r"must be a number, a list \(a,b\) or a range \(a\.\.b\)"),
+        (RATES, "..", r"must be a number, a list \(a,b\) or a range \(a\.\.b\)"),
         (RATES, "nan", "must be a number from 1e-08 to 10"),
         (RATES, "1e-3..inf", "must be a number from 1e-08 to 10"),
         (RATES, "0", "must be a number from 1e-08 to 10"),
@@ -66,8 +66,8 @@ def test_a_parsed_domain_is_not_changed(parse: object) -> None:
         (RATES, "1e-3,", "must be a value or different values separated by commas"),
         (RATES, "1e-3,1e-3", "must be a value or different values separated by commas"),
         (parse_numbers(0.0, 1.0, log=True), "0..0.1", "must start above 0 if it is a range"),
-        (COUNTS, "16..64", "must be a whole number, or several as a,b"),
-        (COUNTS, "16.5", "must be a whole number, or several as a,b"),
+        (COUNTS, "16..64", r"must be a whole number or a comma-separated list \(a,b\)"),
+        (COUNTS, "16.5", r"must be a whole number or a comma-separated list \(a,b\)"),
         (COUNTS, "0", "must be a whole number from 1 to 4096"),
         (OPTIMIZERS, "adm", "must be one or more of adamw, adam, sgd; did you mean adam or adamw?"),
         (OPTIMIZERS, "adam,lion", "must be one or more of adamw, adam, sgd$"),

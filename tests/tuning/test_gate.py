@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Candidate, Champion | None, str, str]] = {
         make_candidate((42, 41)), make_champion(), "challenger",
         "better, but not statistically significant (p > 0.05): test balanced accuracy 0.8300 vs. 0.8000 for champion "
         "version 3 on the same 100 unseen images (3 won, 0 lost, p = 0.125) "
-        "(more test images can confirm a gain of this size)",
+        "(confirming a gain of this size takes more test images)",
     ),
     "five of five won": (make_candidate((43, 42)), make_champion(), "champion", "(5 won, 0 lost, p = 0.031)"),
     "four of four won": (make_candidate((42, 42)), make_champion(), "challenger", "(4 won, 0 lost, p = 0.062)"),
@@ -172,7 +172,7 @@ def test_a_forced_promotion_records_both_reasons(case: str) -> None:
     new_candidate, current, _, reason = CASES[case]
     promotion = decide(new_candidate, current, force="new camera")
     assert (promotion.alias, promotion.forced) == ("champion", True)
-    assert promotion.reason.startswith("forced (new camera) although the gate rejects it: ")
+    assert promotion.reason.startswith("forced (new camera) although the gate rejected it: ")
     assert reason in promotion.reason
 
 

@@ -136,12 +136,12 @@ def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) 
     [
         ("image_size", "0", "image_size must be a whole number from 16 to 1024, got '0'."),
         ("image_size", "9999", "image_size must be a whole number from 16 to 1024, got '9999'."),
-        ("image_size", "big", "image_size must be a whole number, or several as a,b, got 'big'."),
+        ("image_size", "big", "image_size must be a whole number or a comma-separated list (a,b), got 'big'."),
         ("label_smoothing", "1", "label_smoothing must be a number from 0 to 0.9, got '1'."),
         ("minutes", "0", "minutes must be more than 0.0, got '0'."),
         ("trials", "0", "trials must be at least 1, got '0'."),
         ("trials", "abc", "trials must be a whole number, got 'abc'."),
-        ("lr", "fast", "lr must be a number, several as a,b or a range as a..b, got 'fast'."),
+        ("lr", "fast", "lr must be a number, a list (a,b) or a range (a..b), got 'fast'."),
         ("dropout", "0.95", "dropout must be a number from 0 to 0.9, got '0.95'."),
         (
             "optimizer",
@@ -153,7 +153,7 @@ def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) 
         (
             "head",
             "128:rel",
-            "the size of a head's layer must be followed by relu, leaky_relu or norm, got '128:rel'; "
+            "the modifiers after the size of a head's layer must be relu, leaky_relu or norm, got '128:rel'; "
             "did you mean relu?",
         ),
         (

@@ -242,7 +242,7 @@ def test_two_searches_that_create_an_experiment_concurrently_share_it(
 def test_a_deleted_experiment_is_an_error_with_a_next_step(client: MlflowClient) -> None:
     client.delete_experiment(client.create_experiment("pets"))
     with pytest.raises(
-        TrackingError, match=r"experiment 'pets' is deleted in MLflow; restore it .* or use another --name"
+        TrackingError, match=r"experiment 'pets' has been deleted in MLflow; restore it .* or use another --name"
     ):
         get_or_create_experiment(client, "pets")
 

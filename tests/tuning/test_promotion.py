@@ -265,7 +265,7 @@ def test_a_forced_promotion_records_the_reason_and_the_gates(
     tags = client.get_model_version("pets", "2").tags
     assert tags["freezeline.forced"] == "true"
     assert tags["reason"].startswith(
-        "forced (cows were sold) although the gate rejects it: champion version 1 has other classes"
+        "forced (cows were sold) although the gate rejected it: champion version 1 has other classes"
     )
     assert [(change.version, change.kind) for change in ModelRegistry(client, "pets").history()] == [
         (1, "promoted"),

@@ -38,7 +38,7 @@ def new_turn(registry: ModelRegistry) -> Turn:
 
 
 def keeps_waiting(turn: Turn) -> bool:
-    """Return whether a turn still waits after about ten polls; its thread is left running."""
+    """Return whether a candidate is still waiting for its turn after about ten polls; its thread keeps running."""
     return not _ends(turn, within_s=0.3)
 
 

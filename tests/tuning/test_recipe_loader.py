@@ -327,7 +327,7 @@ def test_a_missing_file_is_one_message(tmp_path: Path, monkeypatch: pytest.Monke
         ),
         ("- lr", ["own.yaml: a recipe must be a mapping; write for example 'trials: 20'."]),
         ("only text", ["own.yaml: a recipe must be a mapping; write for example 'trials: 20'."]),
-        ("trails: 3", ["own.yaml: there is no option trails here; did you mean trials?"]),
+        ("trails: 3", ["own.yaml: there is no option 'trails'; did you mean trials?"]),
         ("lr: 1\nlr: 2", ["own.yaml: lr must be given once, got it twice; remove one."]),
         (
             "lr: {a: 1}",
@@ -335,10 +335,10 @@ def test_a_missing_file_is_one_message(tmp_path: Path, monkeypatch: pytest.Monke
                 "own.yaml: lr must be a value as on the command line, got a mapping; write only the value.",
             ],
         ),
-        ("lr: fast", ["own.yaml: lr must be a number, several as a,b or a range as a..b, got 'fast'."]),
+        ("lr: fast", ["own.yaml: lr must be a number, a list (a,b) or a range (a..b), got 'fast'."]),
         ("variants: 3", ["own.yaml: variants must be a mapping; write for example 'trials: 20'."]),
         ("variants: {a: 3}", ["own.yaml: variant a must be a mapping; write for example 'trials: 20'."]),
-        ("variants: {a: {hed: '1'}}", ["own.yaml, variant a: there is no option hed here; did you mean head?"]),
+        ("variants: {a: {hed: '1'}}", ["own.yaml, variant a: there is no option 'hed'; did you mean head?"]),
         (
             "variants: {a: {optimizer: adm}}",
             [
@@ -367,8 +367,8 @@ def test_the_message_for_an_unknown_variant_setting_lists_the_available_ones(tmp
     path = tmp_path / "own.yaml"
     path.write_text("recipe: auto\nvariants: {a: {trials: 3}}")
     in_file, in_variant = problems("--recipe", str(path))
-    assert in_file.startswith("own.yaml: there is no option recipe here; available: augmentation, backbone, ")
-    assert in_variant.startswith("own.yaml, variant a: there is no option trials here; available: augmentation, ")
+    assert in_file.startswith("own.yaml: there is no option 'recipe'; available: augmentation, backbone, ")
+    assert in_variant.startswith("own.yaml, variant a: there is no option 'trials'; available: augmentation, ")
 
 
 def test_a_binary_file_is_one_message(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_a_run_from_a_url_refuses_a_relative_data_path(
     client: MlflowClient, image_folder: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = create_project_run(client, "https://example.org/freezeline.git", clone, monkeypatch)
-    with pytest.raises(DataError, match="data must be an absolute path in a run from a URL, got 'photos'"):
+    with pytest.raises(
+        DataError, match="data must be an absolute path when the project is run from a URL, got 'photos'"
+    ):
         check_data_path_of_url_run(client, run, "photos")
     for data in ("demo", str(image_folder), "s3://bucket/photos"):
         check_data_path_of_url_run(client, run, data)

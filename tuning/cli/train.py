@@ -14,7 +14,7 @@ EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3
 
 
 class TrainOptions(TrainingSettings):
-    """The options of ``train``: a setting that is left open takes the default value of a search."""
+    """The options of ``train``: a setting that is not given takes the value of a search's default trial."""
 
     run: str = Field("", description="ID of a trial's run: retrain its configuration on its data")
 

@@ -46,7 +46,7 @@ class Candidate(FrozenModel):
         y_true: the class of each test image as an index into ``classes``, in the data set's order.
         y_pred: the predicted class of each test image.
         test_hashes: the content hash of each test image, shortened to ``DIGEST_PREFIX_LENGTH``.
-        seen_hashes: the shortened content hashes of the training and validation images.
+        seen_hashes: the truncated content hashes of the training and validation images.
         leaks: the number of test images that duplicate a training or validation image and were kept.
         gate: the conditions of the promotion.
         temperature: the temperature by which the logits are divided.
@@ -97,8 +97,8 @@ class Champion(FrozenModel):
         classes: the class names.
         y_pred: the predicted class of each of the candidate's test images, as an index into the candidate's classes;
             None if the champion could not be loaded.
-        seen_hashes: the shortened content hashes of its training and validation images; empty if unknown.
-        test_hashes: the shortened content hashes of its test images.
+        seen_hashes: the truncated content hashes of its training and validation images; empty if unknown.
+        test_hashes: the truncated content hashes of its test images.
     """
 
     version: int

@@ -106,7 +106,7 @@ def parse_names(text: object) -> object:
 def parse_numbers(low: float, high: float, *, log: bool = False, integer: bool = False) -> Callable[[object], object]:
     """Return a parser of a number, numbers separated by commas, or ``a..b``, all from ``low`` to ``high``."""
     kind = "whole number" if integer else "number"
-    rule = "a whole number, or several as a,b" if integer else "a number, several as a,b or a range as a..b"
+    rule = "a whole number or a comma-separated list (a,b)" if integer else "a number, a list (a,b) or a range (a..b)"
 
     def parse_number(text: str) -> int | float:
         try:

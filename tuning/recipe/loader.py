@@ -157,7 +157,7 @@ class _YamlReader:
         name = key.replace("-", "_")
         if name not in known:
             hint = did_you_mean(name, sorted(known)) or f"; available: {', '.join(sorted(known))}."
-            self.problems.append(f"{location}: there is no option {key} here{hint}")
+            self.problems.append(f"{location}: there is no option '{key}'{hint}")
             return {}
         values = node.value if isinstance(node, yaml.SequenceNode) else [node]
         if not all(isinstance(value, yaml.ScalarNode) for value in values):

@@ -1,6 +1,6 @@
 """The options of ``tune`` and ``train``: types, defaults and limits.
 
-A searched setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=adam,adamw``) or a range
+A searchable setting takes one value (``-P lr=1e-3``), a choice (``-P optimizer=adam,adamw``) or a range
 (``-P lr=1e-4..1e-2``). The defaults below are the default search space.
 """
 

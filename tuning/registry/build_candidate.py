@@ -200,7 +200,7 @@ def _latency_ms(graph: Path, image_size: int) -> float | None:
 
 
 def seen_and_test_hashes(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the shortened content hashes of the training and validation images, and those of the test images."""
+    """Return the truncated content hashes of the training and validation images, and those of the test images."""
     seen_hashes = {sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.samples if sample.split != "test"}
     return tuple(sorted(seen_hashes)), tuple(
         sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.split("test")

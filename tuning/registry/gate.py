@@ -26,7 +26,7 @@ def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> 
     """
     evaluation = _GateEvaluation(candidate, champion)
     if evaluation.reject_reasons and force:
-        reason = f"forced ({force}) although the gate rejects it: {'; '.join(evaluation.reject_reasons)}"
+        reason = f"forced ({force}) although the gate rejected it: {'; '.join(evaluation.reject_reasons)}"
         return Promotion(alias="champion", reason=reason, evidence=evaluation.evidence, forced=True)
     if evaluation.reject_reasons:
         return Promotion(alias="challenger", reason="; ".join(evaluation.reject_reasons), evidence=evaluation.evidence)
@@ -137,7 +137,7 @@ class _GateEvaluation:
         elif comparison.p_value > gate.significance:
             yield (
                 f"better, but not statistically significant (p > {gate.significance:g}): {numbers} "
-                "(more test images can confirm a gain of this size)"
+                "(confirming a gain of this size takes more test images)"
             )
         losses = self._class_losses(y_true, candidate_pred, champion_pred)
         if losses:

@@ -63,7 +63,8 @@ def _limits(candidate: Candidate) -> list[str]:
     return [
         "**Limits**",
         "",
-        "- Any image gets one of these classes, even if it shows something else; its probability can be high.",
+        "- Every image is assigned one of these classes, even if it shows something else, possibly with a high "
+        "probability.",
         f"- The test split of this data set has been evaluated {candidate.test_evaluations} times, including this "
         "model. The best of many evaluations is optimistic.",
         f"- Probabilities are calibrated on the validation split (temperature {candidate.temperature:.3f}); on other "

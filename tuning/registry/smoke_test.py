@@ -68,7 +68,7 @@ def verify_model_loads(model_uri: str, reference: ReferencePredictions, tracking
     """Load a model in a clean process with pickle disabled, and compare its predictions with the reference.
 
     Raises:
-        ModelLoadError: the model cannot be loaded there, or its predictions differ.
+        ModelLoadError: the model cannot be loaded in the clean process, or its predictions differ.
     """
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking_uri}
     with tempfile.TemporaryDirectory() as folder:

@@ -169,7 +169,7 @@ def _caption_curves(content: ReportContent) -> str:
     best = content.winner.trial
     return (
         f"One line per trial; crosses mark pruned trials ({num_pruned} of {len(content.trials)}). "
-        f"The winner, trial {best.number}, is best in epoch {best.best_epoch} of {best.epochs}."
+        f"The winner, trial {best.number}, peaked at epoch {best.best_epoch} of {best.epochs}."
     )
 
 

@@ -36,7 +36,7 @@ DARK = {
     "green": "#6fc793",
     "red": "#f28b82",
 }
-FIGURE_SIZE = (5.2, 3.4)  # inches of 72 SVG units: small, so that text stays legible on a phone
+FIGURE_SIZE = (5.2, 3.4)  # inches, each 72 SVG units; small, so that text stays legible on a phone
 PNG_DPI = 160
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",

@@ -10,7 +10,8 @@ from models.profiling.step_time import BATCH_SIZE
 from tuning.recipe.schema import Recipe
 from tuning.search.time_budget import finalize_reserve_s
 
-# Validation time of an image relative to its training time: one of the three passes of a training step.
+# Validation time per image relative to training time: a forward pass, against a forward and a backward pass that takes
+# about twice as long.
 VALIDATION_COST_RATIO = 1 / 3
 
 

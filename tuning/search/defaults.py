@@ -52,7 +52,7 @@ NETWORK_AXES = ("image_size", "backbone")
 # Concurrent probes with the same backbone and size would wait for each other's features, so consecutive probes differ
 # in one of them. Probes with the features of all blocks come before those with the last, which read a subset of their
 # features. Larger images improve scores more than larger backbones do, so all sizes of a backbone come before the next.
-# The best truncation for the features of all blocks may differ from that for the last, so only the latter vary it.
+# The best truncation may differ between head_features=all and last, so only the probes with last vary it.
 PROBE_AXES: Mapping[str, tuple[str, ...]] = {  # by head_features; the last axis varies fastest
     "all": ("backbone", "image_size"),
     "last": ("truncate", "backbone", "image_size"),

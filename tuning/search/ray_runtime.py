@@ -1,4 +1,4 @@
-"""Starting a local Ray without its console output, or joining the cluster of ``RAY_ADDRESS``."""
+"""Starting a local Ray instance without its console output, or connecting to the cluster at ``RAY_ADDRESS``."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ class RerunTrial(NamedTuple):
 
 
 def top_trials(trials: Sequence[TrialRecord], top_k: int, num_val_images: int) -> list[RerunTrial]:
-    """Return the best ``top_k`` ended trials, best first, with the scores of their re-runs.
+    """Return the best ``top_k`` finished trials, best first, with the scores of their re-runs.
 
-    Trials that are significantly worse than the best are excluded. Otherwise a cheap trial could win only because the
-    best was too slow to be re-run.
+    Trials that are significantly worse than the best are excluded. Otherwise a cheap trial could win merely because
+    the best one was too slow to re-run.
     """
     best_first = ranked(trials)
     best_score = best_first[0].score or 0.0 if best_first else 0.0

@@ -195,7 +195,7 @@ def _sort_key(trial: FrozenTrial) -> tuple[bool, int, float]:
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    """Return a failed trial as pruned before its first epoch, and any other trial unchanged."""
+    """Return a failed trial as one that was pruned before its first epoch, and any other trial unchanged."""
     if trial.state is not TrialState.FAIL:
         return trial
     pruned = copy(trial)

@@ -83,7 +83,7 @@ class MedianStopping(FIFOScheduler):
         self.on_trial_remove(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Forget an ended trial. A trial whose worker was lost is not removed, so its repeated epochs are ignored."""
+        """Forget a finished trial. A trial that lost its worker is kept, so that the epochs it repeats are ignored."""
         del tune_controller
         self._scores.pop(trial.trial_id, None)
         self._epochs.pop(trial.trial_id, None)

@@ -159,7 +159,7 @@ def load_elapsed_s(path: Path) -> float:
 
 
 def _process_start() -> float:
-    """Return the start of this process in seconds since 1970, so that imports and data loading count."""
+    """Return the Unix timestamp of the start of this process, so that imports and data loading count."""
     import psutil
 
     return float(psutil.Process().create_time())

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_RESTARTS = 5  # failures of Tune's loop, such as out of memory, after which the search fails
+MAX_RESTARTS = 5  # the search fails at this failure of Tune's loop, such as out of memory
 
 
 class StalledError(RuntimeError):
@@ -89,7 +89,7 @@ class TuneRunner:
                     return
                 if not restarts_left:
                     raise SearchError(
-                        f"Ray must keep its workers, but lost them {MAX_RESTARTS} times ({last_line(error)}); "
+                        f"Ray lost its workers {MAX_RESTARTS} times ({last_line(error)}); "
                         "lower max_concurrent, then resume the search"
                     ) from error
                 self._recover(error)

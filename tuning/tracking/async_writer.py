@@ -6,7 +6,7 @@ second delivery stores the same point, and a trial's run is looked up by ``freez
 
 While the server is unavailable the thread retries with exponential backoff. An operation that the server rejects
 permanently (for example a parameter that was logged with another value) is skipped, so that it does not block others.
-Both stay in the outbox.
+Undelivered and rejected operations both stay in the outbox.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class AsyncWriter:
     def close(self) -> tuple[str, ...]:
         """Flush and stop the thread; return a description of each operation that was not delivered."""
         undelivered = self._wait_for(_FlushRequest(is_last=True))
-        if not self._thread.is_alive():  # otherwise a client call hangs, and the thread still uses the outbox
+        if not self._thread.is_alive():  # if it is alive, a client call hangs, and the outbox is still in use
             self._outbox.close()
         return undelivered
 
@@ -114,7 +114,7 @@ class AsyncWriter:
         return trial_uid in self._outbox.starts
 
     def last_epoch(self, trial_uid: str) -> int:
-        """Return the last epoch of the run that an earlier writer of this outbox recorded; 0 if none."""
+        """Return the last epoch that an earlier writer of this outbox recorded for the run; 0 if none."""
         return self._outbox.last_epochs.get(trial_uid, 0)
 
     def has_ended(self, trial_uid: str) -> bool:

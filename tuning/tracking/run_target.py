@@ -84,8 +84,8 @@ def get_or_create_experiment(client: MlflowClient, name: str) -> str:
     if existing is not None:
         if existing.lifecycle_stage == "deleted":
             raise TrackingError(
-                f"experiment {name!r} is deleted in MLflow; restore it (mlflow experiments restore) or use another "
-                "--name"
+                f"experiment {name!r} has been deleted in MLflow; restore it (mlflow experiments restore) or use "
+                "another --name"
             )
         return str(existing.experiment_id)
     try:

@@ -103,8 +103,8 @@ def _find_parent(client: MlflowClient, name_or_run_id: str) -> Run:
         run = _latest_search(client, name_or_run_id)
     if run is None or SEARCH_FOLDER_TAG not in run.data.tags:
         raise TrackingError(
-            f"runs must be parent runs of searches, or experiments with a search, got {name_or_run_id!r}; "
-            "use mlflow ui to list them"
+            "each run must be the ID of a search's parent run, or the name of an experiment with a search, "
+            f"got {name_or_run_id!r}; use mlflow ui to list them"
         )
     return run
 

@@ -46,7 +46,7 @@ class TrialLogger:
 
     def on_trial_start(self, trial: TrialRecord) -> None:
         """Start the trial's run with its parameters and its reproducible configuration, or set it to RUNNING again."""
-        if trial.epochs:  # a resumed trial: its runtime info is logged
+        if trial.epochs:  # a resumed trial, whose runtime info has already been logged
             self._runtime_info[trial.trial_uid] = trial.runtime_info
         self._writer.send(
             StartRun(

@@ -18,7 +18,7 @@ class ConsoleRenderer:
     """Prints messages and tables with secrets masked; lines are never wrapped, so that they can be copied."""
 
     def __init__(self, use_stderr: bool = False) -> None:
-        """Print to standard output, or to standard error if standard output is reserved for programs."""
+        """Print to standard output, or to standard error if standard output is machine-readable."""
         self.console = Console(stderr=use_stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._task = ""  # of the last progress event
         self._last_progress_s = 0.0  # when the task began or its progress was last printed

@@ -32,7 +32,7 @@ class LogRenderer(ConsoleRenderer):
     """Prints a line for each finished trial, the best score so far, the test result and the decision."""
 
     def __init__(self, use_stderr: bool = False) -> None:
-        """Print to standard output, or to standard error if standard output is reserved for programs."""
+        """Print to standard output, or to standard error if standard output is machine-readable."""
         super().__init__(use_stderr)
         self._num_finished = 0
         self._best: TrialRecord | None = None
@@ -123,7 +123,7 @@ class QuietRenderer(LogRenderer):
     """Prints the final results to standard output, and warnings to standard error."""
 
     def __init__(self, use_stderr: bool = False) -> None:
-        """Print results to standard output, or to standard error if standard output is reserved for programs."""
+        """Print results to standard output, or to standard error if standard output is machine-readable."""
         super().__init__(use_stderr)
         self._errors = ConsoleRenderer(use_stderr=True)
 

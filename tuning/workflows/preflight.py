@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchContext:
-    """Validated inputs of a search or a training.
+    """Validated inputs of a search or a training run.
 
     Attributes:
         client: tracking client; None with ``tracking=offline``.
@@ -140,7 +140,9 @@ def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) 
     # mlflow.source.git.repoURL does not distinguish the two: a local clone has it, too.
     source = client.get_run(given_run).data.tags.get(PROJECT_SOURCE_TAG, ".")
     if not Path(source.partition("#")[0].removeprefix("file://")).is_dir():
-        raise DataError(f"data must be an absolute path in a run from a URL, got {data!r}; use the absolute path")
+        raise DataError(
+            f"data must be an absolute path when the project is run from a URL, got {data!r}; use the absolute path"
+        )
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _missing_folder_message(client: MlflowClient | None, run: str) -> str:
 
 
 def check_same_data(before: Dataset, now: Dataset) -> None:
-    """Refuse to resume with other images: trials before and after could not be compared.
+    """Refuse to resume if the images have changed: earlier and later trials would not be comparable.
 
     Raises:
         DataError: the data set has changed.
@@ -100,7 +100,9 @@ def resume(request: ResumeRequest) -> int:
         search = load_search(connect(), request.run)
         context = prepare_context(search.recipe)
         check_same_data(search.dataset, context.dataset)
-        if given_run and context.client:  # mlflow run has created a run for this command, which ends with it
+        if (
+            given_run and context.client
+        ):  # mlflow run created its own run for this command; that run ends when the command does
             context.client.set_tag(given_run, RESUMES_TAG, search.target.run_id)
         parent = ParentRun.from_target(search.target, context.client)
         parent.reopen()

@@ -42,8 +42,8 @@ def render(state: LiveState, now_s: float, width: int, height: int) -> Renderabl
     max_rows = max(1, min(MAX_TRIAL_ROWS, height - OTHER_ROWS))
     lines = [*_body(state, now_s, max_rows), *_footer(state, now_s)]
     max_lines = max(1, height - 1)
-    # Output of another program below the block, as from mlflow run after Ctrl-C, leaves the block's first line behind:
-    # it is empty for that reason.
+    # The first line is empty: if another program prints below the block, as mlflow run does after Ctrl-C, that line
+    # stays on screen.
     visible = lines[:max_lines] if max_lines < MIN_HEIGHT_FOR_MARGIN else [Text(), *lines][:max_lines]
     for line in visible:
         line.no_wrap = True
