@@ -16,16 +16,16 @@ def near(value: object) -> object:
     return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
 
 
-def test_every_recorded_recipe_proposes_what_it_did() -> None:
-    found = all_proposals()
-    assert len(found) == 3
+def test_each_recipe_proposes_the_recorded_settings() -> None:
+    proposals = all_proposals()
+    assert len(proposals) == 3
     for name, rows in recorded("proposals").items():
-        assert len(found[name]) == len(rows) >= NUM_SAMPLED
-        for row, before in zip(found[name], rows, strict=True):
-            assert row == {key: near(value) for key, value in before.items()}, name
+        assert len(proposals[name]) == len(rows) >= NUM_SAMPLED
+        for row, expected in zip(proposals[name], rows, strict=True):
+            assert row == {key: near(value) for key, value in expected.items()}, name
 
 
-def test_every_image_is_in_the_split_that_it_was_in(tmp_path: Path) -> None:
-    found = all_splits(tmp_path)
-    assert {name: len(splits) for name, splits in found.items()} == {"demo": 1797, "manifest": 72}
-    assert found == recorded("splits")
+def test_each_image_keeps_its_recorded_split(tmp_path: Path) -> None:
+    splits = all_splits(tmp_path)
+    assert {name: len(by_hash) for name, by_hash in splits.items()} == {"demo": 1797, "manifest": 72}
+    assert splits == recorded("splits")

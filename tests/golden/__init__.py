@@ -1,6 +1,6 @@
 """Recorded values that a change of names or structure must not change.
 
-``python -m tests.golden`` records them again. A commit that changes a recorded value says which one, and why.
+``python -m tests.golden`` records them again. A commit that changes a recorded value must name it and give the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The epochs of a seeded search whose trials run one at a time, as its MLflow database has them."""
+"""The epochs of a seeded search with one trial at a time, read from its MLflow database."""
 
 from __future__ import annotations
 

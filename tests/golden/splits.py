@@ -1,4 +1,4 @@
-"""The splits of two data sets, by digest: the demo, and a manifest with groups and changed copies."""
+"""The splits of two data sets by content hash: the demo, and a manifest with groups and near duplicates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import tiny_image
 
 
 def write_manifest(folder: Path) -> Path:
-    """Write three classes of 24 images, some in groups, some a resized copy of another; return the manifest."""
+    """Write three classes of 24 images, some in groups, some resized copies; return the manifest."""
     rows = []
     for label, name in enumerate(("blue", "green", "red")):
         for number in range(24):
@@ -32,21 +32,21 @@ def write_manifest(folder: Path) -> Path:
 
 
 def gradient(label: int, number: int) -> Image.Image:
-    """Return a smooth image [64, 48] that survives being resized."""
+    """Return a smooth image [64, 48], whose resized copies are near duplicates."""
     generator = np.random.default_rng((label, number))
     coarse = generator.integers(0, 255, (6, 8, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
 
 
 def splits_of(dataset: Dataset) -> dict[str, str]:
-    """Return the split of every image by its digest."""
+    """Return the split of every image by content hash."""
     return {
         sample.content_hash: sample.split for sample in sorted(dataset.samples, key=lambda sample: sample.content_hash)
     }
 
 
 def all_splits(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the splits of both data sets, in a home that knows neither."""
+    """Return the splits of both data sets, in a home folder without earlier splits."""
     return {
         "demo": splits_of(load_dataset("demo")),
         "manifest": splits_of(load_dataset(str(write_manifest(folder)))),

@@ -32,14 +32,14 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml")))
 
 
-def load_recipe(typed: Mapping[str, str], problems: Sequence[str] = ()) -> Recipe:
+def load_recipe(options: Mapping[str, str], problems: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a command line: its options override those of the recipe file, which override the defaults.
 
     An option of the command line also overrides the settings of variants. Variants that are equal afterwards are merged
     under the name of the first.
 
     Args:
-        typed: the options of the command line as text.
+        options: the options of the command line as text.
         problems: messages for the parts of the command line that could not be parsed.
 
     Raises:
@@ -48,20 +48,20 @@ def load_recipe(typed: Mapping[str, str], problems: Sequence[str] = ()) -> Recip
     problems = list(problems)
     file = RecipeFile("")
     try:
-        file = parse_recipe_file(find_recipe_file(typed.get("recipe", DEFAULT)))
+        file = parse_recipe_file(find_recipe_file(options.get("recipe", DEFAULT)))
     except SettingError as error:
         problems += error.problems
-    problems += _errors({**file.settings, **typed}, dict.fromkeys(file.settings.keys() - typed.keys(), file.name))
+    problems += _errors({**file.settings, **options}, dict.fromkeys(file.settings.keys() - options.keys(), file.name))
     variants = {
-        name: {option: text for option, text in settings.items() if option not in typed}
-        for name, settings in file.variants.items()
+        variant: {name: text for name, text in settings.items() if name not in options}
+        for variant, settings in file.variants.items()
     }
     for name, settings in variants.items():
         problems += _errors(settings, dict.fromkeys(settings, f"{file.name}, variant {name}"))
     if problems:
         raise SettingError(*dict.fromkeys(problems))
     distinct = [{"name": name, "settings": settings} for name, settings in _deduplicated(variants)]
-    return _validated({**file.settings, **typed, VARIANTS: distinct}, {VARIANTS: file.name})
+    return _validated({**file.settings, **options, VARIANTS: distinct}, {VARIANTS: file.name})
 
 
 def find_recipe_file(recipe: str) -> Path:
