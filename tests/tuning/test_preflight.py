@@ -31,7 +31,7 @@ OFFLINE = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_li
         ({}, "missing", "data must be an existing folder, got "),
         ({}, "", "images per class, got an empty folder"),
         ({"cat": 3}, "", "data must have at least 2 classes, got 1 (cat)"),
-        ({"cat": 4, "dog": 2}, "", "every class must have at least 3 different "),
+        ({"cat": 4, "dog": 2}, "", "every class must have at least 3 distinct "),
         ({"cat": 3}, "cat/000.png", "got another file: "),
     ],
 )
