@@ -40,7 +40,7 @@ class FolderChecksums:
 
     @property
     def last_used(self) -> float:
-        """Time of the last use, in seconds since 1970."""
+        """Time of the last use, as Unix time in seconds."""
         return (self.folder / CHECKSUMS_FILE).stat().st_mtime
 
     @property

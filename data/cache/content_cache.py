@@ -59,7 +59,7 @@ def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...
 
 
 class CacheEntry(NamedTuple):
-    """State of an entry: key, size, time of last use (s since 1970), and whether a living process uses it."""
+    """State of an entry: key, size, time of last use (Unix time in seconds), and whether a living process uses it."""
 
     key: str
     size_bytes: int

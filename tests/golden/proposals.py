@@ -66,9 +66,8 @@ class _Space(SearchSpace):
         variant: str,
         settings: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
-        learning_rates: Mapping[str, float] | None = None,
     ) -> dict[str, ParamValue]:
-        params = super()._to_study_params(variant, settings, only, learning_rates)
+        params = super()._to_study_params(variant, settings, only)
         return {recorded_name(name): value for name, value in params.items()}
 
 

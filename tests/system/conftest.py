@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +38,11 @@ SMALL = {
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Run one Ray for the whole test session, started as a search starts it."""
-    from tuning.search.ray_runtime import ray_running
+    from tuning.search.ray_runtime import RayRuntime
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        with ray_running():
+        with closing(RayRuntime()) as ray, ray.running():
             yield
 
 

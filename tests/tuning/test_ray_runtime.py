@@ -11,7 +11,7 @@ import pytest
 from data.errors import SearchError
 from tests.tuning.factories import recipe
 from tuning.search import ray_runtime
-from tuning.search.ray_runtime import concurrency
+from tuning.search.ray_runtime import RayRuntime, concurrency
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_after_two_failed_starts_the_error_has_rays_reason(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "far:6379")
     message = "RAY_ADDRESS must respond, but Ray reported: The current node timed out during startup"
-    with pytest.raises(SearchError, match=message), ray_runtime.ray_running():
+    with pytest.raises(SearchError, match=message), closing(RayRuntime()) as ray, ray.running():
         pytest.fail("Ray did not start")
     assert failed_starts == ["far:6379"] * 2
 
@@ -42,7 +42,7 @@ def test_after_two_failed_starts_the_error_has_rays_reason(
 def test_a_failed_start_is_retried(failed_starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fail = ray_runtime._init
     monkeypatch.setattr(ray_runtime, "_init", lambda address: None if failed_starts else fail(address))
-    with ray_runtime.ray_running():
+    with closing(RayRuntime()) as ray, ray.running():
         assert len(failed_starts) == 1
 
 

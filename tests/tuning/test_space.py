@@ -387,35 +387,3 @@ def test_there_are_not_more_default_trials_than_trials() -> None:
 def test_only_a_variant_that_allows_full_freezing_is_probed() -> None:
     space = SearchSpace(recipe(variants=VARIANTS))
     assert {probe["variant"] for probe in space.linear_probes()} == {"probe"}
-
-
-@given(NARROWED, NARROWED)
-def test_a_projected_configuration_lies_in_any_space_and_is_unchanged_in_its_own(
-    options: dict[str, str], other_options: dict[str, str]
-) -> None:
-    other = SearchSpace(recipe(**other_options))
-    settings = other.suggest(RecordingTrial())
-    config = other.trial_config(settings, PREPROCESSINGS)
-    space = SearchSpace(recipe(**options))
-    trial = EnqueuedTrial(space.project_config(config))
-    projected = space.suggest(trial)
-    assert not trial.unused, "project_config() has a parameter that is not suggested"
-    assert space.trial_config(projected, PREPROCESSINGS).network.backbone == BACKBONE
-    own_space = SearchSpace(recipe(**other_options))
-    assert own_space.suggest(EnqueuedTrial(own_space.project_config(config))) == settings
-
-
-def test_a_learning_rate_is_projected_only_together_with_its_optimizer() -> None:
-    other = SearchSpace(recipe(optimizer="sgd", lr="0.07"))
-    config = other.trial_config(other.default_settings(), PREPROCESSINGS)
-    assert SearchSpace(recipe()).project_config(config)["sgd_lr"] == 0.07
-    assert SearchSpace(recipe(optimizer="adam")).project_config(config)["lr"] == 1e-3
-
-
-def test_a_configuration_is_projected_to_the_variant_with_its_backbone() -> None:
-    variants = [{"name": name, "settings": {"backbone": name}} for name in ("small", BACKBONE)]
-    space = SearchSpace(recipe(variants=variants))
-    config = SearchSpace(recipe()).trial_config(SearchSpace(recipe()).default_settings(), PREPROCESSINGS)
-    unknown = config.model_copy(update={"network": config.network.model_copy(update={"backbone": "unknown"})})
-    assert space.project_config(config)["variant"] == BACKBONE
-    assert space.project_config(unknown)["variant"] == "small"

@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 from tests.tuning.factories import recipe, trial_store
 from tests.tuning.study_helpers import read_journal, run_trial
 from tuning.search.selection import LeadingPhase
-from tuning.search.space import SearchSpace
 
 FOUR_PROBES = {"image_size": "32,64", "truncate": "0,1", "max_epochs": "4"}
 
@@ -121,15 +120,3 @@ def test_if_all_probes_fail_the_sampler_proposes_next(tmp_path: Path) -> None:
     for score in (None, None, 0.9, None, None):
         run_trial(store, score, "complete" if score else "failed")
     assert store.ask().origin == "sampler"
-
-
-def test_warm_starts_come_after_the_default_and_before_the_remaining_probes(tmp_path: Path) -> None:
-    four_probes = recipe(**FOUR_PROBES)
-    default_params = SearchSpace(four_probes).default_params()
-    warm_starts = [{**default_params, "lr": rate} for rate in (2e-3, 3e-3)]
-    store = trial_store(tmp_path, four_probes)
-    store.enqueue([*warm_starts, default_params, warm_starts[0]])
-    trials = [store.ask() for _ in range(6)]
-    assert [trial.origin for trial in trials] == ["probe", "probe", "default", "warm_start", "warm_start", "probe"]
-    assert [trial.settings["lr"] for trial in trials[2:5]] == [1e-3, 2e-3, 3e-3]
-    assert store.num_trials == 3

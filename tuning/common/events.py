@@ -66,7 +66,7 @@ class SearchPlanned:
         finished: the number of trials that a resumed search had finished before, without probes and re-runs.
         max_epochs: the maximum number of epochs of a trial.
         max_concurrent: the maximum number of concurrent trials.
-        ends_s: the deadline of the command in seconds since 1970; None: no time limit.
+        ends_s: the deadline of the command as Unix time in seconds; None: no time limit.
         best: the best trial so far of a resumed search.
     """
 

@@ -12,7 +12,7 @@ from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC, VARIANT
 
 TrialStatus = Literal["running", "complete", "pruned", "failed"]
-TrialOrigin = Literal["default", "warm_start", "probe", "fine-tune", "sampler", "rerun"]
+TrialOrigin = Literal["default", "probe", "fine-tune", "sampler", "rerun"]
 
 
 class TrialRecord(FrozenModel):
@@ -22,9 +22,8 @@ class TrialRecord(FrozenModel):
         trial_uid: identifies the trial in the trial store, in Ray and in MLflow.
         number: the number of the Optuna trial.
         origin: the source of its settings. ``default``: the defaults of the recipe, or of a variant that the linear
-            probes do not cover. ``warm_start``: a trial of an earlier search. ``probe``: a linear probe.
-            ``fine-tune``: the best probe, fine-tuned. ``sampler``: a proposal of the sampler. ``rerun``: one of the
-            best trials with another seed.
+            probes do not cover. ``probe``: a linear probe. ``fine-tune``: the best probe, fine-tuned. ``sampler``: a
+            proposal of the sampler. ``rerun``: one of the best trials with another seed.
         queue_index: its index among the enqueued trials; None if it was not enqueued.
         rerun_of: the uid of the trial that it re-runs; empty if it is no re-run.
         reason: why it ended, as text.

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,13 +157,6 @@ class RayRuntime:
         finally:
             self._ready.set()
         self._closing.wait()
-
-
-@contextmanager
-def ray_running() -> Iterator[None]:
-    """Context manager that starts Ray, and shuts it down on exit."""
-    with closing(RayRuntime()) as ray, ray.running():
-        yield
 
 
 def cluster_resources() -> Mapping[str, float]:

@@ -147,26 +147,11 @@ class SearchSpace:
         defaults = self.default_trials()
         return [params for index, params in enumerate(trials) if params not in defaults + trials[:index]]
 
-    def project_config(self, config: TrialConfig) -> dict[str, ParamValue]:
-        """Return the parameters closest to a configuration of another search, clipped to the recipe's domains.
-
-        They belong to the first variant that includes its backbone, else to the first variant.
-        """
-        values = {**config.batches.model_dump(), **config.network.model_dump(), **config.fit.model_dump()}
-        values["image_size"] = config.preprocessing.image_size
-        backbone = values["backbone"]
-        variants = [name for name, space in self._variant_spaces.items() if space.has_backbone(backbone)]
-        variant = variants[0] if variants else next(iter(self._variant_spaces))
-        settings = {name: values[name] for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
-        learning_rates = {**self._learning_rates, values["optimizer"]: values["lr"]}
-        return self._to_study_params(variant, settings, learning_rates=learning_rates)
-
     def _to_study_params(
         self,
         variant: str,
         settings: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
-        learning_rates: Mapping[str, float] | None = None,
     ) -> dict[str, ParamValue]:
         """Complete settings with the defaults, clip them to the domains, and return them as parameters.
 
@@ -174,10 +159,9 @@ class SearchSpace:
             variant: name of the variant; empty without variants.
             settings: the settings that differ from the defaults.
             only: names of the settings to return; None: all.
-            learning_rates: by optimizer.
         """
         space, prefix = self._variant_spaces[variant], {VARIANT: variant} if variant else {}
-        clipped = space.clip(settings, learning_rates or self._learning_rates)
+        clipped = space.clip(settings, self._learning_rates)
         selected = {name: value for name, value in clipped.items() if only is None or name in only}
         return {**prefix, **space.to_study_params(selected)}
 
@@ -252,10 +236,6 @@ class _VariantSpace:
         optimizer = str(clipped["optimizer"])
         clipped["lr"] = self._lr_domain(optimizer).clip(learning_rates[optimizer])
         return clipped
-
-    def has_backbone(self, backbone: str) -> bool:
-        """Return whether this space includes the backbone."""
-        return backbone in self._domains["backbone"].options
 
     def to_study_params(self, settings: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
         """Return the settings that ``suggest`` samples, under their names in the study."""

@@ -33,7 +33,7 @@ ENQUEUED, PROBES_ENDED, FINE_TUNES_ENQUEUED = "enqueued_trials", "probes_ended",
 RECORD, EPOCH = "trial_record", "epoch:"
 
 # Order of the enqueued trials after the warm-up probes, which come first.
-PHASE_ORDER: tuple[TrialOrigin, ...] = ("default", "warm_start", "probe", "fine-tune")
+PHASE_ORDER: tuple[TrialOrigin, ...] = ("default", "probe", "fine-tune")
 
 
 class EnqueuedTrial(NamedTuple):
@@ -126,18 +126,6 @@ class TrialStore:
         return tuple(self._records.values())
 
     # --- the next trial ---
-
-    def enqueue(self, all_params: Iterable[Mapping[str, ParamValue]]) -> None:
-        """Enqueue warm starts, which run after the defaults and before the remaining probes; duplicates are skipped.
-
-        Args:
-            all_params: parameters of each trial under their names in the study.
-        """
-        new: list[Mapping[str, ParamValue]] = []
-        for params in all_params:
-            if params not in [*new, *(enqueued.params for enqueued in self._enqueued)]:
-                new.append(params)
-        self._enqueue("warm_start", new)
 
     def _enqueue(self, origin: TrialOrigin, all_params: Iterable[Mapping[str, ParamValue]]) -> None:
         first_new = len(self._enqueued)

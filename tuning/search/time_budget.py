@@ -85,7 +85,7 @@ class TimeBudget:
 
     @property
     def ends_s(self) -> float | None:
-        """The expected end of the command in seconds since 1970; None without a budget."""
+        """The expected end of the command as Unix time in seconds; None without a budget."""
         return self._ends_s
 
     @property

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_RESTARTS = 5  # the search fails at this failure of Tune's loop, such as out of memory
+MAX_FAILURES = 5  # the search fails at this failure of Tune's loop: a lack of memory, or a stall
 
 
 class StalledError(RuntimeError):
@@ -77,7 +77,7 @@ class TuneRunner:
         Raises:
             SearchError: Tune failed or stalled too often.
         """
-        for restarts_left in reversed(range(MAX_RESTARTS)):
+        for failures_left in reversed(range(MAX_FAILURES)):
             try:
                 self._run_once()
                 if not self._watchdog.is_stalled:
@@ -87,9 +87,9 @@ class TuneRunner:
                 logger.debug("Tune ended", exc_info=error)
                 if self._signals.stop_requested or self._time_budget.is_exhausted:
                     return
-                if not restarts_left:
+                if not failures_left:
                     raise SearchError(
-                        f"Ray lost its workers {MAX_RESTARTS} times ({last_line(error)}); "
+                        f"Ray lost its workers {MAX_FAILURES} times ({last_line(error)}); "
                         "lower max_concurrent, then resume the search"
                     ) from error
                 self._recover(error)

@@ -17,7 +17,7 @@ PARENT_UID = "parent"  # the `trial_uid` of operations on the parent run
 
 
 def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
+    """Return the time as Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
 
 

@@ -25,7 +25,7 @@ class RunTarget(FrozenModel):
         run_id: id of the parent run; empty for a search that started offline.
         experiment_id: id of the experiment; empty for a search that started offline.
         tags: tags of a newly created parent run and of every trial's run.
-        time_ms: start of the search, in milliseconds since 1970.
+        time_ms: start of the search, as Unix time in milliseconds.
     """
 
     search_id: str

@@ -140,7 +140,7 @@ def _describe_network(run: Run) -> str:
 
 
 def _improvements(scored: list[Run], start_ms: int) -> tuple[ScorePoint, ...]:
-    """Return each new best score of runs sorted by their end; ``start_ms`` is in milliseconds since 1970."""
+    """Return each new best score of runs sorted by their end; ``start_ms`` is as Unix time in milliseconds."""
     points: list[ScorePoint] = []
     for run in scored:
         score = run.data.metrics[BEST_OBJECTIVE_METRIC]

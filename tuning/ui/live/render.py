@@ -34,7 +34,7 @@ def render(state: LiveState, now_s: float, width: int, height: int) -> Renderabl
 
     Args:
         state: the progress to show.
-        now_s: current time, in seconds since 1970.
+        now_s: current time, as Unix time in seconds.
         width: characters per line of the terminal.
         height: lines of the terminal.
     """

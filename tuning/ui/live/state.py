@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RunningTrial(NamedTuple):
-    """A running trial and its start time, in seconds since 1970."""
+    """A running trial and its start time, as Unix time in seconds."""
 
     trial: TrialRecord
     started_s: float
@@ -34,9 +34,9 @@ class LiveState:
     """The progress of a search or a training.
 
     Attributes:
-        started_s: start of the command, in seconds since 1970.
+        started_s: start of the command, as Unix time in seconds.
         stage: the current stage of the work; empty while trials run.
-        stage_started_s: start of the stage, in seconds since 1970.
+        stage_started_s: start of the stage, as Unix time in seconds.
         progress: progress within the stage, if known.
         plan: the search's plan, once it is made.
         running: running trials by uid, in the order of their start.
@@ -71,7 +71,7 @@ class LiveState:
 
 
 def reduce(state: LiveState, event: Event, now_s: float) -> LiveState:
-    """Return the state after an event at the time ``now_s``, in seconds since 1970."""
+    """Return the state after an event at the time ``now_s``, as Unix time in seconds."""
     changes: dict[str, Any] = {"stage": "", "progress": None}
     match event:
         case StageStarted(stage):
