@@ -7,8 +7,8 @@ one trial, or an epoch stored twice), points that differ from the study, runs le
 the fault to the next finished epoch.
 
 - ``worker``: kill -9 of a worker that runs a trial. ``driver``: kill -9 of the command. ``memory``: Ray's memory
-monitor
-  kills a worker because another program uses the machine's memory. ``SIGINT`` and ``SIGTERM``: the user stops it.
+  monitor kills a worker because another program uses the machine's memory. ``SIGINT`` and ``SIGTERM``: the user stops
+  it.
 """
 
 from __future__ import annotations

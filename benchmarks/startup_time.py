@@ -2,7 +2,7 @@
 
 help         ``python -m tuning --help``; limit 0.5 s
 audit        ``python -m tuning audit`` of FOLDER in an empty home, so every image is decoded; limit 10 s for 1,500
-images
+             images
 first_trial  from ``python -m tuning tune`` on the demo digits until its first trial trains, in a home that an earlier
              search has filled with decoded images, features and step times; limit 25 s
 

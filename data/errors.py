@@ -7,8 +7,10 @@
     │   ├── BackboneError       the name or the weights of a backbone
     │   └── TrackingError       the MLflow server, a run or a registered model
     ├── SearchError             a search that ended without a model, exit status 1
-    └── ImageError              an image that cannot be read (defined in ``data.preprocessing``, which the
-                                packaged model ships without this file; a ValueError there)
+    └── ExportError, Divergence, ModelLoadError    defined where they are raised
+
+ImageError, an image that cannot be read, is a ValueError in ``data.preprocessing``, which the packaged model ships
+without this file.
 
 A message states the rule, then the value, then the next step. All problems of one kind are raised together.
 """

@@ -1,7 +1,8 @@
 """Create, save and restore the bucket of MLflow's artifacts. A standalone script that needs only boto3.
 
 ``python artifact_backup.py make`` | ``save FOLDER`` | ``load FOLDER``; the endpoint and the keys come from the
-environment, as in MLflow. ``save`` downloads new objects and those with another size; ``load`` uploads missing ones.
+environment, as in MLflow. ``save`` downloads new objects and those with another size; ``load`` uploads
+them likewise.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def save(s3: Any, folder: Path) -> int:  # noqa: ANN401
 
 
 def load(s3: Any, folder: Path) -> int:  # noqa: ANN401
-    """Upload the files of the folder that the bucket does not have; return their number."""
+    """Upload the files that the bucket lacks or has with another size; return their number."""
     create_bucket(s3)
     sizes = dict(objects(s3))
     count = 0

@@ -47,7 +47,7 @@ def resolve(name: str) -> str:
     """Return the name with its library: ``resnet34`` becomes ``timm/resnet34``.
 
     Raises:
-        BackboneError: unknown classifier; the message suggests the nearest names.
+        BackboneError: unknown backbone; the message suggests the nearest names.
     """
     library, slash, architecture = name.rpartition("/")
     candidates = [name] if slash else [f"{known}/{name}" for known in LIBRARIES]

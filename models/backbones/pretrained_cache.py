@@ -1,4 +1,4 @@
-"""Per-process cache of untrained networks: each is created, loaded and split into blocks once, then copied for a trial.
+"""Per-process cache of networks as they are before a trial: created, loaded and split into blocks once, then copied.
 
 Two trials with the same backbone start from the same network. Creating it, loading its weights and finding its blocks
 takes ten times longer than copying it, and as long as training a linear probe on cached features.

@@ -177,7 +177,7 @@ class CachedFeatureLoader:
 
     def _key(self, view_index: int, fingerprint: str, precision: Precision) -> str:
         view = self._images.views[view_index]
-        # An augmented view depends on its policy's name, our version of the policies, and the libraries.
+        # An augmented view depends on the augmentation's name, on our version of it, and on the libraries.
         versions: list[int | str] = []
         if view != IDENTITY_VIEW:
             versions = [augmentation.VERSION, *map(importlib.metadata.version, AUGMENTATION_LIBRARIES)]

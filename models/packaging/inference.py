@@ -20,7 +20,7 @@ RENAMED_COLUMNS = {f"{name}_": name for name in RESERVED_COLUMNS}  # column of a
 
 
 class PackagedModel(Protocol):
-    """A packaged model, as returned by ``registry.load_model``."""
+    """A packaged model, as returned by ``tuning.registry.candidate_store.load_model``."""
 
     def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
         """Return a data frame with ``label``, ``score``, ``error`` and a column for each class."""

@@ -44,7 +44,6 @@ def save_weights(classifier: Classifier, path: Path) -> None:
     """Write the trainable weights to ``path`` atomically."""
     from safetensors.torch import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save(classifier.trainable_state_dict()))
 
 

@@ -15,7 +15,9 @@ from data.findings import Finding
 from models.evaluation.metrics import compute_metrics
 from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import candidate, trial_record
+from tuning.reporting.charts import build_charts
 from tuning.reporting.content import EvaluationContent, Example, Misclassification, Pair, ReportContent, ReportTrial
+from tuning.reporting.page import build_report
 from tuning.reporting.thumbnails import to_webp
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.selection import CostedTrial, Limits
@@ -134,3 +136,8 @@ def evaluation_content(**changes: Any) -> EvaluationContent:
         mistakes=report.mistakes,
     )
     return dataclasses.replace(content, **changes)
+
+
+def built_report(content: ReportContent) -> str:
+    """Return the HTML report of ``content`` with all its charts."""
+    return build_report(content, build_charts(content))

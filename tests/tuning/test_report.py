@@ -18,13 +18,14 @@ from tests.tuning.report_factory import (
     HOSTILE_NAMES,
     THUMBNAIL,
     Page,
+    built_report,
     evaluation_content,
     report_content,
     report_trial,
 )
 from tuning.reporting.charts import build_charts
 from tuning.reporting.content import Misclassification
-from tuning.reporting.page import build_evaluation, build_report
+from tuning.reporting.page import build_evaluation
 from tuning.reporting.theme import DARK, LIGHT
 from tuning.search.reruns import Improvement
 
@@ -33,7 +34,7 @@ VIRTUAL_TIME = "--virtual-time-budget=60000"  # ms of the page's time before Chr
 
 @pytest.fixture(scope="module")
 def report() -> str:
-    return build_report(report_content())
+    return built_report(report_content())
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +79,12 @@ def test_class_and_file_names_are_escaped(report: str, page: Page) -> None:
 
 def test_a_file_name_that_is_invalid_unicode_is_escaped() -> None:
     mistake = Misclassification(THUMBNAIL, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
-    text = build_report(report_content(mistakes=(mistake,)))
+    text = built_report(report_content(mistakes=(mistake,)))
     assert "\\udcff\\u202egnp.exe" in text.encode().decode()
 
 
 def test_the_same_content_gives_the_same_page(report: str) -> None:
-    assert build_report(report_content()) == report
+    assert built_report(report_content()) == report
 
 
 # --- accessibility ---
@@ -205,7 +206,7 @@ def test_the_results_come_first(page: Page) -> None:
 
 def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
     missing = {"reruns": (), "improvement": None, "baseline": None, "costed_trials": (), "mistakes": ()}
-    text = Page(build_report(report_content(best=0, model="", **missing))).text
+    text = Page(built_report(report_content(best=0, model="", **missing))).text
     assert "the default configuration, trial 0, won" in text
     assert "All 30 test images were classified correctly" in text
     assert "No network's serving cost was measured" in text
@@ -218,7 +219,7 @@ def test_reruns_are_shown_with_the_score_of_each_seed(page: Page) -> None:
     assert "0.8900" in page.text
     assert "0.9000, 0.8800" in page.text
     assert "significant: more than twice the standard error of 0.0500" in page.text
-    text = Page(build_report(report_content(improvement=Improvement(0.02, 0.03)))).text
+    text = Page(built_report(report_content(improvement=Improvement(0.02, 0.03)))).text
     assert "not significant: at most twice the standard error of 0.0300" in text
 
 
@@ -233,7 +234,7 @@ def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Pag
 
 
 def test_a_search_of_one_trial_has_a_report() -> None:
-    text = Page(build_report(report_content(trials=(report_trial(0, 0.5),), best=0))).text
+    text = Page(built_report(report_content(trials=(report_trial(0, 0.5),), best=0))).text
     assert "Too few complete trials" in text
 
 

@@ -10,9 +10,9 @@ from data.load_dataset import load_dataset
 from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
 from tests.tuning.factories import candidate, trial_record
+from tests.tuning.report_factory import built_report
 from tuning.reporting.builder import build_report_content
 from tuning.reporting.content import ReportContent, ReportTrial
-from tuning.reporting.page import build_report
 from tuning.search.reruns import RerunTrial
 from tuning.search.selection import Limits, serving_spec_of
 
@@ -53,6 +53,6 @@ def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent)
     assert {len(example.augmented) for example in content.train_examples} == {4}
     assert all(not example.augmented for example in content.val_examples)
     assert any(len(pair.paths) == 2 for pair in content.pairs["duplicate"])
-    page = build_report(content)
+    page = built_report(content)
     assert "Not decided yet" in page
     assert "max_mb=20" in page

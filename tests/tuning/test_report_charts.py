@@ -16,7 +16,7 @@ from data.preprocessing import Preprocessing, normalize
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
 from tests.tuning.report_factory import report_content
-from tuning.reporting.charts import importances
+from tuning.reporting.charts import build_charts, importances
 from tuning.reporting.optuna_study import to_study
 from tuning.reporting.page import build_chart_images
 from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, train_examples, val_examples
@@ -25,7 +25,7 @@ from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, 
 
 
 def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
-    chart_images = build_chart_images(report_content())
+    chart_images = build_chart_images(build_charts(report_content()))
     names = {"history", "curves", "freeze", "importance", "latency", "size", "confusion"}
     assert set(chart_images) == {f"{name}.png" for name in names}
     for png in chart_images.values():
@@ -46,7 +46,7 @@ def test_charts_restore_matplotlibs_settings_and_close_their_figures() -> None:
     import matplotlib.pyplot as plt
 
     before = dict(mpl.rcParams)
-    build_chart_images(report_content())
+    build_chart_images(build_charts(report_content()))
     assert plt.get_fignums() == []
     assert {name: value for name, value in mpl.rcParams.items() if before[name] != value} == {}
 

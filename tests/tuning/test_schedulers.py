@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from tuning.search.schedulers import EXCLUDED, MIN_SAMPLES_REQUIRED, NEVER_STOP, SchedulerName, build_scheduler
+from tuning.recipe.schema import SchedulerName
+from tuning.search.schedulers import EXCLUDED, MIN_SAMPLES_REQUIRED, NEVER_STOP, build_scheduler
 
 NAMES = typing.get_args(SchedulerName)
 STOPPING_NAMES = [name for name in NAMES if name != "none"]

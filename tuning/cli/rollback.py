@@ -23,7 +23,7 @@ OPTIONS = RollbackOptions
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Move the champion alias back to the previous version, after loading it in a clean process."""
+    """Move the champion alias back to the previous champion, after loading it in a clean process."""
     options = parse(RollbackOptions, arguments)
     from tuning.common.event_bus import print_table
     from tuning.registry.rollback import rollback

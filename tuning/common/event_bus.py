@@ -33,7 +33,7 @@ def emit(event: Event) -> None:
 
 
 def emit_progress(task: str, done: int, total: int) -> None:
-    """Emit the progress of a task; passed to ``data`` and ``models`` as their ``Progress`` callback."""
+    """Emit the progress of a task; passed to ``data`` and ``models`` as their ``ProgressCallback``."""
     emit(ProgressUpdated(task, done, total))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tuning.common.names import OBJECTIVE_METRIC
+
 if TYPE_CHECKING:
     from data.audit.report import Audit
     from tuning.common.promotion_types import Candidate, Promotion
@@ -112,7 +114,7 @@ class TrainingEpochEnded:
     @property
     def score(self) -> float:
         """The validation balanced accuracy."""
-        return self.report.metrics["val_balanced_accuracy"]
+        return self.report.metrics[OBJECTIVE_METRIC]
 
 
 @dataclass(frozen=True)

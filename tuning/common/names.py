@@ -44,7 +44,7 @@ EVIDENCE_TAG = "freezeline.evidence"
 PREVIOUS_CHAMPION_TAG = "previous_champion"
 
 # Metrics
-OBJECTIVE_METRIC = "val_balanced_accuracy"  # of a trial's best epoch; trials are compared by it
+OBJECTIVE_METRIC = "val_balanced_accuracy"  # of each epoch; trials are compared by that of their best epoch
 BEST_OBJECTIVE_METRIC = f"best_{OBJECTIVE_METRIC}"
 TEST_METRIC = "test_balanced_accuracy"
 PIXEL_BASELINE_METRIC = "test_raw_pixel_accuracy"

@@ -45,7 +45,7 @@ class Candidate(FrozenModel):
         intervals: 95 % confidence intervals of some of the metrics, as (low, high).
         y_true: the class of each test image as an index into ``classes``, in the data set's order.
         y_pred: the predicted class of each test image.
-        test_hashes: the content hash of each test image, shortened to ``DIGEST_PREFIX_LENGTH``.
+        test_hashes: the content hash of each test image, truncated to ``DIGEST_PREFIX_LENGTH``.
         seen_hashes: the truncated content hashes of the training and validation images.
         leaks: the number of test images that duplicate a training or validation image and were kept.
         gate: the conditions of the promotion.

@@ -1,4 +1,4 @@
-"""Paths of the state of a search; no other module joins them."""
+"""Paths of the state of a search; other modules take them from here."""
 
 from __future__ import annotations
 
@@ -129,6 +129,10 @@ class SearchPaths:
     def weights(self, trial_uid: str, epoch: int) -> Path:
         """The weights of a trial after ``epoch``, its best epoch so far."""
         return self.trials / f"{trial_uid}.{epoch}.safetensors"
+
+    def all_weights(self, trial_uid: str) -> list[Path]:
+        """The existing weights files of a trial."""
+        return list(self.trials.glob(f"{trial_uid}.*.safetensors"))
 
     def started_marker(self, trial_uid: str) -> Path:
         """The file that marks a trial as started by a worker."""

@@ -46,6 +46,11 @@ class TrialRecord(FrozenModel):
     history: tuple[dict[str, float], ...] = ()
 
     @property
+    def counts_as_trial(self) -> bool:
+        """Whether it counts towards the number of trials: linear probes and re-runs do not."""
+        return self.origin not in {"probe", "rerun"}
+
+    @property
     def epochs(self) -> int:
         """The number of completed epochs."""
         return len(self.history)

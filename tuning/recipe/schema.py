@@ -41,47 +41,32 @@ def _each_option(check: Callable[[str], None]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-NameDomain = Annotated[Categorical | FloatRange, BeforeValidator(parse_names), SERIALIZE_AS_TYPED]
-OptimizerDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_choices("adamw", "adam", "sgd")), SERIALIZE_AS_TYPED
-]
+NameDomain = Annotated[Domain, BeforeValidator(parse_names), SERIALIZE_AS_TYPED]
+OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam", "sgd")), SERIALIZE_AS_TYPED]
 LRSchedulerDomain = Annotated[
-    Categorical | FloatRange,
+    Domain,
     BeforeValidator(parse_choices("constant", "step", "cosine", "one_cycle", "plateau")),
     SERIALIZE_AS_TYPED,
 ]
-HeadDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_names), _each_option(validate_head), SERIALIZE_AS_TYPED
-]
+HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_head), SERIALIZE_AS_TYPED]
 AugmentationDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_names), _each_option(validate_augmentation), SERIALIZE_AS_TYPED
+    Domain, BeforeValidator(parse_names), _each_option(validate_augmentation), SERIALIZE_AS_TYPED
 ]
-BalanceDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_choices(*typing.get_args(Balance))), SERIALIZE_AS_TYPED
-]
-MixDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_choices(*typing.get_args(Mix))), SERIALIZE_AS_TYPED
-]
-LearningRateDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_numbers(1e-8, 10.0, log=True)), SERIALIZE_AS_TYPED
-]
-WeightDecayDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_numbers(0.0, 1.0, log=True)), SERIALIZE_AS_TYPED
-]
+BalanceDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Balance))), SERIALIZE_AS_TYPED]
+MixDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Mix))), SERIALIZE_AS_TYPED]
+LearningRateDomain = Annotated[Domain, BeforeValidator(parse_numbers(1e-8, 10.0, log=True)), SERIALIZE_AS_TYPED]
+WeightDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 1.0, log=True)), SERIALIZE_AS_TYPED]
 HeadFeaturesDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_choices(*typing.get_args(HeadFeatures))), SERIALIZE_AS_TYPED
+    Domain, BeforeValidator(parse_choices(*typing.get_args(HeadFeatures))), SERIALIZE_AS_TYPED
 ]
-FractionDomain = Annotated[Categorical | FloatRange, BeforeValidator(parse_numbers(0.0, 1.0)), SERIALIZE_AS_TYPED]
-DropoutDomain = Annotated[Categorical | FloatRange, BeforeValidator(parse_numbers(0.0, 0.9)), SERIALIZE_AS_TYPED]
-BatchSizeDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_numbers(1, 4096, integer=True)), SERIALIZE_AS_TYPED
-]
-IntDomain = Annotated[
-    Categorical | FloatRange, BeforeValidator(parse_numbers(0, 100, integer=True)), SERIALIZE_AS_TYPED
-]
-LayerDecayDomain = Annotated[Categorical | FloatRange, BeforeValidator(parse_numbers(0.01, 1.0)), SERIALIZE_AS_TYPED]
+FractionDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 1.0)), SERIALIZE_AS_TYPED]
+DropoutDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 0.9)), SERIALIZE_AS_TYPED]
+BatchSizeDomain = Annotated[Domain, BeforeValidator(parse_numbers(1, 4096, integer=True)), SERIALIZE_AS_TYPED]
+IntDomain = Annotated[Domain, BeforeValidator(parse_numbers(0, 100, integer=True)), SERIALIZE_AS_TYPED]
+LayerDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.01, 1.0)), SERIALIZE_AS_TYPED]
 
 SamplerName = Literal["tpe", "random"]  # implemented in tuning.search.samplers
+SchedulerName = Literal["asha", "median", "none"]  # implemented in tuning.search.schedulers
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024  # px; below 16 px, five stride-2 stages leave less than one pixel
 
 
@@ -92,7 +77,7 @@ def _none_if_auto(text: object) -> object:
 
 AUTO = BeforeValidator(_none_if_auto)
 ImageSizeDomain = Annotated[
-    Categorical | FloatRange,
+    Domain,
     BeforeValidator(parse_numbers(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, integer=True)),
     SERIALIZE_AS_TYPED,
 ]
@@ -316,7 +301,7 @@ class Recipe(TrainingSettings):
     )
     rerun_seeds: int = Field(2, ge=0, le=100, description="number of additional seeds per re-run trial")
     sampler: SamplerName = Field("tpe", description="search algorithm (tpe learns from previous trials)")
-    scheduler: Literal["asha", "median", "none"] = Field("asha", description="early stopping of weak trials")
+    scheduler: SchedulerName = Field("asha", description="early stopping of weak trials")
     max_latency_ms: float | None = Field(
         None, gt=0, le=1e6, description="maximum latency of the winner per image on one core; empty: no limit"
     )

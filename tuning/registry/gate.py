@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tuning.common.formatting import pluralize
 from tuning.common.promotion_types import Candidate, Champion, Promotion
 from tuning.registry.paired_test import Labels, PairedComparison, class_weights, compare_paired
 
@@ -54,7 +55,7 @@ class _GateEvaluation:
         leaks = max(candidate.leaks, len(set(candidate.seen_hashes) & set(candidate.test_hashes)))
         if leaks:
             yield (
-                f"no test image may be in the training or validation data, but {_count(leaks, 'test image')} leaked "
+                f"no test image may be in the training or validation data, but {pluralize(leaks, 'test image')} leaked "
                 "(train again with on_leak=drop)"
             )
         if gate.max_latency_ms is not None and candidate.latency_ms is None:
@@ -76,7 +77,7 @@ class _GateEvaluation:
         self.evidence = {"candidate": score, "baseline": baseline}
         numbers = (
             f"test {self._metric} {score:.4f} vs. {baseline:.4f} for always predicting the largest class, "
-            f"on {_count(len(self._y_true), 'test image')}"
+            f"on {pluralize(len(self._y_true), 'test image')}"
         )
         self.accept_reason = f"first champion, better than the baseline: {numbers}"
         if score < baseline + MIN_BASELINE_MARGIN:
@@ -98,7 +99,7 @@ class _GateEvaluation:
         if leaked:
             yield (
                 f"the training and validation data must not overlap with the test split of {name}, but "
-                f"{_count(leaked, 'image')} do (train again on the champion's splits)"
+                f"{pluralize(leaked, 'image')} do (train again on the champion's splits)"
             )
         if champion.y_pred is None:
             yield (
@@ -126,7 +127,7 @@ class _GateEvaluation:
         self.evidence = _evidence(comparison)
         numbers = (
             f"test {self._metric} {comparison.candidate:.4f} vs. {comparison.champion:.4f} for {name} "
-            f"on the same {_count(comparison.num_images, 'unseen image')} "
+            f"on the same {pluralize(comparison.num_images, 'unseen image')} "
             f"({comparison.wins} won, {comparison.losses} lost, {_p_value(comparison.p_value)})"
         )
         self.accept_reason = f"better: {numbers}"
@@ -159,10 +160,6 @@ class _GateEvaluation:
 
 def _evidence(comparison: PairedComparison) -> dict[str, float]:
     return {**comparison.model_dump(), "gain": comparison.gain}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from tuning.common.promotion_types import Metric
 
 Labels = npt.NDArray[np.int64]
 
-NUM_PERMUTATIONS = 20_000
+NUM_RESAMPLES = 20_000  # permutations of the p-value, and bootstrap samples of the interval
 SEED = 0  # fixed: the same predictions always give the same numbers
 
 
@@ -91,7 +91,7 @@ def permutation_p_value(
 
     Under the null hypothesis both classifiers are equally good, so each image on which they differ is a win or a loss
     with probability 1/2. If all these images have the same weight, as for accuracy, this is McNemar's exact test
-    (McNemar 1947). Otherwise the wins are permuted ``NUM_PERMUTATIONS`` times (paired randomization test, Edgington
+    (McNemar 1947). Otherwise the wins are permuted ``NUM_RESAMPLES`` times (paired randomization test, Edgington
     1969). The share of bootstrap gains at or below zero is not used: for three wins and no loss it gives 0.05, but the
     exact p-value is 0.125.
     """
@@ -102,10 +102,10 @@ def permutation_p_value(
     if np.ptp(weights[has_difference]) < 1e-12:
         return _binomial_tail(int(wins.sum()), int(differing.sum()))
     rng = np.random.default_rng(SEED)
-    permuted_wins = rng.binomial(differing[has_difference], 0.5, size=(NUM_PERMUTATIONS, int(has_difference.sum())))
+    permuted_wins = rng.binomial(differing[has_difference], 0.5, size=(NUM_RESAMPLES, int(has_difference.sum())))
     gains = (2 * permuted_wins - differing[has_difference]) @ weights[has_difference]
     observed = float(weights @ (wins - losses))
-    return float((1 + np.count_nonzero(gains >= observed - 1e-12)) / (1 + NUM_PERMUTATIONS))
+    return float((1 + np.count_nonzero(gains >= observed - 1e-12)) / (1 + NUM_RESAMPLES))
 
 
 def _binomial_tail(min_heads: int, tosses: int) -> float:
@@ -125,10 +125,10 @@ def _interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of the gain; images are resampled within each class, both predictions together."""
     rng = np.random.default_rng(SEED)
-    gains = np.zeros(NUM_PERMUTATIONS)
+    gains = np.zeros(NUM_RESAMPLES)
     for index in np.flatnonzero(wins + losses):
         shares = np.array([wins[index], losses[index], support[index] - wins[index] - losses[index]]) / support[index]
-        samples = rng.multinomial(support[index], shares, size=NUM_PERMUTATIONS)
+        samples = rng.multinomial(support[index], shares, size=NUM_RESAMPLES)
         gains += weights[index] * (samples[:, 0] - samples[:, 1])
     low, high = np.percentile(gains, (2.5, 97.5))
     return float(low), float(high)

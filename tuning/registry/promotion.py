@@ -34,6 +34,7 @@ from tuning.registry.gate import decide
 from tuning.registry.model_card import render_model_card
 from tuning.registry.promotion_queue import Turn
 from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, absolute_uri, verify_model_loads
+from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
 
 
 def _enqueue(registry: ModelRegistry, candidate: Candidate) -> Turn:
-    """Return the queue slot of the version that was registered from the candidate's package, or of a new version."""
+    """Return the turn of the version that was registered from the candidate's package, or of a new version."""
     registry.create_if_missing()
     source = registry.client.get_logged_model(candidate.model_id).artifact_location
     version = registry.version_of_source(source)
@@ -97,14 +98,14 @@ def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) ->
     artifact = reference_predictions_artifact(candidate.model_id)
     reference = ReferencePredictions.from_json(mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{artifact}"))
     try:
-        verify_model_loads(f"models:/{candidate.name}/{version}", reference, absolute_uri(mlflow.get_tracking_uri()))
+        verify_model_loads(f"models:/{candidate.name}/{version}", reference, absolute_uri(tracking_uri()))
     except ModelLoadError as error:
         registry.set_tags(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
         raise
 
 
 def _already_champion(registry: ModelRegistry, version: int) -> Promotion:
-    """Return the reason why a version is champion; add the change to the history if an earlier call did not."""
+    """Return the decision that made a version champion; add the change to the history if an earlier call did not."""
     reason = registry.tags(version).get(REASON_TAG) or SET_MANUALLY
     changes = registry.history()
     if not changes or changes[-1].version != version:
@@ -176,9 +177,7 @@ def record_change(
 
 def _run_link(client: MlflowClient, run_id: str) -> str:
     """Return a Markdown link to a run on a server, or the run id for a local database."""
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
+    uri = tracking_uri()
     if not uri.startswith("http"):
         return f"`{run_id}`"
     experiment = client.get_run(run_id).info.experiment_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.common.names import TEST_METRIC
-from tuning.reporting.charts import Chart, build_charts, confusion_chart, render_figure
+from tuning.reporting.charts import Chart, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg
 from tuning.search.selection import pareto_labels
@@ -25,15 +26,14 @@ LEADERBOARD_ROWS = 10  # visible rows; the other trials are in a collapsed table
 SCORES = {TEST_METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
 
-def build_report(content: ReportContent) -> str:
+def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
     """Return the report as self-contained HTML: no script, no external resource."""
-    charts = {chart.name: _RenderedChart(chart) for chart in build_charts(content)}
     return _render(
         REPORT,
         content=content,
         winner=content.winner.trial,
         winner_cost=content.cost_of_winner,
-        charts=charts,
+        charts={chart.name: _RenderedChart(chart) for chart in charts},
         scores=[
             (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
             for name, label in SCORES.items()
@@ -65,10 +65,10 @@ def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(light=css(LIGHT), dark=css(DARK), **values)
 
 
-def build_chart_images(content: ReportContent) -> dict[str, bytes]:
+def build_chart_images(charts: Sequence[Chart]) -> dict[str, bytes]:
     """Return the report's charts as PNGs by file name."""
     images = {}
-    for chart in build_charts(content):
+    for chart in charts:
         with render_figure(chart) as figure:
             images[f"{chart.name}.png"] = png(figure)
     return images

@@ -6,7 +6,7 @@ import bisect
 import math
 import statistics
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
-SchedulerName = Literal["asha", "median", "none"]
+    from tuning.recipe.schema import SchedulerName
+
 # Flags in a trial's Ray configuration.
 NEVER_STOP = "never_stop"  # the scheduler must not stop the trial
 EXCLUDED = "excluded"  # the scheduler ignores the trial: it is neither stopped nor compared with others

@@ -1,7 +1,7 @@
 """The Tune Searcher: passes trials and their results between Ray Tune and the trial store.
 
-Ray's OptunaSearch reports a stopped trial as complete, never ends a trial with a NaN and does not support warm starts
-of a conditional search space.
+Ray's OptunaSearch reports a stopped trial as complete, never ends a trial with a NaN and cannot continue a study whose
+search space is conditional.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def scheduler_flags(trial: TrialRecord) -> dict[str, bool]:
     """Return the scheduler's flags of a trial, which are part of its Ray configuration."""
     return {
         NEVER_STOP: trial.origin in {"default", "fine-tune"},
-        EXCLUDED: trial.origin in {"probe", "rerun"},
+        EXCLUDED: not trial.counts_as_trial,
     }
 
 

@@ -32,9 +32,6 @@ MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the se
 ENQUEUED, PROBES_ENDED, FINE_TUNES_ENQUEUED = "enqueued_trials", "probes_ended", "fine_tunes_enqueued"
 RECORD, EPOCH = "trial_record", "epoch:"
 
-# Order of the enqueued trials after the warm-up probes, which come first.
-PHASE_ORDER: tuple[TrialOrigin, ...] = ("default", "probe", "fine-tune")
-
 
 class EnqueuedTrial(NamedTuple):
     """Parameters, under their names in the study, that are tried before the sampler proposes any."""
@@ -81,10 +78,10 @@ class TrialStore:
         self._load()
         self._queue = self._remaining(include_probes=not attrs.get(PROBES_ENDED))
         if not self._enqueued:
-            warmup_probes = space.warmup_probes()
-            self._enqueue("probe", warmup_probes)
-            self._enqueue("default", space.default_trials())
-            self._enqueue("probe", (probe for probe in space.linear_probes() if probe not in warmup_probes))
+            warmup = [EnqueuedTrial("probe", params) for params in space.warmup_probes()]
+            defaults = [EnqueuedTrial("default", params) for params in space.default_trials()]
+            probes = [EnqueuedTrial("probe", params) for params in space.linear_probes()]
+            self._enqueue([*warmup, *defaults, *(probe for probe in probes if probe not in warmup)])
 
     # --- state ---
 
@@ -127,26 +124,21 @@ class TrialStore:
 
     # --- the next trial ---
 
-    def _enqueue(self, origin: TrialOrigin, all_params: Iterable[Mapping[str, ParamValue]]) -> None:
+    def _enqueue(self, trials: Iterable[EnqueuedTrial]) -> None:
+        """Enqueue trials in this order."""
         first_new = len(self._enqueued)
-        self._enqueued += [EnqueuedTrial(origin, params) for params in all_params]
-        self._queue = self._in_phase_order([*self._queue, *range(first_new, len(self._enqueued))])
+        self._enqueued += trials
+        self._queue.extend(range(first_new, len(self._enqueued)))
         self._study.set_user_attr(ENQUEUED, [[enqueued.origin, dict(enqueued.params)] for enqueued in self._enqueued])
 
     def _remaining(self, include_probes: bool) -> deque[int]:
-        """Return the indices of the enqueued trials that have not started, in phase order."""
+        """Return the indices of the enqueued trials that have not started, in order."""
         started = {record.queue_index for record in self._records.values()}
-        return self._in_phase_order(
+        return deque(
             index
             for index, enqueued in enumerate(self._enqueued)
             if index not in started and (include_probes or enqueued.origin != "probe")
         )
-
-    def _in_phase_order(self, indices: Iterable[int]) -> deque[int]:
-        """Return indices of enqueued trials in phase order; probes enqueued before the defaults are warm-up probes."""
-        origins = [enqueued.origin for enqueued in self._enqueued]
-        num_warmup = origins.index("default") if "default" in origins else len(origins)
-        return deque(sorted(indices, key=lambda index: (index >= num_warmup, PHASE_ORDER.index(origins[index]))))
 
     def end_probes(self) -> None:
         """Skip the linear probes that have not started."""
@@ -161,8 +153,8 @@ class TrialStore:
     def ask(self) -> TrialRecord:
         """Return the next trial, already saved.
 
-        Requeued trials come first, then warm-up probes, defaults, warm starts, the other probes, fine-tunes of the best
-        probe, and finally the sampler's proposals.
+        Requeued trials come first, then warm-up probes, defaults, the other probes, fine-tunes of the best probe, and
+        finally the sampler's proposals.
         """
         if self._requeued:
             return self._records[self._requeued.popleft()]
@@ -212,7 +204,7 @@ class TrialStore:
 
     def _register(self, record: TrialRecord, trial: optuna.Trial | None) -> None:
         self._records[record.trial_uid] = record
-        self._num_trials += record.origin not in {"probe", "rerun"}
+        self._num_trials += record.counts_as_trial
         if record.origin == "probe":
             self._probe_uids.append(record.trial_uid)
         if trial is not None:
@@ -225,7 +217,8 @@ class TrialStore:
         best = None if self._queue or self._fine_tunes_enqueued else self._best_probe()
         if best is not None:
             self._fine_tunes_enqueued = True
-            self._enqueue("fine-tune", self._space.fine_tunes(best.settings, self.leading_phase() == "fine-tuning"))
+            fine_tunes = self._space.fine_tunes(best.settings, self.leading_phase() == "fine-tuning")
+            self._enqueue(EnqueuedTrial("fine-tune", params) for params in fine_tunes)
             self._study.set_user_attr(FINE_TUNES_ENQUEUED, True)
 
     def leading_phase(self) -> LeadingPhase:

@@ -22,6 +22,7 @@ from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
 from models.training.trial_io import save_weights, split_batches
 from models.trial_config import TrialConfig
+from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 
@@ -61,7 +62,7 @@ def run_trial(config: dict[str, Any]) -> None:
         nonlocal best, epoch
         epoch = report.epoch
         if report.is_best:
-            best = report.metrics["val_balanced_accuracy"]
+            best = report.metrics[OBJECTIVE_METRIC]
         tune.report({"epoch": epoch, "objective": best, "report": report.to_json()})
 
     try:
@@ -203,7 +204,7 @@ class _CheckpointWriter:
 
 
 def _delete_weights(paths: SearchPaths, trial_uid: str, keep: int) -> None:
-    for file in paths.trials.glob(f"{trial_uid}.*.safetensors"):
+    for file in paths.all_weights(trial_uid):
         if file != paths.weights(trial_uid, keep):
             file.unlink(missing_ok=True)
 

@@ -51,5 +51,5 @@ class WeightsCleanup:
             best_uids = {best.trial_uid for best in ranked(list(self._with_weights.values()))[: self._keep_top_k]}
             for trial_uid in [trial_uid for trial_uid in self._with_weights if trial_uid not in best_uids]:
                 del self._with_weights[trial_uid]
-                for file in self._paths.trials.glob(f"{trial_uid}.*.safetensors"):
+                for file in self._paths.all_weights(trial_uid):
                     file.unlink(missing_ok=True)

@@ -28,11 +28,11 @@ class Outbox:
     """The outbox at ``path``; at most one process has it open.
 
     Attributes:
-        pending: undelivered operations by their byte offset in the file, in order.
+        pending: operations that were undelivered when the file was opened, by their byte offset in it, in order.
         starts: the start of each trial's run, delivered or not.
         run_ids: the MLflow run id of each trial that has a run.
-        last_epochs: the last recorded epoch of each run.
-        ended_uids: trials whose end was recorded.
+        last_epochs: the last epoch of each run that was recorded before the file was opened.
+        ended_uids: trials whose end was recorded before the file was opened.
         corrupt_lines: a message for each line that cannot be read.
     """
 

@@ -81,7 +81,7 @@ class LogRenderer(ConsoleRenderer):
         Probes and re-runs have no such line: a probe is over within moments, the settings of a re-run are known.
         """
         trial = event.trial
-        if event.report.epoch == 1 and trial.origin not in {"probe", "rerun"}:
+        if event.report.epoch == 1 and trial.counts_as_trial:
             self.print_trial_started(trial)
         if not self._disk_full_reported and event.report.runtime_info.get("features") == DISK_FULL:
             self._disk_full_reported = True

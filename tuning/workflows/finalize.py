@@ -176,6 +176,7 @@ class SearchFinalizer:
     ) -> None:
         """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
         from tuning.reporting.builder import build_report_content
+        from tuning.reporting.charts import build_charts
         from tuning.reporting.content import ReportTrial
         from tuning.reporting.page import build_chart_images, build_report
 
@@ -195,11 +196,12 @@ class SearchFinalizer:
             self._limits,
             baseline,
         )
-        write_atomically(self._paths.report, build_report(content).encode())
+        charts = build_charts(content)
+        write_atomically(self._paths.report, build_report(content, charts).encode())
         self._parent.log_file(self._paths.report)
         emit(ReportWritten(self._paths.report))
         self._parent.log_text(summary.leaderboard_csv(self._trials), "leaderboard.csv")
-        for name, image in build_chart_images(content).items():
+        for name, image in build_chart_images(charts).items():
             file = self._paths.artifacts / "charts" / name
             write_atomically(file, image)
             self._parent.log_file(file, "charts")

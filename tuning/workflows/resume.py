@@ -36,7 +36,7 @@ class ResumableSearch(NamedTuple):
     dataset: Dataset
 
 
-def load_search(client: MlflowClient | None, run: str) -> ResumableSearch:
+def load_search(client: MlflowClient, run: str) -> ResumableSearch:
     """Load the search whose parent run is ``run``.
 
     Raises:
@@ -57,15 +57,15 @@ def load_search(client: MlflowClient | None, run: str) -> ResumableSearch:
             f"run must be a search whose state can be read, but {paths.root} cannot be read ({type(error).__name__}); "
             "start a new search"
         ) from None
-    return ResumableSearch(paths, target if client is None else target.resolve(client), recipe, dataset)
+    return ResumableSearch(paths, target.resolve(client), recipe, dataset)
 
 
-def _missing_folder_message(client: MlflowClient | None, run: str) -> str:
+def _missing_folder_message(client: MlflowClient, run: str) -> str:
     from mlflow.exceptions import MlflowException
 
     rule = f"run must be the parent run of a search, got {run!r}"
     try:
-        tags = client.get_run(run).data.tags if client else {}
+        tags = client.get_run(run).data.tags
     except MlflowException:
         return f"{rule}, which does not exist; mlflow ui lists the runs"
     if SEARCH_FOLDER_TAG not in tags:
@@ -100,9 +100,7 @@ def resume(request: ResumeRequest) -> int:
         search = load_search(connect(), request.run)
         context = prepare_context(search.recipe)
         check_same_data(search.dataset, context.dataset)
-        if (
-            given_run and context.client
-        ):  # mlflow run created its own run for this command; that run ends when the command does
+        if given_run and context.client:  # mlflow run created this run for the command; it ends with the command
             context.client.set_tag(given_run, RESUMES_TAG, search.target.run_id)
         parent = ParentRun.from_target(search.target, context.client)
         parent.reopen()

@@ -123,7 +123,7 @@ class SearchSession:
             text=summary.plan_line(recipe, store, max_concurrent),
             trials=recipe.max_trials,
             probes=store.num_probes_left,
-            finished=store.num_trials - sum(trial.origin not in {"probe", "rerun"} for trial in store.running()),
+            finished=store.num_trials - sum(trial.counts_as_trial for trial in store.running()),
             max_epochs=recipe.max_epochs,
             max_concurrent=max_concurrent,
             ends_s=time_budget.ends_s,

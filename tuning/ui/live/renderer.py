@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.live import Live
 
-from tuning.common.events import AuditCompleted, EpochEnded, Event, ProgressUpdated, StageStarted
+from tuning.common.events import AuditCompleted, Event, ProgressUpdated, StageStarted
 from tuning.ui.live.render import REFRESH_PER_S, render
 from tuning.ui.live.state import LiveState, reduce
 from tuning.ui.log_renderer import LogRenderer
@@ -53,8 +53,6 @@ class LiveRenderer(LogRenderer):
                 pass
             case AuditCompleted():
                 self.print_parts(wrap_hanging(audit_line(event.audit), self.console.width - 2, indent=2))
-            case EpochEnded():
-                self.print_epoch(event)
             case _:
                 super().handle(event)
 

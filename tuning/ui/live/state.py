@@ -101,7 +101,7 @@ def _with_finished(state: LiveState, trial: TrialRecord) -> LiveState:
         state,
         running=running,
         best_finished=trial if is_best else state.best_finished,
-        finished=state.finished + (trial.origin not in {"probe", "rerun"}),
+        finished=state.finished + trial.counts_as_trial,
         probes=state.probes + (trial.origin == "probe"),
         reruns=state.reruns + (trial.origin == "rerun"),
         pruned=state.pruned + (trial.status == "pruned"),

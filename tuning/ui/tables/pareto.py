@@ -9,6 +9,7 @@ from rich.table import Table
 
 from models.profiling.hardware import hardware
 from tuning.common.formatting import format_score, network_name
+from tuning.common.names import OBJECTIVE_METRIC
 from tuning.search.selection import COST_METRICS, CostedTrial, on_a_pareto_front, pareto_front, pareto_labels
 
 TITLE = "Accuracy against cost (one image, one core)"
@@ -48,7 +49,7 @@ def as_json(costed_trials: Sequence[CostedTrial]) -> str:
             "truncate": costed.trial.config.network.truncate,
             "head_features": costed.trial.config.network.head_features,
             "head": costed.trial.config.network.head,
-            "val_balanced_accuracy": costed.trial.score,
+            OBJECTIVE_METRIC: costed.trial.score,
             **costed.cost.model_dump(),
             "pareto_front": [metric for metric in COST_METRICS if costed in pareto_front(costed_trials, metric)],
         }
