@@ -137,7 +137,7 @@ def test_all_classes_with_too_few_images_are_named_in_one_error(make_folder: Mak
     root = make_folder({"cat": 5, "cow": 2, "dog": 1})
     shutil.copy(root / "dog" / "000.png", root / "dog" / "copy.png")
     (root / "emu").mkdir()
-    with pytest.raises(DataError, match=r"at least 3 different .*: cow \(2\), dog \(1\), emu \(0\); add images"):
+    with pytest.raises(DataError, match=r"at least 3 distinct .*: cow \(2\), dog \(1\), emu \(0\); add images"):
         load_dataset(str(root))
 
 

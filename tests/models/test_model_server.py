@@ -299,7 +299,7 @@ def test_hostile_requests_get_a_clear_error_and_the_server_survives(
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)  # opening it for reading blocks forever
         for text in (url, str(pipe), pipe.as_uri(), str(packaged.image_file)):
-            assert "must be an image in base64" in invoke_json(server, {"inputs": [text]})[1]
+            assert "a string must be a base64-encoded image" in invoke_json(server, {"inputs": [text]})[1]
         memory = []
         for _ in range(6):  # every round sends about the same amount; the first rounds fill caches
             assert_hostile_requests_are_rejected(server)
