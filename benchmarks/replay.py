@@ -16,6 +16,7 @@ from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
 from tuning.search.study import TrialStatus
 
+UNLIMITED = {"trials": "1000", "rerun_top_k": "0"}  # a replay ends by itself
 NUM_VAL_IMAGES = 180  # of the smaller recorded data set
 LOGARITHMIC = ("lr", "weight_decay")
 # A linear probe differs more from a fine-tune of the last block than their fractions say: nothing of the network is

@@ -28,13 +28,14 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.record_curves import SPACE, preprocessings
-from benchmarks.replay import NUM_VAL_IMAGES, Row, nearest, play, space_of, tables, top
+from benchmarks.replay import NUM_VAL_IMAGES, UNLIMITED, Row, nearest, play, space_of, tables, top
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.samplers import build_sampler
 from tuning.search.schedulers import build_scheduler
 from tuning.search.searcher import scheduler_flags
+from tuning.search.strategy import SearchState, SearchStrategy
 from tuning.search.study import open_trial_store
 
 COUNTS = (4, 8, 16, 24, 32, 48)  # trials at which the regret is printed
@@ -49,14 +50,16 @@ Scores = Iterator[float]  # the best validation score of each trial
 
 def freezeline(table: list[Row], options: dict[str, str], seed: int, root: Path) -> Scores:
     """Search as Freezeline does, with these options of the recipe."""
-    recipe = Recipe.model_validate({**SPACE, **options, "seed": seed})
+    recipe = Recipe.model_validate({**SPACE, **UNLIMITED, **options, "seed": seed})
     space, known, paths = space_of(table, recipe), preprocessings(recipe), SearchPaths(root)
-    store = open_trial_store(
-        paths, space, lambda settings: space.trial_config(settings, known), seed, NUM_VAL_IMAGES, recipe.sampler
-    )
+    store = open_trial_store(paths, space, lambda settings: space.trial_config(settings, known), seed, recipe.sampler)
+    strategy = SearchStrategy(recipe, space, NUM_VAL_IMAGES)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     while True:
-        trial = store.ask()
+        step = strategy.next(SearchState(store.trials()))
+        if isinstance(step, str):
+            return
+        trial = store.start(step)
         tune_trial = SimpleNamespace(trial_id=trial.trial_uid, config=scheduler_flags(trial))
 
         def on_report(report: TrialReport, uid: str = trial.trial_uid) -> None:

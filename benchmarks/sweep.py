@@ -18,32 +18,32 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.record_curves import SPACE, preprocessings
-from benchmarks.replay import NUM_VAL_IMAGES, Row, nearest, play, space_of, tables, top
+from benchmarks.replay import NUM_VAL_IMAGES, UNLIMITED, Row, nearest, play, space_of, tables, top
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.schedulers import build_scheduler
 from tuning.search.searcher import scheduler_flags
+from tuning.search.strategy import SearchState, SearchStrategy
 from tuning.search.study import open_trial_store
-from tuning.search.time_budget import probe_time_exhausted
 
 TIMES_S = (5, 10, 20, 40, 80, 160, 320, 640)
 
 
 def replay(table: list[Row], sweep: bool, seed: int, root: Path) -> Iterator[tuple[float, float]]:
     """Yield, for each epoch, the seconds so far and the best validation score so far."""
-    recipe = Recipe.model_validate({**SPACE, "sweep": sweep, "seed": seed})
+    recipe = Recipe.model_validate({**SPACE, **UNLIMITED, "sweep": sweep, "seed": seed})
     space, known, rows, paths = space_of(table, recipe), preprocessings(recipe), list(table), SearchPaths(root)
-    store = open_trial_store(
-        paths, space, lambda settings: space.trial_config(settings, known), seed, NUM_VAL_IMAGES, recipe.sampler
-    )
+    store = open_trial_store(paths, space, lambda settings: space.trial_config(settings, known), seed, recipe.sampler)
+    strategy = SearchStrategy(recipe, space, NUM_VAL_IMAGES)
     scheduler: Any = build_scheduler(recipe.scheduler, recipe.max_epochs)
     cached: set[str] = set()
     now_s, best = 0.0, 0.0
     while now_s < TIMES_S[-1] and rows:
-        if probe_time_exhausted(now_s / TIMES_S[-1], store.leading_phase):
-            store.end_probes()
-        trial = store.ask()
+        step = strategy.next(SearchState(store.trials(), fraction_used=now_s / TIMES_S[-1]))
+        if isinstance(step, str):
+            return
+        trial = store.start(step)
         row = nearest(rows, trial.settings)
         rows.remove(row)
         now_s += sum(seconds for key, seconds in row["made_s"].items() if key not in cached)

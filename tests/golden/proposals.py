@@ -16,8 +16,10 @@ from tuning.common.trial_record import ParamValue
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace, SuggestTrial
+from tuning.search.strategy import Proposal, SearchState, SearchStrategy
 from tuning.search.study import open_trial_store
 
+NUM_VAL_IMAGES = 100
 NUM_SAMPLED = 30  # recorded proposals of the sampler for each recipe, after the enqueued trials
 
 RECIPES = {
@@ -93,11 +95,14 @@ def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
     def make_config(settings: Mapping[str, ParamValue]) -> TrialConfig:
         return space.trial_config(settings, preprocessings)
 
-    store = open_trial_store(SearchPaths(root), space, make_config, recipe.seed, 100, recipe.sampler)
+    store = open_trial_store(SearchPaths(root), space, make_config, recipe.seed, recipe.sampler)
+    strategy = SearchStrategy(recipe.model_copy(update={"trials": 1000}), space, NUM_VAL_IMAGES)
     rows: list[dict[str, ParamValue]] = []
     num_sampled = 0
     while num_sampled < NUM_SAMPLED:
-        trial = store.ask()
+        step = strategy.next(SearchState(store.trials()))
+        assert isinstance(step, Proposal)
+        trial = store.start(step)
         num_sampled += trial.origin == "sampler"
         rows.append({recorded_name(name): recorded_value(value) for name, value in sorted(trial.settings.items())})
         is_pruned = trial.number % 5 == 4

@@ -15,11 +15,13 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
+from tuning.search.strategy import SearchState, SearchStrategy
 from tuning.search.study import TrialStore, open_trial_store
 
 BACKBONE = "tf_efficientnet_lite0"
 PREPROCESSINGS = {(BACKBONE, size): Preprocessing(size) for size in (32, 64)}
 CLASSES = ("cat", "dog")
+NUM_VAL_IMAGES = 100
 
 
 def recipe(**options: object) -> Recipe:
@@ -73,7 +75,16 @@ def trial_store(root: Path, search_recipe: Recipe | None = None) -> TrialStore:
     def make_config(settings: Mapping[str, ParamValue]) -> TrialConfig:
         return space.trial_config(settings, PREPROCESSINGS)
 
-    return open_trial_store(SearchPaths(root), space, make_config, search_recipe.seed, 100, search_recipe.sampler)
+    return open_trial_store(SearchPaths(root), space, make_config, search_recipe.seed, search_recipe.sampler)
+
+
+def start_trial(store: TrialStore, search_recipe: Recipe | None = None) -> TrialRecord:
+    """Start the next trial of a search without limits; the default recipe has no probes."""
+    search_recipe = search_recipe or recipe(max_epochs=4, sweep="off")
+    strategy = SearchStrategy(search_recipe, SearchSpace(search_recipe), NUM_VAL_IMAGES)
+    step = strategy.next(SearchState(store.trials(), store.interrupted()))
+    assert not isinstance(step, str)
+    return store.start(step)
 
 
 def epoch_report(number: int, score: float, is_best: bool = True) -> TrialReport:

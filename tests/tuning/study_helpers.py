@@ -10,9 +10,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.tuning.factories import epoch_report
+from tests.tuning.factories import epoch_report, start_trial
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.recipe.schema import Recipe
 from tuning.search.selection import ranked
 from tuning.search.study import STUDY_NAME, TrialStore
 
@@ -26,9 +27,11 @@ def read_journal(root: Path) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state is not TrialState.WAITING]
 
 
-def run_trial(store: TrialStore, score: float | None, status: TrialStatus = "complete") -> TrialRecord:
-    """Ask for a trial and finish it after one epoch with ``score``; None: before its first epoch."""
-    uid = store.ask().trial_uid
+def run_trial(
+    store: TrialStore, score: float | None, status: TrialStatus = "complete", search_recipe: Recipe | None = None
+) -> TrialRecord:
+    """Start a trial and finish it after one epoch with ``score``, or before its first epoch if ``score`` is None."""
+    uid = start_trial(store, search_recipe).trial_uid
     if score is not None:
         store.report(uid, epoch_report(1, score))
     return store.finish(uid, status, "")

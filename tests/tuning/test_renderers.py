@@ -16,7 +16,7 @@ from rich.table import Table
 
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.conftest import FakeClock
-from tests.tuning.factories import candidate, epoch_report, recipe, trial_record, trial_store
+from tests.tuning.factories import candidate, epoch_report, recipe, trial_record
 from tuning.common.event_bus import print_table, use_renderer
 from tuning.common.events import EpochEnded, Event, ProgressUpdated, TrialEnded, TrialStarted
 from tuning.common.formatting import format_decision, format_score
@@ -250,14 +250,10 @@ def test_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> Non
         ),
     ],
 )
-def test_the_plan_has_probes_trials_epochs_and_budget(
-    tmp_path: Path, options: dict[str, str], num_running: int, line: str
-) -> None:
-    store = trial_store(tmp_path, recipe(**options))
-    for _ in range(num_running):
-        store.ask()
-    store.requeue_running()
-    assert plan_line(recipe(**options), store, 2) == line
+def test_the_plan_has_probes_trials_epochs_and_budget(options: dict[str, str], num_running: int, line: str) -> None:
+    trials = [trial_record(number, None, "running") for number in range(num_running)]
+    num_probes = 2 if "sweep" not in options else 0
+    assert plan_line(recipe(**options), trials, num_probes, 2) == line
 
 
 def test_a_trial_without_a_finished_epoch_has_no_score() -> None:

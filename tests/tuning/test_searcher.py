@@ -17,7 +17,7 @@ from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.search.samplers import INFRASTRUCTURE_FAILURE
 from tuning.search.schedulers import NEVER_STOP
 from tuning.search.searcher import WORKER_LOST, StudySearcher
-from tuning.search.strategy import NextStep
+from tuning.search.strategy import NextStep, Proposal
 from tuning.search.study import TrialStore
 from tuning.search.trial_worker import TrialTask
 
@@ -52,10 +52,12 @@ class Search:
         self.calls: Calls = []
         self.store: TrialStore = trial_store(root)
         callbacks = (RecordingCallback("a", self.calls), RecordingCallback("b", self.calls))
-        self.searcher = StudySearcher(self.store, callbacks, self.make_task, self.next_trial)
+        self.searcher = StudySearcher(self.store, callbacks, self.make_task, self.next_step)
 
-    def next_trial(self) -> NextStep:
-        return "end" if self.should_end else "wait" if self.should_wait else self.store.ask()
+    def next_step(self) -> NextStep:
+        proposal = Proposal("sampler" if self.store.trials() else "default", {})
+        step = next(iter(self.store.interrupted()), proposal)
+        return "end" if self.should_end else "wait" if self.should_wait else step
 
     def make_task(self, trial: TrialRecord) -> TrialTask:
         return TrialTask(trial_uid=trial.trial_uid, config=trial.config, search_root=self.root, threads=1)

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from data.errors import SearchError
-from tests.tuning.factories import recipe, trial_record, trial_store
+from tests.tuning.factories import NUM_VAL_IMAGES, recipe, start_trial, trial_record, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
+from tuning.search.space import SearchSpace
 from tuning.search.stall_watchdog import StallWatchdog
+from tuning.search.strategy import SearchStrategy
 from tuning.search.time_budget import TimeBudget
 from tuning.search.trial_worker import TrialTask, run_trial
 from tuning.search.tune_runner import MAX_FAILURES, TuneRunner
@@ -94,14 +96,16 @@ def test_a_search_continues_after_a_stall_but_fails_after_too_many(
 ) -> None:
     store, warnings = trial_store(tmp_path), list[str]()
     time_budget = TimeBudget(None, tmp_path / "elapsed_s")
+    search_recipe = recipe(max_concurrent="2")
+    strategy = SearchStrategy(search_recipe, SearchSpace(search_recipe), NUM_VAL_IMAGES)
     runner = TuneRunner(
-        recipe(max_concurrent="2"), SearchPaths(tmp_path), store, (), SignalHandler(), time_budget, warnings.append
+        search_recipe, SearchPaths(tmp_path), store, strategy, (), SignalHandler(), time_budget, warnings.append
     )
     stalls = iter([True] * num_stalls + [False])
     submitted_uids = []
 
     def run_once() -> None:
-        submitted_uids.append(store.ask().trial_uid)
+        submitted_uids.append(start_trial(store).trial_uid)
         monkeypatch.setattr(runner, "_watchdog", SimpleNamespace(is_stalled=next(stalls)))
 
     monkeypatch.setattr(runner, "_run_once", run_once)

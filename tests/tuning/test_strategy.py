@@ -1,121 +1,271 @@
-"""The order of a search: interrupted trials, enqueued trials, sampled trials, re-runs; when it waits and ends."""
+"""The search strategy as a pure function of the trials and the time: each phase, their order, waiting and ending."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import Any
 
 import pytest
 
-from tests.tuning.factories import epoch_report, recipe, trial_store
-from tuning.common.trial_record import TrialRecord
-from tuning.search.strategy import NextStep, SearchStrategy
-from tuning.search.study import TrialStore
-from tuning.search.time_budget import PROBE_TIME_FRACTIONS, TimeBudget
+from tests.tuning.factories import NUM_VAL_IMAGES, PREPROCESSINGS, epoch_metrics, recipe, trial_record
+from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.space import FixedTrial, SearchSpace
+from tuning.search.strategy import (
+    LATEST_START,
+    LATEST_SWEEP,
+    MAX_INITIAL_FAILURES,
+    Leader,
+    NextStep,
+    Proposal,
+    Rerun,
+    SearchState,
+    SearchStrategy,
+    leader,
+    phase_usage,
+)
+
+FOUR_PROBES = {"sweep": "on", "image_size": "32,64", "truncate": "0,1"}
 
 
 class Search:
-    """A strategy on a real trial store, by default with one trial at a time."""
+    """A search without Optuna and Ray: trials are records, and the time is a number."""
 
-    def __init__(self, root: Path, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         defaults = {"max_epochs": 4, "sweep": "off", "trials": 3, "rerun_top_k": 2, "rerun_seeds": 1}
         self.recipe = recipe(**{**defaults, **options})
-        self.store: TrialStore = trial_store(root, self.recipe)
-        self.time_budget = TimeBudget(self.recipe.budget_s, root / "elapsed_s", has_reruns=True)
-        self.stop_requested = False
-        self.max_concurrent = 1
-        self.strategy = SearchStrategy(
-            self.recipe, self.store, self.time_budget, lambda: self.stop_requested, lambda: self.max_concurrent
-        )
+        self.space = SearchSpace(self.recipe)
+        self.strategy = SearchStrategy(self.recipe, self.space, NUM_VAL_IMAGES)
+        self.trials: list[TrialRecord] = []
+        self.interrupted: list[TrialRecord] = []
+        self.fraction_used = 0.0
+        self.seconds_left = math.inf
 
     def next(self) -> NextStep:
-        return self.strategy.next()
+        return self.strategy.next(SearchState(self.trials, self.interrupted, self.fraction_used, self.seconds_left))
 
     def start(self) -> TrialRecord:
         step = self.next()
-        assert isinstance(step, TrialRecord)
-        return step
+        assert isinstance(step, Proposal | Rerun)
+        trial = trial_record(len(self.trials), None, "running")
+        if isinstance(step, Rerun):
+            config = step.trial.config.model_copy(update={"seed": step.seed})
+            values: dict[str, Any] = {"origin": "rerun", "rerun_of": step.trial.trial_uid, "config": config}
+        else:
+            params = step.params or self.space.default_params()
+            settings = self.space.suggest(FixedTrial(params), is_probe=step.origin == "probe")
+            config = self.space.trial_config(settings, PREPROCESSINGS)
+            values = {"origin": step.origin, "fixed_params": step.params, "settings": settings, "config": config}
+        self.trials.append(trial.model_copy(update=values))
+        return self.trials[-1]
 
-    def run(self, score: float = 0.5) -> TrialRecord:
-        trial = self.start()
-        self.store.report(trial.trial_uid, epoch_report(1, score))
-        return self.store.finish(trial.trial_uid, "complete", "")
+    def finish(self, trial: TrialRecord, score: float | None, status: TrialStatus = "complete") -> TrialRecord:
+        history = () if score is None else (epoch_metrics(score) | {"epoch_s": 10.0},)
+        self.trials[trial.number] = trial.model_copy(update={"status": status, "history": history})
+        return self.trials[trial.number]
+
+    def run(self, score: float | None = 0.5, status: TrialStatus = "complete") -> TrialRecord:
+        return self.finish(self.start(), score, status)
 
 
-@pytest.fixture
-def search(tmp_path: Path) -> Search:
-    return Search(tmp_path)
+def test_the_phases_follow_each_other_in_order() -> None:
+    search = Search(**FOUR_PROBES, trials=4)
+    origins = [search.run(score).origin for score in (0.5, 0.9, 0.92, 0.6, 0.7, 0.91, 0.93, 0.5, 0.9, 0.9)]
+    assert origins == [*["probe"] * 2, "default", *["probe"] * 2, *["fine-tune"] * 2, "sampler", *["rerun"] * 2]
+    assert search.next() == "end"
+    assert [(usage.name, usage.num_trials, usage.seconds) for usage in phase_usage(search.trials)] == [
+        ("warm-up probes", 2, 20.0),
+        ("default", 1, 10.0),
+        ("probe sweep", 2, 20.0),
+        ("fine-tunes of the best probe", 2, 20.0),
+        ("sampler", 1, 10.0),
+        ("re-runs of the best", 2, 20.0),
+    ]
 
 
-def test_the_search_ends_after_the_trials_and_the_reruns_of_the_best(search: Search) -> None:
+def test_an_interrupted_trial_comes_first() -> None:
+    search = Search()
+    first = search.start()
+    search.interrupted = [first]
+    assert search.next() == first
+
+
+# --- probes and the default ---
+
+
+def test_the_warmup_probes_are_those_of_the_first_network() -> None:
+    search = Search(**FOUR_PROBES)
+    settings = [search.run().settings for _ in range(2)]
+    assert [(values["image_size"], values["truncate"]) for values in settings] == [(32, 0), (64, 0)]
+
+
+def test_the_warmup_ends_after_a_tenth_of_the_time_and_its_other_probes_join_the_sweep() -> None:
+    search = Search(**FOUR_PROBES)
+    first = search.run()
+    search.fraction_used = LATEST_START["warm-up probes"]
+    origins = [search.run(0.9).origin for _ in range(4)]
+    assert LATEST_START["warm-up probes"] <= 0.1
+    assert [first.origin, *origins] == ["probe", "default", "probe", "probe", "probe"]
+
+
+@pytest.mark.parametrize(
+    ("default_score", "expected"), [(0.97, "neither"), (0.98, "defaults"), (0.91, "probes"), (None, "probes")]
+)
+def test_the_defaults_lead_only_if_significantly_better(default_score: float | None, expected: Leader) -> None:
+    # With 100 images, two standard errors of the difference are 0.066 for 0.9 and 0.98, and 0.069 for 0.9 and 0.97.
+    search = Search(**{**FOUR_PROBES, "image_size": "32"})
+    assert leader(search.trials, NUM_VAL_IMAGES) == "neither"  # no probe has ended
+    search.run(0.91)
+    search.run(default_score, "complete" if default_score else "failed")
+    assert leader(search.trials, NUM_VAL_IMAGES) == expected
+
+
+@pytest.mark.parametrize(("default_score", "who_leads"), [(0.99, "defaults"), (0.5, "probes"), (0.52, "neither")])
+def test_the_better_the_probes_are_the_more_time_the_sweep_has(default_score: float, who_leads: Leader) -> None:
+    search = Search(**FOUR_PROBES)
+    for score in (0.5, 0.5, default_score):
+        search.run(score)
+    search.fraction_used = LATEST_SWEEP[who_leads] - 0.01
+    assert isinstance(step := search.next(), Proposal)
+    assert step.origin == "probe"
+    search.fraction_used = LATEST_SWEEP[who_leads]
+    assert isinstance(step := search.next(), Proposal)
+    assert step.origin == "fine-tune"
+
+
+def test_the_sweep_is_over_once_a_later_phase_has_begun() -> None:
+    search = Search(**FOUR_PROBES)
+    for score in (0.5, 0.6, 0.9):
+        search.run(score)
+    search.fraction_used = LATEST_START["probe sweep"]
+    assert search.run().origin == "fine-tune"
+    search.fraction_used = 0.0  # resumed with a new budget
+    assert search.strategy.probes_left(search.trials) == []
+    assert [search.run().origin for _ in range(2)] == ["fine-tune", "rerun"]
+
+
+def test_the_defaults_of_all_variants_start_before_the_sampler() -> None:
+    variants = [{"name": name, "settings": {"dropout": dropout}} for name, dropout in (("a", "0"), ("b", "0.5"))]
+    search = Search(variants=variants)
+    trials = [search.run() for _ in range(3)]
+    assert [trial.origin for trial in trials] == ["default", "default", "sampler"]
+    assert [trial.settings["variant"] for trial in trials[:2]] == ["a", "b"]
+
+
+# --- fine-tunes ---
+
+
+@pytest.mark.parametrize(("default_score", "fractions"), [(0.97, [0.5, 0.2]), (0.99, [0.0, 0.2])])
+def test_fewer_blocks_are_frozen_if_the_default_is_significantly_better_than_the_probes(
+    default_score: float, fractions: list[float]
+) -> None:
+    search = Search(**{**FOUR_PROBES, "image_size": "32", "truncate": "3,4"}, trials=9)
+    for score in (0.9, default_score, 0.91):
+        search.run(score)
+    assert [search.run(0.99).settings["freeze_fraction"] for _ in range(2)] == fractions
+    assert search.run().origin == "sampler"
+
+
+@pytest.mark.parametrize(
+    ("scores", "image_size", "truncate"),
+    [((0.86, 0.9, 0.88, 0.89), 32, 3), ((0.6, 0.9, 0.8, 0.89), 64, 0)],  # one standard error of 0.9 is 0.03
+)
+def test_among_probes_within_one_standard_error_the_best_of_the_smallest_size_is_fine_tuned(
+    scores: tuple[float, ...], image_size: int, truncate: int
+) -> None:
+    search = Search(**{**FOUR_PROBES, "truncate": "0,3"})
+    for score in (*scores[:2], 0.5, *scores[2:]):
+        search.run(score)
+    fine_tune = search.run()
+    assert (fine_tune.settings["image_size"], fine_tune.settings["truncate"]) == (image_size, truncate)
+
+
+def test_a_probe_that_ends_late_is_fine_tuned_but_there_are_never_more_than_two_fine_tunes() -> None:
+    search = Search(**FOUR_PROBES, trials=9)
+    for score in (0.9, 0.5, 0.5, 0.5):
+        search.run(score)
+    late = search.start()
+    search.run()
+    search.finish(late, 0.99)
+    last = search.run()
+    assert (last.origin, last.settings["truncate"]) == ("fine-tune", late.settings["truncate"])
+    assert search.run().origin == "sampler"
+
+
+def test_if_all_probes_fail_the_sampler_proposes_next() -> None:
+    search = Search(**FOUR_PROBES)
+    for score in (None, None, 0.9, None, None):
+        search.run(score, "complete" if score else "failed")
+    assert search.run().origin == "sampler"
+
+
+# --- re-runs and the end ---
+
+
+def test_the_search_ends_after_the_trials_and_the_reruns_of_the_best() -> None:
+    search = Search()
     origins = [search.run(score).origin for score in (0.5, 0.6, 0.7, 0.1, 0.1)]
     assert origins == ["default", "sampler", "sampler", "rerun", "rerun"]
     assert search.next() == "end"
 
 
-def test_without_reruns_the_search_ends_after_its_trials(tmp_path: Path) -> None:
-    search = Search(tmp_path, rerun_top_k=0)
+def test_without_reruns_the_search_ends_after_its_trials() -> None:
+    search = Search(rerun_top_k=0)
     assert [search.run().origin for _ in range(3)] == ["default", "sampler", "sampler"]
     assert search.next() == "end"
 
 
-def test_no_trial_starts_while_the_maximum_number_is_running(search: Search) -> None:
-    search.start()
-    assert search.next() == "wait"
-    search.max_concurrent = 2
-    assert isinstance(search.next(), TrialRecord)
-
-
-def test_the_search_waits_for_running_trials_because_they_may_be_rerun(search: Search) -> None:
-    search.max_concurrent = 2
+def test_the_search_waits_for_running_trials_because_they_may_be_rerun() -> None:
+    search = Search()
     slow = search.start()
     for score in (0.5, 0.6):
         search.run(score)
     for _ in range(2):
         assert search.run(0.1).origin == "rerun"
     assert search.next() == "wait"
-    search.store.report(slow.trial_uid, epoch_report(1, 0.9))
-    search.store.finish(slow.trial_uid, "complete", "")
+    search.finish(slow, 0.9)
     assert search.run().rerun_of == slow.trial_uid
     assert search.next() == "end"
 
 
-def test_requeued_trials_come_first(search: Search) -> None:
-    first = search.start()
-    search.store.requeue_running()
-    assert search.start().trial_uid == first.trial_uid
-    assert search.next() == "wait"
+def test_a_fifth_of_the_time_is_reserved_for_reruns() -> None:
+    with_reruns, without_reruns = Search(trials=9), Search(trials=9, rerun_top_k=0)
+    for search in (with_reruns, without_reruns):
+        search.run(0.6)
+        search.run(0.5)
+        search.fraction_used = LATEST_START["sampler"]
+    assert with_reruns.start().origin == "rerun"
+    assert without_reruns.start().origin == "sampler"
 
 
-def test_no_trial_starts_after_a_stop_request(search: Search) -> None:
-    search.stop_requested = True
-    assert search.next() == "end"
-
-
-def test_a_search_whose_first_trials_all_fail_ends(tmp_path: Path) -> None:
-    search = Search(tmp_path, trials=50)
-    for _ in range(6):
-        search.store.finish(search.start().trial_uid, "failed", "ValueError: no")
-    assert search.next() == "end"
-
-
-def test_reruns_start_when_the_exploration_time_is_exhausted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Search(tmp_path, trials=50, minutes=60)
+def test_only_trials_that_fit_into_the_time_left_are_rerun() -> None:
+    search = Search(trials=2)
     search.run(0.6)
     search.run(0.5)
-    monkeypatch.setattr(TimeBudget, "exploration_exhausted", property(lambda _: True))
-    monkeypatch.setattr(search.time_budget, "has_time_for", lambda _: True)
-    assert [search.run().origin for _ in range(2)] == ["rerun", "rerun"]
+    search.seconds_left = 12.0  # a trial took 10 s, and a re-run may take a quarter longer
+    assert search.next() == "end"
+    search.seconds_left = 13.0
+    assert search.start().origin == "rerun"
+
+
+def test_no_time_budget_ends_a_search_before_its_first_epoch() -> None:
+    search = Search()
+    search.fraction_used = 1.0
+    default = search.start()
+    assert search.start().origin == "sampler"
+    search.finish(default, 0.5)
     assert search.next() == "end"
 
 
-@pytest.mark.parametrize(("default_score", "next_origin"), [(0.99, "fine-tune"), (0.5, "probe")])
-def test_probes_end_early_if_fine_tuning_is_significantly_better(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default_score: float, next_origin: str
-) -> None:
-    search = Search(tmp_path, sweep="on", image_size="32,64", truncate="0,1", minutes=60)
-    assert [search.run(score).origin for score in (0.5, 0.5, default_score)] == ["probe", "probe", "default"]
-    assert search.start().origin == "probe"  # probes have a minimum of time in any case
-    search.max_concurrent = 2
-    monkeypatch.setattr(TimeBudget, "fraction_used", PROBE_TIME_FRACTIONS["fine-tuning"])
-    assert search.start().origin == next_origin
+def test_a_search_whose_first_trials_all_fail_ends() -> None:
+    search = Search(trials=50)
+    for _ in range(MAX_INITIAL_FAILURES):
+        search.run(None, "failed")
+    assert search.next() == "end"
+
+
+def test_a_search_with_one_result_goes_on_after_many_failures() -> None:
+    search = Search(trials=50)
+    search.run(0.5)
+    for _ in range(MAX_INITIAL_FAILURES):
+        search.run(None, "failed")
+    assert search.start().origin == "sampler"

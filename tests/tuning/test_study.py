@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from tests.tuning.factories import epoch_report, recipe, trial_record, trial_store
+from tests.tuning.factories import epoch_report, recipe, start_trial, trial_record, trial_store
 from tests.tuning.study_helpers import best_trial, read_journal, run_trial
 from tuning.common.trial_record import TrialRecord, TrialStatus
 from tuning.search.space import SearchSpace
+from tuning.search.strategy import Rerun, num_counted
 from tuning.search.study import TrialStore, trial_from_attrs
 
 
@@ -22,20 +23,20 @@ def store(tmp_path: Path) -> TrialStore:
 
 
 def test_without_probes_trial_0_has_the_default_settings(store: TrialStore) -> None:
-    trial = store.ask()
+    trial = start_trial(store)
     assert trial.number == 0
     assert trial.settings == SearchSpace(recipe()).default_settings()
 
 
 def test_trial_0_has_the_default_settings_also_in_a_narrow_space(tmp_path: Path) -> None:
     narrow = recipe(optimizer="sgd", lr="1e-5..1e-4", batch_size="8", augmentation="strong,medium")
-    trial = trial_store(tmp_path, narrow).ask()
+    trial = start_trial(trial_store(tmp_path, narrow), narrow)
     assert trial.settings == SearchSpace(narrow).default_settings()
     assert read_journal(tmp_path)[0].system_attrs["fixed_params"]["lr"] == 1e-4
 
 
 def test_a_trial_is_saved_before_it_starts(store: TrialStore, tmp_path: Path) -> None:
-    record = store.ask()
+    record = start_trial(store)
     (trial,) = read_journal(tmp_path)
     assert trial.state is TrialState.RUNNING
     assert trial_from_attrs(trial.user_attrs) == record
@@ -43,14 +44,14 @@ def test_a_trial_is_saved_before_it_starts(store: TrialStore, tmp_path: Path) ->
 
 
 def test_epochs_of_a_running_trial_are_in_the_journal(store: TrialStore, tmp_path: Path) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.5))
     store.report(uid, epoch_report(2, 0.7))
     assert read_journal(tmp_path)[0].intermediate_values == {1: 0.5, 2: 0.7}
 
 
 def test_a_complete_trial_has_the_score_of_its_best_epoch(store: TrialStore, tmp_path: Path) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     for number, score in enumerate((0.5, 0.9, 0.8), start=1):
         store.report(uid, epoch_report(number, score, is_best=score >= 0.5 and number < 3))
     record = store.finish(uid, "complete", "ran to its end")
@@ -62,7 +63,7 @@ def test_a_complete_trial_has_the_score_of_its_best_epoch(store: TrialStore, tmp
 
 
 def test_a_pruned_trial_keeps_all_its_epochs(store: TrialStore, tmp_path: Path) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.3))
     store.report(uid, epoch_report(2, 0.4))
     store.finish(uid, "pruned", "stopped by the scheduler after epoch 2")
@@ -74,7 +75,7 @@ def test_a_pruned_trial_keeps_all_its_epochs(store: TrialStore, tmp_path: Path) 
 
 
 def test_the_value_of_a_pruned_trial_is_the_score_of_its_last_epoch(store: TrialStore, tmp_path: Path) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.6))
     store.report(uid, epoch_report(2, 0.4, is_best=False))
     store.finish(uid, "pruned", "stopped by the scheduler after epoch 2")
@@ -82,7 +83,7 @@ def test_the_value_of_a_pruned_trial_is_the_score_of_its_last_epoch(store: Trial
 
 
 def test_a_failed_trial_has_a_reason_and_no_value(store: TrialStore, tmp_path: Path) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.6))
     store.finish(uid, "failed", "ValueError: no")
     (trial,) = read_journal(tmp_path)
@@ -92,13 +93,13 @@ def test_a_failed_trial_has_a_reason_and_no_value(store: TrialStore, tmp_path: P
 
 @pytest.mark.parametrize("status", ["pruned", "failed"])
 def test_a_trial_can_end_before_its_first_epoch(store: TrialStore, tmp_path: Path, status: TrialStatus) -> None:
-    record = store.finish(store.ask().trial_uid, status, "too early")
+    record = store.finish(start_trial(store).trial_uid, status, "too early")
     assert record.score is None
     assert read_journal(tmp_path)[0].state in {TrialState.PRUNED, TrialState.FAIL}
 
 
 def test_a_repeated_report_of_an_epoch_is_ignored(store: TrialStore, tmp_path: Path) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.5))
     record = store.report(uid, epoch_report(2, 0.7))
     assert store.report(uid, epoch_report(2, 0.1)) == record
@@ -107,7 +108,7 @@ def test_a_repeated_report_of_an_epoch_is_ignored(store: TrialStore, tmp_path: P
 
 
 def test_a_worse_epoch_does_not_change_the_best_metrics(store: TrialStore) -> None:
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.7))
     trial = store.report(uid, epoch_report(2, 0.6, is_best=False))
     assert (trial.score, trial.best_epoch, trial.epochs) == (0.7, 1, 2)
@@ -123,7 +124,7 @@ def test_the_best_trial_has_the_highest_score_and_the_lowest_number(store: Trial
 
 def test_among_equal_scores_the_lowest_loss_is_the_best(store: TrialStore) -> None:
     for loss in (0.5, 0.2, 0.4):
-        uid = store.ask().trial_uid
+        uid = start_trial(store).trial_uid
         report = epoch_report(1, 0.9)
         store.report(uid, report.model_copy(update={"metrics": {**report.metrics, "val_loss": loss}}))
         store.finish(uid, "complete", "")
@@ -150,13 +151,13 @@ def test_a_score_of_zero_is_a_score(store: TrialStore) -> None:
 
 def test_without_a_completed_epoch_there_is_no_best_trial(store: TrialStore) -> None:
     run_trial(store, None, "failed")
-    store.ask()
+    start_trial(store)
     assert best_trial(store) is None
 
 
 def test_a_running_trial_can_be_the_best(store: TrialStore) -> None:
     run_trial(store, 0.5)
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.6))
     best = best_trial(store)
     assert best is not None
@@ -164,7 +165,7 @@ def test_a_running_trial_can_be_the_best(store: TrialStore) -> None:
 
 
 def test_running_trials_are_a_part_of_all_trials_which_are_sorted_by_number(store: TrialStore) -> None:
-    first, second = store.ask(), store.ask()
+    first, second = start_trial(store), start_trial(store)
     store.finish(first.trial_uid, "failed", "")
     assert [trial.number for trial in store.trials()] == [0, 1]
     assert [trial.trial_uid for trial in store.running()] == [second.trial_uid]
@@ -172,27 +173,18 @@ def test_running_trials_are_a_part_of_all_trials_which_are_sorted_by_number(stor
 
 
 def test_every_trial_has_a_unique_uid(store: TrialStore) -> None:
-    assert len({store.ask().trial_uid for _ in range(5)}) == 5
-
-
-def test_all_trials_failed_is_true_only_while_no_trial_succeeds(store: TrialStore) -> None:
-    for _ in range(6):
-        assert not store.all_trials_failed
-        run_trial(store, None, "failed")
-    assert store.all_trials_failed
-    run_trial(store, 0.5)
-    assert not store.all_trials_failed
+    assert len({start_trial(store).trial_uid for _ in range(5)}) == 5
 
 
 def test_a_rerun_is_the_same_trial_with_another_seed_and_does_not_count_as_a_trial(tmp_path: Path) -> None:
     store = trial_store(tmp_path)
     first = run_trial(store, 0.9)
-    rerun = store.ask_rerun(first, seed=7)
+    rerun = store.start(Rerun(first, seed=7))
     assert rerun.config == first.config.model_copy(update={"seed": 7})
     assert (rerun.origin, rerun.rerun_of, rerun.settings) == ("rerun", first.trial_uid, first.settings)
     store.report(rerun.trial_uid, epoch_report(1, 0.95))
     assert store.finish(rerun.trial_uid, "complete", "").is_eligible is False
-    assert store.num_trials == 1
+    assert num_counted(store.trials()) == 1
     assert best_trial(store) == first
     assert read_journal(tmp_path)[1].params == read_journal(tmp_path)[0].params
 
@@ -206,3 +198,26 @@ def test_a_trial_record_survives_a_json_round_trip(score: float | None, reason: 
 def test_a_trial_record_with_an_infinite_loss_survives_a_json_round_trip() -> None:
     trial = trial_record().model_copy(update={"history": ({"val_loss": float("inf"), "val_balanced_accuracy": 0.5},)})
     assert TrialRecord.from_json(trial.to_json()) == trial
+
+
+def test_equal_seeds_and_scores_give_equal_trials_and_another_seed_other_proposals(tmp_path: Path) -> None:
+    searches = []
+    for name, seed in (("first", 5), ("second", 5), ("third", 6)):
+        search_recipe = recipe(seed=seed, max_epochs=4, sweep="off")
+        (tmp_path / name).mkdir()
+        store = trial_store(tmp_path / name, search_recipe)
+        searches.append([run_trial(store, score).settings for score in (0.5, 0.7, 0.6, 0.4, 0.8, 0.9, 0.3)])
+    assert searches[0] == searches[1] != searches[2]
+    assert searches[0][0] == searches[2][0]  # the default
+
+
+def test_the_sampler_sees_probes_as_complete_trials_without_the_settings_that_all_probes_share(tmp_path: Path) -> None:
+    search_recipe = recipe(image_size="32,64", truncate="0,1", max_epochs=4)
+    store = trial_store(tmp_path, search_recipe)
+    for score in (0.5, 0.6, 0.95, 0.9, 0.7):
+        run_trial(store, score, search_recipe=search_recipe)
+    trials = read_journal(tmp_path)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    probes = [trial for trial in trials if "optimizer" not in trial.params]
+    assert [trial.value for trial in probes] == [0.5, 0.6, 0.9, 0.7]
+    assert {tuple(trial.params) for trial in probes} == {("head_features", "truncate", "backbone", "image_size")}

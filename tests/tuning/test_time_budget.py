@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuning.factories import epoch_report, recipe, trial_record
-from tuning.search.selection import LeadingPhase
-from tuning.search.time_budget import TimeBudget, finalize_reserve_s, load_elapsed_s, probe_time_exhausted
+from tuning.search.time_budget import TimeBudget, finalize_reserve_s, load_elapsed_s
 
 
 @pytest.fixture
@@ -97,40 +97,15 @@ def test_the_function_is_not_called_if_the_search_ends_before_the_deadline(make_
     assert not [thread for thread in threading.enumerate() if thread.name == "time-budget"]
 
 
-@pytest.mark.parametrize(("leading_phase", "limit_s"), [("probes", 120), ("neither", 70), ("fine-tuning", 30)])
-def test_probes_get_the_more_time_the_better_they_are(
-    process_start: float,
-    make_time_budget: MakeTimeBudget,
-    monkeypatch: pytest.MonkeyPatch,
-    leading_phase: LeadingPhase,
-    limit_s: float,
-) -> None:
-    now = process_start
-    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    time_budget = make_time_budget(275)
-    now = process_start + limit_s - 1
-    assert not probe_time_exhausted(time_budget.fraction_used, lambda: leading_phase)
-    now = process_start + limit_s + 1
-    assert probe_time_exhausted(time_budget.fraction_used, lambda: leading_phase)
-    assert not probe_time_exhausted(make_time_budget(None).fraction_used, lambda: leading_phase)
-
-
-def test_a_fraction_of_the_time_is_reserved_for_reruns(
+def test_the_used_fraction_and_the_seconds_left_are_those_of_the_trials(
     process_start: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = process_start
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    with_reruns, without_reruns = make_time_budget(275, has_reruns=True), make_time_budget(275)
-    now = process_start + 161
-    assert not with_reruns.exploration_exhausted  # before any trial can be re-run
-    end_epoch(with_reruns)
-    end_epoch(without_reruns)
-    assert with_reruns.exploration_exhausted
-    assert not without_reruns.exploration_exhausted
-    assert not with_reruns.is_exhausted
-    slow, fast = (trial_record().model_copy(update={"history": ({"epoch_s": seconds},)}) for seconds in (35.0, 20.0))
-    assert not with_reruns.has_time_for(slow)
-    assert with_reruns.has_time_for(fast)
+    limited, unlimited = make_time_budget(275), make_time_budget(None)
+    now = process_start + 50
+    assert (limited.fraction_used, limited.seconds_left) == (pytest.approx(0.25), pytest.approx(150))
+    assert (unlimited.fraction_used, unlimited.seconds_left) == (0.0, math.inf)
 
 
 def test_a_resumed_search_has_the_remaining_time(

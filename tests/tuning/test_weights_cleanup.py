@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.tuning.factories import epoch_report, trial_store
+from tests.tuning.factories import epoch_report, start_trial, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.search.weights_cleanup import WeightsCleanup
 
@@ -15,13 +15,13 @@ def test_only_weights_of_the_best_and_files_of_running_trials_are_kept(tmp_path:
     cleanup = WeightsCleanup(paths, store, keep_top_k=2)
     uids = []
     for score in (0.5, 0.9, 0.1, 0.7):
-        uid = store.ask().trial_uid
+        uid = start_trial(store).trial_uid
         uids.append(uid)
         store.report(uid, epoch_report(1, score))
         paths.weights(uid, 1).touch()
         paths.checkpoint(uid).touch()
         cleanup.on_trial_end(store.finish(uid, "complete", ""), None)
-    running = store.ask().trial_uid
+    running = start_trial(store).trial_uid
     paths.weights(running, 1).touch()
     paths.checkpoint(running).touch()
     expected = {paths.weights(uid, 1) for uid in (uids[1], uids[3], running)} | {paths.checkpoint(running)}
@@ -34,7 +34,7 @@ def test_only_weights_of_the_best_and_files_of_running_trials_are_kept(tmp_path:
 def test_all_files_of_a_failed_trial_are_deleted(tmp_path: Path) -> None:
     paths, store = SearchPaths(tmp_path), trial_store(tmp_path)
     paths.trials.mkdir()
-    uid = store.ask().trial_uid
+    uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.9))
     paths.weights(uid, 1).touch()
     WeightsCleanup(paths, store).on_trial_end(store.finish(uid, "failed", "no"), None)

@@ -24,7 +24,7 @@ class TrialRecord(FrozenModel):
         origin: the source of its settings. ``default``: the defaults of the recipe, or of a variant that the linear
             probes do not cover. ``probe``: a linear probe. ``fine-tune``: the best probe, fine-tuned. ``sampler``: a
             proposal of the sampler. ``rerun``: one of the best trials with another seed.
-        queue_index: its index among the enqueued trials; None if it was not enqueued.
+        fixed_params: the parameters that its phase fixed, under their names in the study.
         rerun_of: the uid of the trial that it re-runs; empty if it is no re-run.
         reason: why it ended, as text.
         config: everything needed to train it again.
@@ -36,7 +36,7 @@ class TrialRecord(FrozenModel):
     trial_uid: str
     number: int
     origin: TrialOrigin
-    queue_index: int | None = None
+    fixed_params: dict[str, ParamValue] = Field(default_factory=dict)
     rerun_of: str = ""
     status: TrialStatus
     reason: str

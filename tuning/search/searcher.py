@@ -31,13 +31,13 @@ def scheduler_flags(trial: TrialRecord) -> dict[str, bool]:
 
 
 class StudySearcher(Searcher):
-    """Suggests the trials of ``next_trial`` to Ray and reports their results to the trial store and the callbacks.
+    """Suggests the trials of ``next_step`` to Ray and reports their results to the trial store and the callbacks.
 
     Args:
         store: the trials of the search.
         callbacks: called in order, after the store has been updated.
         make_task: builds the task of a worker.
-        next_trial: returns the next trial, or whether to wait or to end.
+        next_step: returns the next trial to start, or whether to wait or to end.
     """
 
     def __init__(
@@ -45,20 +45,23 @@ class StudySearcher(Searcher):
         store: TrialStore,
         callbacks: Sequence[TrialCallback],
         make_task: Callable[[TrialRecord], TrialTask],
-        next_trial: Callable[[], NextStep],
+        next_step: Callable[[], NextStep],
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self._store = store
         self._callbacks = callbacks
         self._make_task = make_task
-        self._next_trial = next_trial
+        self._next_step = next_step
         self._uids: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401  # Ray types it as a dict, and its FINISHED is a text
         """Return the configuration of Ray's trial ``trial_id``: its task as JSON and flags; None if Ray must wait."""
-        trial = self._next_trial()
-        if not isinstance(trial, TrialRecord):
-            return Searcher.FINISHED if trial == "end" else None
+        step = self._next_step()
+        if step == "end":
+            return Searcher.FINISHED
+        if step == "wait":
+            return None
+        trial = self._store.start(step)
         self._uids[trial_id] = trial.trial_uid
         for callback in self._callbacks:
             callback.on_trial_start(trial)

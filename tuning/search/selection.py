@@ -19,9 +19,6 @@ LIMIT_OPTIONS: dict[CostMetric, str] = {"latency_ms": "max_latency_ms", "mb": "m
 COST_FORMATS: dict[CostMetric, str] = {"latency_ms": "{:.3g} ms", "mb": "{:.3g} MB"}
 PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "latency", "mb": "size"}
 
-# Which phase leads: fine-tuning only if significantly better than the probes; probes if better by any margin.
-LeadingPhase = Literal["fine-tuning", "neither", "probes"]
-
 
 class Limits(FrozenModel):
     """Upper limits of the winner's serving cost; None: no limit."""

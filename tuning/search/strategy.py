@@ -1,77 +1,274 @@
-"""The search strategy: which trial comes next, whether to wait for a running one, and when the search ends."""
+"""The search strategy: which trial comes next, phase by phase.
+
+Each phase is a pure function of the trials so far and of the time used. Nothing about the order of the trials is
+stored, so a resumed search continues where it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, TypeAlias
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
 
-from tuning.common.trial_record import TrialRecord
+from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.reruns import next_rerun
-from tuning.search.study import TrialStore
-from tuning.search.time_budget import TimeBudget, probe_time_exhausted
+from tuning.search.selection import is_significantly_better
+from tuning.search.space import SearchSpace
 
-NextStep: TypeAlias = TrialRecord | Literal["wait", "end"]
+PhaseName: TypeAlias = Literal[
+    "warm-up probes", "default", "probe sweep", "fine-tunes of the best probe", "sampler", "re-runs of the best"
+]
+# Which trials lead on validation: the defaults only if significantly better than the probes, the probes by any margin.
+Leader: TypeAlias = Literal["defaults", "neither", "probes"]
+
+# The share of the trials' time after which no trial of a phase starts. The probe sweep gets the more time the better
+# the probes are; with many images, computing features takes long. Without re-runs, the sampler may use all of the time.
+LATEST_START: Mapping[PhaseName, float] = {
+    "warm-up probes": 0.1,
+    "default": 0.8,
+    "probe sweep": 0.6,
+    "fine-tunes of the best probe": 0.8,
+    "sampler": 0.8,
+    "re-runs of the best": 1.0,
+}
+LATEST_SWEEP: Mapping[Leader, float] = {"defaults": 0.15, "neither": 0.35, "probes": LATEST_START["probe sweep"]}
+
+PHASE_OF_ORIGIN: Mapping[TrialOrigin, PhaseName] = {
+    "default": "default",
+    "fine-tune": "fine-tunes of the best probe",
+    "sampler": "sampler",
+    "rerun": "re-runs of the best",
+}
+
+MAX_FINE_TUNES = 2  # of the best probe
+MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search ends
+RERUN_SAFETY_FACTOR = 1.25  # largest expected duration of a re-run relative to the original trial
+
+
+class Proposal(NamedTuple):
+    """A new trial: its origin and the parameters that its phase fixes; the sampler chooses all others."""
+
+    origin: TrialOrigin
+    params: Mapping[str, ParamValue]
+
+
+class Rerun(NamedTuple):
+    """A new trial that re-runs an ended trial with another seed."""
+
+    trial: TrialRecord
+    seed: int
+
+
+NextStep: TypeAlias = Proposal | Rerun | TrialRecord | Literal["wait", "end"]  # a record: an interrupted trial
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """The facts that a decision depends on.
+
+    Attributes:
+        trials: all trials by number.
+        interrupted: the running trials that have lost their workers.
+        fraction_used: the used fraction of the trials' time; 0 without a time budget.
+        seconds_left: the rest of the trials' time; infinite without a time budget.
+    """
+
+    trials: Sequence[TrialRecord]
+    interrupted: Sequence[TrialRecord] = field(default=())
+    fraction_used: float = 0.0
+    seconds_left: float = math.inf
 
 
 class SearchStrategy:
-    """Decides the order: interrupted trials, enqueued trials, the sampler's proposals, re-runs of the best.
+    """The phases of a search, in order.
 
     Args:
         recipe: the recipe with the remaining budget.
-        store: creates the trials.
-        time_budget: the time budget of the search.
-        should_stop: returns whether the user requested a stop.
-        max_concurrent: returns how many trials may run now.
+        space: the parameters of the probes, the defaults and the fine-tunes.
+        num_val_images: number of validation images; determines the standard error of a score.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        store: TrialStore,
-        time_budget: TimeBudget,
-        should_stop: Callable[[], bool],
-        max_concurrent: Callable[[], int],
-    ) -> None:
+    def __init__(self, recipe: Recipe, space: SearchSpace, num_val_images: int) -> None:
         self._recipe = recipe
-        self._store = store
-        self._time_budget = time_budget
-        self._should_stop = should_stop
-        self._max_concurrent = max_concurrent
+        self._space = space
+        self._num_val_images = num_val_images
+        self._has_reruns = bool(recipe.rerun_top_k and recipe.rerun_seeds)
 
-    def next(self) -> NextStep:
-        """Return the next trial, already saved, or whether to wait or to end the search."""
-        store = self._store
-        if self._should_stop() or self._time_budget.is_exhausted or store.all_trials_failed:
+    def next(self, state: SearchState) -> NextStep:
+        """Return the next trial, or whether to wait for a running one or to end the search."""
+        if all_failed(state.trials) or (state.fraction_used >= 1 and has_result(state.trials)):
             return "end"
-        if store.num_running >= self._max_concurrent():
-            return "wait"
-        if store.num_requeued:
-            return store.ask()
-        if store.num_probes_left and probe_time_exhausted(self._time_budget.fraction_used, store.leading_phase):
-            store.end_probes()
-        if not self._exploration_done:
-            return store.ask()
-        rerun = self._next_rerun()
-        if rerun is not None:
-            return store.ask_rerun(*rerun)
-        return "wait" if store.num_running else "end"  # a running trial may still qualify for a re-run
+        for step in self._steps(state):
+            if step is not None:
+                return step
+        # A running trial may still qualify for a re-run.
+        return "wait" if any(trial.status == "running" for trial in state.trials) else "end"
 
-    @property
-    def _exploration_done(self) -> bool:
-        """Whether no new settings are tried any more."""
-        max_trials, store = self._recipe.max_trials, self._store
-        all_tried = max_trials is not None and not store.num_probes_left and store.num_trials >= max_trials
-        return all_tried or self._time_budget.exploration_exhausted
+    def _steps(self, state: SearchState) -> Iterator[NextStep | None]:
+        yield self.interrupted(state)
+        if not self._exploration_is_over(state):
+            yield self.warmup_probe(state)
+            yield self.default(state)
+            yield self.probe(state)
+            yield self.fine_tune(state)
+            yield self.sample(state)
+        yield self.rerun(state)
 
-    def _next_rerun(self) -> tuple[TrialRecord, int] | None:
-        recipe, store = self._recipe, self._store
-        if not (recipe.rerun_top_k and recipe.rerun_seeds):
+    def _exploration_is_over(self, state: SearchState) -> bool:
+        latest_start = LATEST_START["sampler"] if self._has_reruns else 1.0
+        return state.fraction_used >= latest_start and has_result(state.trials)
+
+    def interrupted(self, state: SearchState) -> TrialRecord | None:
+        """Return a trial that continues from its checkpoint."""
+        return next(iter(state.interrupted), None)
+
+    def warmup_probe(self, state: SearchState) -> Proposal | None:
+        """Return a probe of the first network: these take seconds and often lead for minutes."""
+        if state.fraction_used >= LATEST_START["warm-up probes"] or _started(state.trials, "default"):
             return None
-        return next_rerun(
-            store.trials(),
-            recipe.rerun_top_k,
-            recipe.rerun_seeds,
-            store.num_val_images,
-            self._time_budget.has_time_for,
+        return _first_new("probe", self._space.warmup_probes(), state.trials)
+
+    def default(self, state: SearchState) -> Proposal | None:
+        """Return the default trial, or that of a variant without probes; no scheduler stops them."""
+        return _first_new("default", self._space.default_trials(), state.trials)
+
+    def probe(self, state: SearchState) -> Proposal | None:
+        """Return a probe of the sweep, which is over once a later phase has begun."""
+        latest_start = min(LATEST_SWEEP.values())
+        if state.fraction_used >= latest_start:  # otherwise it does not matter which trials lead
+            latest_start = LATEST_SWEEP[leader(state.trials, self._num_val_images)]
+        if state.fraction_used >= latest_start:
+            return None
+        return next(iter(self.probes_left(state.trials)), None)
+
+    def probes_left(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
+        """Return the probes that may still start."""
+        if _started(trials, "fine-tune") or _started(trials, "sampler"):
+            return []
+        return _new("probe", self._space.linear_probes(), trials)
+
+    def fine_tune(self, state: SearchState) -> Proposal | None:
+        """Return a fine-tune of the best probe so far, of which there are at most ``MAX_FINE_TUNES``."""
+        best = best_probe(state.trials, self._num_val_images)
+        num_started = len(_started(state.trials, "fine-tune"))
+        if best is None or num_started >= MAX_FINE_TUNES or self._all_trials_started(state):
+            return None
+        mostly_trained = leader(state.trials, self._num_val_images) == "defaults"
+        return _first_new("fine-tune", self._space.fine_tunes(best.settings, mostly_trained), state.trials)
+
+    def sample(self, state: SearchState) -> Proposal | None:
+        """Return a trial that the sampler proposes."""
+        return None if self._all_trials_started(state) else Proposal("sampler", {})
+
+    def rerun(self, state: SearchState) -> Rerun | None:
+        """Return a re-run of one of the best trials, if the time suffices."""
+        if not self._has_reruns:
+            return None
+        rerun = next_rerun(
+            state.trials,
+            self._recipe.rerun_top_k,
+            self._recipe.rerun_seeds,
+            self._num_val_images,
+            lambda trial: RERUN_SAFETY_FACTOR * trial.seconds < state.seconds_left,
         )
+        return None if rerun is None else Rerun(*rerun)
+
+    def _all_trials_started(self, state: SearchState) -> bool:
+        max_trials = self._recipe.max_trials
+        return max_trials is not None and num_counted(state.trials) >= max_trials
+
+
+def num_counted(trials: Sequence[TrialRecord]) -> int:
+    """Return the number of trials without linear probes and re-runs."""
+    return sum(trial.counts_as_trial for trial in trials)
+
+
+def all_failed(trials: Sequence[TrialRecord]) -> bool:
+    """Return whether all ended trials have failed, at least ``MAX_INITIAL_FAILURES``."""
+    ended = [trial for trial in trials if trial.status != "running"]
+    return len(ended) >= MAX_INITIAL_FAILURES and all(trial.status == "failed" for trial in ended)
+
+
+def has_result(trials: Sequence[TrialRecord]) -> bool:
+    """Return whether an epoch or a trial has ended; before that, no time budget ends a search."""
+    return any(trial.epochs or trial.status != "running" for trial in trials)
+
+
+def leader(trials: Sequence[TrialRecord], num_val_images: int) -> Leader:
+    """Return which trials have the best score."""
+    defaults, probes = _scores(trials, "default"), _scores(trials, "probe")
+    if not probes:
+        return "neither"
+    if not defaults or max(probes) >= max(defaults):
+        return "probes"
+    return "defaults" if is_significantly_better(max(defaults), max(probes), num_val_images) else "neither"
+
+
+def best_probe(trials: Sequence[TrialRecord], num_val_images: int) -> TrialRecord | None:
+    """Return the best probe at the smallest image size among those within one standard error of the best.
+
+    The one-standard-error rule of Breiman et al., "Classification and Regression Trees" (1984): a difference that the
+    validation images cannot resolve does not justify a higher cost.
+    """
+    probes = [trial for trial in _started(trials, "probe") if trial.is_eligible]
+    if not probes:
+        return None
+    best_score = max(trial.score or 0.0 for trial in probes)
+    min_score = best_score - math.sqrt(best_score * (1 - best_score) / num_val_images)
+    comparable = [trial for trial in probes if (trial.score or 0.0) >= min_score]
+    smallest = min(trial.config.preprocessing.image_size for trial in comparable)
+    return max(
+        (trial for trial in comparable if trial.config.preprocessing.image_size == smallest),
+        key=lambda trial: trial.sort_key,
+    )
+
+
+def _scores(trials: Sequence[TrialRecord], origin: TrialOrigin) -> list[float]:
+    return [trial.score or 0.0 for trial in _started(trials, origin) if trial.is_eligible]
+
+
+def _started(trials: Sequence[TrialRecord], origin: TrialOrigin) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.origin == origin]
+
+
+def _new(
+    origin: TrialOrigin, candidates: Sequence[Mapping[str, ParamValue]], trials: Sequence[TrialRecord]
+) -> list[Proposal]:
+    """Return the proposals of an origin that have not started."""
+    started = [trial.fixed_params for trial in _started(trials, origin)]
+    return [Proposal(origin, params) for params in candidates if params not in started]
+
+
+def _first_new(
+    origin: TrialOrigin, candidates: Sequence[Mapping[str, ParamValue]], trials: Sequence[TrialRecord]
+) -> Proposal | None:
+    return next(iter(_new(origin, candidates, trials)), None)
+
+
+class PhaseUsage(NamedTuple):
+    """What a phase has used: its trials and the seconds of their epochs."""
+
+    name: PhaseName
+    latest_start: float
+    num_trials: int
+    seconds: float
+
+
+def phase_usage(trials: Sequence[TrialRecord]) -> list[PhaseUsage]:
+    """Return the usage of each phase that has started a trial, in order."""
+    by_phase = {name: [trial for trial in trials if phase_of(trial, trials) == name] for name in LATEST_START}
+    return [
+        PhaseUsage(name, LATEST_START[name], len(started), sum(trial.seconds for trial in started))
+        for name, started in by_phase.items()
+        if started
+    ]
+
+
+def phase_of(trial: TrialRecord, trials: Sequence[TrialRecord]) -> PhaseName:
+    """Return the phase that has started a trial; the warm-up probes are those before the default."""
+    if trial.origin == "probe":
+        defaults = _started(trials, "default")
+        return "probe sweep" if defaults and defaults[0].number < trial.number else "warm-up probes"
+    return PHASE_OF_ORIGIN[trial.origin]

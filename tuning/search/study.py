@@ -7,18 +7,16 @@ crash. Ray Tune's own snapshots are written too late to be relied on and are not
 from __future__ import annotations
 
 import json
-import math
 import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord, TrialReport, TrialStatus
-from tuning.search.selection import LeadingPhase, is_significantly_better
 from tuning.search.space import SearchSpace
+from tuning.search.strategy import Proposal, Rerun
 
 if TYPE_CHECKING:
     import optuna
@@ -26,24 +24,15 @@ if TYPE_CHECKING:
     from tuning.recipe.schema import SamplerName
 
 STUDY_NAME = "search"
-MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search stops
 
-# Attributes of the study and of its trials in the journal.
-ENQUEUED, PROBES_ENDED, FINE_TUNES_ENQUEUED = "enqueued_trials", "probes_ended", "fine_tunes_enqueued"
+# Attributes of a trial in the journal.
 RECORD, EPOCH = "trial_record", "epoch:"
-
-
-class EnqueuedTrial(NamedTuple):
-    """Parameters, under their names in the study, that are tried before the sampler proposes any."""
-
-    origin: TrialOrigin
-    params: Mapping[str, ParamValue]
 
 
 class TrialStore:
     """The trials of one search.
 
-    ``ask`` creates a trial and saves it before a worker starts it; ``report`` adds an epoch; ``finish`` passes the
+    ``start`` creates a trial and saves it before a worker starts it; ``report`` adds an epoch; ``finish`` passes the
     result to the sampler: complete with the score of the best epoch, pruned with its learning curve, or failed.
     A store that is opened on an existing study continues it.
 
@@ -51,7 +40,6 @@ class TrialStore:
         study: Optuna's study.
         space: the search space.
         make_config: builds a trial's configuration from its settings.
-        num_val_images: number of validation images; determines the standard error of a score.
     """
 
     def __init__(
@@ -59,64 +47,33 @@ class TrialStore:
         study: optuna.Study,
         space: SearchSpace,
         make_config: Callable[[Mapping[str, ParamValue]], TrialConfig],
-        num_val_images: int,
     ) -> None:
         self._study = study
         self._space = space
         self._make_config = make_config
-        self.num_val_images = num_val_images
         self._open_trials: dict[str, optuna.Trial] = {}
         self._records: dict[str, TrialRecord] = {}
-        self._requeued: deque[str] = deque()
-        # Maintained incrementally, because Ray asks for the next trial between any two epochs.
-        self._num_trials = 0
-        self._probe_uids: list[str] = []
-        self._num_ended: Counter[TrialStatus] = Counter()
-        attrs = study.user_attrs
-        self._enqueued = [EnqueuedTrial(*fields) for fields in attrs.get(ENQUEUED, ())]
-        self._fine_tunes_enqueued = bool(attrs.get(FINE_TUNES_ENQUEUED))
+        self._interrupted: list[str] = []
         self._load()
-        self._queue = self._remaining(include_probes=not attrs.get(PROBES_ENDED))
-        if not self._enqueued:
-            warmup = [EnqueuedTrial("probe", params) for params in space.warmup_probes()]
-            defaults = [EnqueuedTrial("default", params) for params in space.default_trials()]
-            probes = [EnqueuedTrial("probe", params) for params in space.linear_probes()]
-            self._enqueue([*warmup, *defaults, *(probe for probe in probes if probe not in warmup)])
 
     # --- state ---
-
-    @property
-    def num_probes_left(self) -> int:
-        """The number of linear probes that have not started."""
-        return sum(self._enqueued[index].origin == "probe" for index in self._queue)
-
-    @property
-    def num_trials(self) -> int:
-        """The number of created trials without linear probes and re-runs."""
-        return self._num_trials
-
-    @property
-    def all_trials_failed(self) -> bool:
-        """Whether all trials have failed so far, and at least ``MAX_INITIAL_FAILURES``."""
-        return self._num_ended["failed"] == self._num_ended.total() >= MAX_INITIAL_FAILURES
 
     def get(self, trial_uid: str) -> TrialRecord:
         """Return the current record of a trial."""
         return self._records[trial_uid]
 
     def running(self) -> tuple[TrialRecord, ...]:
-        """Return the trials that have not ended, including requeued ones."""
+        """Return the trials that have not ended, including interrupted ones."""
         return tuple(self._records[trial_uid] for trial_uid in self._open_trials)
 
     @property
     def num_running(self) -> int:
-        """The number of trials that have not ended, without requeued ones."""
-        return len(self._open_trials) - len(self._requeued)
+        """The number of trials that have not ended, without interrupted ones."""
+        return len(self._open_trials) - len(self._interrupted)
 
-    @property
-    def num_requeued(self) -> int:
-        """The number of requeued trials that have not restarted."""
-        return len(self._requeued)
+    def interrupted(self) -> tuple[TrialRecord, ...]:
+        """Return the running trials that have lost their workers and have not restarted."""
+        return tuple(self._records[trial_uid] for trial_uid in self._interrupted)
 
     def trials(self) -> tuple[TrialRecord, ...]:
         """Return all trials by number."""
@@ -124,55 +81,29 @@ class TrialStore:
 
     # --- the next trial ---
 
-    def _enqueue(self, trials: Iterable[EnqueuedTrial]) -> None:
-        """Enqueue trials in this order."""
-        first_new = len(self._enqueued)
-        self._enqueued += trials
-        self._queue.extend(range(first_new, len(self._enqueued)))
-        self._study.set_user_attr(ENQUEUED, [[enqueued.origin, dict(enqueued.params)] for enqueued in self._enqueued])
+    def interrupt_running(self) -> None:
+        """Mark all running trials as interrupted, after their workers were lost."""
+        self._interrupted = list(self._open_trials)
 
-    def _remaining(self, include_probes: bool) -> deque[int]:
-        """Return the indices of the enqueued trials that have not started, in order."""
-        started = {record.queue_index for record in self._records.values()}
-        return deque(
-            index
-            for index, enqueued in enumerate(self._enqueued)
-            if index not in started and (include_probes or enqueued.origin != "probe")
-        )
+    def start(self, step: Proposal | Rerun | TrialRecord) -> TrialRecord:
+        """Return the trial of a step, already saved; a record is an interrupted trial, which restarts."""
+        if isinstance(step, TrialRecord):
+            self._interrupted.remove(step.trial_uid)
+            return step
+        if isinstance(step, Rerun):
+            return self._start_rerun(step)
+        trial = self._ask(step.params)
+        settings = self._space.suggest(trial, is_probe=step.origin == "probe")
+        return self._create(trial, step.origin, settings, self._make_config(settings), fixed_params=dict(step.params))
 
-    def end_probes(self) -> None:
-        """Skip the linear probes that have not started."""
-        if self.num_probes_left:
-            self._queue = deque(index for index in self._queue if self._enqueued[index].origin != "probe")
-            self._study.set_user_attr(PROBES_ENDED, True)
+    def _start_rerun(self, rerun: Rerun) -> TrialRecord:
+        original = rerun.trial
+        trial = self._ask(self._study.get_trials(deepcopy=False)[original.number].params)
+        self._space.suggest(trial, is_probe=original.origin == "probe")
+        config = original.config.model_copy(update={"seed": rerun.seed})
+        return self._create(trial, "rerun", original.settings, config, rerun_of=original.trial_uid)
 
-    def requeue_running(self) -> None:
-        """Requeue all running trials after their workers were lost."""
-        self._requeued = deque(self._open_trials)
-
-    def ask(self) -> TrialRecord:
-        """Return the next trial, already saved.
-
-        Requeued trials come first, then warm-up probes, defaults, the other probes, fine-tunes of the best probe, and
-        finally the sampler's proposals.
-        """
-        if self._requeued:
-            return self._records[self._requeued.popleft()]
-        self._enqueue_fine_tunes()
-        index = self._queue.popleft() if self._queue else None
-        enqueued = EnqueuedTrial("sampler", {}) if index is None else self._enqueued[index]
-        trial = self._ask_study(enqueued.params)
-        settings = self._space.suggest(trial, is_probe=enqueued.origin == "probe")
-        return self._create(trial, enqueued.origin, settings, self._make_config(settings), queue_index=index)
-
-    def ask_rerun(self, record: TrialRecord, seed: int) -> TrialRecord:
-        """Return a new trial that re-runs an ended trial with another seed."""
-        trial = self._ask_study(self._study.get_trials(deepcopy=False)[record.number].params)
-        self._space.suggest(trial, is_probe=record.origin == "probe")
-        config = record.config.model_copy(update={"seed": seed})
-        return self._create(trial, "rerun", record.settings, config, rerun_of=record.trial_uid)
-
-    def _ask_study(self, params: Mapping[str, ParamValue]) -> optuna.Trial:
+    def _ask(self, params: Mapping[str, ParamValue]) -> optuna.Trial:
         if params:
             self._study.enqueue_trial(dict(params))
         return self._study.ask()
@@ -183,14 +114,14 @@ class TrialStore:
         origin: TrialOrigin,
         settings: dict[str, ParamValue],
         config: TrialConfig,
-        queue_index: int | None = None,
+        fixed_params: dict[str, ParamValue] | None = None,
         rerun_of: str = "",
     ) -> TrialRecord:
         record = TrialRecord(
             trial_uid=uuid.uuid4().hex,
             number=trial.number,
             origin=origin,
-            queue_index=queue_index,
+            fixed_params=fixed_params or {},
             rerun_of=rerun_of,
             status="running",
             reason="",
@@ -198,59 +129,9 @@ class TrialStore:
             settings=settings,
             runtime_info={},
         )
-        self._register(record, trial)
+        self._open_trials[record.trial_uid] = trial
         self._save(record)
         return record
-
-    def _register(self, record: TrialRecord, trial: optuna.Trial | None) -> None:
-        self._records[record.trial_uid] = record
-        self._num_trials += record.counts_as_trial
-        if record.origin == "probe":
-            self._probe_uids.append(record.trial_uid)
-        if trial is not None:
-            self._open_trials[record.trial_uid] = trial
-        if record.status != "running":
-            self._num_ended[record.status] += 1
-
-    def _enqueue_fine_tunes(self) -> None:
-        """Enqueue fine-tunes of the best probe once all other enqueued trials have started."""
-        best = None if self._queue or self._fine_tunes_enqueued else self._best_probe()
-        if best is not None:
-            self._fine_tunes_enqueued = True
-            fine_tunes = self._space.fine_tunes(best.settings, self.leading_phase() == "fine-tuning")
-            self._enqueue(EnqueuedTrial("fine-tune", params) for params in fine_tunes)
-            self._study.set_user_attr(FINE_TUNES_ENQUEUED, True)
-
-    def leading_phase(self) -> LeadingPhase:
-        """Return the phase of the best score: fine-tuning only if significantly better, probes by any margin."""
-        fine_tune_scores, probe_scores = list[float](), list[float]()
-        for record in self._records.values():
-            if record.is_eligible and record.score is not None:
-                (probe_scores if record.origin == "probe" else fine_tune_scores).append(record.score)
-        if not probe_scores:
-            return "neither"
-        if not fine_tune_scores or max(probe_scores) >= max(fine_tune_scores):
-            return "probes"
-        is_better = is_significantly_better(max(fine_tune_scores), max(probe_scores), self.num_val_images)
-        return "fine-tuning" if is_better else "neither"
-
-    def _best_probe(self) -> TrialRecord | None:
-        """Return the best probe at the smallest image size among those within one standard error of the best.
-
-        The one-standard-error rule of Breiman et al., "Classification and Regression Trees" (1984): a difference that
-        the validation images cannot resolve does not justify a higher cost.
-        """
-        probes = [record for record in map(self.get, self._probe_uids) if record.is_eligible]
-        if not probes:
-            return None
-        best_score = max(record.score or 0.0 for record in probes)
-        min_score = best_score - math.sqrt(best_score * (1 - best_score) / self.num_val_images)
-        candidates = [record for record in probes if (record.score or 0.0) >= min_score]
-        smallest = min(record.config.preprocessing.image_size for record in candidates)
-        return max(
-            (record for record in candidates if record.config.preprocessing.image_size == smallest),
-            key=lambda record: record.sort_key,
-        )
 
     # --- results ---
 
@@ -280,7 +161,6 @@ class TrialStore:
         if is_infrastructure_failure:
             self._open_trials[trial_uid].set_user_attr(INFRASTRUCTURE_FAILURE, True)
         self._save(record)
-        self._num_ended[status] += 1
         self._tell(record, self._open_trials.pop(trial_uid))
         return record
 
@@ -299,22 +179,31 @@ class TrialStore:
     # --- loading ---
 
     def _load(self) -> None:
-        """Load the trials of the study and requeue those that have not ended."""
-        import optuna
+        """Load the trials of the study; those that have not ended are interrupted."""
         from optuna.trial import TrialState
 
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state is TrialState.WAITING:  # killed before it was created; it is still in the queue
+            if trial.state is TrialState.WAITING:  # killed before it was created; its phase proposes it again
                 self._study.tell(self._study.ask(), state=TrialState.FAIL)
             elif RECORD in trial.user_attrs:
-                is_open = trial.state is TrialState.RUNNING
-                record = trial_from_attrs(trial.user_attrs)
-                self._register(record, optuna.Trial(self._study, trial._trial_id) if is_open else None)
-                if is_open and record.status != "running":  # killed between the two writes that end a trial
-                    self._tell(record, self._open_trials.pop(record.trial_uid))
+                self._load_trial(trial)
             elif trial.state is TrialState.RUNNING:  # killed before its record was saved
                 self._study.tell(trial.number, state=TrialState.FAIL)
-        self.requeue_running()
+        self.interrupt_running()
+
+    def _load_trial(self, trial: optuna.trial.FrozenTrial) -> None:
+        import optuna
+        from optuna.trial import TrialState
+
+        record = trial_from_attrs(trial.user_attrs)
+        self._records[record.trial_uid] = record
+        if trial.state is not TrialState.RUNNING:
+            return
+        open_trial = optuna.Trial(self._study, trial._trial_id)
+        if record.status == "running":
+            self._open_trials[record.trial_uid] = open_trial
+        else:  # killed between the two writes that end a trial
+            self._tell(record, open_trial)
 
 
 def trial_from_attrs(attrs: Mapping[str, Any]) -> TrialRecord:
@@ -333,7 +222,6 @@ def open_trial_store(
     space: SearchSpace,
     make_config: Callable[[Mapping[str, ParamValue]], TrialConfig],
     seed: int,
-    num_val_images: int,
     sampler: SamplerName,
 ) -> TrialStore:
     """Open the trial store in ``paths.journal``, or create it.
@@ -343,8 +231,7 @@ def open_trial_store(
         space: the search space.
         make_config: builds a trial's configuration from its settings.
         seed: of the sampler.
-        num_val_images: number of validation images.
-        sampler: proposes settings once the enqueued trials have started.
+        sampler: proposes the parameters that a trial's phase does not fix.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -360,4 +247,4 @@ def open_trial_store(
         direction="maximize",
         load_if_exists=True,
     )
-    return TrialStore(study, space, make_config, num_val_images)
+    return TrialStore(study, space, make_config)

@@ -6,13 +6,12 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
-from tuning.search.selection import LeadingPhase
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord, TrialReport
@@ -23,26 +22,10 @@ if TYPE_CHECKING:
 FINALIZE_RESERVE_S = 75.0
 FINALIZE_RESERVE_FRACTION = 0.35
 
-RERUN_TIME_FRACTION = 0.2  # of the trials' time, reserved for re-runs of the best trials with other seeds
-RERUN_SAFETY_FACTOR = 1.25  # largest expected duration of a re-run relative to the original trial
-# Fractions of the trials' time after which no linear probe starts (with many images, computing features takes long).
-# The better the probes are relative to the fine-tunes so far, the more time they get.
-PROBE_TIME_FRACTIONS: Mapping[LeadingPhase, float] = {"fine-tuning": 0.15, "neither": 0.35, "probes": 0.6}
-
 
 def finalize_reserve_s(budget_s: float) -> float:
     """Return the seconds of a budget that are reserved for the work after the trials."""
     return min(FINALIZE_RESERVE_S, FINALIZE_RESERVE_FRACTION * budget_s)
-
-
-def probe_time_exhausted(fraction_used: float, leading_phase: Callable[[], LeadingPhase]) -> bool:
-    """Return whether no more probes may start after this fraction of the trials' time.
-
-    ``leading_phase`` is only called if the result depends on it.
-    """
-    return (
-        fraction_used >= min(PROBE_TIME_FRACTIONS.values()) and fraction_used >= PROBE_TIME_FRACTIONS[leading_phase()]
-    )
 
 
 class TimeBudget:
@@ -56,7 +39,6 @@ class TimeBudget:
         self,
         budget_s: float | None,
         elapsed_file: Path,
-        has_reruns: bool = False,
         has_progress: bool = False,
         previous_s: float = 0.0,
     ) -> None:
@@ -65,7 +47,6 @@ class TimeBudget:
         Args:
             budget_s: seconds from the start of the process to its end, including earlier sessions; None: no budget.
             elapsed_file: the file with the elapsed seconds of the search.
-            has_reruns: whether time is reserved for re-runs.
             has_progress: whether an epoch or a trial has ended in an earlier session.
             previous_s: elapsed seconds of earlier sessions.
         """
@@ -73,7 +54,6 @@ class TimeBudget:
         self._previous_s = previous_s
         self._process_s = _process_start()
         self._start_s = time.time()
-        self._has_reruns = has_reruns
         remaining_s = None if budget_s is None else max(0.0, budget_s - previous_s)
         self._ends_s = None if remaining_s is None else self._process_s + remaining_s
         self._deadline_s = (
@@ -97,19 +77,14 @@ class TimeBudget:
         return (time.time() - self._start_s) / available_s if available_s > 0 else math.inf
 
     @property
-    def exploration_exhausted(self) -> bool:
-        """Whether no new settings may be tried."""
-        max_fraction = 1 - RERUN_TIME_FRACTION if self._has_reruns else 1.0
-        return self._has_progress.is_set() and self.fraction_used >= max_fraction
+    def seconds_left(self) -> float:
+        """The rest of the trials' time in seconds; infinite without a budget."""
+        return math.inf if self._deadline_s is None else self._deadline_s - time.time()
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the trials must end."""
         return self.fraction_used >= 1 and self._has_progress.is_set()
-
-    def has_time_for(self, trial: TrialRecord) -> bool:
-        """Return whether the remaining time allows an ended trial to be re-run."""
-        return self._deadline_s is None or time.time() + RERUN_SAFETY_FACTOR * trial.seconds < self._deadline_s
 
     @contextmanager
     def call_at_deadline(self, on_deadline: Callable[[], None]) -> Iterator[None]:

@@ -16,7 +16,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import cluster_resources, concurrency
 from tuning.search.stall_watchdog import StallWatchdog
-from tuning.search.strategy import SearchStrategy
+from tuning.search.strategy import NextStep, SearchState, SearchStrategy
 from tuning.search.study import TrialStore
 from tuning.search.time_budget import TimeBudget
 from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask, run_trial
@@ -41,7 +41,8 @@ class TuneRunner:
     Args:
         recipe: the recipe with the remaining budget.
         paths: of the search.
-        store: the trials of the search; requeued trials run first.
+        store: the trials of the search.
+        strategy: what is tried next.
         callbacks: called for every trial.
         signals: stop requests of the user.
         time_budget: the time budget of the search.
@@ -53,6 +54,7 @@ class TuneRunner:
         recipe: Recipe,
         paths: SearchPaths,
         store: TrialStore,
+        strategy: SearchStrategy,
         callbacks: Sequence[TrialCallback],
         signals: SignalHandler,
         time_budget: TimeBudget,
@@ -61,6 +63,7 @@ class TuneRunner:
         self._recipe = recipe
         self._paths = paths
         self._store = store
+        self._strategy = strategy
         self._watchdog = StallWatchdog(paths)
         self._callbacks = (*callbacks, time_budget, self._watchdog)
         self._signals = signals
@@ -95,12 +98,12 @@ class TuneRunner:
                 self._recover(error)
 
     def _recover(self, error: RuntimeError) -> None:
-        """Requeue the running trials; unless Tune stalled, reduce the number of concurrent trials."""
+        """Interrupt the running trials; unless Tune stalled, reduce the number of concurrent trials."""
         if not isinstance(error, StalledError):
             self._concurrency_reduction = min(
                 self._concurrency_reduction + 1, concurrency(self._recipe, cluster_resources()) - 1
             )
-        self._store.requeue_running()
+        self._store.interrupt_running()
         self._warn(
             f"Ray lost its workers ({last_line(error)}); continuing with {self._max_concurrent()} concurrent trials"
         )
@@ -122,13 +125,10 @@ class TuneRunner:
         recipe = self._recipe
         scheduler = build_scheduler(recipe.scheduler, recipe.max_epochs)
         replay_into_scheduler(scheduler, self._store.trials())
-        strategy = SearchStrategy(
-            recipe, self._store, self._time_budget, lambda: self._signals.stop_requested, self._max_concurrent
-        )
         tuner = tune.Tuner(
             tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(self._store, self._callbacks, self._make_task, strategy.next),
+                search_alg=StudySearcher(self._store, self._callbacks, self._make_task, self._next_step),
                 scheduler=scheduler,
                 num_samples=-1,  # the strategy ends the search
                 reuse_actors=True,
@@ -151,6 +151,20 @@ class TuneRunner:
             self._watchdog.watch(_request_stop),
         ):
             tuner.fit()
+
+    def _next_step(self) -> NextStep:
+        """Return the strategy's next step if a trial may start now."""
+        if self._signals.stop_requested or self._time_budget.is_exhausted:
+            return "end"
+        if self._store.num_running >= self._max_concurrent():
+            return "wait"
+        state = SearchState(
+            self._store.trials(),
+            self._store.interrupted(),
+            self._time_budget.fraction_used,
+            self._time_budget.seconds_left,
+        )
+        return self._strategy.next(state)
 
     def _make_task(self, trial: TrialRecord) -> TrialTask:
         return TrialTask(

@@ -18,11 +18,11 @@ from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.selection import ranked
+from tuning.search.strategy import num_counted
 from tuning.tracking.ui_links import MlflowLinks
 
 if TYPE_CHECKING:
     from tuning.search.budget_estimate import BudgetEstimate
-    from tuning.search.study import TrialStore
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
@@ -31,16 +31,16 @@ NUMERIC_COLUMNS = ("trial", "bal. acc.", "best epoch", "px", "frozen", "lr")
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
 
 
-def plan_line(recipe: Recipe, store: TrialStore, max_concurrent: int) -> str:
-    """Return the plan of a search: its probes, trials, epochs and time budget."""
-    finished = len(store.trials()) - store.num_requeued
-    resumed = f"resuming: {finished} trials finished, {store.num_requeued} unfinished; " if store.trials() else ""
-    sweep = f"{pluralize(store.num_probes_left, 'linear probe')}, then " if store.num_probes_left else ""
+def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, max_concurrent: int) -> str:
+    """Return the plan of a search: its probes, trials, epochs and time budget; ``trials`` are those before a resume."""
+    unfinished = sum(trial.status == "running" for trial in trials)
+    resumed = f"resuming: {len(trials) - unfinished} trials finished, {unfinished} unfinished; " if trials else ""
+    sweep = f"{pluralize(num_probes, 'linear probe')}, then " if num_probes else ""
     max_trials = recipe.max_trials
-    trials = "trials" if max_trials is None else pluralize(max(0, max_trials - store.num_trials), "trial")
+    planned = "trials" if max_trials is None else pluralize(max(0, max_trials - num_counted(trials)), "trial")
     epochs = f"up to {pluralize(recipe.max_epochs, 'epoch')}"
     budget = f", time budget {_minutes(recipe.budget_s / 60)}" if recipe.budget_s else ""
-    return f"{resumed}{sweep}{trials} of {epochs}, {max_concurrent} in parallel{budget}"
+    return f"{resumed}{sweep}{planned} of {epochs}, {max_concurrent} in parallel{budget}"
 
 
 def budget_line(recipe: Recipe, estimate: BudgetEstimate, network: str, image_size: int, max_concurrent: int) -> str:

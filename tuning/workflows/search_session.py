@@ -26,6 +26,7 @@ from tuning.search.budget_estimate import estimate_budget
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
 from tuning.search.space import SearchSpace
+from tuning.search.strategy import SearchStrategy, num_counted
 from tuning.search.study import TrialStore, open_trial_store
 from tuning.search.time_budget import TimeBudget, load_elapsed_s
 from tuning.search.tune_runner import TuneRunner
@@ -61,6 +62,10 @@ class SearchSession:
         self._ray = ray
         self._request = request
         self._paths = SearchPaths.from_search_id(parent.run_id)
+        dataset = context.dataset
+        self._space = SearchSpace(
+            recipe, dataset.imbalance, context.unsplittable_backbones, small_images=dataset.has_small_images
+        )
 
     def run(self) -> int:
         """Run the trials, then package, evaluate and promote the best; return the exit status."""
@@ -76,6 +81,7 @@ class SearchSession:
         store = self._open_store()
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
+        strategy = SearchStrategy(recipe, self._space, len(self._context.dataset.split("val")))
         trial_logger, time_budget = TrialLogger(self._parent.writer), self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
         event_callback = EventCallback()
@@ -89,8 +95,10 @@ class SearchSession:
                     check_shared_filesystem(self._paths.root)
                     max_concurrent = concurrency(recipe, cluster_resources())
                     self._log_budget_estimate(recipe, max_concurrent, step_s)
-                    emit(self._plan(recipe, store, max_concurrent, time_budget))
-                    TuneRunner(recipe, self._paths, store, callbacks, self._signals, time_budget, warning).run()
+                    emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
+                    TuneRunner(
+                        recipe, self._paths, store, strategy, callbacks, self._signals, time_budget, warning
+                    ).run()
                     start_stage("ending the trials")
         finally:
             with self._signals.block_signals():
@@ -107,27 +115,27 @@ class SearchSession:
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""
-        recipe, dataset = self._recipe, self._context.dataset
-        space = SearchSpace(
-            recipe, dataset.imbalance, self._context.unsplittable_backbones, small_images=dataset.has_small_images
-        )
 
         def configure(settings: Mapping[str, ParamValue]) -> TrialConfig:
-            return space.trial_config(settings, self._context.preprocessings)
+            return self._space.trial_config(settings, self._context.preprocessings)
 
-        return open_trial_store(self._paths, space, configure, recipe.seed, len(dataset.split("val")), recipe.sampler)
+        return open_trial_store(self._paths, self._space, configure, self._recipe.seed, self._recipe.sampler)
 
-    def _plan(self, recipe: Recipe, store: TrialStore, max_concurrent: int, time_budget: TimeBudget) -> SearchPlanned:
+    def _plan(
+        self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy, max_concurrent: int, time_budget: TimeBudget
+    ) -> SearchPlanned:
+        trials = store.trials()
+        num_probes = len(strategy.probes_left(trials))
         return SearchPlanned(
             run_id=self._parent.run_id,
-            text=summary.plan_line(recipe, store, max_concurrent),
+            text=summary.plan_line(recipe, trials, num_probes, max_concurrent),
             trials=recipe.max_trials,
-            probes=store.num_probes_left,
-            finished=store.num_trials - sum(trial.counts_as_trial for trial in store.running()),
+            probes=num_probes,
+            finished=num_counted(trials) - num_counted(store.running()),
             max_epochs=recipe.max_epochs,
             max_concurrent=max_concurrent,
             ends_s=time_budget.ends_s,
-            best=next(iter(ranked(store.trials())), None),
+            best=next(iter(ranked(trials)), None),
         )
 
     @contextmanager
@@ -160,7 +168,7 @@ class SearchSession:
             return self._recipe
         if self._request.has_new_budget:
             self._paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
-        return recipe_for_resume(self._recipe, self._request, store.num_trials)
+        return recipe_for_resume(self._recipe, self._request, num_counted(store.trials()))
 
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
         """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""
@@ -180,7 +188,6 @@ class SearchSession:
         return TimeBudget(
             recipe.budget_s,
             self._paths.elapsed,
-            has_reruns=bool(recipe.rerun_top_k and recipe.rerun_seeds),
             has_progress=any(trial.score is not None for trial in store.trials()),
             previous_s=load_elapsed_s(self._paths.elapsed),
         )
