@@ -223,6 +223,12 @@ def test_reruns_are_shown_with_the_score_of_each_seed(page: Page) -> None:
     assert "not significant: at most twice the standard error of 0.0300" in text
 
 
+def test_the_phases_are_shown_with_their_share_of_the_time_and_their_trials(page: Page) -> None:
+    phases = page.text[page.text.index("Trials by phase") :]
+    assert "default80%1" in phases
+    assert "sampler80%6" in phases
+
+
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:
     assert "Limits for the winner: max_latency_ms=12.5" in page.text
     assert "latency, size" in page.text

@@ -16,6 +16,7 @@ from tuning.reporting.charts import Chart, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg
 from tuning.search.selection import pareto_labels
+from tuning.search.strategy import phase_usage
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,6 +41,7 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
         ],
         classes=_class_rows(content.scores),
         leaderboard_rows=LEADERBOARD_ROWS,
+        phases=phase_usage([trial.trial for trial in content.trials]),
         pareto_labels={
             costed.trial.number: pareto_labels(costed, content.costed_trials) for costed in content.costed_trials
         },
