@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
+from tuning.common.trial_callback import TrialCallback
 from tuning.search.selection import LeadingPhase
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def probe_time_exhausted(fraction_used: float, leading_phase: Callable[[], Leadi
     )
 
 
-class TimeBudget:
-    """Trial callback that measures the elapsed time and determines the deadline of the trials, if there is a budget.
+class TimeBudget(TrialCallback):
+    """Measures the elapsed time and determines the deadline of the trials, if there is a budget.
 
     The time is not exhausted before one epoch or one trial has ended, so that a search has a result if it can have one.
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
@@ -131,9 +132,6 @@ class TimeBudget:
             ended.set()
             self._has_progress.set()
             thread.join()
-
-    def on_trial_start(self, trial: TrialRecord) -> None:
-        """Do nothing."""
 
     def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
         """Record progress and save the elapsed time."""
