@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from tests.tuning.factories import epoch_report, trial_store
 from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_callback import TrialCallback
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.search.samplers import INFRASTRUCTURE_FAILURE
 from tuning.search.schedulers import NEVER_STOP
@@ -24,7 +25,7 @@ from tuning.search.trial_worker import TrialTask
 Calls = list[tuple[object, ...]]
 
 
-class RecordingCallback:
+class RecordingCallback(TrialCallback):
     """Records its calls in a list that several callbacks share."""
 
     def __init__(self, name: str, calls: Calls) -> None:

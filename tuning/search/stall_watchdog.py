@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tuning.common.background import background_thread
 from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_callback import TrialCallback
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord, TrialReport
@@ -23,8 +24,8 @@ STALL_TIMEOUT_S = 180.0  # applies after a first trial has ended, when workers a
 POLL_INTERVAL_S = 5.0
 
 
-class StallWatchdog:
-    """Trial callback that tracks which trials were submitted to Ray and which of them a worker has started."""
+class StallWatchdog(TrialCallback):
+    """Tracks which trials were submitted to Ray and which of them a worker has started."""
 
     def __init__(self, paths: SearchPaths, timeout_s: float = STALL_TIMEOUT_S) -> None:
         """Create the watchdog.
@@ -42,9 +43,6 @@ class StallWatchdog:
         """Record the submission of a trial, and delete the marker of an earlier worker."""
         self._delete_marker(trial)
         self._submitted_s[trial.trial_uid] = time.monotonic()
-
-    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
-        """Do nothing."""
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """Stop waiting for the trial."""

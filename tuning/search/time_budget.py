@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
+from tuning.common.trial_callback import TrialCallback
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord, TrialReport
@@ -28,8 +29,8 @@ def finalize_reserve_s(budget_s: float) -> float:
     return min(FINALIZE_RESERVE_S, FINALIZE_RESERVE_FRACTION * budget_s)
 
 
-class TimeBudget:
-    """Trial callback that measures the elapsed time and determines the deadline of the trials, if there is a budget.
+class TimeBudget(TrialCallback):
+    """Measures the elapsed time and determines the deadline of the trials, if there is a budget.
 
     The time is not exhausted before one epoch or one trial has ended, so that a search has a result if it can have one.
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
@@ -106,9 +107,6 @@ class TimeBudget:
             ended.set()
             self._has_progress.set()
             thread.join()
-
-    def on_trial_start(self, trial: TrialRecord) -> None:
-        """Do nothing."""
 
     def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
         """Record progress and save the elapsed time."""

@@ -24,7 +24,7 @@ from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask, run_trial
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from tuning.search.callback import TrialCallback
+    from tuning.common.trial_callback import TrialCallback
 
 logger = logging.getLogger(__name__)
 

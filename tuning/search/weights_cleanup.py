@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_callback import TrialCallback
 from tuning.common.trial_record import TrialRecord
 from tuning.search.selection import ranked
 from tuning.search.study import TrialStore
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 KEEP_TOP_K = 10  # trials whose weights are kept: those that may be re-run, plus a margin for manual inspection
 
 
-class WeightsCleanup:
-    """Trial callback that deletes checkpoints and weights that are no longer needed."""
+class WeightsCleanup(TrialCallback):
+    """Deletes checkpoints and weights that are no longer needed."""
 
     def __init__(self, paths: SearchPaths, store: TrialStore, keep_top_k: int = KEEP_TOP_K) -> None:
         """Create the callback and delete files left by ended trials.
@@ -33,12 +34,6 @@ class WeightsCleanup:
         for trial in store.trials():
             if trial.status != "running":
                 self._delete_unneeded(trial)
-
-    def on_trial_start(self, trial: TrialRecord) -> None:
-        """Do nothing."""
-
-    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
-        """Do nothing: a running trial needs its files."""
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """Delete the trial's checkpoint, and weights of trials that are no longer among the best."""

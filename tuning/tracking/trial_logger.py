@@ -13,6 +13,7 @@ from tuning.common.names import (
     TRIAL_CONFIG_TAG,
     TRIAL_NUMBER_PARAM,
 )
+from tuning.common.trial_callback import TrialCallback
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
@@ -21,8 +22,8 @@ TRACEBACK_FILE = "traceback.txt"
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # MLflow's names
 
 
-class TrialLogger:
-    """Search callback that logs one child run per trial."""
+class TrialLogger(TrialCallback):
+    """Logs one child run per trial."""
 
     def __init__(self, writer: AsyncWriter) -> None:
         self._writer = writer

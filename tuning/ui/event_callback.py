@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from tuning.common.event_bus import emit
 from tuning.common.events import EpochEnded, TrialEnded, TrialStarted
+from tuning.common.trial_callback import TrialCallback
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord, TrialReport
 
 
-class EventCallback:
-    """A search callback that turns each call into an event."""
+class EventCallback(TrialCallback):
+    """Turns each call into an event."""
 
     def on_trial_start(self, trial: TrialRecord) -> None:
         """Emit ``TrialStarted`` when a trial is sent to a worker."""
