@@ -10,7 +10,7 @@ from types import TracebackType
 
 from data.errors import FreezelineError, UserError, did_you_mean
 from tuning import cli
-from tuning.common.event_bus import use_renderer
+from tuning.common.environment import configure_environment
 from tuning.common.exit_codes import FAILED, INTERRUPTED, USAGE_ERROR
 from tuning.common.redaction import redact
 
@@ -32,11 +32,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    from tuning.ui.console import ConsoleRenderer
-
+    mlflow_run_id = configure_environment()
     try:
-        with use_renderer(ConsoleRenderer()):
-            return cli.load(name).run(arguments)
+        return cli.load(name).run(arguments, mlflow_run_id)
     except UserError as error:
         for problem in error.problems:
             _print_error(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")

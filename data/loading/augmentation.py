@@ -9,7 +9,6 @@ Albumentations is imported when an augmentation is built: the import takes secon
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,6 @@ import numpy as np
 
 from data.errors import SettingError, did_you_mean
 from data.preprocessing import Pixels
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks online for a new release
 
 VERSION = 1  # part of the cache keys of augmented images; increment if the meaning of a name changes
 

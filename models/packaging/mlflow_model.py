@@ -113,7 +113,10 @@ def requirements(graph: str) -> list[str]:
 
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Context manager that turns off MLflow's progress bars for artifacts."""
+    """Context manager that turns off MLflow's progress bars for artifacts.
+
+    MLflow has no argument for it, and this package also works without the commands, which set the variable for good.
+    """
     name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
     previous = os.environ.get(name)
     os.environ[name] = "false"

@@ -1,7 +1,7 @@
 """The commands of ``python -m tuning``: one short module each, imported only when the command is called.
 
 The module of a command defines ``OPTIONS``, the model of its options; ``EXAMPLE``, a command to copy; and
-``run(arguments) -> int``, which returns the exit status.
+``run(arguments, mlflow_run_id) -> int``, which returns the exit status.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Command(Protocol):
     OPTIONS: type[BaseModel]
     EXAMPLE: str
 
-    def run(self, arguments: Sequence[str]) -> int:
-        """Run the command and return its exit status."""
+    def run(self, arguments: Sequence[str], mlflow_run_id: str | None) -> int:
+        """Run the command, in the run that ``mlflow run`` created for it if it uses one; return its exit status."""
 
 
 def load(name: str) -> Command:

@@ -24,23 +24,21 @@ class AuditOptions(FrozenModel):
 OPTIONS = AuditOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print the audit; findings do not change the exit status."""
     options = parse(AuditOptions, arguments)
     from data.audit.contact_sheets import contact_sheets
     from data.audit.report import audit
     from data.load_dataset import load_dataset
-    from tuning.common.event_bus import print_table
-    from tuning.tracking.connection import pop_run_id_from_env
+    from tuning.ui.console import print_tables
     from tuning.ui.progress_bar import ProgressBar
 
-    pop_run_id_from_env()
     with ProgressBar() as progress:
         report = audit(load_dataset(options.data, progress))
-    print_table(*report.lines())
+    print_tables(*report.lines())
     if options.json_file:
         Path(options.json_file).expanduser().write_text(report.to_json(indent=2))
     if options.sheets:
         for sheet in contact_sheets(report, Path(options.sheets).expanduser()):
-            print_table(f"contact sheet: {sheet}")
+            print_tables(f"contact sheet: {sheet}")
     return 0

@@ -22,17 +22,17 @@ class BlocksOptions(FrozenModel):
 OPTIONS = BlocksOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print a row for each block, from the input to the output."""
     options = parse(BlocksOptions, arguments)
     from models.backbones.factory import create_backbone
     from models.freezing.blocks import find_blocks
     from models.profiling.block_latency import time_blocks
-    from tuning.common.event_bus import print_table
+    from tuning.ui.console import print_tables
     from tuning.ui.tables.blocks import blocks_table, legend_lines
 
     backbone = create_backbone(options.backbone, "none", options.image_size)
     blocks = find_blocks(backbone.network, options.image_size)
     seconds = time_blocks(backbone.network, blocks, options.image_size)
-    print_table(blocks_table(blocks, seconds), *legend_lines(backbone.name, options.image_size, blocks, seconds))
+    print_tables(blocks_table(blocks, seconds), *legend_lines(backbone.name, options.image_size, blocks, seconds))
     return 0

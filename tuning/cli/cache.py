@@ -24,15 +24,15 @@ class CacheOptions(FrozenModel):
 OPTIONS = CacheOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print the cache entries, least recently used first; with ``clear``, remove entries before."""
     options = parse(CacheOptions, arguments)
     from data.cache.content_cache import ContentCache
-    from tuning.common.event_bus import print_table
+    from tuning.ui.console import print_tables
     from tuning.ui.tables.cache import cache_table, removed_line, total_line
 
     cache = ContentCache()
     if options.clear:
-        print_table(removed_line(cache.clear("" if options.clear == "all" else options.clear)))
-    print_table(cache_table(cache.entries()), total_line(cache))
+        print_tables(removed_line(cache.clear("" if options.clear == "all" else options.clear)))
+    print_tables(cache_table(cache.entries()), total_line(cache))
     return 0

@@ -27,7 +27,7 @@ class CompareOptions(FrozenModel):
 OPTIONS = CompareOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print a table of the searches; write the chart if requested."""
     options = parse(CompareOptions, arguments)
     names = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
@@ -36,17 +36,16 @@ def run(arguments: Sequence[str]) -> int:
     if options.chart and Path(options.chart).suffix != ".png":
         raise SettingError(f"chart must be a .png file, got {options.chart!r}; use for example compared.png")
     from data.atomic_write import write_atomically
-    from tuning.common.event_bus import print_table
     from tuning.reporting.comparison_chart import comparison_chart
-    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.connection import connect
     from tuning.tracking.search_summary import load_search_summary
+    from tuning.ui.console import print_tables
     from tuning.ui.tables.comparison import table, warnings
 
-    pop_run_id_from_env()
     client = connect()
     searches = [load_search_summary(client, name) for name in names]
-    print_table(table(searches), *warnings(searches))
+    print_tables(table(searches), *warnings(searches))
     if options.chart:
         write_atomically(Path(options.chart), comparison_chart(searches))
-        print_table(f"chart of score over time: {options.chart}")
+        print_tables(f"chart of score over time: {options.chart}")
     return 0

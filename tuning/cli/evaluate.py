@@ -30,21 +30,20 @@ class EvaluateOptions(FrozenModel):
 OPTIONS = EvaluateOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print the scores with confidence intervals, the per-class metrics and the most frequent confusions."""
     options = parse(EvaluateOptions, arguments)
     from data.load_dataset import load_dataset
-    from tuning.common.event_bus import print_table
     from tuning.registry.candidate_store import load_model
     from tuning.reporting.page import build_evaluation
-    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.connection import connect
+    from tuning.ui.console import print_tables
     from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
     from tuning.workflows.evaluate import evaluate
 
-    pop_run_id_from_env()
     connect()
     content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
-    print_table(
+    print_tables(
         f"{content.model} on {content.num_images} images of {content.data}",
         class_table(content.scores),
         confusion_table(content.scores),

@@ -32,18 +32,17 @@ class PredictOptions(FrozenModel):
 OPTIONS = PredictOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print a line for each image; if an image cannot be read, print the reason and return exit status 1."""
     names, rest = split_arguments(arguments)
     options = parse(PredictOptions, rest, **({"files": names} if names else {}))
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
-    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.connection import connect
     from tuning.ui.progress_bar import ProgressBar
     from tuning.ui.tables.predictions import write_predictions
     from tuning.workflows.predict import find_files
 
-    pop_run_id_from_env()
     files = [file for name in options.files for file in find_files(name)]
     connect()
     model = load_model(options.model)

@@ -27,7 +27,7 @@ class PromoteOptions(FrozenModel):
 OPTIONS = PromoteOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Register the candidate of a run or a version, and decide about it on its test images."""
     options = parse(PromoteOptions, arguments)
     by_version = bool(options.name) and options.version is not None
@@ -39,13 +39,12 @@ def run(arguments: Sequence[str]) -> int:
         )
     from data.errors import DataError
     from data.load_dataset import load_dataset
-    from tuning.common.event_bus import print_table
     from tuning.common.formatting import format_decision
     from tuning.registry.candidate_store import load_candidate, load_candidate_of_version
     from tuning.registry.promotion import promote
-    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.connection import connect
+    from tuning.ui.console import print_tables
 
-    pop_run_id_from_env()
     client = connect()
     if options.version is None:
         candidate = load_candidate(client, options.run)
@@ -58,5 +57,5 @@ def run(arguments: Sequence[str]) -> int:
             f"(fingerprint {dataset.fingerprint} instead of {candidate.data_fingerprint}); start a new search."
         )
     version, promotion = promote(client, candidate, dataset, options.force)
-    print_table(format_decision(candidate, version, promotion))
+    print_tables(format_decision(candidate, version, promotion))
     return 0

@@ -12,14 +12,12 @@ EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 OPTIONS = ResumeRequest
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
     """Run the remaining trials of the search in the same parent run, and finish it."""
     options = parse(ResumeRequest, arguments)
-    from tuning.ui.session import run_with_ui
+    from tuning.ui.session import open_event_bus
 
-    def work() -> int:
+    with open_event_bus("resume", options.quiet, options.events) as bus:
         from tuning.workflows.resume import resume
 
-        return resume(options)
-
-    return run_with_ui("resume", options.quiet, options.events, work)
+        return bus.end(resume(options, mlflow_run_id, bus))

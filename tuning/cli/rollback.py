@@ -22,16 +22,15 @@ class RollbackOptions(FrozenModel):
 OPTIONS = RollbackOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Move the champion alias back to the previous champion, after loading it in a clean process."""
     options = parse(RollbackOptions, arguments)
-    from tuning.common.event_bus import print_table
     from tuning.registry.rollback import rollback
-    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.connection import connect
+    from tuning.ui.console import print_tables
 
-    pop_run_id_from_env()
     change = rollback(connect(), options.name, options.reason)
-    print_table(
+    print_tables(
         f"models:/{options.name}@champion is version {change.version} again, after {change.previous}: {change.reason}."
     )
     return 0

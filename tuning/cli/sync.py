@@ -28,14 +28,13 @@ class SyncOptions(FrozenModel):
 OPTIONS = SyncOptions
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Deliver to the configured tracking server; return exit status 1 if anything is undelivered."""
     options = parse(SyncOptions, arguments)
-    from tuning.common.event_bus import print_table
-    from tuning.tracking.connection import connect, pop_run_id_from_env
+    from tuning.tracking.connection import connect
     from tuning.tracking.offline_sync import find_searches
+    from tuning.ui.console import print_tables
 
-    pop_run_id_from_env()
     searches = find_searches(options.run)
     client = connect()
     problems: list[str] = []
@@ -45,22 +44,22 @@ def run(arguments: Sequence[str]) -> int:
         except UserError as error:
             problems += error.problems
     if not searches:
-        print_table("no search on this machine has anything to deliver")
-    print_table(*(f"not delivered: {problem}" for problem in problems))
+        print_tables("no search on this machine has anything to deliver")
+    print_tables(*(f"not delivered: {problem}" for problem in problems))
     return 1 if problems else 0
 
 
 def _sync_search(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
     """Deliver one search and print the result; return the undelivered operations."""
-    from tuning.common.event_bus import print_table
     from tuning.registry.deferred import complete_deferred
     from tuning.tracking.offline_sync import deliver_outbox
+    from tuning.ui.console import print_tables
 
     result = deliver_outbox(client, paths)
-    print_table(f"search {result.run_id}: {result.num_delivered} operations delivered")
+    print_tables(f"search {result.run_id}: {result.num_delivered} operations delivered")
     if result.undelivered:
         return result.undelivered
     decision = complete_deferred(client, paths, result.run_id)
     if decision:
-        print_table(decision)
+        print_tables(decision)
     return ()

@@ -23,19 +23,17 @@ OPTIONS = TrainOptions
 NOT_SETTINGS = {"run", "quiet", "events"}  # options that are not training settings
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
     """Train, evaluate on the test images and package, without registering."""
     options = parse(TrainOptions, arguments)
     if options.run:
         _check_only_run(options)
-    from tuning.ui.session import run_with_ui
+    from tuning.ui.session import open_event_bus
 
-    def work() -> int:
+    with open_event_bus("train", options.quiet, options.events) as bus:
         from tuning.workflows.train import train
 
-        return train(options, options.run)
-
-    return run_with_ui("train", options.quiet, options.events, work)
+        return bus.end(train(options, options.run, mlflow_run_id, bus))
 
 
 def _check_only_run(options: TrainOptions) -> None:

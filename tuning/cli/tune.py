@@ -12,14 +12,12 @@ OPTIONS = Recipe
 EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
     """Run a search, and register the model of the best trial."""
     recipe = load_recipe(*parse_args(Recipe, arguments))
-    from tuning.ui.session import run_with_ui
+    from tuning.ui.session import open_event_bus
 
-    def work() -> int:
+    with open_event_bus("tune", recipe.quiet, recipe.events) as bus:
         from tuning.workflows.tune import run_search  # imports torch, Ray and MLflow, which takes seconds
 
-        return run_search(recipe)
-
-    return run_with_ui("tune", recipe.quiet, recipe.events, work)
+        return bus.end(run_search(recipe, mlflow_run_id, bus))

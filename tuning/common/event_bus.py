@@ -1,16 +1,15 @@
-"""The event bus: passes the events of a command to the active renderer.
+"""The event bus: passes the events of a command to its renderers.
 
-A process runs one command, so the bus is global, like ``logging``: code deep in a search emits events without being
-passed a renderer. Events are dropped while no renderer is active.
+A command opens one (``tuning.ui.session.open_event_bus``) and passes it to its workflow. Code below the workflows does
+not know it: it logs with ``logging``, and the session shows these records as messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from typing import Protocol
 
-from tuning.common.events import Event, Message, ProgressUpdated, StageStarted, TablesShown
+from tuning.common.events import CommandEnded, Event, Message, ProgressUpdated, StageStarted, TablesShown
 
 
 class Renderer(Protocol):
@@ -23,46 +22,45 @@ class Renderer(Protocol):
         """Restore the terminal; no event follows."""
 
 
-_renderers: list[Renderer] = []  # the last one is active
+class EventBus:
+    """Passes each event to the renderers in their order, from any thread, one event at a time."""
 
+    def __init__(self, *renderers: Renderer) -> None:
+        self._renderers = renderers
+        self._lock = threading.RLock()
 
-def emit(event: Event) -> None:
-    """Pass an event to the active renderer."""
-    if _renderers:
-        _renderers[-1].handle(event)
+    def emit(self, event: Event) -> None:
+        """Pass an event to the renderers."""
+        with self._lock:
+            for renderer in self._renderers:
+                renderer.handle(event)
 
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Emit the progress of a task; passed to ``data`` and ``models`` as their ``ProgressCallback``."""
+        self.emit(ProgressUpdated(task, done, total))
 
-def emit_progress(task: str, done: int, total: int) -> None:
-    """Emit the progress of a task; passed to ``data`` and ``models`` as their ``ProgressCallback``."""
-    emit(ProgressUpdated(task, done, total))
+    def stage(self, stage: str) -> None:
+        """Emit the start of a stage that takes a while."""
+        self.emit(StageStarted(stage))
 
+    def info(self, text: str) -> None:
+        """Emit a message, shown with the time of day."""
+        self.emit(Message(text))
 
-def start_stage(stage: str) -> None:
-    """Emit the start of a stage that takes a while."""
-    emit(StageStarted(stage))
+    def warning(self, text: str) -> None:
+        """Emit a warning: an error, or something the user must do. Shown in every mode, including ``quiet``."""
+        self.emit(Message(text, is_warning=True))
 
+    def show(self, *parts: object) -> None:
+        """Emit tables and lines, shown unchanged."""
+        self.emit(TablesShown(parts))
 
-@contextmanager
-def use_renderer(renderer: Renderer) -> Iterator[None]:
-    """Context manager: make ``renderer`` the active one, and close it on exit."""
-    _renderers.append(renderer)
-    try:
-        yield
-    finally:
-        _renderers.remove(renderer)
-        renderer.close()
+    def end(self, exit_status: int, problems: tuple[str, ...] = ()) -> int:
+        """Emit the end of the command with its error messages; return the exit status."""
+        self.emit(CommandEnded(exit_status, problems))
+        return exit_status
 
-
-def info(text: str) -> None:
-    """Emit a message, shown with the time of day."""
-    emit(Message(text))
-
-
-def warning(text: str) -> None:
-    """Emit a warning: an error, or something the user must do. Shown in every mode, including ``quiet``."""
-    emit(Message(text, is_warning=True))
-
-
-def print_table(*parts: object) -> None:
-    """Emit tables and lines, shown unchanged."""
-    emit(TablesShown(parts))
+    def close(self) -> None:
+        """Close the renderers."""
+        for renderer in self._renderers:
+            renderer.close()

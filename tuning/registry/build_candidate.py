@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from data.frozen_model import FrozenModel
 from data.home import migrated_folder
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import info
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, Gate
 from tuning.registry.candidate_store import candidate_artifacts, log_candidate_package, reference_predictions_path
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from data.sources.base import SplitName
     from models.classifier import Classifier
     from models.evaluation.metrics import ClassificationMetrics, Labels, MetricName, Probabilities
+
+logger = logging.getLogger(__name__)
 
 INVALID_METRIC_CHARS = re.compile(r"[^\w\-. /:]")  # in a metric's name; MLflow rejects them
 LEAK_KINDS = ("leak", "group_leak")
@@ -78,7 +80,7 @@ def build_candidate(
         classifier, config, dataset.classes, dataset.fingerprint, test.pixels, folder, evaluation.temperature
     )
     for note in exported.notes:
-        info(note)
+        logger.info(note)
     reference = _reference_predictions(classifier, config, test.pixels, evaluation.temperature)
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
     _save_test_predictions(folder, evaluation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,12 +117,11 @@ def _read_candidate(run_id: str, file: str) -> Candidate:
 
 
 def load_model(model_uri: str) -> PyFuncModel:
-    """Return the packaged model at ``model_uri``, loaded with pickle disabled.
+    """Return the packaged model at ``model_uri``, loaded with pickle disabled by ``tuning.common.environment``.
 
     Raises:
         TrackingError: there is no model, or it is not a packaged model of this project.
     """
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     import mlflow
     from mlflow.exceptions import MlflowException
 

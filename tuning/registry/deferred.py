@@ -6,13 +6,13 @@ the gate.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.errors import DataError
 from data.frozen_model import FrozenModel
-from tuning.common.event_bus import warning
 from tuning.common.formatting import format_decision
 from tuning.common.names import NOTE_TAG, PROMOTION_REASON_TAG, PROMOTION_TAG, VERSION_TAG
 from tuning.common.promotion_types import Candidate, Promotion
@@ -23,6 +23,8 @@ from tuning.tracking.mlflow_sink import is_unavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
 
 
 class DeferredPromotion(FrozenModel):
@@ -41,9 +43,10 @@ class DeferredPromotion(FrozenModel):
 def defer(paths: SearchPaths, candidate: Candidate, needs_decision: bool) -> None:
     """Save a candidate for ``complete_deferred`` and warn the user."""
     _save(paths, DeferredPromotion(candidate=candidate, needs_decision=needs_decision))
-    warning(
+    logger.warning(
         "the MLflow server is unavailable, so the model is saved on this machine; "
-        f"python -m tuning sync --run {candidate.run_id} delivers it"
+        "python -m tuning sync --run %s delivers it",
+        candidate.run_id,
     )
 
 

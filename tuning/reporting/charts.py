@@ -57,7 +57,7 @@ class Chart(NamedTuple):
 
 def build_charts(content: ReportContent) -> list[Chart]:
     """Return the charts that have data, in the page's order."""
-    best = content.winner.trial
+    best = content.result.winner
     charts = [
         Chart("history", "Optimization history", _caption_history(content), lambda: _history(content)),
         Chart("curves", "Learning curves", _caption_curves(content), lambda: _curves(content)),
@@ -68,7 +68,7 @@ def build_charts(content: ReportContent) -> list[Chart]:
         caption = f"Most important: {', '.join(names[:3])}."
         charts.append(Chart("importance", "Hyperparameter importance", caption, lambda: _importance(content, names)))
     costs: tuple[tuple[CostMetric, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
-    for metric, name in costs if content.costed_trials else ():
+    for metric, name in costs if content.result.costed_trials else ():
         charts.append(_cost_chart(content, metric, name))
     return [*charts, confusion_chart(content.scores, f"trial {best.number}")]
 
@@ -101,7 +101,7 @@ def importances(content: ReportContent) -> dict[str, float]:
     """
     from optuna.importance import get_param_importances
 
-    study = to_study(content.trials)
+    study = to_study(content.result.trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -123,7 +123,7 @@ def _history(content: ReportContent) -> Figure:
     from optuna.visualization.matplotlib import plot_optimization_history
 
     with _restore_rc():
-        axes: Axes = plot_optimization_history(to_study(content.trials, with_pruned=True), target_name=SCORE)
+        axes: Axes = plot_optimization_history(to_study(content.result.trials, with_pruned=True), target_name=SCORE)
     restyle(axes)
     points, line = axes.collections[0], axes.lines[0]
     points.set_color(BLUE)
@@ -137,17 +137,18 @@ def _history(content: ReportContent) -> Figure:
 
 
 def _caption_history(content: ReportContent) -> str:
-    best, num_eligible = content.winner.trial, sum(trial.trial.is_eligible for trial in content.trials)
-    total = pluralize(len(content.trials), "trial")
+    best, num_eligible = content.result.winner, sum(trial.is_eligible for trial in content.result.trials)
+    total = pluralize(len(content.result.trials), "trial")
     return f"{num_eligible} of {total} have a score. The winner, trial {best.number}, reached {format_score(best)}."
 
 
 def _curves(content: ReportContent) -> Figure:
     figure, axes = _figure()
-    for trial, curve in ((row.trial, row.curve) for row in content.trials):
+    for trial in content.result.trials:
+        curve = trial.scores
         if not curve:
             continue
-        is_best = trial.number == content.best
+        is_best = trial.number == content.result.winner.number
         color = ORANGE if is_best else BLUE if trial.status == "complete" else MUTED
         width, order = (2.2, 3.0) if is_best else (0.9, 2.0)
         epochs = range(1, len(curve) + 1)
@@ -165,10 +166,10 @@ def _curves(content: ReportContent) -> Figure:
 
 
 def _caption_curves(content: ReportContent) -> str:
-    num_pruned = sum(trial.trial.status == "pruned" for trial in content.trials)
-    best = content.winner.trial
+    num_pruned = sum(trial.status == "pruned" for trial in content.result.trials)
+    best = content.result.winner
     return (
-        f"One line per trial; crosses mark pruned trials ({num_pruned} of {len(content.trials)}). "
+        f"One line per trial; crosses mark pruned trials ({num_pruned} of {len(content.result.trials)}). "
         f"The winner, trial {best.number}, peaked at epoch {best.best_epoch} of {best.epochs}."
     )
 
@@ -176,13 +177,13 @@ def _caption_curves(content: ReportContent) -> str:
 def _freeze(content: ReportContent) -> Figure:
     figure, axes = _figure()
     for origin, (label, color, marker) in ORIGINS.items():
-        trials = [row.trial for row in content.trials if row.trial.origin == origin and row.trial.is_eligible]
+        trials = [trial for trial in content.result.trials if trial.origin == origin and trial.is_eligible]
         points = [(percent, trial.score) for trial in trials if (percent := frozen_percent(trial)) is not None]
         if points:
             axes.scatter(*zip(*points, strict=True), s=22, marker=marker, label=label, color=color, alpha=0.8, zorder=2)
-    percent = frozen_percent(content.winner.trial)
+    percent = frozen_percent(content.result.winner)
     if percent is not None:
-        _mark_winner(axes, percent, content.winner.trial.score or 0.0)
+        _mark_winner(axes, percent, content.result.winner.score or 0.0)
     axes.set(xlabel="frozen share of the network's blocks, %", ylabel=SCORE, xlim=(-4, 104))
     _legend(axes, *axes.get_legend_handles_labels())
     return figure
@@ -195,7 +196,7 @@ def frozen_percent(trial: TrialRecord) -> float | None:
 
 
 def _caption_freeze(content: ReportContent) -> str:
-    percent = frozen_percent(content.winner.trial)
+    percent = frozen_percent(content.result.winner)
     winner = "" if percent is None else f" The winner froze {percent:.0f}% of the blocks."
     return f"At 0% the whole network is trained, at 100% only the head.{winner}"
 
@@ -204,7 +205,7 @@ def _importance(content: ReportContent, names: list[str]) -> Figure:
     from optuna.visualization.matplotlib import plot_param_importances
 
     with _restore_rc():
-        axes: Axes = plot_param_importances(to_study(content.trials), params=names, target_name="score")
+        axes: Axes = plot_param_importances(to_study(content.result.trials), params=names, target_name="score")
     restyle(axes)
     for bar in axes.patches:
         bar.set_color(BLUE)
@@ -244,7 +245,7 @@ def _cost_chart(content: ReportContent, metric: CostMetric, name: str) -> Chart:
     networks = "; ".join(
         f"{describe_network(costed.trial)}: {format_score(costed.trial)} at "
         f"{getattr(costed.cost, metric):.3g} {COST_UNITS[metric]}"
-        for costed in pareto_front(content.costed_trials, metric)[:MAX_CAPTIONED_NETWORKS]
+        for costed in pareto_front(content.result.costed_trials, metric)[:MAX_CAPTIONED_NETWORKS]
     )
     caption = f"The line is the Pareto front. {networks}."
     return Chart(name, f"Accuracy against {name}", caption, lambda: _cost(content, metric))
@@ -252,17 +253,17 @@ def _cost_chart(content: ReportContent, metric: CostMetric, name: str) -> Chart:
 
 def _cost(content: ReportContent, metric: CostMetric) -> Figure:
     figure, axes = _figure()
-    front = pareto_front(content.costed_trials, metric)
-    points = [(getattr(costed.cost, metric), costed.trial.score) for costed in content.costed_trials]
+    front = pareto_front(content.result.costed_trials, metric)
+    points = [(getattr(costed.cost, metric), costed.trial.score) for costed in content.result.costed_trials]
     axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, label="network", zorder=2)
     steps = [(getattr(costed.cost, metric), costed.trial.score) for costed in reversed(front)]
     front_style = {"color": ORANGE, "drawstyle": "steps-post", "linewidth": 1.5, "zorder": 1}
     axes.plot(*zip(*steps, strict=True), label="Pareto front", **front_style)
-    limit = content.limits.active.get(metric)
+    limit = content.result.limits.active.get(metric)
     if limit is not None:
         axes.axvline(limit, color=RED, linestyle="--", linewidth=1.2, label=f"limit {limit:g}")
-    if content.cost_of_winner is not None:
-        _mark_winner(axes, getattr(content.cost_of_winner.cost, metric), content.winner.trial.score or 0.0)
+    if content.result.winner_cost is not None:
+        _mark_winner(axes, getattr(content.result.winner_cost, metric), content.result.winner.score or 0.0)
     axes.set(xlabel=COST_LABELS[metric], ylabel=SCORE)
     _legend(axes, *axes.get_legend_handles_labels())
     return figure

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 from data.audit.report import Audit
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.promotion_types import Candidate
-from tuning.common.trial_record import TrialRecord
-from tuning.search.reruns import Improvement, RerunTrial
-from tuning.search.selection import CostedTrial, Limits, default_trial, ranked, serving_spec_of
-
-
-@dataclass(frozen=True)
-class ReportTrial:
-    """A trial, and its validation balanced accuracy after each epoch."""
-
-    trial: TrialRecord
-    curve: tuple[float, ...]
+from tuning.search.search_result import SearchResult
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,13 @@ class Pair:
     thumbnails: tuple[bytes | None, ...]
 
 
+class Decision(NamedTuple):
+    """The registry's decision about a candidate as a sentence, and the model's URI; empty if it is not registered."""
+
+    text: str
+    model: str
+
+
 @dataclass(frozen=True)
 class ReportContent:
     """The content of a search's report.
@@ -62,14 +59,8 @@ class ReportContent:
         created: time of creation, formatted.
         candidate: the packaged winner with its test metrics.
         scores: the winner's test metrics by class.
-        decision: the registry's decision about the candidate, as a sentence.
-        model: the candidate's address in the registry; empty if it was not registered.
-        trials: all trials by number.
-        best: number of the winner.
-        reruns: trials that were re-run with other seeds, best first.
-        improvement: of the winner over the default; None if the default was not trained to its end.
-        costed_trials: best trial of each network whose serving cost is known, best first.
-        limits: upper limits on the winner's serving cost.
+        decision: the registry's decision about the candidate.
+        result: the trials of the search and its winner.
         machine: hardware that latencies were measured on.
         baseline: test accuracy of logistic regression on the raw pixels, if it was measured.
         mistakes: misclassified test images, most confident first.
@@ -83,14 +74,8 @@ class ReportContent:
     created: str
     candidate: Candidate
     scores: ClassificationMetrics
-    decision: str
-    model: str
-    trials: tuple[ReportTrial, ...]
-    best: int
-    reruns: tuple[RerunTrial, ...]
-    improvement: Improvement | None
-    costed_trials: tuple[CostedTrial, ...]
-    limits: Limits
+    decision: Decision
+    result: SearchResult
     machine: str
     baseline: float | None
     mistakes: tuple[Misclassification, ...]
@@ -98,32 +83,6 @@ class ReportContent:
     val_examples: tuple[Example, ...]
     audit: Audit
     pairs: dict[str, tuple[Pair, ...]]
-
-    @cached_property
-    def winner(self) -> ReportTrial:
-        """The winning trial."""
-        return next(trial for trial in self.trials if trial.trial.number == self.best)
-
-    @cached_property
-    def default(self) -> TrialRecord | None:
-        """The trial of the default configuration, if it has a score."""
-        default = default_trial(trial.trial for trial in self.trials)
-        return default if default and default.is_eligible else None
-
-    @cached_property
-    def ranked(self) -> list[TrialRecord]:
-        """All eligible trials, best first, then the others by number."""
-        trials = [trial.trial for trial in self.trials]
-        return ranked(trials) + [trial for trial in trials if not trial.is_eligible]
-
-    @cached_property
-    def cost_of_winner(self) -> CostedTrial | None:
-        """The winner's serving cost, if known."""
-        num_classes = len(self.candidate.classes)
-        spec = serving_spec_of(self.winner.trial, num_classes)
-        return next(
-            (costed for costed in self.costed_trials if serving_spec_of(costed.trial, num_classes) == spec), None
-        )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuning.common.trial_record import ParamValue
-from tuning.reporting.content import ReportTrial
+from tuning.common.trial_record import ParamValue, TrialRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 LOG_SCALE_SETTINGS = ("lr", "weight_decay")
 
 
-def to_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna.Study:
+def to_study(trials: Sequence[TrialRecord], with_pruned: bool = False) -> optuna.Study:
     """Return a study of the trials with a score.
 
     Settings with the same value in all trials are left out.
@@ -32,7 +31,7 @@ def to_study(trials: Sequence[ReportTrial], with_pruned: bool = False) -> optuna
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    eligible = [trial.trial for trial in trials if trial.trial.is_eligible]
+    eligible = [trial for trial in trials if trial.is_eligible]
     distributions = _distributions([trial.settings for trial in eligible])
     study = optuna.create_study(direction="maximize")
     for trial in eligible:

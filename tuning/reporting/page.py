@@ -32,8 +32,8 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
     return _render(
         REPORT,
         content=content,
-        winner=content.winner.trial,
-        winner_cost=content.cost_of_winner,
+        result=content.result,
+        winner=content.result.winner,
         charts={chart.name: _RenderedChart(chart) for chart in charts},
         scores=[
             (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
@@ -41,9 +41,10 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
         ],
         classes=_class_rows(content.scores),
         leaderboard_rows=LEADERBOARD_ROWS,
-        phases=phase_usage([trial.trial for trial in content.trials]),
+        phases=phase_usage(content.result.trials),
         pareto_labels={
-            costed.trial.number: pareto_labels(costed, content.costed_trials) for costed in content.costed_trials
+            costed.trial.number: pareto_labels(costed, content.result.costed_trials)
+            for costed in content.result.costed_trials
         },
     )
 

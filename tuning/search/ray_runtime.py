@@ -14,31 +14,13 @@ from typing import TYPE_CHECKING
 
 from data.errors import SearchError, SettingError, last_line
 from data.home import state_dir
+from tuning.common.environment import DEFAULTS
 
 if TYPE_CHECKING:
     from tuning.recipe.schema import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 2
-
-# Ray reads these when it is imported or started. They disable progress tables, usage reports, default loggers (a report
-# takes 3 ms instead of 10) and migration warnings.
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without an accelerator must not see one
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # tuning.common.signals has its own, for SIGTERM too
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no metric
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are never read: a search resumes from the trial store
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # workers start in parallel; SearchStrategy limits their number
-}
-# Further variables of a worker.
-WORKER_ENVIRONMENT = {"NO_ALBUMENTATIONS_UPDATE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 # Imports of every trial. They take seconds, so workers preload them while the search is being prepared.
 TRIAL_MODULES = (
@@ -69,8 +51,7 @@ def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
 class RayRuntime:
     """A local Ray, or a connection to the cluster of ``RAY_ADDRESS``, which starts in a background thread.
 
-    Ray opens ports on all network interfaces regardless of its settings, so token authentication is enabled. Unless the
-    user has set a token, it is random and known to this search only.
+    Ray's own settings are in ``tuning.common.environment``.
     """
 
     def __init__(self, recipe: Recipe | None = None) -> None:
@@ -86,13 +67,8 @@ class RayRuntime:
         """Start Ray in the background, unless it was started before."""
         if self._thread is not None:
             return
-        for name, value in (ENVIRONMENT | WORKER_ENVIRONMENT).items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
         self._address = os.environ.get("RAY_ADDRESS") or "local"
         if self._address == "local":
-            if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             self._cleanup.enter_context(temporary_env(self._local_environment()))
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
         self._thread.start()
@@ -229,13 +205,16 @@ def _init(address: str) -> None:
         # Without a runtime environment, Ray runs trials in the workers that it started in advance.
         start(num_cpus=available_cores(), include_dashboard=False)
         return
-    environment = {**ENVIRONMENT, **WORKER_ENVIRONMENT, "FREEZELINE_HOME": str(state_dir())}
+    environment = {**DEFAULTS, "FREEZELINE_HOME": str(state_dir())}
     start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": RUNTIME_ENV_EXCLUDES})
 
 
 @contextmanager
 def temporary_env(environment: Mapping[str, str]) -> Iterator[None]:
-    """Context manager that sets environment variables, which child processes inherit, and restores them on exit."""
+    """Context manager that sets environment variables and restores them on exit.
+
+    ``ray.init`` has no other way to pass them to the processes that it starts; they are for one local Ray only.
+    """
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:

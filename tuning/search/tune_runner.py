@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,6 @@ class TuneRunner:
         callbacks: called for every trial.
         signals: stop requests of the user.
         time_budget: the time budget of the search.
-        warn: shows a warning to the user.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class TuneRunner:
         callbacks: Sequence[TrialCallback],
         signals: SignalHandler,
         time_budget: TimeBudget,
-        warn: Callable[[str], None],
     ) -> None:
         self._recipe = recipe
         self._paths = paths
@@ -68,7 +66,6 @@ class TuneRunner:
         self._callbacks = (*callbacks, time_budget, self._watchdog)
         self._signals = signals
         self._time_budget = time_budget
-        self._warn = warn
         self._concurrency_reduction = 0  # trials fewer than the resources allow, after running out of memory
 
     def run(self) -> None:
@@ -104,8 +101,8 @@ class TuneRunner:
                 self._concurrency_reduction + 1, concurrency(self._recipe, cluster_resources()) - 1
             )
         self._store.interrupt_running()
-        self._warn(
-            f"Ray lost its workers ({last_line(error)}); continuing with {self._max_concurrent()} concurrent trials"
+        logger.warning(
+            "Ray lost its workers (%s); continuing with %s concurrent trials", last_line(error), self._max_concurrent()
         )
 
     def _max_concurrent(self) -> int:

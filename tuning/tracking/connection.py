@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import urllib.parse
 from typing import TYPE_CHECKING
@@ -16,30 +15,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
-# By default MLflow retries each call for minutes when the server is unavailable; the async writer has its own retries.
-MLFLOW_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-
-
-def pop_run_id_from_env() -> str | None:
-    """Return the id of the run that ``mlflow run`` created, and remove it from the environment.
-
-    Ray workers that inherited the variable would log into the parent run, rename it and end it.
-    """
-    return os.environ.pop("MLFLOW_RUN_ID", None) or None
-
-
-def configure_mlflow_env() -> None:
-    """Set MLflow's environment variables, except those that the user has set."""
-    for name, value in MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
-
 
 def connect() -> MlflowClient:
     """Return a client of the configured tracking server or local database.
@@ -47,7 +22,6 @@ def connect() -> MlflowClient:
     Raises:
         TrackingError: it cannot be reached.
     """
-    configure_mlflow_env()
     import mlflow
 
     uri = mlflow.get_tracking_uri()

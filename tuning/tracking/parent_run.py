@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +14,11 @@ from typing import TYPE_CHECKING
 from data.atomic_write import write_atomically
 from data.audit.contact_sheets import contact_sheets
 from data.audit.report import Audit
-from tuning.common.event_bus import warning
 from tuning.common.names import NOTE_TAG, PARENT_RUN_TAG, REASON_TAG, RECIPE_PARAM_PREFIX
 from tuning.common.redaction import Redactor
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.tracking.async_writer import AsyncWriter
-from tuning.tracking.connection import configure_mlflow_env
 from tuning.tracking.environment import code_version, environment_info
 from tuning.tracking.operations import (
     PARENT_UID,
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from data.dataset.dataset import Dataset
+
+logger = logging.getLogger(__name__)
 
 STOPPED_BY_USER = "stopped by the user"
 MAX_DIGEST_LENGTH = 36  # characters; MLflow's limit for the digest of a data set
@@ -68,7 +69,6 @@ class ParentRun:
         Raises:
             TrackingError: the run does not exist, or the experiment cannot be created.
         """
-        configure_mlflow_env()
         from mlflow.tracking.context.registry import resolve_tags
 
         target = RunTarget(
@@ -214,4 +214,4 @@ def parent_run_lifecycle(parent: ParentRun, signals: SignalHandler) -> Iterator[
 def _close(parent: ParentRun) -> None:
     message = parent.close()
     if message:
-        warning(message)
+        logger.warning(message)

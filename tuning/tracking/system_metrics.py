@@ -12,7 +12,6 @@ from typing import Any
 from data.errors import TrackingError
 from tuning.common.background import background_thread
 from tuning.tracking.async_writer import AsyncWriter
-from tuning.tracking.connection import configure_mlflow_env
 from tuning.tracking.operations import PARENT_UID, LogEpoch
 
 METRIC_PREFIX = "system/"  # MLflow's UI shows metrics with this prefix on a separate page
@@ -25,7 +24,6 @@ def system_metrics_enabled() -> bool:
     Raises:
         TrackingError: its value is no boolean.
     """
-    configure_mlflow_env()  # MLflow reads its log level when it is imported
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as ENABLED
 
     try:

@@ -53,3 +53,8 @@ class ConsoleRenderer:
 
     def close(self) -> None:
         """Do nothing: the terminal was not changed."""
+
+
+def print_tables(*parts: object) -> None:
+    """Print lines and tables to standard output; for commands without a stream of events."""
+    ConsoleRenderer().print_parts(*parts)

@@ -8,7 +8,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from tuning.common import event_bus
+from tuning.common.events import ProgressUpdated
+from tuning.ui.console import ConsoleRenderer
 
 
 class ProgressBar:
@@ -21,6 +22,7 @@ class ProgressBar:
         """Use standard output; or standard error, and only if it is a terminal, where output is for programs."""
         self._console = Console(stderr=use_stderr)
         self._terminal_only = use_stderr
+        self._lines = ConsoleRenderer()
         self._progress = Progress(console=self._console, transient=True)
         self._task_ids: dict[str, TaskID] = {}
 
@@ -42,4 +44,4 @@ class ProgressBar:
                 self._task_ids[task] = self._progress.add_task(task, total=total)
             self._progress.update(self._task_ids[task], completed=done)
         elif not self._terminal_only:
-            event_bus.emit_progress(task, done, total)
+            self._lines.handle(ProgressUpdated(task, done, total))

@@ -1,58 +1,40 @@
-"""Selecting a command's renderer by its options ``quiet`` and ``events`` and by the terminal, and running it."""
+"""The event bus of a command, with renderers chosen by its options ``quiet`` and ``events`` and by the terminal."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import IO
 
 from data.errors import FreezelineError, UserError
-from tuning.common.event_bus import Renderer, emit, use_renderer
-from tuning.common.events import CommandEnded, Event
+from tuning.common.event_bus import EventBus, Renderer
+from tuning.common.events import Message
 from tuning.common.exit_codes import exit_code_of
 from tuning.recipe.schema import EventsForm
 from tuning.ui.jsonl_renderer import JsonLinesRenderer
 from tuning.ui.live.renderer import LiveRenderer
 from tuning.ui.log_renderer import LogRenderer, QuietRenderer
 
+PACKAGES = ("data", "models", "tuning")  # the names of their loggers
 DUMB_TERMINALS = {"dumb", "unknown"}  # values of TERM for terminals that cannot move the cursor
 
 
-class CompositeRenderer:
-    """Several renderers as one."""
+@contextmanager
+def open_event_bus(command: str, quiet: bool, events: EventsForm) -> Iterator[EventBus]:
+    """Context manager: yield the event bus of a command, which also gets the log records of this project's packages.
 
-    def __init__(self, renderers: Sequence[Renderer]) -> None:
-        """Take the renderers; each event goes to them in this order."""
-        self._renderers = renderers
-
-    def handle(self, event: Event) -> None:
-        """Pass an event to each renderer."""
-        for renderer in self._renderers:
-            renderer.handle(event)
-
-    def close(self) -> None:
-        """Close each renderer."""
-        for renderer in self._renderers:
-            renderer.close()
-
-
-def run_with_ui(command: str, quiet: bool, events: EventsForm, work: Callable[[], int]) -> int:
-    """Run a command's work while its events are rendered; return the exit status.
-
-    Raises:
-        BaseException: any exception of ``work``, after ``CommandEnded`` was rendered and the renderer closed.
+    An exception ends the stream of events; otherwise the command itself calls ``EventBus.end``.
     """
-    with _renderer(command, quiet, events) as renderer, use_renderer(renderer):
+    with _renderers(command, quiet, events) as renderers, closing(EventBus(*renderers)) as bus, log_records_to(bus):
         try:
-            status = work()
+            yield bus
         except BaseException as error:
-            emit(CommandEnded(exit_code_of(error), _problems(error)))
+            bus.end(exit_code_of(error), _problems(error))
             raise
-        emit(CommandEnded(status))
-        return status
 
 
 def _problems(error: BaseException) -> tuple[str, ...]:
@@ -64,14 +46,45 @@ def _problems(error: BaseException) -> tuple[str, ...]:
 
 
 @contextmanager
-def _renderer(command: str, quiet: bool, events: EventsForm) -> Iterator[Renderer]:
-    """Yield the renderer; with JSON Lines on standard output, all other output goes to standard error."""
+def _renderers(command: str, quiet: bool, events: EventsForm) -> Iterator[tuple[Renderer, ...]]:
+    """Yield the renderers; with JSON Lines on standard output, all other output goes to standard error."""
     if events == "text":
-        yield make_renderer(quiet, sys.stdout)
+        yield (make_renderer(quiet, sys.stdout),)
         return
     json_lines = JsonLinesRenderer(sys.stdout, command)
     with contextlib.redirect_stdout(sys.stderr):
-        yield CompositeRenderer((json_lines, make_renderer(quiet, sys.stderr, use_stderr=True)))
+        yield json_lines, make_renderer(quiet, sys.stderr, use_stderr=True)
+
+
+class BusHandler(logging.Handler):
+    """Shows log records as messages, those of level WARNING and above as warnings."""
+
+    def __init__(self, bus: EventBus) -> None:
+        super().__init__()
+        self._bus = bus
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record's message to the event bus."""
+        self._bus.emit(Message(record.getMessage(), is_warning=record.levelno >= logging.WARNING))
+
+
+@contextmanager
+def log_records_to(bus: EventBus) -> Iterator[None]:
+    """Context manager: show the log records of ``PACKAGES`` from level INFO on, and only here."""
+    handler = BusHandler(bus)
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False  # a library may have installed a handler that prints every record
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 def make_renderer(quiet: bool, file: IO[str], use_stderr: bool = False) -> Renderer:

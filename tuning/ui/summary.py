@@ -16,7 +16,7 @@ from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.reruns import Improvement, RerunTrial
+from tuning.search.search_result import SearchResult
 from tuning.search.selection import ranked
 from tuning.search.strategy import num_counted
 from tuning.tracking.ui_links import MlflowLinks
@@ -115,18 +115,15 @@ def _cells(trial: TrialRecord) -> list[str]:
     ]
 
 
-def rerun_lines(best: TrialRecord, reruns: Sequence[RerunTrial], improvement: Improvement | None) -> list[str]:
+def rerun_lines(result: SearchResult) -> list[str]:
     """Return the results of the re-runs, and the improvement over the default with its significance."""
-    lines = []
-    rerun_trials = [rerun for rerun in reruns if len(rerun.scores) > 1]
-    if rerun_trials:
-        lines.append("Best trials re-run with other seeds:")
-        lines += [
-            f"  trial {rerun.trial.number}: mean {rerun.mean:.4f}, std {rerun.std:.4f} over {len(rerun.scores)} seeds"
-            + (" (winner)" if rerun.trial.trial_uid == best.trial_uid else "")
-            for rerun in rerun_trials
-        ]
-    if improvement is not None:
+    lines = ["Best trials re-run with other seeds:"] if result.reruns else []
+    lines += [
+        f"  trial {rerun.trial.number}: mean {rerun.mean:.4f}, std {rerun.std:.4f} over {len(rerun.scores)} seeds"
+        + (" (winner)" if rerun.trial.trial_uid == result.winner.trial_uid else "")
+        for rerun in result.reruns
+    ]
+    if (improvement := result.improvement) is not None:
         significance = "significant" if improvement.is_significant else "not significant"
         lines.append(
             f"Compared with the default: {improvement.difference:+.4f} on validation, {significance} "
@@ -135,13 +132,15 @@ def rerun_lines(best: TrialRecord, reruns: Sequence[RerunTrial], improvement: Im
     return lines
 
 
-def rerun_metrics(best: TrialRecord, reruns: Sequence[RerunTrial], improvement: Improvement | None) -> dict[str, float]:
-    """Return the winner's re-run statistics and the improvement over the default, by metric name in MLflow."""
-    metrics: dict[str, float] = {}
-    for rerun in reruns:
-        if rerun.trial.trial_uid == best.trial_uid and len(rerun.scores) > 1:
+def winner_metrics(result: SearchResult) -> dict[str, float]:
+    """Return the winner's validation metrics, its re-runs and the gain over the default, by metric name in MLflow."""
+    best = result.winner
+    metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
+    metrics |= {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(result.trials)}
+    for rerun in result.reruns:
+        if rerun.trial.trial_uid == best.trial_uid:
             metrics |= {"best_mean": rerun.mean, "best_std": rerun.std, "best_seeds": len(rerun.scores)}
-    if improvement is not None:
+    if (improvement := result.improvement) is not None:
         metrics |= {
             "gain_over_default": improvement.difference,
             "gain_standard_error": improvement.standard_error,
@@ -163,20 +162,15 @@ def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
     return lines
 
 
-def run_note(
-    trials: Sequence[TrialRecord],
-    best: TrialRecord,
-    candidate: Candidate,
-    decision: str,
-    links: MlflowLinks | None = None,
-) -> str:
+def run_note(result: SearchResult, candidate: Candidate, decision: str, links: MlflowLinks | None = None) -> str:
     """Return the parent run's description in Markdown: decision, links, test metrics and best trials."""
     header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    rows = "\n".join("| " + " | ".join(_linked_cells(trial, links)) + " |" for trial in ranked(trials)[:MAX_ROWS])
+    best = ranked(result.trials)[:MAX_ROWS]
+    rows = "\n".join("| " + " | ".join(_linked_cells(trial, links)) + " |" for trial in best)
     metrics = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     images = pluralize(candidate.num_test_images, "image")
     return (
-        f"{decision}\n\n{links.markdown(trials, best) if links else ''}"
+        f"{decision}\n\n{links.markdown(result.trials, result.winner) if links else ''}"
         f"**Test** ({images})\n\n{metrics}\n\n**Best trials**\n\n{header}\n{rows}\n"
     )
 

@@ -1,8 +1,11 @@
-"""Validate the inputs of a search or a training before the first trial, and report all problems together."""
+"""Validate the inputs of a search or a training before the first trial.
+
+A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_for``, and reports the problems of all three together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +14,11 @@ from typing import TYPE_CHECKING
 from data.dataset.dataset import Dataset
 from data.errors import BackboneError, DataError, UserError
 from data.load_dataset import load_dataset
+from data.parallel import ProgressCallback
 from data.preprocessing import Preprocessing
-from tuning.common import event_bus
 from tuning.common.names import PROJECT_SOURCE_TAG
 from tuning.recipe.auto import (
+    NetworkRequest,
     TrainingT,
     auto_image_sizes,
     auto_truncations,
@@ -25,7 +29,7 @@ from tuning.recipe.auto import (
 )
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
-from tuning.search.space import Preprocessings
+from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import connect
 from tuning.tracking.system_metrics import system_metrics_enabled
 
@@ -33,21 +37,48 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+class Problems:
+    """The problems that several checks of the user's input find, raised together."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Context manager: collect the problems of a ``UserError``; the rest of the block is skipped."""
+        try:
+            yield
+        except UserError as error:
+            self._texts.extend(error.problems)
+
+    def raise_any(self) -> None:
+        """Raise a UserError with all problems, if there are any."""
+        if self._texts:
+            raise UserError(*self._texts)
+
+
 @dataclass(frozen=True)
-class SearchContext:
-    """Validated inputs of a search or a training run.
+class SearchInputs:
+    """Validated inputs of a search or a training.
 
     Attributes:
-        client: tracking client; None with ``tracking=offline``.
         dataset: the loaded data set.
         preprocessings: preprocessing by backbone and image size.
         unsplittable_backbones: backbones that cannot be split into blocks.
     """
 
-    client: MlflowClient | None
     dataset: Dataset
     preprocessings: Preprocessings
     unsplittable_backbones: frozenset[str]
+
+    def search_space(self, training: TrainingSettings) -> SearchSpace:
+        """Return the search space of the settings on this data set."""
+        return SearchSpace(
+            training,
+            self.dataset.imbalance,
+            self.unsplittable_backbones,
+            small_images=self.dataset.has_small_images,
+        )
 
     def resolve_auto(self, training: TrainingT) -> TrainingT:
         """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant."""
@@ -72,15 +103,29 @@ class SearchContext:
         return {name: domain for name, domain in values.items() if getattr(training, name) is None}
 
 
-def prepare_context(
-    training: TrainingSettings, given_run: str | None = None, on_valid: Callable[[], None] = lambda: None
-) -> SearchContext:
-    """Validate the backbones, the weights, the data set and the tracking server.
+def load_data(training: TrainingSettings, progress: ProgressCallback) -> Dataset:
+    """Return the data set of a search or a training; its backbones and weights are validated first.
 
-    Args:
-        training: settings of a search or a training.
-        given_run: run that ``mlflow run`` created for this command.
-        on_valid: called if backbones and data are valid, before the tracking server is contacted, which takes seconds.
+    Raises:
+        UserError: with all problems.
+    """
+    from models.backbones.validation import BackboneRequest, validate_backbones
+
+    problems = Problems()
+    with problems.collect():
+        validate_backbones(
+            BackboneRequest(network.backbone, network.weights, *network.sizes[:1]) for network in _networks(training)
+        )
+    with problems.collect():
+        system_metrics_enabled()
+    with problems.collect():
+        dataset = load_dataset(training.data, progress, keep_leaks=training.on_leak == "keep")
+    problems.raise_any()
+    return dataset
+
+
+def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs:
+    """Validate all image sizes, truncations and head features of the backbones, and return the inputs.
 
     Raises:
         UserError: with all problems.
@@ -89,43 +134,48 @@ def prepare_context(
     from models.backbones.validation import BackboneRequest, validate_backbones
     from models.backbones.weight_packages import OFFLINE_BACKBONES
 
-    variants = variants_of(training)
-    networks = dict.fromkeys(network for variant in variants for network in requested_networks(variant))
-    problems: list[str] = []
-    with collect_errors(problems):
-        validate_backbones(
-            BackboneRequest(network.backbone, network.weights, *network.sizes[:1]) for network in networks
-        )
-    with collect_errors(problems):
-        system_metrics_enabled()
-    with collect_errors(problems):
-        dataset = load_dataset(training.data, event_bus.emit_progress, keep_leaks=training.on_leak == "keep")
-    if not problems:
-        on_valid()
-    client = None
-    with collect_errors(problems):
-        client = connect() if training.tracking == "server" else None
-    with collect_errors(problems):
-        if client and given_run:
-            check_data_path_of_url_run(client, given_run, training.data)
-    if problems:
-        raise UserError(*problems)
     auto_sizes = auto_image_sizes(dataset.median_short_side)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
     unchecked = []
-    for backbone, weights, fixed_sizes in networks:
+    for backbone, weights, fixed_sizes in _networks(training):
         sizes = fixed_sizes or auto_sizes
         if backbone not in OFFLINE_BACKBONES:  # offline backbones accept every size
             unchecked += [BackboneRequest(backbone, weights, size) for size in sizes[1 if fixed_sizes else 0 :]]
         preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
     validate_backbones(unchecked)
-    for variant in variants:
-        _check_truncations(variant, auto_sizes)
     first_sizes = dict(reversed(preprocessings))
     unsplittable = frozenset(backbone for backbone, size in first_sizes.items() if _is_unsplittable(backbone, size))
-    for variant in variants:
-        _check_head_features(variant, unsplittable)
-    return SearchContext(client, dataset, preprocessings, unsplittable)
+    problems = Problems()
+    for variant in variants_of(training):
+        with problems.collect():
+            _check_truncations(variant, auto_sizes)
+        with problems.collect():
+            _check_head_features(variant, unsplittable)
+    problems.raise_any()
+    return SearchInputs(dataset, preprocessings, unsplittable)
+
+
+def connect_for(training: TrainingSettings, given_run: str | None) -> MlflowClient | None:
+    """Return a client of the tracking server; None with ``tracking=offline``.
+
+    Args:
+        training: settings of a search or a training.
+        given_run: run that ``mlflow run`` created for this command.
+
+    Raises:
+        UserError: the server cannot be reached, or ``data`` is a relative path in a run from a git URL.
+    """
+    if training.tracking == "offline":
+        return None
+    client = connect()
+    if given_run:
+        check_data_path_of_url_run(client, given_run, training.data)
+    return client
+
+
+def _networks(training: TrainingSettings) -> list[NetworkRequest]:
+    """Return the backbones of all variants, each once."""
+    return list(dict.fromkeys(network for variant in variants_of(training) for network in requested_networks(variant)))
 
 
 def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) -> None:
@@ -143,15 +193,6 @@ def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) 
         raise DataError(
             f"data must be an absolute path when the project is run from a URL, got {data!r}; use the absolute path"
         )
-
-
-@contextmanager
-def collect_errors(problems: list[str]) -> Iterator[None]:
-    """Context manager: append the problems of a user's mistake to ``problems`` instead of raising it."""
-    try:
-        yield
-    except UserError as error:
-        problems.extend(error.problems)
 
 
 def _is_unsplittable(backbone: str, size: int) -> bool:

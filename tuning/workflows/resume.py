@@ -9,17 +9,19 @@ from pydantic import ValidationError
 
 from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
+from tuning.common.event_bus import EventBus
 from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import RayRuntime
-from tuning.tracking.connection import connect, pop_run_id_from_env
+from tuning.tracking.connection import connect
 from tuning.tracking.offline_sync import find_searches
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.tracking.run_target import RunTarget
-from tuning.workflows.preflight import prepare_context
-from tuning.workflows.search_session import SearchSession
+from tuning.workflows.finalize import finalize
+from tuning.workflows.preflight import load_data, prepare_inputs
+from tuning.workflows.search_session import Search, SearchSession
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,21 +91,31 @@ def check_same_data(before: Dataset, now: Dataset) -> None:
         )
 
 
-def resume(request: ResumeRequest) -> int:
+def resume(request: ResumeRequest, given_run: str | None, bus: EventBus) -> int:
     """Resume a search in its own parent run, with the rest of its budget or a new one; return the exit status.
+
+    Args:
+        request: the search and its new budget.
+        given_run: run that ``mlflow run`` created for this command; it ends with the command.
+        bus: receives the events.
 
     Raises:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
-    given_run = pop_run_id_from_env()
     with handle_signals() as signals:
-        search = load_search(connect(), request.run)
-        context = prepare_context(search.recipe)
-        check_same_data(search.dataset, context.dataset)
-        if given_run and context.client:  # mlflow run created this run for the command; it ends with the command
-            context.client.set_tag(given_run, RESUMES_TAG, search.target.run_id)
-        parent = ParentRun.from_target(search.target, context.client)
-        parent.reopen()
-        with parent_run_lifecycle(parent, signals), closing(RayRuntime(search.recipe)) as ray:
-            ray.start_async()
-            return SearchSession(search.recipe, context, parent, signals, ray, request).run()
+        client = connect()
+        _, target, recipe, dataset_before = load_search(client, request.run)
+        with closing(RayRuntime(recipe)) as ray:
+            dataset = load_data(recipe, bus.progress)
+            check_same_data(dataset_before, dataset)
+            ray.start_async()  # in the background, while the networks are validated
+            inputs = prepare_inputs(recipe, dataset)
+            is_online = recipe.tracking == "server"
+            if given_run and is_online:
+                client.set_tag(given_run, RESUMES_TAG, target.run_id)
+            parent = ParentRun.from_target(target, client if is_online else None)
+            parent.reopen()
+            with parent_run_lifecycle(parent, signals):
+                search = Search(recipe, inputs, parent, signals, bus)
+                trials, run_ids = SearchSession(search, ray, request).run()
+                return finalize(search, trials, run_ids)

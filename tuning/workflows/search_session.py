@@ -1,21 +1,20 @@
-"""One session of a search: run its trials, then finalize it."""
+"""A search, and one session of it, which runs its trials."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.errors import SearchError
+from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
 from models.device import choose_device
 from models.profiling.step_time import step_times
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import emit, emit_progress, info, start_stage, warning
+from tuning.common.event_bus import EventBus
 from tuning.common.events import SearchPlanned
-from tuning.common.exit_codes import INTERRUPTED
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
@@ -25,7 +24,6 @@ from tuning.recipe.schema import Recipe
 from tuning.search.budget_estimate import estimate_budget
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
-from tuning.search.space import SearchSpace
 from tuning.search.strategy import SearchStrategy, num_counted
 from tuning.search.study import TrialStore, open_trial_store
 from tuning.search.time_budget import TimeBudget, load_elapsed_s
@@ -35,71 +33,83 @@ from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.ui.event_callback import EventCallback
-from tuning.workflows.finalize import SearchFinalizer
-from tuning.workflows.preflight import SearchContext
+from tuning.workflows.preflight import SearchInputs
 
 if TYPE_CHECKING:
     from tuning.recipe.resume import ResumeRequest
 
 
-class SearchSession:
-    """Runs the trials of one search in its parent run; a ``request`` resumes an earlier session."""
+@dataclass(frozen=True)
+class Search:
+    """A search in its parent run, as its steps share it.
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        context: SearchContext,
-        parent: ParentRun,
-        signals: SignalHandler,
-        ray: RayRuntime,
-        request: ResumeRequest | None = None,
-    ) -> None:
-        self._recipe = recipe
-        self._name = recipe.name or context.dataset.name
-        self._context = context
-        self._parent = parent
-        self._signals = signals
+    Attributes:
+        recipe: without ``auto`` values.
+        inputs: the data set and its networks.
+        parent: the parent run.
+        signals: stop requests of the user.
+        bus: receives the events.
+    """
+
+    recipe: Recipe
+    inputs: SearchInputs
+    parent: ParentRun
+    signals: SignalHandler
+    bus: EventBus
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set."""
+        return self.inputs.dataset
+
+    @property
+    def model_name(self) -> str:
+        """The name of the registered model."""
+        return self.recipe.name or self.dataset.name
+
+    @property
+    def paths(self) -> SearchPaths:
+        """The files of the search."""
+        return SearchPaths.from_search_id(self.parent.run_id)
+
+
+class SearchSession:
+    """Runs the trials of a search; a ``request`` resumes an earlier session."""
+
+    def __init__(self, search: Search, ray: RayRuntime, request: ResumeRequest | None = None) -> None:
+        self._recipe = search.recipe
+        self._name = search.model_name
+        self._inputs = search.inputs
+        self._parent = search.parent
+        self._signals = search.signals
+        self._bus = search.bus
+        self._paths = search.paths
         self._ray = ray
         self._request = request
-        self._paths = SearchPaths.from_search_id(parent.run_id)
-        dataset = context.dataset
-        self._space = SearchSpace(
-            recipe, dataset.imbalance, context.unsplittable_backbones, small_images=dataset.has_small_images
-        )
+        self._space = search.inputs.search_space(search.recipe)
 
-    def run(self) -> int:
-        """Run the trials, then package, evaluate and promote the best; return the exit status."""
-        store, run_ids = self._run_trials()
-        trials = store.trials()
-        if not any(trial.is_eligible for trial in trials):
-            return self._fail_without_model(trials)
-        finalizer = SearchFinalizer(self._recipe, self._context, self._parent, self._paths, self._name, trials, run_ids)
-        return finalizer.run(self._signals)
-
-    def _run_trials(self) -> tuple[TrialStore, Mapping[str, str]]:
-        """Run all trials; return the trial store and the MLflow run ids known so far, by trial."""
+    def run(self) -> tuple[Sequence[TrialRecord], Mapping[str, str]]:
+        """Run all trials; return them with the ids of their MLflow runs, as far as they are known."""
         store = self._open_store()
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
-        strategy = SearchStrategy(recipe, self._space, len(self._context.dataset.split("val")))
+        strategy = SearchStrategy(recipe, self._space, len(self._inputs.dataset.split("val")))
         trial_logger, time_budget = TrialLogger(self._parent.writer), self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
-        event_callback = EventCallback()
+        event_callback = EventCallback(self._bus)
         callbacks = (trial_logger, WeightsCleanup(self._paths, store), event_callback)
         try:
             with self._time_step_in_background() as step_s:
-                for preprocessing in dict.fromkeys(self._context.preprocessings.values()):
-                    pixel_cache(self._context.dataset, preprocessing, emit_progress)
-                start_stage("starting Ray")
+                for preprocessing in dict.fromkeys(self._inputs.preprocessings.values()):
+                    pixel_cache(self._inputs.dataset, preprocessing, self._bus.progress)
+                self._bus.stage("starting Ray")
                 with self._ray.running():
                     check_shared_filesystem(self._paths.root)
                     max_concurrent = concurrency(recipe, cluster_resources())
                     self._log_budget_estimate(recipe, max_concurrent, step_s)
-                    emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
-                    TuneRunner(
-                        recipe, self._paths, store, strategy, callbacks, self._signals, time_budget, warning
-                    ).run()
-                    start_stage("ending the trials")
+                    self._bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
+                    TuneRunner(recipe, self._paths, store, strategy, callbacks, self._signals, time_budget).run()
+                    self._bus.stage("ending the trials")
         finally:
             with self._signals.block_signals():
                 for trial in store.running():
@@ -111,13 +121,13 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._parent.writer.flush()
-        return store, self._parent.writer.run_ids()
+        return store.trials(), self._parent.writer.run_ids()
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""
 
         def configure(settings: Mapping[str, ParamValue]) -> TrialConfig:
-            return self._space.trial_config(settings, self._context.preprocessings)
+            return self._space.trial_config(settings, self._inputs.preprocessings)
 
         return open_trial_store(self._paths, self._space, configure, self._recipe.seed, self._recipe.sampler)
 
@@ -148,7 +158,7 @@ class SearchSession:
             yield None
             return
         with ThreadPoolExecutor(1, "step-time") as executor:
-            yield executor.submit(step_times, *next(iter(self._context.preprocessings)))
+            yield executor.submit(step_times, *next(iter(self._inputs.preprocessings)))
 
     def _log_budget_estimate(
         self, recipe: Recipe, max_concurrent: int, step_s: Future[dict[float, float]] | None
@@ -157,11 +167,11 @@ class SearchSession:
         if step_s is None:
             return
         if not step_s.done():
-            start_stage("measuring a training step")
-        backbone, image_size = next(iter(self._context.preprocessings))
-        train, val = (len(self._context.dataset.split(split)) for split in ("train", "val"))
+            self._bus.stage("measuring a training step")
+        backbone, image_size = next(iter(self._inputs.preprocessings))
+        train, val = (len(self._inputs.dataset.split(split)) for split in ("train", "val"))
         estimate = estimate_budget(recipe, step_s.result(), train, val, max_concurrent)
-        info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
+        self._bus.info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
         if self._request is None:
@@ -172,7 +182,7 @@ class SearchSession:
 
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
         """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""
-        dataset = self._context.dataset
+        dataset = self._inputs.dataset
         self._paths.write(recipe, dataset)
         if not is_new:
             return
@@ -190,14 +200,4 @@ class SearchSession:
             self._paths.elapsed,
             has_progress=any(trial.score is not None for trial in store.trials()),
             previous_s=load_elapsed_s(self._paths.elapsed),
-        )
-
-    def _fail_without_model(self, trials: Sequence[TrialRecord]) -> int:
-        if self._signals.stop_requested:
-            warning("stopped before a trial finished an epoch, so there is no model")
-            return INTERRUPTED
-        reasons = Counter(trial.reason for trial in trials if trial.status == "failed")
-        listed = "; ".join(f"{count} trials: {reason}" for reason, count in reasons.most_common(3))
-        raise SearchError(
-            f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow"
         )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.audit.report import audit
+from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import emit, info, start_stage
+from tuning.common.event_bus import EventBus
 from tuning.common.events import AuditCompleted, CandidateEvaluated, TrainingEpochEnded
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
@@ -18,13 +19,12 @@ from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
 from tuning.registry.deferred import defer
-from tuning.search.space import SearchSpace
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
-from tuning.tracking.connection import connect, pop_run_id_from_env
+from tuning.tracking.connection import connect
 from tuning.tracking.operations import now_ms
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.workflows.preflight import SearchContext, prepare_context
+from tuning.workflows.preflight import Problems, SearchInputs, connect_for, load_data, prepare_inputs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,77 +40,81 @@ class ReproducibleTrial:
     config: TrialConfig
 
 
-def train(training: TrainingSettings, trial_run_id: str) -> int:
+def train(training: TrainingSettings, trial_run_id: str, given_run: str | None, bus: EventBus) -> int:
     """Train, evaluate and package one configuration, without registering it; return the exit status.
 
     Args:
         training: settings; an unset one takes the default of a search. Ignored with ``trial_run_id``.
         trial_run_id: run of a finished trial to train again; empty: train the default configuration of ``training``.
+        given_run: run that ``mlflow run`` created for this command.
+        bus: receives the events.
 
     Raises:
         UserError: with all problems, before the training starts.
     """
-    given_run = pop_run_id_from_env()
     with handle_signals() as signals:
         config = None
         if trial_run_id:
             trial = load_finished_trial(connect(), trial_run_id)
             training, config = trial.training, trial.config
-        context = prepare_context(training, given_run)
-        training = context.resolve_auto(training)
-        data_audit = audit(context.dataset)
-        emit(AuditCompleted(data_audit))
-        config = config or _default_config(training, context)
-        name = training.name or context.dataset.name
-        parent = ParentRun.open(context.client, given_run, name)
+        problems = Problems()
+        with problems.collect():
+            dataset = load_data(training, bus.progress)
+            inputs = prepare_inputs(training, dataset)
+        with problems.collect():
+            client = connect_for(training, given_run)
+        problems.raise_any()
+        training = inputs.resolve_auto(training)
+        data_audit = audit(dataset)
+        bus.emit(AuditCompleted(data_audit))
+        parent = ParentRun.open(client, given_run, training.name or dataset.name)
         with parent_run_lifecycle(parent, signals):
-            paths = SearchPaths.from_search_id(parent.run_id)
-            paths.write(training, context.dataset)
-            tags = {
-                TRIAL_CONFIG_TAG: config.to_json(),
-                DATA_FINGERPRINT_TAG: context.dataset.fingerprint,
-                RECIPE_TAG: as_recipe(training).to_json(),
-            }
             parent.log_audit(data_audit)
-            parent.log_search_metadata(training.to_params(), tags, context.dataset)
-
-            def on_epoch_end(report: TrialReport) -> None:
-                parent.log_epoch(report.epoch, report.metrics, now_ms())
-                emit(TrainingEpochEnded(report))
-
-            task = TrialTask(
-                trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial
-            )
-            start_stage("training")
-            weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
-            start_stage("packaging the model and evaluating it on the test split")
-            candidate = build_candidate(
-                name=name,
-                parent=parent,
-                dataset=context.dataset,
-                data=resolve_data_path(training.data),
-                config=config,
-                weights=weights,
-                folder=paths.package,
-                gate=training.gate,
-            )
-            emit(CandidateEvaluated(candidate, None))
-            if candidate.model_uri:
-                info(f"to register the model, run python -m tuning promote --run {parent.run_id}")
-            else:
-                defer(paths, candidate, needs_decision=False)
+            _train_and_package(training, config or _default_config(training, inputs), dataset, parent, bus)
     return 0
 
 
-def _default_config(training: TrainingSettings, context: SearchContext) -> TrialConfig:
-    """Return the configuration that a search with these settings would try first."""
-    space = SearchSpace(
-        training,
-        context.dataset.imbalance,
-        context.unsplittable_backbones,
-        small_images=context.dataset.has_small_images,
+def _train_and_package(
+    training: TrainingSettings, config: TrialConfig, dataset: Dataset, parent: ParentRun, bus: EventBus
+) -> None:
+    paths = SearchPaths.from_search_id(parent.run_id)
+    paths.write(training, dataset)
+    tags = {
+        TRIAL_CONFIG_TAG: config.to_json(),
+        DATA_FINGERPRINT_TAG: dataset.fingerprint,
+        RECIPE_TAG: as_recipe(training).to_json(),
+    }
+    parent.log_search_metadata(training.to_params(), tags, dataset)
+
+    def on_epoch_end(report: TrialReport) -> None:
+        parent.log_epoch(report.epoch, report.metrics, now_ms())
+        bus.emit(TrainingEpochEnded(report))
+
+    task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
+    bus.stage("training")
+    weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
+    bus.stage("packaging the model and evaluating it on the test split")
+    candidate = build_candidate(
+        name=training.name or dataset.name,
+        parent=parent,
+        dataset=dataset,
+        data=resolve_data_path(training.data),
+        config=config,
+        weights=weights,
+        folder=paths.package,
+        gate=training.gate,
     )
-    return space.trial_config(space.default_settings(), context.preprocessings)
+    bus.emit(CandidateEvaluated(candidate, None))
+    if candidate.model_uri:
+        bus.info(f"to register the model, run python -m tuning promote --run {parent.run_id}")
+    else:
+        defer(paths, candidate, needs_decision=False)
+
+
+def _default_config(training: TrainingSettings, inputs: SearchInputs) -> TrialConfig:
+    """Return the configuration that a search with these settings would try first."""
+    space = inputs.search_space(training)
+    return space.trial_config(space.default_settings(), inputs.preprocessings)
 
 
 def as_recipe(training: TrainingSettings) -> Recipe:

@@ -5,31 +5,44 @@ from __future__ import annotations
 from contextlib import closing
 
 from data.audit.report import audit
-from tuning.common.event_bus import emit
+from tuning.common.event_bus import EventBus
 from tuning.common.events import AuditCompleted
 from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import resolve_data_path
 from tuning.search.ray_runtime import RayRuntime
-from tuning.tracking.connection import pop_run_id_from_env
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.workflows.preflight import prepare_context
-from tuning.workflows.search_session import SearchSession
+from tuning.workflows.finalize import finalize
+from tuning.workflows.preflight import Problems, connect_for, load_data, prepare_inputs
+from tuning.workflows.search_session import Search, SearchSession
 
 
-def run_search(recipe: Recipe) -> int:
+def run_search(recipe: Recipe, given_run: str | None, bus: EventBus) -> int:
     """Search, package the best trial's model and promote it; return the exit status.
+
+    Args:
+        recipe: the recipe.
+        given_run: run that ``mlflow run`` created for this command.
+        bus: receives the events.
 
     Raises:
         UserError: with all problems, before any trial starts.
     """
-    given_run = pop_run_id_from_env()
     with handle_signals() as signals, closing(RayRuntime(recipe)) as ray:
-        context = prepare_context(recipe, given_run, ray.start_async)
-        data_audit = audit(context.dataset)
-        emit(AuditCompleted(data_audit))
-        parent = ParentRun.open(context.client, given_run, recipe.name or context.dataset.name)
+        problems = Problems()
+        with problems.collect():
+            dataset = load_data(recipe, bus.progress)
+            ray.start_async()  # in the background, while the networks are validated and the server is contacted
+            inputs = prepare_inputs(recipe, dataset)
+        with problems.collect():
+            client = connect_for(recipe, given_run)
+        problems.raise_any()
+        data_audit = audit(dataset)
+        bus.emit(AuditCompleted(data_audit))
+        parent = ParentRun.open(client, given_run, recipe.name or dataset.name)
         with parent_run_lifecycle(parent, signals):
             parent.log_audit(data_audit)
-            recipe = context.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
-            return SearchSession(recipe, context, parent, signals, ray).run()
+            recipe = inputs.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
+            search = Search(recipe, inputs, parent, signals, bus)
+            trials, run_ids = SearchSession(search, ray).run()
+            return finalize(search, trials, run_ids)
