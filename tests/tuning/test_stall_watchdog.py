@@ -90,13 +90,11 @@ def test_a_stall_is_reported_once_and_forgotten_when_watching_again(watchdog: St
 
 @pytest.mark.parametrize("num_stalls", [1, MAX_FAILURES])
 def test_a_search_continues_after_a_stall_but_fails_after_too_many(
-    num_stalls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_stalls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, warnings = trial_store(tmp_path), list[str]()
+    store = trial_store(tmp_path)
     time_budget = TimeBudget(None, tmp_path / "elapsed_s")
-    runner = TuneRunner(
-        recipe(max_concurrent="2"), SearchPaths(tmp_path), store, (), SignalHandler(), time_budget, warnings.append
-    )
+    runner = TuneRunner(recipe(max_concurrent="2"), SearchPaths(tmp_path), store, (), SignalHandler(), time_budget)
     stalls = iter([True] * num_stalls + [False])
     submitted_uids = []
 
@@ -108,7 +106,7 @@ def test_a_search_continues_after_a_stall_but_fails_after_too_many(
     monkeypatch.setattr("tuning.search.tune_runner.cluster_resources", lambda: {"CPU": 2.0})
     if num_stalls < MAX_FAILURES:
         runner.run()
-        assert warnings == [
+        assert caplog.messages == [
             "Ray lost its workers (no worker started a submitted trial); continuing with 2 concurrent trials"
         ]
     else:
