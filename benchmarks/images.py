@@ -29,6 +29,7 @@ from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
 from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing
+from tuning.common.environment import configure_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
+    configure_environment()
     preprocessing = Preprocessing(options.size)
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["FREEZELINE_HOME"] = str(Path(temporary) / "home")

@@ -158,6 +158,7 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
 def run_freezeline(search: Search, kind: Kind) -> None:
     """Run the trials as a search does."""
     import tuning.search.tune_runner
+    from tuning.common.environment import configure_environment
     from tuning.common.signals import SignalHandler
     from tuning.search.ray_runtime import RayRuntime
     from tuning.search.study import open_trial_store
@@ -166,6 +167,7 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     from tuning.tracking.parent_run import ParentRun
     from tuning.tracking.trial_logger import TrialLogger
 
+    configure_environment()
     ray = RayRuntime(search.recipe)
     ray.start_async()
     parent = ParentRun.open(connect(), None, "overhead")
@@ -174,7 +176,7 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     with ray.running():
         callbacks, time_budget = [TrialLogger(parent.writer)], TimeBudget(None, search.paths.elapsed)
         runner = tuning.search.tune_runner.TuneRunner(
-            search.recipe, search.paths, store, callbacks, SignalHandler(), time_budget, lambda message: None
+            search.recipe, search.paths, store, callbacks, SignalHandler(), time_budget
         )
         runner.run()
     parent.end("FINISHED")

@@ -28,6 +28,7 @@ from data.load_dataset import load_dataset
 from models.backbones.factory import preprocessing_for
 from models.training.train_step import Divergence
 from models.trial_config import FeaturesConfig, TrialConfig
+from tuning.common.environment import configure_environment
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--configurations", type=int, default=100)
     arguments = parser.parse_args()
+    configure_environment()
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FREEZELINE_HOME"] = folder

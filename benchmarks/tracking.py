@@ -32,8 +32,8 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from server.local import build_processes
 from server.processes import LOOPBACK, free_port, postgres_tool
+from tuning.common.environment import configure_environment
 from tuning.tracking.async_writer import AsyncWriter
-from tuning.tracking.connection import configure_mlflow_env
 from tuning.tracking.operations import EndRun, LogEpoch, StartRun
 
 EPOCH_S = 0.5  # of a linear probe on cached features; tracking takes a smaller share of longer epochs
@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", type=int, default=10_000)
     arguments = parser.parse_args()
-    configure_mlflow_env()
+    configure_environment()
     with stores() as uris:
         for store, uri in uris.items():
             client = compare_loggers(store, uri, arguments.epochs)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+from tuning.common.environment import configure_environment
+
+configure_environment()  # as at the start of a command, before a library is imported
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a model hub
 
 # No deadline: on a busy machine an example may be slow without being wrong.

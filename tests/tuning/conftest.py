@@ -37,9 +37,6 @@ def tracking(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     return uri
 
 
@@ -91,7 +88,6 @@ def pets(tmp_path: Path) -> Dataset:
 def package(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackageCandidate:
     """Return a function that packages a candidate, as ``packaged_candidates.package_candidate`` does."""
     monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     return partial(package_candidate, client, tmp_path)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data.dataset.dataset import Dataset, Sample
 from data.loading.batch_config import BatchConfig
@@ -14,6 +16,8 @@ from tuning.common.promotion_types import Candidate
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
+from tuning.search.search_result import SearchResult
+from tuning.search.selection import Limits
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import SearchState, SearchStrategy
 from tuning.search.study import TrialStore, open_trial_store
@@ -60,6 +64,12 @@ def trial_record(
         runtime_info={"freeze_depth": 9, "freeze_block": "blocks.4", "blocks": 18},
         history=() if score is None else tuple(epoch_metrics(value) for value in (0.9 * score, score, 0.9 * score)),
     )
+
+
+def search_result(trials: Sequence[TrialRecord], winner: TrialRecord, **changes: Any) -> SearchResult:
+    """Return the result of a search with two classes, without re-runs, costs and limits."""
+    result = SearchResult(tuple(trials), winner, (), None, {}, Limits(), 2)
+    return dataclasses.replace(result, **changes)
 
 
 def epoch_metrics(score: float) -> dict[str, float]:

@@ -12,15 +12,18 @@ from PIL import Image
 
 from data.audit.report import Audit
 from data.findings import Finding
+from data.preprocessing import Preprocessing
 from models.evaluation.metrics import compute_metrics
 from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import candidate, trial_record
+from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
-from tuning.reporting.content import EvaluationContent, Example, Misclassification, Pair, ReportContent, ReportTrial
+from tuning.reporting.content import Decision, EvaluationContent, Example, Misclassification, Pair, ReportContent
 from tuning.reporting.page import build_report
 from tuning.reporting.thumbnails import to_webp
 from tuning.search.reruns import Improvement, RerunTrial
-from tuning.search.selection import CostedTrial, Limits
+from tuning.search.search_result import SearchResult
+from tuning.search.selection import Limits, serving_spec_of
 
 HOSTILE_NAMES = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
 THUMBNAIL = to_webp(Image.new("RGB", (8, 8), "red"))
@@ -59,27 +62,40 @@ class Page(HTMLParser):
 
 
 def report_trial(
-    number: int, score: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9
-) -> ReportTrial:
-    """Return a trial with its curve; without a score it has no epoch."""
+    number: int, score: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9, image_size: int = 32
+) -> TrialRecord:
+    """Return a trial; without a score it has no epoch."""
     trial = trial_record(number, score, status)  # type: ignore[arg-type]
     settings = {**trial.settings, "lr": lr, "freeze_fraction": depth / 18}
     runtime_info = {**trial.runtime_info, "freeze_depth": depth}
-    trial = trial.model_copy(update={"settings": settings, "runtime_info": runtime_info})
-    return ReportTrial(trial, () if score is None else (score / 2, score, score - 0.01))
+    config = trial.config.model_copy(update={"preprocessing": Preprocessing(image_size)})
+    return trial.model_copy(update={"settings": settings, "runtime_info": runtime_info, "config": config})
 
 
-def report_content(classes: tuple[str, ...] = HOSTILE_NAMES, **changes: Any) -> ReportContent:
-    """Return the content of a report on seven trials."""
+def report_result(**changes: Any) -> SearchResult:
+    """Return the result of a search with seven trials, of which the fifth has larger images."""
     trials = (
         report_trial(0, 0.7),
         report_trial(1, 0.9, lr=3e-3, depth=18),
         report_trial(2, 0.5, "pruned", lr=1e-2),
         report_trial(3, None, "failed", lr=1e-1),
-        report_trial(4, 0.8, lr=2e-3, depth=3),
+        report_trial(4, 0.8, lr=2e-3, depth=3, image_size=64),
         report_trial(5, 0.85, lr=5e-3, depth=12),
         report_trial(6, 0.75, lr=5e-4, depth=6),
     )
+    costs = {
+        serving_spec_of(trials[1], 3): ServingCost(latency_ms=9, mb=14),
+        serving_spec_of(trials[4], 3): ServingCost(latency_ms=3, mb=20),
+    }
+    reruns = (RerunTrial(trials[1], (0.9, 0.88)),)
+    result = SearchResult(trials, trials[1], reruns, Improvement(0.19, 0.05), costs, Limits(latency_ms=12.5), 3)
+    return dataclasses.replace(result, **changes)
+
+
+def report_content(
+    classes: tuple[str, ...] = HOSTILE_NAMES, result: SearchResult | None = None, **changes: Any
+) -> ReportContent:
+    """Return the content of a report."""
     labels = np.arange(30, dtype=np.int64) % len(classes)
     probabilities = np.full((30, len(classes)), 0.1)
     probabilities[np.arange(30), labels] += 1 - 0.1 * len(classes)
@@ -99,17 +115,10 @@ def report_content(classes: tuple[str, ...] = HOSTILE_NAMES, **changes: Any) -> 
         created="2026-11-24 18:00",
         candidate=candidate(0.8, classes),
         scores=compute_metrics(probabilities, labels, classes),
-        decision="models:/pets@champion is now version 1: there was no champion before.",
-        model="models:/pets@champion",
-        trials=trials,
-        best=1,
-        reruns=(RerunTrial(trials[1].trial, (0.9, 0.88)),),
-        improvement=Improvement(0.19, 0.05),
-        costed_trials=(
-            CostedTrial(trials[1].trial, ServingCost(latency_ms=9, mb=14)),
-            CostedTrial(trials[4].trial, ServingCost(latency_ms=3, mb=20)),
+        decision=Decision(
+            "models:/pets@champion is now version 1: there was no champion before.", "models:/pets@champion"
         ),
-        limits=Limits(latency_ms=12.5),
+        result=result or report_result(),
         machine="a processor",
         baseline=0.42,
         mistakes=(Misclassification(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import re
-from collections.abc import Callable
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,8 +21,7 @@ from data.errors import SearchError, SettingError
 from data.findings import Finding
 from tests.system.output_filter import foreign_lines
 from tests.tuning.factories import candidate, epoch_report, trial_record
-from tuning.common import event_bus
-from tuning.common.event_bus import info, print_table, warning
+from tuning.common.event_bus import EventBus
 from tuning.common.events import (
     AuditCompleted,
     CandidateEvaluated,
@@ -39,11 +41,12 @@ from tuning.common.events import (
 )
 from tuning.common.promotion_types import Promotion
 from tuning.common.redaction import MASK
+from tuning.recipe.schema import EventsForm
 from tuning.ui.console import ConsoleRenderer
 from tuning.ui.jsonl_renderer import JsonLinesRenderer
 from tuning.ui.live.renderer import LiveRenderer
 from tuning.ui.log_renderer import LogRenderer, QuietRenderer
-from tuning.ui.session import make_renderer, run_with_ui
+from tuning.ui.session import PACKAGES, log_records_to, make_renderer, open_event_bus
 
 AUDIT = Audit(
     name="pets",
@@ -176,38 +179,87 @@ def test_each_line_is_flushed(tmp_path: Path) -> None:
 # --- the event bus ---
 
 
-def test_the_console_renderer_prints_messages_and_tables_only(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event_bus, "_renderers", [ConsoleRenderer()])  # without progress of other tests
-    info("a message")
-    warning("a warning")
-    print_table("a line")
+class RecordingRenderer:
+    def __init__(self) -> None:
+        self.events: list[Event | str] = []
+
+    def handle(self, event: Event) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        self.events.append("closed")
+
+
+def test_the_console_renderer_prints_messages_and_tables_only(capsys: pytest.CaptureFixture[str]) -> None:
+    bus = EventBus(ConsoleRenderer())
+    bus.info("a message")
+    bus.warning("a warning")
+    bus.show("a line")
     for event in ALL_EVENTS[3:]:
-        event_bus.emit(event)
+        bus.emit(event)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[2] or line for line in lines] == ["a message", "a warning", "a line"]
 
 
-def test_the_last_opened_renderer_gets_the_events_and_is_closed_after_an_error() -> None:
-    class RecordingRenderer:
-        def __init__(self) -> None:
-            self.events: list[Event | str] = []
+def test_every_renderer_gets_every_event() -> None:
+    renderers = RecordingRenderer(), RecordingRenderer()
+    bus = EventBus(*renderers)
+    bus.progress("reading", 1, 2)
+    bus.stage("starting Ray")
+    assert bus.end(2, ("a problem",)) == 2
+    bus.close()
+    events = [ProgressUpdated("reading", 1, 2), StageStarted("starting Ray"), CommandEnded(2, ("a problem",)), "closed"]
+    assert [renderer.events for renderer in renderers] == [events, events]
 
+
+def test_events_of_several_threads_are_handled_one_at_a_time() -> None:
+    is_handling = threading.Lock()
+
+    class Exclusive(RecordingRenderer):
         def handle(self, event: Event) -> None:
-            self.events.append(event)
+            assert is_handling.acquire(blocking=False)
+            time.sleep(0)  # lets another thread run
+            super().handle(event)
+            is_handling.release()
 
-        def close(self) -> None:
-            self.events.append("closed")
+    renderer = Exclusive()
+    bus = EventBus(renderer)
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(bus.info, ["text"] * 400))
+    assert len(renderer.events) == 400
 
-    outer, inner = RecordingRenderer(), RecordingRenderer()
-    with contextlib.suppress(RuntimeError), event_bus.use_renderer(outer):
-        event_bus.emit_progress("reading", 1, 2)
-        with event_bus.use_renderer(inner):
-            event_bus.start_stage("starting Ray")
-        raise RuntimeError("any error")
-    assert outer.events == [ProgressUpdated("reading", 1, 2), "closed"]
-    assert inner.events == [StageStarted("starting Ray"), "closed"]
+
+# --- log records ---
+
+WORKER_LOGGER, OTHER_LOGGER = logging.getLogger("tuning.registry.any"), logging.getLogger("ray.any")
+
+
+def test_log_records_of_this_project_are_messages_and_warnings_on_the_bus() -> None:
+    renderer = RecordingRenderer()
+    with log_records_to(EventBus(renderer)):
+        WORKER_LOGGER.info("exported %s", "a model")
+        WORKER_LOGGER.warning("the server is unavailable")
+        WORKER_LOGGER.debug("not shown")
+        OTHER_LOGGER.error("not shown")
+    assert renderer.events == [Message("exported a model"), Message("the server is unavailable", is_warning=True)]
+
+
+def test_log_records_are_shown_only_here_and_only_during_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    renderer, before = RecordingRenderer(), [(logging.getLogger(name).level) for name in PACKAGES]
+    with log_records_to(EventBus(renderer)):
+        WORKER_LOGGER.warning("inside")
+    WORKER_LOGGER.warning("outside")
+    assert renderer.events == [Message("inside", is_warning=True)]
+    assert caplog.messages == ["outside"]
+    assert [logging.getLogger(name).level for name in PACKAGES] == before
+
+
+def test_quiet_shows_only_log_records_that_are_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_event_bus("tune", quiet=True, events="text"):
+        WORKER_LOGGER.info("exported")
+        WORKER_LOGGER.warning("the server is unavailable")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.partition("  ")[2]) == ("", "the server is unavailable\n")
 
 
 # --- quiet ---
@@ -300,17 +352,14 @@ def test_only_a_utf8_terminal_that_can_move_its_cursor_gets_the_live_view(
     assert type(renderer) is expected
 
 
-def command(error: BaseException | None) -> Callable[[], int]:
-    """Return the work of a command that prints, emits a message, and raises ``error`` if there is one."""
-
-    def work() -> int:
+def run_command(name: str, quiet: bool, events: EventsForm, error: BaseException | None = None) -> int:
+    """Run a command that prints, emits a message, and raises ``error`` if there is one."""
+    with open_event_bus(name, quiet, events) as bus:
         print("from a library")
-        info("a message")
+        bus.info("a message")
         if error:
             raise error
-        return 0
-
-    return work
+        return bus.end(0)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +377,7 @@ def test_with_json_events_stdout_has_only_events_and_the_last_has_the_exit_statu
 ) -> None:
     expected = re.escape(str(error)) or "^$"
     with pytest.raises(type(error), match=expected) if error else contextlib.nullcontext():
-        assert run_with_ui("train", False, "json", command(error)) == status
+        assert run_command("train", False, "json", error) == status
     captured = capsys.readouterr()
     first, last = (json.loads(line) for line in captured.out.splitlines())
     assert first["command"] == "train"
@@ -340,11 +389,11 @@ def test_with_json_events_stdout_has_only_events_and_the_last_has_the_exit_statu
 
 
 def test_with_json_events_and_quiet_messages_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_with_ui("tune", True, "json", command(None)) == 0
+    assert run_command("tune", True, "json") == 0
     assert capsys.readouterr().err == "from a library\n"
 
 
 def test_with_text_events_messages_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_with_ui("tune", False, "text", command(None)) == 0
+    assert run_command("tune", False, "text") == 0
     captured = capsys.readouterr()
     assert (len(captured.out.splitlines()), captured.err) == (2, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ import pytest
 from data.errors import TrackingError, UserError
 from tests.tuning.factories import dataset, recipe
 from tuning.common.signals import SignalHandler
-from tuning.tracking.connection import connect, hide_password, pop_run_id_from_env, tracking_uri
+from tuning.tracking.connection import connect, hide_password, tracking_uri
 from tuning.tracking.environment import REPOSITORY, code_version, environment_info, machine_info
 from tuning.tracking.operations import StartRun
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
@@ -49,18 +48,6 @@ def status(parent: ParentRun) -> tuple[str, str | None]:
 
 
 # --- the run of mlflow run ---
-
-
-def test_the_run_id_is_removed_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
-    assert pop_run_id_from_env() == "abc"
-    assert "MLFLOW_RUN_ID" not in os.environ
-    assert pop_run_id_from_env() is None
-
-
-def test_an_empty_run_id_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_RUN_ID", "")
-    assert pop_run_id_from_env() is None
 
 
 def test_a_search_uses_the_run_of_mlflow_run(client: MlflowClient) -> None:

@@ -13,7 +13,7 @@ from tuning.__main__ import main
 from tuning.recipe.auto import auto_backbones, auto_image_sizes
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe
-from tuning.workflows.preflight import prepare_context
+from tuning.workflows.preflight import SearchInputs, load_data, prepare_inputs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,6 +108,32 @@ def test_errors_of_weights_data_and_server_are_reported_together(
     assert [line.split()[1] for line in lines] == ["weights", "data", "the"]
 
 
+def test_errors_of_truncations_and_of_the_server_are_reported_together(
+    image_folder: Path, closed_port: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    options = ("--data", str(image_folder), "--backbone", "small_cnn", "--truncate", "40", "--weights", "none")
+    lines = error_lines(capsys, "train", *options)
+    assert [line.split()[1] for line in lines] == ["truncate", "the"]
+
+
+@pytest.mark.parametrize(("data", "num_starts"), [("", 1), ("missing", 0)])
+def test_ray_starts_once_the_data_are_valid_and_before_the_server_is_contacted(
+    data: str,
+    num_starts: int,
+    image_folder: Path,
+    closed_port: int,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("tuning.search.ray_runtime.RayRuntime.start_async", lambda _: calls.append("ray"))
+    monkeypatch.setattr("tuning.tracking.connection._check_server", lambda _: calls.append("server"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    error_lines(capsys, "tune", "--data", str(image_folder / data), "--weights", "none", "--truncate", "40")
+    assert calls == ["ray"] * num_starts + ["server"]
+
+
 def test_a_truncation_is_limited_by_the_blocks_of_each_network(
     image_folder: Path, client: MlflowClient, capsys: Capture
 ) -> None:
@@ -121,16 +147,19 @@ def test_a_truncation_is_limited_by_the_blocks_of_each_network(
 # --- auto ---
 
 
-def test_auto_is_the_offline_backbones_at_sizes_near_the_median(image_folder: Path, client: MlflowClient) -> None:
+def inputs_of(recipe: Recipe) -> SearchInputs:
+    return prepare_inputs(recipe, load_data(recipe, lambda *_: None))
+
+
+def test_auto_is_the_offline_backbones_at_sizes_near_the_median(image_folder: Path) -> None:
     recipe = Recipe(data=str(image_folder), weights="none")
-    context = prepare_context(recipe)
-    resolved = context.resolve_auto(recipe)
+    inputs = inputs_of(recipe)
+    resolved = inputs.resolve_auto(recipe)
     assert resolved.backbone == Categorical(options=OFFLINE)
     assert resolved.image_size == Categorical(options=(48, 64, 96))
     assert resolved.truncate == Categorical(options=(0, 3))
-    sizes = {pair: preprocessing.image_size for pair, preprocessing in context.preprocessings.items()}
+    sizes = {pair: preprocessing.image_size for pair, preprocessing in inputs.preprocessings.items()}
     assert sizes == {(name, size): size for name in OFFLINE for size in (48, 64, 96)}
-    assert_untouched(client)
 
 
 @pytest.mark.parametrize(
@@ -151,20 +180,19 @@ def test_auto_includes_hub_backbones_if_the_hub_is_reachable_and_allowed(
     assert auto_backbones(weights) == OFFLINE + hub_backbones
 
 
-def test_auto_is_resolved_for_each_variant(image_folder: Path, client: MlflowClient) -> None:
+def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
     variants = [
         {"name": "fixed", "settings": {"backbone": "small_cnn", "image_size": "32"}},
         {"name": "open", "settings": {"freeze_fraction": "1"}},
     ]
     recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "variants": variants})
-    context = prepare_context(recipe)
-    fixed, left_open = context.resolve_auto(recipe).variants
+    inputs = inputs_of(recipe)
+    fixed, left_open = inputs.resolve_auto(recipe).variants
     assert fixed.settings == {"backbone": "small_cnn", "image_size": "32", "truncate": "0"}  # it has few blocks
     auto = {"backbone": ",".join(OFFLINE), "image_size": "48,64,96", "truncate": "0,3"}
     assert left_open.settings == {"freeze_fraction": "1", **auto}
-    assert ("small_cnn", 32) in context.preprocessings
-    assert ("small_cnn", 48) not in context.preprocessings
-    assert_untouched(client)
+    assert ("small_cnn", 32) in inputs.preprocessings
+    assert ("small_cnn", 48) not in inputs.preprocessings
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tuning.recipe.options import option_fields
 from tuning.recipe.schema import VARIANT_FIELDS, Recipe
 from tuning.search.space import SearchSpace
 from tuning.search.trial_worker import TrialTask, train
-from tuning.workflows.preflight import SearchContext, prepare_context
+from tuning.workflows.preflight import SearchInputs, load_data, prepare_inputs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,27 +85,30 @@ def test_a_preset_contains_only_options_of_the_command_line(name: str) -> None:
     assert recipe.model_fields_set == {*content, "recipe", "variants"}
 
 
-def train_each_network(recipe: Recipe, context: SearchContext, root: Path) -> list[list[TrialReport]]:
+def inputs_of(recipe: Recipe) -> SearchInputs:
+    return prepare_inputs(recipe, load_data(recipe, lambda *_: None))
+
+
+def train_each_network(recipe: Recipe, inputs: SearchInputs, root: Path) -> list[list[TrialReport]]:
     """Train one tiny trial for each network of a recipe; return the reports of each."""
     reports = []
-    for variant, part in parts(context.resolve_auto(recipe)).items():
+    for variant, part in parts(inputs.resolve_auto(recipe)).items():
         assert isinstance(part.backbone, Categorical)
         for backbone in part.backbone.options:
             single = part.model_copy(update={"backbone": Categorical(options=(backbone,))})
-            reports.append(train_default(single, context, root / variant / str(backbone)))
+            reports.append(train_default(single, inputs, root / variant / str(backbone)))
     return reports
 
 
-def train_default(recipe: Recipe, context: SearchContext, root: Path) -> list[TrialReport]:
-    space, paths = SearchSpace(recipe, context.dataset.imbalance), SearchPaths(root)
-    paths.write(recipe, context.dataset)
-    config = space.trial_config(space.default_settings(), context.preprocessings)
+def train_default(recipe: Recipe, inputs: SearchInputs, root: Path) -> list[TrialReport]:
+    space, paths = SearchSpace(recipe, inputs.dataset.imbalance), SearchPaths(root)
+    paths.write(recipe, inputs.dataset)
+    config = space.trial_config(space.default_settings(), inputs.preprocessings)
     reports: list[TrialReport] = []
     train(TrialTask(trial_uid="uid", config=config, search_root=root, threads=1), reports.append)
     return reports
 
 
-@pytest.mark.usefixtures("client")
 @pytest.mark.parametrize(
     ("name", "networks"),
     list(zip(NAMES, (3, 5, 4, 4, 3, 1, 2), strict=True)),
@@ -117,7 +120,7 @@ def test_each_network_of_a_preset_trains_without_pretrained_weights(
     truncate = {"truncate": "1"} if name == "cats-vs-dogs" else {}  # VGG's last block has 100 million parameters
     options = {"weights": "none", "image_size": "32", "max_epochs": "1", "batch_size": "8", **truncate}
     recipe = load(recipe=name, data=str(folder), **options)
-    trials = train_each_network(recipe, prepare_context(recipe), tmp_path / "trials")
+    trials = train_each_network(recipe, inputs_of(recipe), tmp_path / "trials")
     assert len(trials) == networks
     for reports in trials:
         assert [report.epoch for report in reports] == [1]
@@ -180,7 +183,7 @@ def test_efficient_compares_the_four_networks_of_its_comment(image_folder: Path)
     assert isinstance(two.freeze_fraction, Categorical)
     depth = freeze_depth(float(two.freeze_fraction.options[0]), len(blocks))
     assert blocks[:depth] == tuple(f"features.{number}" for number in range(10))
-    for preprocessing in prepare_context(recipe).preprocessings.values():
+    for preprocessing in inputs_of(recipe).preprocessings.values():
         assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from data.errors import UserError
 from tests.tuning.factories import dataset, recipe, trial_record
 from tuning import __main__, cli
-from tuning.common.event_bus import info, print_table
 from tuning.common.redaction import Redactor, redact
 from tuning.common.trial_record import TrialReport
 from tuning.tracking.environment import REPOSITORY
 from tuning.tracking.operations import PARENT_UID, LogFile, LogText, StartRun, redacted_operation
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
+from tuning.ui.console import print_tables
+from tuning.ui.session import open_event_bus
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -137,15 +139,20 @@ def test_operations_without_secrets_are_not_changed() -> None:
 
 
 def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    info(TEXT)
-    print_table(TEXT)
-    assert_clean(capsys.readouterr().out)
+    print_tables(TEXT)
+    with open_event_bus("tune", quiet=False, events="text") as bus:
+        bus.info(TEXT)
+        bus.show(TEXT)
+        logging.getLogger("tuning.any").warning("see %s", TEXT)
+    output = capsys.readouterr()
+    assert (output.out.count("***@db.example"), output.err) == (4, "")
+    assert_clean(output.out)
 
 
 def test_no_secret_is_in_an_error_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     class FailingCommand:
         @staticmethod
-        def run(_: object) -> int:
+        def run(*_: object) -> int:
             raise UserError(TEXT)
 
     monkeypatch.setattr(cli, "load", lambda _: FailingCommand)

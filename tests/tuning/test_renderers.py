@@ -16,14 +16,13 @@ from rich.table import Table
 
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.conftest import FakeClock
-from tests.tuning.factories import candidate, epoch_report, recipe, trial_record
-from tuning.common.event_bus import print_table, use_renderer
+from tests.tuning.factories import candidate, epoch_report, recipe, search_result, trial_record
 from tuning.common.events import EpochEnded, Event, ProgressUpdated, TrialEnded, TrialStarted
 from tuning.common.formatting import format_decision, format_score
 from tuning.common.promotion_types import Promotion
 from tuning.search.selection import ranked
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
-from tuning.ui.console import ConsoleRenderer
+from tuning.ui.console import print_tables
 from tuning.ui.log_renderer import LogRenderer
 from tuning.ui.progress_bar import ProgressBar
 from tuning.ui.summary import leaderboard, next_commands, plan_line, result_lines, run_note
@@ -124,10 +123,11 @@ def test_a_link_to_a_server_has_no_password() -> None:
 
 def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() -> None:
     trials = [trial_record(0, 0.5), trial_record(1, 0.9)]
-    plain = run_note(trials, trials[1], candidate(), "decided.")
+    result = search_result(trials, trials[1])
+    plain = run_note(result, candidate(), "decided.")
     assert "#/" not in plain
     assert "| 1 | 0.9000 |" in plain
-    linked = run_note(trials, trials[1], candidate(), "decided.", MlflowLinks("12", "search", {"uid1": "run1"}))
+    linked = run_note(result, candidate(), "decided.", MlflowLinks("12", "search", {"uid1": "run1"}))
     run_link = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(
         f"decided.\n\n[Trial 1, the best]({run_link}) · [all trials compared](#/compare-runs?runs="
@@ -160,14 +160,12 @@ def test_another_database_is_passed_to_mlflow_ui() -> None:
 
 @pytest.mark.parametrize("line", ["a" * 300, "[bold]x[/bold]", "[/x]"])
 def test_a_line_is_printed_unchanged(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with use_renderer(ConsoleRenderer()):
-        print_table(line)
+    print_tables(line)
     assert capsys.readouterr().out == f"{line}\n"
 
 
 def test_a_path_with_colons_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
-    with use_renderer(ConsoleRenderer()):
-        print_table("predict --files /photos/:cat:/1.png")
+    print_tables("predict --files /photos/:cat:/1.png")
     assert capsys.readouterr().out == "predict --files /photos/:cat:/1.png\n"
 
 
@@ -176,7 +174,7 @@ def test_a_path_with_colons_is_printed_unchanged(capsys: pytest.CaptureFixture[s
 
 def progress_lines(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the progress lines, without a terminal, of three steps of three seconds each."""
-    with ProgressBar() as progress, use_renderer(ConsoleRenderer()):
+    with ProgressBar() as progress:
         for done in range(0, 3000, 1000):
             progress("images read", done, 3000)
             clock.now_s += 3

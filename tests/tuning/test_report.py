@@ -21,10 +21,11 @@ from tests.tuning.report_factory import (
     built_report,
     evaluation_content,
     report_content,
+    report_result,
     report_trial,
 )
 from tuning.reporting.charts import build_charts
-from tuning.reporting.content import Misclassification
+from tuning.reporting.content import Decision, Misclassification
 from tuning.reporting.page import build_evaluation
 from tuning.reporting.theme import DARK, LIGHT
 from tuning.search.reruns import Improvement
@@ -205,8 +206,9 @@ def test_the_results_come_first(page: Page) -> None:
 
 
 def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
-    missing = {"reruns": (), "improvement": None, "baseline": None, "costed_trials": (), "mistakes": ()}
-    text = Page(built_report(report_content(best=0, model="", **missing))).text
+    result = report_result(winner=report_trial(0, 0.7), reruns=(), improvement=None, costs={})
+    content = report_content(result=result, decision=Decision("Not registered.", ""), baseline=None, mistakes=())
+    text = Page(built_report(content)).text
     assert "the default configuration, trial 0, won" in text
     assert "All 30 test images were classified correctly" in text
     assert "No network's serving cost was measured" in text
@@ -219,7 +221,7 @@ def test_reruns_are_shown_with_the_score_of_each_seed(page: Page) -> None:
     assert "0.8900" in page.text
     assert "0.9000, 0.8800" in page.text
     assert "significant: more than twice the standard error of 0.0500" in page.text
-    text = Page(built_report(report_content(improvement=Improvement(0.02, 0.03)))).text
+    text = Page(built_report(report_content(result=report_result(improvement=Improvement(0.02, 0.03))))).text
     assert "not significant: at most twice the standard error of 0.0300" in text
 
 
@@ -240,7 +242,8 @@ def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Pag
 
 
 def test_a_search_of_one_trial_has_a_report() -> None:
-    text = Page(built_report(report_content(trials=(report_trial(0, 0.5),), best=0))).text
+    trial = report_trial(0, 0.5)
+    text = Page(built_report(report_content(result=report_result(trials=(trial,), winner=trial)))).text
     assert "Too few complete trials" in text
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.audit.report import audit
 from data.load_dataset import load_dataset
 from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
-from tests.tuning.factories import candidate, trial_record
+from tests.tuning.factories import candidate, search_result, trial_record
 from tests.tuning.report_factory import built_report
 from tuning.reporting.builder import build_report_content
-from tuning.reporting.content import ReportContent, ReportTrial
+from tuning.reporting.content import Decision, ReportContent
 from tuning.search.reruns import RerunTrial
 from tuning.search.selection import Limits, serving_spec_of
 
@@ -23,31 +22,22 @@ def content(make_folder: MakeFolder) -> ReportContent:
     (folder / "blue" / "copy.png").write_bytes((folder / "blue" / "000.png").read_bytes())
     dataset = load_dataset(str(folder))
     trials = [trial_record(0, 0.5), trial_record(1, 0.75), trial_record(2, None, "failed")]
-    labels = np.array([sample.label for sample in dataset.split("test")])
-    probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
-    return build_report_content(
-        dataset,
-        audit(dataset),
-        [ReportTrial(trial, (0.4, trial.score) if trial.score else ()) for trial in trials],
+    result = search_result(
+        trials,
         trials[1],
-        [RerunTrial(trials[1], (0.75, 0.7)), RerunTrial(trials[0], (0.5,))],
-        None,
-        candidate(0.8, dataset.classes),
-        (probabilities, labels),
-        decision="Not decided yet: the server was away.",
-        model="",
+        reruns=(RerunTrial(trials[1], (0.75, 0.7)),),
         costs={serving_spec_of(trials[1], 2): ServingCost(latency_ms=3, mb=14)},
         limits=Limits(mb=20),
-        baseline=None,
     )
+    labels = np.array([sample.label for sample in dataset.split("test")])
+    probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
+    decision = Decision("Not decided yet: the server was away.", "")
+    predictions = (probabilities, labels)
+    return build_report_content(dataset, result, candidate(0.8, dataset.classes), predictions, None, decision)
 
 
 def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent) -> None:
     assert content.search == "run"
-    assert content.winner.trial.number == 1
-    assert [rerun.trial.number for rerun in content.reruns] == [1]
-    assert content.cost_of_winner is not None
-    assert content.cost_of_winner.cost.mb == 14
     assert content.scores.accuracy == 0
     assert len(content.mistakes) == sum(row.support for row in content.scores.per_class) > 1
     assert {len(example.augmented) for example in content.train_examples} == {4}

@@ -15,7 +15,7 @@ from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
-from tests.tuning.report_factory import report_content
+from tests.tuning.report_factory import report_content, report_result
 from tuning.reporting.charts import build_charts, importances
 from tuning.reporting.optuna_study import to_study
 from tuning.reporting.page import build_chart_images
@@ -36,7 +36,7 @@ def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
 
 def test_only_settings_that_differ_have_an_importance() -> None:
     assert set(importances(report_content())) == {"lr", "freeze_fraction"}
-    study = to_study(report_content().trials)
+    study = to_study(report_result().trials)
     assert [trial.state.name for trial in study.trials].count("PRUNED") == 1
     assert len(study.trials) == 6
 

@@ -92,15 +92,13 @@ def test_a_stall_is_reported_once_and_forgotten_when_watching_again(watchdog: St
 
 @pytest.mark.parametrize("num_stalls", [1, MAX_FAILURES])
 def test_a_search_continues_after_a_stall_but_fails_after_too_many(
-    num_stalls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_stalls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, warnings = trial_store(tmp_path), list[str]()
+    store = trial_store(tmp_path)
     time_budget = TimeBudget(None, tmp_path / "elapsed_s")
     search_recipe = recipe(max_concurrent="2")
     strategy = SearchStrategy(search_recipe, SearchSpace(search_recipe), NUM_VAL_IMAGES)
-    runner = TuneRunner(
-        search_recipe, SearchPaths(tmp_path), store, strategy, (), SignalHandler(), time_budget, warnings.append
-    )
+    runner = TuneRunner(search_recipe, SearchPaths(tmp_path), store, strategy, (), SignalHandler(), time_budget)
     stalls = iter([True] * num_stalls + [False])
     submitted_uids = []
 
@@ -112,7 +110,7 @@ def test_a_search_continues_after_a_stall_but_fails_after_too_many(
     monkeypatch.setattr("tuning.search.tune_runner.cluster_resources", lambda: {"CPU": 2.0})
     if num_stalls < MAX_FAILURES:
         runner.run()
-        assert warnings == [
+        assert caplog.messages == [
             "Ray lost its workers (no worker started a submitted trial); continuing with 2 concurrent trials"
         ]
     else:
