@@ -106,7 +106,7 @@ class ImageClassifier(PythonModel):
         self.labels: list[str] = facts["labels"]
         self.temperature: float = facts["temperature"]
         self.preprocess = _load_module(files["preprocess"])
-        self.preprocessing = self.preprocess.Preprocessing.from_dict(facts["preprocessing"])
+        (self.preprocessing,) = map(self.preprocess.Preprocessing.from_dict, facts["preprocessings"])  # one per network
         self.graph = open_graph(files["graph"])
         self.allow_paths: bool | None = (context.model_config or {}).get("allow_paths")
 

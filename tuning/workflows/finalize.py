@@ -128,15 +128,9 @@ class SearchFinalizer:
             if winner.trial_uid == best.trial_uid:
                 return winner.candidate
         start_stage(f"packaging trial {best.number}, the best, and evaluating it on the test split")
+        weights = self._paths.weights(best.trial_uid, best.best_epoch)
         candidate = build_candidate(
-            name=self._name,
-            parent=self._parent,
-            dataset=self._dataset,
-            data=self._recipe.data,
-            config=best.config,
-            weights=self._paths.weights(best.trial_uid, best.best_epoch),
-            folder=self._paths.package,
-            gate=self._recipe.gate,
+            self._parent, self._dataset, self._recipe, best.config, weights, self._paths.package
         )
         write_atomically(file, PackagedWinner(trial_uid=best.trial_uid, candidate=candidate).to_json().encode())
         return candidate

@@ -57,12 +57,11 @@ def train(training: TrainingSettings, trial_run_id: str) -> int:
             trial = load_finished_trial(connect(), trial_run_id)
             training, config = trial.training, trial.config
         context = prepare_context(training, given_run)
-        training = context.resolve_auto(training)
+        training = context.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
         data_audit = audit(context.dataset)
         emit(AuditCompleted(data_audit))
         config = config or _default_config(training, context)
-        name = training.name or context.dataset.name
-        parent = ParentRun.open(context.client, given_run, name)
+        parent = ParentRun.open(context.client, given_run, training.name or context.dataset.name)
         with parent_run_lifecycle(parent, signals):
             paths = SearchPaths.from_search_id(parent.run_id)
             paths.write(training, context.dataset)
@@ -84,16 +83,7 @@ def train(training: TrainingSettings, trial_run_id: str) -> int:
             start_stage("training")
             weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
             start_stage("packaging the model and evaluating it on the test split")
-            candidate = build_candidate(
-                name=name,
-                parent=parent,
-                dataset=context.dataset,
-                data=resolve_data_path(training.data),
-                config=config,
-                weights=weights,
-                folder=paths.package,
-                gate=training.gate,
-            )
+            candidate = build_candidate(parent, context.dataset, training, config, weights, paths.package)
             emit(CandidateEvaluated(candidate, None))
             if candidate.model_uri:
                 info(f"to register the model, run python -m tuning promote --run {parent.run_id}")
