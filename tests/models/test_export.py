@@ -113,13 +113,13 @@ content = file.read_bytes()
 frames = {str(count): model.predict([content] * count) for count in (1, 2, 5)}
 frames["text"] = model.predict([base64.b64encode(content).decode()])
 frames["path"] = model.predict([file])
-frames["text path"] = model.predict([str(file)])
 frames["image"] = model.predict([Image.open(file)])
 frames["array"] = model.predict(pd.Series([np.asarray(Image.open(file))]))
 frames["mixed"] = model.predict([content, file])
-without_paths = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": False})
-(error,) = without_paths.predict([str(file)])["error"]
+(error,) = model.predict([str(file)])["error"]
 assert "a string must be a base64-encoded image" in error
+with_paths = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": True})
+frames["text path"] = with_paths.predict([str(file)])
 assert "torch" not in sys.modules, "torch was imported"
 print(json.dumps({name: frame.to_dict("records") for name, frame in frames.items()}))
 """
@@ -215,6 +215,7 @@ def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iter
     environment = clean_environment() | {
         "__pyfunc_model_path__": packaged.model.as_uri(),
         "SERVING_MODEL_CONFIG": json.dumps({"allow_paths": True}),
+        pyfunc_model.CONFIG_VARIABLE: json.dumps({"allow_paths": True}),
     }
     process = subprocess.Popen(
         [*command, "mlflow.pyfunc.scoring_server.app:app"], env=environment, cwd=tmp_path_factory.mktemp("served")

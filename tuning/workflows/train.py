@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.audit.report import audit
+from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
 from tuning.common.event_bus import emit, info, start_stage
@@ -17,6 +20,7 @@ from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
+from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
 from tuning.search.space import SearchSpace
 from tuning.search.trial_worker import TrialTask
@@ -30,33 +34,49 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRIAL_UID = "train"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ReproducibleTrial:
-    """The configuration of a finished trial and the settings that it was trained with."""
+    """The configuration of a finished trial, the settings and the fingerprint of the data that it was trained with."""
 
     training: TrainingSettings
     config: TrialConfig
+    data_fingerprint: str
+
+    def warn_if_data_changed(self, dataset: Dataset) -> None:
+        """Log a warning if the images or their splits differ from those of the trial."""
+        if dataset.fingerprint != self.data_fingerprint:
+            logger.warning(
+                "the numbers will differ from the original ones, because %s has changed since (fingerprint %s instead "
+                "of %s)",
+                self.training.data,
+                dataset.fingerprint,
+                self.data_fingerprint,
+            )
 
 
-def train(training: TrainingSettings, trial_run_id: str) -> int:
+def train(training: TrainingSettings, run_id: str = "", model_uri: str = "") -> int:
     """Train, evaluate and package one configuration, without registering it; return the exit status.
 
     Args:
-        training: settings; an unset one takes the default of a search. Ignored with ``trial_run_id``.
-        trial_run_id: run of a finished trial to train again; empty: train the default configuration of ``training``.
+        training: settings; an unset one takes the default of a search. Ignored with ``run_id`` or ``model_uri``.
+        run_id: run of a finished trial to train again.
+        model_uri: registered version to train again.
 
     Raises:
         UserError: with all problems, before the training starts.
     """
     given_run = pop_run_id_from_env()
     with handle_signals() as signals:
-        config = None
-        if trial_run_id:
-            trial = load_finished_trial(connect(), trial_run_id)
+        config, trial = None, None
+        if run_id or model_uri:
+            trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)
             training, config = trial.training, trial.config
         context = prepare_context(training, given_run)
+        if trial:
+            trial.warn_if_data_changed(context.dataset)
         training = context.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
         data_audit = audit(context.dataset)
         emit(AuditCompleted(data_audit))
@@ -128,12 +148,27 @@ def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
         raise TrackingError(
             f"run must be a trial's run, but {run_id} has no trial configuration; use a child run of a search"
         )
+    return _reproducible_trial(run_id, parent_tags, TrialConfig.from_json(tags[TRIAL_CONFIG_TAG]))
+
+
+def load_version(client: MlflowClient, model_uri: str) -> ReproducibleTrial:
+    """Return the configuration of a registered version, and the settings of the search or training that made it.
+
+    Raises:
+        TrackingError: there is no such version, or it was not registered by a search or a training.
+    """
+    candidate = load_candidate_of_uri(client, model_uri)
+    (member,) = candidate.members
+    return _reproducible_trial(candidate.run_id, client.get_run(candidate.run_id).data.tags, member.config)
+
+
+def _reproducible_trial(run_id: str, parent_tags: Mapping[str, str], config: TrialConfig) -> ReproducibleTrial:
     if RECIPE_TAG not in parent_tags:
         raise TrackingError(
             f"run must be a trial of a search or a training, but {run_id} has no recipe; use another trial's run"
         )
-    config = TrialConfig.from_json(tags[TRIAL_CONFIG_TAG])
-    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent_tags[RECIPE_TAG]), config), config)
+    recipe = Recipe.from_json(parent_tags[RECIPE_TAG])
+    return ReproducibleTrial(_single_trial_recipe(recipe, config), config, parent_tags[DATA_FINGERPRINT_TAG])
 
 
 def _single_trial_recipe(recipe: Recipe, config: TrialConfig) -> Recipe:
