@@ -17,7 +17,7 @@ import numpy as np
 
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
-from models.packaging.export import export_package
+from models.packaging.export import PackageFacts, export_package
 from models.profiling.serving_cost import ServingSpec, export_torchscript_onnx, latency_ms, randomly_initialized
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
@@ -45,10 +45,11 @@ def compare(name: str, size: int) -> str:
         fit=FitConfig(),
     )
     pixels = np.zeros((2, size, size, 3), np.uint8)
+    facts = PackageFacts(labels=tuple(map(str, range(CLASSES))), data_fingerprint="none")
     with tempfile.TemporaryDirectory() as folder:
         fast = Path(folder) / "fast.onnx"
         start = time.process_time()
-        exported = export_package(classifier, config, [str(k) for k in range(CLASSES)], "none", pixels, Path(folder))
+        exported = export_package(classifier, config, facts, pixels, Path(folder))
         package = Path(folder) / exported.graph
         between = time.process_time()
         export_torchscript_onnx(classifier, size, fast)

@@ -28,7 +28,7 @@ from PIL import Image
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize, read_image, to_pixels
 from models.classifier import Classifier, build_classifier
-from models.packaging.export import export_package
+from models.packaging.export import PackageFacts, export_package
 from models.packaging.mlflow_model import save_package
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
@@ -61,7 +61,8 @@ def make_package(config: TrialConfig, folder: Path) -> Classifier:
     classifier = build_classifier(config.network, len(CLASSES), config.preprocessing.image_size, seed=0)
     size = config.preprocessing.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (8, size, size, 3)).astype(np.uint8)
-    export_package(classifier, config, CLASSES, "benchmark", pixels, folder / "package")
+    facts = PackageFacts(labels=CLASSES, data_fingerprint="benchmark")
+    export_package(classifier, config, facts, pixels, folder / "package")
     save_package(folder / "package", folder / "model")
     return classifier.eval()
 

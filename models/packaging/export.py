@@ -4,7 +4,7 @@
 
     model.onnx             normalized images [b, 3, s, s] float32 -> logits [b, k]; any b; one file. If ONNX does not
                            support the network, model.pt2 of torch.export instead; the package then requires torch
-    facts.json             labels, preprocessing, temperature, result of the graph check, fingerprint of the data set
+    facts.json             ``PackageFacts``, the preprocessing of each network, and the ``ExportResult``
     preprocess.py          data/preprocessing.py, verbatim
     weights.safetensors    and trial.json: everything needed to continue training
 
@@ -21,13 +21,13 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -51,6 +51,20 @@ class ExportError(FreezelineError):
     """A network that neither ONNX nor torch.export supports."""
 
 
+class PackageFacts(FrozenModel):
+    """Facts that a package holds about its model.
+
+    Attributes:
+        labels: names of the classes, in the order of the logits.
+        data_fingerprint: fingerprint of the data set.
+        temperature: the packaged model divides its logits by this number.
+    """
+
+    labels: tuple[str, ...]
+    data_fingerprint: str
+    temperature: PositiveFloat = 1.0
+
+
 class ExportResult(FrozenModel):
     """The exported graph and the result of its check.
 
@@ -68,24 +82,16 @@ class ExportResult(FrozenModel):
 
 
 def export_package(
-    classifier: Classifier,
-    config: TrialConfig,
-    classes: Sequence[str],
-    data_fingerprint: str,
-    pixels: Pixels,
-    folder: Path,
-    temperature: float = 1.0,
+    classifier: Classifier, config: TrialConfig, facts: PackageFacts, pixels: Pixels, folder: Path
 ) -> ExportResult:
     """Write the package's files into ``folder`` and check its graph on real images. Takes seconds to a minute.
 
     Args:
         classifier: the trained classifier; it is not modified.
         config: its trial configuration.
-        classes: names of the classes, in the order of the logits.
-        data_fingerprint: fingerprint of the data set.
+        facts: facts about the model, written into the package.
         pixels: real images [n, s, s, 3], on which the graph is compared with torch.
         folder: created if missing.
-        temperature: the packaged model divides its logits by this number.
 
     Raises:
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
@@ -96,14 +102,12 @@ def export_package(
     sample = np.resize(pixels[:NUM_CHECKED_IMAGES], (max(2, min(len(pixels), NUM_CHECKED_IMAGES)), *pixels.shape[1:]))
     images = torch.from_numpy(normalize(sample, config.preprocessing)).contiguous()
     result = _export_graph(network, images, folder)
-    facts = {
-        "labels": list(classes),
-        "preprocessing": config.preprocessing.to_dict(),
-        "data_fingerprint": data_fingerprint,
-        "temperature": temperature,
+    content = {
+        **facts.model_dump(mode="json"),
+        "preprocessings": [config.preprocessing.to_dict()],
         **result.model_dump(mode="json"),
     }
-    (folder / ARTIFACTS["facts"]).write_text(json.dumps(facts, indent=2))
+    (folder / ARTIFACTS["facts"]).write_text(json.dumps(content, indent=2))
     (folder / ARTIFACTS["trial"]).write_text(config.to_json(indent=2))
     shutil.copyfile(Path(preprocessing.__file__), folder / ARTIFACTS["preprocess"])
     state_dict = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}

@@ -66,7 +66,7 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
             artifacts={name: str(folder / file) for name, file in files.items()},
             signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)]), params=ParamSchema(params)),
             pip_requirements=requirements(graph),
-            model_config={"allow_paths": None},  # MLflow only lets load_model override keys that exist here
+            model_config={"allow_paths": False},  # MLflow only lets load_model override keys that exist here
         )
 
 

@@ -8,14 +8,12 @@ The input is a list, a pandas Series, or a DataFrame with a single column. Each 
 * bytes: the content of an image file in any format that Pillow reads;
 * str: the same in base64, with or without a ``data:image/...;base64,`` prefix; used by JSON and CSV requests;
 * pathlib.Path: a local file; a request cannot contain one, so it is always the caller's own choice;
-* str: the path of a local file, see below;
 * PIL.Image.Image;
 * numpy.ndarray: uint8 [height, width, 3]; only in a Series or DataFrame, since MLflow rejects lists of arrays.
 
-In a serving process a str is never treated as a path. MLflow's scoring servers are detected by their module or
-environment variables, other servers by their module (``SERVERS``). In any other process, a str that names an existing
-file is read as that file. ``load_model(..., model_config={"allow_paths": False})`` always disables paths in a str;
-``True`` enables them in a process that only imports another server's module. Under MLflow's servers they stay disabled.
+A str that names an existing file is read as that file only if the model was loaded with
+``load_model(..., model_config={"allow_paths": True})``. Neither a request's parameters nor environment variables can
+allow paths, and under MLflow's scoring servers they are never allowed.
 
 The output is a DataFrame with one row per image, in order: ``label``, ``score`` (probability of the label), ``error``,
 and a column for each class with its probability. If a class has the name of one of the first three columns, an
@@ -56,23 +54,10 @@ Graph = Callable[[Floats], Floats]
 
 BATCH_SIZE = 32
 MAX_BATCH_SIZE = 1024
-MAX_PATH_LENGTH = 4096  # characters; a longer str is an image in base64
 MAX_TEXT_LENGTH = 2**27  # characters of base64, or bytes of a file: 128 MB, more than cameras write
 RESERVED_COLUMNS = ("label", "score", "error")
-MLFLOW_SERVER_VARIABLES = ("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "__pyfunc_model_path__", "SERVING_MODEL_CONFIG")
-MLFLOW_SERVER_MODULE = "mlflow.pyfunc.scoring_server"  # not imported by load_model or predict
-SERVERS = (
-    "uvicorn",
-    "gunicorn",
-    "hypercorn",
-    "waitress",
-    "daphne",
-    "granian",
-    "werkzeug.serving",
-    "bentoml",
-    "ray.serve",
-    "sanic",
-)
+SERVER_MODULE = "mlflow.pyfunc.scoring_server"  # of all MLflow's servers; not imported by load_model or predict
+CONFIG_VARIABLE = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # JSON that MLflow merges into every model_config
 
 
 def open_graph(file: Path) -> Graph:
@@ -106,9 +91,10 @@ class ImageClassifier(PythonModel):
         self.labels: list[str] = facts["labels"]
         self.temperature: float = facts["temperature"]
         self.preprocess = _load_module(files["preprocess"])
-        self.preprocessing = self.preprocess.Preprocessing.from_dict(facts["preprocessing"])
+        (self.preprocessing,) = map(self.preprocess.Preprocessing.from_dict, facts["preprocessings"])  # one per network
         self.graph = open_graph(files["graph"])
-        self.allow_paths: bool | None = (context.model_config or {}).get("allow_paths")
+        is_set_by_environment = "allow_paths" in os.environ.get(CONFIG_VARIABLE, "")
+        self.allow_paths = context.model_config["allow_paths"] is True and not is_set_by_environment
 
     def predict(
         self,
@@ -165,8 +151,8 @@ class ImageClassifier(PythonModel):
         return np.asarray(self.preprocess.to_pixels(image, self.preprocessing))
 
     def _decode_text(self, text: str) -> bytes | Path:
-        if paths_allowed(self.allow_paths) and (path := _existing_file(text)):
-            return path
+        if self.allow_paths and SERVER_MODULE not in sys.modules and os.path.isfile(text):  # noqa: PTH113  # never raises
+            return Path(text)
         if len(text) > MAX_TEXT_LENGTH:
             raise ValueError(f"must be at most {MAX_TEXT_LENGTH:,} characters of base64, got {len(text):,}")
         content = text.partition(",")[2] if text.startswith("data:") else text
@@ -207,20 +193,6 @@ def _check_int(name: str, value: Any, minimum: int, maximum: int) -> int:  # noq
         message = f"{name} must be a whole number from {minimum} to {maximum}, got {value}"
         raise MlflowException.invalid_parameter_value(message)
     return int(value)
-
-
-def paths_allowed(allow_paths: bool | None) -> bool:
-    """Return whether a str may be the path of a local file in this process; see the module's docstring."""
-    if MLFLOW_SERVER_MODULE in sys.modules or any(os.environ.get(name) for name in MLFLOW_SERVER_VARIABLES):
-        return False
-    return not any(name in sys.modules for name in SERVERS) if allow_paths is None else allow_paths
-
-
-def _existing_file(text: str) -> Path | None:
-    try:
-        return Path(text) if len(text) <= MAX_PATH_LENGTH and Path(text).is_file() else None
-    except (OSError, ValueError):  # the name is too long or contains a null character
-        return None
 
 
 def _elements(model_input: Any) -> Iterator[Any]:  # noqa: ANN401  # any type a caller passes to MLflow

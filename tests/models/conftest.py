@@ -120,12 +120,13 @@ class Packaged:
 
 def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
     """Export a classifier with random weights, save it as an MLflow model, and write an image file."""
-    from models.packaging.export import export_package
+    from models.packaging.export import PackageFacts, export_package
     from models.packaging.mlflow_model import save_package  # imports MLflow, which takes seconds
 
     classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
     pixels, _ = colored_pixels(12)
-    export_result = export_package(classifier, config, CLASSES, "fingerprint", pixels, tmp_path / "package")
+    facts = PackageFacts(labels=CLASSES, data_fingerprint="fingerprint")
+    export_result = export_package(classifier, config, facts, pixels, tmp_path / "package")
     save_package(tmp_path / "package", tmp_path / "model")
     image_file = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(image_file)

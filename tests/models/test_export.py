@@ -25,12 +25,13 @@ from data.preprocessing import normalize
 from models.classifier import build_classifier
 from models.packaging import export as export_module
 from models.packaging import pyfunc_model
-from models.packaging.export import ExportError, ExportResult, export_package
+from models.packaging.export import ExportError, ExportResult, PackageFacts, export_package
 from models.packaging.mlflow_model import load_checkpoint, log_package, requirements, save_package
 from models.trial_config import NetworkConfig, TrialConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, colored_pixels
 
 ROOT = Path(__file__).parents[2]
+FACTS = PackageFacts(labels=CLASSES, data_fingerprint="fingerprint")
 
 # --- files of the package ---
 
@@ -48,7 +49,7 @@ def test_the_graph_is_a_single_onnx_file_that_agrees_with_torch(packaged: Packag
 def test_the_preprocessing_code_is_packaged_verbatim(packaged: Packaged) -> None:
     assert (packaged.folder / "preprocess.py").read_bytes() == Path(preprocessing.__file__).read_bytes()
     facts = json.loads((packaged.folder / "facts.json").read_text())
-    assert facts["preprocessing"] == packaged.config.preprocessing.to_dict()
+    assert facts["preprocessings"] == [packaged.config.preprocessing.to_dict()]
     assert facts["labels"] == list(CLASSES)
     assert facts["data_fingerprint"] == "fingerprint"
 
@@ -112,13 +113,13 @@ content = file.read_bytes()
 frames = {str(count): model.predict([content] * count) for count in (1, 2, 5)}
 frames["text"] = model.predict([base64.b64encode(content).decode()])
 frames["path"] = model.predict([file])
-frames["text path"] = model.predict([str(file)])
 frames["image"] = model.predict([Image.open(file)])
 frames["array"] = model.predict(pd.Series([np.asarray(Image.open(file))]))
 frames["mixed"] = model.predict([content, file])
-without_paths = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": False})
-(error,) = without_paths.predict([str(file)])["error"]
+(error,) = model.predict([str(file)])["error"]
 assert "a string must be a base64-encoded image" in error
+with_paths = mlflow.pyfunc.load_model(sys.argv[1], model_config={"allow_paths": True})
+frames["text path"] = with_paths.predict([str(file)])
 assert "torch" not in sys.modules, "torch was imported"
 print(json.dumps({name: frame.to_dict("records") for name, frame in frames.items()}))
 """
@@ -214,6 +215,7 @@ def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iter
     environment = clean_environment() | {
         "__pyfunc_model_path__": packaged.model.as_uri(),
         "SERVING_MODEL_CONFIG": json.dumps({"allow_paths": True}),
+        pyfunc_model.CONFIG_VARIABLE: json.dumps({"allow_paths": True}),
     }
     process = subprocess.Popen(
         [*command, "mlflow.pyfunc.scoring_server.app:app"], env=environment, cwd=tmp_path_factory.mktemp("served")
@@ -311,7 +313,7 @@ def test_packages_of_truncated_networks_other_heads_and_small_cnn_contain_only_u
     config = packaged.config.model_copy(update={"network": network})
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
     classifier.expects_features = True  # as after training on cached features
-    result = export_package(classifier, config, CLASSES, "f", colored_pixels(5)[0], tmp_path)
+    result = export_package(classifier, config, FACTS, colored_pixels(5)[0], tmp_path)
     assert (result.graph, result.notes) == ("model.onnx", ())
     state = load_file(tmp_path / "weights.safetensors")
     assert state.keys() == classifier.state_dict().keys()
@@ -354,9 +356,7 @@ def test_a_network_that_onnx_does_not_support_is_packaged_with_torch_export_and_
         raise RuntimeError("no such operator: aten::strange\nlong traceback")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    result = export_package(
-        packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(5)[0], tmp_path / "package"
-    )
+    result = export_package(packaged.classifier, packaged.config, FACTS, colored_pixels(5)[0], tmp_path / "package")
     assert result.graph == "model.pt2"
     assert result.notes == (
         "packaged with torch.export, which requires torch at inference (onnx: no such operator: aten::strange)",
@@ -383,5 +383,5 @@ def test_a_graph_with_different_logits_is_not_packaged(
     monkeypatch.setattr(export_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
     monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
     with pytest.raises(ExportError, match=r"cannot be exported \(onnx: its logits differ .*; pt2: its logits differ"):
-        export_package(packaged.classifier, packaged.config, CLASSES, "f", colored_pixels(2)[0], tmp_path)
+        export_package(packaged.classifier, packaged.config, FACTS, colored_pixels(2)[0], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -22,15 +22,18 @@ from tests.models.conftest import CLASSES, Packaged
 
 @pytest.fixture
 def model(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> pyfunc_model.ImageClassifier:
-    """Return the pyfunc's Python model, with no server detected in this process."""
-    for name in (pyfunc_model.MLFLOW_SERVER_MODULE, *pyfunc_model.SERVERS):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    for name in pyfunc_model.MLFLOW_SERVER_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    """Return the pyfunc's Python model, loaded without a model configuration; MLflow's server is not imported."""
+    monkeypatch.delitem(sys.modules, pyfunc_model.SERVER_MODULE, raising=False)
+    return load(packaged)
+
+
+def load(packaged: Packaged, allow_paths: bool = False) -> pyfunc_model.ImageClassifier:
     facts = json.loads((packaged.folder / "facts.json").read_text())
     artifacts = export_module.ARTIFACTS | {"graph": facts["graph"]}
     classifier = pyfunc_model.ImageClassifier()
-    context = Context({name: str(packaged.folder / file) for name, file in artifacts.items()}, {})
+    context = Context(
+        {name: str(packaged.folder / file) for name, file in artifacts.items()}, {"allow_paths": allow_paths}
+    )
     classifier.load_context(context)  # type: ignore[arg-type]
     return classifier
 
@@ -63,12 +66,7 @@ def test_an_image_is_accepted_in_every_input_format(packaged: Packaged, model: p
     text = base64.b64encode(content).decode()
     forms = [
         *(content, bytearray(content), text, f"data:image/png;base64,{text}", f"{text[:76]}\n{text[76:]}\n"),
-        *(
-            packaged.image_file,
-            str(packaged.image_file),
-            Image.open(packaged.image_file),
-            np.asarray(Image.open(packaged.image_file)),
-        ),
+        *(packaged.image_file, Image.open(packaged.image_file), np.asarray(Image.open(packaged.image_file))),
     ]
     for model_input in (pd.Series(forms, dtype=object), pd.DataFrame({"any": pd.Series(forms, dtype=object)})):
         frame = model.predict(None, model_input)
@@ -206,39 +204,41 @@ def test_classes_named_like_a_reserved_column_get_an_underscore(
 # --- paths in text inputs ---
 
 
-def rejects_text_paths(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> bool:
-    (error,) = model.predict(None, pd.DataFrame({"p": [str(packaged.image_file)]}))["error"]
-    return error is not None and "for a local file pass its bytes or a pathlib.Path" in error
+def opens_path(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> bool:
+    """Return whether a str with the path of an image is read as a file; otherwise it must be refused."""
+    (error,) = model.predict(None, pd.DataFrame({"p": [str(packaged.image_file)]}), {"allow_paths": True})["error"]
+    assert error is None or "for a local file pass its bytes or a pathlib.Path" in error
+    return error is None
 
 
-@pytest.mark.parametrize("allow_paths", [None, True])
-def test_mlflow_servers_never_open_a_path_in_a_text(
-    packaged: Packaged, model: pyfunc_model.ImageClassifier, monkeypatch: pytest.MonkeyPatch, allow_paths: bool | None
+def test_a_text_is_a_path_only_if_the_model_was_loaded_so(
+    packaged: Packaged, model: pyfunc_model.ImageClassifier
 ) -> None:
-    model.allow_paths = allow_paths
-    assert not rejects_text_paths(packaged, model)
-    for variable in pyfunc_model.MLFLOW_SERVER_VARIABLES:
-        with monkeypatch.context() as patch:
-            patch.setenv(variable, "true")
-            assert rejects_text_paths(packaged, model)
-    monkeypatch.setitem(sys.modules, pyfunc_model.MLFLOW_SERVER_MODULE, sys)
-    assert rejects_text_paths(packaged, model)
-    assert len(model.predict(None, pd.DataFrame({"p": [packaged.image_file]}))) == 1
+    assert not opens_path(packaged, model)
+    assert opens_path(packaged, load(packaged, allow_paths=True))
 
 
-@pytest.mark.parametrize("server", pyfunc_model.SERVERS)
-def test_other_servers_open_a_path_in_a_text_only_with_allow_paths(
-    packaged: Packaged, model: pyfunc_model.ImageClassifier, monkeypatch: pytest.MonkeyPatch, server: str
-) -> None:
-    monkeypatch.setitem(sys.modules, server, sys)
-    assert rejects_text_paths(packaged, model)
-    model.allow_paths = True
-    assert not rejects_text_paths(packaged, model)
+def test_with_paths_allowed_other_texts_are_still_base64(packaged: Packaged, tmp_path: Path) -> None:
+    text = base64.b64encode(packaged.image_file.read_bytes()).decode()
+    texts = [text, str(tmp_path / "missing.png"), "a\0b", "A" * 100_000]
+    errors = list(load(packaged, allow_paths=True).predict(None, pd.DataFrame({"p": texts}))["error"])
+    assert errors[0] is None
+    assert all(errors[1:])
 
 
-def test_paths_in_texts_can_be_disabled(packaged: Packaged, model: pyfunc_model.ImageClassifier) -> None:
-    model.allow_paths = False
-    assert rejects_text_paths(packaged, model)
+def test_the_environment_cannot_allow_paths(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv(pyfunc_model.CONFIG_VARIABLE, '{"allow_paths": true}')
+    (error,) = mlflow.pyfunc.load_model(str(packaged.model)).predict([str(packaged.image_file)])["error"]
+    assert "a string must be a base64-encoded image" in error
+
+
+def test_mlflow_servers_never_open_a_path(packaged: Packaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(packaged, allow_paths=True)
+    monkeypatch.setitem(sys.modules, pyfunc_model.SERVER_MODULE, sys)
+    assert not opens_path(packaged, model)
+    assert list(model.predict(None, pd.DataFrame({"p": [packaged.image_file]}))["error"]) == [None]
 
 
 def test_packages_with_different_preprocessing_code_coexist_in_one_process(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
 from data.sources.base import SplitName
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
-from tuning.common.promotion_types import Candidate
+from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
@@ -147,6 +147,7 @@ def candidate(
     y_true = tuple(label for label in range(len(classes)) for _ in range(images_per_class))
     return Candidate(
         name="pets",
+        members=(CandidateMember(config=trial_config()),),
         run_id=run_id,
         model_uri=model_uri,
         commit="c0ffee",

@@ -10,7 +10,13 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from tests.tuning.factories import candidate
 from tests.tuning.packaged_candidates import PackageCandidate
-from tuning.registry.candidate_store import load_candidate, load_candidate_of_version, load_model, save_candidate
+from tuning.registry.candidate_store import (
+    load_candidate,
+    load_candidate_of_uri,
+    load_candidate_of_version,
+    load_model,
+    save_candidate,
+)
 from tuning.registry.promotion import promote
 
 if TYPE_CHECKING:
@@ -23,9 +29,9 @@ def test_a_candidate_is_loaded_from_its_run(client: MlflowClient) -> None:
     assert load_candidate(client, saved.run_id) == saved
 
 
-def test_a_candidate_in_another_format_is_rejected(client: MlflowClient) -> None:
+def test_a_candidate_of_an_earlier_version_is_rejected(client: MlflowClient) -> None:
     run_id = client.create_run("0").info.run_id
-    client.log_text(run_id, '{"name": "pets"}', "candidate.json")
+    client.log_text(run_id, candidate().model_dump_json(exclude={"members"}), "candidate.json")
     with pytest.raises(TrackingError, match=r"must be in the format of this version .* search or train again"):
         load_candidate(client, run_id)
 
@@ -56,6 +62,25 @@ def test_a_version_that_does_not_exist_is_rejected(
     promote(client, package(8), pets)
     with pytest.raises(TrackingError, match=message):
         load_candidate_of_version(client, name, version)
+
+
+@pytest.mark.usefixtures("smoke_tested")
+def test_the_uri_of_a_version_has_a_number_or_an_alias(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset
+) -> None:
+    packaged = package(8)
+    promote(client, packaged, pets)
+    assert load_candidate_of_uri(client, "models:/pets/1") == packaged
+    assert load_candidate_of_uri(client, "models:/pets@champion") == packaged
+    for uri, message in {
+        "models:/pets@challenger": "pets has no alias challenger",
+        "models:/cows@champion": "got 'cows', which does not exist",
+        "models:/pets/7": "got 7, which does not exist",
+        packaged.model_uri: "must be a registered version, models:/NAME/3 or models:/NAME@champion, got",
+        "pets": "got 'pets'",
+    }.items():
+        with pytest.raises(TrackingError, match=message):
+            load_candidate_of_uri(client, uri)
 
 
 @pytest.mark.parametrize("uri", ["models:/pets@champion", "models:/nothing/1", "runs:/0/model", "missing", "models:/"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from pydantic import ValidationError
 
-from tests.tuning.factories import GATE, candidate, predictions
+from tests.tuning.factories import GATE, candidate, predictions, trial_config
 from tuning.common.promotion_types import Candidate, Champion, Promotion
 from tuning.registry.gate import decide
 
@@ -200,3 +200,22 @@ def test_a_promotion_needs_a_reason() -> None:
 
 def test_a_candidate_survives_a_json_round_trip() -> None:
     assert Candidate.from_json(candidate().to_json(indent=2)) == candidate()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((), "members\n.*at least 1 item"),
+        ((0.5, 0.4), "weights of the members must sum to 1, got 0.9"),
+        ((2.0, -1.0), "greater than 0"),
+    ],
+)
+def test_a_candidate_has_members_whose_weights_sum_to_1(weights: Sequence[float], message: str) -> None:
+    members = [{"config": trial_config(), "weight": weight} for weight in weights]
+    with pytest.raises(ValidationError, match=message):
+        Candidate.model_validate({**candidate().model_dump(), "members": members})
+
+
+def test_several_members_are_accepted_if_their_weights_sum_to_1() -> None:
+    members = [{"config": trial_config(), "weight": 0.1} for _ in range(10)]
+    assert len(Candidate.model_validate({**candidate().model_dump(), "members": members}).members) == 10

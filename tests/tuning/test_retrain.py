@@ -1,4 +1,4 @@
-"""``train --run``: a finished trial's configuration; and the data paths of runs that ``mlflow run`` starts."""
+"""``train --run`` and ``train --model``: what is trained again; and the data paths of runs of ``mlflow run``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 from mlflow.projects.utils import _create_run
 
+from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
 from tests.tuning.command_line import Capture, error_lines
 from tests.tuning.factories import trial_config
-from tuning.common.names import PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
+from tests.tuning.packaged_candidates import PackageCandidate
+from tuning.__main__ import main
+from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
 from tuning.recipe.schema import Recipe, TrainingSettings
+from tuning.registry.promotion import promote
 from tuning.workflows.preflight import check_data_path_of_url_run
-from tuning.workflows.train import as_recipe, load_finished_trial
+from tuning.workflows.train import ReproducibleTrial, as_recipe, load_finished_trial, load_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
 def create_trial_run(client: MlflowClient, recipe: Recipe) -> str:
     """Create a parent run with a recipe and a trial's run below it; return the trial's run id."""
-    parent = client.create_run("0", tags={RECIPE_TAG: recipe.to_json()})
+    parent = client.create_run("0", tags={RECIPE_TAG: recipe.to_json(), DATA_FINGERPRINT_TAG: "f"})
     tags = {TRIAL_CONFIG_TAG: trial_config(lr=0.25).to_json(), PARENT_RUN_TAG: parent.info.run_id}
     return str(client.create_run("0", tags=tags).info.run_id)
 
@@ -48,7 +52,7 @@ def test_a_search_is_not_a_trial(client: MlflowClient) -> None:
 
 def test_the_run_of_train_can_be_retrained(client: MlflowClient) -> None:
     config, recipe = trial_config(lr=0.25), as_recipe(TrainingSettings(data="/x"))
-    tags = {TRIAL_CONFIG_TAG: config.to_json(), RECIPE_TAG: recipe.to_json()}
+    tags = {TRIAL_CONFIG_TAG: config.to_json(), RECIPE_TAG: recipe.to_json(), DATA_FINGERPRINT_TAG: "f"}
     trial = load_finished_trial(client, client.create_run("0", tags=tags).info.run_id)
     assert trial.training.data == "/x"
     assert trial.config == config
@@ -57,6 +61,61 @@ def test_the_run_of_train_can_be_retrained(client: MlflowClient) -> None:
 def test_train_with_a_run_accepts_no_other_settings(capsys: Capture) -> None:
     (line,) = error_lines(capsys, "train", "--run", "abc", "--lr", "0.1", "--data", "demo", "--seed", "3")
     assert line.endswith("got other settings too; remove --lr, --seed.")
+
+
+# --- a registered version ---
+
+
+@pytest.mark.usefixtures("smoke_tested")
+def test_a_version_trained_again_has_the_same_validation_metrics(client: MlflowClient, image_folder: Path) -> None:
+    settings = {"backbone": "small_cnn", "image_size": "16", "max_epochs": "2", "augmentation": "light", "seed": "5"}
+    options = [text for name, value in settings.items() for text in (f"--{name}", value)]
+    assert main(["train", "--data", str(image_folder), *options, "--lr", "0.003", "--cpus_per_trial", "1"]) == 0
+    (original,) = runs(client)
+    assert main(["promote", "--run", original, "--force", "the first version"]) == 0
+    assert main(["train", "--model", "models:/images/1"]) == 0
+    repeated, _ = runs(client)
+    for metric in ("train_loss", "val_loss", "val_balanced_accuracy"):
+        values = [point.value for point in client.get_metric_history(original, metric)]
+        assert len(values) == 2
+        assert [point.value for point in client.get_metric_history(repeated, metric)] == values
+
+
+def runs(client: MlflowClient) -> list[str]:
+    """Return the IDs of the runs of the experiment ``images``, newest first."""
+    experiment = client.get_experiment_by_name("images")
+    assert experiment is not None
+    return [run.info.run_id for run in client.search_runs([experiment.experiment_id])]
+
+
+@pytest.mark.usefixtures("smoke_tested")
+@pytest.mark.parametrize("uri", ["models:/pets/1", "models:/pets@champion"])
+def test_a_version_is_loaded_with_the_recipe_of_its_run(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset, uri: str
+) -> None:
+    packaged = package(8)
+    promote(client, packaged, pets)
+    with pytest.raises(TrackingError, match=f"{packaged.run_id} has no recipe"):
+        load_version(client, uri)
+    for name, value in {RECIPE_TAG: Recipe(data="photos").to_json(), DATA_FINGERPRINT_TAG: "f"}.items():
+        client.set_tag(packaged.run_id, name, value)
+    trial = load_version(client, uri)
+    assert (trial.config, trial.training.data, trial.data_fingerprint) == (trial_config(), "photos", "f")
+
+
+def test_training_again_on_changed_images_logs_a_warning(pets: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    training = TrainingSettings(data="photos")
+    ReproducibleTrial(training, trial_config(), pets.fingerprint).warn_if_data_changed(pets)
+    assert not caplog.messages
+    ReproducibleTrial(training, trial_config(), "other").warn_if_data_changed(pets)
+    (message,) = caplog.messages
+    assert "the numbers will differ from the original ones, because photos has changed since" in message
+
+
+@pytest.mark.parametrize(("option", "other"), [("run", "model"), ("model", "run")])
+def test_a_run_and_a_version_cannot_be_trained_again_together(option: str, other: str, capsys: Capture) -> None:
+    lines = error_lines(capsys, "train", f"--{option}", "a", f"--{other}", "b")
+    assert "run trains a configuration again with its own settings" in lines[0]
 
 
 # --- data paths under mlflow run ---

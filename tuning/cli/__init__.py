@@ -17,7 +17,7 @@ from tuning.cli.parser import format_help
 SUMMARIES = {
     "tune": "search for the best fine-tune of a classifier for a folder of images, and register it",
     "resume": "continue an interrupted search, or extend a finished one",
-    "train": "train one configuration, or retrain that of a finished trial",
+    "train": "train one configuration, or again that of a finished trial or a registered version",
     "evaluate": "evaluate a packaged model on images",
     "promote": "decide whether a packaged model becomes champion",
     "rollback": "restore the previous champion",

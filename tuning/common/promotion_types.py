@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data.frozen_model import FrozenModel
+from models.trial_config import TrialConfig
 
 
 class Gate(FrozenModel):
@@ -29,11 +31,20 @@ class Gate(FrozenModel):
     max_mb: float | None = None
 
 
+class CandidateMember(FrozenModel):
+    """A trained network of a candidate, and its weight in the candidate's probabilities."""
+
+    config: TrialConfig
+    weight: PositiveFloat = 1.0
+
+
 class Candidate(FrozenModel):
     """A packaged model that was evaluated on the test images and may become champion.
 
     Attributes:
         name: the name of the registered model.
+        members: the networks whose probabilities are averaged, each with everything needed to train it again; exactly
+            one today.
         run_id: the run that holds the packaged model.
         model_uri: the URI of the package.
         commit: the git commit of the code that trained it; empty outside a repository.
@@ -57,6 +68,7 @@ class Candidate(FrozenModel):
     """
 
     name: str
+    members: tuple[CandidateMember, ...] = Field(min_length=1)
     run_id: str
     model_uri: str
     commit: str = ""
@@ -77,6 +89,13 @@ class Candidate(FrozenModel):
     num_checked_images: int
     size_mb: float
     latency_ms: float | None = None
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        total = math.fsum(member.weight for member in self.members)
+        if not math.isclose(total, 1):
+            raise ValueError(f"weights of the members must sum to 1, got {total:g}; divide each by their sum")
+        return self
 
     @property
     def num_test_images(self) -> int:

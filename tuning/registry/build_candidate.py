@@ -20,7 +20,8 @@ from data.home import migrated_folder
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
 from tuning.common.names import GIT_COMMIT_TAG
-from tuning.common.promotion_types import Candidate, Gate
+from tuning.common.promotion_types import Candidate, CandidateMember
+from tuning.recipe.schema import TrainingSettings
 from tuning.registry.candidate_store import candidate_artifacts, log_candidate_package, reference_predictions_path
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
 from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, build_reference_predictions
@@ -50,35 +51,33 @@ class PackagedWinner(FrozenModel):
 
 
 def build_candidate(
-    name: str,
     parent: ParentRun,
     dataset: Dataset,
-    data: str,
+    settings: TrainingSettings,
     config: TrialConfig,
     weights: Path,
     folder: Path,
-    gate: Gate,
 ) -> Candidate:
     """Evaluate trained weights on the test split, package them, and log the package and the scores.
 
     Args:
-        name: name of the registered model.
         parent: run to log on.
         dataset: data set with the test split; the evaluation is counted.
-        data: the data set's path or URI, from which ``promote`` loads it again.
+        settings: settings of the search or training: the model's name, the gate, and the absolute path or URI of the
+            data set, from which ``promote`` loads it again.
         config: configuration that the weights were trained with.
         weights: weights file (safetensors).
         folder: new folder of the package; the reference and test predictions are saved beside it.
-        gate: limits that the candidate must keep.
     """
-    from models.packaging.export import export_package
+    from models.packaging.export import PackageFacts, export_package
 
     classifier = load_classifier(config, len(dataset.classes), weights)
     evaluation = _evaluate(classifier, dataset, config)
     test = split_batches(dataset, config, "test")
-    exported = export_package(
-        classifier, config, dataset.classes, dataset.fingerprint, test.pixels, folder, evaluation.temperature
+    facts = PackageFacts(
+        labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
     )
+    exported = export_package(classifier, config, facts, test.pixels, folder)
     for note in exported.notes:
         logger.info(note)
     reference = _reference_predictions(classifier, config, test.pixels, evaluation.temperature)
@@ -86,11 +85,12 @@ def build_candidate(
     _save_test_predictions(folder, evaluation)
     seen_hashes, test_hashes = seen_and_test_hashes(dataset)
     candidate = Candidate(
-        name=name,
+        name=settings.name or dataset.name,
+        members=(CandidateMember(config=config),),
         run_id=parent.run_id,
         model_uri=_log_package_or_defer(parent, folder),
         commit=code_version().get(GIT_COMMIT_TAG, ""),
-        data=data,
+        data=settings.data,
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,
         test_evaluations=record_test_evaluation(dataset),
@@ -101,7 +101,7 @@ def build_candidate(
         test_hashes=test_hashes,
         seen_hashes=seen_hashes,
         leaks=count_leaks(dataset),
-        gate=gate,
+        gate=settings.gate,
         temperature=evaluation.temperature,
         max_difference=exported.max_difference,
         num_checked_images=exported.num_checked_images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CANDIDATE_FILE = "candidate.json"  # the newest candidate of a run
 CANDIDATES_FOLDER = "candidates"  # every candidate of a run, by the model id of its package
+VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
 def save_candidate(client: MlflowClient, candidate: Candidate) -> None:
@@ -102,6 +104,29 @@ def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> 
             f"version must come from a search or a training, but the run of version {version} of {name} holds no "
             "candidate; use another version"
         ) from None
+
+
+def load_candidate_of_uri(client: MlflowClient, model_uri: str) -> Candidate:
+    """Return the candidate that was registered as the version at ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+
+    Raises:
+        TrackingError: there is no such version, or it was not registered by a search or a training.
+    """
+    match = VERSION_URI.fullmatch(model_uri)
+    if match is None:
+        raise TrackingError(
+            f"model must be a registered version, models:/NAME/3 or models:/NAME@champion, got {model_uri!r}; "
+            "mlflow ui lists the versions"
+        )
+    name, alias = match["name"], match["alias"]
+    registry = ModelRegistry(client, name)
+    registry.check_exists()
+    version = registry.version_of_alias(alias) if alias else int(match["version"])
+    if version is None:
+        raise TrackingError(
+            f"model must be a registered version, but {name} has no alias {alias}; mlflow ui lists them"
+        )
+    return load_candidate_of_version(client, name, version)
 
 
 def _read_candidate(run_id: str, file: str) -> Candidate:

@@ -83,6 +83,7 @@ def _usage(candidate: Candidate, version: int, run_link: str) -> str:
         f'model = mlflow.pyfunc.load_model("models:/{candidate.name}/{version}")\n'
         'model.predict([open("image.jpg", "rb").read()])  # label, score, error, and a probability for each class\n'
         "```\n\n"
+        f"`python -m tuning train --model models:/{candidate.name}/{version}` trains it again.\n\n"
         f"Created by run {run_link}"
         f"{f', commit `{candidate.commit}`' if candidate.commit else ''}.\n"
     )

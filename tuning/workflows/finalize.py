@@ -91,15 +91,9 @@ def _package_winner(search: Search, winner: TrialRecord) -> Candidate:
         if packaged.trial_uid == winner.trial_uid:
             return packaged.candidate
     search.bus.stage(f"packaging trial {winner.number}, the best, and evaluating it on the test split")
+    weights = search.paths.weights(winner.trial_uid, winner.best_epoch)
     candidate = build_candidate(
-        name=search.model_name,
-        parent=search.parent,
-        dataset=search.dataset,
-        data=search.recipe.data,
-        config=winner.config,
-        weights=search.paths.weights(winner.trial_uid, winner.best_epoch),
-        folder=search.paths.package,
-        gate=search.recipe.gate,
+        search.parent, search.dataset, search.recipe, winner.config, weights, search.paths.package
     )
     write_atomically(file, PackagedWinner(trial_uid=winner.trial_uid, candidate=candidate).to_json().encode())
     return candidate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
+from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
@@ -30,22 +33,36 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRIAL_UID = "train"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ReproducibleTrial:
-    """The configuration of a finished trial and the settings that it was trained with."""
+    """The configuration of a finished trial, the settings and the fingerprint of the data that it was trained with."""
 
     training: TrainingSettings
     config: TrialConfig
+    data_fingerprint: str
+
+    def warn_if_data_changed(self, dataset: Dataset) -> None:
+        """Log a warning if the images or their splits differ from those of the trial."""
+        if dataset.fingerprint != self.data_fingerprint:
+            logger.warning(
+                "the numbers will differ from the original ones, because %s has changed since (fingerprint %s instead "
+                "of %s)",
+                self.training.data,
+                dataset.fingerprint,
+                self.data_fingerprint,
+            )
 
 
-def train(training: TrainingSettings, trial_run_id: str, given_run: str | None, bus: EventBus) -> int:
+def train(training: TrainingSettings, run_id: str, model_uri: str, given_run: str | None, bus: EventBus) -> int:
     """Train, evaluate and package one configuration, without registering it; return the exit status.
 
     Args:
-        training: settings; an unset one takes the default of a search. Ignored with ``trial_run_id``.
-        trial_run_id: run of a finished trial to train again; empty: train the default configuration of ``training``.
+        training: settings; an unset one takes the default of a search. Ignored with ``run_id`` or ``model_uri``.
+        run_id: run of a finished trial to train again; empty for none.
+        model_uri: registered version to train again; empty for none.
         given_run: run that ``mlflow run`` created for this command.
         bus: receives the events.
 
@@ -53,9 +70,9 @@ def train(training: TrainingSettings, trial_run_id: str, given_run: str | None, 
         UserError: with all problems, before the training starts.
     """
     with handle_signals() as signals:
-        config = None
-        if trial_run_id:
-            trial = load_finished_trial(connect(), trial_run_id)
+        config, trial = None, None
+        if run_id or model_uri:
+            trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)
             training, config = trial.training, trial.config
         problems = Problems()
         with problems.collect():
@@ -64,7 +81,9 @@ def train(training: TrainingSettings, trial_run_id: str, given_run: str | None, 
         with problems.collect():
             client = connect_for(training, given_run)
         problems.raise_any()
-        training = inputs.resolve_auto(training)
+        if trial:
+            trial.warn_if_data_changed(dataset)
+        training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
         data_audit = audit(dataset)
         bus.emit(AuditCompleted(data_audit))
         parent = ParentRun.open(client, given_run, training.name or dataset.name)
@@ -94,16 +113,7 @@ def _train_and_package(
     bus.stage("training")
     weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
     bus.stage("packaging the model and evaluating it on the test split")
-    candidate = build_candidate(
-        name=training.name or dataset.name,
-        parent=parent,
-        dataset=dataset,
-        data=resolve_data_path(training.data),
-        config=config,
-        weights=weights,
-        folder=paths.package,
-        gate=training.gate,
-    )
+    candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
     bus.emit(CandidateEvaluated(candidate, None))
     if candidate.model_uri:
         bus.info(f"to register the model, run python -m tuning promote --run {parent.run_id}")
@@ -142,12 +152,27 @@ def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
         raise TrackingError(
             f"run must be a trial's run, but {run_id} has no trial configuration; use a child run of a search"
         )
+    return _reproducible_trial(run_id, parent_tags, TrialConfig.from_json(tags[TRIAL_CONFIG_TAG]))
+
+
+def load_version(client: MlflowClient, model_uri: str) -> ReproducibleTrial:
+    """Return the configuration of a registered version, and the settings of the search or training that made it.
+
+    Raises:
+        TrackingError: there is no such version, or it was not registered by a search or a training.
+    """
+    candidate = load_candidate_of_uri(client, model_uri)
+    (member,) = candidate.members
+    return _reproducible_trial(candidate.run_id, client.get_run(candidate.run_id).data.tags, member.config)
+
+
+def _reproducible_trial(run_id: str, parent_tags: Mapping[str, str], config: TrialConfig) -> ReproducibleTrial:
     if RECIPE_TAG not in parent_tags:
         raise TrackingError(
             f"run must be a trial of a search or a training, but {run_id} has no recipe; use another trial's run"
         )
-    config = TrialConfig.from_json(tags[TRIAL_CONFIG_TAG])
-    return ReproducibleTrial(_single_trial_recipe(Recipe.from_json(parent_tags[RECIPE_TAG]), config), config)
+    recipe = Recipe.from_json(parent_tags[RECIPE_TAG])
+    return ReproducibleTrial(_single_trial_recipe(recipe, config), config, parent_tags[DATA_FINGERPRINT_TAG])
 
 
 def _single_trial_recipe(recipe: Recipe, config: TrialConfig) -> Recipe:
