@@ -4,8 +4,7 @@
 # make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
 # make screenshots  create the images of README and docs from two real searches (20 minutes; needs Chromium)
 # make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
-# make server-local  run the server without Docker, in the foreground
-# tune, test, check, faults, screenshots and server-local create .venv once; make setup does only that.
+# tune, test, check, faults and screenshots create .venv once; make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
 
-.PHONY: setup tune test check faults screenshots clean server server-down server-logs server-local
+.PHONY: setup tune test check faults screenshots clean server server-down server-logs
 
 setup: $(STAMP)
 
@@ -49,9 +48,6 @@ server-down:
 
 server-logs:
 	$(COMPOSE) logs --follow --tail 100
-
-server-local: $(STAMP)
-	$(BIN)/python -m server.local $(ARGS)
 
 faults: $(STAMP)
 	$(BIN)/python -m benchmarks.faults $(ARGS)

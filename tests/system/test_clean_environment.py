@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.processes import free_port
 from tests.models.conftest import CLASSES, Packaged, make_package
 from tests.models.model_server import MODEL_URI, clean_environment, register_champion, run_server
+from tests.services import free_port
 
 MAX_ENVIRONMENT_MB = 500
 CLIENT = """

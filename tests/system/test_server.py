@@ -1,63 +1,40 @@
-"""A search with the server of ``make server-local``, set in ``MLFLOW_TRACKING_URI``."""
+"""MLflow's own server, started as the docs do without Docker."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import load_text
 
-from server.processes import free_port
-from tests.system.conftest import ROOT, Workspace, runs_of, tune
-
-
-@pytest.fixture
-def server(
-    workspace: Workspace, empty_database: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[subprocess.Popen[str]]:
-    """Start the server on SQLite; its first output line has the tracking URI."""
-    folder = workspace.folder / "server"
-    folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    command = [sys.executable, "-m", "server.local", "--database", "sqlite", "--folder", str(folder)]
-    process = subprocess.Popen([*command, "--port", str(free_port())], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        first_line = process.stdout.readline()  # printed when all its processes are healthy
-        assert first_line.startswith("MLflow on sqlite in ")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", first_line.rpartition("MLFLOW_TRACKING_URI=")[2].strip())
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+from tests.docs_blocks import ROOT, blocks, shell_commands
+from tests.services import LOOPBACK, free_port, mlflow_server, running
 
 
-def test_a_search_uses_the_server_of_the_environment(
-    ray_cluster: None, workspace: Workspace, server: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+def documented_command(port: int) -> list[str]:
+    """Return the arguments of the documented ``mlflow server``, with another port."""
+    commands = [words for block in blocks(ROOT / "docs" / "server.md") for words in shell_commands(block.text)]
+    (command,) = (words for words in commands if words[:2] == ["mlflow", "server"])
+    return [str(port) if word == "5000" else word for word in command[1:]]
+
+
+def test_the_documented_server_without_docker_stores_runs_and_files(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tune(workspace, trials="2", max_epochs="1") == 0
-    client = MlflowClient()
-    parent, children = runs_of(client)
-    assert parent.info.status == "FINISHED"
-    assert parent.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert [run.info.status for run in children] == ["FINISHED", "FINISHED"]
-    gate = client.get_model_version("photos", "1").tags["freezeline.gate"]  # the gate may reject it after one epoch
-    assert int(client.get_model_version_by_alias("photos", gate).version) == 1
-    assert f"{client.tracking_uri}/#/compare-runs?runs=" in capsys.readouterr().out
-    assert not (workspace.folder / "mlruns").exists()
-    children = psutil.Process(server.pid).children(recursive=True)
-    links = [link for process in children for link in process.net_connections("inet") if link.status == "LISTEN"]
-    assert {link.laddr.ip for link in links} == {"127.0.0.1"}, "no process may listen on another address"
-    server.terminate()
-    assert server.wait(60) == 0
-    assert have_ended(children), "the server must leave no process behind"
-
-
-def have_ended(processes: list[psutil.Process], within_s: float = 20) -> bool:
-    _, alive = psutil.wait_procs(processes, within_s)
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    port = free_port()
+    with running(mlflow_server(tmp_path, port, documented_command(port), {})) as server:
+        assert server.process is not None
+        leader = psutil.Process(server.process.pid)
+        links = [link for process in (leader, *leader.children(True)) for link in process.net_connections("inet")]
+        assert {link.laddr.ip for link in links if link.status == "LISTEN"} == {LOOPBACK}
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{LOOPBACK}:{port}")
+        client = MlflowClient()
+        run = client.create_run(client.create_experiment("documented"))
+        assert run.info.artifact_uri.startswith("mlflow-artifacts:"), "clients need no access to the store"
+        client.log_text(run.info.run_id, "stored", "note.txt")
+        assert load_text(f"runs:/{run.info.run_id}/note.txt") == "stored"
+    assert [file.read_text() for file in (tmp_path / "mlartifacts").rglob("note.txt")] == ["stored"]
