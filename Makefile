@@ -1,37 +1,47 @@
 # make tune    search on the demo images for 3 minutes (ARGS="-P data=FOLDER -P minutes=10" for your own)
-# make test    run the test suite in two processes (ARGS="tests/data -x" for a part of it)
+# make test    run all tests in two processes (ARGS="tests/data -x" for a part of them)
+# make test-fast  only the tests that start no Ray, server, browser or new environment
 # make check   lint, types and import rules
 # make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
 # make screenshots  create the images of README and docs from two real searches (20 minutes; needs Chromium)
 # make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
-# make server-local  run the server without Docker, in the foreground
-# tune, test, check, faults, screenshots and server-local create .venv once; make setup does only that.
+# These create .venv once, tune with only what a search needs (requirements.txt), the others with requirements-dev.txt too;
+# make setup does only that.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-STAMP := $(VENV)/.installed
+RUNTIME := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
 
-.PHONY: setup tune test check faults screenshots clean server server-down server-logs server-local
+.PHONY: setup tune test test-fast check faults screenshots clean server server-down server-logs
 
-setup: $(STAMP)
+setup: $(DEV)
 
-$(STAMP): requirements.txt
+$(RUNTIME): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Freezeline needs Python 3.11 or newer, got %d.%d; use make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-tune: $(STAMP)
+$(DEV): $(RUNTIME) requirements-dev.txt
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+tune: $(RUNTIME)
 	PATH="$(BIN):$$PATH" mlflow run . -e tune --env-manager local --experiment-name digits $(or $(ARGS),-P minutes=3)
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-check: $(STAMP)
+test-fast: $(DEV)
+	$(BIN)/python -m pytest -n 2 -m 'not system' $(ARGS)
+
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,13 +60,10 @@ server-down:
 server-logs:
 	$(COMPOSE) logs --follow --tail 100
 
-server-local: $(STAMP)
-	$(BIN)/python -m server.local $(ARGS)
-
-faults: $(STAMP)
+faults: $(DEV)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
-screenshots: $(STAMP)
+screenshots: $(DEV)
 	$(BIN)/python -m benchmarks.screenshots $(ARGS)
 	$(BIN)/python -m benchmarks.screenshots.live docs/images/live.svg
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import statistics
 import tempfile
 import threading
@@ -30,8 +31,7 @@ import mlflow
 from mlflow import MlflowClient
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-from server.local import build_processes
-from server.processes import LOOPBACK, free_port, postgres_tool
+from tests.services import LOOPBACK, free_port, mlflow_server, postgres, postgres_tool, running
 from tuning.common.environment import configure_environment
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, StartRun
@@ -220,14 +220,17 @@ def stores() -> Iterator[dict[str, str]]:
     folder.chmod(0o711)
     with ExitStack() as stack:
         uris = {"SQLite": f"sqlite:///{folder}/direct.db"}
-        port = free_port()
-        database = "postgres" if postgres_tool("initdb") else "sqlite"
-        started = build_processes(folder, port, database)
-        for part in started:
-            stack.callback(part.stop)
-            part.start()
+        port, database_port = free_port(), free_port()
+        database, database_uri = "sqlite", f"sqlite:///{folder}/mlflow.db"
+        if postgres_tool("initdb"):
+            database, password = "postgres", secrets.token_hex(16)
+            database_uri = f"postgresql+psycopg2://mlflow:{password}@{LOOPBACK}:{database_port}/mlflow"
+            stack.enter_context(running(postgres(folder, database_port, "mlflow", "mlflow", password)))
+        command = ["server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+        command += ["--artifacts-destination", str(folder / "artifacts")]
+        stack.enter_context(running(mlflow_server(folder, port, command, {"MLFLOW_BACKEND_STORE_URI": database_uri})))
         uris[f"server on {database}"] = f"http://{LOOPBACK}:{port}"
-        os.environ["BENCHMARKED_DATABASE"] = str(started[-1].environment["MLFLOW_BACKEND_STORE_URI"])
+        os.environ["BENCHMARKED_DATABASE"] = database_uri
         yield uris
 
 

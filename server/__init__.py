@@ -1,1 +1,1 @@
-"""Shared tracking server: native processes, artifact bucket, generated passwords and backup."""
+"""Shared tracking server: artifact bucket, generated passwords and backup."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import numpy as np
@@ -28,15 +29,60 @@ MakeFolder = Callable[..., Path]
 CLASS_COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200), (200, 40, 200))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # a hook of pytest-xdist
-    """Run the tests of one file in one worker, and all of tests/system in one worker because they share Ray."""
+# Folders whose tests run in one worker each, and start first, because they take longest. The second one shares Ray.
+SYSTEM_GROUPS = ("tests/system/own_processes/", "tests/system/")
+
+
+def scope_of(nodeid: str) -> str:
+    """Return what a worker runs as a whole: a group of system tests, otherwise the test's file."""
+    file = nodeid.partition("::")[0]
+    return next((group for group in SYSTEM_GROUPS if file.startswith(group)), file)
+
+
+def in_order_of_start(uses_real_part: Mapping[str, bool]) -> list[str]:
+    """Return the tests, by id whether it is marked ``system``, in the order in which their scopes start.
+
+    Long scopes start first: the groups, then files with marked tests, then the others by their number of tests.
+    """
+    sizes = Counter(map(scope_of, uses_real_part))
+    with_real_parts = {scope_of(nodeid) for nodeid, is_marked in uses_real_part.items() if is_marked}
+
+    def rank(nodeid: str) -> tuple[bool, bool, int, str]:
+        scope = scope_of(nodeid)
+        return scope not in SYSTEM_GROUPS, scope not in with_real_parts, -sizes[scope], scope
+
+    return sorted(uses_real_part, key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute scopes in the order of the collected tests, which ``pytest_collection_modifyitems`` determines."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class ByScope(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/system" if nodeid.startswith("tests/system/") else nodeid.partition("::")[0]
+            return scope_of(nodeid)
 
-    return ByFile(config, log)
+    config.option.loadscopereorder = False  # otherwise the scope with most tests would start first
+    return ByScope(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the system tests; in a worker of pytest-xdist, sort all tests."""
+    for item in items:
+        if item.nodeid.startswith("tests/system/"):
+            item.add_marker("system")
+    if hasattr(config, "workerinput"):
+        order = in_order_of_start({item.nodeid: item.get_closest_marker("system") is not None for item in items})
+        positions = {nodeid: position for position, nodeid in enumerate(order)}
+        items.sort(key=lambda item: positions[item.nodeid])
+
+
+def skip_without(part: str) -> NoReturn:
+    """Skip a test that needs a part which this machine lacks; in CI, where .ci/run installs every part, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{part} must be present in CI, but is not; .ci/run must install it")
+    pytest.skip(f"{part} is missing")
 
 
 @pytest.fixture(autouse=True)

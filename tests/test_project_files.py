@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -16,6 +19,8 @@ from tools import mlproject, reference
 from tuning import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+RUNTIME, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"
+PRODUCT = ("data", "models", "tuning", "server")
 REQUIRED_PACKAGES = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumentations", "boto3"}
 IMPORTED_AS = {"pytest-xdist": "xdist", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # Imported by another package, or run as a program.
@@ -35,9 +40,10 @@ NOT_IMPORTED = {
 }
 
 
-def pins() -> dict[str, Requirement]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    requirements = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+def pins(*files: str) -> dict[str, Requirement]:
+    """Return the pinned packages of the files, by default of both, by name."""
+    lines = [line for file in files or (RUNTIME, DEVELOPMENT) for line in (ROOT / file).read_text().splitlines()]
+    requirements = [Requirement(line) for line in lines if line.strip() and not line.startswith(("#", "-r "))]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
@@ -45,6 +51,40 @@ def test_every_requirement_is_pinned_to_one_version() -> None:
     unpinned = [name for name, pin in pins().items() if not re.fullmatch(r"==[\w.]+", str(pin.specifier))]
     assert len(pins()) > 20
     assert unpinned == []
+
+
+def test_the_development_requirements_are_those_of_run_time_and_others() -> None:
+    assert "-r requirements.txt" in (ROOT / DEVELOPMENT).read_text().splitlines()
+    assert pins(RUNTIME).keys().isdisjoint(pins(DEVELOPMENT))
+    assert set(pins(DEVELOPMENT)) >= {"pytest", "mypy", "ruff"}
+
+
+def installed_by(requirements: Iterable[Requirement]) -> set[str]:
+    """Return the names of the packages that pip installs for requirements, read from this environment."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = list(requirements)
+    while waiting:
+        requirement = waiting.pop()
+        package = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if package not in seen:
+            seen.add(package)
+            children = [Requirement(text) for text in metadata.requires(requirement.name) or ()]
+            extras = requirement.extras or {""}
+            waiting += [
+                child
+                for child in children
+                if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in extras)
+            ]
+    return {name for name, _ in seen}
+
+
+def test_every_module_that_the_product_imports_is_installed_by_the_run_time_requirements() -> None:
+    installed = installed_by(pins(RUNTIME).values())
+    distributions = metadata.packages_distributions()
+    imported = {module for module in imported_modules(*PRODUCT) if module in distributions}
+    assert len(imported) > 20
+    missing = {module for module in imported if installed.isdisjoint(map(canonicalize_name, distributions[module]))}
+    assert missing == set(), "move their packages from requirements-dev.txt to requirements.txt"
 
 
 def test_the_required_packages_are_pinned() -> None:
@@ -64,11 +104,26 @@ def test_conda_yaml_changes_with_the_pins() -> None:
     )
 
 
-def test_make_and_ci_install_the_pinned_file() -> None:
-    assert "pip install --quiet --disable-pip-version-check -r requirements.txt" in (ROOT / "Makefile").read_text()
+@pytest.mark.parametrize(("target", "files"), [("tune", [RUNTIME]), ("test", [RUNTIME, DEVELOPMENT])])
+def test_make_installs_the_pinned_files_that_a_target_needs(target: str, files: list[str]) -> None:
+    command = ["make", "-n", "--always-make", target]
+    commands = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"pip install .*-r (\S+)", commands) == files
+
+
+def test_ci_runs_the_tests_and_the_checks_after_installing_what_they_need() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    assert "make test" in script
-    assert "pip install" not in script
+    steps = ["export CI=true", "install_packages postgresql", "make setup", "own_processes.wheels"]
+    steps += ["make test ARGS=--durations=40", "make check"]
+    positions = [script.index(step) for step in steps]
+    assert positions == sorted(positions)
+    assert "pip install" not in script, "versions are pinned only in the files of requirements"
+
+
+def test_the_fast_tests_are_those_without_the_marker_of_system_tests() -> None:
+    command = ["make", "-n", "test-fast"]
+    commands = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m 'not system'" in commands
 
 
 def test_no_other_file_pins_a_version() -> None:
@@ -76,8 +131,8 @@ def test_no_other_file_pins_a_version() -> None:
     assert [name for name in pins() if f"{name}==" in text] == []
 
 
-def imported_modules() -> Iterator[str]:
-    for folder in ("data", "models", "tuning", "tests", "benchmarks", "server"):
+def imported_modules(*folders: str) -> Iterator[str]:
+    for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
@@ -87,7 +142,7 @@ def imported_modules() -> Iterator[str]:
 
 
 def test_every_pin_is_used() -> None:
-    used = set(imported_modules())
+    used = set(imported_modules(*PRODUCT, "tests", "benchmarks"))
     assert len(used) > 20
     names = {name: IMPORTED_AS.get(name, name.replace("-", "_")) for name in pins() if name not in NOT_IMPORTED}
     packaged_weights = {

@@ -153,10 +153,10 @@ def test_secrets_and_the_virtual_environment_are_not_in_the_image() -> None:
 # --- the Makefile and the scripts ---
 
 
-@pytest.mark.parametrize("target", ["server", "server-down", "server-logs", "server-local"])
+@pytest.mark.parametrize("target", ["server", "server-down", "server-logs"])
 def test_make_has_each_server_target(target: str) -> None:
     commands = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert ("docker compose -f mlflow-compose.yml" in commands) is (target != "server-local")
+    assert "docker compose -f mlflow-compose.yml" in commands
 
 
 @pytest.mark.parametrize("script", ["backup.sh", "restore.sh"])
@@ -171,6 +171,5 @@ def test_the_scripts_are_bash_and_stop_at_the_first_error(script: str) -> None:
 
 
 def test_the_server_package_has_the_expected_modules() -> None:
-    assert {path.name for path in Path(ROOT / "server").glob("*.py")} == {
-        "__init__.py", "artifact_backup.py", "local.py", "processes.py", "secrets.py",
-    }  # fmt: skip
+    modules = {path.name for path in Path(ROOT / "server").glob("*.py")}
+    assert modules == {"__init__.py", "artifact_backup.py", "secrets.py"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.screenshots.browser import Browser, Screen
 from benchmarks.screenshots.freezing import write_diagram
 from benchmarks.searches import ROOT, Search, load_search, search
-from server.processes import LOOPBACK, free_port, mlflow_server
+from tests.services import LOOPBACK, free_port, mlflow_server
 
 OUT = ROOT / "docs" / "images"
 NAME = "digits"

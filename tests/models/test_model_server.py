@@ -24,7 +24,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from server.processes import free_port
 from tests.models.conftest import CLASSES, Packaged
 from tests.models.model_server import (
     MODEL_URI,
@@ -35,6 +34,7 @@ from tests.models.model_server import (
     register_champion,
     run_server,
 )
+from tests.services import free_port
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from server.processes import LOOPBACK, ManagedProcess, free_port, mlflow_server, postgres, s3_endpoint
+from tests.services import LOOPBACK, ManagedProcess, free_port, mlflow_server, postgres, s3_endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "mlflow-compose.yml"

@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
-from server.processes import postgres_tool
+from tests.services import postgres_tool
 from tests.system.conftest import Workspace, make_workspace, runs_of, tune
 from tests.system.team_server import ROOT, TeamServer, team_folder
 from tuning.__main__ import main

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from data.errors import TrackingError
-from server.processes import free_port
 from tests.models.model_server import run_server
+from tests.services import free_port
 from tuning.registry.client import ModelRegistry
 from tuning.registry.promotion_queue import TICKET, Turn
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.processes import free_port
+from tests.conftest import skip_without
 from tests.models.conftest import CLASSES, Packaged, make_package
 from tests.models.model_server import MODEL_URI, clean_environment, register_champion, run_server
+from tests.services import free_port
+from tests.system.own_processes.wheels import install_wheels
 
 MAX_ENVIRONMENT_MB = 500
 CLIENT = """
@@ -49,14 +52,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
 
 @pytest.fixture(scope="module")
 def clean_python(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of a new environment with the model's requirements, installed by pip."""
+    """Return the Python of a new environment with the model's requirements, installed from local wheels."""
+    wheels = Path(os.environ.get("FREEZELINE_WHEELS", ""))
+    if not list(wheels.glob("*.whl")):
+        skip_without("the folder of wheels that FREEZELINE_WHEELS names and tests.system.own_processes.wheels fills")
     folder = tmp_path_factory.mktemp("clean")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--retries", "1", "--timeout", "20", "-r", str(package.model / "requirements.txt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"pip cannot install the model's requirements here: {(done.stderr.splitlines() or ['?'])[-1]}")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    install_wheels(folder / "bin" / "python", wheels, package.model / "requirements.txt")
     return folder / "bin" / "python"
 
 

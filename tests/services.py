@@ -1,4 +1,4 @@
-"""Processes of a tracking server on 127.0.0.1 without Docker: PostgreSQL, an S3 endpoint, MLflow."""
+"""Services on 127.0.0.1 for tests and benchmarks: PostgreSQL, an S3 endpoint, an MLflow server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +110,16 @@ class ManagedProcess:
                 return
 
 
+@contextmanager
+def running(process: ManagedProcess) -> Iterator[ManagedProcess]:
+    """Context manager that starts the process, and stops it on exit."""
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
 def free_port() -> int:
     """Return a port that is currently free."""
     with socket.socket() as sock:
@@ -121,7 +132,7 @@ def http_healthcheck(url: str) -> Callable[[], bool]:
 
     def is_healthy() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  # our own server on 127.0.0.1
+            with urllib.request.urlopen(url, timeout=5):
                 return True
         except urllib.error.HTTPError as error:
             return error.code < 500
@@ -148,9 +159,7 @@ def postgres(folder: Path, port: int, user: str, database: str, password: str) -
     """
     initdb, program, ready = (postgres_tool(name) for name in ("initdb", "postgres", "pg_isready"))
     if not initdb or not program or not ready:
-        raise ProcessStartError(
-            "PostgreSQL must be installed, but is not; run apt install postgresql, or use --database sqlite"
-        )
+        raise ProcessStartError("PostgreSQL must be installed, but is not; run apt install postgresql")
     account = POSTGRES_ACCOUNT if os.geteuid() == 0 else None
     data = folder / "postgres"
     if not (data / "PG_VERSION").exists():
@@ -197,9 +206,7 @@ def _create_cluster(
         shutil.rmtree(data)
         output = (error.stderr or error.stdout or b"").decode(errors="replace").strip().splitlines()
         reason = output[-1] if output else str(error)
-        raise ProcessStartError(
-            f"{data} must be usable by PostgreSQL, but it failed with: {reason}; use another --folder"
-        ) from None
+        raise ProcessStartError(f"{data} must be usable by PostgreSQL, but it failed with: {reason}") from None
     finally:
         password_file.unlink()
 
@@ -212,7 +219,7 @@ def _run(command: Sequence[str], account: str | None, stdin: bytes = b"") -> Non
 
 
 def s3_endpoint(folder: Path, port: int) -> ManagedProcess:
-    """Return an S3 endpoint with its objects in memory, for tests."""
+    """Return an S3 endpoint with its objects in memory."""
     command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
     return ManagedProcess("s3", command, folder, http_healthcheck(f"http://{LOOPBACK}:{port}/moto-api/"))
 
