@@ -68,11 +68,11 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[HexMetrics, dict[str, s
         )
 
     with contextlib.closing(features):
-        result = fit(classifier, batches("train"), batches("val"), trial.fit, seed=trial.seed)
+        history = fit(classifier, batches("train"), batches("val"), trial.fit)
         runtime_info = features.runtime_info()
     metrics = [
         {name: value.hex() for name, value in epoch.metrics().items() if name not in TIMING_METRICS}
-        for epoch in result.history
+        for epoch in history
     ]
     return metrics, runtime_info
 

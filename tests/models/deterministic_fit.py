@@ -28,10 +28,10 @@ def train(seed: int) -> HexMetrics:
 
     network = NetworkConfig(backbone=NETWORK, weights="none", dropout=0.3)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed)
-    result = fit(classifier, make_batches(24, True), make_batches(16, False), FitConfig(max_epochs=2), seed=seed)
+    history = fit(classifier, make_batches(24, True), make_batches(16, False), FitConfig(max_epochs=2))
     return [
         {name: value.hex() for name, value in epoch.metrics().items() if name not in TIMING_METRICS}
-        for epoch in result.history
+        for epoch in history
     ]
 
 
