@@ -143,7 +143,8 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     dataset = Dataset.from_json(paths.dataset.read_text())
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
-    features = TrialFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
+    pixels = pixel_cache(dataset, config.preprocessing)
+    features = TrialFeatures(classifier, config, dataset, pixels)
     runtime_info = _runtime_info(classifier)
     if accumulation_steps > 1:
         runtime_info["accumulation_steps"] = accumulation_steps
@@ -171,8 +172,8 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
             report(make_report(result, best_epoch(history[: index + 1]) == result.epoch))
         history = fit(
             classifier,
-            split_batches(dataset, config, "train", features.loader("train")),
-            split_batches(dataset, config, "val", features.loader("val")),
+            split_batches(pixels, config, "train", len(dataset.classes), features.loader("train")),
+            split_batches(pixels, config, "val", len(dataset.classes), features.loader("val")),
             config.fit,
             FitHooks(on_epoch=on_epoch, on_checkpoint=_CheckpointWriter(paths.checkpoint(task.trial_uid))),
             accumulation_steps=accumulation_steps,
