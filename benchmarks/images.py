@@ -28,6 +28,7 @@ from data.loading.augmentation import Augmentation, build_augmentation
 from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
 from data.loading.pixel_cache import pixel_cache
+from data.loading.views import OnTheFlyImages
 from data.preprocessing import Preprocessing
 from tuning.common.environment import configure_environment
 
@@ -92,7 +93,8 @@ def freezeline_rates(folder: Path, preprocessing: Preprocessing, augmentation: s
         if not loaders:
             pixels, labels = pixel_cache(load_dataset(str(folder)), preprocessing).split("train")
             config = BatchConfig(batch_size=BATCH, augmentation=augmentation)
-            loaders.append(BatchLoader(pixels, labels, preprocessing, config, seed=0, training=True))
+            source = OnTheFlyImages(pixels, preprocessing, 0, augmentation)
+            loaders.append(BatchLoader(source, labels, config, 0, training=True, num_classes=int(labels.max()) + 1))
         return loaders[0].epoch(number)
 
     return rates(epoch, epochs)

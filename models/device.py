@@ -8,7 +8,7 @@ import functools
 import sys
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
@@ -23,11 +23,6 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Return a batch on the device; copies to a GPU go through pinned memory, so that they overlap with computation."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
 def to_channels_last(network: nn.Module) -> None:

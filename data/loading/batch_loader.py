@@ -20,7 +20,6 @@ from data.loading.batch_config import BatchConfig
 from data.loading.class_balance import class_weights, epoch_indices, epoch_size
 from data.loading.mixup import apply_mixup
 from data.loading.views import OnTheFlyImages, SampleSource
-from data.preprocessing import Pixels, Preprocessing
 
 Labels = npt.NDArray[np.int64]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -35,50 +34,31 @@ class BatchLoader:
     """
 
     def __init__(
-        self,
-        pixels: Pixels,
-        labels: Labels,
-        preprocessing: Preprocessing,
-        config: BatchConfig,
-        seed: int,
-        training: bool,
-        num_classes: int | None = None,
-        prefetch: bool | None = None,
-        source: SampleSource | None = None,
+        self, source: SampleSource, labels: Labels, config: BatchConfig, seed: int, training: bool, num_classes: int
     ) -> None:
         """Initialize the loader.
 
         Args:
-            pixels: uint8 [n, s, s, 3].
+            source: converts the indices of n images to tensors.
             labels: int64 [n].
-            preprocessing: preprocessing of the backbone.
-            config: batch size, augmentation, balancing and mixing.
-            seed: determines order, augmentation and mixing.
-            training: whether to shuffle, balance, augment and mix.
-            num_classes: k; by default the highest label in ``labels`` plus 1.
-            prefetch: whether to prepare the next batch in a thread; by default if a GPU is available.
-            source: converts indices to tensors; by default to images that are augmented on the fly.
+            config: batch size, balancing and mixing; ``source`` augments.
+            seed: determines order and mixing.
+            training: whether to shuffle, balance and mix.
+            num_classes: k.
 
         Raises:
-            ValueError: the numbers of images and labels differ or are 0, or ``mix`` is set although ``source`` does
-                not augment on the fly.
+            ValueError: there are no images, or ``mix`` is set although ``source`` does not augment on the fly.
         """
-        if len(pixels) != len(labels) or len(pixels) == 0:
-            raise ValueError(
-                f"images and labels must have the same length of at least 1, got {len(pixels)} and {len(labels)}"
-            )
-        if source is not None and training and config.mix != "none":
+        if len(labels) == 0:
+            raise ValueError("a loader must have at least 1 image, got 0; pass a split with images")
+        if training and config.mix != "none" and not isinstance(source, OnTheFlyImages):
             raise ValueError(f"mix must be none unless images are augmented on the fly, got {config.mix}")
-        self.pixels = pixels
+        self.source = source
         self.labels = labels
-        self.preprocessing = preprocessing
         self.config = config
         self.seed = seed
         self.training = training
-        self.num_classes = num_classes or int(labels.max()) + 1
-        self._prefetch = torch.cuda.is_available() if prefetch is None else prefetch
-        augmentation, balance = (config.augmentation, config.balance) if training else ("none", "none")
-        self.source = source or OnTheFlyImages(pixels, preprocessing, seed, augmentation, balance)
+        self.num_classes = num_classes
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
@@ -101,7 +81,7 @@ class BatchLoader:
         the shares of the classes, float32 [b, k], if training images are mixed.
         """
         batches = self._batches(number)
-        return _prefetched(batches) if self._prefetch else batches
+        return _prefetched(batches) if torch.cuda.is_available() else batches
 
     def _batches(self, number: int) -> Iterator[Batch]:
         rng = np.random.default_rng((self.seed, number))
@@ -122,10 +102,10 @@ class BatchLoader:
 
 
 def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield batches in pinned memory; each is prepared while the previous one is in use."""
+    """Yield batches in pinned memory; a thread prepares each while the previous one is in use."""
+    pinned = ((x.pin_memory(), y.pin_memory()) for x, y in batches)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(next, batches, None)
+        future = pool.submit(next, pinned, None)
         while batch := future.result():
-            future = pool.submit(next, batches, None)
-            x, y = batch
-            yield (x.pin_memory(), y.pin_memory()) if torch.cuda.is_available() else (x, y)
+            future = pool.submit(next, pinned, None)
+            yield batch

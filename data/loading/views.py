@@ -70,7 +70,12 @@ class OnTheFlyImages:
     """Normalized images with new random augmentations in every epoch."""
 
     def __init__(
-        self, pixels: Pixels, preprocessing: Preprocessing, seed: int, augmentation: str, balance: Balance
+        self,
+        pixels: Pixels,
+        preprocessing: Preprocessing,
+        seed: int,
+        augmentation: str = "none",
+        balance: Balance = "none",
     ) -> None:
         """Take pixels, uint8 [n, s, s, 3], and the name of an augmentation (none: images are unchanged)."""
         self._pixels = pixels

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.classifier import Classifier
 from models.depthwise_conv import FastDepthwiseGrad
-from models.device import autocast, disable_malloc_trim, to_device
+from models.device import autocast, disable_malloc_trim
 from models.evaluation.metrics import Labels, Probabilities
 
 
@@ -30,9 +30,9 @@ def run_epoch(
     outputs = []
     with torch.set_grad_enabled(train_step is not None), FastDepthwiseGrad():
         for x, y in batches:
-            labels = to_device(y, device)
+            labels = y.to(device, non_blocking=True)  # from pinned memory, so the copy overlaps with computation
             with autocast(device):
-                logits = classifier(to_device(x, device)).float()
+                logits = classifier(x.to(device, non_blocking=True)).float()
             if train_step:
                 train_step(logits, labels)
             outputs.append((logits.detach(), labels))

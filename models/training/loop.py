@@ -22,26 +22,7 @@ from models.training.state import EpochResult, TrainingState
 from models.training.train_step import TrainStep, check_divergence, hard_labels
 from models.trial_config import FitConfig
 
-
-@dataclass(frozen=True)
-class FitResult:
-    """The result of training.
-
-    Attributes:
-        best_epoch: number of the best epoch, from 1.
-        best_state: ``Classifier.trainable_state_dict`` after the best epoch; empty if that epoch precedes the state
-            that training was resumed from.
-        history: all epochs.
-    """
-
-    best_epoch: int
-    best_state: dict[str, Tensor]
-    history: tuple[EpochResult, ...]
-
-    @property
-    def best(self) -> EpochResult:
-        """The epoch with the highest validation balanced accuracy; ties are broken by the lower validation loss."""
-        return self.history[self.best_epoch - 1]
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class EpochBatches(Protocol):
@@ -54,12 +35,35 @@ class EpochBatches(Protocol):
     def class_weights(self) -> Tensor | None:
         """Weights of the classes in the training loss, [k]; None for equal weights."""
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def seed(self) -> int:
+        """Seed of everything random; also of the dropout in training."""
+
+    def epoch(self, number: int) -> Batches:
         """Yield normalized images [b, 3, s, s] with labels [b], or class probabilities [b, k] of mixed images."""
 
 
-OnEpoch = Callable[[EpochResult, bool], None]
-SaveState = Callable[[Callable[[], TrainingState]], None]
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class FitHooks:
+    """Functions that ``fit`` calls; each may raise to stop the training.
+
+    Attributes:
+        on_batch: called after every training batch and every validation batch.
+        on_epoch: called with (result, is_best) after every epoch; may save the weights.
+        on_checkpoint: called after ``on_epoch`` for every epoch but the last, with a function that returns the
+            current state.
+    """
+
+    on_batch: Callable[[], None] = _do_nothing
+    on_epoch: Callable[[EpochResult, bool], None] = _do_nothing
+    on_checkpoint: Callable[[Callable[[], TrainingState]], None] = _do_nothing
+
+
+NO_HOOKS = FitHooks()
 
 
 def fit(
@@ -67,79 +71,69 @@ def fit(
     train: EpochBatches,
     val: EpochBatches,
     config: FitConfig,
-    on_epoch: OnEpoch | None = None,
+    hooks: FitHooks = NO_HOOKS,
     *,
-    seed: int = 0,
     accumulation_steps: int = 1,
     state: TrainingState | None = None,
-    on_checkpoint: SaveState | None = None,
-) -> FitResult:
-    """Train the classifier in place and return the history and the best weights.
+) -> tuple[EpochResult, ...]:
+    """Train the classifier in place and return the results of all epochs.
 
-    The classifier ends with the weights of the last epoch. Randomness in training (dropout) depends only on ``seed``
-    and the epoch number.
+    The classifier ends with the weights of the last epoch. Randomness in training (dropout) depends only on the seed of
+    ``train`` and the epoch number.
 
     Args:
         classifier: as returned by ``build_classifier``, also when training is resumed.
         train: training batches.
         val: validation batches, evaluated after every epoch.
         config: optimizer, schedule and number of epochs.
-        on_epoch: called with (result, is_best) after every epoch; may save the weights, and may raise to stop.
-        seed: random seed.
+        hooks: called during training.
         accumulation_steps: micro-batches per batch, whose gradients are summed: less memory for the same steps,
             except that batch norm sees one micro-batch at a time.
         state: resume from this state of an earlier call with the same classifier, batches and configuration.
-        on_checkpoint: called after ``on_epoch`` for every epoch but the last, with a function that returns the
-            current state.
 
     Raises:
         Divergence: a loss is NaN or infinite, or training is far worse than random guessing.
     """
     classifier.to(choose_device())
     train_step = TrainStep(classifier, config, len(train), train.class_weights, accumulation_steps)
-    history = list(state.history) if state else []
-    best = _resume(classifier, train_step, state) if state else FitResult(0, {}, ())
+    history: list[EpochResult] = []
+    if state:
+        classifier.load_state_dict(state.trainable_state, strict=False)
+        train_step.load_state(state)
+        history.extend(state.history)
     for epoch in range(len(history) + 1, config.max_epochs + 1):
         if _is_out_of_patience(history, config.patience):
             break
-        torch.manual_seed(1_000_003 * seed + epoch)
-        result = _run_epoch(classifier, train, val, train_step, epoch)
-        history.append(result)
-        is_best = is_better(result, history[:-1])
-        if is_best:
-            best = FitResult(epoch, classifier.trainable_state_dict(), tuple(history))
-        if on_epoch:
-            on_epoch(result, is_best)
-        if on_checkpoint and epoch < config.max_epochs:
-            on_checkpoint(partial(_training_state, classifier, train_step, tuple(history)))
-    return FitResult(best.best_epoch, best.best_state, tuple(history))
+        torch.manual_seed(1_000_003 * train.seed + epoch)
+        train_batches, val_batches = (_notifying(batches.epoch(epoch), hooks.on_batch) for batches in (train, val))
+        history.append(_run_epoch(classifier, train_batches, val_batches, train_step, epoch))
+        hooks.on_epoch(history[-1], best_epoch(history) == epoch)
+        if epoch < config.max_epochs:
+            hooks.on_checkpoint(partial(_training_state, classifier, train_step, tuple(history)))
+    return tuple(history)
+
+
+def _notifying(batches: Batches, on_batch: Callable[[], None]) -> Batches:
+    for batch in batches:
+        yield batch
+        on_batch()
 
 
 def _training_state(classifier: Classifier, train_step: TrainStep, history: tuple[EpochResult, ...]) -> TrainingState:
     return TrainingState(history, classifier.trainable_state_dict(), train_step.state())
 
 
-def _resume(classifier: Classifier, train_step: TrainStep, state: TrainingState) -> FitResult:
-    """Restore the classifier and the training step; return the best epoch so far."""
-    classifier.load_state_dict(state.trainable_state, strict=False)
-    train_step.load_state(state)
-    best = max(state.history, key=_rank)  # the first of equals
-    return FitResult(best.epoch, {}, state.history)
+def best_epoch(history: Sequence[EpochResult]) -> int:
+    """Return the first epoch with the highest balanced accuracy; ties are broken by the lower validation loss."""
+    return max(history, key=lambda result: (result.val.balanced_accuracy, -result.val.loss)).epoch
 
 
-def is_better(result: EpochResult, previous: Sequence[EpochResult]) -> bool:
-    """Return whether an epoch beats all previous ones by balanced accuracy, or by loss if that is equal."""
-    return all(_rank(result) > _rank(other) for other in previous)
-
-
-def _run_epoch(
-    classifier: Classifier, train: EpochBatches, val: EpochBatches, train_step: TrainStep, epoch: int
-) -> EpochResult:
+def _run_epoch(classifier: Classifier, train: Batches, val: Batches, train_step: TrainStep, epoch: int) -> EpochResult:
     started = time.perf_counter()
-    logits, labels = run_epoch(classifier, train_step.micro_batches(train.epoch(epoch)), train_step)
+    logits, labels = run_epoch(classifier, train_step.micro_batches(train), train_step)
     train_s = time.perf_counter() - started
     train_loss = float(train_step.loss(logits, labels))
-    val_metrics = compute_metrics(*predict(classifier, val.epoch(epoch)))
+    val_metrics = compute_metrics(*predict(classifier, val))
     check_divergence(epoch, train_loss, val_metrics.loss, num_classes=logits.shape[1], lr=train_step.lr)
     train_step.end_epoch(val_metrics.loss)
     return EpochResult(
@@ -151,10 +145,6 @@ def _run_epoch(
         epoch_s=time.perf_counter() - started,
         images_per_s=len(labels) / train_s,
     )
-
-
-def _rank(result: EpochResult) -> tuple[float, float]:
-    return result.val.balanced_accuracy, -result.val.loss
 
 
 def _is_out_of_patience(history: list[EpochResult], patience: int) -> bool:

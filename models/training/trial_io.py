@@ -6,38 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
-from data.dataset.dataset import Dataset
 from data.errors import SearchError
 from data.sources.base import SplitName
 from models.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     from data.loading.batch_loader import BatchLoader
+    from data.loading.pixel_cache import PixelCache
     from data.loading.views import SampleSource
     from models.classifier import Classifier
 
 
 def split_batches(
-    dataset: Dataset, config: TrialConfig, split: SplitName, source: SampleSource | None = None
+    pixels: PixelCache, config: TrialConfig, split: SplitName, num_classes: int, source: SampleSource | None = None
 ) -> BatchLoader:
     """Return the batches of one split, read from the images or from ``source`` (cached features).
 
     Only the batches of ``train`` are shuffled and augmented.
     """
     from data.loading.batch_loader import BatchLoader
-    from data.loading.pixel_cache import pixel_cache
+    from data.loading.views import OnTheFlyImages
 
-    pixels, labels = pixel_cache(dataset, config.preprocessing).split(split)
-    return BatchLoader(
-        pixels,
-        labels,
-        config.preprocessing,
-        config.batches,
-        config.seed,
-        training=split == "train",
-        num_classes=len(dataset.classes),
-        source=source,
-    )
+    images, labels = pixels.split(split)
+    training = split == "train"
+    if source is None:
+        augmentation = (config.batches.augmentation, config.batches.balance) if training else ()
+        source = OnTheFlyImages(images, config.preprocessing, config.seed, *augmentation)
+    return BatchLoader(source, labels, config.batches, config.seed, training, num_classes)
 
 
 def save_weights(classifier: Classifier, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
 from data.loading.mixup import apply_mixup
 from data.loading.views import OnTheFlyImages
-from data.preprocessing import Preprocessing, normalize
+from data.preprocessing import Pixels, Preprocessing, normalize
 
 PREPROCESSING = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -25,11 +26,20 @@ def build_loader(count: int = 10, size: int = 4, seed: int = 0, training: bool =
 
 
 def build_labeled_loader(
-    labels: list[int], size: int = 4, seed: int = 0, training: bool = True, prefetch: bool = False, **kwargs: Any
+    labels: list[int], size: int = 4, seed: int = 0, training: bool = True, **kwargs: Any
 ) -> BatchLoader:
-    pixels = np.random.default_rng(7).integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
     config = BatchConfig(batch_size=size, **({"augmentation": "none"} | kwargs))
-    return BatchLoader(pixels, np.array(labels), PREPROCESSING, config, seed=seed, training=training, prefetch=prefetch)
+    augmentation = (config.augmentation, config.balance) if training else ()
+    source = OnTheFlyImages(pixels_of(len(labels)), PREPROCESSING, seed, *augmentation)
+    return BatchLoader(source, np.array(labels), config, seed, training, max(labels) + 1)
+
+
+def pixels_of(count: int) -> Pixels:
+    return np.random.default_rng(7).integers(0, 256, (count, 8, 8, 3), np.uint8)
+
+
+def originals_of(count: int) -> list[bytes]:
+    return [image.numpy().tobytes() for image in torch.from_numpy(normalize(pixels_of(count), PREPROCESSING))]
 
 
 def labels_of(epoch: Sequence[Batch]) -> list[list[int]]:
@@ -49,7 +59,7 @@ def test_validation_batches_contain_all_images_in_order() -> None:
 def test_images_are_normalized() -> None:
     loader = build_loader(training=False)
     (x, _), *_ = loader.epoch(0)
-    np.testing.assert_array_equal(x.numpy(), normalize(loader.pixels[:4], PREPROCESSING))
+    np.testing.assert_array_equal(x.numpy(), normalize(pixels_of(10)[:4], PREPROCESSING))
 
 
 def test_tensors_have_the_expected_shapes_types_and_memory_format() -> None:
@@ -79,12 +89,6 @@ def test_batches_depend_only_on_seed_and_epoch(augmentation: str) -> None:
     assert not is_equal(first, list(build_loader(augmentation=augmentation, seed=1).epoch(3)))
 
 
-def test_validation_is_never_augmented() -> None:
-    assert is_equal(
-        list(build_loader(training=False).epoch(0)), list(build_loader(training=False, augmentation="strong").epoch(0))
-    )
-
-
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
     [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (5, 1, [1] * 5), (3, 8, [3]), (5, 4, [5])],
@@ -102,9 +106,10 @@ def test_the_length_is_the_number_of_validation_batches() -> None:
     assert len(loader) == len(list(loader.epoch(0))) == 3
 
 
-def test_images_and_labels_must_have_the_same_length() -> None:
-    with pytest.raises(ValueError, match="must have the same length of at least 1, got 2 and 3"):
-        BatchLoader(np.zeros((2, 8, 8, 3), np.uint8), np.arange(3), PREPROCESSING, BatchConfig(), seed=0, training=True)
+def test_a_split_without_images_is_an_error() -> None:
+    source = OnTheFlyImages(pixels_of(0), PREPROCESSING, seed=0)
+    with pytest.raises(ValueError, match="a loader must have at least 1 image, got 0"):
+        BatchLoader(source, np.arange(0), BatchConfig(), seed=0, training=True, num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +160,14 @@ def test_oversampling_uses_every_image_and_repeats_small_classes_to_equal_size()
     x, labels = images_and_labels(loader)
     assert [labels.count(label) for label in range(3)] == [20, 20, 20]
     assert len(loader) == 15
-    originals = {image.numpy().tobytes() for image in torch.from_numpy(normalize(loader.pixels, PREPROCESSING))}
-    assert originals <= {image.numpy().tobytes() for image in x}
+    assert set(originals_of(len(IMBALANCED))) <= {image.numpy().tobytes() for image in x}
 
 
 def test_repeated_images_are_augmented_even_without_augmentation() -> None:
     loader = build_labeled_loader(IMBALANCED, balance="oversample")
     x, _ = images_and_labels(loader)
     images = [image.numpy().tobytes() for image in x]
-    originals = [image.numpy().tobytes() for image in torch.from_numpy(normalize(loader.pixels, PREPROCESSING))]
+    originals = originals_of(len(IMBALANCED))
     assert sum(images.count(original) for original in originals) < len(originals) + 12
     assert len(set(images)) > 45
 
@@ -217,27 +221,41 @@ def test_validation_is_never_mixed() -> None:
 
 
 def test_mixed_labels_include_classes_without_images() -> None:
-    pixels = np.zeros((4, 8, 8, 3), np.uint8)
     config = BatchConfig(augmentation="none", mix="mixup")
-    loader = BatchLoader(pixels, np.array([0, 1, 0, 1]), PREPROCESSING, config, seed=0, training=True, num_classes=5)
+    source = OnTheFlyImages(pixels_of(4), PREPROCESSING, seed=0)
+    loader = BatchLoader(source, np.array([0, 1, 0, 1]), config, seed=0, training=True, num_classes=5)
     (_, y), *_ = loader.epoch(0)
     assert y.shape == (4, 5)
 
 
-def test_prefetched_batches_are_the_same() -> None:
-    assert is_equal(
-        list(build_loader(augmentation="light").epoch(1)),
-        list(build_labeled_loader(list(range(10)), prefetch=True, augmentation="light").epoch(1)),
-    )
+@pytest.fixture
+def pinning_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Simulate a GPU; return the threads that pin tensors."""
+    threads: list[threading.Thread] = []
+
+    def pin_memory(x: torch.Tensor) -> torch.Tensor:
+        threads.append(threading.current_thread())
+        return x
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    return threads
 
 
+def test_with_a_gpu_another_thread_prepares_and_pins_the_same_batches(
+    monkeypatch: pytest.MonkeyPatch, pinning_threads: list[threading.Thread]
+) -> None:
+    prefetched = list(build_loader(augmentation="light").epoch(1))
+    assert len(pinning_threads) == 2 * len(prefetched)  # images and labels of each batch, once
+    assert threading.current_thread() not in pinning_threads
+    monkeypatch.undo()
+    assert is_equal(prefetched, list(build_loader(augmentation="light").epoch(1)))
+
+
+@pytest.mark.usefixtures("pinning_threads")
 def test_an_error_during_prefetching_is_raised() -> None:
-    pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    source = OnTheFlyImages(pixels, PREPROCESSING, seed=0, augmentation="none", balance="none")
-    config = BatchConfig(batch_size=2, augmentation="none")
-    loader = BatchLoader(
-        np.zeros((3, 8, 8, 3)), np.arange(3), PREPROCESSING, config, 0, True, prefetch=True, source=source
-    )
+    source = OnTheFlyImages(pixels_of(2), PREPROCESSING, seed=0)
+    loader = BatchLoader(source, np.arange(3), BatchConfig(batch_size=2), seed=0, training=True, num_classes=3)
     with pytest.raises(IndexError, match="out of bounds"):
         list(loader.epoch(0))
 

@@ -73,9 +73,7 @@ def test_unreferenced_views_are_garbage_collected() -> None:
 
 def test_batches_contain_the_views_of_their_epoch() -> None:
     source = fixed_views(*views_for("light", "none", 2))
-    loader = BatchLoader(
-        PIXELS, np.arange(10), PREPROCESSING, BatchConfig(batch_size=4), 0, training=True, source=source
-    )
+    loader = BatchLoader(source, np.arange(10), BatchConfig(batch_size=4), 0, training=True, num_classes=10)
     epochs = [torch.cat([x for x, _ in loader.epoch(number)]) for number in (1, 2, 3)]
     contents = [{x.numpy().tobytes() for x in epoch} for epoch in epochs]
     assert contents[0] == contents[2]
@@ -85,8 +83,7 @@ def test_batches_contain_the_views_of_their_epoch() -> None:
 
 
 def test_mixing_requires_images_augmented_on_the_fly() -> None:
-    config = BatchConfig(mix="mixup")
+    config, source = BatchConfig(mix="mixup"), fixed_views(IDENTITY_VIEW)
     with pytest.raises(ValueError, match="mix must be none unless images are augmented on the fly, got mixup"):
-        BatchLoader(PIXELS, np.arange(10), PREPROCESSING, config, 0, training=True, source=fixed_views(IDENTITY_VIEW))
-    source = fixed_views(IDENTITY_VIEW)
-    assert len(BatchLoader(PIXELS, np.arange(10), PREPROCESSING, config, 0, training=False, source=source)) == 1
+        BatchLoader(source, np.arange(10), config, 0, training=True, num_classes=10)
+    assert len(BatchLoader(source, np.arange(10), config, 0, training=False, num_classes=10)) == 1

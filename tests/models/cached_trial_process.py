@@ -25,6 +25,7 @@ from models.classifier import build_classifier
 from models.features import trial_features
 from models.features.trial_features import TrialFeatures
 from models.training.loop import fit
+from models.training.trial_io import split_batches
 from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tests.models.conftest import NETWORK, SIZE
 
@@ -57,22 +58,14 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[HexMetrics, dict[str, s
     features = TrialFeatures(classifier, trial, dataset, pixels)
 
     def batches(split: SplitName) -> BatchLoader:
-        return BatchLoader(
-            *pixels.split(split),
-            trial.preprocessing,
-            trial.batches,
-            trial.seed,
-            training=split == "train",
-            num_classes=len(dataset.classes),
-            source=features.loader(split),
-        )
+        return split_batches(pixels, trial, split, len(dataset.classes), features.loader(split))
 
     with contextlib.closing(features):
-        result = fit(classifier, batches("train"), batches("val"), trial.fit, seed=trial.seed)
+        history = fit(classifier, batches("train"), batches("val"), trial.fit)
         runtime_info = features.runtime_info()
     metrics = [
         {name: value.hex() for name, value in epoch.metrics().items() if name not in TIMING_METRICS}
-        for epoch in result.history
+        for epoch in history
     ]
     return metrics, runtime_info
 

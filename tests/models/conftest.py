@@ -14,6 +14,7 @@ from PIL import Image
 
 from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
+from data.loading.views import OnTheFlyImages
 from data.preprocessing import Pixels, Preprocessing, normalize, read_image, to_pixels
 from models.classifier import Classifier, build_classifier
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
@@ -45,7 +46,9 @@ def make_batches() -> MakeBatches:
     def make(count: int, training: bool = False, batch_size: int = 8, seed: int = 0) -> BatchLoader:
         pixels, labels = colored_pixels(count, seed)
         config = BatchConfig(batch_size=batch_size, augmentation="none")
-        return BatchLoader(pixels, labels, Preprocessing(SIZE), config, seed=seed, training=training)
+        return BatchLoader(
+            OnTheFlyImages(pixels, Preprocessing(SIZE), seed), labels, config, seed, training, len(CLASSES)
+        )
 
     return make
 

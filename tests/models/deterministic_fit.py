@@ -9,6 +9,7 @@ import torch
 
 from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
+from data.loading.views import OnTheFlyImages
 from data.preprocessing import Preprocessing
 from models.classifier import build_classifier
 from models.training.loop import fit
@@ -24,14 +25,16 @@ def train(seed: int) -> HexMetrics:
 
     def make_batches(count: int, training: bool) -> BatchLoader:
         config = BatchConfig(batch_size=8, augmentation="medium")
-        return BatchLoader(*colored_pixels(count, seed=count), Preprocessing(SIZE), config, seed, training)
+        pixels, labels = colored_pixels(count, seed=count)
+        source = OnTheFlyImages(pixels, Preprocessing(SIZE), seed, config.augmentation if training else "none")
+        return BatchLoader(source, labels, config, seed, training, len(CLASSES))
 
     network = NetworkConfig(backbone=NETWORK, weights="none", dropout=0.3)
     classifier = build_classifier(network, len(CLASSES), SIZE, seed)
-    result = fit(classifier, make_batches(24, True), make_batches(16, False), FitConfig(max_epochs=2), seed=seed)
+    history = fit(classifier, make_batches(24, True), make_batches(16, False), FitConfig(max_epochs=2))
     return [
         {name: value.hex() for name, value in epoch.metrics().items() if name not in TIMING_METRICS}
-        for epoch in result.history
+        for epoch in history
     ]
 
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from models.training.checkpoint import load_checkpoint, save_checkpoint
-from models.training.loop import FitResult, fit
+from models.training.loop import FitHooks, fit
 from models.training.state import EpochResult, TrainingState
 from models.trial_config import FitConfig
 from tests.models.conftest import MakeBatches, MakeClassifier
 
 EPOCHS = 5
 StateDict = dict[str, torch.Tensor]
-Train = Callable[..., tuple[FitResult, StateDict]]
+Result = tuple[tuple[EpochResult, ...], StateDict]
+Train = Callable[..., Result]
 
 
 class Killed(Exception):
@@ -29,13 +30,13 @@ def metrics_without_timing(result: EpochResult) -> dict[str, float]:
 
 @pytest.fixture
 def train(make_classifier: MakeClassifier, make_batches: MakeBatches) -> Train:
-    """Return a function that trains a new classifier and returns the fit result and the last weights.
+    """Return a function that trains a new classifier and returns all epochs and the last weights.
 
     With ``file`` it resumes from that checkpoint, if it exists, and updates it. It is killed in the epoch after
     ``dies_after``.
     """
 
-    def train(config: FitConfig, file: Path | None = None, dies_after: int = EPOCHS) -> tuple[FitResult, StateDict]:
+    def train(config: FitConfig, file: Path | None = None, dies_after: int = EPOCHS) -> Result:
         def on_checkpoint(get_state: Callable[[], TrainingState]) -> None:
             if file:
                 save_checkpoint(file, get_state())
@@ -47,8 +48,9 @@ def train(make_classifier: MakeClassifier, make_batches: MakeBatches) -> Train:
         classifier = make_classifier(0.5, dropout=0.3)
         state = load_checkpoint(file) if file else None
         batches = make_batches(24, training=True), make_batches(12, seed=1)
-        result = fit(classifier, *batches, config, on_epoch, state=state, on_checkpoint=on_checkpoint)
-        return result, classifier.trainable_state_dict()
+        hooks = FitHooks(on_epoch=on_epoch, on_checkpoint=on_checkpoint)
+        history = fit(classifier, *batches, config, hooks, state=state)
+        return history, classifier.trainable_state_dict()
 
     return train
 
@@ -65,10 +67,7 @@ def test_a_training_that_was_killed_twice_ends_with_the_same_bits(
         with pytest.raises(Killed, match=r"^$"):
             train(config, file, dies_after=epoch)
     resumed, weights = train(config, file)
-    assert list(map(metrics_without_timing, resumed.history)) == list(
-        map(metrics_without_timing, uninterrupted.history)
-    )
-    assert resumed.best_epoch == uninterrupted.best_epoch
+    assert list(map(metrics_without_timing, resumed)) == list(map(metrics_without_timing, uninterrupted))
     assert weights.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
 
@@ -78,9 +77,9 @@ def test_a_training_that_ran_out_of_patience_does_not_resume(train: Train, tmp_p
         FitConfig(lr=0.2, optimizer="sgd", lr_scheduler="constant", max_epochs=EPOCHS, patience=1),
         tmp_path / "checkpoint",
     )
-    epochs = len(train(config, file)[0].history)
+    epochs = len(train(config, file)[0])
     assert epochs < EPOCHS
-    assert len(train(config, file)[0].history) == epochs
+    assert len(train(config, file)[0]) == epochs
 
 
 def test_a_missing_or_corrupt_checkpoint_is_none(train: Train, tmp_path: Path) -> None:
@@ -100,11 +99,13 @@ def test_micro_batches_take_the_same_steps_as_the_whole_batch(
 ) -> None:
     """Everything is frozen, so that no batch norm statistics depend on the micro-batches."""
 
-    def train(accumulation_steps: int) -> FitResult:
+    def train(accumulation_steps: int) -> StateDict:
         config = FitConfig(max_epochs=2)
         batches = make_batches(24, training=True), make_batches(12, seed=1)
-        return fit(make_classifier(1.0), *batches, config, accumulation_steps=accumulation_steps)
+        classifier = make_classifier(1.0)
+        fit(classifier, *batches, config, accumulation_steps=accumulation_steps)
+        return classifier.trainable_state_dict()
 
     whole, accumulated = train(1), train(2)
-    for name, tensor in whole.best_state.items():
-        torch.testing.assert_close(accumulated.best_state[name], tensor, rtol=1e-5, atol=1e-6)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(accumulated[name], tensor, rtol=1e-5, atol=1e-6)

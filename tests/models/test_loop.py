@@ -16,7 +16,7 @@ from models.classifier import Classifier, build_classifier
 from models.evaluation.inference import predict, run_epoch
 from models.evaluation.metrics import compute_metrics
 from models.freezing.blocks import find_blocks
-from models.training.loop import fit
+from models.training.loop import FitHooks, best_epoch, fit
 from models.training.state import EpochResult
 from models.training.train_step import Divergence, TrainStep
 from models.trial_config import FitConfig, NetworkConfig
@@ -38,54 +38,73 @@ def test_every_optimizer_and_lr_scheduler_reduces_the_loss(
             "max_epochs": 5,
         }
     )
-    result = fit(make_classifier(0.5), make_batches(48, training=True), make_batches(24, seed=1), config)
-    assert result.best.val.accuracy > 0.6
-    assert result.history[-1].train_loss < result.history[0].train_loss
+    history = fit(make_classifier(0.5), make_batches(48, training=True), make_batches(24, seed=1), config)
+    assert history[best_epoch(history) - 1].val.accuracy > 0.6
+    assert history[-1].train_loss < history[0].train_loss
 
 
 def test_a_linear_probe_learns_with_a_fully_frozen_backbone(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     config = FitConfig(lr=0.05, max_epochs=8)
-    result = fit(make_classifier(1.0), make_batches(48, training=True), make_batches(24, seed=1), config)
-    assert set(result.best_state) == {"head.1.weight", "head.1.bias"}
-    assert result.history[-1].train_loss < result.history[0].train_loss
+    classifier = make_classifier(1.0)
+    history = fit(classifier, make_batches(48, training=True), make_batches(24, seed=1), config)
+    assert set(classifier.trainable_state_dict()) == {"head.1.weight", "head.1.bias"}
+    assert history[-1].train_loss < history[0].train_loss
 
 
 def test_epoch_metrics_have_their_mlflow_names(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
-    result = fit(make_classifier(), make_batches(16, training=True), make_batches(8), FitConfig(max_epochs=1))
-    assert set(result.history[0].metrics()) == {
+    (epoch,) = fit(make_classifier(), make_batches(16, training=True), make_batches(8), FitConfig(max_epochs=1))
+    assert set(epoch.metrics()) == {
         *("val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"),
         *("train_loss", "train_accuracy", "lr", "epoch_s", "images_per_s"),
     }
-    assert EpochResult.from_json(result.history[0].to_json()) == result.history[0]
+    assert EpochResult.from_json(epoch.to_json()) == epoch
 
 
 def test_on_epoch_is_called_after_each_epoch_with_whether_it_is_the_best(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     calls: list[tuple[int, bool]] = []
-    result = fit(
+    history = fit(
         make_classifier(),
         make_batches(32, training=True),
         make_batches(24, seed=1),
         FitConfig(lr=0.03, max_epochs=6),
-        lambda epoch, is_best: calls.append((epoch.epoch, is_best)),
+        FitHooks(on_epoch=lambda epoch, is_best: calls.append((epoch.epoch, is_best))),
     )
-    ranks = [(epoch.val.balanced_accuracy, -epoch.val.loss) for epoch in result.history]
+    ranks = [(epoch.val.balanced_accuracy, -epoch.val.loss) for epoch in history]
     expected = [rank == max(ranks[: index + 1]) and rank not in ranks[:index] for index, rank in enumerate(ranks)]
     assert calls == list(enumerate(expected, start=1))
-    assert ranks[result.best_epoch - 1] == max(ranks)
+    assert ranks[best_epoch(history) - 1] == max(ranks)
 
 
-def test_the_best_state_reproduces_the_metrics_of_the_best_epoch(
+def test_the_weights_saved_in_on_epoch_reproduce_the_metrics_of_the_best_epoch(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
-    val = make_batches(24, seed=1)
-    result = fit(make_classifier(), make_batches(32, training=True), val, FitConfig(lr=0.1, max_epochs=5))
-    fresh = make_classifier()
-    fresh.load_state_dict(result.best_state, strict=False)
-    assert compute_metrics(*predict(fresh, val.epoch(0))) == result.best.val
+    classifier, fresh, val = make_classifier(), make_classifier(), make_batches(24, seed=1)
+
+    def on_epoch(_: EpochResult, is_best: bool) -> None:
+        if is_best:
+            fresh.load_state_dict(classifier.trainable_state_dict(), strict=False)
+
+    config = FitConfig(lr=0.1, max_epochs=5)
+    history = fit(classifier, make_batches(32, training=True), val, config, FitHooks(on_epoch=on_epoch))
+    assert compute_metrics(*predict(fresh, val.epoch(0))) == history[best_epoch(history) - 1].val
+
+
+def test_the_hooks_are_called_after_each_batch_epoch_and_checkpoint_in_order(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    calls: list[str] = []
+    hooks = FitHooks(
+        on_batch=lambda: calls.append("batch"),
+        on_epoch=lambda *_: calls.append("epoch"),
+        on_checkpoint=lambda _: calls.append("checkpoint"),
+    )
+    train, val = make_batches(24, training=True), make_batches(16, seed=1)
+    fit(make_classifier(1.0), train, val, FitConfig(max_epochs=2), hooks, accumulation_steps=2)
+    assert calls == [*["batch"] * (3 + 2), "epoch", "checkpoint", *["batch"] * (3 + 2), "epoch"]
 
 
 def test_an_exception_in_on_epoch_ends_training(make_classifier: MakeClassifier, make_batches: MakeBatches) -> None:
@@ -94,7 +113,7 @@ def test_an_exception_in_on_epoch_ends_training(make_classifier: MakeClassifier,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(make_classifier(), make_batches(16, training=True), make_batches(8), FitConfig(), stop)
+        fit(make_classifier(), make_batches(16, training=True), make_batches(8), FitConfig(), FitHooks(on_epoch=stop))
 
 
 class WorseningHead(nn.Module):
@@ -133,17 +152,17 @@ def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
     make_classifier: MakeClassifier, make_batches: MakeBatches, patience: int, epochs: int
 ) -> None:
     config = FitConfig(max_epochs=7, patience=patience)
-    result = fit(with_head(make_classifier(), WorseningHead), make_batches(8, training=True), make_batches(8), config)
-    assert len(result.history) == epochs
-    assert result.best_epoch == 1
+    history = fit(with_head(make_classifier(), WorseningHead), make_batches(8, training=True), make_batches(8), config)
+    assert len(history) == epochs
+    assert best_epoch(history) == 1
 
 
 def test_plateau_lowers_the_learning_rate_when_the_validation_loss_stops_falling(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:
     config = FitConfig(lr_scheduler="plateau", lr=1e-3, max_epochs=7)
-    result = fit(with_head(make_classifier(), WorseningHead), make_batches(32, training=True), make_batches(8), config)
-    lrs = [epoch.lr for epoch in result.history]
+    history = fit(with_head(make_classifier(), WorseningHead), make_batches(32, training=True), make_batches(8), config)
+    lrs = [epoch.lr for epoch in history]
     assert lrs[1:] == pytest.approx([1e-3, 1e-3, 3e-4, 3e-4, 9e-5, 9e-5])
 
 
@@ -334,7 +353,7 @@ def test_label_smoothing_affects_only_the_training_loss(
             make_batches(16, training=True),
             make_batches(8),
             FitConfig(lr=1e-12, max_epochs=1, label_smoothing=smoothing),
-        ).history[0]
+        )[0]
         for smoothing in (0.0, 0.3)
     ]
     assert results[0].val.loss == pytest.approx(results[1].val.loss, abs=1e-6)
@@ -374,6 +393,6 @@ def test_a_training_loss_far_above_that_of_random_guessing_raises_divergence(
             make_batches(32, training=True),
             make_batches(8),
             FitConfig(optimizer="sgd", lr=1e4, lr_scheduler="constant", max_epochs=6),
-            lambda result, _: epochs.append(result.epoch),
+            FitHooks(on_epoch=lambda result, _: epochs.append(result.epoch)),
         )
     assert epochs == [1]

@@ -13,6 +13,7 @@ import ray.tune
 from data.dataset.dataset import Dataset
 from data.errors import SearchError
 from data.load_dataset import load_dataset
+from data.loading.pixel_cache import pixel_cache
 from models.classifier import build_classifier
 from models.evaluation.inference import predict
 from models.training.trial_io import load_classifier, save_weights, split_batches
@@ -124,7 +125,8 @@ def test_weights_trained_on_cached_features_classify_images(tmp_path: Path, imag
     fields["network"]["backbone"] = "timm/test_efficientnet"
     config = TrialConfig.model_validate(fields)
     classifier = load_classifier(config, 3, SearchPaths(tmp_path).weights("uid", best_epoch))
-    probabilities, labels = predict(classifier, split_batches(data, config, "test").epoch(0))
+    pixels = pixel_cache(data, config.preprocessing)
+    probabilities, labels = predict(classifier, split_batches(pixels, config, "test", 3).epoch(0))
     assert (classifier.expects_features, probabilities.shape) == (False, (len(labels), 3))
 
 

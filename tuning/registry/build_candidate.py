@@ -17,6 +17,7 @@ from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
 from data.home import migrated_folder
+from data.loading.pixel_cache import PixelCache, pixel_cache
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
 from tuning.common.names import GIT_COMMIT_TAG
@@ -72,15 +73,16 @@ def build_candidate(
     from models.packaging.export import PackageFacts, export_package
 
     classifier = load_classifier(config, len(dataset.classes), weights)
-    evaluation = _evaluate(classifier, dataset, config)
-    test = split_batches(dataset, config, "test")
+    pixels = pixel_cache(dataset, config.preprocessing)
+    evaluation = _evaluate(classifier, pixels, config, dataset.classes)
+    test_images, _ = pixels.split("test")
     facts = PackageFacts(
         labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
     )
-    exported = export_package(classifier, config, facts, test.pixels, folder)
+    exported = export_package(classifier, config, facts, test_images, folder)
     for note in exported.notes:
         logger.info(note)
-    reference = _reference_predictions(classifier, config, test.pixels, evaluation.temperature)
+    reference = _reference_predictions(classifier, config, test_images, evaluation.temperature)
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
     _save_test_predictions(folder, evaluation)
     seen_hashes, test_hashes = seen_and_test_hashes(dataset)
@@ -148,7 +150,9 @@ def _test_predictions_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.test_predictions.npz")
 
 
-def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> _TestEvaluation:
+def _evaluate(
+    classifier: Classifier, pixels: PixelCache, config: TrialConfig, classes: tuple[str, ...]
+) -> _TestEvaluation:
     """Fit the temperature on the validation split, then evaluate the test split."""
     from models.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
     from models.evaluation.inference import run_epoch
@@ -156,8 +160,9 @@ def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> 
     from models.evaluation.metrics import compute_metrics
 
     outputs = {
-        split: tuple(tensor.numpy() for tensor in run_epoch(classifier, split_batches(dataset, config, split).epoch(0)))
+        split: tuple(tensor.numpy() for tensor in run_epoch(classifier, batches.epoch(0)))
         for split in CALIBRATION_SPLITS
+        for batches in [split_batches(pixels, config, split, len(classes))]
     }
     temperature = fit_temperature(*outputs["val"])
     metrics: dict[str, float] = {}
@@ -166,7 +171,7 @@ def _evaluate(classifier: Classifier, dataset: Dataset, config: TrialConfig) -> 
         metrics[f"{split}_ece"] = expected_calibration_error(softmax(logits, temperature), labels)
     logits, labels = outputs["test"]
     probabilities = softmax(logits, temperature)
-    scores = compute_metrics(probabilities, labels, dataset.classes)
+    scores = compute_metrics(probabilities, labels, classes)
     return _TestEvaluation(
         temperature=temperature,
         scores=scores,

@@ -134,7 +134,7 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     from models.device import choose_device
     from models.features.trial_features import TrialFeatures
     from models.training.checkpoint import load_checkpoint
-    from models.training.loop import fit, is_better
+    from models.training.loop import FitHooks, best_epoch, fit
     from models.training.peak_memory import PeakMemory
 
     memory = PeakMemory()
@@ -143,7 +143,8 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     dataset = Dataset.from_json(paths.dataset.read_text())
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
-    features = TrialFeatures(classifier, config, dataset, pixel_cache(dataset, config.preprocessing))
+    pixels = pixel_cache(dataset, config.preprocessing)
+    features = TrialFeatures(classifier, config, dataset, pixels)
     runtime_info = _runtime_info(classifier)
     if accumulation_steps > 1:
         runtime_info["accumulation_steps"] = accumulation_steps
@@ -168,18 +169,17 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     with contextlib.closing(features):
         history = state.history if state else ()
         for index, result in enumerate(history):
-            report(make_report(result, is_better(result, history[:index])))
-        return fit(
+            report(make_report(result, best_epoch(history[: index + 1]) == result.epoch))
+        history = fit(
             classifier,
-            split_batches(dataset, config, "train", features.loader("train")),
-            split_batches(dataset, config, "val", features.loader("val")),
+            split_batches(pixels, config, "train", len(dataset.classes), features.loader("train")),
+            split_batches(pixels, config, "val", len(dataset.classes), features.loader("val")),
             config.fit,
-            on_epoch,
-            seed=config.seed,
+            FitHooks(on_epoch=on_epoch, on_checkpoint=_CheckpointWriter(paths.checkpoint(task.trial_uid))),
             accumulation_steps=accumulation_steps,
             state=state,
-            on_checkpoint=_CheckpointWriter(paths.checkpoint(task.trial_uid)),
-        ).best_epoch
+        )
+        return best_epoch(history)
 
 
 class _CheckpointWriter:
