@@ -148,7 +148,7 @@ class RaisingCommand:
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def run(self, _: Sequence[str]) -> NoReturn:
+    def run(self, *_: object) -> NoReturn:
         raise self.error
 
 

@@ -16,7 +16,7 @@ import pytest
 from data.errors import TrackingError, UserError
 from tests.tuning.factories import dataset, recipe
 from tuning.common.signals import SignalHandler
-from tuning.tracking.connection import connect, hide_password, tracking_uri
+from tuning.tracking.connection import connect, tracking_uri
 from tuning.tracking.environment import REPOSITORY, code_version, environment_info, machine_info
 from tuning.tracking.operations import StartRun
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
@@ -295,18 +295,3 @@ def test_a_database_that_is_not_running_is_reported_without_a_long_wait(
         connect()
     assert "secret" not in str(error.value)
     assert sum(sleeps_s) < 10
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("http://me:secret@host:5000/x", "http://me:***@host:5000/x"),
-        ("postgresql://me:se:c@ret@host/db", "postgresql://me:***@host/db"),
-        ("http://secret:secret@secret/secret", "http://secret:***@secret/secret"),
-        ("http://host:5000", "http://host:5000"),
-        ("http://me@host", "http://me@host"),
-        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
-    ],
-)
-def test_a_password_is_masked(uri: str, expected: str) -> None:
-    assert hide_password(uri) == expected

@@ -67,6 +67,10 @@ def test_every_planted_secret_is_masked() -> None:
     [
         ("http://me:pass@host:5000/x", "http://me:***@host:5000/x"),
         ("see https://u:p@h and s3://k:s@b/c", "see https://u:***@h and s3://k:***@b/c"),
+        ("postgresql://me:se:c@ret@host/db", "postgresql://me:***@host/db"),
+        ("http://secret:secret@secret/secret", "http://secret:***@secret/secret"),
+        ("http://me@host", "http://me@host"),
+        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
         ("key AKIAABCDEFGHIJKLMNOP.", "key ***."),
         ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer ***"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "***"),
@@ -105,7 +109,6 @@ def test_no_secret_reaches_a_run_or_the_outbox(client: MlflowClient, tmp_path: P
     pets = dataset(tmp_path)
     parent = ParentRun.open(client, None, "pets")
     parent.log_search_metadata({**recipe().model_dump(mode="json"), "data": TEXT}, {"search_folder": TEXT}, pets)
-    parent.set_note(TEXT)
     parent.set_tags({"comparison": TEXT})
     parent.log_text(TEXT, "notes.txt")
     report = tmp_path / "report.html"

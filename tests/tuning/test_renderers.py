@@ -24,7 +24,7 @@ from tuning.search.selection import ranked
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui.console import print_tables
 from tuning.ui.log_renderer import LogRenderer
-from tuning.ui.progress_bar import ProgressBar
+from tuning.ui.progress_bar import progress_bar
 from tuning.ui.summary import leaderboard, next_commands, plan_line, result_lines, run_note
 from tuning.ui.tables.evaluation import class_table, score_lines
 
@@ -174,7 +174,7 @@ def test_a_path_with_colons_is_printed_unchanged(capsys: pytest.CaptureFixture[s
 
 def progress_lines(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the progress lines, without a terminal, of three steps of three seconds each."""
-    with ProgressBar() as progress:
+    with progress_bar() as progress:
         for done in range(0, 3000, 1000):
             progress("images read", done, 3000)
             clock.now_s += 3

@@ -1,4 +1,4 @@
-"""The result of a search: the selected winner, and what is shown and logged of it."""
+"""The result of a search: the selected winner, and the lines and metrics of its selection."""
 
 from __future__ import annotations
 

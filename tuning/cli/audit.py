@@ -31,9 +31,9 @@ def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     from data.audit.report import audit
     from data.load_dataset import load_dataset
     from tuning.ui.console import print_tables
-    from tuning.ui.progress_bar import ProgressBar
+    from tuning.ui.progress_bar import progress_bar
 
-    with ProgressBar() as progress:
+    with progress_bar() as progress:
         report = audit(load_dataset(options.data, progress))
     print_tables(*report.lines())
     if options.json_file:

@@ -39,14 +39,14 @@ def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
     from tuning.tracking.connection import connect
-    from tuning.ui.progress_bar import ProgressBar
+    from tuning.ui.progress_bar import progress_bar
     from tuning.ui.tables.predictions import write_predictions
     from tuning.workflows.predict import find_files
 
     files = [file for name in options.files for file in find_files(name)]
     connect()
     model = load_model(options.model)
-    with ProgressBar(use_stderr=True) as progress:
+    with progress_bar(use_stderr=True) as progress:
         return 1 if write_predictions(predict_files(model, files, progress), options.format) else 0
 
 

@@ -68,6 +68,11 @@ def promote_or_defer(
     return None
 
 
+def promotion_tags(version: int, promotion: Promotion) -> dict[str, str]:
+    """Return the tags of a run whose candidate was decided about."""
+    return {PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)}
+
+
 def complete_deferred(client: MlflowClient, paths: SearchPaths, run_id: str) -> str:
     """Complete the deferred promotion of the parent run ``run_id``.
 
@@ -104,9 +109,8 @@ def _promote(client: MlflowClient, paths: SearchPaths, candidate: Candidate) -> 
         )
     version, promotion = promote(client, candidate, dataset)
     decision = format_decision(candidate, version, promotion)
-    tags = {PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)}
     note = client.get_run(candidate.run_id).data.tags.get(NOTE_TAG, "")
     _, _, rest = note.partition("\n\n")  # the first paragraph is the decision
-    for name, text in {**tags, NOTE_TAG: f"{decision}\n\n{rest}"}.items():
+    for name, text in {**promotion_tags(version, promotion), NOTE_TAG: f"{decision}\n\n{rest}"}.items():
         client.set_tag(candidate.run_id, name, text)
     return decision

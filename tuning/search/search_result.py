@@ -9,17 +9,9 @@ from functools import cached_property
 from data.dataset.dataset import Dataset
 from models.profiling.serving_cost import ServingCost
 from tuning.common.trial_record import TrialRecord
+from tuning.search import selection
 from tuning.search.reruns import Improvement, RerunTrial, improvement_over_default, select_winner, top_trials
-from tuning.search.selection import (
-    CostedTrial,
-    Costs,
-    Limits,
-    best_per_serving_spec,
-    default_trial,
-    ranked,
-    serving_spec_of,
-    within_limits,
-)
+from tuning.search.selection import CostedTrial, Costs, Limits
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class SearchResult:
             SearchError: no trial's network keeps the limits.
         """
         num_classes, num_val_images = len(dataset.classes), len(dataset.split("val"))
-        allowed = within_limits(trials, costs, limits, num_classes)
+        allowed = selection.within_limits(trials, costs, limits, num_classes)
         winner = select_winner(allowed, trials, top_k, num_val_images)
         if winner is None:
             raise ValueError("a search without a scored trial has no winner")
@@ -64,21 +56,20 @@ class SearchResult:
 
     @cached_property
     def default(self) -> TrialRecord | None:
-        """The trial of the default configuration, if it has a score."""
-        default = default_trial(self.trials)
-        return default if default and default.is_eligible else None
+        """The trial of the default configuration, if it has started."""
+        return selection.default_trial(self.trials)
 
     @cached_property
     def ranked(self) -> list[TrialRecord]:
         """All eligible trials, best first, then the others by number."""
-        return ranked(self.trials) + [trial for trial in self.trials if not trial.is_eligible]
+        return selection.ranked(self.trials) + [trial for trial in self.trials if not trial.is_eligible]
 
     @cached_property
     def costed_trials(self) -> list[CostedTrial]:
         """The best trial of each network whose serving cost is known, best first."""
-        return best_per_serving_spec(self.trials, self.costs, self.num_classes)
+        return selection.best_per_serving_spec(self.trials, self.costs, self.num_classes)
 
     @property
     def winner_cost(self) -> ServingCost | None:
         """The winner's serving cost, if known."""
-        return self.costs.get(serving_spec_of(self.winner, self.num_classes))
+        return self.costs.get(selection.serving_spec_of(self.winner, self.num_classes))

@@ -7,6 +7,7 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
+from tuning.common.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,7 @@ def connect() -> MlflowClient:
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own errors
         raise TrackingError(
-            f"the tracking store {hide_password(uri)} must be usable, but it raised {type(error).__name__}; "
+            f"the tracking store {redact(uri)} must be usable, but it raised {type(error).__name__}; "
             "correct MLFLOW_TRACKING_URI or unset it for a local database"
         ) from error
     return client
@@ -55,7 +56,7 @@ def _check_server(uri: str) -> None:
         requests.get(uri.rstrip("/") + "/health", timeout=CONNECT_TIMEOUT_S).raise_for_status()
     except requests.RequestException as error:
         raise TrackingError(
-            f"the MLflow server must be available before a search starts, but {hide_password(uri)} is not "
+            f"the MLflow server must be available before a search starts, but {redact(uri)} is not "
             f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or use "
             "tracking=offline to deliver later"
         ) from None
@@ -71,14 +72,6 @@ def _check_database(uri: str) -> None:
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TrackingError(
-            f"the tracking database must be available before a search starts, but {hide_password(uri)} is not "
+            f"the tracking database must be available before a search starts, but {redact(uri)} is not "
             f"({error}); start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
         ) from None
-
-
-def hide_password(uri: str) -> str:
-    """Return the URI with its password masked, if it has one."""
-    parts = urllib.parse.urlsplit(uri)
-    if not parts.password:
-        return uri
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

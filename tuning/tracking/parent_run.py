@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from data.atomic_write import write_atomically
 from data.audit.contact_sheets import contact_sheets
 from data.audit.report import Audit
-from tuning.common.names import NOTE_TAG, PARENT_RUN_TAG, REASON_TAG, RECIPE_PARAM_PREFIX
+from tuning.common.names import PARENT_RUN_TAG, REASON_TAG, RECIPE_PARAM_PREFIX
 from tuning.common.redaction import Redactor
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
@@ -108,19 +108,6 @@ class ParentRun:
         """Log the recipe, the data set, the code version and the environment."""
         params = {RECIPE_PARAM_PREFIX + name: str(value) for name, value in recipe.items()}
         self.writer.send(SetParamsAndTags(PARENT_UID, params, {**tags, **code_version()}))
-        self.log_dataset(dataset)
-        self.log_text(json.dumps(environment_info(), indent=2), "environment.json")
-
-    def log_audit(self, audit: Audit) -> None:
-        """Log the audit as JSON and as contact sheets."""
-        self.log_text(audit.to_json(indent=2), "audit.json")
-        folder = self._paths.artifacts / "audit"
-        folder.mkdir(parents=True, exist_ok=True)
-        for sheet in contact_sheets(audit, folder):
-            self.log_file(sheet, "audit")
-
-    def log_dataset(self, dataset: Dataset) -> None:
-        """Log the data set and its fingerprint as the input of the run."""
         fields = {
             "name": dataset.name,
             "digest": dataset.fingerprint[:MAX_DIGEST_LENGTH],
@@ -130,6 +117,15 @@ class ParentRun:
             "profile": json.dumps(dataset.counts()),
         }
         self.writer.send(LogInput(PARENT_UID, fields))
+        self.log_text(json.dumps(environment_info(), indent=2), "environment.json")
+
+    def log_audit(self, audit: Audit) -> None:
+        """Log the audit as JSON and as contact sheets."""
+        self.log_text(audit.to_json(indent=2), "audit.json")
+        folder = self._paths.artifacts / "audit"
+        folder.mkdir(parents=True, exist_ok=True)
+        for sheet in contact_sheets(audit, folder):
+            self.log_file(sheet, "audit")
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float], time_ms: int) -> None:
         """Log the metrics of one epoch."""
@@ -151,10 +147,6 @@ class ParentRun:
             write_atomically(copy, file.read_bytes())
         Redactor().file(copy)
         self.writer.send(LogFile(PARENT_UID, str(copy), folder))
-
-    def set_note(self, markdown: str) -> None:
-        """Set the description on the run's page in MLflow's UI."""
-        self.writer.send(SetParamsAndTags(PARENT_UID, {}, {NOTE_TAG: markdown}))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the parent run."""
@@ -192,26 +184,21 @@ class ParentRun:
 @contextmanager
 def parent_run_lifecycle(parent: ParentRun, signals: SignalHandler) -> Iterator[None]:
     """Context manager that ends the run of ``parent`` with its final status, also on errors, and delivers it."""
+    status, reason = "FINISHED", ""
     try:
         with log_system_metrics(parent.writer):
             yield
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     except BaseException as error:
+        status, reason = "FAILED", f"{type(error).__name__}: {error}"
+        raise
+    finally:
         with signals.block_signals():
-            if isinstance(error, KeyboardInterrupt) or signals.stop_requested:
+            if status == "KILLED" or signals.stop_requested:
                 parent.end_killed()
             else:
-                parent.end("FAILED", f"{type(error).__name__}: {error}")
-            _close(parent)
-        raise
-    with signals.block_signals():
-        if signals.stop_requested:
-            parent.end_killed()
-        else:
-            parent.end("FINISHED")
-        _close(parent)
-
-
-def _close(parent: ParentRun) -> None:
-    message = parent.close()
-    if message:
-        logger.warning(message)
+                parent.end(status, reason)
+            if message := parent.close():
+                logger.warning(message)

@@ -11,15 +11,17 @@ from tuning.common.events import (
     EpochEnded,
     Event,
     Message,
+    ProgressUpdated,
     PromotionDecided,
     ReportWritten,
     SearchPlanned,
     StageStarted,
+    TablesShown,
     TrainingEpochEnded,
     TrialEnded,
 )
 from tuning.common.formatting import describe_network, describe_settings, format_decision, format_score, pluralize
-from tuning.ui.console import ConsoleRenderer
+from tuning.ui.console import ConsolePrinter
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord
@@ -28,7 +30,7 @@ FAILED, PRUNED, BEST, WARNING = "red", "dim", "bold", "yellow"  # styles of line
 AUDIT_HINT = "  the run's audit.json names every file; so does python -m tuning audit --json FILE"
 
 
-class LogRenderer(ConsoleRenderer):
+class LogRenderer(ConsolePrinter):
     """Prints a line for each finished trial, the best score so far, the test result and the decision."""
 
     def __init__(self, use_stderr: bool = False) -> None:
@@ -41,8 +43,12 @@ class LogRenderer(ConsoleRenderer):
     def handle(self, event: Event) -> None:
         """Print the line or lines of an event, if it has any."""
         match event:
-            case Message(is_warning=True):
-                self.print_message(event.text, WARNING)
+            case Message():
+                self.print_message(event.text, WARNING if event.is_warning else "")
+            case TablesShown():
+                self.print_parts(*event.parts)
+            case ProgressUpdated():
+                self.print_progress(event.task, event.done, event.total)
             case AuditCompleted():
                 has_files = any(finding.files for finding in event.audit.findings)
                 self.print_parts(*event.audit.lines(max_files=0), *([AUDIT_HINT] if has_files else []))
@@ -66,8 +72,9 @@ class LogRenderer(ConsoleRenderer):
                 self.print_parts(format_decision(event.candidate, event.version, event.promotion))
             case ReportWritten():
                 self.print_parts(f"report:               {event.file}")
-            case _:
-                super().handle(event)
+
+    def close(self) -> None:
+        """Do nothing: the terminal was not changed."""
 
     def print_test_result(self, event: CandidateEvaluated) -> None:
         """Print the test metrics."""
@@ -125,13 +132,13 @@ class QuietRenderer(LogRenderer):
     def __init__(self, use_stderr: bool = False) -> None:
         """Print results to standard output, or to standard error if standard output is machine-readable."""
         super().__init__(use_stderr)
-        self._errors = ConsoleRenderer(use_stderr=True)
+        self._errors = ConsolePrinter(use_stderr=True)
 
     def handle(self, event: Event) -> None:
         """Print an event if it is a warning or a final result."""
         match event:
             case Message(is_warning=True):
-                self._errors.handle(event)
+                self._errors.print_message(event.text)
             case CandidateEvaluated() | PromotionDecided() | ReportWritten():
                 super().handle(event)
             case EpochEnded():

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from tuning.common.events import ProgressUpdated
-from tuning.ui.console import ConsoleRenderer
+from data.parallel import ProgressCallback
+from tuning.ui.console import ConsolePrinter
 
 
-class ProgressBar:
-    """Context manager and progress callback ``(task, done, total)``; the bar is removed on exit.
+@contextmanager
+def progress_bar(use_stderr: bool = False) -> Iterator[ProgressCallback]:
+    """Context manager: yield a progress callback; the bar is removed on exit.
 
-    For commands without other output while they work; a search uses ``tuning.ui.live`` instead.
+    For commands without other output while they work; a search uses ``tuning.ui.live`` instead. With ``use_stderr``,
+    where standard output is for programs, progress is shown only in a terminal.
     """
+    console, printer = Console(stderr=use_stderr), ConsolePrinter()
+    task_ids: dict[str, TaskID] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
-    def __init__(self, use_stderr: bool = False) -> None:
-        """Use standard output; or standard error, and only if it is a terminal, where output is for programs."""
-        self._console = Console(stderr=use_stderr)
-        self._terminal_only = use_stderr
-        self._lines = ConsoleRenderer()
-        self._progress = Progress(console=self._console, transient=True)
-        self._task_ids: dict[str, TaskID] = {}
+        def show(task: str, done: int, total: int) -> None:
+            if console.is_terminal:
+                if task not in task_ids:
+                    task_ids[task] = progress.add_task(task, total=total)
+                progress.update(task_ids[task], completed=done)
+            elif not use_stderr:
+                printer.print_progress(task, done, total)
 
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._progress.stop()
-
-    def __call__(self, task: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` steps of a task are done."""
-        if self._console.is_terminal:
-            if task not in self._task_ids:
-                self._task_ids[task] = self._progress.add_task(task, total=total)
-            self._progress.update(self._task_ids[task], completed=done)
-        elif not self._terminal_only:
-            self._lines.handle(ProgressUpdated(task, done, total))
+        yield show

@@ -88,13 +88,9 @@ def log_records_to(bus: EventBus) -> Iterator[None]:
 
 
 def make_renderer(quiet: bool, file: IO[str], use_stderr: bool = False) -> Renderer:
-    """Return the text renderer for output to ``file``."""
+    """Return the text renderer for output to ``file``: the live view for a UTF-8 terminal that can move its cursor."""
     if quiet:
         return QuietRenderer(use_stderr)
-    return LiveRenderer(use_stderr) if can_render_live(file) else LogRenderer(use_stderr)
-
-
-def can_render_live(file: IO[str]) -> bool:
-    """Return whether ``file`` is a UTF-8 terminal that can move its cursor."""
-    encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
-    return file.isatty() and os.environ.get("TERM", "") not in DUMB_TERMINALS and encoding == "utf8"
+    is_utf8 = (getattr(file, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    can_render_live = file.isatty() and os.environ.get("TERM", "") not in DUMB_TERMINALS and is_utf8
+    return LiveRenderer(use_stderr) if can_render_live else LogRenderer(use_stderr)

@@ -12,12 +12,12 @@ from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision
-from tuning.common.names import COMPARISON_TAG, PIXEL_BASELINE_METRIC, PROMOTION_REASON_TAG, PROMOTION_TAG, VERSION_TAG
+from tuning.common.names import COMPARISON_TAG, NOTE_TAG, PIXEL_BASELINE_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
-from tuning.registry.deferred import defer, promote_or_defer
-from tuning.reporting.content import Decision, ReportContent
+from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
+from tuning.reporting.content import Decision
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import Limits
 from tuning.search.serving_costs import measure_serving_costs
@@ -58,7 +58,8 @@ def finalize(search: Search, trials: Sequence[TrialRecord], run_ids: Mapping[str
     decision = _promote(search, candidate)
     links = MlflowLinks(parent.experiment_id, parent.run_id, run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
-    parent.set_note(summary.run_note(result, candidate, decision.text, links if is_online else None) + tables)
+    note = summary.run_note(result, candidate, decision.text, links if is_online else None)
+    parent.set_tags({NOTE_TAG: note + tables})
     _write_report(search, result, candidate, baseline, decision)
     if decision.model:
         _show_next_commands(search, decision.model, links.comparison_url(trials))
@@ -139,7 +140,7 @@ def _promote(search: Search, candidate: Candidate) -> Decision:
     if outcome is None:
         return NOT_DECIDED
     version, promotion = outcome
-    parent.set_tags({PROMOTION_TAG: promotion.alias, PROMOTION_REASON_TAG: promotion.reason, VERSION_TAG: str(version)})
+    parent.set_tags(promotion_tags(version, promotion))
     search.bus.emit(PromotionDecided(candidate, version, promotion))
     return Decision(format_decision(candidate, version, promotion), f"models:/{candidate.name}@{promotion.alias}")
 
@@ -155,9 +156,7 @@ def _write_report(
     search.bus.stage("writing the report")
     parent, paths = search.parent, search.paths
     test_predictions = load_test_predictions(paths.package)
-    content: ReportContent = build_report_content(
-        search.dataset, result, candidate, test_predictions, baseline, decision
-    )
+    content = build_report_content(search.dataset, result, candidate, test_predictions, baseline, decision)
     charts = build_charts(content)
     write_atomically(paths.report, build_report(content, charts).encode())
     parent.log_file(paths.report)

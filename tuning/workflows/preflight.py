@@ -1,6 +1,6 @@
 """Validate the inputs of a search or a training before the first trial.
 
-A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_for``, and reports the problems of all three together.
+A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_tracking``, and reports their problems together.
 """
 
 from __future__ import annotations
@@ -73,12 +73,8 @@ class SearchInputs:
 
     def search_space(self, training: TrainingSettings) -> SearchSpace:
         """Return the search space of the settings on this data set."""
-        return SearchSpace(
-            training,
-            self.dataset.imbalance,
-            self.unsplittable_backbones,
-            small_images=self.dataset.has_small_images,
-        )
+        data = self.dataset
+        return SearchSpace(training, data.imbalance, self.unsplittable_backbones, small_images=data.has_small_images)
 
     def resolve_auto(self, training: TrainingT) -> TrainingT:
         """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant."""
@@ -155,15 +151,11 @@ def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs
     return SearchInputs(dataset, preprocessings, unsplittable)
 
 
-def connect_for(training: TrainingSettings, given_run: str | None) -> MlflowClient | None:
+def connect_tracking(training: TrainingSettings, given_run: str | None) -> MlflowClient | None:
     """Return a client of the tracking server; None with ``tracking=offline``.
 
-    Args:
-        training: settings of a search or a training.
-        given_run: run that ``mlflow run`` created for this command.
-
     Raises:
-        UserError: the server cannot be reached, or ``data`` is a relative path in a run from a git URL.
+        UserError: the server cannot be reached, or ``data`` is relative and ``given_run`` is a run from a git URL.
     """
     if training.tracking == "offline":
         return None

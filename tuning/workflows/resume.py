@@ -11,7 +11,6 @@ from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
 from tuning.common.event_bus import EventBus
 from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
-from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import RayRuntime
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 class ResumableSearch(NamedTuple):
     """The state of a search, read from its folder."""
 
-    paths: SearchPaths
     target: RunTarget
     recipe: Recipe
     dataset: Dataset
@@ -59,7 +57,7 @@ def load_search(client: MlflowClient, run: str) -> ResumableSearch:
             f"run must be a search whose state can be read, but {paths.root} cannot be read ({type(error).__name__}); "
             "start a new search"
         ) from None
-    return ResumableSearch(paths, target.resolve(client), recipe, dataset)
+    return ResumableSearch(target.resolve(client), recipe, dataset)
 
 
 def _missing_folder_message(client: MlflowClient, run: str) -> str:
@@ -94,17 +92,14 @@ def check_same_data(before: Dataset, now: Dataset) -> None:
 def resume(request: ResumeRequest, given_run: str | None, bus: EventBus) -> int:
     """Resume a search in its own parent run, with the rest of its budget or a new one; return the exit status.
 
-    Args:
-        request: the search and its new budget.
-        given_run: run that ``mlflow run`` created for this command; it ends with the command.
-        bus: receives the events.
+    The run ``given_run``, which ``mlflow run`` created for this command, only refers to the search.
 
     Raises:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
     with handle_signals() as signals:
         client = connect()
-        _, target, recipe, dataset_before = load_search(client, request.run)
+        target, recipe, dataset_before = load_search(client, request.run)
         with closing(RayRuntime(recipe)) as ray:
             dataset = load_data(recipe, bus.progress)
             check_same_data(dataset_before, dataset)

@@ -27,7 +27,7 @@ from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect
 from tuning.tracking.operations import now_ms
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.workflows.preflight import Problems, SearchInputs, connect_for, load_data, prepare_inputs
+from tuning.workflows.preflight import Problems, SearchInputs, connect_tracking, load_data, prepare_inputs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,7 +79,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, given_run: st
             dataset = load_data(training, bus.progress)
             inputs = prepare_inputs(training, dataset)
         with problems.collect():
-            client = connect_for(training, given_run)
+            client = connect_tracking(training, given_run)
         problems.raise_any()
         if trial:
             trial.warn_if_data_changed(dataset)

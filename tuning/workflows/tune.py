@@ -13,17 +13,14 @@ from tuning.registry.build_candidate import resolve_data_path
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.workflows.finalize import finalize
-from tuning.workflows.preflight import Problems, connect_for, load_data, prepare_inputs
+from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
 from tuning.workflows.search_session import Search, SearchSession
 
 
 def run_search(recipe: Recipe, given_run: str | None, bus: EventBus) -> int:
     """Search, package the best trial's model and promote it; return the exit status.
 
-    Args:
-        recipe: the recipe.
-        given_run: run that ``mlflow run`` created for this command.
-        bus: receives the events.
+    The parent run is ``given_run``, which ``mlflow run`` created for this command, or a new one.
 
     Raises:
         UserError: with all problems, before any trial starts.
@@ -35,7 +32,7 @@ def run_search(recipe: Recipe, given_run: str | None, bus: EventBus) -> int:
             ray.start_async()  # in the background, while the networks are validated and the server is contacted
             inputs = prepare_inputs(recipe, dataset)
         with problems.collect():
-            client = connect_for(recipe, given_run)
+            client = connect_tracking(recipe, given_run)
         problems.raise_any()
         data_audit = audit(dataset)
         bus.emit(AuditCompleted(data_audit))
