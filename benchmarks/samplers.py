@@ -1,14 +1,11 @@
-"""Compare samplers: ``python -m benchmarks.samplers [--seeds 10]``, or with ``--functions``.
+"""Compare samplers: ``python -m benchmarks.samplers [--seeds 10]``.
 
-By default it replays searches on the recorded learning curves of real trials (``benchmarks/record_curves.py``), one
+It replays searches on the recorded learning curves of real trials (``benchmarks/record_curves.py``), one
 trial at a time; a trial has the curve of the recorded configuration that is nearest to its own. It compares
 Freezeline's search, whose linear probes count as trials; the same without the sweep; Ray's OptunaSearch and ASHA with
 their defaults (grace period of one epoch, reduction factor 4); and random search without a scheduler and with twice the
 trials. The output is the regret by number of trials, the distance of the best validation score so far from the best of
 the table: the mean over seeds and its standard error.
-
-With ``--functions`` it compares Optuna's TPE, which models the whole history, with Freezeline's, which sees a subset of
-it, on functions with a known minimum, up to ``--trials`` trials.
 """
 
 from __future__ import annotations
@@ -17,12 +14,11 @@ import argparse
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import optuna
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -32,7 +28,6 @@ from benchmarks.replay import NUM_VAL_IMAGES, UNLIMITED, Row, nearest, play, spa
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialReport
 from tuning.recipe.schema import Recipe
-from tuning.search.samplers import build_sampler
 from tuning.search.schedulers import build_scheduler
 from tuning.search.searcher import scheduler_flags
 from tuning.search.strategy import SearchState, SearchStrategy
@@ -117,79 +112,12 @@ def summary(runs: Iterator[list[float]]) -> list[str]:
     return [f"{statistics.mean(one):.4f}±{statistics.stdev(one) / math.sqrt(len(one)):.4f}" for one in columns]
 
 
-def hartmann(trial: optuna.Trial) -> float:
-    """Return Hartmann's function of six numbers; its minimum, -3.32237, is taken off."""
-    weights = np.array([1.0, 1.2, 3.0, 3.2])
-    scales = np.array(
-        [[10, 3, 17, 3.5, 1.7, 8], [0.05, 10, 17, 0.1, 8, 14], [3, 3.5, 1.7, 10, 17, 8], [17, 8, 0.05, 10, 0.1, 14]]
-    )
-    centres = 1e-4 * np.array(
-        [
-            [1312, 1696, 5569, 124, 8283, 5886],
-            [2329, 4135, 8307, 3736, 1004, 9991],
-            [2348, 1451, 3522, 2883, 3047, 6650],
-            [4047, 8828, 8732, 5743, 1091, 381],
-        ]
-    )
-    point = np.array([trial.suggest_float(f"x{at}", 0, 1) for at in range(6)])
-    return 3.32237 - float(weights @ np.exp(-(scales * (point - centres) ** 2).sum(axis=1)))
-
-
-def ackley(trial: optuna.Trial) -> float:
-    """Return Ackley's function of eight numbers, with its minimum, 0, away from the middle."""
-    point = np.array([trial.suggest_float(f"x{at}", -10, 20) for at in range(8)])
-    root, waves = math.sqrt((point**2).mean()), np.cos(2 * math.pi * point).mean()
-    return float(20 - 20 * math.exp(-0.2 * root) + math.e - math.exp(waves))
-
-
-def conditional(trial: optuna.Trial) -> float:
-    """Return a sum of a choice's own parabola and two shared ones: a space like Freezeline's; its minimum is 0."""
-    kind = trial.suggest_categorical("kind", ("a", "b", "c"))
-    floor, best = {"a": (0.3, -3.0), "b": (0.1, -2.0), "c": (0.0, -2.5)}[kind]
-    own = math.log10(trial.suggest_float(f"lr_{kind}", 1e-5, 1, log=True)) - best
-    shared = [trial.suggest_float(name, 0, 1) - 0.3 for name in ("dropout", "freeze")]
-    return floor + 0.2 * own**2 + sum(2 * part**2 for part in shared)
-
-
-FUNCTIONS: Sequence[Callable[[optuna.Trial], float]] = (hartmann, ackley, conditional)
-
-
-def print_functions(seeds: int, trials: int) -> None:
-    """Print the regrets of Optuna's TPE and of Freezeline's on the known functions."""
-    counts = [count for count in (100, 300, 1000, 3000) if count <= trials]
-    print("function sampler " + " ".join(f"{count} trials" for count in counts), flush=True)
-    for function in FUNCTIONS:
-        for name, make in (("Optuna's", _optunas_tpe), ("Freezeline", lambda seed: build_sampler("tpe", seed))):
-            runs = (minimise(function, make(seed), counts) for seed in range(seeds))
-            print(function.__name__, name, *summary(runs), flush=True)
-
-
-def minimise(
-    function: Callable[[optuna.Trial], float], sampler: optuna.samplers.BaseSampler, counts: Sequence[int]
-) -> list[float]:
-    """Return the best value after each count of trials; it is maximised with its sign turned, as our searches are."""
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.optimize(lambda trial: -function(trial), n_trials=counts[-1])
-    values = [-float(trial.value or 0.0) for trial in study.get_trials(deepcopy=False)]
-    return [min(values[:count]) for count in counts]
-
-
-def _optunas_tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, group=True)
-
-
 def main() -> None:
-    """Print one of the two comparisons."""
+    """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--functions", action="store_true")
-    parser.add_argument("--trials", type=int, default=1000)
-    arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if arguments.functions:
-        print_functions(arguments.seeds, arguments.trials)
-    else:
-        print_curves(arguments.seeds)
+    print_curves(parser.parse_args().seeds)
 
 
 if __name__ == "__main__":

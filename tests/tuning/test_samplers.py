@@ -1,4 +1,4 @@
-"""Samplers: the contract of every sampler, on a real search space and study, and the trial window."""
+"""Samplers: the contract of every sampler, on a real search space and study, and the trials that it sees."""
 
 from __future__ import annotations
 
@@ -22,14 +22,9 @@ from tuning.search.journal_backend import SingleWriterJournalBackend
 from tuning.search.samplers import (
     INFRASTRUCTURE_FAILURE,
     MAX_FAILED_RATIO,
-    NUM_BEST,
-    NUM_RANDOM,
-    NUM_RANDOM_RUNNING,
-    NUM_RECENT,
-    NUM_RECENT_RUNNING,
     SAMPLERS,
-    TrialWindow,
     build_sampler,
+    visible_trials,
 )
 from tuning.search.space import SearchSpace
 
@@ -162,72 +157,43 @@ def frozen_trial(number: int, state: TrialState, score: float | None = None, **u
     return trial
 
 
-def select(trials: list[FrozenTrial], seed: int = 0) -> list[FrozenTrial]:
-    window = TrialWindow()
-    window.update(trials)
-    return window.select(np.random.default_rng(seed))
-
-
 def numbers(trials: list[FrozenTrial]) -> list[int]:
     return [trial.number for trial in trials]
 
 
-def test_a_failed_trial_is_selected_as_the_worst_one_and_is_not_changed() -> None:
+def test_a_sampler_sees_a_failed_trial_as_the_worst_one_and_does_not_change_it() -> None:
     failed = frozen_trial(1, TrialState.FAIL, 0.9)
-    selected = select([frozen_trial(0, TrialState.COMPLETE, 0.1), failed])[1]
-    assert (selected.state, selected.value, selected.intermediate_values) == (TrialState.PRUNED, None, {})
+    seen = visible_trials([frozen_trial(0, TrialState.COMPLETE, 0.1), failed])[1]
+    assert (seen.state, seen.value, seen.intermediate_values) == (TrialState.PRUNED, None, {})
     assert (failed.state, failed.intermediate_values) == (TrialState.FAIL, {2: 0.9})
 
 
-def test_if_all_trials_have_failed_none_is_selected_as_a_good_one() -> None:
-    assert select([frozen_trial(number, TrialState.FAIL) for number in range(9)]) == []
+def test_if_all_trials_have_failed_a_sampler_sees_none_of_them() -> None:
+    assert visible_trials([frozen_trial(number, TrialState.FAIL) for number in range(9)]) == []
 
 
 def test_failed_trials_are_never_in_the_best_tenth() -> None:
     trials = [frozen_trial(number, TrialState.FAIL) for number in range(30)]
     trials.append(frozen_trial(30, TrialState.COMPLETE, 0.5))
-    assert numbers(select(trials)) == list(range(30 - MAX_FAILED_RATIO, 31))
+    assert numbers(visible_trials(trials)) == list(range(30 - MAX_FAILED_RATIO, 31))
 
 
-def test_the_window_has_a_maximum_size_and_includes_the_best_and_the_most_recent_trials() -> None:
-    ended = [frozen_trial(number, TrialState.COMPLETE, (number * 7919) % 2003 / 2003) for number in range(2000)]
-    running = [frozen_trial(number, TrialState.RUNNING) for number in range(2000, 2500)]
-    selected = numbers(select(ended + running))
-    assert len(selected) == NUM_BEST + NUM_RECENT + NUM_RANDOM + NUM_RECENT_RUNNING + NUM_RANDOM_RUNNING
-    assert selected == sorted(set(selected))
-    best = sorted(ended, key=lambda trial: -(trial.value or 0))[:NUM_BEST]
-    assert set(selected) >= set(numbers(best + ended[-50:] + running[-NUM_RECENT_RUNNING:]))
-
-
-def test_the_random_trials_depend_on_the_seed() -> None:
-    trials = [frozen_trial(number, TrialState.COMPLETE, number / 1000) for number in range(1000)]
-    first, same, other = (numbers(select(trials, seed)) for seed in (1, 1, 2))
-    assert first == same != other
-
-
-def test_complete_trials_are_better_than_pruned_ones_as_in_optuna() -> None:
-    complete = [frozen_trial(number, TrialState.COMPLETE, 0.1) for number in range(20)]
-    pruned = [frozen_trial(number, TrialState.PRUNED, number / 1000) for number in range(20, 600)]
-    assert set(numbers(select(complete + pruned))) >= {*range(20), *range(595, 600)}
-
-
-def test_the_selection_does_not_depend_on_when_the_window_was_updated() -> None:
+def test_a_sampler_sees_all_trials_but_infrastructure_failures() -> None:
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
-    trials = [frozen_trial(number, states[number % 4], (number * 7919) % 2003 / 2003) for number in range(800)]
-    window = TrialWindow()
-    for num_trials in range(1, 800, 50):  # during the search, the most recent twenty trials are running
-        num_ended = max(0, num_trials - 20)
-        running = [frozen_trial(number, TrialState.RUNNING) for number in range(num_ended, num_trials)]
-        window.update(trials[:num_ended] + running)
-    window.update(trials)
-    selected = window.select(np.random.default_rng(3))
-    assert [(trial.number, trial.state) for trial in selected] == [
-        (trial.number, trial.state) for trial in select(trials, 3)
-    ]
+    trials = [frozen_trial(number, states[number % 4], number / 1000) for number in range(400)]
+    trials.append(frozen_trial(400, TrialState.FAIL, 0.5, **{INFRASTRUCTURE_FAILURE: True}))
+    assert numbers(visible_trials(trials)) == list(range(400))
 
 
-def test_the_trial_that_is_being_sampled_is_not_selected() -> None:
-    window = TrialWindow()
-    states = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.RUNNING)
-    window.update([frozen_trial(number, state, 0.5) for number, state in enumerate(states)])
-    assert numbers(window.select(np.random.default_rng(0), exclude=2)) == [0, 1]
+def test_tpe_avoids_the_settings_of_running_trials() -> None:
+    """Without them, all proposals would be near 0.25, the best value so far."""
+    study = optuna.create_study(direction="maximize", sampler=build_sampler("tpe", 0))
+    for number in range(20):
+        x = (number + 0.5) / 20
+        study.add_trial(create_trial(value=-abs(x - 0.25), params={"x": x}, distributions={"x": UNIFORM}))
+    before = study.ask().suggest_float("x", 0, 1)
+    running = create_trial(state=TrialState.RUNNING, params={"x": before}, distributions={"x": UNIFORM})
+    for _ in range(20):
+        study.add_trial(running)
+    sampled = [study.ask().suggest_float("x", 0, 1) for _ in range(10)]
+    assert min(abs(x - before) for x in sampled) > 0.01
