@@ -59,6 +59,11 @@ class SearchError(FreezelineError):
     """A search that ended without a model; the message gives the reason."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def last_line(error: BaseException) -> str:
     """Return the last line of the message of an error's root cause, at most 200 characters."""
     while error.__cause__ is not None:
@@ -67,7 +72,7 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip()[:200]
 
 
-def did_you_mean(word: str, known: Iterable[str], max_suggestions: int = 3) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean a or b?"`` for the known words closest to ``word``, ``""`` if none is close."""
-    suggestions = difflib.get_close_matches(word, list(known), n=max_suggestions, cutoff=0.6)
+    suggestions = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""

@@ -34,7 +34,7 @@ class FindingText(NamedTuple):
 
 FINDING_TEXTS: dict[FindingKind, FindingText] = {
     "unreadable": FindingText("unreadable files", "skipped"),
-    "conflict": FindingText("identical images with different labels", "excluded from all splits"),
+    "conflict": FindingText("images that occur with different labels", "excluded from all splits"),
     "near_conflict": FindingText("near-duplicates with different labels", "kept in the same split; check the labels"),
     "leak": FindingText(
         "images with a duplicate or near-duplicate in another provided split", "excluded from the earlier split"

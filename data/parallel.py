@@ -13,6 +13,11 @@ B = TypeVar("B")
 ProgressCallback = Callable[[str, int, int], None]  # description of the work, completed items, total items
 
 
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parallel_map(
     work: Callable[[A], B],
     items: Sequence[A],
@@ -29,9 +34,9 @@ def parallel_map(
         items: its arguments.
         description: passed to ``progress``.
         progress: called after each item.
-        max_workers: number of threads; by default the number of cores.
+        max_workers: number of threads; by default ``available_cores``.
     """
-    pool = ThreadPoolExecutor(max_workers=max_workers or os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=max_workers or available_cores())
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # for example corrupt EXIF

@@ -121,16 +121,14 @@ class Classifier(nn.Module):
         return self
 
 
-def build_classifier(config: NetworkConfig, num_classes: int, image_size: int, seed: int | None = None) -> Classifier:
+def build_classifier(config: NetworkConfig, num_classes: int, image_size: int, seed: int) -> Classifier:
     """Return a classifier for ``num_classes`` and images of ``image_size`` pixels, on the CPU in channels_last.
 
-    The same arguments and seed give bit-identical weights, independent of the process's history. Without ``seed``, one
-    is drawn from torch's global random state, which is not used otherwise.
+    The same arguments and seed give bit-identical weights, independent of the process's history.
 
     Raises:
         BackboneError: see ``create_backbone`` and ``truncate_network``.
     """
-    seed = int(torch.randint(2**31, ())) if seed is None else seed
     base = pretrained(config.backbone, config.weights, image_size, seed)
     network, blocks, widths = truncate_network(base.copy(), base.blocks, config.truncate, config.head_features)
     with torch.random.fork_rng(devices=[]):

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -33,6 +34,17 @@ def to_channels_last(network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Context manager that lets torch use one CPU thread, for measurements."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -36,7 +36,7 @@ class AuditContext:
     def _all_findings(self) -> Iterator[Finding]:
         for kind in ("unreadable", "missing", "unlabeled"):
             yield self._skipped(kind)
-        yield _finding("conflict", self.filtered.conflicts)
+        yield self._conflicts()
         yield from self._duplicates()
         yield _finding(
             "split_conflict",
@@ -57,6 +57,13 @@ class AuditContext:
     def _skipped(self, kind: FindingKind) -> Finding:
         files = [file for file in (*self.source.skipped, *self.filtered.skipped) if file.kind == kind]
         return _finding(kind, [[file.path] for file in files], reasons=[file.reason for file in files])
+
+    def _conflicts(self) -> Finding:
+        """Identical images with different labels, and files to which a manifest gives several labels."""
+        identical = self.filtered.conflicts
+        relabeled = [file for file in self.source.skipped if file.kind == "conflict"]
+        reasons = [*[""] * len(identical), *(file.reason for file in relabeled)]
+        return _finding("conflict", [*identical, *([file.path] for file in relabeled)], reasons=reasons)
 
     def _duplicates(self) -> Iterator[Finding]:
         usable = self.filtered.usable

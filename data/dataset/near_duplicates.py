@@ -43,19 +43,15 @@ def find_near_duplicates(
         paths: one file for each content hash.
         progress: called while the candidates are compared.
     """
-    from scipy.cluster.hierarchy import DisjointSet
-
     hashes = sorted(content_hash for content_hash, phash in phashes.items() if phash)
     settings = json.dumps([VERSION, MAX_HAMMING, MIN_CORRELATION, [(each, phashes[each]) for each in hashes]])
     key = f"near_duplicates/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
 
     def create(folder: Path) -> None:
         candidates = list(_candidates([phashes[content_hash] for content_hash in hashes]))
-        pairs = list(_confirmed(candidates, hashes, paths, progress))
-        sets = DisjointSet(content_hash for pair in pairs for content_hash in pair)
-        for pair in pairs:
-            sets.merge(*pair)
-        (folder / "groups.json").write_text(json.dumps([sorted(group) for group in sets.subsets()]))
+        groups = _confirmed_groups(candidates, [paths[content_hash] for content_hash in hashes], progress)
+        content_hashes = [[hashes[index] for index in sorted(group)] for group in groups]
+        (folder / "groups.json").write_text(json.dumps(content_hashes))
 
     groups: list[list[str]] = json.loads((ContentCache().get_or_create(key, create) / "groups.json").read_bytes())
     return groups
@@ -71,27 +67,20 @@ def _candidates(phashes: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield start + i, start + j
 
 
-def _confirmed(
-    candidates: Sequence[tuple[int, int]],
-    hashes: Sequence[str],
-    paths: Mapping[str, Path],
-    progress: ProgressCallback | None,
-) -> Iterator[tuple[str, str]]:
-    """Yield the content hashes of the candidates that are near-duplicates and not yet connected through others."""
+def _confirmed_groups(
+    candidates: Sequence[tuple[int, int]], paths: Sequence[Path], progress: ProgressCallback | None
+) -> list[set[int]]:
+    """Return the groups of images that the candidates which are near-duplicates connect."""
     from scipy.cluster.hierarchy import DisjointSet
 
     indices = sorted({index for pair in candidates for index in pair})
-    results = parallel_map(lambda index: _read_high_pass(paths[hashes[index]]), indices, "comparing images", progress)
+    results = parallel_map(lambda index: high_pass(read_image(paths[index])), indices, "comparing images", progress)
     high_passes = dict(zip(indices, results, strict=True))
     sets = DisjointSet(indices)
     for i, j in candidates:
         if not sets.connected(i, j) and is_near_duplicate(high_passes[i], high_passes[j]):
             sets.merge(i, j)
-            yield hashes[i], hashes[j]
-
-
-def _read_high_pass(path: Path) -> HighPass:
-    return high_pass(read_image(path))
+    return [group for group in sets.subsets() if len(group) > 1]
 
 
 def high_pass(image: Image.Image) -> HighPass:

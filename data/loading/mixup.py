@@ -17,7 +17,7 @@ ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # parameter of the Beta distribution, as 
 
 
 def apply_mixup(
-    x: torch.Tensor, y: torch.Tensor, mix: Mix, num_classes: int, rng: np.random.Generator
+    x: torch.Tensor, y: torch.Tensor, mix: Literal["mixup", "cutmix"], num_classes: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images mixed with other images of the batch, and their soft labels, float32 [b, k].
 
@@ -26,8 +26,6 @@ def apply_mixup(
     import torch  # imported here because the recipe schema imports this module
 
     shares = torch.nn.functional.one_hot(y, num_classes).float()
-    if mix == "none":
-        return x, shares
     order = torch.from_numpy(rng.permutation(len(x)))
     lam = float(rng.beta(ALPHA[mix], ALPHA[mix]))
     if mix == "mixup":

@@ -48,16 +48,13 @@ def is_archive(file: Path) -> bool:
     return zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
 
 
-def open_archive(
-    file: Path, name: str | None = None, uri: str | None = None, progress: ProgressCallback | None = None
-) -> DataSource:
+def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback | None = None) -> DataSource:
     """Open an archive with class folders, with splits of class folders, or with a manifest at its top level.
 
     Folders that contain only another folder are skipped. Links and devices are not extracted.
 
     Args:
         file: path of the archive.
-        name: name of the data set, by default the file name without its ending.
         uri: URI of the data set, by default the path.
         progress: called for each extracted file.
 
@@ -68,7 +65,7 @@ def open_archive(
     stat_key = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
     key = f"archives/{hashlib.blake2b(stat_key.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
     root = ContentCache().get_or_create(key, lambda folder: _extract(file, folder, progress))
-    return open_tree(root, name or _name(file), uri or str(file))
+    return open_tree(root, _name(file), uri or str(file))
 
 
 def open_tree(root: Path, name: str, uri: str) -> DataSource:
@@ -99,7 +96,7 @@ def _extract(file: Path, folder: Path, progress: ProgressCallback | None) -> Non
                 _write_all(file, folder, list(_zip_members(archive)), archive.open, progress)
         else:
             with tarfile.open(file) as tar:
-                _write_all(file, folder, _tar_members(file, tar), tar.extractfile, progress)
+                _write_all(file, folder, _tar_members(file, folder, tar), tar.extractfile, progress)
     except CORRUPT_ARCHIVE_ERRORS as error:
         raise DataError(
             f"an archive must be complete and not encrypted, got {file}: {error}; create it again"
@@ -112,12 +109,12 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[ArchiveMember]:
             yield ArchiveMember(info.filename.replace("\\", "/"), info.file_size, info)
 
 
-def _tar_members(file: Path, tar: tarfile.TarFile) -> list[ArchiveMember]:
+def _tar_members(file: Path, folder: Path, tar: tarfile.TarFile) -> list[ArchiveMember]:
     """List the regular files; sizes are checked on the way, because listing a compressed tar decompresses it."""
     members, total_bytes = [], 0
     for count, info in enumerate(tar, start=1):
         total_bytes += info.size
-        _check_size(file, count, total_bytes)
+        _check_size(file, folder, count, total_bytes)
         if info.isreg():
             members.append(ArchiveMember(info.name, info.size, info))
     return members
@@ -126,7 +123,7 @@ def _tar_members(file: Path, tar: tarfile.TarFile) -> list[ArchiveMember]:
 def _write_all(
     file: Path, folder: Path, members: list[ArchiveMember], opener: object, progress: ProgressCallback | None
 ) -> None:
-    _check_size(file, len(members), sum(member.size for member in members))
+    _check_size(file, folder, len(members), sum(member.size for member in members))
     targets = [_target_path(file, folder, member.name) for member in members]
     for completed, (member, target) in enumerate(zip(members, targets, strict=True), start=1):
         stream: IO[bytes] | None = opener(member.handle)  # type: ignore[operator]
@@ -148,11 +145,10 @@ def _target_path(file: Path, folder: Path, name: str) -> Path:
     return folder.joinpath(*path.parts)
 
 
-def _check_size(file: Path, count: int, total_bytes: int) -> None:
+def _check_size(file: Path, folder: Path, count: int, total_bytes: int) -> None:
     archive_bytes = file.stat().st_size
     max_bytes = min(MAX_BYTES, max(SMALL_BYTES, MAX_COMPRESSION_RATIO * archive_bytes))
-    cache_parent = ContentCache().root.parent
-    free_bytes = shutil.disk_usage(cache_parent if cache_parent.is_dir() else file.parent).free
+    free_bytes = shutil.disk_usage(folder).free
     if count > MAX_FILES:
         raise DataError(f"an archive must have at most {MAX_FILES:,} files, got more in {file}; extract it yourself")
     if total_bytes > max_bytes:

@@ -67,12 +67,6 @@ class DataSource(FrozenModel):
     images: tuple[ImageFile, ...]
     skipped: tuple[SkippedFile, ...] = ()
 
-    @property
-    def given_splits(self) -> tuple[SplitName, ...]:
-        """The splits that the user provided, in the order train, val, test; empty if none."""
-        splits = {image.split for image in self.images}
-        return tuple(split for split in SPLITS if split in splits)
-
 
 def to_utf8(name: str) -> str:
     """Return a file name with all bytes that are not valid UTF-8 replaced."""

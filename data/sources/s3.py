@@ -80,18 +80,18 @@ def _mirror(url: str, bucket: str, folder: str, keys: Sequence[str] | None, prog
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         mirror = _Mirror(root, prefix)
+        if keys is None:
+            mirror.delete_others(objects)
         missing = [obj for obj in objects if not mirror.has(obj)]
         try:
             downloads = parallel_map(
                 lambda obj: mirror.download(client, bucket, obj), missing, "downloading files", progress, MAX_WORKERS
             )
-            for completed, _ in enumerate(downloads):
+            for completed, _ in enumerate(downloads, start=1):
                 if completed % SAVE_INTERVAL == 0:
                     mirror.save_index()
         finally:
             mirror.save_index()
-        if keys is None:
-            mirror.delete_others(objects)
     return root
 
 
@@ -165,7 +165,6 @@ class _Mirror:
         for key in [key for key in self._etags if key not in current_keys]:
             self.local_path(S3Object(key, "", 0)).unlink(missing_ok=True)
             del self._etags[key]
-        self.save_index()
 
 
 def _client() -> Any:  # noqa: ANN401  boto3 creates the types of its clients at run time

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.errors import BackboneError, did_you_mean
+from data.errors import BackboneError, did_you_mean, first_line
 from data.preprocessing import INTERPOLATIONS, Preprocessing
 from models.backbones.weight_packages import PACKAGES, UNPRETRAINED
 from models.backbones.weights import HINT, load_weights, unpretrained_error, weights_file, weights_source
@@ -205,19 +205,15 @@ def _create(name: str, factory: Callable[[], Any]) -> Any:  # noqa: ANN401  (tim
     try:
         return factory()
     except Exception as error:  # a hub or a library's constructor can raise any class
-        raise BackboneError(f"{name} can't be created with its weights: {_first_line(error)}; {HINT}") from error
+        raise BackboneError(f"{name} can't be created with its weights: {first_line(error)}; {HINT}") from error
 
 
 def _with_image_size(name: str, image_size: int | None, run: Callable[[], Any]) -> Any:  # noqa: ANN401
     try:
         return run()
     except Exception as error:  # forward is library code that can raise any class
-        reason = f"{name} does not accept images of {image_size} px: {_first_line(error)}"
+        reason = f"{name} does not accept images of {image_size} px: {first_line(error)}"
         raise BackboneError(f"{reason}; choose another image_size or backbone") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _count_features(network: nn.Module, name: str, image_size: int | None) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, UNPRETRAINED
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -104,7 +104,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
             "save only the state dict"
         ) from error
     except Exception as error:  # both libraries raise many classes for files of another format
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise BackboneError(
             f"a weights file must match its extension, but {file} can't be read as {file.suffix} ({reason}); "
             "save it again"

@@ -55,10 +55,10 @@ class ClassificationMetrics(FrozenModel):
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
 
-    def to_dict(self, split: str) -> dict[str, float]:
-        """Return the values by MLflow metric name: ``val_loss``, ``val_accuracy``, ..."""
+    def to_dict(self, prefix: str = "") -> dict[str, float]:
+        """Return the values by name; ``prefix="val_"`` gives MLflow's metric names: ``val_loss``, ``val_accuracy``."""
         names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5_accuracy")
-        values = {f"{split}_{name}": getattr(self, name) for name in names}
+        values = {prefix + name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
 

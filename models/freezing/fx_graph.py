@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from data.errors import BackboneError
+from data.errors import BackboneError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +126,9 @@ def _record(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[dict[
             for batch, recorder in zip(TRACE_BATCH_SIZES, recorders, strict=True):
                 recorder.run(torch.zeros(batch, 3, image_size, image_size, device=first.device, dtype=first.dtype))
     except Exception as error:  # library code
-        name, reason = type(network).__name__, next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BackboneError(
-            f"{name} does not accept images of {image_size} px: {reason}; choose another image_size or backbone"
+            f"{type(network).__name__} does not accept images of {image_size} px: {first_line(error)}; "
+            "choose another image_size or backbone"
         ) from error
     return tuple(recorder.values for recorder in recorders)
 

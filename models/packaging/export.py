@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data import preprocessing
-from data.errors import FreezelineError
+from data.errors import FreezelineError, first_line
 from data.frozen_model import FrozenModel
 from data.preprocessing import Pixels, normalize
 from models.classifier import Classifier
@@ -133,7 +133,7 @@ def _export_graph(network: nn.Module, images: Tensor, folder: Path) -> ExportRes
             write(network, images, file)
             difference = _compare(expected, _run(file, images.numpy()))
         except Exception as error:  # exporters raise many types; the first line is reported, and the next format tried
-            failures.append(f"{suffix}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}")
+            failures.append(f"{suffix}: {first_line(error)}")
             file.unlink(missing_ok=True)
             continue
         notes = tuple(f"packaged with torch.export, which requires torch at inference ({f})" for f in failures)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.device import disable_malloc_trim, to_channels_last
+from models.device import disable_malloc_trim, one_thread, to_channels_last
 from models.freezing.blocks import Block, as_modules
 
 BATCH_SIZE = 4  # small enough that a large network is measured within a minute
@@ -24,19 +24,11 @@ def time_blocks(network: nn.Module, blocks: Sequence[Block], image_size: int) ->
     network is left in eval mode and channels_last.
     """
     disable_malloc_trim()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _median_times(network, blocks, image_size)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _median_times(network: nn.Module, blocks: Sequence[Block], image_size: int) -> tuple[float, ...]:
     to_channels_last(network.eval())
     modules = [module.eval() for module in as_modules(network, blocks)]
     images = torch.zeros(BATCH_SIZE, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-    passes = [_time_pass(modules, images) for _ in range(NUM_RUNS + 1)][1:]
+    with one_thread():
+        passes = [_time_pass(modules, images) for _ in range(NUM_RUNS + 1)][1:]
     return tuple(statistics.median(times) / BATCH_SIZE for times in zip(*passes, strict=True))
 
 

@@ -62,7 +62,7 @@ class ServingCost(FrozenModel):
     mb: NonNegativeFloat
 
 
-def serving_cost(spec: ServingSpec, cache: ContentCache | None = None) -> ServingCost:
+def serving_cost(spec: ServingSpec) -> ServingCost:
     """Return the serving cost on this machine, from the cache or measured within a few seconds.
 
     Raises:
@@ -70,7 +70,7 @@ def serving_cost(spec: ServingSpec, cache: ContentCache | None = None) -> Servin
         Exception: any error of torch's exporter or ONNX Runtime for a network that they do not support.
     """
     key = measurement_key("serving", VERSION, *spec)
-    entry = (cache or ContentCache()).get_or_create(key, lambda folder: _measure(spec, folder))
+    entry = ContentCache().get_or_create(key, lambda folder: _measure(spec, folder))
     return ServingCost.from_json((entry / FILE).read_bytes())
 
 

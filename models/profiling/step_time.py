@@ -16,7 +16,7 @@ from torch.nn import functional
 from data.cache.content_cache import ContentCache
 from models.classifier import Classifier, build_classifier
 from models.depthwise_conv import FastDepthwiseGrad
-from models.device import disable_malloc_trim
+from models.device import disable_malloc_trim, one_thread
 from models.profiling.hardware import measurement_key
 from models.trial_config import NetworkConfig
 
@@ -28,7 +28,7 @@ NUM_CLASSES = 2  # the head's share of the time is negligible
 FILE = "seconds.json"
 
 
-def step_times(backbone: str, image_size: int, cache: ContentCache | None = None) -> dict[float, float]:
+def step_times(backbone: str, image_size: int) -> dict[float, float]:
     """Return the seconds per training step of ``BATCH_SIZE`` images, by freeze fraction; takes a few seconds.
 
     At freeze fraction 1.0 the frozen network is computed in every step; with cached features a step takes next to no
@@ -38,18 +38,14 @@ def step_times(backbone: str, image_size: int, cache: ContentCache | None = None
         BackboneError: see ``models.classifier.build_classifier``.
     """
     key = measurement_key("steps", VERSION, backbone, image_size, FREEZE_FRACTIONS)
-    entry = (cache or ContentCache()).get_or_create(key, lambda folder: _measure(backbone, image_size, folder))
+    entry = ContentCache().get_or_create(key, lambda folder: _measure(backbone, image_size, folder))
     return {float(fraction): seconds for fraction, seconds in json.loads((entry / FILE).read_text()).items()}
 
 
 def _measure(backbone: str, image_size: int, folder: Path) -> None:
     disable_malloc_trim()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         seconds = {fraction: _step_s(backbone, image_size, fraction) for fraction in FREEZE_FRACTIONS}
-    finally:
-        torch.set_num_threads(threads)
     (folder / FILE).write_text(json.dumps(seconds))
 
 

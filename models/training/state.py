@@ -35,7 +35,7 @@ class EpochResult(FrozenModel):
     def metrics(self) -> dict[str, float]:
         """Return the values by MLflow metric name; ``val_top5_accuracy`` only with more than five classes."""
         names = ("train_loss", "train_accuracy", "lr", "epoch_s", "images_per_s")
-        return self.val.to_dict("val") | {name: getattr(self, name) for name in names}
+        return self.val.to_dict("val_") | {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def test_an_archive_gives_the_same_data_set_as_its_folder(image_folder: Path, tm
 def test_splits_inside_wrapper_folders_are_found(make_folder, tmp_path: Path) -> None:  # noqa: ANN001
     root = make_folder({f"{split}/{label}": 4 for split in ("train", "test") for label in ("cat", "dog")})
     source = open_source(str(make_zip(root, tmp_path / "a.zip", prefix="outer/inner/")))
-    assert source.given_splits == ("train", "test")
+    assert {image.split for image in source.images} == {"train", "test"}
 
 
 def test_a_manifest_at_the_top_level_is_used(image_folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from data.audit.report import audit
 from data.errors import DataError
 from data.load_dataset import load_dataset
 from data.sources.base import DataSource
@@ -120,6 +121,20 @@ def test_unusable_rows_are_skipped_with_a_reason(manifest: Path) -> None:
         "x" * 20: ("does not exist (row 14)", "missing"),
     }
     assert [image.path for image in source.images].count("red/004.png") == 1
+
+
+def test_a_file_with_two_labels_is_in_the_audit(manifest: Path) -> None:
+    paths = [path.relative_to(manifest.parent).as_posix() for path in sorted(manifest.parent.rglob("*.png"))]
+    manifest.write_text(table(*(f"{path},{path.split('/')[0]},," for path in paths), "red/000.png,blue,,"))
+    dataset = load_dataset(str(manifest))
+    (conflict,) = [finding for finding in dataset.findings if finding.kind == "conflict"]
+    assert (conflict.count, conflict.files) == (1, (("red/000.png",),))
+    assert (
+        f"    red/000.png has the labels blue and red in rows {len(paths) - 6} and {len(paths) + 2}"
+        in audit(dataset).lines()
+    )
+    listed = {path for finding in dataset.findings for group in finding.files for path in group}
+    assert {file.path for file in dataset.skipped} <= listed
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ def test_a_prefix_gives_the_same_data_set_as_its_folder(bucket: Any, image_folde
     assert dataset.skipped == ()
 
 
+def test_the_index_is_written_once(bucket: Any, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(bucket, image_folder, "pets")
+    writes: list[Path] = []
+    monkeypatch.setattr(data.sources.s3, "write_atomically", lambda path, _: writes.append(path))
+    open_source("s3://pets/pets")
+    assert [path.name for path in writes] == [".etags.json"]
+
+
 def test_only_changed_objects_are_downloaded_again(bucket: Any, image_folder: Path, downloads: list[str]) -> None:
     upload(bucket, image_folder, "pets")
     open_source("s3://pets/pets")

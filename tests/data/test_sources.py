@@ -25,7 +25,7 @@ def test_a_folder_of_class_folders_gives_labeled_files(image_folder: Path) -> No
         ("blue/000.png", "blue"),
         ("blue/001.png", "blue"),
     ]
-    assert source.given_splits == ()
+    assert {image.split for image in source.images} == {None}
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "Testing")])
@@ -33,7 +33,7 @@ def test_split_folders_are_kept(make_folder: MakeFolder, names: tuple[str, ...])
     root = make_folder({f"{name}/{label}": 3 for name in names for label in ("cat", "dog")})
     source = open_source(str(root))
     assert source.classes == ("cat", "dog")
-    assert source.given_splits == ("train", "val", "test")
+    assert {image.split for image in source.images} == {"train", "val", "test"}
     assert {image.split for image in source.images if image.path.startswith(names[1])} == {"val"}
 
 

@@ -338,7 +338,7 @@ def test_packages_of_truncated_networks_other_heads_and_small_cnn_contain_only_u
     assert 0.9 * in_package < in_graph < in_package + 100
     assert network.truncate == 0 or in_graph < 0.9 * in_full_network
     stored_config = TrialConfig.from_json((tmp_path / "trial.json").read_text())
-    rebuilt = build_classifier(stored_config.network, len(CLASSES), SIZE)
+    rebuilt = build_classifier(stored_config.network, len(CLASSES), SIZE, seed=0)
     rebuilt.load_state_dict(state)
     x = normalize(colored_pixels(5)[0], config.preprocessing)
     with torch.inference_mode():

@@ -51,9 +51,9 @@ def test_metrics_equal_those_of_scikit_learn(seed: int, count: int, num_classes:
 
 
 def test_metrics_have_mlflow_names_and_top5_only_with_more_than_five_classes() -> None:
-    five_classes = compute_metrics(*random_predictions(0, 20, 5)).to_dict("test")
+    five_classes = compute_metrics(*random_predictions(0, 20, 5)).to_dict("test_")
     assert set(five_classes) == {"test_loss", "test_accuracy", "test_balanced_accuracy", "test_macro_f1"}
-    assert set(compute_metrics(*random_predictions(0, 20, 6)).to_dict("val")) - {"val_top5_accuracy"} == {
+    assert set(compute_metrics(*random_predictions(0, 20, 6)).to_dict("val_")) - {"val_top5_accuracy"} == {
         "val_loss",
         "val_accuracy",
         "val_balanced_accuracy",

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from pydantic import BaseModel
 
 from data.errors import SearchError, UserError
 from tests.tuning.command_line import Capture, error_lines
 from tuning import cli
 from tuning.__main__ import main
+from tuning.cli.audit import AuditOptions
+from tuning.cli.compare import CompareOptions
+from tuning.cli.evaluate import EvaluateOptions
+from tuning.cli.parser import parse
 from tuning.recipe.options import option_fields
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +65,10 @@ def test_every_module_in_cli_is_a_command() -> None:
 HEAVY_IMPORTS = """
 import sys, time
 from tuning.__main__ import main
+from tuning.cli.audit import AuditOptions
+from tuning.cli.compare import CompareOptions
+from tuning.cli.evaluate import EvaluateOptions
+from tuning.cli.parser import parse
 status = main(sys.argv[1:])
 heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations"} & set(sys.modules)
 print(sorted(heavy), time.process_time(), file=sys.stderr)
@@ -135,6 +144,23 @@ def test_an_unknown_command_is_an_error(capsys: Capture) -> None:
 )  # fmt: skip
 def test_a_wrong_option_is_one_message(arguments: Sequence[str], messages: list[str], capsys: Capture) -> None:
     assert error_lines(capsys, *arguments) == messages
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "required"),
+    [
+        (AuditOptions, "json_file", ()),
+        (AuditOptions, "sheets", ()),
+        (EvaluateOptions, "json_file", ("--model", "m")),
+        (EvaluateOptions, "report_file", ("--model", "m")),
+        (CompareOptions, "chart", ("--runs", "a,b")),
+    ],
+)
+def test_a_tilde_in_the_path_of_an_output_is_the_home_folder(
+    options: type[BaseModel], name: str, required: Sequence[str]
+) -> None:
+    option = options.model_fields[name].alias or name
+    assert getattr(parse(options, [f"--{option}", "~/a.png", *required]), name) == str(Path.home() / "a.png")
 
 
 def test_all_missing_options_are_reported_together(capsys: Capture) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
+from tuning.cli.parser import OutputPath, parse
 
 EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets sheets/"
 
@@ -17,8 +17,8 @@ class AuditOptions(FrozenModel):
     """The options of ``audit``."""
 
     data: str = Field("demo", min_length=1, description="data set, as for tune")
-    json_file: str = Field("", alias="json", description="file to write the full audit to, with all file names")
-    sheets: str = Field("", description="folder to write contact sheets to: related images side by side")
+    json_file: OutputPath = Field("", alias="json", description="file to write the full audit to, with all file names")
+    sheets: OutputPath = Field("", description="folder to write contact sheets to: related images side by side")
 
 
 OPTIONS = AuditOptions
@@ -37,8 +37,8 @@ def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
         report = audit(load_dataset(options.data, progress))
     print_tables(*report.lines())
     if options.json_file:
-        Path(options.json_file).expanduser().write_text(report.to_json(indent=2))
+        Path(options.json_file).write_text(report.to_json(indent=2))
     if options.sheets:
-        for sheet in contact_sheets(report, Path(options.sheets).expanduser()):
+        for sheet in contact_sheets(report, Path(options.sheets)):
             print_tables(f"contact sheet: {sheet}")
     return 0

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
+from tuning.cli.parser import OutputPath, parse
 
 EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --chart compared.png"
 
@@ -21,7 +21,7 @@ class CompareOptions(FrozenModel):
         min_length=1,
         description="two or more, separated by commas: parent run IDs, or experiment names (latest search of each)",
     )
-    chart: str = Field("", description=".png file to write a chart of score over time to")
+    chart: OutputPath = Field("", description=".png file to write a chart of score over time to")
 
 
 OPTIONS = CompareOptions

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
+from tuning.cli.parser import OutputPath, parse
 
 EXAMPLE = "python -m tuning evaluate --model models:/digits@champion --data demo"
 
@@ -21,8 +21,8 @@ class EvaluateOptions(FrozenModel):
     model: str = Field(min_length=1, description="URI of the packaged model: models:/NAME@champion or runs:/ID/model")
     data: str = Field("demo", min_length=1, description="data set, as for tune")
     split: Literal["test", "val", "train", "all"] = Field("test", description="split to evaluate on")
-    json_file: str = Field("", alias="json", description="file to write all numbers to")
-    report_file: str = Field(
+    json_file: OutputPath = Field("", alias="json", description="file to write all numbers to")
+    report_file: OutputPath = Field(
         "", alias="report", description="HTML file to write charts, per-class metrics and the worst errors to"
     )
 

@@ -6,18 +6,20 @@ an empty value is the same as an omitted option. All errors are reported togethe
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from data.errors import SettingError, did_you_mean
 from tuning.recipe.options import format_error, option_fields
 
+OutputPath = Annotated[str, AfterValidator(os.path.expanduser)]  # an option: file or folder to write to
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 

@@ -175,7 +175,7 @@ def _evaluate(
     return _TestEvaluation(
         temperature=temperature,
         scores=scores,
-        metrics={**scores.to_dict("test"), **metrics},
+        metrics={**scores.to_dict("test_"), **metrics},
         intervals={f"test_{metric}": confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
         y_true=tuple(labels.tolist()),
         y_pred=tuple(probabilities.argmax(axis=1).tolist()),

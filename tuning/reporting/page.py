@@ -57,8 +57,8 @@ def build_evaluation(content: EvaluationContent) -> str:
         content=content,
         charts={chart.name: _RenderedChart(chart)},
         scores=[
-            (name.strip("_").replace("_", " "), value, content.intervals.get(name.strip("_")))
-            for name, value in content.scores.to_dict("").items()
+            (name.replace("_", " "), value, content.intervals.get(name))
+            for name, value in content.scores.to_dict().items()
         ],
         classes=_class_rows(content.scores),
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import SearchError, SettingError, last_line
 from data.home import state_dir
+from data.parallel import available_cores
 from tuning.common.environment import DEFAULTS
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ TRIAL_MODULES = (
 
 # Files of the repository that are not sent to the workers of a cluster.
 RUNTIME_ENV_EXCLUDES = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
-
-
-def available_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
+from data.parallel import available_cores
 from models.profiling.hardware import hardware
 from tuning.common.names import GIT_COMMIT_TAG, GIT_DIRTY_TAG
 
@@ -55,7 +55,7 @@ def machine_info() -> dict[str, object]:
 
     return {
         "processor": hardware(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "host": platform.node(),

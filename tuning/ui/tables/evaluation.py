@@ -55,8 +55,7 @@ def _confusions(scores: ClassificationMetrics) -> Table:
 def score_lines(scores: ClassificationMetrics, intervals: Mapping[str, tuple[float, float]]) -> list[str]:
     """Return a line per metric, with its 95% confidence interval if there is one."""
     lines = []
-    for name, value in scores.to_dict("").items():
-        metric = name.removeprefix("_")
+    for metric, value in scores.to_dict().items():
         ci = f"  (95% CI {intervals[metric][0]:.4f} to {intervals[metric][1]:.4f})" if metric in intervals else ""
         lines.append(f"{metric:18} {value:.4f}{ci}")
     return lines
