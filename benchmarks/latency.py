@@ -1,8 +1,8 @@
 """Compare the fast measurement of the serving cost with the package itself.
 
 ``python -m benchmarks.latency [NAME@SIZE ...]`` exports each network as the package does and as
-``models.profiling.serving_cost`` does, and prints for both the CPU seconds of the export, the latency of an image and
-the size. Both graphs are measured alternately, the best of eight rounds, so that other load on the machine affects
+``models.profiling.serving_cost`` does, and prints, for each of the two exports, its CPU time, the latency per image
+and the size. Both graphs are measured alternately, the best of eight rounds, so that other load on the machine affects
 both.
 """
 

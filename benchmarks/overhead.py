@@ -72,7 +72,7 @@ KINDS = {"short": Kind(16, 0.5), "long": Kind(16, 5.0), "real": Kind(12, 0.0)}
 
 
 def recipe_of(kind: Kind) -> Recipe:
-    """Return the recipe of a kind of trials."""
+    """Return the recipe for a kind of trial."""
     return Recipe.model_validate({**REAL, **SHARED, "trials": kind.trials})
 
 

@@ -1,7 +1,7 @@
 """Measure what the sweep of linear probes gains: ``python -m benchmarks.sweep [--seeds 10]`` replays recorded curves.
 
-Each search uses the real trial store, sampler and ASHA, one trial at a time, with and without the sweep, which ends as
-in a search whose trials have the seconds of the last column. A trial has the curve and time of the recorded
+Each search uses the real trial store, sampler and ASHA, one trial at a time, with and without the sweep. The sweep ends
+as in a search whose trials have the seconds of the last column. A trial has the curve and time of the recorded
 configuration that is nearest to its own and not yet used in this search. The first trial that needs a cache entry pays
 for it. The output is the regret, the distance of the best validation score so far from the best of the table: the mean
 over seeds, by seconds of one core.

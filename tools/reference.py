@@ -33,7 +33,7 @@ def section(command: str) -> str:
         cells = (f"`{option}`{mark}", type_text(field), _default(default_text(field)), field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     example = f"<!-- parsed: each command has its own tests -->\n```bash\n{module.EXAMPLE}\n```"
-    return "\n\n".join((f"## {command}", f"{cli.SUMMARIES[command].capitalize()}.", example, "\n".join(rows)))
+    return "\n\n".join((f"## {command}", f"{cli.SUMMARIES[command]}.", example, "\n".join(rows)))
 
 
 def _default(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Screenshots of README and docs from one real search: ``python -m benchmarks.screenshots`` (``make screenshots``)."""
+"""Screenshots for the README and the docs, from one real search: ``make screenshots``."""

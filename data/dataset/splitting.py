@@ -139,7 +139,11 @@ def _groups(items: Sequence[SplitItem], near_duplicates: Iterable[Sequence[str]]
 
 
 def _keep_given_splits(group: _Group, assignment: SplitAssignment, keep_leaks: bool) -> None:
-    """Keep a group in its provided split; if it spans several, exclude the images that are not in the last one."""
+    """Keep a group in its provided split.
+
+    A group that spans several is kept in the last of train, val and test; its images that were provided in another
+    split are excluded unless ``keep_leaks``.
+    """
     last = max(group.given_splits or {SPLITS[0]}, key=SPLITS.index)
     for item in group.items:
         if item.given_split in (None, last) or keep_leaks:

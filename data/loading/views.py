@@ -20,14 +20,14 @@ from data.loading.class_balance import Balance, Indices
 from data.preprocessing import Pixels, Preprocessing, normalize
 
 GatherFn = Callable[[Indices, Indices], torch.Tensor]
-OVERSAMPLE_AUGMENTATION = "light"  # for images that oversampling repeats without any other augmentation
+OVERSAMPLE_AUGMENTATION = "light"  # applied to the repeats of oversampled images if no augmentation is configured
 
 
 class SampleSource(Protocol):
     """Converts image indices to tensors."""
 
     def epoch(self, number: int) -> GatherFn:
-        """Return the function of an epoch that maps image indices [b] and repeat counts [b] to a tensor [b, ...].
+        """Return a function for this epoch that maps image indices [b] and repeat counts [b] to a tensor [b, ...].
 
         The repeat count is the number of earlier occurrences of the index in the epoch.
         """

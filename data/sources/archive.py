@@ -59,7 +59,8 @@ def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback 
         progress: called for each extracted file.
 
     Raises:
-        DataError: the archive is corrupt, encrypted or too large, has a member outside of it, or holds no data set.
+        DataError: the archive is corrupt, encrypted or too large, has a member whose path leads outside the
+            archive, or contains no data set.
     """
     stat = file.stat()
     stat_key = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"

@@ -139,8 +139,8 @@ def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
     matched = _match_by_name(expected, body) or _match_by_order(state, tensors, max_extra=2 * max(1, len(head)))
     if matched is None:
         raise BackboneError(
-            f"weights must match the backbone, but {file} doesn't fit the backbone: {_mismatch_error(expected, body)}; "
-            "choose the backbone of this file, or another file"
+            f"weights must match the backbone, but {file} does not: {_mismatch_error(expected, body)}; "
+            "choose the backbone that this file belongs to, or another file"
         )
     network.load_state_dict(matched, strict=False)
 

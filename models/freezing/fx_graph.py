@@ -84,7 +84,7 @@ def _remove_unused_inputs(graph: fx.Graph, nodes: Iterable[fx.Node]) -> None:
 
 @dataclass(frozen=True)
 class NodeValue:
-    """A node's value: the shape of a tensor, a constant, or (neither) an object that can't cross a cut point."""
+    """A node's value: a tensor's shape or a constant; with neither, an object that cannot cross a cut point."""
 
     shape: tuple[int, ...] | None = None
     constant: Constant = None

@@ -94,7 +94,7 @@ def test_the_error_for_a_mismatched_file_names_the_tensor(
     tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
 ) -> None:
     file = changed_file(tmp_path, change)
-    with pytest.raises(BackboneError, match=f"but {file} doesn't fit the backbone: .*{message}; choose"):
+    with pytest.raises(BackboneError, match=f"but {file} does not: .*{message}; choose"):
         validate_backbones([BackboneRequest(NAME, file)])
 
 

@@ -1,4 +1,4 @@
-"""Factories of report contents, and a parser of pages, for the tests of the report."""
+"""Factories of report contents and a parser of pages for the tests of the report."""
 
 from __future__ import annotations
 

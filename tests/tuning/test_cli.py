@@ -77,7 +77,7 @@ sys.exit(status)
 
 
 def run_and_list_imports(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a new process; the last line on standard error has its heavy imports and processor time."""
+    """Run a command in a new process; the last line on standard error lists its heavy imports and its CPU time."""
     command = [sys.executable, "-c", HEAVY_IMPORTS, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -1,6 +1,6 @@
 """Trial schedulers, driven without Ray: which trials they stop, and after how many epochs.
 
-The tests that take ``name`` are the contract of every scheduler.
+The tests with the parameter ``name`` are the contract of every scheduler.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class SearchPaths:
         """Check that the files have the schema of this version.
 
         Raises:
-            TrackingError: the files have another schema.
+            TrackingError: the files have a different schema.
         """
         if not self.has_current_schema:
             schema = self.schema.read_text() if self.schema.exists() else "none"

@@ -166,7 +166,7 @@ class TrainingSettings(FrozenModel):
     )
     batch_size: BatchSizeDomain = Field(Categorical(options=(16, 32, 64)), description="images per training step")
     dropout: DropoutDomain = Field(
-        FloatRange(low=0.0, high=0.5), description="dropout rate before the head's linear layer"
+        FloatRange(low=0.0, high=0.5), description="dropout rate before each linear layer of the head"
     )
     augmentation: AugmentationDomain = Field(
         Categorical(options=("none", "light", "medium", "strong")),

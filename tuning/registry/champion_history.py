@@ -14,7 +14,7 @@ def utc_now() -> str:
 
 
 def champion_chain(changes: Sequence[ChampionChange]) -> list[int]:
-    """Return the versions that successive rollbacks would restore, oldest first, the last champion last.
+    """Return the chain of champions that rollbacks follow, oldest first; the last one is the current champion.
 
     A rollback removes the version that it rolled back from.
     """

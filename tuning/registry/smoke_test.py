@@ -20,7 +20,7 @@ from data.errors import FreezelineError
 from data.frozen_model import FrozenModel
 
 NUM_IMAGES = 8
-TOLERANCE = 1e-3  # of a probability; also the largest allowed difference of a logit between the package and PyTorch
+TOLERANCE = 1e-3  # largest allowed difference of a probability
 TIMEOUT_S = 600
 RETRY_HINT = "no alias was moved; fix the reported problem and run promote again"
 

@@ -1,6 +1,6 @@
-"""The charts of a report, drawn from its content alone; by Optuna and scikit-learn where they have such a chart.
+"""The charts of a report, drawn from its content alone. Where Optuna or scikit-learn has such a chart, theirs is used.
 
-Matplotlib keeps Optuna's figures open until they are closed: ``render_figure`` closes each figure.
+Matplotlib keeps Optuna's figures in memory until they are closed: ``render_figure`` closes each figure.
 """
 
 from __future__ import annotations

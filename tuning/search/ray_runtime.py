@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 2
 
-# Imports of every trial. They take seconds, so workers preload them while the search is being prepared.
+# Modules that every trial imports. They take seconds, so workers preload them while the search is being prepared.
 TRIAL_MODULES = (
     "ray.tune",
     "tuning.search.trial_worker",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3  # a trial fails once it has lost this many workers
-CHECKPOINT_EVERY_S = 5.0  # minimum interval: a killed worker loses at most this time and one epoch
+CHECKPOINT_EVERY_S = 5.0  # minimum time between checkpoints; a killed worker loses at most this time and one epoch
 MAX_TRACEBACK_LENGTH = 4000  # last characters of a traceback; MLflow truncates a tag at 8000
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILURES = 5  # the search fails at this failure of Tune's loop: a lack of memory, or a stall
+MAX_FAILURES = 5  # the search fails once Tune's loop has failed this many times: out of memory, or stalled
 
 
 class StalledError(RuntimeError):

@@ -64,7 +64,7 @@ class ParentRun:
 
     @classmethod
     def open(cls, client: MlflowClient | None, run_id: str | None, name: str) -> ParentRun:
-        """Continue in the run ``run_id``, or create one in the experiment ``name``; offline, ``sync`` does it later.
+        """Use the run ``run_id``, or create one in the experiment ``name``; offline, ``sync`` creates it later.
 
         Raises:
             TrackingError: the run does not exist, or the experiment cannot be created.

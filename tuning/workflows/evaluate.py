@@ -28,7 +28,7 @@ def evaluate(
         split: split to evaluate, or ``all``.
 
     Raises:
-        TrackingError: the model has other classes, or cannot read an image.
+        TrackingError: the model's classes differ from those of the data set, or it cannot read an image.
     """
     samples = dataset.samples if split == "all" else dataset.split(split)
     probabilities, labels = predict_proba(model, dataset, samples)

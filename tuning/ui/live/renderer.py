@@ -24,7 +24,7 @@ COMMAND = "python -m"
 
 
 class LiveRenderer(LogRenderer):
-    """Shows the progress of a search in a block at the end of the terminal; finished trials are lines above it.
+    """Shows the progress of a search in a block at the bottom of the terminal; finished trials are printed above it.
 
     An event only replaces the state; a thread redraws the block ``REFRESH_PER_S`` times per second. The cursor is never
     hidden, so that the terminal stays usable however the process ends, ``kill -9`` included.
