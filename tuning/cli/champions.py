@@ -25,15 +25,14 @@ def run(arguments: Sequence[str]) -> int:
     """Print the champion history of a registered model, and the current version of each alias."""
     options = parse(ChampionsOptions, arguments)
     from tuning.common.event_bus import print_table
-    from tuning.registry.client import ModelRegistry
-    from tuning.registry.promotion import CHALLENGER, CHAMPION
+    from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry
     from tuning.tracking.connection import connect, pop_run_id_from_env
     from tuning.ui.tables.champions import alias_lines, history_table
 
     pop_run_id_from_env()
     registry = ModelRegistry(connect(), options.name)
     registry.check_exists()
-    current = {alias: registry.version_of_alias(alias) for alias in (CHAMPION, CHALLENGER)}
-    changes = registry.history()
-    print_table(history_table(options.name, changes), *alias_lines(options.name, changes, current))
+    state = registry.state()
+    current = {CHAMPION: state.champion, CHALLENGER: registry.challenger()}
+    print_table(history_table(options.name, state.changes), *alias_lines(options.name, state.changes, current))
     return 0
