@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from models.evaluation.metrics import (
@@ -17,7 +15,6 @@ from models.evaluation.metrics import (
     top_k_accuracy,
 )
 
-Z_95 = 1.959963984540054  # 95 % of a normal distribution lie within this many standard deviations
 NUM_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0  # fixed, so that the same predictions always give the same interval
 
@@ -42,10 +39,10 @@ def confidence_interval(metric: MetricName, probabilities: Probabilities, labels
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of the proportion ``correct / total``."""
-    share, z2 = correct / total, Z_95**2
-    center = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, center - half), min(1.0, center + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _resample(confusion: Counts) -> Counts:

@@ -87,7 +87,6 @@ def pets(tmp_path: Path) -> Dataset:
 @pytest.fixture
 def package(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackageCandidate:
     """Return a function that packages a candidate, as ``packaged_candidates.package_candidate`` does."""
-    monkeypatch.setattr("tuning.registry.promotion_queue.POLL_S", 0.02)
     return partial(package_candidate, client, tmp_path)
 
 

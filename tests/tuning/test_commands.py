@@ -100,7 +100,7 @@ def test_champions_prints_the_history_and_the_version_of_each_alias(client: Mlfl
     registry.create_if_missing()
     assert main(["champions", "--name", "pets"]) == 0
     assert "models:/pets@champion: none" in capsys.readouterr().out
-    registry.create_version("/package", client.create_run("0").info.run_id, "m-1", {"mark": ""}, "mark")
+    registry.register("/package", client.create_run("0").info.run_id, "m-1")
     registry.set_alias("champion", 1)
     promoted = {"number": 1, "version": 1, "previous": None, "reason": "better", "kind": "promoted"}
     registry.append_history(ChampionChange.model_validate({**promoted, "at": "2026-01-02T03:04:05+00:00"}))

@@ -49,7 +49,6 @@ def test_a_version_has_its_evidence_as_tags(client: MlflowClient, package: Packa
     assert expected.items() <= version.tags.items()
     assert version.tags["reason"].startswith("better: test balanced accuracy 1.0000 vs. 0.6000 for champion version 1")
     assert json.loads(version.tags["freezeline.evidence"])["wins"] == 8
-    assert not [name for name in version.tags if name.startswith("turn.")]
     assert version.run_id == better.run_id
 
 
@@ -91,7 +90,6 @@ def test_the_alias_moves_only_after_the_smoke_test(
     assert aliases(client) == {"champion": 1}
     tags = client.get_model_version("pets", "2").tags
     assert (tags["freezeline.gate"], "no such file" in tags["reason"]) == ("broken", True)
-    assert not [name for name in tags if name.startswith("turn.")]
 
 
 def test_the_champion_loads_by_its_alias(client: MlflowClient, package: PackageCandidate, pets: Dataset) -> None:
@@ -240,21 +238,6 @@ def test_many_classes_with_long_names_can_be_promoted(
     assert json.loads(client.get_model_version("pets", str(version)).tags["freezeline.classes"]) == names
 
 
-def test_an_alias_moved_at_the_same_time_is_an_error(
-    client: MlflowClient, package: PackageCandidate, pets: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    promote(client, package(6), pets)
-    set_alias = client.set_registered_model_alias
-
-    def race(name: str, alias: str, version: str) -> None:
-        set_alias(name, alias, version)
-        set_alias(name, alias, "1")
-
-    monkeypatch.setattr(client, "set_registered_model_alias", race)
-    with pytest.raises(TrackingError, match=r"must point to version 2, but it was moved to 1 .* run promote again"):
-        promote(client, package(10), pets)
-
-
 def test_a_forced_promotion_records_the_reason_and_the_gates(
     client: MlflowClient, package: PackageCandidate, pets: Dataset
 ) -> None:
@@ -267,7 +250,7 @@ def test_a_forced_promotion_records_the_reason_and_the_gates(
     assert tags["reason"].startswith(
         "forced (cows were sold) although the gate rejected it: champion version 1 has other classes"
     )
-    assert [(change.version, change.kind) for change in ModelRegistry(client, "pets").history()] == [
+    assert [(change.version, change.kind) for change in ModelRegistry(client, "pets").state().changes] == [
         (1, "promoted"),
         (2, "forced"),
     ]
@@ -292,11 +275,11 @@ def test_a_repeated_promotion_completes_the_history(
         raise KeyboardInterrupt("now")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuning.registry.promotion.record_change", interrupt)
+        patch.setattr(ModelRegistry, "append_history", interrupt)
         with pytest.raises(KeyboardInterrupt, match="now"):
             promote(client, first, pets)
     assert aliases(client) == {"champion": 1}
-    assert ModelRegistry(client, "pets").history() == []
+    assert ModelRegistry(client, "pets").state().changes == ()
     promote(client, first, pets)
-    (change,) = ModelRegistry(client, "pets").history()
+    (change,) = ModelRegistry(client, "pets").state().changes
     assert change.reason.startswith("first champion")

@@ -34,7 +34,7 @@ def test_rollbacks_restore_one_champion_after_another_and_are_recorded(
     assert rollback(client, "pets", "still blurred").version == 1
     assert aliases(client)["champion"] == 1
     assert smoke_tested == ["models:/pets/2", "models:/pets/1"]
-    last_changes = ModelRegistry(client, "pets").history()[-2:]
+    last_changes = ModelRegistry(client, "pets").state().changes[-2:]
     assert [(change.version, change.previous, change.kind, change.reason) for change in last_changes] == [
         (2, 3, "rolled back", "blurred images"),
         (1, 2, "rolled back", "still blurred"),
@@ -57,6 +57,24 @@ def test_after_a_rollback_candidates_are_compared_with_the_restored_champion(
 def test_a_rollback_from_a_manually_set_alias_restores_the_last_recorded_champion(client: MlflowClient) -> None:
     client.set_registered_model_alias("pets", "champion", "1")
     assert rollback(client, "pets", "set by mistake").version == 3
+
+
+@pytest.mark.usefixtures("three_champions")
+def test_a_rollback_does_not_replace_a_champion_that_appeared_meanwhile(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better = package(10)
+
+    def promote_on_another_machine(*_: object) -> None:
+        monkeypatch.setattr("tuning.registry.promotion.verify_model_loads", lambda *_: None)
+        monkeypatch.setattr("tuning.registry.champion_change.state_dir", lambda: other_home)
+        promote(client, better, pets, force="urgent")
+
+    other_home = pets.root.parent / "another-machine"
+    monkeypatch.setattr("tuning.registry.promotion.verify_model_loads", promote_on_another_machine)
+    with pytest.raises(TrackingError, match=r"started from champion version 3 of pets, but the alias moved to 4"):
+        rollback(client, "pets", "blurred images")
+    assert aliases(client)["champion"] == 4
 
 
 @pytest.mark.usefixtures("three_champions")

@@ -24,15 +24,14 @@ OPTIONS = ChampionsOptions
 def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
     """Print the champion history of a registered model, and the current version of each alias."""
     options = parse(ChampionsOptions, arguments)
-    from tuning.registry.client import ModelRegistry
-    from tuning.registry.promotion import CHALLENGER, CHAMPION
+    from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry
     from tuning.tracking.connection import connect
     from tuning.ui.console import print_tables
     from tuning.ui.tables.champions import alias_lines, history_table
 
     registry = ModelRegistry(connect(), options.name)
     registry.check_exists()
-    current = {alias: registry.version_of_alias(alias) for alias in (CHAMPION, CHALLENGER)}
-    changes = registry.history()
-    print_tables(history_table(options.name, changes), *alias_lines(options.name, changes, current))
+    state = registry.state()
+    current = {CHAMPION: state.champion, CHALLENGER: registry.version_of_alias(CHALLENGER)}
+    print_tables(history_table(options.name, state.changes), *alias_lines(options.name, state.changes, current))
     return 0

@@ -36,6 +36,7 @@ COMPARISON_TAG = "comparison"
 
 # Tags of registered models and their versions
 CHAMPION_CHANGE_TAG = "freezeline.champion."  # followed by the number of the change
+CLAIM_TAG = "freezeline.claim."  # followed by a random ID; while the champion is being changed
 MODEL_ID_TAG = "freezeline.model_id"  # MLflow's model ID: its SQL store does not keep it with the version
 CLASSES_TAG = "freezeline.classes"
 GATE_TAG = "freezeline.gate"

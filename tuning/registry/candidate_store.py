@@ -95,10 +95,10 @@ def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> 
 
     registry = ModelRegistry(client, name)
     registry.check_exists()
-    model_id = registry.tags(version).get(MODEL_ID_TAG, "")
+    registered = registry.version(version)
+    model_id = registered.tags.get(MODEL_ID_TAG, "")
     try:
-        run_id = str(client.get_model_version(name, str(version)).run_id)
-        return _read_candidate(run_id, f"{CANDIDATES_FOLDER}/{model_id}.json")
+        return _read_candidate(str(registered.run_id), f"{CANDIDATES_FOLDER}/{model_id}.json")
     except (MlflowException, OSError):
         raise TrackingError(
             f"version must come from a search or a training, but the run of version {version} of {name} holds no "

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from tuning.common.promotion_types import ChampionChange
-
-
-def utc_now() -> str:
-    """Return the current UTC time in ISO 8601, as a champion change records it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def champion_chain(changes: Sequence[ChampionChange]) -> list[int]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from data.errors import TrackingError
-from tuning.common.names import CHAMPION_CHANGE_TAG, MODEL_ID_TAG
+from tuning.common.names import CHAMPION_CHANGE_TAG, CLAIM_TAG, MODEL_ID_TAG
 from tuning.common.promotion_types import ChampionChange
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 ATTEMPTS = 10
 FIRST_PAUSE_S = 0.1  # doubled after each attempt, up to 5 s: half a minute in total
@@ -30,11 +36,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Version(NamedTuple):
-    """A version's number and tags."""
+class RegistryState(NamedTuple):
+    """The state of a registered model, from a single request.
 
-    number: int
-    tags: dict[str, str]
+    Attributes:
+        champion: the version with the alias champion; None if there is none.
+        changes: the changes of the champion, oldest first.
+        claims: the names of the claims of processes that are changing the champion; see ``champion_change``.
+    """
+
+    champion: int | None
+    changes: tuple[ChampionChange, ...]
+    claims: frozenset[str]
 
 
 def retry_when_busy(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -89,45 +102,28 @@ class ModelRegistry:
                 f"name must be a registered model, got {self.name!r}, which does not exist; mlflow ui lists the models"
             ) from None
 
-    def create_version(
-        self, source: str, run_id: str, model_id: str, tags: dict[str, str], idempotency_tag: str
-    ) -> int:
-        """Register a version together with its tags, in one transaction.
+    def register(self, source: str, run_id: str, model_id: str) -> int:
+        """Return the version of a package; register it if it has none.
 
         Args:
             source: location of the package's files.
             run_id: run that packaged the model.
             model_id: the package's id in MLflow.
-            tags: tags of the new version.
-            idempotency_tag: name of one of the tags, unique to this call. It finds the version if MLflow created it
-                but its response was lost.
-
-        Returns:
-            The version's number: one more than the highest existing one.
         """
 
-        def create() -> int:
-            for version in self.versions():
-                if idempotency_tag in version.tags:
-                    return version.number
-            all_tags = {**tags, MODEL_ID_TAG: model_id}
-            created = self.client.create_model_version(self.name, source, run_id, tags=all_tags, model_id=model_id)
+        def find_or_create() -> int:  # repeated as a whole: MLflow may have created the version of a failed request
+            versions = self.client.search_model_versions(f"name = '{self.name}'")
+            known = [int(version.version) for version in versions if version.source == source]
+            if known:
+                return min(known)
+            tags = {MODEL_ID_TAG: model_id}
+            created = self.client.create_model_version(self.name, source, run_id, tags=tags, model_id=model_id)
             return int(created.version)
 
-        return retry_when_busy(create)
+        return retry_when_busy(find_or_create)
 
-    def versions(self) -> list[Version]:
-        """Return all versions, by number."""
-        versions = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
-        return sorted(Version(int(version.version), dict(version.tags)) for version in versions)
-
-    def version_of_source(self, source: str) -> int | None:
-        """Return the first version of a package, or None if the package was never registered."""
-        versions = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
-        return min((int(version.version) for version in versions if version.source == source), default=None)
-
-    def tags(self, version: int) -> dict[str, str]:
-        """Return the tags of a version.
+    def version(self, version: int) -> ModelVersion:
+        """Return a version with its run and tags.
 
         Raises:
             TrackingError: the version does not exist.
@@ -135,7 +131,7 @@ class ModelRegistry:
         from mlflow.exceptions import MlflowException
 
         try:
-            return dict(retry_when_busy(self.client.get_model_version, self.name, str(version)).tags)
+            return retry_when_busy(self.client.get_model_version, self.name, str(version))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -143,52 +139,62 @@ class ModelRegistry:
                 f"version must be a version of {self.name}, got {version}, which does not exist; mlflow ui lists them"
             ) from None
 
+    def tags(self, version: int) -> dict[str, str]:
+        """Return the tags of a version; raise like ``version``."""
+        return dict(self.version(version).tags)
+
     def set_tags(self, version: int, tags: dict[str, str]) -> None:
         """Set tags of a version."""
         for name, text in tags.items():
             retry_when_busy(self.client.set_model_version_tag, self.name, str(version), name, text)
 
-    def delete_tag(self, version: int, name: str) -> None:
-        """Delete a tag of a version."""
-        retry_when_busy(self.client.delete_model_version_tag, self.name, str(version), name)
-
     def set_description(self, version: int, text: str) -> None:
         """Set the description of a version."""
         retry_when_busy(self.client.update_model_version, self.name, str(version), text)
 
+    def state(self) -> RegistryState:
+        """Return the champion, its history and the claims."""
+        model = retry_when_busy(self.client.get_registered_model, self.name)
+        champion = model.aliases.get(CHAMPION)
+        changes = [
+            ChampionChange.from_json(text) for name, text in model.tags.items() if name.startswith(CHAMPION_CHANGE_TAG)
+        ]
+        return RegistryState(
+            champion=None if champion is None else int(champion),
+            changes=tuple(sorted(changes, key=lambda change: change.number)),
+            claims=frozenset(name for name in model.tags if name.startswith(CLAIM_TAG)),
+        )
+
     def version_of_alias(self, alias: str) -> int | None:
-        """Return the version that the alias points to, or None."""
+        """Return the version with an alias; None if there is none."""
         version = retry_when_busy(self.client.get_registered_model, self.name).aliases.get(alias)
         return None if version is None else int(version)
 
     def set_alias(self, alias: str, version: int) -> None:
-        """Point an alias to a version, then read it back.
-
-        Raises:
-            TrackingError: the alias was moved by another process or person at the same time.
-        """
+        """Point an alias to a version."""
         retry_when_busy(self.client.set_registered_model_alias, self.name, alias, str(version))
-        actual = self.version_of_alias(alias)
-        if actual != version:
-            raise TrackingError(
-                f"alias {alias} of {self.name} must point to version {version}, but it was moved to {actual} at the "
-                "same time by another process or person; run promote again"
-            )
 
     def delete_alias(self, alias: str) -> None:
         """Delete an alias."""
         retry_when_busy(self.client.delete_registered_model_alias, self.name, alias)
 
-    def history(self) -> list[ChampionChange]:
-        """Return the changes of the champion, oldest first."""
-        tags = retry_when_busy(self.client.get_registered_model, self.name).tags
-        changes = [
-            ChampionChange.from_json(text) for name, text in tags.items() if name.startswith(CHAMPION_CHANGE_TAG)
-        ]
-        return sorted(changes, key=lambda change: change.number)
-
-    def append_history(self, change: ChampionChange) -> None:
-        """Save a change of the champion; a reason too long for a tag is cut."""
-        shortened = change.model_copy(update={"reason": change.reason[: MAX_TAG_LENGTH // 2]})
+    def append_history(self, change: ChampionChange) -> ChampionChange:
+        """Save a change of the champion and return it as saved: a reason too long for a tag is cut."""
+        saved = change.model_copy(update={"reason": change.reason[: MAX_TAG_LENGTH // 2]})
         name = f"{CHAMPION_CHANGE_TAG}{change.number:06}"
-        retry_when_busy(self.client.set_registered_model_tag, self.name, name, shortened.to_json())
+        retry_when_busy(self.client.set_registered_model_tag, self.name, name, saved.to_json())
+        return saved
+
+    @contextmanager
+    def claim(self) -> Iterator[str]:
+        """Set a claim until the context ends; yield its name."""
+        name = f"{CLAIM_TAG}{uuid.uuid4().hex}"
+        try:
+            retry_when_busy(self.client.set_registered_model_tag, self.name, name, socket.gethostname())
+            yield name
+        finally:
+            self.release(name)
+
+    def release(self, claim: str) -> None:
+        """Delete a claim, one's own or that of a process that has ended."""
+        retry_when_busy(self.client.delete_registered_model_tag, self.name, claim)

@@ -6,8 +6,6 @@ classes) for balanced accuracy. A gain therefore depends only on the images on w
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeInt
@@ -92,29 +90,23 @@ def permutation_p_value(
     Under the null hypothesis both classifiers are equally good, so each image on which they differ is a win or a loss
     with probability 1/2. If all these images have the same weight, as for accuracy, this is McNemar's exact test
     (McNemar 1947). Otherwise the wins are permuted ``NUM_RESAMPLES`` times (paired randomization test, Edgington
-    1969). The share of bootstrap gains at or below zero is not used: for three wins and no loss it gives 0.05, but the
-    exact p-value is 0.125.
+    1969), by class: ``scipy.stats.permutation_test`` flips each image, which for 10,000 images takes minutes instead of
+    milliseconds. The share of bootstrap gains at or below zero is not used: for three wins and no loss it gives 0.05,
+    but the exact p-value is 0.125.
     """
+    from scipy.stats import binomtest
+
     differing = wins + losses
     has_difference = differing > 0
     if not has_difference.any():
         return 1.0
     if np.ptp(weights[has_difference]) < 1e-12:
-        return _binomial_tail(int(wins.sum()), int(differing.sum()))
+        return float(binomtest(int(wins.sum()), int(differing.sum()), alternative="greater").pvalue)
     rng = np.random.default_rng(SEED)
     permuted_wins = rng.binomial(differing[has_difference], 0.5, size=(NUM_RESAMPLES, int(has_difference.sum())))
     gains = (2 * permuted_wins - differing[has_difference]) @ weights[has_difference]
     observed = float(weights @ (wins - losses))
     return float((1 + np.count_nonzero(gains >= observed - 1e-12)) / (1 + NUM_RESAMPLES))
-
-
-def _binomial_tail(min_heads: int, tosses: int) -> float:
-    """Return the probability of ``min_heads`` or more heads in ``tosses`` of a fair coin."""
-    logs = [
-        math.lgamma(tosses + 1) - math.lgamma(heads + 1) - math.lgamma(tosses - heads + 1) - tosses * math.log(2)
-        for heads in range(min_heads, tosses + 1)
-    ]
-    return min(1.0, math.fsum(math.exp(value) for value in logs))
 
 
 def _interval(

@@ -1,14 +1,14 @@
 """Promotion in MLflow's model registry.
 
-A promotion registers a version, runs the smoke test, waits for its place in the queue
-(``tuning.registry.promotion_queue``), runs the gate, writes the evidence as tags and moves the alias. If the process
-ends in between, a repeated ``promote`` resumes there.
+A promotion registers a version, runs the smoke test and the gate, writes the evidence as tags and moves the alias
+(``tuning.registry.champion_change``). If the process ends in between, a repeated ``promote`` resumes there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,13 +26,12 @@ from tuning.common.names import (
     PREVIOUS_CHAMPION_TAG,
     REASON_TAG,
 )
-from tuning.common.promotion_types import Candidate, Champion, ChampionChange, ChangeKind, Promotion
+from tuning.common.promotion_types import Candidate, Champion, ChangeKind, Promotion
 from tuning.registry.candidate_store import load_candidate_of_version, load_model, reference_predictions_artifact
-from tuning.registry.champion_history import utc_now
-from tuning.registry.client import ModelRegistry
+from tuning.registry.champion_change import change_champion, decide_until_unchanged, promotion_lock
+from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry, RegistryState
 from tuning.registry.gate import decide
 from tuning.registry.model_card import render_model_card
-from tuning.registry.promotion_queue import Turn
 from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, absolute_uri, verify_model_loads
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from data.dataset.dataset import Dataset
 
 SET_MANUALLY = "the alias was set manually"
-CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force: str = "") -> tuple[int, Promotion]:
@@ -62,33 +60,18 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
 
     Raises:
         ModelLoadError: the version failed the smoke test; no alias was moved.
-        TrackingError: an alias was moved by another process or person at the same time.
+        TrackingError: the champion was changed by others again and again.
     """
     registry = ModelRegistry(client, candidate.name)
-    with _enqueue(registry, candidate) as turn:
-        verify_loads(registry, candidate, turn.version)
-        turn.wait()
-        current = registry.version_of_alias(CHAMPION)
-        if current == turn.version:
-            promotion = _already_champion(registry, current)
-        else:
-            champion = None if current is None else _evaluate_champion(registry, candidate, dataset, current)
-            promotion = decide(candidate, champion, force)
-            turn.check()
-            _apply_promotion(registry, candidate, turn.version, promotion, current)
-        if promotion.alias == CHAMPION and registry.version_of_alias(CHALLENGER) == turn.version:
+    with promotion_lock(candidate.name):
+        registry.create_if_missing()
+        source = client.get_logged_model(candidate.model_id).artifact_location
+        version = registry.register(source, candidate.run_id, candidate.model_id)
+        verify_loads(registry, candidate, version)
+        promotion = decide_until_unchanged(registry, partial(_promote, registry, candidate, dataset, force, version))
+        if promotion.alias == CHAMPION and registry.version_of_alias(CHALLENGER) == version:
             registry.delete_alias(CHALLENGER)  # a version has at most one of the two aliases
-    return turn.version, promotion
-
-
-def _enqueue(registry: ModelRegistry, candidate: Candidate) -> Turn:
-    """Return the turn of the version that was registered from the candidate's package, or of a new version."""
-    registry.create_if_missing()
-    source = registry.client.get_logged_model(candidate.model_id).artifact_location
-    version = registry.version_of_source(source)
-    if version is not None:
-        return Turn.of_known(registry, version)
-    return Turn.of_new(registry, source, candidate.run_id, candidate.model_id)
+    return version, promotion
 
 
 def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) -> None:
@@ -104,12 +87,30 @@ def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) ->
         raise
 
 
-def _already_champion(registry: ModelRegistry, version: int) -> Promotion:
+def _promote(
+    registry: ModelRegistry, candidate: Candidate, dataset: Dataset, force: str, version: int, before: RegistryState
+) -> Promotion | None:
+    """Decide against the champion of ``before`` and apply the decision; return None if it was changed by others."""
+    if before.champion == version:
+        return _already_champion(registry, before, version)
+    champion = None if before.champion is None else _evaluate_champion(registry, candidate, dataset, before.champion)
+    promotion = decide(candidate, champion, force)
+    registry.set_tags(version, _tags(candidate, promotion, before.champion))
+    run_link = _run_link(registry.client, candidate.run_id)
+    registry.set_description(version, render_model_card(candidate, version, promotion, run_link))
+    if promotion.alias == CHALLENGER:
+        registry.set_alias(CHALLENGER, version)
+        return promotion
+    kind: ChangeKind = "forced" if promotion.forced else "promoted"
+    return promotion if change_champion(registry, before, version, kind, promotion.reason) else None
+
+
+def _already_champion(registry: ModelRegistry, before: RegistryState, version: int) -> Promotion | None:
     """Return the decision that made a version champion; add the change to the history if an earlier call did not."""
     reason = registry.tags(version).get(REASON_TAG) or SET_MANUALLY
-    changes = registry.history()
-    if not changes or changes[-1].version != version:
-        record_change(registry, version, changes[-1].version if changes else None, "promoted", reason)
+    is_recorded = bool(before.changes) and before.changes[-1].version == version
+    if not is_recorded and change_champion(registry, before, version, "promoted", reason) is None:
+        return None
     return Promotion(alias="champion", reason=reason, evidence={})
 
 
@@ -133,19 +134,6 @@ def _evaluate_champion(registry: ModelRegistry, candidate: Candidate, dataset: D
     )
 
 
-def _apply_promotion(
-    registry: ModelRegistry, candidate: Candidate, version: int, promotion: Promotion, current: int | None
-) -> None:
-    """Write the decision on the version, move the alias and extend the history."""
-    registry.set_tags(version, _tags(candidate, promotion, current))
-    run_link = _run_link(registry.client, candidate.run_id)
-    registry.set_description(version, render_model_card(candidate, version, promotion, run_link))
-    registry.set_alias(promotion.alias, version)
-    if promotion.alias == CHAMPION:
-        kind: ChangeKind = "forced" if promotion.forced else "promoted"
-        record_change(registry, version, current, kind, promotion.reason)
-
-
 def _tags(candidate: Candidate, promotion: Promotion, current: int | None) -> dict[str, str]:
     """Return a version's tags: identity, decision, evidence and test metrics."""
     intervals = {f"{name}_95": f"{low:.6f} to {high:.6f}" for name, (low, high) in candidate.intervals.items()}
@@ -162,17 +150,6 @@ def _tags(candidate: Candidate, promotion: Promotion, current: int | None) -> di
         **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
         **intervals,
     }
-
-
-def record_change(
-    registry: ModelRegistry, version: int, previous: int | None, kind: ChangeKind, reason: str
-) -> ChampionChange:
-    """Append a change of the champion to the history and return it."""
-    changes = registry.history()
-    number = 1 + (changes[-1].number if changes else 0)
-    change = ChampionChange(number=number, version=version, previous=previous, kind=kind, reason=reason, at=utc_now())
-    registry.append_history(change)
-    return change
 
 
 def _run_link(client: MlflowClient, run_id: str) -> str:

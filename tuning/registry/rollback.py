@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
 from tuning.common.promotion_types import ChampionChange
 from tuning.registry.candidate_store import load_candidate_of_version
+from tuning.registry.champion_change import change_champion, decide_until_unchanged, promotion_lock
 from tuning.registry.champion_history import previous_champion
-from tuning.registry.client import ModelRegistry
-from tuning.registry.promotion import CHAMPION, record_change, verify_loads
-from tuning.registry.promotion_queue import Turn
+from tuning.registry.client import ModelRegistry, RegistryState
+from tuning.registry.promotion import verify_loads
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,29 +26,26 @@ def rollback(client: MlflowClient, name: str, reason: str) -> ChampionChange:
     """
     registry = ModelRegistry(client, name)
     registry.check_exists()
-    current = registry.version_of_alias(CHAMPION)
-    if current is None:
-        raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version first")
-    version = _previous_champion(registry, current)
-    with Turn.of_known(registry, version) as turn:
-        verify_loads(registry, load_candidate_of_version(client, name, version), version)
-        turn.wait()
-        new_champion = registry.version_of_alias(CHAMPION)
-        if new_champion != current:
-            raise TrackingError(
-                f"rollback started from champion version {current} of {name}, but the alias moved to {new_champion} "
-                f"in the meantime; see python -m tuning champions --name {name} and run rollback again"
-            )
-        turn.check()
-        registry.set_alias(CHAMPION, version)
-        return record_change(registry, version, current, "rolled back", reason)
+    with promotion_lock(name):
+        champion = registry.state().champion
+        if champion is None:
+            raise TrackingError(f"rollback needs a champion, but {name} has none; promote a version first")
+        return decide_until_unchanged(registry, partial(_roll_back, registry, champion, reason))
 
 
-def _previous_champion(registry: ModelRegistry, current: int) -> int:
-    version = previous_champion(registry.history(), current)
+def _roll_back(registry: ModelRegistry, champion: int, reason: str, before: RegistryState) -> ChampionChange | None:
+    """Roll back from ``champion``; return None if the history was changed by others at the same time."""
+    if before.champion != champion:
+        raise TrackingError(
+            f"rollback started from champion version {champion} of {registry.name}, but the alias moved to "
+            f"{before.champion} in the meantime; see python -m tuning champions --name {registry.name} and run "
+            "rollback again"
+        )
+    version = previous_champion(before.changes, champion)
     if version is None:
         raise TrackingError(
-            f"rollback needs a previous champion, but version {current} is the first champion of {registry.name}; "
+            f"rollback needs a previous champion, but version {champion} is the first champion of {registry.name}; "
             "promote another version with --force REASON"
         )
-    return version
+    verify_loads(registry, load_candidate_of_version(registry.client, registry.name, version), version)
+    return change_champion(registry, before, version, "rolled back", reason)
