@@ -44,6 +44,9 @@ class FitResult:
         return self.history[self.best_epoch - 1]
 
 
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
 class EpochBatches(Protocol):
     """The interface of ``data.loading.batch_loader.BatchLoader`` that the loop uses."""
 
@@ -54,7 +57,7 @@ class EpochBatches(Protocol):
     def class_weights(self) -> Tensor | None:
         """Weights of the classes in the training loss, [k]; None for equal weights."""
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Batches:
         """Yield normalized images [b, 3, s, s] with labels [b], or class probabilities [b, k] of mixed images."""
 
 
@@ -69,6 +72,7 @@ def fit(
     config: FitConfig,
     on_epoch: OnEpoch | None = None,
     *,
+    on_batch: Callable[[], None] | None = None,
     seed: int = 0,
     accumulation_steps: int = 1,
     state: TrainingState | None = None,
@@ -85,6 +89,7 @@ def fit(
         val: validation batches, evaluated after every epoch.
         config: optimizer, schedule and number of epochs.
         on_epoch: called with (result, is_best) after every epoch; may save the weights, and may raise to stop.
+        on_batch: called before every batch of training and validation.
         seed: random seed.
         accumulation_steps: micro-batches per batch, whose gradients are summed: less memory for the same steps,
             except that batch norm sees one micro-batch at a time.
@@ -103,7 +108,8 @@ def fit(
         if _is_out_of_patience(history, config.patience):
             break
         torch.manual_seed(1_000_003 * seed + epoch)
-        result = _run_epoch(classifier, train, val, train_step, epoch)
+        train_batches, val_batches = (_observed(split.epoch(epoch), on_batch) for split in (train, val))
+        result = _run_epoch(classifier, train_batches, val_batches, train_step, epoch)
         history.append(result)
         is_best = is_better(result, history[:-1])
         if is_best:
@@ -132,14 +138,12 @@ def is_better(result: EpochResult, previous: Sequence[EpochResult]) -> bool:
     return all(_rank(result) > _rank(other) for other in previous)
 
 
-def _run_epoch(
-    classifier: Classifier, train: EpochBatches, val: EpochBatches, train_step: TrainStep, epoch: int
-) -> EpochResult:
+def _run_epoch(classifier: Classifier, train: Batches, val: Batches, train_step: TrainStep, epoch: int) -> EpochResult:
     started = time.perf_counter()
-    logits, labels = run_epoch(classifier, train_step.micro_batches(train.epoch(epoch)), train_step)
+    logits, labels = run_epoch(classifier, train_step.micro_batches(train), train_step)
     train_s = time.perf_counter() - started
     train_loss = float(train_step.loss(logits, labels))
-    val_metrics = compute_metrics(*predict(classifier, val.epoch(epoch)))
+    val_metrics = compute_metrics(*predict(classifier, val))
     check_divergence(epoch, train_loss, val_metrics.loss, num_classes=logits.shape[1], lr=train_step.lr)
     train_step.end_epoch(val_metrics.loss)
     return EpochResult(
@@ -151,6 +155,13 @@ def _run_epoch(
         epoch_s=time.perf_counter() - started,
         images_per_s=len(labels) / train_s,
     )
+
+
+def _observed(batches: Batches, on_batch: Callable[[], None] | None) -> Batches:
+    for batch in batches:
+        if on_batch:
+            on_batch()
+        yield batch
 
 
 def _rank(result: EpochResult) -> tuple[float, float]:
