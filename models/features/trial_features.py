@@ -16,7 +16,7 @@ import importlib.metadata
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +55,14 @@ class TrialFeatures:
         plan: precision of cached features, and number of views per training image.
     """
 
-    def __init__(self, classifier: Classifier, config: TrialConfig, dataset: Dataset, pixels: PixelCache) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        config: TrialConfig,
+        dataset: Dataset,
+        pixels: PixelCache,
+        on_batch: Callable[[], None],
+    ) -> None:
         """Plan the features of a trial, and set ``classifier.expects_features`` accordingly.
 
         Args:
@@ -63,6 +70,7 @@ class TrialFeatures:
             config: the trial's configuration.
             dataset: the data set.
             pixels: the data set's decoded images.
+            on_batch: called before every batch of features that is computed for the cache.
         """
         network, size = config.network, config.preprocessing.image_size
         base = pretrained(network.backbone, network.weights, size, config.seed)
@@ -70,6 +78,7 @@ class TrialFeatures:
         self._config = config
         self._dataset = dataset
         self._pixels = pixels
+        self._on_batch = on_batch
         elements_per_image, num_images = self._prefix.elements_per_image, len(dataset.split("train"))
         self.plan = caching_plan(config.features, config.batches, elements_per_image, num_images, size_limit_bytes())
         self._loaders: list[CachedFeatureLoader] = []
@@ -89,7 +98,7 @@ class TrialFeatures:
             return images
         digests = [sample.content_hash for sample in self._dataset.split(split)]
         content = [digests, self._config.preprocessing.to_dict()]
-        loader = CachedFeatureLoader(self._prefix, images, content, self.plan.precision)
+        loader = CachedFeatureLoader(self._prefix, images, content, self.plan.precision, self._on_batch)
         self._loaders.append(loader)
         return loader
 
@@ -113,7 +122,14 @@ class TrialFeatures:
 class CachedFeatureLoader:
     """The features of one split's images, as a source of batches."""
 
-    def __init__(self, prefix: FrozenPrefix, images: FixedViewImages, content: object, precision: Precision) -> None:
+    def __init__(
+        self,
+        prefix: FrozenPrefix,
+        images: FixedViewImages,
+        content: object,
+        precision: Precision,
+        on_batch: Callable[[], None],
+    ) -> None:
         """Take the images and the frozen prefix.
 
         Args:
@@ -121,12 +137,14 @@ class CachedFeatureLoader:
             images: the split's images in their views.
             content: JSON value that identifies the images.
             precision: of the cache; nothing is cached with ``uncached``.
+            on_batch: called before every batch that is computed for the cache.
         """
         self.disk_is_full = False
         self._prefix = prefix
         self._images = images
         self._content = content
         self._precision: Precision = precision
+        self._on_batch = on_batch
         self._cache = ContentCache()
         self._views: dict[int, StoredFeatures] = {}
         self._keys: list[str] = []
@@ -191,6 +209,7 @@ class CachedFeatureLoader:
 
         def compute() -> Iterator[tuple[Tensor, ...]]:
             for rows in chunks(len(self._images)):
+                self._on_batch()
                 x = (
                     stored.features.rows(rows).unpacked
                     if stored

@@ -55,7 +55,7 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[HexMetrics, dict[str, s
     """Return each epoch's metrics as hexadecimal floats, and the runtime info of the features at the end."""
     pixels = pixel_cache(dataset, trial.preprocessing)
     classifier = build_classifier(trial.network, len(dataset.classes), trial.preprocessing.image_size, trial.seed)
-    features = TrialFeatures(classifier, trial, dataset, pixels)
+    features = TrialFeatures(classifier, trial, dataset, pixels, lambda: None)
 
     def batches(split: SplitName) -> BatchLoader:
         return split_batches(pixels, trial, split, len(dataset.classes), features.loader(split))

@@ -62,6 +62,15 @@ def test_epoch_metrics_have_their_mlflow_names(make_classifier: MakeClassifier, 
     assert EpochResult.from_json(epoch.to_json()) == epoch
 
 
+def test_on_batch_is_called_for_every_batch_of_training_and_validation(
+    make_classifier: MakeClassifier, make_batches: MakeBatches
+) -> None:
+    calls: list[None] = []
+    train, val = make_batches(32, training=True), make_batches(24, seed=1)
+    fit(make_classifier(), train, val, FitConfig(max_epochs=2), on_batch=lambda: calls.append(None))
+    assert len(calls) == 2 * (len(train) + len(val))
+
+
 def test_on_epoch_is_called_after_each_epoch_with_whether_it_is_the_best(
     make_classifier: MakeClassifier, make_batches: MakeBatches
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from data.preprocessing import Preprocessing
 from models.backbones.factory import create_backbone
 from models.classifier import build_classifier
 from models.features import feature_files
+from models.features.frozen_prefix import CHUNK_SIZE
 from models.features.trial_features import TrialFeatures
 from tests.conftest import MakeFolder
 from tests.models.cached_trial_process import config, train
@@ -121,7 +125,7 @@ def test_a_second_trial_computes_no_features_and_gets_the_same_metrics(
 def test_without_features_the_classifier_expects_images(dataset: Dataset, case: dict[str, Any]) -> None:
     trial = config(**case)
     classifier = build_classifier(trial.network, 3, SIZE, trial.seed)
-    features = TrialFeatures(classifier, trial, dataset, pixel_cache(dataset, trial.preprocessing))
+    features = TrialFeatures(classifier, trial, dataset, pixel_cache(dataset, trial.preprocessing), lambda: None)
     assert (features.loader("train"), features.loader("val"), classifier.expects_features) == (None, None, False)
     assert features.runtime_info() == {"features": "uncached", "views_shown": 0}
 
@@ -130,6 +134,20 @@ def test_a_network_that_cannot_be_split_is_uncached(dataset: Dataset, monkeypatc
     monkeypatch.setattr("models.freezing.blocks.trace", lambda network: None)
     assert train(dataset, config(seed=11))[1] == {"features": "uncached", "views_shown": 0}
     assert feature_keys() == []
+
+
+def test_on_batch_is_called_for_each_batch_of_features_that_is_computed(dataset: Dataset) -> None:
+    trial, calls = config(), list[str]()
+    num_images = len(dataset.split("train"))
+    for name in ("computed", "cached"):
+        classifier = build_classifier(trial.network, 3, SIZE, trial.seed)
+        pixels = pixel_cache(dataset, trial.preprocessing)
+        features = TrialFeatures(classifier, trial, dataset, pixels, partial(calls.append, name))
+        with contextlib.closing(features):
+            loader = features.loader("train")
+            assert loader is not None
+            loader.epoch(1)(np.arange(num_images), np.zeros(num_images, dtype=int))
+    assert calls == ["computed"] * math.ceil(num_images / CHUNK_SIZE)
 
 
 def test_entries_are_released_at_the_end_of_a_trial(dataset: Dataset) -> None:

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from tests.conftest import tiny_image
 from tests.terminal import on_a_terminal, screen_of
+from tests.tuning.factories import recipe
 from tuning.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def ray_cluster() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        with closing(RayRuntime()) as ray, ray.running():
+        with closing(RayRuntime(recipe())) as ray, ray.running():
             yield
 
 

@@ -34,7 +34,7 @@ def test_after_two_failed_starts_the_error_has_rays_reason(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "far:6379")
     message = "RAY_ADDRESS must respond, but Ray reported: The current node timed out during startup"
-    with pytest.raises(SearchError, match=message), closing(RayRuntime()) as ray, ray.running():
+    with pytest.raises(SearchError, match=message), closing(RayRuntime(recipe())) as ray, ray.running():
         pytest.fail("Ray did not start")
     assert failed_starts == ["far:6379"] * 2
 
@@ -42,7 +42,7 @@ def test_after_two_failed_starts_the_error_has_rays_reason(
 def test_a_failed_start_is_retried(failed_starts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fail = ray_runtime._init
     monkeypatch.setattr(ray_runtime, "_init", lambda address: None if failed_starts else fail(address))
-    with closing(RayRuntime()) as ray, ray.running():
+    with closing(RayRuntime(recipe())) as ray, ray.running():
         assert len(failed_starts) == 1
 
 
@@ -74,7 +74,7 @@ def test_ray_that_was_started_and_not_used_is_shut_down(
 ) -> None:
     shutdowns: list[str] = []
     monkeypatch.setattr("ray.shutdown", lambda: shutdowns.append("ray"))
-    with closing(ray_runtime.RayRuntime()) as ray:
+    with closing(ray_runtime.RayRuntime(recipe())) as ray:
         ray.start_async()
     assert shutdowns == ["ray"]
     assert not [thread for thread in threading.enumerate() if thread.name == "ray"]

@@ -1,4 +1,4 @@
-"""A stall of Ray Tune, where no worker starts a submitted trial, is detected and the trial runs again."""
+"""Tune is restarted only if no worker of any open trial has sent a heartbeat for the timeout."""
 
 from __future__ import annotations
 
@@ -12,82 +12,119 @@ from data.errors import SearchError
 from tests.tuning.factories import NUM_VAL_IMAGES, recipe, start_trial, trial_record, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
+from tuning.common.trial_record import TrialRecord
+from tuning.search import heartbeat, stall_watchdog
+from tuning.search.heartbeat import Heartbeat, HeartbeatSender
 from tuning.search.space import SearchSpace
 from tuning.search.stall_watchdog import StallWatchdog
 from tuning.search.strategy import SearchStrategy
 from tuning.search.time_budget import TimeBudget
-from tuning.search.trial_worker import TrialTask, run_trial
 from tuning.search.tune_runner import MAX_FAILURES, TuneRunner
 
-ENDED, SUBMITTED, OTHER = (trial_record(number, None, "running") for number in range(3))
+TIMEOUT_S = 300.0
+FIRST, SECOND = (trial_record(number, None, "running") for number in range(2))
+
+
+class Cluster:
+    """A watchdog with a clock that a test sets, and workers whose heartbeats it reads."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.heartbeat: Heartbeat | None = None
+        self.watchdog = StallWatchdog(lambda: self.heartbeat, lambda: self.now_s)
+
+    def send(self, root: Path, beat: Heartbeat) -> None:
+        self.heartbeat = beat
+
+    def work(self, trial: TrialRecord) -> None:
+        """Send one heartbeat of a trial's worker."""
+        self.send(Path(), Heartbeat(trial.trial_uid, int(self.now_s)))
+
+    def is_stalled_after(self, seconds: float) -> bool:
+        self.now_s += seconds
+        return self.watchdog.check()
 
 
 @pytest.fixture
-def watchdog(tmp_path: Path) -> StallWatchdog:
-    """Return a watchdog without a timeout, after a first trial has ended."""
-    watchdog = StallWatchdog(SearchPaths(tmp_path), timeout_s=0.0)
-    watchdog.on_trial_start(ENDED)
-    watchdog.on_trial_end(ENDED, None)
-    return watchdog
+def cluster() -> Cluster:
+    """Return a cluster whose first worker has run and ended a trial."""
+    cluster = Cluster()
+    cluster.watchdog.on_trial_start(FIRST)
+    cluster.work(FIRST)
+    assert not cluster.is_stalled_after(1)
+    cluster.watchdog.on_trial_end(FIRST, None)
+    return cluster
 
 
-def create_marker(root: Path, trial_uid: str) -> None:
-    marker = SearchPaths(root).started_marker(trial_uid)
-    marker.parent.mkdir(exist_ok=True)
-    marker.touch()
+def test_a_submitted_trial_that_no_worker_starts_is_a_stall_after_the_timeout(cluster: Cluster) -> None:
+    assert not cluster.is_stalled_after(2 * TIMEOUT_S)  # no trial is open
+    cluster.watchdog.on_trial_start(SECOND)
+    assert not cluster.is_stalled_after(TIMEOUT_S)
+    assert cluster.is_stalled_after(1)
+    cluster.work(SECOND)
+    assert not cluster.is_stalled_after(1)
 
 
-def test_a_submitted_trial_without_a_worker_is_a_stall(watchdog: StallWatchdog) -> None:
-    assert not watchdog.is_stalled
-    watchdog.on_trial_start(SUBMITTED)
-    assert watchdog.is_stalled
+def test_an_epoch_longer_than_the_timeout_is_no_stall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "send_heartbeat", cluster.send)
+    cluster.watchdog.on_trial_start(SECOND)
+    on_batch = HeartbeatSender(Path(), SECOND.trial_uid, lambda: cluster.now_s)
+    num_sent, previous = 0, cluster.heartbeat
+    for _ in range(300):  # one epoch of 50 minutes, with a batch every ten seconds
+        on_batch()
+        num_sent += cluster.heartbeat != previous
+        previous = cluster.heartbeat
+        assert not cluster.is_stalled_after(10)
+    assert num_sent == 50
+    assert cluster.is_stalled_after(TIMEOUT_S)
 
 
-def test_there_is_no_stall_before_the_timeout(tmp_path: Path) -> None:
-    watchdog = StallWatchdog(SearchPaths(tmp_path), timeout_s=60.0)
-    watchdog.on_trial_start(ENDED)
-    watchdog.on_trial_end(ENDED, None)
-    watchdog.on_trial_start(SUBMITTED)
-    assert not watchdog.is_stalled
+def test_there_is_no_stall_while_the_worker_of_another_trial_works(cluster: Cluster) -> None:
+    for trial in (FIRST, SECOND):
+        cluster.watchdog.on_trial_start(trial)
+    for _ in range(5):
+        cluster.work(FIRST)
+        assert not cluster.is_stalled_after(TIMEOUT_S / 2)
+    cluster.watchdog.on_trial_end(FIRST, None)
+    assert cluster.is_stalled_after(TIMEOUT_S + 1)
 
 
-def test_there_is_no_stall_while_a_worker_runs_a_trial(watchdog: StallWatchdog, tmp_path: Path) -> None:
-    for trial in (SUBMITTED, OTHER):
-        watchdog.on_trial_start(trial)
-    create_marker(tmp_path, OTHER.trial_uid)
-    assert not watchdog.is_stalled
-    watchdog.on_trial_end(OTHER, None)
-    assert watchdog.is_stalled
+def test_the_worker_of_an_ended_trial_does_not_count(cluster: Cluster) -> None:
+    cluster.watchdog.on_trial_start(SECOND)
+    cluster.now_s += TIMEOUT_S
+    cluster.work(FIRST)
+    assert cluster.is_stalled_after(1)
 
 
-def test_there_is_no_stall_before_a_first_trial_has_ended(tmp_path: Path) -> None:
-    watchdog = StallWatchdog(SearchPaths(tmp_path), timeout_s=0.0)
-    watchdog.on_trial_start(SUBMITTED)
-    assert not watchdog.is_stalled
+def test_there_is_no_stall_before_a_first_worker_has_started() -> None:
+    cluster = Cluster()
+    cluster.watchdog.on_trial_start(FIRST)
+    assert not cluster.is_stalled_after(10 * TIMEOUT_S)
 
 
-def test_the_marker_of_an_earlier_worker_does_not_count(watchdog: StallWatchdog, tmp_path: Path) -> None:
-    create_marker(tmp_path, SUBMITTED.trial_uid)
-    watchdog.on_trial_start(SUBMITTED)
-    assert watchdog.is_stalled
+def test_a_heartbeat_of_an_earlier_session_does_not_count() -> None:
+    cluster = Cluster()
+    cluster.work(FIRST)
+    with cluster.watchdog.watch(lambda: None):
+        cluster.watchdog.on_trial_start(FIRST)  # resumed
+        assert not cluster.is_stalled_after(1)
+        assert not cluster.is_stalled_after(10 * TIMEOUT_S)
 
 
-def test_a_worker_creates_its_marker_even_if_the_trial_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.tune.report", lambda _: None)
-    task = TrialTask(trial_uid="here", config=SUBMITTED.config, search_root=tmp_path, threads=1)
-    run_trial({"task": task.to_json()})  # fails because there is no data set
-    assert SearchPaths(tmp_path).started_marker("here").exists()
-
-
-def test_a_stall_is_reported_once_and_forgotten_when_watching_again(watchdog: StallWatchdog) -> None:
-    watchdog.on_trial_start(SUBMITTED)
+def test_a_stall_is_reported_once_and_forgotten_when_watching_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stall_watchdog, "POLL_INTERVAL_S", 0.001)
     stalls = threading.Semaphore(0)
-    with watchdog.watch(stalls.release, poll_interval_s=0.01):
-        watchdog.on_trial_start(SUBMITTED)
+    with cluster.watchdog.watch(stalls.release):
+        cluster.watchdog.on_trial_start(SECOND)
+        cluster.now_s += TIMEOUT_S + 1
         assert stalls.acquire(timeout=30)
+    assert cluster.watchdog.is_stalled
     assert not stalls.acquire(blocking=False)
-    with watchdog.watch(stalls.release, poll_interval_s=0.01):
-        assert not watchdog.is_stalled
+    with cluster.watchdog.watch(stalls.release):
+        assert not cluster.watchdog.is_stalled
+        assert not cluster.is_stalled_after(1)
 
 
 @pytest.mark.parametrize("num_stalls", [1, MAX_FAILURES])
@@ -111,7 +148,7 @@ def test_a_search_continues_after_a_stall_but_fails_after_too_many(
     if num_stalls < MAX_FAILURES:
         runner.run()
         assert caplog.messages == [
-            "Ray lost its workers (no worker started a submitted trial); continuing with 2 concurrent trials"
+            "Ray lost its workers (no worker has sent a heartbeat for 300 s); continuing with 2 concurrent trials"
         ]
     else:
         with pytest.raises(SearchError, match="Ray lost its workers 5 times"):

@@ -22,10 +22,12 @@ from tests.tuning.factories import dataset, epoch_report, recipe, trial_config
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.registry.build_candidate import record_test_evaluation
+from tuning.search.heartbeat import Heartbeat
 from tuning.search.trial_worker import MAX_TRACEBACK_LENGTH, TrialTask, run_trial, train
 
 SendReport = Callable[[TrialReport], None]
-Train = Callable[[TrialTask, SendReport], None]
+OnBatch = Callable[[], None]
+Train = Callable[[TrialTask, SendReport, OnBatch], None]
 Run = Callable[[Train], list[dict[str, Any]]]
 
 
@@ -35,6 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     results: list[dict[str, Any]] = []
     task = TrialTask(trial_uid="uid", config=trial_config(), search_root=tmp_path, threads=1)
     monkeypatch.setattr(ray.tune, "report", results.append)
+    monkeypatch.setattr("tuning.search.heartbeat.send_heartbeat", lambda root, heartbeat: None)
 
     def with_training(train: Train) -> list[dict[str, Any]]:
         monkeypatch.setattr("tuning.search.trial_worker.train", train)
@@ -45,7 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 
 def test_each_epoch_is_reported_with_the_best_score_so_far_followed_by_the_end(run: Run) -> None:
-    def train(task: TrialTask, report: SendReport) -> None:
+    def train(task: TrialTask, report: SendReport, on_batch: OnBatch) -> None:
         assert task.trial_uid == "uid"
         report(epoch_report(1, 0.5))
         report(epoch_report(2, 0.4, is_best=False))
@@ -59,7 +62,7 @@ def test_each_epoch_is_reported_with_the_best_score_so_far_followed_by_the_end(r
 
 
 def test_an_exception_is_reported_as_a_failed_trial(run: Run) -> None:
-    def train(_: TrialTask, report: SendReport) -> None:
+    def train(_: TrialTask, report: SendReport, on_batch: OnBatch) -> None:
         report(epoch_report(1, 0.5))
         raise ValueError("no such thing")
 
@@ -73,15 +76,32 @@ def test_an_exception_is_reported_as_a_failed_trial(run: Run) -> None:
     [(OSError(errno.ENOSPC, "full"), True), (OSError(errno.EIO, "I/O error"), False), (MemoryError("no"), False)],
 )
 def test_a_full_disk_is_an_infrastructure_failure(run: Run, error: Exception, is_infrastructure_failure: bool) -> None:
-    def fail(task: TrialTask, report: SendReport) -> None:
+    def fail(task: TrialTask, report: SendReport, on_batch: OnBatch) -> None:
         raise error
 
     report = TrialReport.from_json(run(fail)[-1]["report"])
     assert report.is_infrastructure_failure is is_infrastructure_failure
 
 
+def test_a_heartbeat_is_sent_at_the_start_even_if_the_trial_fails_and_with_batches_at_most_once_a_minute(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeats: list[Heartbeat] = []
+    monkeypatch.setattr("tuning.search.heartbeat.send_heartbeat", lambda root, heartbeat: heartbeats.append(heartbeat))
+
+    def train(_: TrialTask, __: SendReport, on_batch: OnBatch) -> None:
+        assert len(heartbeats) == 1
+        for _batch in range(3):
+            on_batch()
+        raise ValueError("no such thing")
+
+    report = TrialReport.from_json(run(train)[-1]["report"])
+    assert report.reason == "ValueError: no such thing"
+    assert [heartbeat.trial_uid for heartbeat in heartbeats] == ["uid"]
+
+
 def test_a_trial_that_fails_before_its_first_epoch_has_no_score(run: Run) -> None:
-    def train(_: TrialTask, __: SendReport) -> None:
+    def train(_: TrialTask, __: SendReport, ___: OnBatch) -> None:
         raise MemoryError("x" * 2 * MAX_TRACEBACK_LENGTH)
 
     (result,) = run(train)
@@ -140,7 +160,7 @@ def test_weights_of_another_network_raise_an_error(tmp_path: Path) -> None:
 
 
 def test_a_keyboard_interrupt_is_not_reported_as_a_failed_trial(run: Run) -> None:
-    def train(_: TrialTask, __: SendReport) -> None:
+    def train(_: TrialTask, __: SendReport, ___: OnBatch) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=r"^$"):

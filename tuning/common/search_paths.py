@@ -134,10 +134,6 @@ class SearchPaths:
         """The existing weights files of a trial."""
         return list(self.trials.glob(f"{trial_uid}.*.safetensors"))
 
-    def started_marker(self, trial_uid: str) -> Path:
-        """The file that marks a trial as started by a worker."""
-        return self.trials / f"{trial_uid}.started"
-
     def checkpoint(self, trial_uid: str) -> Path:
         """The checkpoint from which a stopped trial resumes."""
         return self.trials / f"{trial_uid}.checkpoint"

@@ -50,8 +50,8 @@ class RayRuntime:
     Ray's own settings are in ``tuning.common.environment``.
     """
 
-    def __init__(self, recipe: Recipe | None = None) -> None:
-        """Create the runtime; with a recipe, the first workers preload the imports of its trials."""
+    def __init__(self, recipe: Recipe) -> None:
+        """Create the runtime; the first workers preload the imports of the recipe's trials."""
         self._recipe = recipe
         self._thread: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
@@ -110,7 +110,7 @@ class RayRuntime:
         }
         # Ray starts one worker per core in advance. If a trial uses several cores or a GPU, most of them stay idle, and
         # would hold hundreds of MB of preloaded modules.
-        if self._recipe is not None and concurrency(self._recipe, {"CPU": available_cores()}) >= available_cores():
+        if concurrency(self._recipe, {"CPU": available_cores()}) >= available_cores():
             environment["RAY_preload_python_modules"] = ",".join(TRIAL_MODULES)
         return environment
 

@@ -1,4 +1,4 @@
-"""Detecting a stall of Ray Tune: trials were submitted, but no worker starts any of them.
+"""Detecting a stall of Ray Tune: trials were submitted, but no worker runs any of them.
 
 Seen once, on a busy machine, with Tune's ``reuse_actors``: a trial was pruned while the worker of another was starting;
 the next trial never got a worker, and Tune waited for it indefinitely.
@@ -6,7 +6,6 @@ the next trial never got a worker, and Tune waited for it indefinitely.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,70 +13,76 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tuning.common.background import background_thread
-from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_callback import TrialCallback
 
 if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord, TrialReport
+    from tuning.search.heartbeat import Heartbeat
 
-STALL_TIMEOUT_S = 180.0  # applies after a first trial has ended, when workers already exist
+STALL_TIMEOUT_S = 300.0
 POLL_INTERVAL_S = 5.0
 
 
 class StallWatchdog(TrialCallback):
-    """Tracks which trials were submitted to Ray and which of them a worker has started."""
+    """Tracks the submitted trials and the heartbeats of their workers.
 
-    def __init__(self, paths: SearchPaths, timeout_s: float = STALL_TIMEOUT_S) -> None:
+    Attributes:
+        is_stalled: whether Tune has stalled since ``watch`` was entered last.
+    """
+
+    def __init__(
+        self, last_heartbeat: Callable[[], Heartbeat | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Create the watchdog.
 
         Args:
-            paths: with the markers that workers create when they start a trial.
-            timeout_s: seconds without a start after which Tune counts as stalled.
+            last_heartbeat: returns the search's latest heartbeat.
+            clock: returns seconds.
         """
-        self._paths = paths
-        self._timeout_s = timeout_s
-        self._submitted_s: dict[str, float] = {}
-        self._has_finished_trial = False
+        self.is_stalled = False
+        self._last_heartbeat = last_heartbeat
+        self._clock = clock
+        self._open_uids: set[str] = set()
+        self._seen: Heartbeat | None = None
+        self._has_workers = False
+        self._active_s = clock()  # of the latest submission or heartbeat
 
     def on_trial_start(self, trial: TrialRecord) -> None:
-        """Record the submission of a trial, and delete the marker of an earlier worker."""
-        self._delete_marker(trial)
-        self._submitted_s[trial.trial_uid] = time.monotonic()
+        """Expect heartbeats of the trial."""
+        self._open_uids.add(trial.trial_uid)
+        self._active_s = self._clock()
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
-        """Stop waiting for the trial."""
-        self._submitted_s.pop(trial.trial_uid, None)
-        self._has_finished_trial = True
-        self._delete_marker(trial)
+        """Stop expecting heartbeats of the trial."""
+        self._open_uids.discard(trial.trial_uid)
 
-    def _delete_marker(self, trial: TrialRecord) -> None:
-        with contextlib.suppress(OSError):
-            self._paths.started_marker(trial.trial_uid).unlink(missing_ok=True)
+    def check(self) -> bool:
+        """Return whether no worker of any open trial has sent a heartbeat for ``STALL_TIMEOUT_S``.
 
-    @property
-    def is_stalled(self) -> bool:
-        """Whether all submitted trials have waited longer than the timeout and no worker has started any of them.
-
-        False until a first trial has ended: on a cluster the first workers may take long to start.
+        False before a first heartbeat: on a cluster the first workers may take long to start. Time is measured by the
+        driver's clock, because the clocks of the nodes may differ.
         """
-        submitted_s = dict(self._submitted_s)
-        if not submitted_s or not self._has_finished_trial:
-            return False
-        if any(self._paths.started_marker(uid).exists() for uid in submitted_s):
-            return False
-        return time.monotonic() - max(submitted_s.values()) > self._timeout_s
+        heartbeat = self._last_heartbeat()
+        if heartbeat is not None and heartbeat != self._seen and heartbeat.trial_uid in self._open_uids:
+            self._has_workers = True
+            self._active_s = self._clock()
+        self._seen = heartbeat
+        return self._has_workers and bool(self._open_uids) and self._clock() - self._active_s > STALL_TIMEOUT_S
 
     @contextmanager
-    def watch(self, on_stall: Callable[[], None], poll_interval_s: float = POLL_INTERVAL_S) -> Iterator[None]:
+    def watch(self, on_stall: Callable[[], None]) -> Iterator[None]:
         """Context manager that calls ``on_stall`` once, in another thread, when Tune has stalled.
 
-        Earlier submissions are forgotten, because those trials are submitted again.
+        Earlier submissions and heartbeats are forgotten, because those trials are submitted again.
         """
-        self._submitted_s.clear()
+        self.is_stalled = False
+        self._open_uids.clear()
+        self._seen = self._last_heartbeat()
 
         def poll(ended: threading.Event) -> None:
-            while not ended.wait(poll_interval_s):
-                if self.is_stalled:
+            while not ended.wait(POLL_INTERVAL_S):
+                if self.check():
+                    self.is_stalled = True
                     on_stall()
                     return
 

@@ -25,6 +25,7 @@ from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
+from tuning.search.heartbeat import HeartbeatSender
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -55,6 +56,7 @@ def run_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     task = TrialTask.from_json(config["task"])
+    heartbeat = HeartbeatSender(task.search_root, task.trial_uid)
     best = -math.inf
     epoch = 0
 
@@ -66,22 +68,14 @@ def run_trial(config: dict[str, Any]) -> None:
         tune.report({"epoch": epoch, "objective": best, "report": report.to_json()})
 
     try:
-        _mark_started(task)
-        train(task, send_report)
+        heartbeat()
+        train(task, send_report, heartbeat)
     except Exception as error:  # an exception fails the trial, not the search
         send_report(_failure_report(error, epoch))
     else:
         send_report(TrialReport(status="complete", epoch=epoch))
     finally:
         release_memory()
-
-
-def _mark_started(task: TrialTask) -> None:
-    """Create the marker that a worker has started the trial, for ``tuning.search.stall_watchdog``."""
-    marker = SearchPaths(task.search_root).started_marker(task.trial_uid)
-    with contextlib.suppress(OSError):  # a full disk does not prevent training
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
 
 
 def release_memory() -> None:
@@ -106,11 +100,16 @@ def _failure_report(error: Exception, epoch: int) -> TrialReport:
     )
 
 
-def train(task: TrialTask, report: Callable[[TrialReport], None]) -> int:
+def train(task: TrialTask, report: Callable[[TrialReport], None], on_batch: Callable[[], None] = lambda: None) -> int:
     """Train the task's configuration, save the weights of the best epoch, report each epoch; return the best epoch.
 
     Interrupted training resumes from its checkpoint, and the epochs before it are reported again. If the GPU runs out
     of memory, training restarts with gradient accumulation over two parts of each batch.
+
+    Args:
+        task: the trial.
+        report: called after every epoch.
+        on_batch: called for every batch of images: for cached features, training and validation.
 
     Raises:
         Exception: any error of training; the weights file exists if an epoch was completed.
@@ -118,15 +117,17 @@ def train(task: TrialTask, report: Callable[[TrialReport], None]) -> int:
     import torch
 
     try:
-        return _train(task, report, accumulation_steps=1)
+        return _train(task, report, on_batch, accumulation_steps=1)
     except torch.OutOfMemoryError as error:
         logger.warning("out of memory: each batch is computed in two parts from now on (%s)", error)
     release_memory()  # outside the handler, because its error references the tensors
     torch.cuda.empty_cache()
-    return _train(task, report, accumulation_steps=2)
+    return _train(task, report, on_batch, accumulation_steps=2)
 
 
-def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_steps: int) -> int:
+def _train(
+    task: TrialTask, report: Callable[[TrialReport], None], on_batch: Callable[[], None], accumulation_steps: int
+) -> int:
     import torch
 
     from data.loading.pixel_cache import pixel_cache
@@ -144,7 +145,7 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
     classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
     pixels = pixel_cache(dataset, config.preprocessing)
-    features = TrialFeatures(classifier, config, dataset, pixels)
+    features = TrialFeatures(classifier, config, dataset, pixels, on_batch)
     runtime_info = _runtime_info(classifier)
     if accumulation_steps > 1:
         runtime_info["accumulation_steps"] = accumulation_steps
@@ -175,7 +176,7 @@ def _train(task: TrialTask, report: Callable[[TrialReport], None], accumulation_
             split_batches(pixels, config, "train", len(dataset.classes), features.loader("train")),
             split_batches(pixels, config, "val", len(dataset.classes), features.loader("val")),
             config.fit,
-            FitHooks(on_epoch=on_epoch, on_checkpoint=_CheckpointWriter(paths.checkpoint(task.trial_uid))),
+            FitHooks(on_batch, on_epoch, _CheckpointWriter(paths.checkpoint(task.trial_uid))),
             accumulation_steps=accumulation_steps,
             state=state,
         )

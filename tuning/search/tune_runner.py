@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
+from tuning.search.heartbeat import last_heartbeat
 from tuning.search.ray_runtime import cluster_resources, concurrency
-from tuning.search.stall_watchdog import StallWatchdog
+from tuning.search.stall_watchdog import STALL_TIMEOUT_S, StallWatchdog
 from tuning.search.strategy import NextStep, SearchState, SearchStrategy
 from tuning.search.study import TrialStore
 from tuning.search.time_budget import TimeBudget
@@ -32,7 +34,7 @@ MAX_FAILURES = 5  # the search fails once Tune's loop has failed this many times
 
 
 class StalledError(RuntimeError):
-    """Tune waits for a worker that never starts; see ``tuning.search.stall_watchdog``."""
+    """No worker runs any submitted trial; see ``tuning.search.stall_watchdog``."""
 
 
 class TuneRunner:
@@ -62,7 +64,7 @@ class TuneRunner:
         self._paths = paths
         self._store = store
         self._strategy = strategy
-        self._watchdog = StallWatchdog(paths)
+        self._watchdog = StallWatchdog(partial(last_heartbeat, paths.root))
         self._callbacks = (*callbacks, time_budget, self._watchdog)
         self._signals = signals
         self._time_budget = time_budget
@@ -82,7 +84,7 @@ class TuneRunner:
                 self._run_once()
                 if not self._watchdog.is_stalled:
                     return
-                raise StalledError("no worker started a submitted trial")
+                raise StalledError(f"no worker has sent a heartbeat for {STALL_TIMEOUT_S:.0f} s")
             except RuntimeError as error:
                 logger.debug("Tune ended", exc_info=error)
                 if self._signals.stop_requested or self._time_budget.is_exhausted:
