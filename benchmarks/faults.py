@@ -68,9 +68,10 @@ class Damage(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchProcess:
-    """A search in its own folder."""
+    """A search in its own folder; ``module`` is the program that runs its commands."""
 
     folder: Path
+    module: str = "tuning"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -113,7 +114,7 @@ class SearchProcess:
         """Start a Freezeline command."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "tuning", *arguments],
+                [sys.executable, "-m", self.module, *arguments],
                 cwd=ROOT,
                 env={**self.environment, **environment},
                 stdout=log,

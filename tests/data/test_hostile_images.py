@@ -7,7 +7,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import pixel_cache
 from data.preprocessing import Preprocessing, read_image
@@ -185,19 +186,28 @@ def folder(make_folder: MakeFolder) -> Path:
     return make_folder({"cat": 3, "dog": 3}, size=(48, 40))
 
 
-def add_file(folder: Path, case: Case) -> str:
+def add_file(folder: Path, case: Case) -> None:
     path = folder / "cat" / case.name
     if isinstance(case.content, bytes):
         path.write_bytes(case.content)
     else:
         case.content(path)
-    return f"cat/{case.name}"
 
 
-def outcomes_of(folder: Path, path: str) -> Iterator[str]:
-    dataset = load_dataset(str(folder))
-    yield from (INCLUDED for sample in dataset.samples if sample.path == path)
-    yield from (file.reason for file in dataset.skipped if file.path == path)
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return one data set with the files of all cases, and with images that are valid."""
+    root = tmp_path_factory.mktemp("hostile")
+    folder = root / "images"
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            tiny_image(label, number, (48, 40)).save(folder / name / f"{number:03}.png")
+    for case in CASES:
+        add_file(folder, case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FREEZELINE_HOME", str(root / "home"))
+        return load_dataset(str(folder))
 
 
 def test_there_are_more_than_seventy_cases() -> None:
@@ -205,8 +215,10 @@ def test_there_are_more_than_seventy_cases() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[repr(case.name) for case in CASES])
-def test_each_file_has_the_expected_outcome(folder: Path, case: Case) -> None:
-    outcomes = list(outcomes_of(folder, add_file(folder, case)))
+def test_each_file_has_the_expected_outcome(loaded: Dataset, case: Case) -> None:
+    path = f"cat/{case.name}"
+    outcomes = [INCLUDED for sample in loaded.samples if sample.path == path]
+    outcomes += [file.reason for file in loaded.skipped if file.path == path]
     if case.outcome == IGNORED:
         assert outcomes == []
     else:
@@ -215,13 +227,11 @@ def test_each_file_has_the_expected_outcome(folder: Path, case: Case) -> None:
         assert "\n" not in outcome
 
 
-def test_all_files_together_do_not_affect_the_valid_images(folder: Path) -> None:
-    paths = {add_file(folder, case): case.outcome for case in CASES}
-    dataset = load_dataset(str(folder))
-    included = {path for path, outcome in paths.items() if outcome == INCLUDED}
-    assert {sample.path for sample in dataset.samples} >= included
-    pixels, _ = pixel_cache(dataset, Preprocessing(16)).split("train")
-    assert len(pixels) == len(dataset.split("train"))
+def test_all_files_together_do_not_affect_the_valid_images(loaded: Dataset) -> None:
+    valid = {f"{name}/{number:03}.png" for name in ("cat", "dog") for number in range(3)}
+    assert {sample.path for sample in loaded.samples} >= valid
+    pixels, _ = pixel_cache(loaded, Preprocessing(16)).split("train")
+    assert len(pixels) == len(loaded.split("train"))
 
 
 def test_every_exif_orientation_gives_the_same_upright_image() -> None:

@@ -31,5 +31,5 @@ def searched_epochs(folder: Path, patch: pytest.MonkeyPatch) -> list[dict[str, l
     (folder / "workspace").mkdir()
     workspace = make_workspace(folder / "workspace", database)
     workspace.activate(patch)
-    assert tune(workspace, max_concurrent="1") == 0
+    assert tune(workspace) == 0
     return epochs_of(workspace.client, runs_of(workspace.client)[1])

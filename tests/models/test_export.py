@@ -249,6 +249,7 @@ def invoke(server: str, payload: bytes, content_type: str = "application/json") 
         return error.code, error.read().decode()
 
 
+@pytest.mark.system
 def test_a_server_accepts_base64_in_every_payload_format(packaged: Packaged, server: str) -> None:
     text = base64.b64encode(packaged.image_file.read_bytes()).decode()
     payloads = [
@@ -266,6 +267,7 @@ def test_a_server_accepts_base64_in_every_payload_format(packaged: Packaged, ser
         assert np.abs(probabilities - packaged.expected(2)).max() < 1e-4
 
 
+@pytest.mark.system
 def test_a_server_never_opens_a_path_even_with_allow_paths(packaged: Packaged, server: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it for reading blocks forever

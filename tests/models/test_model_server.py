@@ -24,6 +24,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.conftest import skip_without
 from tests.models.conftest import CLASSES, Packaged
 from tests.models.model_server import (
     MODEL_URI,
@@ -35,6 +36,8 @@ from tests.models.model_server import (
     run_server,
 )
 from tests.services import free_port
+
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def test_parameters_are_read_from_the_request(packaged: Packaged, server: str) -
 
 def test_the_documented_curl_command_works(packaged: Packaged, server: str, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+        skip_without("curl")
     docs = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
     (command,) = [line.strip() for line in docs.splitlines() if line.strip().startswith("base64 -w0 cat.jpg |")]
     shutil.copy(packaged.image_file, tmp_path / "cat.jpg")

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.conftest import tiny_image
+from tests.system.quick import make_searches_quick
 from tests.terminal import on_a_terminal, screen_of
 from tests.tuning.factories import recipe
 from tuning.__main__ import main
@@ -33,6 +34,7 @@ SMALL = {
     "rerun_top_k": "0",
     "batch_size": "4",
     "lr": "1e-2",
+    "max_concurrent": "1",  # each worker imports torch, which takes longer than these trials
 }
 
 
@@ -53,6 +55,12 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def quick_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the searches of this process quick, for tests that are not about packaging."""
+    make_searches_quick(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -152,5 +160,13 @@ def finished_search(
     workspace = make_workspace(tmp_path_factory.mktemp("workspace"), empty_database)
     with pytest.MonkeyPatch.context() as patch, on_a_terminal() as chunks:
         workspace.activate(patch)
-        assert tune(workspace, max_concurrent="1") == 0
+        assert tune(workspace) == 0
     return FinishedSearch(workspace, "".join(chunks))
+
+
+@pytest.fixture
+def copied_search(finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Return an activated copy of the workspace of the finished search."""
+    copy = Workspace(shutil.copytree(finished_search.workspace.folder, tmp_path / "copy"))
+    copy.activate(monkeypatch)
+    return copy

@@ -23,7 +23,7 @@ def ray_logs() -> list[Path]:
 
 
 def test_a_search_without_a_server_finishes_and_sync_delivers_everything(
-    ray_cluster: None, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ray_cluster: None, quick_searches: None, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

@@ -13,7 +13,7 @@ from tuning.__main__ import main
 TRUNCATE_OF = {"whole-layer4": 0, "without-last-block": 1, "without-last-two-blocks": 2, "without-layer4": 3}
 
 
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("ray_cluster", "quick_searches")
 def test_the_four_variants_of_celebrities_are_compared_in_one_table(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

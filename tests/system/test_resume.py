@@ -1,117 +1,47 @@
-"""Resuming a search that was killed or stopped: nothing is lost or doubled, in the study and in MLflow."""
+"""Resuming and extending searches in the test process, and re-running their best trials."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from benchmarks.faults import ROOT, TIMEOUT_S, SearchProcess, damage, inject, wait_for_epochs
 from data.dataset.dataset import Dataset
 from tests.system.conftest import Workspace, runs_of, tune
-from tests.system.output_filter import foreign_lines
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
 
-TRIALS = 6  # in benchmarks.faults
-
-
-@pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchProcess:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    process = SearchProcess(tmp_path)
-    process.make_photos(30)
-    return process
-
-
-@pytest.mark.timeout(600)
-def test_a_search_survives_a_killed_worker_and_a_killed_driver(search: SearchProcess) -> None:
-    process = search.tune()
-    wait_for_epochs(search, 4, process)
-    inject("worker", search, process)
-    wait_for_epochs(search, 30, process)
-    inject("driver", search, process)
-    before = {trial.trial_uid: trial.history for trial in search.trials() if trial.status != "running"}
-    assert search.resume() == 0, search.log.read_text()
-    lost, twice, wrong_points, running, _ = damage(search, 0.0)
-    assert (lost, twice, wrong_points, running) == (0, 0, 0, 0)
-    after = {trial.trial_uid: trial for trial in search.trials()}
-    assert len(after) == TRIALS
-    assert {trial.status for trial in after.values()} == {"complete"}
-    assert all(after[uid].history == history for uid, history in before.items())
-    files = {file.name for file in (search.search_folder / "trials").iterdir()}
-    assert len(files) == TRIALS  # the weights of each trial's best epoch, and no checkpoint
-    evaluation_counts = (search.folder / "home" / "test_evaluations").glob("*.json")
-    assert [json.loads(file.read_text()) for file in evaluation_counts] == [1]
-
-
-def test_a_search_stopped_by_the_user_can_be_resumed(search: SearchProcess) -> None:
-    process = search.tune()
-    wait_for_epochs(search, 6, process)
-    inject("SIGTERM", search, process)
-    assert process.wait(TIMEOUT_S) == 130
-    (parent,) = (run for run in _runs(search.client) if "freezeline.trial_uid" not in run.data.tags)
-    assert parent.info.status == "KILLED"
-    assert f"python -m tuning resume --run {parent.info.run_id}" in search.log.read_text()
-    assert foreign_lines(search.log.read_text().splitlines()) == []
-    events = resume_with_json_events(search)
-    assert damage(search, 0.0)[:4] == (0, 0, 0, 0)
-    plan = next(event for event in events if event["event"] == "plan")
-    assert (plan["run_id"], plan["trials"]) == (parent.info.run_id, TRIALS)
-    ended = {event["trial"] for event in events if event["event"] == "trial_ended"}
-    assert ended
-    assert {trial.number for trial in search.trials()} >= ended
-    assert events[-1] == {"event": "ended", "at": events[-1]["at"], "exit_status": 0, "problems": []}
-    assert search.client.get_run(parent.info.run_id).info.status == "FINISHED"
-
-
-def resume_with_json_events(search: SearchProcess) -> list[dict[str, Any]]:
-    """Resume the search; return its events, the only text on stdout. Libraries print nothing on stderr either."""
-    arguments = ("resume", "--run", search.search_folder.name, "--events", "json")
-    done = subprocess.run(
-        [sys.executable, "-m", "tuning", *arguments],
-        cwd=ROOT,
-        env=search.environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert foreign_lines(done.stderr.splitlines()) == []
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _runs(client: MlflowClient) -> list[Run]:
-    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-
 
 def test_a_finished_search_can_be_extended_in_its_own_parent_run(
-    ray_cluster: None, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    copied_search: Workspace, quick_searches: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tune(workspace, trials="2") == 0
+    workspace = copied_search
     parent, children = runs_of(workspace.client)
     assert main(["resume", "--run", parent.info.run_id, "--trials", "2"]) == 0
-    assert "resuming: 2 trials finished, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
+    assert "resuming: 3 trials finished, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
     extended_parent, extended_children = runs_of(workspace.client)
     assert extended_parent.info.run_id == parent.info.run_id
     assert extended_parent.info.status == "FINISHED"
-    assert [run.info.run_id for run in extended_children][:2] == [run.info.run_id for run in children]
-    assert len(extended_children) == 4
-    assert extended_parent.data.metrics["trials"] == 4
+    assert [run.info.run_id for run in extended_children][:3] == [run.info.run_id for run in children]
+    assert len(extended_children) == 5
+    assert extended_parent.data.metrics["trials"] == 5
+    evaluations = number_of_test_evaluations(workspace)
+    assert evaluations == len({parent.data.metrics["best_trial"], extended_parent.data.metrics["best_trial"]})
     assert main(["resume", "--run", parent.info.run_id]) == 0  # no trials remain
-    assert len(runs_of(workspace.client)[1]) == 4
+    assert len(runs_of(workspace.client)[1]) == 5
     assert len(workspace.client.search_model_versions("name='photos'")) <= 2  # one per winner
+    assert number_of_test_evaluations(workspace) == evaluations
+
+
+def number_of_test_evaluations(workspace: Workspace) -> int:
+    """Return how often models were evaluated on the test images of the workspace."""
+    (file,) = (workspace.folder / "home" / "test_evaluations").glob("*.json")
+    return int(json.loads(file.read_text()))
 
 
 def test_the_best_trials_are_rerun_with_other_seeds_and_the_best_mean_wins(
-    ray_cluster: None, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    ray_cluster: None, quick_searches: None, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tune(workspace, trials="2", rerun_top_k="2", rerun_seeds="1") == 0
     output = capsys.readouterr().out
@@ -128,8 +58,6 @@ def test_the_best_trials_are_rerun_with_other_seeds_and_the_best_mean_wins(
     scores = [run.data.metrics["best_val_balanced_accuracy"] for run in (best, rerun)]
     assert parent.data.metrics["best_mean"] == pytest.approx(sum(scores) / 2)
     assert f"trial {best.data.params['trial']}: mean" in output
-    files = {file.path for file in workspace.client.list_artifacts(parent.info.run_id)}
-    assert {"report.html", "leaderboard.csv", "costs.json", "audit.json", "charts"} <= files
 
 
 def test_if_no_network_keeps_the_limits_the_error_names_the_nearest(
@@ -143,13 +71,9 @@ def test_if_no_network_keeps_the_limits_the_error_names_the_nearest(
 
 
 def test_resume_reports_why_a_search_cannot_be_resumed_before_any_trial_starts(
-    ray_cluster: None,
-    workspace: Workspace,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    copied_search: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tune(workspace, trials="1") == 0
+    workspace = copied_search
     parent, children = runs_of(workspace.client)
     for run_id, message in (
         ("nothing", "which does not exist"),
@@ -157,8 +81,7 @@ def test_resume_reports_why_a_search_cannot_be_resumed_before_any_trial_starts(
     ):
         assert main(["resume", "--run", run_id]) == 2
         assert message in capsys.readouterr().err
-    folder = parent.data.tags["freezeline.search_folder"]
-    paths = SearchPaths(Path(folder))
+    (paths,) = SearchPaths.all()
     dataset = Dataset.from_json(paths.dataset.read_text())
     changed = dataset.model_copy(update={"samples": dataset.samples[1:]})
     paths.dataset.write_text(changed.to_json())
@@ -166,8 +89,8 @@ def test_resume_reports_why_a_search_cannot_be_resumed_before_any_trial_starts(
     assert "has changed since" in capsys.readouterr().err
     paths.recipe.write_text("{}broken")
     assert main(["resume", "--run", parent.info.run_id]) == 2
-    assert f"{folder} cannot be read" in capsys.readouterr().err
+    assert f"{paths.root} cannot be read" in capsys.readouterr().err
     monkeypatch.setenv("FREEZELINE_HOME", str(tmp_path / "elsewhere"))
     assert main(["resume", "--run", parent.info.run_id]) == 2
-    assert f"it was {folder}" in capsys.readouterr().err
+    assert f"it was {parent.data.tags['freezeline.search_folder']}" in capsys.readouterr().err
     assert workspace.client.get_run(parent.info.run_id).info.status == "FINISHED"

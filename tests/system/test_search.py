@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +99,8 @@ def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(f
     assert inputs[0].dataset.name == "photos"
     assert inputs[0].dataset.digest == parent.data.tags["freezeline.data_fingerprint"]
     files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id)}
-    assert {"environment.json", "candidate.json", "test_scores.json"} <= files
+    assert {"environment.json", "candidate.json", "test_scores.json", "report.html", "charts"} <= files
+    assert {"leaderboard.csv", "costs.json", "audit.json"} <= files
     best = max(run.data.metrics["best_val_balanced_accuracy"] for run in children)
     assert parent.data.metrics["best_val_balanced_accuracy"] == best
     assert 0 <= parent.data.metrics["test_balanced_accuracy"] <= 1
@@ -187,13 +187,16 @@ def test_the_champion_is_calibrated_and_its_version_is_documented(finished_searc
 
 
 def test_a_second_search_in_a_run_of_mlflow_run_is_compared_with_the_champion(
-    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_search: FinishedSearch,
+    copied_search: Workspace,
+    quick_searches: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    workspace = Workspace(shutil.copytree(finished_search.workspace.folder, tmp_path / "copy"))
-    workspace.activate(monkeypatch)
+    workspace = copied_search
     run_id = workspace.client.create_run(workspace.client.create_experiment("mlflow-run")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    assert tune(workspace, max_concurrent="1", name="photos", quiet="on") == 0
+    assert tune(workspace, name="photos", quiet="on") == 0
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 7  # the test result, the decision and the report's path
     assert output.err == ""
@@ -219,10 +222,9 @@ def _reproducible_numbers(client: MlflowClient, run: Run) -> dict[str, list[floa
 
 
 def test_a_trial_trained_again_has_the_same_numbers_and_can_be_promoted(
-    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copied_search: Workspace, quick_searches: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspace = Workspace(shutil.copytree(finished_search.workspace.folder, tmp_path / "copy"))
-    workspace.activate(monkeypatch)
+    workspace = copied_search
     parent, children = runs_of(workspace.client)
     trial = next(run for run in children if int(run.data.params["trial"]) == parent.data.metrics["best_trial"])
     assert main(["train", "--run", trial.info.run_id]) == 0

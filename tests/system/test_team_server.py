@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
+from tests.conftest import skip_without
 from tests.services import postgres_tool
 from tests.system.conftest import Workspace, make_workspace, runs_of, tune
 from tests.system.team_server import ROOT, TeamServer, team_folder
@@ -33,10 +34,7 @@ from tuning.common.search_paths import SearchPaths
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import PARENT_UID, EndRun, LogEpoch, LogText, StartRun
 
-pytestmark = [
-    pytest.mark.skipif(postgres_tool("initdb") is None, reason="PostgreSQL is not installed"),
-    pytest.mark.timeout(900),  # the first test starts the server
-]
+pytestmark = pytest.mark.timeout(900)  # the first test starts the server
 
 NAMES = ("val_loss", "val_accuracy", "train_loss")
 ADMIN = "planted-admin-password"
@@ -46,6 +44,8 @@ OUTAGE_S = 0.0  # outage of the server, in addition to its start time
 @pytest.fixture(scope="session")
 def started() -> Iterator[TeamServer]:
     """Start the team server once."""
+    if postgres_tool("initdb") is None:
+        skip_without("PostgreSQL")
     folder = team_folder()
     server = TeamServer(folder)
     try:
@@ -168,6 +168,7 @@ def photos(client: MlflowClient, empty_database: Path, tmp_path: Path) -> Worksp
 
 def test_a_search_without_aws_variables_loses_no_point_when_database_and_server_restart(
     ray_cluster: None,
+    quick_searches: None,
     client: MlflowClient,
     team: TeamServer,
     photos: Workspace,
@@ -180,10 +181,11 @@ def test_a_search_without_aws_variables_loses_no_point_when_database_and_server_
     monkeypatch.setattr("tuning.tracking.async_writer.STALL_TIMEOUT_S", 150)
     with ThreadPoolExecutor(1) as pool:
         restarts = pool.submit(restart, client, team)
-        assert tune(photos, trials="6", name="team") == 0
+        assert tune(photos, trials="6", max_concurrent="2", name="team") == 0
         restarts.result()
     check_search(client, "team", 6)
     printed = capsys.readouterr().out
+    assert f"{team.uri}/#/compare-runs?runs=" in printed
     assert "View run" not in printed, "MLflow must not print a line for each run"
     assert "not delivered" not in printed
     assert main(["predict", "--model", "models:/team@champion", "--files", str(photos.photos / "red")]) == 0
@@ -336,6 +338,7 @@ def test_a_backup_brings_back_the_runs_and_their_files(
 
 def test_if_the_server_dies_during_a_search_sync_delivers_the_rest_to_a_server_with_logins(
     ray_cluster: None,
+    quick_searches: None,
     client: MlflowClient,
     team: TeamServer,
     photos: Workspace,

@@ -14,6 +14,7 @@ import axe_core_python
 import numpy as np
 import pytest
 
+from tests.conftest import skip_without
 from tests.tuning.report_factory import (
     HOSTILE_NAMES,
     THUMBNAIL,
@@ -142,12 +143,13 @@ def dump_dom(file: Path, *options: str) -> str:
     """Return the DOM of a file after Chromium has rendered it."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
+        skip_without("Chromium")
     defaults = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     command = [browser, *defaults, *options, f"--user-data-dir={file.parent / 'profile'}", "--dump-dom", file.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_does_not_scroll_horizontally_in_a_browser(width: int, tmp_path: Path, report: str) -> None:
     sizes = "f.contentDocument.documentElement.scrollWidth, f.contentDocument.body.scrollHeight"
@@ -161,6 +163,7 @@ def test_the_page_does_not_scroll_horizontally_in_a_browser(width: int, tmp_path
     assert int(match[2]) > 1500
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("kind", "scheme", "width"), [("search", "light", 390), ("search", "dark", 1200), ("evaluation", "light", 390)]
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.faults import TIMEOUT_S, SearchProcess, damage, wait_for_epochs
+from tests.system import quick
 
 NODES = 3
 
@@ -28,7 +29,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.timeout(600)
 def test_a_search_on_a_cluster_survives_the_loss_of_a_node_during_a_trial(cluster: Any, tmp_path: Path) -> None:
-    search = SearchProcess(tmp_path)
+    search = SearchProcess(tmp_path, quick.MODULE)
     search.make_photos(30)
     process = search.tune(RAY_ADDRESS=cluster.address)
     wait_for_epochs(search, 8, process)
