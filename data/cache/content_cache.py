@@ -70,15 +70,10 @@ class CacheEntry(NamedTuple):
 class ContentCache:
     """Cache of folders under ``root``; each entry is either complete or absent."""
 
-    def __init__(self, root: Path | None = None, limit_bytes: int | None = None) -> None:
-        """Open the cache.
-
-        Args:
-            root: folder of the cache, by default ``cache`` in the state folder.
-            limit_bytes: size limit, by default ``size_limit_bytes()``.
-        """
+    def __init__(self, root: Path | None = None) -> None:
+        """Open the cache in ``root``, by default ``cache`` in the state folder."""
         self.root = root if root is not None else state_dir() / "cache"
-        self.limit_bytes = limit_bytes if limit_bytes is not None else size_limit_bytes()
+        self.limit_bytes = size_limit_bytes()
         self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".in_use"))
 
     def get_or_create(self, key: str, create: Callable[[Path], None]) -> Path:

@@ -54,18 +54,6 @@ def views_for(augmentation: str, balance: Balance, count: int) -> tuple[Augmente
     return (IDENTITY_VIEW, *(AugmentedView(OVERSAMPLE_AUGMENTATION, number) for number in range(num_repeat_views)))
 
 
-def views_in_epoch(views: tuple[AugmentedView, ...], seed: int, epoch: int, repeat: Indices) -> Indices:
-    """Return the index into ``views`` for each image [b] of an epoch, given its repeat count [b].
-
-    Views alternate from epoch to epoch and with each repetition. If the identity view is one of several, it is used
-    for the first occurrence of an image in an epoch.
-    """
-    offset = repeat + seed + epoch
-    if views[0] == IDENTITY_VIEW and len(views) > 1:
-        return np.where(repeat == 0, 0, 1 + offset % (len(views) - 1))
-    return np.asarray(offset % len(views))
-
-
 class OnTheFlyImages:
     """Normalized images with new random augmentations in every epoch."""
 
@@ -127,8 +115,15 @@ class FixedViewImages:
         return lambda indices, repeat: self.images(indices, self.view_indices(number, repeat))
 
     def view_indices(self, epoch: int, repeat: Indices) -> Indices:
-        """Return the index into ``views`` for each image [b] of an epoch, given its repeat count [b]."""
-        return views_in_epoch(self.views, self._seed, epoch, repeat)
+        """Return the index into ``views`` for each image [b] of an epoch, given its repeat count [b].
+
+        Views alternate from epoch to epoch and with each repetition. If the identity view is one of several, it is
+        used for the first occurrence of an image in an epoch.
+        """
+        offset = repeat + self._seed + epoch
+        if self.views[0] == IDENTITY_VIEW and len(self.views) > 1:
+            return np.where(repeat == 0, 0, 1 + offset % (len(self.views) - 1))
+        return np.asarray(offset % len(self.views))
 
     def images(self, indices: Indices, view_indices: Indices) -> torch.Tensor:
         """Return the images [b] in the given views [b] (indices into ``views``), float32 [b, 3, s, s]."""

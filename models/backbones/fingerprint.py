@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from models.backbones.weights import BN_COUNTER
-from models.freezing.blocks import Block
-from models.freezing.fx_graph import trace
+from models.freezing.blocks import Block, graph_of
 
 LIBRARIES = ("torch", "torchvision", "timm")  # a new version may change what a module class computes
 SETTING_TYPES = (bool, int, float, str, tuple)  # attributes of a module; all others are tensors or modules
@@ -24,7 +23,7 @@ HashUpdate = Callable[[bytes], None]
 
 def activation_fingerprints(network: nn.Module, blocks: Sequence[Block]) -> tuple[str, ...]:
     """Return the fingerprint of each block's activation in eval mode; empty for a network that can't be traced."""
-    graph = trace(network) if blocks[0].node else None
+    graph = graph_of(network, blocks)
     if graph is None:
         return ()
     fingerprints: dict[str, str] = {}

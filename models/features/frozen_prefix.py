@@ -21,7 +21,7 @@ from models.classifier import Classifier
 from models.device import autocast, disable_malloc_trim
 from models.features.feature_files import to_memory_order
 from models.freezing.blocks import Block
-from models.freezing.fx_graph import split_graph
+from models.freezing.fx_graph import split_at
 from models.freezing.truncation import (
     FeatureLevel,
     feature_taps,
@@ -76,7 +76,7 @@ class FrozenPrefix:
     """
 
     def __init__(
-        self, classifier: Classifier, pretrained: PretrainedNetwork, truncate: int, head_features: HeadFeatures = "last"
+        self, classifier: Classifier, pretrained: PretrainedNetwork, truncate: int, head_features: HeadFeatures
     ) -> None:
         """Take a classifier, the network that it was copied from, and its truncation and feature levels."""
         self._classifier = classifier
@@ -152,7 +152,7 @@ class FrozenPrefix:
             return origin.source
         module = self.module()
         assert isinstance(module, fx.GraphModule)  # noqa: S101  (it has a fingerprint, so it was traced)
-        return split_graph(module, module.graph, origin.source.node, origin.source.constants)[1].eval()
+        return split_at(module, module.graph, [(origin.source.node, origin.source.constants)])[1].eval()
 
 
 def _hash(content: object) -> str:

@@ -32,7 +32,6 @@ from models.freezing.fx_graph import (
     find_cut_points,
     parameters_in,
     split_at,
-    split_graph,
     trace,
 )
 
@@ -79,6 +78,11 @@ def find_blocks(network: nn.Module, image_size: int) -> tuple[Block, ...]:
     return tuple(_blocks_from_groups(network))
 
 
+def graph_of(network: nn.Module, blocks: Sequence[Block]) -> fx.Graph | None:
+    """Return the graph whose nodes the blocks name, or None for a network that can't be split."""
+    return trace(network) if blocks[0].node else None
+
+
 def truncation_graph(network: nn.Module, blocks: Sequence[Block], truncate: int) -> fx.Graph:
     """Return the graph of a network whose last ``truncate`` blocks will be dropped.
 
@@ -90,7 +94,7 @@ def truncation_graph(network: nn.Module, blocks: Sequence[Block], truncate: int)
             f"truncate must be 0..{len(blocks) - 1} for this network, got {truncate}; "
             "python -m tuning blocks shows its blocks"
         )
-    graph = trace(network) if blocks[0].node else None
+    graph = graph_of(network, blocks)
     if graph is None:
         name = type(network).__name__
         raise BackboneError(
@@ -116,18 +120,19 @@ def split(network: nn.Module, blocks: Sequence[Block], depth: int) -> tuple[nn.M
         raise ValueError(f"freeze_depth must be 0..{len(blocks)} for this network, got {depth}")
     if depth == len(blocks):
         return network, nn.Identity()
-    graph = trace(network) if blocks[0].node else None
+    graph = graph_of(network, blocks)
     if graph is None:
         return nn.Identity(), PartiallyFrozen(network, depth)
     if depth == 0:  # traced, because some networks return more than the features in training mode
         return nn.Identity(), fx.GraphModule(network, graph, "Suffix")
     last = blocks[depth - 1]
-    return split_graph(network, graph, last.node, last.constants)
+    prefix, suffix = split_at(network, graph, [(last.node, last.constants)])
+    return prefix, suffix
 
 
 def as_modules(network: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
     """Return one module per block, which in sequence compute the network; empty if the network can't be split."""
-    graph = trace(network) if blocks[0].node else None
+    graph = graph_of(network, blocks)
     if graph is None:
         return []
     return [*split_at(network, graph, [(block.node, block.constants) for block in blocks[:-1]])]
@@ -135,7 +140,7 @@ def as_modules(network: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
 
 def parameters_by_block(network: nn.Module, blocks: Sequence[Block]) -> list[set[nn.Parameter]]:
     """Return the parameters of each block of a network or of a truncated network."""
-    graph = trace(network) if blocks[0].node else None
+    graph = graph_of(network, blocks)
     if graph is None:
         return [{network.get_parameter(name) for name in names} for _, names in _parameter_groups(network)]
     position = {node.name: index for index, node in enumerate(graph.nodes)}

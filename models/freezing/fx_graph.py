@@ -223,22 +223,13 @@ def parameters_in(network: nn.Module, graph: fx.Graph, first: int, last: int) ->
 # --- splitting ---
 
 
-def split_graph(
-    network: nn.Module, graph: fx.Graph, node: str, constants: dict[str, Constant]
-) -> tuple[nn.Module, nn.Module]:
-    """Return the parts of a network up to and after a cut point's node; both use the network's own modules."""
-    nodes = list(graph.nodes)
-    position = next(index for index, other in enumerate(nodes) if other.name == node)
-    return (
-        fx.GraphModule(network, _prefix(nodes[: position + 1]), "Prefix"),
-        fx.GraphModule(network, _suffix(nodes, position, constants), "Suffix"),
-    )
-
-
 def split_at(
     network: nn.Module, graph: fx.Graph, cut_points: Sequence[tuple[str, dict[str, Constant]]]
 ) -> list[fx.GraphModule]:
-    """Return the parts of a network before, between and after cut points, given as (node name, constants) in order."""
+    """Return the parts of a network before, between and after cut points, given as (node name, constants) in order.
+
+    All parts use the network's own modules.
+    """
     nodes = list(graph.nodes)
     position = {node.name: index for index, node in enumerate(nodes)}
     positions = [position[name] for name, _ in cut_points]
@@ -297,25 +288,25 @@ def truncate_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int,
     none of the later ones.
     """
     truncated, (mean,) = _up_to(graph, {node: axes})
-    truncated.output(mean)
-    _drop_unused_parameters(truncated)
-    return fx.GraphModule(network, truncated, type(network).__name__)
+    return _with_output(network, truncated, mean)
 
 
 def extract_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
     """Return a module that computes, in one pass, the tuple of ``truncate_at`` outputs for several nodes."""
     truncated, means = _up_to(graph, axes)
-    truncated.output(tuple(means))
-    _drop_unused_parameters(truncated)
-    return fx.GraphModule(network, truncated, "Taps")
+    return _with_output(network, truncated, tuple(means))
 
 
 def concat_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
     """Return the network up to the last of several nodes; it returns the concatenated outputs of ``extract_at``."""
     truncated, means = _up_to(graph, axes)
-    truncated.output(truncated.call_function(torch.cat, (means, 1)))
-    _drop_unused_parameters(truncated)
-    return fx.GraphModule(network, truncated, type(network).__name__)
+    return _with_output(network, truncated, truncated.call_function(torch.cat, (means, 1)))
+
+
+def _with_output(network: nn.Module, graph: fx.Graph, output: fx.Node | tuple[fx.Node, ...]) -> fx.GraphModule:
+    graph.output(output)
+    _drop_unused_parameters(graph)
+    return fx.GraphModule(network, graph, type(network).__name__)
 
 
 def _up_to(graph: fx.Graph, ends: Mapping[str, tuple[int, ...]]) -> tuple[fx.Graph, list[fx.Node]]:

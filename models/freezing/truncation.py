@@ -103,13 +103,7 @@ def max_truncation(blocks: Sequence[Block]) -> int:
 
 def is_valid_end(blocks: Sequence[Block], truncate: int) -> bool:
     """Return whether a network's last ``truncate`` blocks can be dropped; see ``spatial_axes``."""
-    if truncate >= len(blocks):
-        return False
-    try:
-        spatial_axes(blocks, truncate)
-    except BackboneError:
-        return False
-    return True
+    return truncate < len(blocks) and _channels_axis_at(blocks, truncate) is not None
 
 
 def spatial_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
@@ -121,15 +115,18 @@ def spatial_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
     Raises:
         BackboneError: the activation has an unsupported shape, or its channel axis is ambiguous.
     """
-    last = blocks[-1 - truncate]
-    ndim = len(last.output_shape)
-    channels = ndim if ndim < 3 else _channels_axis(last.output_shape, [block.output_shape for block in blocks])
+    last, channels = blocks[-1 - truncate], _channels_axis_at(blocks, truncate)
     if channels is None:
         raise BackboneError(
             "truncate must end the network at a block whose channel axis can be identified, "
             f"got {truncate}, which ends at {last.name} with shape {list(last.output_shape)}; choose another truncate"
         )
-    return tuple(axis for axis in range(1, ndim + 1) if axis != channels)
+    return tuple(axis for axis in range(1, len(last.output_shape) + 1) if axis != channels)
+
+
+def _channels_axis_at(blocks: Sequence[Block], truncate: int) -> int | None:
+    shape = blocks[-1 - truncate].output_shape
+    return len(shape) if len(shape) < 3 else _channels_axis(shape, [block.output_shape for block in blocks])
 
 
 def _channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from torch import nn
+
+from models.heads.level_norm import PerLevelRMSNorm
 from models.heads.spec import hidden_layers
 
-if TYPE_CHECKING:
-    from torch import nn
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
@@ -27,16 +28,11 @@ def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: floa
     Raises:
         SettingError: see ``validate_head``.
     """
-    from torch import nn
-
-    from models.heads.level_norm import PerLevelRMSNorm
-
-    activations = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
     layers: list[nn.Module] = [PerLevelRMSNorm(widths)] if len(widths) > 1 else []
     in_features = sum(widths)
     for hidden in hidden_layers(spec):
         layers += [nn.Dropout(dropout), nn.Linear(in_features, hidden.units)]
         layers += [nn.BatchNorm1d(hidden.units)] if hidden.norm else []
-        layers += [activations[hidden.activation]()]
+        layers += [ACTIVATIONS[hidden.activation]()]
         in_features = hidden.units
     return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(in_features, num_classes))

@@ -171,8 +171,9 @@ def create_entries(cache: ContentCache, *keys: str, size: int = 100) -> None:
         os.utime(entry / ".checksums.json", (1000 + position, 1000 + position))
 
 
-def test_the_least_recently_used_entry_is_evicted_first(tmp_path: Path) -> None:
-    cache = ContentCache(tmp_path, limit_bytes=350)
+def test_the_least_recently_used_entry_is_evicted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREEZELINE_CACHE_GB", "350e-9")
+    cache = ContentCache(tmp_path)
     create_entries(cache, "kind/a", "kind/b", "kind/c")
     cache.get_or_create("kind/a", write("never"))
     cache.release("kind/a")
@@ -183,8 +184,9 @@ def test_the_least_recently_used_entry_is_evicted_first(tmp_path: Path) -> None:
     assert cache.has("kind/a")
 
 
-def test_entries_in_use_are_not_evicted_above_the_limit(tmp_path: Path) -> None:
-    cache = ContentCache(tmp_path, limit_bytes=150)
+def test_entries_in_use_are_not_evicted_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREEZELINE_CACHE_GB", "150e-9")
+    cache = ContentCache(tmp_path)
     cache.get_or_create("a", write("x" * 100))
     cache.get_or_create("b", write("x" * 100))
     assert [(entry.key, entry.in_use) for entry in cache.entries()] == [("a", True), ("b", True)]
@@ -192,7 +194,10 @@ def test_entries_in_use_are_not_evicted_above_the_limit(tmp_path: Path) -> None:
     assert cache.evict() == ["a"]
 
 
-def test_an_entry_used_by_another_process_is_kept_until_that_process_ends(tmp_path: Path) -> None:
+def test_an_entry_used_by_another_process_is_kept_until_that_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREEZELINE_CACHE_GB", "1e-10")  # no bytes
     code = (
         "import sys; from pathlib import Path; from data.cache.content_cache import ContentCache\n"
         "ContentCache(Path(sys.argv[1])).get_or_create('key', lambda folder: (folder / 'file').write_text('x'))\n"
@@ -204,7 +209,7 @@ def test_an_entry_used_by_another_process_is_kept_until_that_process_ends(tmp_pa
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
-        cache = ContentCache(tmp_path, limit_bytes=0)
+        cache = ContentCache(tmp_path)
         assert cache.evict() == []
         assert cache.clear() == []
         process.kill()

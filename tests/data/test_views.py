@@ -10,7 +10,7 @@ import torch
 
 from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
-from data.loading.views import IDENTITY_VIEW, AugmentedView, FixedViewImages, views_for, views_in_epoch
+from data.loading.views import IDENTITY_VIEW, AugmentedView, FixedViewImages, views_for
 from data.preprocessing import Preprocessing, normalize
 
 PREPROCESSING = Preprocessing(16)
@@ -31,14 +31,14 @@ def test_the_number_of_views_depends_on_augmentation_and_oversampling() -> None:
 
 def test_views_alternate_between_epochs_and_start_at_the_seed() -> None:
     views = views_for("light", "none", 3)
-    assert [views_in_epoch(views, 0, epoch, NO_REPEAT)[0] for epoch in range(1, 5)] == [1, 2, 0, 1]
-    assert [views_in_epoch(views, 1, epoch, NO_REPEAT)[0] for epoch in range(1, 5)] == [2, 0, 1, 2]
+    assert [fixed_views(*views).view_indices(epoch, NO_REPEAT)[0] for epoch in range(1, 5)] == [1, 2, 0, 1]
+    assert [fixed_views(*views, seed=1).view_indices(epoch, NO_REPEAT)[0] for epoch in range(1, 5)] == [2, 0, 1, 2]
 
 
 def test_a_repeated_image_has_another_view() -> None:
     repeat = np.arange(5)
-    assert views_in_epoch(views_for("light", "oversample", 3), 0, 1, repeat).tolist() == [1, 2, 0, 1, 2]
-    assert views_in_epoch(views_for("none", "oversample", 3), 0, 1, repeat).tolist() == [0, 3, 1, 2, 3]
+    assert fixed_views(*views_for("light", "oversample", 3)).view_indices(1, repeat).tolist() == [1, 2, 0, 1, 2]
+    assert fixed_views(*views_for("none", "oversample", 3)).view_indices(1, repeat).tolist() == [0, 3, 1, 2, 3]
 
 
 def test_the_identity_view_is_the_unchanged_image() -> None:
