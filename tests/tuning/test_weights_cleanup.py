@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.tuning.factories import epoch_report, start_trial, trial_store
 from tuning.common.search_paths import SearchPaths
+from tuning.search import weights_cleanup
 from tuning.search.weights_cleanup import WeightsCleanup
 
 
-def test_only_weights_of_the_best_and_files_of_running_trials_are_kept(tmp_path: Path) -> None:
+def test_only_weights_of_the_best_and_files_of_running_trials_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_cleanup, "KEEP_TOP_K", 2)
     paths, store = SearchPaths(tmp_path), trial_store(tmp_path)
     paths.trials.mkdir()
-    cleanup = WeightsCleanup(paths, store, keep_top_k=2)
+    cleanup = WeightsCleanup(paths, store)
     uids = []
     for score in (0.5, 0.9, 0.1, 0.7):
         uid = start_trial(store).trial_uid
@@ -27,7 +33,8 @@ def test_only_weights_of_the_best_and_files_of_running_trials_are_kept(tmp_path:
     expected = {paths.weights(uid, 1) for uid in (uids[1], uids[3], running)} | {paths.checkpoint(running)}
     assert set(paths.trials.iterdir()) == expected
     paths.checkpoint(uids[1]).touch()  # left by a killed process
-    WeightsCleanup(paths, trial_store(tmp_path), keep_top_k=1)
+    monkeypatch.setattr(weights_cleanup, "KEEP_TOP_K", 1)
+    WeightsCleanup(paths, trial_store(tmp_path))
     assert set(paths.trials.iterdir()) == expected - {paths.weights(uids[3], 1)}
 
 

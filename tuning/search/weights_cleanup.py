@@ -20,16 +20,9 @@ KEEP_TOP_K = 10  # trials whose weights are kept: those that may be re-run, plus
 class WeightsCleanup(TrialCallback):
     """Deletes checkpoints and weights that are no longer needed."""
 
-    def __init__(self, paths: SearchPaths, store: TrialStore, keep_top_k: int = KEEP_TOP_K) -> None:
-        """Create the callback and delete files left by ended trials.
-
-        Args:
-            paths: of the search.
-            store: the trials so far.
-            keep_top_k: number of trials whose weights are kept.
-        """
+    def __init__(self, paths: SearchPaths, store: TrialStore) -> None:
+        """Create the callback and delete files left by the trials that have ended so far."""
         self._paths = paths
-        self._keep_top_k = keep_top_k
         self._with_weights: dict[str, TrialRecord] = {}
         for trial in store.trials():
             if trial.status != "running":
@@ -43,7 +36,7 @@ class WeightsCleanup(TrialCallback):
         with contextlib.suppress(OSError):  # a remaining file only takes disk space
             self._paths.checkpoint(trial.trial_uid).unlink(missing_ok=True)
             self._with_weights[trial.trial_uid] = trial
-            best_uids = {best.trial_uid for best in ranked(list(self._with_weights.values()))[: self._keep_top_k]}
+            best_uids = {best.trial_uid for best in ranked(list(self._with_weights.values()))[:KEEP_TOP_K]}
             for trial_uid in [trial_uid for trial_uid in self._with_weights if trial_uid not in best_uids]:
                 del self._with_weights[trial_uid]
                 for file in self._paths.all_weights(trial_uid):
