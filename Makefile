@@ -5,8 +5,7 @@
 # make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
 # make screenshots  create the images of README and docs from two real searches (20 minutes; needs Chromium)
 # make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
-# These create .venv once, tune with only what a search needs (requirements.txt), the others with requirements-dev.txt too;
-# make setup does only that.
+# tune creates .venv from requirements.txt; test, test-fast, check, faults, screenshots and setup add requirements-dev.txt.
 
 PYTHON ?= python3
 VENV := .venv
