@@ -34,11 +34,7 @@ SYSTEM_GROUPS = ("tests/system/own_processes/", "tests/system/")
 
 
 def scope_of(nodeid: str) -> str:
-<<<<<<< HEAD
-    """Return the value that a worker runs as a whole: a group of system tests, otherwise the test's file."""
-=======
     """Return the unit of tests that one worker runs: a group of system tests, otherwise a file."""
->>>>>>> p-suite
     file = nodeid.partition("::")[0]
     return next((group for group in SYSTEM_GROUPS if file.startswith(group)), file)
 
