@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ import pytest
 
 from tests.conftest import skip_without
 from tests.models.conftest import CLASSES, Packaged, make_package
-from tests.models.model_server import MODEL_URI, clean_environment, register_champion, run_server
-from tests.services import free_port
+from tests.models.model_server import MODEL_URI, clean_environment, register_champion
 from tests.system.own_processes.wheels import install_wheels
 
 MAX_ENVIRONMENT_MB = 500
@@ -62,24 +60,18 @@ def clean_python(package: Packaged, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "bin" / "python"
 
 
-@pytest.fixture(scope="module")
-def server(package: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def champion_server(package: Packaged, server_uri: str) -> str:
     """Return the URI of an MLflow server with the champion; the server also proxies its artifacts."""
-    folder = tmp_path_factory.mktemp("server")
-    uri = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-    command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with run_server(command, f"{uri}/health", folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
-        register_champion(uri, package.folder)
-        yield uri
+    register_champion(server_uri, package.folder)
+    return server_uri
 
 
 @pytest.mark.timeout(900)
 def test_the_champion_predicts_in_a_clean_environment_from_a_server_and_from_a_folder(
-    package: Packaged, clean_python: Path, server: str, tmp_path: Path
+    package: Packaged, clean_python: Path, champion_server: str, tmp_path: Path
 ) -> None:
-    for model, environment in ((MODEL_URI, {"MLFLOW_TRACKING_URI": server}), (str(package.model), {})):
+    for model, environment in ((MODEL_URI, {"MLFLOW_TRACKING_URI": champion_server}), (str(package.model), {})):
         command = [str(clean_python), "-I", "-c", CLIENT, model, str(package.image_file)]
         done = subprocess.run(
             command, cwd=tmp_path, env=clean_environment(**environment), capture_output=True, text=True, check=False

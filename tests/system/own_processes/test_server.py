@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
-from tests.docs_blocks import ROOT, blocks, shell_commands
-from tests.services import LOOPBACK, free_port, mlflow_server, running
-
-
-def documented_command(port: int) -> list[str]:
-    """Return the arguments of the documented ``mlflow server``, with another port."""
-    commands = [words for block in blocks(ROOT / "docs" / "server.md") for words in shell_commands(block.text)]
-    (command,) = (words for words in commands if words[:2] == ["mlflow", "server"])
-    return [str(port) if word == "5000" else word for word in command[1:]]
+from tests.services import LOOPBACK, ManagedProcess
 
 
 def test_the_documented_server_without_docker_stores_runs_and_files(
-    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    documented_server: ManagedProcess, server_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    port = free_port()
-    with running(mlflow_server(tmp_path, port, documented_command(port), {})) as server:
-        assert server.process is not None
-        leader = psutil.Process(server.process.pid)
-        links = [link for process in (leader, *leader.children(True)) for link in process.net_connections("inet")]
-        assert {link.laddr.ip for link in links if link.status == "LISTEN"} == {LOOPBACK}
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{LOOPBACK}:{port}")
-        client = MlflowClient()
-        run = client.create_run(client.create_experiment("documented"))
-        assert run.info.artifact_uri.startswith("mlflow-artifacts:"), "clients need no access to the store"
-        client.log_text(run.info.run_id, "stored", "note.txt")
-        assert load_text(f"runs:/{run.info.run_id}/note.txt") == "stored"
-    assert [file.read_text() for file in (tmp_path / "mlartifacts").rglob("note.txt")] == ["stored"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_uri)
+    client = MlflowClient()
+    run = client.create_run(client.create_experiment("documented"))
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:"), "clients need no access to the store"
+    client.log_text(run.info.run_id, "stored", "note.txt")
+    assert load_text(f"runs:/{run.info.run_id}/note.txt") == "stored"
+    stored = (documented_server.folder / "mlartifacts").rglob("note.txt")
+    assert [file.read_text() for file in stored] == ["stored"]
+
+
+def test_the_documented_server_listens_on_the_loopback_address_only(documented_server: ManagedProcess) -> None:
+    assert documented_server.process is not None
+    leader = psutil.Process(documented_server.process.pid)
+    links = [link for process in (leader, *leader.children(True)) for link in process.net_connections("inet")]
+    assert {link.laddr.ip for link in links if link.status == "LISTEN"} == {LOOPBACK}
