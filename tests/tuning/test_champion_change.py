@@ -214,3 +214,22 @@ def test_a_version_is_not_registered_twice_if_the_response_is_lost(
     run_id = registry.client.create_run("0").info.run_id
     assert registry.register("/package", run_id, "m-1") == registry.register("/package", run_id, "m-1") == 1
     assert len(created) == 1
+
+
+def test_an_alias_that_another_process_sets_for_the_first_time_at_the_same_moment_is_set_again(
+    registry: ModelRegistry, decide: Decide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    decide(40)
+    set_alias, calls = registry.client.set_registered_model_alias, []
+
+    def fail_once(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            raise MlflowException("UNIQUE constraint failed: [SQL: INSERT INTO registered_model_aliases (...)]")
+        set_alias(*args)
+
+    monkeypatch.setattr(registry.client, "set_registered_model_alias", fail_once)
+    assert decide(30).alias == "challenger"
+    assert registry.challenger() == 2

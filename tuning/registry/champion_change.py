@@ -1,11 +1,11 @@
-"""Changes of the champion: one after another on a machine, and never unnoticed between machines.
+"""Changes of the champion: one after another on a machine, and decided again if another machine was faster.
 
 On one machine a file lock puts the promotions and rollbacks of a registered model in order. MLflow's registry has no
 lock and no compare-and-swap, so between machines a change is decided without a lock and then made under a *claim*: a
 tag of the registered model with a name of its own. A process sets its claim and reads the registry back; it moves the
 alias only if there is no other claim and neither the alias nor the history has changed since its decision. Of two
 processes that claim at the same time, at least one sees the other's claim and withdraws its own. After the change it
-reads the alias and the history again. A process that finds a difference decides again, against the new champion.
+reads the alias and the history again. If it finds a difference, it decides again, against the new champion.
 
 Not prevented: people who move the alias by hand at that moment, and a process that is suspended for longer than
 ``CLAIM_TIMEOUT_S`` between its claim and its change, because the others then assume that it has ended.
@@ -105,7 +105,7 @@ def change_champion(
 
 
 def _wait_for_claims(registry: ModelRegistry) -> RegistryState:
-    """Return the registry's state when no process is changing it; release claims that stay for ``CLAIM_TIMEOUT_S``."""
+    """Return the registry's state without claims; release claims that stay for ``CLAIM_TIMEOUT_S``."""
     state = registry.state()
     claims, since_s = state.claims, time.monotonic()
     while state.claims:

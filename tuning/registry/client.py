@@ -29,6 +29,7 @@ TRANSIENT_ERRORS = (
     "Giving up after",
     "deadlock detected",
     "could not serialize",
+    "INSERT INTO registered_model_aliases",  # two processes set a new alias at the same time
 )
 MAX_TAG_LENGTH = 4800  # characters; in PostgreSQL a tag of a registered model and a description hold 5,000
 
