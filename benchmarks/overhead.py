@@ -145,7 +145,7 @@ def trial_of(seconds: float) -> Callable[[dict[str, Any]], None]:
 
         real = tuning.search.trial_worker.train
 
-        def measured(task: TrialTask, report: Callable[[TrialReport], None]) -> None:
+        def measured(task: TrialTask, report: Callable[[TrialReport], None], on_batch: Callable[[], None]) -> None:
             tuning.search.trial_worker.train = real  # ``work`` calls it
             work(task, report, seconds)
 
@@ -161,6 +161,7 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     from tuning.common.environment import configure_environment
     from tuning.common.signals import SignalHandler
     from tuning.search.ray_runtime import RayRuntime
+    from tuning.search.strategy import SearchStrategy
     from tuning.search.study import open_trial_store
     from tuning.search.time_budget import TimeBudget
     from tuning.tracking.connection import connect
@@ -171,12 +172,13 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     ray = RayRuntime(search.recipe)
     ray.start_async()
     parent = ParentRun.open(connect(), None, "overhead")
-    store = open_trial_store(search.paths, search.space, search.make_config, 0, 100, search.recipe.sampler)
+    store = open_trial_store(search.paths, search.space, search.make_config, 0, search.recipe.sampler)
+    strategy = SearchStrategy(search.recipe, search.space, num_val_images=100)
     tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
     with ray.running():
         callbacks, time_budget = [TrialLogger(parent.writer)], TimeBudget(None, search.paths.elapsed)
         runner = tuning.search.tune_runner.TuneRunner(
-            search.recipe, search.paths, store, callbacks, SignalHandler(), time_budget
+            search.recipe, search.paths, store, strategy, callbacks, SignalHandler(), time_budget
         )
         runner.run()
     parent.end("FINISHED")

@@ -67,7 +67,7 @@ def test_on_batch_is_called_for_every_batch_of_training_and_validation(
 ) -> None:
     calls: list[None] = []
     train, val = make_batches(32, training=True), make_batches(24, seed=1)
-    fit(make_classifier(), train, val, FitConfig(max_epochs=2), on_batch=lambda: calls.append(None))
+    fit(make_classifier(), train, val, FitConfig(max_epochs=2), FitHooks(on_batch=lambda: calls.append(None)))
     assert len(calls) == 2 * (len(train) + len(val))
 
 

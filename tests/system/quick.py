@@ -5,6 +5,7 @@ The tests of other behavior use them. ``test_search``, ``test_mlflow_run`` and `
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def make_searches_quick(patch: pytest.MonkeyPatch) -> None:
 
 if __name__ == "__main__":
     from tuning.__main__ import main
-    from tuning.tracking.connection import configure_mlflow_env
+    from tuning.common.environment import DEFAULTS
 
-    configure_mlflow_env()  # must precede the import of MLflow by the modules whose parts are replaced
+    # As in main, but before the import of MLflow by the modules whose parts are replaced.
+    os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
     with pytest.MonkeyPatch.context() as context:
         make_searches_quick(context)
         sys.exit(main(sys.argv[1:]))

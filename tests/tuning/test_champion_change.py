@@ -232,4 +232,4 @@ def test_an_alias_that_another_process_sets_for_the_first_time_at_the_same_momen
 
     monkeypatch.setattr(registry.client, "set_registered_model_alias", fail_once)
     assert decide(30).alias == "challenger"
-    assert registry.challenger() == 2
+    assert registry.version_of_alias("challenger") == 2
