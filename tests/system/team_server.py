@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from sqlalchemy import create_engine, text
 
 from tests.services import LOOPBACK, ManagedProcess, free_port, mlflow_server, postgres, s3_endpoint
 
@@ -63,6 +64,15 @@ def services(**variables: str) -> dict[str, dict[str, Any]]:
     """Return the services of the Compose file, with its variables substituted."""
     loaded: dict[str, dict[str, Any]] = yaml.safe_load(interpolate(COMPOSE.read_text(), {**SECRETS, **variables}))
     return loaded["services"]
+
+
+class Point(NamedTuple):
+    """A value of a metric."""
+
+    name: str
+    step: int
+    value: float
+    time_ms: int
 
 
 @dataclass
@@ -136,6 +146,15 @@ class TeamServer:
             list(pool.map(ManagedProcess.start, (self.postgres, self.bucket)))
             list(pool.map(self.run, ("bucket", "migrate")))
         self.mlflow.start()
+
+    def stored_points(self) -> dict[str, list[Point]]:
+        """Return all metric points in the database, by run; a request for each metric would take much longer."""
+        query = text('SELECT run_uuid, key, step, value, "timestamp" FROM metrics')
+        points: dict[str, list[Point]] = {}
+        with create_engine(self.environment("mlflow")["MLFLOW_BACKEND_STORE_URI"]).connect() as connection:
+            for run_id, *point in connection.execute(query):
+                points.setdefault(run_id, []).append(Point(*point))
+        return points
 
     def empty_bucket(self) -> None:
         """Delete all objects of the bucket."""

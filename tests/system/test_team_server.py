@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from tests.conftest import skip_without
 from tests.services import postgres_tool
 from tests.system.conftest import Workspace, make_workspace, runs_of, tune
-from tests.system.team_server import ROOT, TeamServer, team_folder
+from tests.system.team_server import ROOT, Point, TeamServer, team_folder
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
 from tuning.tracking.async_writer import AsyncWriter
@@ -79,11 +79,11 @@ def client(team: TeamServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 class Trials:
     """Six simulated trials that report through one writer as fast as they can, and all points that they sent."""
 
-    def __init__(self, client: MlflowClient, outbox: Path, name: str) -> None:
-        self.client = client
+    def __init__(self, client: MlflowClient, team: TeamServer, outbox: Path, name: str) -> None:
+        self.client, self.team = client, team
         self.experiment = client.create_experiment(name)
         self.parent = client.create_run(self.experiment, run_name="search").info.run_id
-        self.points: dict[str, set[tuple[str, int, float, int]]] = {}
+        self.points: dict[str, set[Point]] = {}
         self.texts: set[str] = set()
         self.writer = AsyncWriter(client, self.experiment, {"mlflow.parentRunId": self.parent}, outbox)
 
@@ -96,7 +96,7 @@ class Trials:
                 metrics = {name: step + at / 10 + number / 100 for at, name in enumerate(NAMES)}
                 self.writer.send(LogEpoch(f"uid{number}", step, metrics, time_ms=1000 + step))
                 points = self.points.setdefault(f"uid{number}", set())
-                points |= {(name, step, value, 1000 + step) for name, value in metrics.items()}
+                points |= {Point(name, step, value, 1000 + step) for name, value in metrics.items()}
         self.texts.add(f"report-{steps.start}.txt")
         self.writer.send(LogText(PARENT_UID, f"report-{steps.start}.txt", "so far"))
 
@@ -109,12 +109,9 @@ class Trials:
         """Compare all sent points with all stored points; return their number."""
         runs = [run for run in self.client.search_runs([self.experiment]) if "freezeline.trial_uid" in run.data.tags]
         assert sorted(run.data.tags["freezeline.trial_uid"] for run in runs) == sorted(self.points)
+        points = self.team.stored_points()
         for run in runs:
-            stored = [
-                (point.key, point.step, point.value, point.timestamp)
-                for name in run.data.metrics
-                for point in self.client.get_metric_history(run.info.run_id, name)
-            ]
+            stored = points[run.info.run_id]
             assert len(stored) == len(set(stored))
             assert set(stored) == self.points[run.data.tags["freezeline.trial_uid"]]
             assert run.info.status == "FINISHED"
@@ -124,35 +121,33 @@ class Trials:
 
 
 @pytest.fixture
-def trials(client: MlflowClient, tmp_path: Path, request: pytest.FixtureRequest) -> Trials:
-    return Trials(client, tmp_path / "outbox.jsonl", request.node.name)
+def trials(client: MlflowClient, team: TeamServer, tmp_path: Path, request: pytest.FixtureRequest) -> Trials:
+    return Trials(client, team, tmp_path / "outbox.jsonl", request.node.name)
 
 
-def sent_points(outbox: Path) -> dict[str, set[tuple[str, int, float, int]]]:
+def sent_points(outbox: Path) -> dict[str, set[Point]]:
     """Return every point in the outbox of a search, by trial."""
-    points_by_trial: dict[str, set[tuple[str, int, float, int]]] = {}
+    points_by_trial: dict[str, set[Point]] = {}
     for line in outbox.read_text().splitlines():
         fields = json.loads(line.partition(" ")[2])
         if fields.get("kind") == "LogEpoch":
             points = points_by_trial.setdefault(fields["trial_uid"], set())
-            points |= {(name, fields["step"], value, fields["time_ms"]) for name, value in fields["metrics"].items()}
+            points |= {
+                Point(name, fields["step"], value, fields["time_ms"]) for name, value in fields["metrics"].items()
+            }
     return points_by_trial
 
 
-def check_search(client: MlflowClient, name: str, trials: int) -> None:
+def check_search(client: MlflowClient, team: TeamServer, name: str, trials: int) -> None:
     """Compare all points in the outbox with all stored points; check that no run is duplicated or left running."""
     parent, children = runs_of(client, name)
     assert parent.info.artifact_uri.startswith("mlflow-artifacts:")
     assert len(children) == trials
     assert {run.info.status for run in [parent, *children]} <= {"FINISHED", "KILLED"}
     (paths,) = SearchPaths.all()
-    sent = sent_points(paths.outbox)
+    sent, points = sent_points(paths.outbox), team.stored_points()
     for run in [parent, *children]:
-        stored = [
-            (point.key, point.step, point.value, point.timestamp)
-            for metric in run.data.metrics
-            for point in client.get_metric_history(run.info.run_id, metric)
-        ]
+        stored = points[run.info.run_id]
         assert len(stored) == len(set(stored))
         assert set(stored) == sent[run.data.tags.get("freezeline.trial_uid", PARENT_UID)]
     assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
@@ -181,9 +176,9 @@ def test_a_search_without_aws_variables_loses_no_point_when_database_and_server_
     monkeypatch.setattr("tuning.tracking.async_writer.STALL_TIMEOUT_S", 150)
     with ThreadPoolExecutor(1) as pool:
         restarts = pool.submit(restart, client, team)
-        assert tune(photos, trials="6", max_concurrent="2", name="team") == 0
+        assert tune(photos, trials="6", name="team") == 0
         restarts.result()
-    check_search(client, "team", 6)
+    check_search(client, team, "team", 6)
     printed = capsys.readouterr().out
     assert f"{team.uri}/#/compare-runs?runs=" in printed
     assert "View run" not in printed, "MLflow must not print a line for each run"
@@ -365,7 +360,7 @@ def test_if_the_server_dies_during_a_search_sync_delivers_the_rest_to_a_server_w
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
         assert main(["sync"]) == 0
         assert "models:/dying@champion is now version 1" in capsys.readouterr().out
-        check_search(client, "dying", 1)
+        check_search(client, team, "dying", 1)
         assert ADMIN not in secured.mlflow.log.read_text()
     finally:
         secured.mlflow.stop()
