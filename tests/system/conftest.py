@@ -43,10 +43,8 @@ def ray_cluster() -> Iterator[None]:
     """Run one Ray for the whole test session, started as a search starts it."""
     from tuning.search.ray_runtime import RayRuntime
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        with closing(RayRuntime(recipe())) as ray, ray.running():
-            yield
+    with closing(RayRuntime(recipe())) as ray, ray.running():
+        yield
 
 
 @pytest.fixture(scope="session")
