@@ -86,7 +86,7 @@ def test_weights_of_another_architecture_are_one_message(
     file = tmp_path / "other.safetensors"
     save_file({"layer.weight": torch.zeros(2, 3)}, str(file))
     (line,) = error_lines(capsys, "tune", "--data", str(image_folder), "--weights", str(file))
-    assert "fit the backbone" in line
+    assert "weights must match the backbone" in line
     assert_untouched(client)
 
 
