@@ -32,8 +32,9 @@ def section(command: str) -> str:
         mark = "°" if command == "tune" and option in VARIANT_FIELDS else ""
         cells = (f"`{option}`{mark}", type_text(field), _default(default_text(field)), field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    summary = cli.SUMMARIES[command]
     example = f"<!-- parsed: each command has its own tests -->\n```bash\n{module.EXAMPLE}\n```"
-    return "\n\n".join((f"## {command}", f"{cli.SUMMARIES[command]}.", example, "\n".join(rows)))
+    return "\n\n".join((f"## {command}", f"{summary[0].upper()}{summary[1:]}.", example, "\n".join(rows)))
 
 
 def _default(text: str) -> str:

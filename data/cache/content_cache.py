@@ -13,6 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,6 +24,8 @@ from data.cache.checksums import CHECKSUMS_FILE, FolderChecksums
 from data.cache.in_use import InUseRegistry
 from data.errors import SettingError
 from data.home import state_dir
+
+WAIT_S = 30.0  # between two calls of ``on_wait``
 
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 DELETED_SUFFIX, PARTIAL_SUFFIX = ".deleted", ".partial"  # hidden folders: an entry being deleted, or being created
@@ -76,7 +79,9 @@ class ContentCache:
         self.limit_bytes = size_limit_bytes()
         self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".in_use"))
 
-    def get_or_create(self, key: str, create: Callable[[Path], None]) -> Path:
+    def get_or_create(
+        self, key: str, create: Callable[[Path], None], on_wait: Callable[[], None] = lambda: None
+    ) -> Path:
         """Return the folder of an entry; create it first if it is missing or corrupt.
 
         If another process is creating the entry, wait for it. The entry is not evicted until this process ends or
@@ -86,6 +91,7 @@ class ContentCache:
             key: relative path of letters, digits and ``_ . -``.
             create: fills an empty folder with the content of the entry. If it raises, no entry is created and the
                 exception is re-raised.
+            on_wait: called every ``WAIT_S`` while another process creates the entry.
 
         Raises:
             ValueError: the key is invalid.
@@ -95,7 +101,7 @@ class ContentCache:
         if self._is_intact(entry):
             return entry
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.parent / f".{entry.name}.lock"):
+        with _acquired(FileLock(entry.parent / f".{entry.name}.lock"), on_wait):
             if not self._is_intact(entry):
                 self._delete(entry)
                 self._create(entry, create)
@@ -248,3 +254,17 @@ class ContentCache:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+@contextmanager
+def _acquired(lock: FileLock, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Context manager: hold the lock; call ``on_wait`` every ``WAIT_S`` until it is acquired."""
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=WAIT_S)
+        except Timeout:
+            on_wait()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -137,7 +137,7 @@ class CachedFeatureLoader:
             images: the split's images in their views.
             content: JSON value that identifies the images.
             precision: of the cache; nothing is cached with ``uncached``.
-            on_batch: called before every batch that is computed for the cache.
+            on_batch: called before every batch that is computed for the cache, and while another process computes.
         """
         self.disk_is_full = False
         self._prefix = prefix
@@ -190,7 +190,7 @@ class CachedFeatureLoader:
         if cached:
             return cached
         self._keys.append(key)
-        self._cache.get_or_create(key, lambda entry_folder: self._compute(entry_folder, view_index))
+        self._cache.get_or_create(key, lambda entry_folder: self._compute(entry_folder, view_index), self._on_batch)
         return open_features(folder, array_index)
 
     def _key(self, view_index: int, fingerprint: str, precision: Precision) -> str:

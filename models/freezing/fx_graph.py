@@ -9,7 +9,6 @@ Shapes: b images of s x s pixels; an activation is [b, ...].
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from data.errors import BackboneError, first_line
-
-logger = logging.getLogger(__name__)
 
 TRACE_BATCH_SIZES = (2, 3)  # two different ones, to find the sizes that depend on the batch
 BATCH_SIZE = "<batch size>"  # placeholder in ``CutPoint.constants`` for a size that equals b
@@ -50,8 +47,7 @@ def trace(network: nn.Module) -> fx.Graph | None:
     try:
         with _eval_mode(network):
             graph = _Tracer().trace(network, concrete_args=defaults)
-    except Exception as error:  # library code raises any class for a Proxy in a condition, an index or a loop
-        logger.debug("%s can't be traced: %s", type(network).__name__, error)
+    except Exception:  # library code raises any class for a Proxy in a condition, an index or a loop
         return None
     _remove_unused_inputs(graph, list(graph.nodes)[1:])
     return graph

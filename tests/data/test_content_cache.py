@@ -89,6 +89,23 @@ def test_concurrent_threads_create_an_entry_once(tmp_path: Path) -> None:
     assert len(created) == 1
 
 
+def test_a_wait_for_an_entry_of_another_creator_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.cache.content_cache.WAIT_S", 0.01)
+    creating, waiting = threading.Event(), threading.Event()
+
+    def create(folder: Path) -> None:
+        creating.set()
+        assert waiting.wait(timeout=30)
+        (folder / "file").write_text("first")
+
+    creator = threading.Thread(target=ContentCache(tmp_path).get_or_create, args=("key", create))
+    creator.start()
+    assert creating.wait(timeout=30)
+    entry = ContentCache(tmp_path).get_or_create("key", write("second"), waiting.set)
+    creator.join()
+    assert (entry / "file").read_text() == "first"
+
+
 @pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../b", ".hidden", "a b", "a/"])
 def test_a_key_that_leads_outside_of_the_cache_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="key must consist of"):

@@ -256,6 +256,22 @@ def test_a_forced_promotion_records_the_reason_and_the_gates(
     ]
 
 
+def test_a_forced_promotion_that_was_interrupted_is_completed_as_forced(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    promote(client, package(9), pets)
+    weaker = package(7)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, "append_history", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            promote(client, weaker, pets, force="cows were sold")
+    assert promote(client, weaker, pets)[1].forced
+    assert ModelRegistry(client, "pets").state().changes[-1].kind == "forced"
+
+
 def test_a_version_can_be_promoted_by_its_number(
     client: MlflowClient, package: PackageCandidate, pets: Dataset
 ) -> None:

@@ -110,7 +110,7 @@ def test_a_version_is_loaded_with_the_recipe_of_its_run(
 ) -> None:
     packaged = package(8)
     promote(client, packaged, pets)
-    with pytest.raises(TrackingError, match=f"{packaged.run_id} has no recipe"):
+    with pytest.raises(TrackingError, match=f"run {packaged.run_id} must be known, but it has no recipe"):
         load_version(client, uri)
     for name, value in {RECIPE_TAG: Recipe(data="photos").to_json(), DATA_FINGERPRINT_TAG: "f"}.items():
         client.set_tag(packaged.run_id, name, value)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from data.errors import SearchError
-from tests.tuning.factories import NUM_VAL_IMAGES, recipe, start_trial, trial_record, trial_store
+from tests.tuning.factories import NUM_VAL_IMAGES, epoch_report, recipe, start_trial, trial_record, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import TrialRecord
@@ -94,6 +94,14 @@ def test_the_worker_of_an_ended_trial_does_not_count(cluster: Cluster) -> None:
     cluster.now_s += TIMEOUT_S
     cluster.work(FIRST)
     assert cluster.is_stalled_after(1)
+
+
+def test_a_trial_that_ended_between_two_checks_shows_that_there_are_workers() -> None:
+    cluster = Cluster()
+    cluster.watchdog.on_trial_start(FIRST)
+    cluster.watchdog.on_trial_end(FIRST, epoch_report(1, 0.5))
+    cluster.watchdog.on_trial_start(SECOND)
+    assert cluster.is_stalled_after(TIMEOUT_S + 1)
 
 
 def test_there_is_no_stall_before_a_first_worker_has_started() -> None:

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from tests.tuning.factories import epoch_report, recipe, start_trial, trial_store
 from tests.tuning.study_helpers import best_trial, read_journal, run_trial
+from tuning.search.samplers import INFRASTRUCTURE_FAILURE
 
 
 def test_a_reopened_store_has_all_trials(tmp_path: Path) -> None:
@@ -76,4 +77,6 @@ def test_incomplete_writes_of_a_killed_process_are_repaired(tmp_path: Path) -> N
     ]
     states = [trial.state for trial in read_journal(tmp_path)]
     assert states == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL, TrialState.FAIL]
+    discarded = read_journal(tmp_path)[2:]  # their settings caused no failure, so the sampler must not avoid them
+    assert all(trial.user_attrs == {INFRASTRUCTURE_FAILURE: True} for trial in discarded)
     assert start_trial(after).trial_uid == started.trial_uid

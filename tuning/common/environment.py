@@ -1,4 +1,7 @@
-"""Environment variables of the libraries that a command uses: set here, at the command's start, and nowhere else."""
+"""Environment variables of the libraries that a command uses: set here, at the command's start.
+
+The only others are those of one local Ray (``search.ray_runtime``) and of a package (``packaging.mlflow_model``).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def configure_environment() -> str | None:
     # Ray opens ports on all network interfaces regardless of its settings, so token authentication is enabled. Unless
     # the user has set a token, that of a local Ray is random and known to this command only.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    has_own_token = os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ
-    if has_own_token and not os.environ.get("RAY_ADDRESS"):
+    takes_token_from_variable = os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ
+    if takes_token_from_variable and not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     return os.environ.pop("MLFLOW_RUN_ID", None) or None

@@ -1,6 +1,6 @@
 """Events of a search or a training run, as values.
 
-``tuning.common.event_bus`` passes them to the active renderer, which shows those that it needs. Their JSON form is
+``tuning.common.event_bus`` passes them to its renderers, which shows those that it needs. Their JSON form is
 defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
 """
 

@@ -97,10 +97,11 @@ def change_champion(
     with registry.claim() as claim:
         if registry.state() != before._replace(claims=frozenset({claim})):
             return None
-        registry.set_alias(CHAMPION, version)
+        if before.champion != version:
+            registry.set_alias(CHAMPION, version)
         change = registry.append_history(change)
         after = registry.state()
-    is_unchanged = (after.champion, after.changes) == (version, (*before.changes, change)) and claim in after.claims
+    is_unchanged = (after.champion, after.changes) == (version, (*before.changes, change))
     return change if is_unchanged else None
 
 

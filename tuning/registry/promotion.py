@@ -107,11 +107,13 @@ def _promote(
 
 def _already_champion(registry: ModelRegistry, before: RegistryState, version: int) -> Promotion | None:
     """Return the decision that made a version champion; add the change to the history if an earlier call did not."""
-    reason = registry.tags(version).get(REASON_TAG) or SET_MANUALLY
+    tags = registry.tags(version)
+    reason, forced = tags.get(REASON_TAG) or SET_MANUALLY, tags.get(FORCED_TAG) == "true"
+    kind: ChangeKind = "forced" if forced else "promoted"
     is_recorded = bool(before.changes) and before.changes[-1].version == version
-    if not is_recorded and change_champion(registry, before, version, "promoted", reason) is None:
+    if not is_recorded and change_champion(registry, before, version, kind, reason) is None:
         return None
-    return Promotion(alias="champion", reason=reason, evidence={})
+    return Promotion(alias="champion", reason=reason, evidence={}, forced=forced)
 
 
 def _evaluate_champion(registry: ModelRegistry, candidate: Candidate, dataset: Dataset, version: int) -> Champion:

@@ -201,7 +201,8 @@ def _init(address: str) -> None:
         # Without a runtime environment, Ray runs trials in the workers that it started in advance.
         start(num_cpus=available_cores(), include_dashboard=False)
         return
-    environment = {**DEFAULTS, "FREEZELINE_HOME": str(state_dir())}
+    names = (*DEFAULTS, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
+    environment = {**{name: os.environ[name] for name in names}, "FREEZELINE_HOME": str(state_dir())}
     start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": RUNTIME_ENV_EXCLUDES})
 
 

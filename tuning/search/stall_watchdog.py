@@ -49,12 +49,13 @@ class StallWatchdog(TrialCallback):
 
     def on_trial_start(self, trial: TrialRecord) -> None:
         """Expect heartbeats of the trial."""
+        self._active_s = self._clock()  # first, because another thread checks
         self._open_uids.add(trial.trial_uid)
-        self._active_s = self._clock()
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """Stop expecting heartbeats of the trial."""
         self._open_uids.discard(trial.trial_uid)
+        self._has_workers |= report is not None
 
     def check(self) -> bool:
         """Return whether no worker of any open trial has sent a heartbeat for ``STALL_TIMEOUT_S``.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord
@@ -23,19 +23,21 @@ PhaseName: TypeAlias = Literal[
 # Which trials lead on validation: the defaults only if significantly better than the probes, the probes by any margin.
 Leader: TypeAlias = Literal["defaults", "neither", "probes"]
 
+EXPLORATION_SHARE = 0.8  # of the trials' time; the rest is for re-runs
 # The share of the trials' time after which no trial of a phase starts. The probe sweep gets the more time the better
-# the probes are; with many images, computing features takes long. Without re-runs, the sampler may use all of the time.
+# the probes are; with many images, computing features takes long. Without re-runs, exploration may use all of the time.
 LATEST_START: Mapping[PhaseName, float] = {
     "warm-up probes": 0.1,
-    "default": 0.8,
+    "default": EXPLORATION_SHARE,
     "probe sweep": 0.6,
-    "fine-tunes of the best probe": 0.8,
-    "sampler": 0.8,
+    "fine-tunes of the best probe": EXPLORATION_SHARE,
+    "sampler": EXPLORATION_SHARE,
     "re-runs of the best": 1.0,
 }
 LATEST_SWEEP: Mapping[Leader, float] = {"defaults": 0.15, "neither": 0.35, "probes": LATEST_START["probe sweep"]}
 
 PHASE_OF_ORIGIN: Mapping[TrialOrigin, PhaseName] = {
+    "probe": "probe sweep",
     "default": "default",
     "fine-tune": "fine-tunes of the best probe",
     "sampler": "sampler",
@@ -76,7 +78,7 @@ class SearchState:
     """
 
     trials: Sequence[TrialRecord]
-    interrupted: Sequence[TrialRecord] = field(default=())
+    interrupted: Sequence[TrialRecord] = ()
     fraction_used: float = 0.0
     seconds_left: float = math.inf
 
@@ -117,7 +119,7 @@ class SearchStrategy:
         yield self.rerun(state)
 
     def _exploration_is_over(self, state: SearchState) -> bool:
-        latest_start = LATEST_START["sampler"] if self._has_reruns else 1.0
+        latest_start = EXPLORATION_SHARE if self._has_reruns else 1.0
         return state.fraction_used >= latest_start and has_result(state.trials)
 
     def interrupted(self, state: SearchState) -> TrialRecord | None:
@@ -257,18 +259,14 @@ class PhaseUsage(NamedTuple):
 
 
 def phase_usage(trials: Sequence[TrialRecord]) -> list[PhaseUsage]:
-    """Return the usage of each phase that has started a trial, in order."""
-    by_phase = {name: [trial for trial in trials if phase_of(trial, trials) == name] for name in LATEST_START}
+    """Return the usage of each phase that has started a trial, in order; warm-up probes precede the default."""
+    default_number = next((trial.number for trial in _started(trials, "default")), math.inf)
+    by_phase: dict[PhaseName, list[TrialRecord]] = {name: [] for name in LATEST_START}
+    for trial in trials:
+        is_warmup = trial.origin == "probe" and trial.number < default_number
+        by_phase["warm-up probes" if is_warmup else PHASE_OF_ORIGIN[trial.origin]].append(trial)
     return [
         PhaseUsage(name, LATEST_START[name], len(started), sum(trial.seconds for trial in started))
         for name, started in by_phase.items()
         if started
     ]
-
-
-def phase_of(trial: TrialRecord, trials: Sequence[TrialRecord]) -> PhaseName:
-    """Return the phase that has started a trial; the warm-up probes are those before the default."""
-    if trial.origin == "probe":
-        defaults = _started(trials, "default")
-        return "probe sweep" if defaults and defaults[0].number < trial.number else "warm-up probes"
-    return PHASE_OF_ORIGIN[trial.origin]

@@ -180,16 +180,26 @@ class TrialStore:
 
     def _load(self) -> None:
         """Load the trials of the study; those that have not ended are interrupted."""
+        import optuna
         from optuna.trial import TrialState
 
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state is TrialState.WAITING:  # killed before it was created; its phase proposes it again
-                self._study.tell(self._study.ask(), state=TrialState.FAIL)
-            elif RECORD in trial.user_attrs:
+            if RECORD in trial.user_attrs:
                 self._load_trial(trial)
+            elif trial.state is TrialState.WAITING:  # killed before it was created; its phase proposes it again
+                self._discard(self._study.ask())
             elif trial.state is TrialState.RUNNING:  # killed before its record was saved
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                self._discard(optuna.Trial(self._study, trial._trial_id))
         self.interrupt_running()
+
+    def _discard(self, trial: optuna.Trial) -> None:
+        """End a trial that never started, without telling the sampler anything about its settings."""
+        from optuna.trial import TrialState
+
+        from tuning.search.samplers import INFRASTRUCTURE_FAILURE
+
+        trial.set_user_attr(INFRASTRUCTURE_FAILURE, True)
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def _load_trial(self, trial: optuna.trial.FrozenTrial) -> None:
         import optuna

@@ -40,6 +40,7 @@ class TimeBudget(TrialCallback):
         self,
         budget_s: float | None,
         elapsed_file: Path,
+        *,
         has_progress: bool = False,
         previous_s: float = 0.0,
     ) -> None:

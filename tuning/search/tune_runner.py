@@ -86,7 +86,6 @@ class TuneRunner:
                     return
                 raise StalledError(f"no worker has sent a heartbeat for {STALL_TIMEOUT_S:.0f} s")
             except RuntimeError as error:
-                logger.debug("Tune ended", exc_info=error)
                 if self._signals.stop_requested or self._time_budget.is_exhausted:
                     return
                 if not failures_left:

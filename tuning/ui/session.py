@@ -65,7 +65,10 @@ class BusHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record's message to the event bus."""
-        self._bus.emit(Message(record.getMessage(), is_warning=record.levelno >= logging.WARNING))
+        try:
+            self._bus.emit(Message(record.getMessage(), is_warning=record.levelno >= logging.WARNING))
+        except Exception:  # a closed pipe must not fail the code that logs
+            self.handleError(record)
 
 
 @contextmanager

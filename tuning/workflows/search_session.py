@@ -24,7 +24,7 @@ from tuning.recipe.schema import Recipe
 from tuning.search.budget_estimate import estimate_budget
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
-from tuning.search.strategy import SearchStrategy, num_counted
+from tuning.search.strategy import SearchStrategy, has_result, num_counted
 from tuning.search.study import TrialStore, open_trial_store
 from tuning.search.time_budget import TimeBudget, load_elapsed_s
 from tuning.search.tune_runner import TuneRunner
@@ -198,6 +198,6 @@ class SearchSession:
         return TimeBudget(
             recipe.budget_s,
             self._paths.elapsed,
-            has_progress=any(trial.score is not None for trial in store.trials()),
+            has_progress=has_result(store.trials()),
             previous_s=load_elapsed_s(self._paths.elapsed),
         )

@@ -169,7 +169,7 @@ def load_version(client: MlflowClient, model_uri: str) -> ReproducibleTrial:
 def _reproducible_trial(run_id: str, parent_tags: Mapping[str, str], config: TrialConfig) -> ReproducibleTrial:
     if RECIPE_TAG not in parent_tags:
         raise TrackingError(
-            f"run must be a trial of a search or a training, but {run_id} has no recipe; use another trial's run"
+            f"the settings of run {run_id} must be known, but it has no recipe; use another run or version"
         )
     recipe = Recipe.from_json(parent_tags[RECIPE_TAG])
     return ReproducibleTrial(_single_trial_recipe(recipe, config), config, parent_tags[DATA_FINGERPRINT_TAG])
