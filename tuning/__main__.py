@@ -16,7 +16,17 @@ from tuning.common.redaction import redact
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command and return its exit status."""
+    """Run a command or print help; return the exit status."""
+    try:
+        status = _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (e.g. head) closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def _main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(cli.overview())
         return 0 if arguments else USAGE_ERROR
@@ -41,9 +51,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return USAGE_ERROR
     except FreezelineError as error:
         _print_error(f"{name}: {error}")
-        return FAILED
-    except BrokenPipeError:  # the reader (e.g. head) closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,17 @@ def test_help_imports_nothing_heavy_and_is_fast(arguments: Sequence[str]) -> Non
     imports, _, processor_s = process.stderr.strip().rpartition(" ")
     assert imports == "[]"
     assert float(processor_s) < 1
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("tune", "--help")])
+def test_a_closed_pipe_ends_a_command_without_a_traceback(arguments: Sequence[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does once it has its lines
+    result = subprocess.run(
+        [sys.executable, "-m", "tuning", *arguments], check=False, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, b"")
 
 
 def test_a_misspelled_option_is_reported_before_heavy_imports() -> None:
