@@ -108,6 +108,19 @@ def test_the_used_fraction_and_the_seconds_left_are_those_of_the_trials(
     assert (unlimited.fraction_used, unlimited.seconds_left) == (0.0, math.inf)
 
 
+def test_the_time_before_the_first_trial_is_not_a_part_of_the_trials_time(
+    process_start: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = process_start
+    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
+    time_budget = make_time_budget(275)
+    now = process_start + 100  # resizing images, starting Ray
+    time_budget.start_trials()
+    assert (time_budget.fraction_used, time_budget.seconds_left) == (0.0, pytest.approx(100))
+    now = process_start + 150
+    assert time_budget.fraction_used == pytest.approx(0.5)
+
+
 def test_a_resumed_search_has_the_remaining_time(
     process_start: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

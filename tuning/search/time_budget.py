@@ -65,6 +65,10 @@ class TimeBudget(TrialCallback):
         if has_progress:
             self._has_progress.set()
 
+    def start_trials(self) -> None:
+        """Start the trials' time: what precedes the first trial counts in no phase's share."""
+        self._start_s = time.time()
+
     @property
     def ends_s(self) -> float | None:
         """The expected end of the command as Unix time in seconds; None without a budget."""

@@ -108,6 +108,7 @@ class SearchSession:
                     max_concurrent = concurrency(recipe, cluster_resources())
                     self._log_budget_estimate(recipe, max_concurrent, step_s)
                     self._bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
+                    time_budget.start_trials()
                     TuneRunner(recipe, self._paths, store, strategy, callbacks, self._signals, time_budget).run()
                     self._bus.stage("ending the trials")
         finally:
