@@ -1,7 +1,7 @@
 """Measure what the fast weight gradient of depthwise convolutions gains: ``python -m benchmarks.depthwise``.
 
 Whole training steps (forward, backward, optimizer; 32 images, one thread) of EfficientNet-Lite0 alternate between
-torch's gradient and ``FastDepthwiseGrad`` in one process. Prints torch's processor time divided by the fast one's, by
+torch's gradient and ``FastDepthwiseGrad`` in one process. Prints torch's CPU time divided by the fast one's, by
 image size and frozen share: the median and the quartiles of the pairs.
 """
 

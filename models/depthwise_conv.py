@@ -1,7 +1,7 @@
 """A fast weight gradient of depthwise convolutions on a CPU, where oneDNN's is slow.
 
 On small activations oneDNN's time grows with the channels and hardly falls with the pixels. Summing shifted products
-gives the same gradient up to rounding. Processor time of a whole training step of EfficientNet-Lite0 (32 images, one
+gives the same gradient up to rounding. CPU time of a whole training step of EfficientNet-Lite0 (32 images, one
 thread) with torch's gradient, divided by that with this one, median of pairs (``python -m benchmarks.depthwise``):
 
     half frozen, cached features    1.33 at 96 px, 1.95 at 64 px

@@ -41,9 +41,8 @@ from models.trial_config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
 
-TOLERANCE = (
-    1e-3  # largest accepted absolute difference in a logit; layer fusion in ONNX Runtime changes it by about 1e-5
-)
+# Largest accepted absolute difference in a logit; layer fusion in ONNX Runtime changes it by about 1e-5.
+TOLERANCE = 1e-3
 NUM_CHECKED_IMAGES = 64
 
 

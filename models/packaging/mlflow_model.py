@@ -22,7 +22,7 @@ REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
 RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch"}  # package that runs a graph, by file suffix
 
 
-def log_package(folder: Path, run_id: str, name: str = "model") -> str:
+def log_package(folder: Path, run_id: str) -> str:
     """Log the output of ``export_package`` as a model of an existing run and return the model's URI.
 
     Uses the current tracking server. The status, parameters and metrics of the run are unchanged, and no run is started
@@ -33,7 +33,7 @@ def log_package(folder: Path, run_id: str, name: str = "model") -> str:
 
     client = mlflow.MlflowClient()
     experiment_id = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
+    model = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             save_package(folder, Path(scratch) / "model", run_id=run_id, model_id=model.model_id)

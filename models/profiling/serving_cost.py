@@ -30,7 +30,7 @@ VERSION = 1  # of the measurement method
 OPSET = 18  # the newest ONNX opset of the TorchScript exporter
 WARMUP_RUNS = 3
 MIN_RUNS, MAX_RUNS = 10, 500
-MIN_TIME_S = 0.5  # processor time of all runs; more than ``MIN_RUNS`` runs if they are faster
+MIN_TIME_S = 0.5  # CPU time of all runs; more than ``MIN_RUNS`` runs if they are faster
 FILE = "cost.json"
 
 

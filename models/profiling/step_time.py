@@ -1,7 +1,7 @@
 """The time of a training step by frozen fraction of the network, measured once per machine and then cached.
 
 The time depends on the network, the image size and the frozen fraction, not on the weights or the images. It is the
-processor time of one thread, so that other load on the machine affects it little.
+CPU time of one thread, so that other load on the machine affects it little.
 """
 
 from __future__ import annotations

@@ -70,6 +70,12 @@ def redact(text: str) -> str:
     return Redactor().text(text)
 
 
+def without_credentials(url: str) -> str:
+    """Return a URL without the user name and the password that it may contain."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
     for name, value in environment.items():
         is_path = os.path.exists(value)  # noqa: PTH110  # False for a text too long for a path

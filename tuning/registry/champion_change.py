@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-import urllib.parse
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -26,6 +25,7 @@ from filelock import FileLock
 from data.errors import TrackingError
 from data.home import state_dir
 from tuning.common.promotion_types import ChampionChange, ChangeKind
+from tuning.common.redaction import without_credentials
 from tuning.registry.client import CHAMPION, ModelRegistry, RegistryState
 from tuning.registry.smoke_test import absolute_uri
 from tuning.tracking.connection import tracking_uri
@@ -40,8 +40,7 @@ R = TypeVar("R")
 
 def promotion_lock(name: str) -> FileLock:
     """Return the lock of this machine's promotions and rollbacks of a registered model, as a context manager."""
-    parts = urllib.parse.urlsplit(absolute_uri(tracking_uri()))
-    uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without credentials
+    uri = without_credentials(absolute_uri(tracking_uri()))
     digest = hashlib.blake2b(f"{uri}\n{name}".encode(), digest_size=16).hexdigest()
     folder = state_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)

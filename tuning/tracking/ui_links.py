@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tuning.common.redaction import without_credentials
 from tuning.common.trial_record import TrialRecord
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -67,9 +68,7 @@ def absolute_url(tracking_uri: str, relative_url: str) -> str:
     """Return the absolute URL of a link, without the credentials that the tracking URI may contain."""
     if not tracking_uri.startswith("http"):
         return f"{LOCAL_UI}/{relative_url}"
-    parts = urllib.parse.urlsplit(tracking_uri)
-    server = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return f"{server.rstrip('/')}/{relative_url}"
+    return f"{without_credentials(tracking_uri).rstrip('/')}/{relative_url}"
 
 
 def _compact_json(ids: Sequence[str]) -> str:

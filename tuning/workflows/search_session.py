@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from data.dataset.dataset import Dataset
@@ -67,7 +68,7 @@ class Search:
         """The name of the registered model."""
         return self.recipe.name or self.dataset.name
 
-    @property
+    @cached_property
     def paths(self) -> SearchPaths:
         """The files of the search."""
         return SearchPaths.from_search_id(self.parent.run_id)
@@ -77,13 +78,7 @@ class SearchSession:
     """Runs the trials of a search; a ``request`` resumes an earlier session."""
 
     def __init__(self, search: Search, ray: RayRuntime, request: ResumeRequest | None = None) -> None:
-        self._recipe = search.recipe
-        self._name = search.model_name
-        self._inputs = search.inputs
-        self._parent = search.parent
-        self._signals = search.signals
-        self._bus = search.bus
-        self._paths = search.paths
+        self._search = search
         self._ray = ray
         self._request = request
         self._space = search.inputs.search_space(search.recipe)
@@ -93,44 +88,48 @@ class SearchSession:
         store = self._open_store()
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
-        strategy = SearchStrategy(recipe, self._space, len(self._inputs.dataset.split("val")))
-        trial_logger, time_budget = TrialLogger(self._parent.writer), self._time_budget(recipe, store)
+        strategy = SearchStrategy(recipe, self._space, len(self._search.dataset.split("val")))
+        trial_logger, time_budget = TrialLogger(self._search.parent.writer), self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
-        event_callback = EventCallback(self._bus)
-        callbacks = (trial_logger, WeightsCleanup(self._paths, store), event_callback)
+        event_callback = EventCallback(self._search.bus)
+        callbacks = (trial_logger, WeightsCleanup(self._search.paths, store), event_callback)
         try:
             with self._time_step_in_background() as step_s:
-                for preprocessing in dict.fromkeys(self._inputs.preprocessings.values()):
-                    pixel_cache(self._inputs.dataset, preprocessing, self._bus.progress)
-                self._bus.stage("starting Ray")
+                for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
+                    pixel_cache(self._search.dataset, preprocessing, self._search.bus.progress)
+                self._search.bus.stage("starting Ray")
                 with self._ray.running():
-                    check_shared_filesystem(self._paths.root)
+                    check_shared_filesystem(self._search.paths.root)
                     max_concurrent = concurrency(recipe, cluster_resources())
                     self._log_budget_estimate(recipe, max_concurrent, step_s)
-                    self._bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
+                    self._search.bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
                     time_budget.start_trials()
-                    TuneRunner(recipe, self._paths, store, strategy, callbacks, self._signals, time_budget).run()
-                    self._bus.stage("ending the trials")
+                    TuneRunner(
+                        recipe, self._search.paths, store, strategy, callbacks, self._search.signals, time_budget
+                    ).run()
+                    self._search.bus.stage("ending the trials")
         finally:
-            with self._signals.block_signals():
+            with self._search.signals.block_signals():
                 for trial in store.running():
-                    if time_budget.is_exhausted and not self._signals.stop_requested:
+                    if time_budget.is_exhausted and not self._search.signals.stop_requested:
                         ended = store.finish(trial.trial_uid, "pruned", "time budget exhausted")
                         trial_logger.on_trial_end(ended, None)
                         event_callback.on_trial_end(ended, None)
                     else:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
-                self._parent.writer.flush()
-        return store.trials(), self._parent.writer.run_ids()
+                self._search.parent.writer.flush()
+        return store.trials(), self._search.parent.writer.run_ids()
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""
 
         def configure(settings: Mapping[str, ParamValue]) -> TrialConfig:
-            return self._space.trial_config(settings, self._inputs.preprocessings)
+            return self._space.trial_config(settings, self._search.inputs.preprocessings)
 
-        return open_trial_store(self._paths, self._space, configure, self._recipe.seed, self._recipe.sampler)
+        return open_trial_store(
+            self._search.paths, self._space, configure, self._search.recipe.seed, self._search.recipe.sampler
+        )
 
     def _plan(
         self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy, max_concurrent: int, time_budget: TimeBudget
@@ -138,7 +137,7 @@ class SearchSession:
         trials = store.trials()
         num_probes = len(strategy.probes_left(trials))
         return SearchPlanned(
-            run_id=self._parent.run_id,
+            run_id=self._search.parent.run_id,
             text=summary.plan_line(recipe, trials, num_probes, max_concurrent),
             trials=recipe.max_trials,
             probes=num_probes,
@@ -159,7 +158,7 @@ class SearchSession:
             yield None
             return
         with ThreadPoolExecutor(1, "step-time") as executor:
-            yield executor.submit(step_times, *next(iter(self._inputs.preprocessings)))
+            yield executor.submit(step_times, *next(iter(self._search.inputs.preprocessings)))
 
     def _log_budget_estimate(
         self, recipe: Recipe, max_concurrent: int, step_s: Future[dict[float, float]] | None
@@ -168,37 +167,37 @@ class SearchSession:
         if step_s is None:
             return
         if not step_s.done():
-            self._bus.stage("measuring a training step")
-        backbone, image_size = next(iter(self._inputs.preprocessings))
-        train, val = (len(self._inputs.dataset.split(split)) for split in ("train", "val"))
+            self._search.bus.stage("measuring a training step")
+        backbone, image_size = next(iter(self._search.inputs.preprocessings))
+        train, val = (len(self._search.dataset.split(split)) for split in ("train", "val"))
         estimate = estimate_budget(recipe, step_s.result(), train, val, max_concurrent)
-        self._bus.info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
+        self._search.bus.info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
         if self._request is None:
-            return self._recipe
+            return self._search.recipe
         if self._request.has_new_budget:
-            self._paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
-        return recipe_for_resume(self._recipe, self._request, num_counted(store.trials()))
+            self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
+        return recipe_for_resume(self._search.recipe, self._request, num_counted(store.trials()))
 
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
         """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""
-        dataset = self._inputs.dataset
-        self._paths.write(recipe, dataset)
+        dataset = self._search.dataset
+        self._search.paths.write(recipe, dataset)
         if not is_new:
             return
         tags = {
-            SEARCH_FOLDER_TAG: str(self._paths.root),
+            SEARCH_FOLDER_TAG: str(self._search.paths.root),
             DATA_FINGERPRINT_TAG: dataset.fingerprint,
             RECIPE_TAG: recipe.to_json(),
-            REGISTERED_MODEL_TAG: self._name,
+            REGISTERED_MODEL_TAG: self._search.model_name,
         }
-        self._parent.log_search_metadata(recipe.to_params(), tags, dataset)
+        self._search.parent.log_search_metadata(recipe.to_params(), tags, dataset)
 
     def _time_budget(self, recipe: Recipe, store: TrialStore) -> TimeBudget:
         return TimeBudget(
             recipe.budget_s,
-            self._paths.elapsed,
+            self._search.paths.elapsed,
             has_progress=has_result(store.trials()),
-            previous_s=load_elapsed_s(self._paths.elapsed),
+            previous_s=load_elapsed_s(self._search.paths.elapsed),
         )
