@@ -175,7 +175,7 @@ def test_evaluate_reproduces_the_logged_test_metrics(
 def test_the_champion_is_calibrated_and_its_version_is_documented(finished_search: FinishedSearch) -> None:
     parent = runs_of(finished_search.client)[0]
     for split in ("val", "test"):
-        for name in ("ece", "ece_uncalibrated"):
+        for name in ("ece", "ece_calibrated"):
             assert 0 <= parent.data.metrics[f"{split}_{name}"] <= 1
     version = finished_search.client.get_model_version("photos", "1")
     assert version.tags["freezeline.git_commit"] == parent.data.tags["freezeline.git_commit"]

@@ -20,7 +20,12 @@ Capture = pytest.CaptureFixture[str]
 
 
 def log_search(
-    client: MlflowClient, name: str, scores: list[float | None], start_ms: int = 1_000_000, fingerprint: str = "f"
+    client: MlflowClient,
+    name: str,
+    scores: list[float | None],
+    start_ms: int = 1_000_000,
+    fingerprint: str = "f",
+    winner: int | None = None,
 ) -> str:
     """Log a search with consecutive trials of one minute each; a trial without a score has failed."""
     existing = client.get_experiment_by_name(name)
@@ -37,19 +42,39 @@ def log_search(
         trial_start_ms = start_ms + 60_000 * number
         trial_tags = {"mlflow.parentRunId": parent}
         run = client.create_run(experiment, start_time=trial_start_ms, tags=trial_tags).info.run_id
+        client.log_param(run, "trial", number)
         client.log_param(run, "backbone", f"net{number}")
         client.log_param(run, "image_size", 32)
         if score is not None:
             client.log_metric(run, "best_val_balanced_accuracy", score)
         client.set_terminated(run, "FAILED" if score is None else "FINISHED", end_time=trial_start_ms + 60_000)
-    client.set_terminated(parent, "FINISHED")
+    if winner is not None:
+        client.log_metric(parent, "best_trial", winner)
+    client.set_terminated(parent, "FINISHED", end_time=start_ms + 60_000 * (len(scores) + 1))
     return str(parent)
+
+
+def test_the_winner_is_named_even_if_another_trial_has_a_higher_score_on_validation(client: MlflowClient) -> None:
+    summary = load_search_summary(client, log_search(client, "pets", [0.9, 0.8, 0.9], winner=1))
+    assert (summary.winner, summary.score) == ("trial 1: net1 at 32 px", 0.8)
+
+
+def test_the_logged_minutes_count_all_sessions_of_a_resumed_search(client: MlflowClient) -> None:
+    run_id = log_search(client, "pets", [0.5])
+    assert load_search_summary(client, run_id).minutes == 2
+    client.log_metric(run_id, "search_minutes", 1.5)
+    assert load_search_summary(client, run_id).minutes == 1.5
 
 
 def test_a_summary_has_the_best_trial_and_each_improvement(client: MlflowClient) -> None:
     summary = load_search_summary(client, log_search(client, "pets", [0.5, 0.4, 0.9, None, 0.7]))
-    assert (summary.name, summary.num_trials, summary.network, summary.score) == ("pets", 5, "net2 at 32 px", 0.9)
-    assert (summary.test_score, summary.promotion, summary.seconds) == (0.75, "champion 3", 300)
+    assert (summary.name, summary.num_trials, summary.winner, summary.score) == (
+        "pets",
+        5,
+        "trial 2: net2 at 32 px",
+        0.9,
+    )
+    assert (summary.test_score, summary.promotion, summary.minutes) == (0.75, "champion 3", 6)
     assert summary.improvements == (ScorePoint(seconds=60, score=0.5), ScorePoint(seconds=180, score=0.9))
 
 
@@ -61,8 +86,8 @@ def test_an_experiment_name_selects_its_latest_search(client: MlflowClient) -> N
 
 def test_a_search_without_a_trial_has_an_empty_summary(client: MlflowClient) -> None:
     summary = load_search_summary(client, log_search(client, "pets", []))
-    assert (summary.num_trials, summary.score, summary.network) == (0, None, "")
-    assert (summary.improvements, summary.seconds) == ((), 0)
+    assert (summary.num_trials, summary.score, summary.winner) == (0, None, "")
+    assert (summary.improvements, summary.minutes) == ((), 1)
 
 
 @pytest.mark.parametrize("kind", ["unknown name", "run without a search"])
@@ -78,13 +103,16 @@ def test_the_command_prints_a_table_and_writes_the_chart(client: MlflowClient, t
     file = tmp_path / "compared.png"
     assert main(["compare", "--runs", f"{first}, cars", "--chart", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["search", "name", "trials", "minutes", "val", "test", "winner", "status"]
     assert lines[2].split() == [
         first[:8],
         "pets",
         "2",
-        "2.0",
+        "3.0",
         "0.6000",
         "0.7500",
+        "trial",
+        "1:",
         "net1",
         "at",
         "32",

@@ -36,14 +36,20 @@ def before_first_epoch(trial: TrialRecord) -> TrialRecord:
 
 @pytest.mark.parametrize(
     ("status", "run_status"),
-    [("complete", "FINISHED"), ("pruned", "KILLED"), ("failed", "FAILED"), ("running", "KILLED")],
+    [
+        ("complete", "FINISHED"),
+        ("out of time", "FINISHED"),
+        ("pruned", "KILLED"),
+        ("failed", "FAILED"),
+        ("running", "KILLED"),
+    ],
 )
 def test_a_trials_status_becomes_the_status_of_its_run(client: MlflowClient, status: Any, run_status: str) -> None:
     trial = trial_record(status=status, reason="because")
     run = run_after(
         client, lambda logger: logger.on_trial_start(trial), lambda logger: logger.on_trial_end(trial, None)
     )
-    assert (run.info.status, run.data.tags["reason"]) == (run_status, "because")
+    assert (run.info.status, run.data.tags["reason"], run.data.tags["status"]) == (run_status, "because", status)
 
 
 def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: MlflowClient) -> None:

@@ -100,7 +100,7 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial has ended as complete, pruned or failed, with a reason."""
+    """A trial has ended as complete, out of time, pruned or failed, with a reason."""
 
     trial: TrialRecord
 

@@ -11,7 +11,8 @@ from data.frozen_model import FrozenModel
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC, VARIANT
 
-TrialStatus = Literal["running", "complete", "pruned", "failed"]
+# "out of time": ended by the time budget of the search; "pruned": stopped by the scheduler.
+TrialStatus = Literal["running", "complete", "out of time", "pruned", "failed"]
 TrialOrigin = Literal["default", "probe", "fine-tune", "sampler", "rerun"]
 
 

@@ -122,7 +122,7 @@ def build_candidate(
 
 @dataclass(frozen=True)
 class _TestEvaluation:
-    """Scores and predictions on the test split; the temperature is fitted on the validation split."""
+    """Scores and predictions on the test split; the temperature is chosen on the validation split."""
 
     temperature: float
     scores: ClassificationMetrics
@@ -153,8 +153,16 @@ def _test_predictions_file(folder: Path) -> Path:
 def _evaluate(
     classifier: Classifier, pixels: PixelCache, config: TrialConfig, classes: tuple[str, ...]
 ) -> _TestEvaluation:
-    """Fit the temperature on the validation split, then evaluate the test split."""
-    from models.evaluation.calibration import expected_calibration_error, fit_temperature, softmax
+    """Choose the temperature on the validation split, then evaluate the test split.
+
+    The loss and the calibration error are those of the trained network; ``_calibrated`` are those of the package.
+    """
+    from models.evaluation.calibration import (
+        choose_temperature,
+        cross_entropy,
+        expected_calibration_error,
+        softmax,
+    )
     from models.evaluation.inference import run_epoch
     from models.evaluation.intervals import confidence_interval
     from models.evaluation.metrics import compute_metrics
@@ -164,14 +172,15 @@ def _evaluate(
         for split in CALIBRATION_SPLITS
         for batches in [split_batches(pixels, config, split, len(classes))]
     }
-    temperature = fit_temperature(*outputs["val"])
+    temperature = choose_temperature(*outputs["val"])
     metrics: dict[str, float] = {}
     for split, (logits, labels) in outputs.items():
-        metrics[f"{split}_ece_uncalibrated"] = expected_calibration_error(softmax(logits), labels)
-        metrics[f"{split}_ece"] = expected_calibration_error(softmax(logits, temperature), labels)
+        metrics[f"{split}_ece"] = expected_calibration_error(softmax(logits), labels)
+        metrics[f"{split}_ece_calibrated"] = expected_calibration_error(softmax(logits, temperature), labels)
     logits, labels = outputs["test"]
+    metrics["test_loss_calibrated"] = float(cross_entropy(logits, labels, temperature).mean())
     probabilities = softmax(logits, temperature)
-    scores = compute_metrics(probabilities, labels, classes)
+    scores = compute_metrics(softmax(logits), labels, classes)
     return _TestEvaluation(
         temperature=temperature,
         scores=scores,

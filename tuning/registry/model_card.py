@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tuning.common.formatting import pluralize
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.registry.client import MAX_TAG_LENGTH
 
@@ -65,10 +66,10 @@ def _limits(candidate: Candidate) -> list[str]:
         "",
         "- Every image is assigned one of these classes, even if it shows something else, possibly with a high "
         "probability.",
-        f"- The test split of this data set has been evaluated {candidate.test_evaluations} times, including this "
-        "model. The best of many evaluations is optimistic.",
-        f"- Probabilities are calibrated on the validation split (temperature {candidate.temperature:.3f}); on other "
-        "kinds of images they may be off.",
+        f"- The test split of this data set has been evaluated {pluralize(candidate.test_evaluations, 'time')}, "
+        "including this model. The best of many evaluations is optimistic.",
+        f"- Probabilities are calibrated on the validation split (temperature {candidate.temperature:.3f}, 1: not "
+        "changed); on other kinds of images they may be off.",
         f"- The package was compared with PyTorch on {candidate.num_checked_images} test images: same predictions, "
         f"logits differ by at most {candidate.max_difference:.1e}.",
         "",

@@ -33,8 +33,8 @@ class TrialStore:
     """The trials of one search.
 
     ``start`` creates a trial and saves it before a worker starts it; ``report`` adds an epoch; ``finish`` passes the
-    result to the sampler: complete with the score of the best epoch, pruned with its learning curve, or failed.
-    A store that is opened on an existing study continues it.
+    result to the sampler: complete with the score of the best epoch, pruned or out of time with its learning curve,
+    or failed. A store that is opened on an existing study continues it.
 
     Args:
         study: Optuna's study.
@@ -167,7 +167,8 @@ class TrialStore:
     def _tell(self, record: TrialRecord, trial: optuna.Trial) -> None:
         from optuna.trial import TrialState
 
-        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[record.status]
+        # For the sampler, a trial that ran out of time is a learning curve like that of a pruned trial.
+        state = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(record.status, TrialState.PRUNED)
         self._study.tell(trial, record.score if record.status == "complete" else None, state)
 
     def _save(self, record: TrialRecord) -> None:

@@ -12,8 +12,11 @@ from tuning.common.names import (
     PARENT_RUN_TAG,
     PROMOTION_TAG,
     SEARCH_FOLDER_TAG,
+    SEARCH_MINUTES_METRIC,
     TEST_METRIC,
+    TRIAL_NUMBER_PARAM,
     VERSION_TAG,
+    WINNER_METRIC,
 )
 
 if TYPE_CHECKING:
@@ -39,10 +42,10 @@ class SearchSummary(FrozenModel):
         data_fingerprint: fingerprint of the data set.
         status: FINISHED, KILLED, FAILED or RUNNING.
         num_trials: number of trials with a run.
-        network: description of the best trial's network; empty if there is none.
-        score: validation balanced accuracy of the best trial.
+        winner: number and network of the winner, or of the best trial so far; empty if there is none.
+        score: its validation balanced accuracy.
         test_score: test balanced accuracy of the candidate; None if it was not measured.
-        seconds: from the start of the first trial to the end of the last one.
+        minutes: wall-clock time of the search, of all sessions if it was resumed.
         promotion: ``champion`` or ``challenger`` and the version; empty if no model was registered.
         improvements: each new best score, in order of time.
     """
@@ -52,10 +55,10 @@ class SearchSummary(FrozenModel):
     data_fingerprint: str
     status: str
     num_trials: int
-    network: str
+    winner: str
     score: float | None
     test_score: float | None
-    seconds: float
+    minutes: float
     promotion: str
     improvements: tuple[ScorePoint, ...]
 
@@ -74,9 +77,8 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
     parent = _find_parent(client, name_or_run_id)
     children = sorted(_load_children(client, parent), key=lambda run: run.info.end_time or run.info.start_time)
     scored = [run for run in children if BEST_OBJECTIVE_METRIC in run.data.metrics and run.info.status != "FAILED"]
-    best = max(scored, key=lambda run: run.data.metrics[BEST_OBJECTIVE_METRIC], default=None)
+    best = _find_winner(parent, scored)
     start_ms = min((run.info.start_time for run in children), default=0)
-    end_ms = max((run.info.end_time or run.info.start_time for run in children), default=0)
     tags = parent.data.tags
     return SearchSummary(
         run_id=parent.info.run_id,
@@ -84,10 +86,10 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
         data_fingerprint=tags.get(DATA_FINGERPRINT_TAG, ""),
         status=parent.info.status,
         num_trials=len(children),
-        network=_describe_network(best) if best else "",
+        winner=_describe(best) if best else "",
         score=best.data.metrics[BEST_OBJECTIVE_METRIC] if best else None,
         test_score=parent.data.metrics.get(TEST_METRIC),
-        seconds=(end_ms - start_ms) / 1000,
+        minutes=_minutes(parent, children),
         promotion=f"{tags[PROMOTION_TAG]} {tags.get(VERSION_TAG, '')}".rstrip() if PROMOTION_TAG in tags else "",
         improvements=_improvements(scored, start_ms),
     )
@@ -134,9 +136,31 @@ def _load_children(client: MlflowClient, parent: Run) -> list[Run]:
             return runs
 
 
-def _describe_network(run: Run) -> str:
+def _find_winner(parent: Run, scored: list[Run]) -> Run | None:
+    """Return the run of the winner; of an unfinished search, the run with the best score."""
+    number = parent.data.metrics.get(WINNER_METRIC)
+    winner = (
+        run for run in scored if number is not None and run.data.params.get(TRIAL_NUMBER_PARAM) == f"{number:.0f}"
+    )
+    best = max(scored, key=lambda run: run.data.metrics[BEST_OBJECTIVE_METRIC], default=None)
+    return next(winner, best)
+
+
+def _minutes(parent: Run, children: list[Run]) -> float:
+    """Return the logged time; of a search that never finished, the time from its start to its last change."""
+    if SEARCH_MINUTES_METRIC in parent.data.metrics:
+        return float(parent.data.metrics[SEARCH_MINUTES_METRIC])
+    start_ms = parent.info.start_time
+    end_ms = parent.info.end_time or max(
+        (run.info.end_time or run.info.start_time for run in children), default=start_ms
+    )
+    return float(end_ms - start_ms) / 60_000
+
+
+def _describe(run: Run) -> str:
     params = run.data.params
-    return f"{params.get('backbone', '?')} at {params.get('image_size', '?')} px"
+    network = f"{params.get('backbone', '?')} at {params.get('image_size', '?')} px"
+    return f"trial {params.get(TRIAL_NUMBER_PARAM, '?')}: {network}"
 
 
 def _improvements(scored: list[Run], start_ms: int) -> tuple[ScorePoint, ...]:

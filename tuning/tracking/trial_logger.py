@@ -10,16 +10,23 @@ from tuning.common.names import (
     ORIGIN_TAG,
     REASON_TAG,
     RERUN_OF_TAG,
+    STATUS_TAG,
     TRIAL_CONFIG_TAG,
     TRIAL_NUMBER_PARAM,
 )
 from tuning.common.trial_callback import TrialCallback
-from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.common.trial_record import TrialRecord, TrialReport, TrialStatus
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 
 TRACEBACK_FILE = "traceback.txt"
-RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "KILLED"}  # MLflow's names
+RUN_STATUS: Mapping[TrialStatus, str] = {  # MLflow's names
+    "complete": "FINISHED",
+    "out of time": "FINISHED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+    "running": "KILLED",
+}
 
 
 class TrialLogger(TrialCallback):
@@ -80,7 +87,7 @@ class TrialLogger(TrialCallback):
         tags = {
             name: str(value) for name, value in trial.runtime_info.items() if name in logged and logged[name] != value
         }
-        tags[REASON_TAG] = trial.reason
+        tags |= {REASON_TAG: trial.reason, STATUS_TAG: trial.status}
         if report is not None and report.traceback:
             self._writer.send(LogText(trial.trial_uid, TRACEBACK_FILE, report.traceback))
         self._writer.send(EndRun(trial.trial_uid, RUN_STATUS[trial.status], tags))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from tuning.common.formatting import format_score, network_name, pluralize
-from tuning.common.names import TEST_METRIC
+from tuning.common.names import TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
@@ -136,7 +136,7 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
     """Return the winner's validation metrics, its re-runs and the gain over the default, by metric name in MLflow."""
     best = result.winner
     metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
-    metrics |= {"best_trial": best.number, "best_epoch": best.best_epoch, "trials": len(result.trials)}
+    metrics |= {WINNER_METRIC: best.number, "best_epoch": best.best_epoch, "trials": len(result.trials)}
     for rerun in result.reruns:
         if rerun.trial.trial_uid == best.trial_uid:
             metrics |= {"best_mean": rerun.mean, "best_std": rerun.std, "best_seeds": len(rerun.scores)}

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from tuning.recipe.resume import ResumeRequest
 
 
+OUT_OF_TIME = "the time budget ended before the trial"
+
+
 @dataclass(frozen=True)
 class Search:
     """A search in its parent run, as its steps share it.
@@ -112,7 +115,7 @@ class SearchSession:
             with self._search.signals.block_signals():
                 for trial in store.running():
                     if time_budget.is_exhausted and not self._search.signals.stop_requested:
-                        ended = store.finish(trial.trial_uid, "pruned", "time budget exhausted")
+                        ended = store.finish(trial.trial_uid, "out of time", OUT_OF_TIME)
                         trial_logger.on_trial_end(ended, None)
                         event_callback.on_trial_end(ended, None)
                     else:

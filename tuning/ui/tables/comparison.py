@@ -9,13 +9,15 @@ from rich.table import Table
 from tuning.tracking.search_summary import SearchSummary
 
 MISSING = "-"
-COLUMNS = ("search", "name", "trials", "minutes", "validation", "test", "best network", "status")
-TEXT_COLUMNS = ("search", "name", "best network", "status")
+COLUMNS = ("search", "name", "trials", "minutes", "val", "test", "winner", "status")
+TEXT_COLUMNS = ("search", "name", "winner", "status")
 
 
 def table(searches: Sequence[SearchSummary]) -> Table:
     """Return a row per search, in the given order."""
-    rows = Table(title="Searches, balanced accuracy", title_justify="left", title_style="bold", box=None)
+    rows = Table(
+        title="Searches, balanced accuracy", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
+    )
     for name in COLUMNS:
         rows.add_column(name, justify="left" if name in TEXT_COLUMNS else "right", overflow="fold")
     for search in searches:
@@ -23,10 +25,10 @@ def table(searches: Sequence[SearchSummary]) -> Table:
             search.short_id,
             search.name,
             str(search.num_trials),
-            f"{search.seconds / 60:.1f}",
+            f"{search.minutes:.1f}",
             _score(search.score),
             _score(search.test_score),
-            search.network or MISSING,
+            search.winner or MISSING,
             search.promotion or search.status.lower(),
         )
     return rows
