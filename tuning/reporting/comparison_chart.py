@@ -24,7 +24,7 @@ def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
             scores = [point.score for point in search.improvements]
             if scores:  # the line continues at the best score until the search's end
                 label = f"{search.name} {search.short_id}"
-                steps = [*minutes, search.seconds / 60], [*scores, scores[-1]]
+                steps = [*minutes, search.minutes], [*scores, scores[-1]]
                 axes.plot(*steps, color=color, linestyle=style, drawstyle="steps-post", label=label)
         axes.set(xlabel="minutes since the first trial began", ylabel="best validation balanced accuracy")
         axes.legend(loc="lower right", labelcolor=INK)
