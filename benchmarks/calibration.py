@@ -29,9 +29,9 @@ TOLERANCE = 0.01  # of the calibration error
 
 
 class Draw(NamedTuple):
-    """The calibration error on new images, before and after calibration on ``count`` validation images."""
+    """The calibration error on new images, before and after calibration on ``num_images`` validation images."""
 
-    count: int
+    num_images: int
     factor: float
     before: float
     after: float

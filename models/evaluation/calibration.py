@@ -30,7 +30,7 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
 class ReliabilityBin(NamedTuple):
     """The images whose confidence (the probability of the predicted class) lies in one interval."""
 
-    count: int
+    num_images: int
     mean_confidence: float
     accuracy: float
 
@@ -52,7 +52,7 @@ def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
     It is the mean over all images of the difference between confidence and accuracy in an image's reliability bin.
     """
     bins = reliability_bins(probabilities, labels)
-    return sum(each.count * abs(each.mean_confidence - each.accuracy) for each in bins) / len(labels)
+    return sum(each.num_images * abs(each.mean_confidence - each.accuracy) for each in bins) / len(labels)
 
 
 def remove_temperature(probabilities: Floats, temperature: float) -> Floats:

@@ -103,5 +103,5 @@ def test_calibration_rarely_makes_new_predictions_worse_and_helps_an_overconfide
             for at, separation in enumerate((1.5, 2.5, 3.5))
         ]
     assert np.mean([draw.after <= draw.before + 0.01 for draw in draws]) >= 0.95
-    overconfident = [draw for draw in draws if draw.factor == 2 and draw.count >= 200]
+    overconfident = [draw for draw in draws if draw.factor == 2 and draw.num_images >= 200]
     assert np.mean([draw.after for draw in overconfident]) < 0.5 * np.mean([draw.before for draw in overconfident])

@@ -7,7 +7,6 @@ import io
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -20,9 +19,6 @@ from tuning.search.search_result import SearchResult
 from tuning.search.selection import ranked
 from tuning.search.strategy import num_counted
 from tuning.tracking.ui_links import MlflowLinks
-
-if TYPE_CHECKING:
-    from tuning.search.budget_estimate import BudgetEstimate
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
@@ -41,20 +37,6 @@ def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, ma
     epochs = f"up to {pluralize(recipe.max_epochs, 'epoch')}"
     budget = f", time budget {_minutes(recipe.budget_s / 60)}" if recipe.budget_s else ""
     return f"{resumed}{sweep}{planned} of {epochs}, {max_concurrent} in parallel{budget}"
-
-
-def budget_line(recipe: Recipe, estimate: BudgetEstimate, network: str, image_size: int, max_concurrent: int) -> str:
-    """Return how long a trial takes, and how many trials fit into the time budget."""
-    half_frozen_s, unfrozen_s = (estimate.trial_s[fraction] for fraction in (0.5, 0.0))
-    trial = (
-        f"a trial of {pluralize(recipe.max_epochs, 'epoch')} of {network} at {image_size} px takes about "
-        f"{half_frozen_s:.0f} s with half of its blocks frozen, {unfrozen_s:.0f} s with none frozen"
-    )
-    if recipe.budget_s is not None:
-        count = pluralize(estimate.trials or 0, "such trial")
-        return f"{trial}: about {count}, {max_concurrent} in parallel, in {_minutes(recipe.budget_s / 60)}"
-    minutes = _minutes(round(estimate.minutes or 0.0))
-    return f"{trial}: {recipe.max_trials} such trials, {max_concurrent} in parallel, take about {minutes}"
 
 
 def _minutes(minutes: float) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
-from models.device import choose_device
-from models.profiling.step_time import step_times
 from models.trial_config import TrialConfig
 from tuning.common.event_bus import EventBus
 from tuning.common.events import SearchPlanned
@@ -22,7 +18,6 @@ from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.recipe.resume import recipe_for_resume
 from tuning.recipe.schema import Recipe
-from tuning.search.budget_estimate import estimate_budget
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
@@ -97,20 +92,18 @@ class SearchSession:
         event_callback = EventCallback(self._search.bus)
         callbacks = (trial_logger, WeightsCleanup(self._search.paths, store), event_callback)
         try:
-            with self._time_step_in_background() as step_s:
-                for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
-                    pixel_cache(self._search.dataset, preprocessing, self._search.bus.progress)
-                self._search.bus.stage("starting Ray")
-                with self._ray.running():
-                    check_shared_filesystem(self._search.paths.root)
-                    max_concurrent = concurrency(recipe, cluster_resources())
-                    self._log_budget_estimate(recipe, max_concurrent, step_s)
-                    self._search.bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
-                    time_budget.start_trials()
-                    TuneRunner(
-                        recipe, self._search.paths, store, strategy, callbacks, self._search.signals, time_budget
-                    ).run()
-                    self._search.bus.stage("ending the trials")
+            for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
+                pixel_cache(self._search.dataset, preprocessing, self._search.bus.progress)
+            self._search.bus.stage("starting Ray")
+            with self._ray.running():
+                check_shared_filesystem(self._search.paths.root)
+                max_concurrent = concurrency(recipe, cluster_resources())
+                self._search.bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
+                time_budget.start_trials()
+                TuneRunner(
+                    recipe, self._search.paths, store, strategy, callbacks, self._search.signals, time_budget
+                ).run()
+                self._search.bus.stage("ending the trials")
         finally:
             with self._search.signals.block_signals():
                 for trial in store.running():
@@ -150,31 +143,6 @@ class SearchSession:
             ends_s=time_budget.ends_s,
             best=next(iter(ranked(trials)), None),
         )
-
-    @contextmanager
-    def _time_step_in_background(self) -> Iterator[Future[dict[float, float]] | None]:
-        """Context manager: time a training step in a background thread.
-
-        CPU only: the step time of a GPU cannot be predicted without running on it.
-        """
-        if choose_device().type != "cpu":
-            yield None
-            return
-        with ThreadPoolExecutor(1, "step-time") as executor:
-            yield executor.submit(step_times, *next(iter(self._search.inputs.preprocessings)))
-
-    def _log_budget_estimate(
-        self, recipe: Recipe, max_concurrent: int, step_s: Future[dict[float, float]] | None
-    ) -> None:
-        """Log how many trials the budget allows, or how long the trials take."""
-        if step_s is None:
-            return
-        if not step_s.done():
-            self._search.bus.stage("measuring a training step")
-        backbone, image_size = next(iter(self._search.inputs.preprocessings))
-        train, val = (len(self._search.dataset.split(split)) for split in ("train", "val"))
-        estimate = estimate_budget(recipe, step_s.result(), train, val, max_concurrent)
-        self._search.bus.info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
         if self._request is None:
