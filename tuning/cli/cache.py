@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning cache --clear pixels"
 
 
-class CacheOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``cache``."""
 
     clear: Literal["", "all", "pixels", "features"] = Field(
@@ -21,12 +19,8 @@ class CacheOptions(FrozenModel):
     )
 
 
-OPTIONS = CacheOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the cache entries, least recently used first; with ``clear``, remove entries before."""
-    options = parse(CacheOptions, arguments)
     from data.cache.content_cache import ContentCache
     from tuning.ui.console import print_tables
     from tuning.ui.tables.cache import cache_table, removed_line, total_line

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning champions --name digits"
 
 
-class ChampionsOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``champions``."""
 
     name: str = Field(min_length=1, description="name of the registered model")
 
 
-OPTIONS = ChampionsOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the champion history of a registered model, and the current version of each alias."""
-    options = parse(ChampionsOptions, arguments)
     from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry
     from tuning.tracking.connection import connect
     from tuning.ui.console import print_tables

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import OutputPath, parse
+from tuning.cli.parser import OutputPath
 
 EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --chart compared.png"
 
 
-class CompareOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``compare``."""
 
     runs: str = Field(
@@ -24,12 +23,8 @@ class CompareOptions(FrozenModel):
     chart: OutputPath = Field("", description=".png file to write a chart of score over time to")
 
 
-OPTIONS = CompareOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print a table of the searches; write the chart if requested."""
-    options = parse(CompareOptions, arguments)
     names = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
     if len(names) < 2:
         raise SettingError(f"runs must be two or more searches separated by commas, got {options.runs!r}; add another")
