@@ -31,7 +31,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     if options.chart and Path(options.chart).suffix != ".png":
         raise SettingError(f"chart must be a .png file, got {options.chart!r}; use for example compared.png")
     from data.atomic_write import write_atomically
-    from tuning.reporting.comparison_chart import comparison_chart
+    from tuning.reporting.charts import comparison_chart
     from tuning.tracking.connection import connect
     from tuning.tracking.search_summary import load_search_summary
     from tuning.ui.console import print_tables

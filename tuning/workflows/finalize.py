@@ -17,7 +17,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
-from tuning.reporting.content import Decision
+from tuning.reporting.content import Decision, build_report_content
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import Limits
 from tuning.search.serving_costs import measure_serving_costs
@@ -149,7 +149,6 @@ def _write_report(
     search: Search, result: SearchResult, candidate: Candidate, baseline: float, decision: Decision
 ) -> None:
     """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
-    from tuning.reporting.builder import build_report_content
     from tuning.reporting.charts import build_charts
     from tuning.reporting.page import build_chart_images, build_report
 
