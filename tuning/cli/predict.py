@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
+import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from data.errors import DataError
 from data.frozen_model import FrozenModel
 from tuning.cli.parser import parse
+
+if TYPE_CHECKING:
+    from models.packaging.inference import Prediction
 
 EXAMPLE = "python -m tuning predict --model models:/digits@champion 'photos/*.jpg' more/photos one.png"
 
@@ -55,7 +62,6 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from tuning.registry.candidate_store import load_model
     from tuning.tracking.connection import connect
     from tuning.ui.progress_bar import progress_bar
-    from tuning.ui.tables.predictions import write_predictions
 
     files = [file for name in options.files for file in find_files(name)]
     connect()
@@ -87,3 +93,33 @@ def find_files(text: str) -> list[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
+
+
+def write_predictions(predictions: Iterable[Prediction], output_format: str) -> int:
+    """Print a line per prediction, as JSON or CSV; return the number of unreadable files."""
+    # File names may be invalid Unicode: one of them must not stop the others.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    num_errors = 0
+    writer = csv.writer(sys.stdout)
+    if output_format == "csv":
+        writer.writerow(["file", "label", "score", "error"])
+    for prediction in predictions:
+        num_errors += bool(prediction.error)
+        if output_format == "csv":
+            score = "" if prediction.error else prediction.score
+            writer.writerow([prediction.file, prediction.label, score, prediction.error])
+        else:
+            print(json.dumps(_json_fields(prediction), ensure_ascii=False), flush=True)
+    return num_errors
+
+
+def _json_fields(prediction: Prediction) -> dict[str, object]:
+    if prediction.error:
+        return {"file": str(prediction.file), "error": prediction.error}
+    return {
+        "file": str(prediction.file),
+        "label": prediction.label,
+        "score": prediction.score,
+        "probabilities": dict(prediction.probabilities),
+    }

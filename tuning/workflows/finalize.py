@@ -110,14 +110,18 @@ def _pixel_baseline(search: Search) -> float:
 
 def _compare_networks(search: Search, result: SearchResult) -> str:
     """Show and log the scores and serving costs of the networks; return both tables in Markdown."""
-    rows = networks.compare_networks(result.trials, result.num_classes)
-    if rows:
-        search.bus.show(networks.table(rows))
+    note = ""
+    if rows := networks.compare_networks(result.trials, result.num_classes):
+        table = networks.table(rows)
+        search.bus.show(table)
         search.parent.log_text(networks.as_json(rows), "networks.json")
+        note += table.to_markdown()
     if result.costed_trials:
-        search.bus.show(pareto.table(result.costed_trials))
+        table = pareto.table(result.costed_trials)
+        search.bus.show(table)
         search.parent.log_text(pareto.as_json(result.costed_trials), "costs.json")
-    return networks.markdown(rows) + pareto.markdown(result.costed_trials)
+        note += table.to_markdown()
+    return note
 
 
 def _end_interrupted(search: Search, candidate: Candidate) -> int:
