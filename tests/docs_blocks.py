@@ -16,13 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from tuning import cli
-from tuning.cli.parser import parse, parse_args
-from tuning.cli.predict import split_arguments
-from tuning.recipe.loader import load_recipe
-from tuning.recipe.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -104,14 +98,7 @@ def check_options(words: list[str]) -> None:
     name, *arguments = words
     if {"--help"} & set(arguments):
         return
-    model: type[BaseModel] = cli.load(name).OPTIONS
-    if name == "tune":
-        load_recipe(*parse_args(Recipe, [word for word in arguments if not word.endswith(".yaml")]))
-    elif name == "predict":
-        files, rest = split_arguments(arguments)
-        parse(model, rest, **({"files": files} if files else {}))
-    else:
-        parse(model, arguments)
+    cli.parse_options(name, [word for word in arguments if not word.endswith(".yaml")])
 
 
 def inline_commands(page: Path) -> Iterator[list[str]]:

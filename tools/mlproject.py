@@ -27,7 +27,7 @@ entry_points:
 
 def entry(name: str, command: str) -> str:
     """Return the YAML of the entry point ``name``, which runs ``command``."""
-    options = option_fields(cli.load(command).OPTIONS)
+    options = option_fields(cli.load(command).Options)
     lines = [f"  # {cli.SUMMARIES[command]}", f"  {name}:", "    parameters:"]
     for option, field in options.items():
         default = "(required)" if field.is_required() else default_text(field)

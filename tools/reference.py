@@ -28,7 +28,7 @@ def section(command: str) -> str:
     """Return the section of a command: summary, example, and a table of its options."""
     module = cli.load(command)
     rows = ["| option | type | default | |", "| --- | --- | --- | --- |"]
-    for option, field in option_fields(module.OPTIONS).items():
+    for option, field in option_fields(module.Options).items():
         mark = "°" if command == "tune" and option in VARIANT_FIELDS else ""
         cells = (f"`{option}`{mark}", type_text(field), _default(default_text(field)), field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")

@@ -44,7 +44,7 @@ def _main(arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     mlflow_run_id = configure_environment()
     try:
-        return cli.load(name).run(arguments, mlflow_run_id)
+        return cli.run(name, arguments, mlflow_run_id)
     except UserError as error:
         for problem in error.problems:
             _print_error(f"{name}: {problem}{'' if problem.endswith(('.', '?')) else '.'}")

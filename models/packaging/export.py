@@ -44,6 +44,7 @@ Logits = npt.NDArray[np.float32]
 # Largest accepted absolute difference in a logit; layer fusion in ONNX Runtime changes it by about 1e-5.
 TOLERANCE = 1e-3
 NUM_CHECKED_IMAGES = 64
+EXPORTER_LOGGERS = ("torch", "onnxscript", "onnx_ir", "mlflow")  # of torch's exporters and of MLflow's save_model
 
 
 class ExportError(FreezelineError):
@@ -192,15 +193,18 @@ def _write_pt2(network: nn.Module, images: Tensor, file: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Context manager that silences the exporters' logging, warnings and stdout; errors are still raised."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Context manager that silences the exporters' own loggers, warnings and stdout; errors are still raised."""
+    loggers = [logging.getLogger(name) for name in EXPORTER_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 ARTIFACTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import math
 import os
 import socket
@@ -25,13 +26,35 @@ from data.preprocessing import normalize
 from models.classifier import build_classifier
 from models.packaging import export as export_module
 from models.packaging import pyfunc_model
-from models.packaging.export import ExportError, ExportResult, PackageFacts, export_package
+from models.packaging.export import (
+    EXPORTER_LOGGERS,
+    ExportError,
+    ExportResult,
+    PackageFacts,
+    export_package,
+    quiet_exporters,
+)
 from models.packaging.mlflow_model import load_checkpoint, log_package, requirements, save_package
 from models.trial_config import NetworkConfig, TrialConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, colored_pixels
 
 ROOT = Path(__file__).parents[2]
 FACTS = PackageFacts(labels=CLASSES, data_fingerprint="fingerprint")
+
+# --- output of the exporters ---
+
+
+def test_only_the_exporters_are_silenced_and_only_while_they_run(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [logging.getLogger(name).level for name in EXPORTER_LOGGERS]
+    with quiet_exporters():
+        print("progress")
+        logging.getLogger("onnxscript.optimizer").warning("from an exporter")
+        logging.getLogger("models.training").warning("from the project")
+    assert (caplog.messages, capsys.readouterr().out) == (["from the project"], "")
+    assert [logging.getLogger(name).level for name in EXPORTER_LOGGERS] == before
+
 
 # --- files of the package ---
 

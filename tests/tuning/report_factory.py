@@ -18,9 +18,9 @@ from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import candidate, trial_record
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
-from tuning.reporting.content import Decision, EvaluationContent, Example, Misclassification, Pair, ReportContent
+from tuning.reporting.content import Decision, EvaluationContent, ReportContent
 from tuning.reporting.page import build_report
-from tuning.reporting.thumbnails import to_webp
+from tuning.reporting.thumbnails import Example, Misclassification, Pair, to_webp
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import Limits, serving_spec_of

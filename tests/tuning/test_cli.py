@@ -16,9 +16,7 @@ from data.errors import SearchError, UserError
 from tests.tuning.command_line import Capture, error_lines
 from tuning import cli
 from tuning.__main__ import main
-from tuning.cli.audit import AuditOptions
-from tuning.cli.compare import CompareOptions
-from tuning.cli.evaluate import EvaluateOptions
+from tuning.cli import audit, compare, evaluate
 from tuning.cli.parser import parse
 from tuning.recipe.options import option_fields
 
@@ -48,7 +46,7 @@ def test_the_help_of_a_command_has_its_options_and_an_example(name: str, capsys:
     command = cli.load(name)
     assert f"usage: python -m tuning {name} " in page
     assert cli.SUMMARIES[name] in page
-    for option, field in option_fields(command.OPTIONS).items():
+    for option, field in option_fields(command.Options).items():
         assert f"--{option} " in page
         assert str(field.description) in page
     assert command.EXAMPLE.startswith(f"python -m tuning {name} ")
@@ -66,10 +64,6 @@ def test_every_module_in_cli_is_a_command() -> None:
 HEAVY_IMPORTS = """
 import sys, time
 from tuning.__main__ import main
-from tuning.cli.audit import AuditOptions
-from tuning.cli.compare import CompareOptions
-from tuning.cli.evaluate import EvaluateOptions
-from tuning.cli.parser import parse
 status = main(sys.argv[1:])
 heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations"} & set(sys.modules)
 print(sorted(heavy), time.process_time(), file=sys.stderr)
@@ -161,11 +155,11 @@ def test_a_wrong_option_is_one_message(arguments: Sequence[str], messages: list[
 @pytest.mark.parametrize(
     ("options", "name", "required"),
     [
-        (AuditOptions, "json_file", ()),
-        (AuditOptions, "sheets", ()),
-        (EvaluateOptions, "json_file", ("--model", "m")),
-        (EvaluateOptions, "report_file", ("--model", "m")),
-        (CompareOptions, "chart", ("--runs", "a,b")),
+        (audit.Options, "json_file", ()),
+        (audit.Options, "sheets", ()),
+        (evaluate.Options, "json_file", ("--model", "m")),
+        (evaluate.Options, "report_file", ("--model", "m")),
+        (compare.Options, "chart", ("--runs", "a,b")),
     ],
 )
 def test_a_tilde_in_the_path_of_an_output_is_the_home_folder(
@@ -180,16 +174,6 @@ def test_all_missing_options_are_reported_together(capsys: Capture) -> None:
     assert [line.split(" must be given")[0] for line in lines] == ["predict: --model", "predict: --files"]
 
 
-class RaisingCommand:
-    """A command that raises an error."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def run(self, *_: object) -> NoReturn:
-        raise self.error
-
-
 @pytest.mark.parametrize(
     ("error", "status", "stderr"),
     [
@@ -201,6 +185,9 @@ class RaisingCommand:
 def test_each_kind_of_error_has_its_exit_status(
     error: BaseException, status: int, stderr: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.cli.load", lambda _: RaisingCommand(error))
+    def run(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(cli, "run", run)
     assert main(["tune"]) == status
     assert capsys.readouterr().err == stderr

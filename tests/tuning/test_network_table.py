@@ -10,7 +10,7 @@ from rich.console import Console
 from models.profiling.flops import ModelCost
 from tests.tuning.factories import trial_record
 from tuning.common.trial_record import TrialRecord
-from tuning.ui.tables.networks import as_json, compare_networks, markdown, table
+from tuning.ui.tables.networks import as_json, compare_networks, table
 
 COST = ModelCost(parameters=3_500_000, flops=601_000_000, bytes=14_100_000)
 
@@ -90,7 +90,6 @@ def test_a_network_without_a_score_is_in_the_last_row(score: float | None, statu
 @pytest.mark.parametrize("trials", [[], TRIALS[:1], [TRIALS[0], TRIALS[2]]])
 def test_a_single_network_is_not_compared(trials: list[TrialRecord]) -> None:
     assert compare_networks(trials, 3) == []
-    assert markdown(compare_networks(trials, 3)) == ""
 
 
 def test_a_network_of_unknown_cost_has_empty_cells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +103,7 @@ def test_a_network_of_unknown_cost_has_empty_cells(monkeypatch: pytest.MonkeyPat
 
 def test_the_table_is_available_as_markdown_and_json() -> None:
     summaries = compare_networks(TRIALS, 3)
-    assert markdown(summaries).splitlines()[3:] == [
+    assert table(summaries).to_markdown().splitlines()[3:] == [
         "| network | px | bal. acc. | top-1 | params | GFLOPs | MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| vgg11_bn | 32 | 0.7500 | 0.8000 | 3.50M | 0.60 | 14.1 |",

@@ -16,8 +16,7 @@ import pytest
 from data.errors import DataError, TrackingError
 from models.packaging.inference import BATCH_SIZE, Prediction, predict_files, predict_proba
 from tests.tuning.factories import CLASSES, dataset
-from tuning.ui.tables.predictions import write_predictions
-from tuning.workflows.predict import find_files
+from tuning.cli.predict import find_files, write_predictions
 
 
 class FakeModel:

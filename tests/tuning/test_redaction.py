@@ -153,12 +153,10 @@ def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_secret_is_in_an_error_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class FailingCommand:
-        @staticmethod
-        def run(*_: object) -> int:
-            raise UserError(TEXT)
+    def run(*_: object) -> int:
+        raise UserError(TEXT)
 
-    monkeypatch.setattr(cli, "load", lambda _: FailingCommand)
+    monkeypatch.setattr(cli, "run", run)
     assert __main__.main(["audit"]) == 2
     assert_clean(capsys.readouterr().err)
 

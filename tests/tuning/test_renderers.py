@@ -64,7 +64,7 @@ def test_the_leaderboard_shows_a_trials_variant() -> None:
 
 
 def test_a_leaderboard_without_a_scored_trial_is_empty() -> None:
-    assert leaderboard([trial_record(0, None, "failed")]).row_count == 0
+    assert leaderboard([trial_record(0, None, "failed")]).rows == []
 
 
 # --- the test result ---

@@ -10,8 +10,7 @@ from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
 from tests.tuning.factories import candidate, search_result, trial_record
 from tests.tuning.report_factory import built_report
-from tuning.reporting.builder import build_report_content
-from tuning.reporting.content import Decision, ReportContent
+from tuning.reporting.content import Decision, ReportContent, build_report_content
 from tuning.search.reruns import RerunTrial
 from tuning.search.selection import Limits, serving_spec_of
 
@@ -33,7 +32,7 @@ def content(make_folder: MakeFolder) -> ReportContent:
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
     decision = Decision("Not decided yet: the server was away.", "")
     predictions = (probabilities, labels)
-    return build_report_content(dataset, result, candidate(0.8, dataset.classes), predictions, None, decision)
+    return build_report_content(dataset, result, candidate(0.8, dataset.classes), predictions, 0.5, decision)
 
 
 def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent) -> None:

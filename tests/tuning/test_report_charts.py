@@ -16,8 +16,7 @@ from data.preprocessing import Preprocessing, normalize
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
 from tests.tuning.report_factory import report_content, report_result
-from tuning.reporting.charts import build_charts, importances
-from tuning.reporting.optuna_study import to_study
+from tuning.reporting.charts import build_charts, importances, to_study
 from tuning.reporting.page import build_chart_images
 from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, train_examples, val_examples
 
@@ -35,7 +34,7 @@ def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
 
 
 def test_only_settings_that_differ_have_an_importance() -> None:
-    assert set(importances(report_content())) == {"lr", "freeze_fraction"}
+    assert set(importances(report_result().trials)) == {"lr", "freeze_fraction"}
     study = to_study(report_result().trials)
     assert [trial.state.name for trial in study.trials].count("PRUNED") == 1
     assert len(study.trials) == 6
@@ -70,11 +69,12 @@ def test_top_losses_are_the_most_confident_mistakes(dataset: Dataset) -> None:
     labels = np.array([0, 1, 0, 1, 0, 1])
     dog_probability = np.array([0.2, 0.4, 0.9, 0.9, 0.6, 0.02])
     probabilities = np.stack([1 - dog_probability, dog_probability], axis=1)
-    mistakes = top_losses(dataset, dataset.split("test"), probabilities, labels, max_count=3)
+    mistakes = top_losses(dataset, dataset.split("test"), probabilities, labels)
     assert [(mistake.path, mistake.true_label, mistake.predicted_label) for mistake in mistakes] == [
         ("test5.png", "dog", "cat"),
         ("test2.png", "cat", "dog"),
         ("test1.png", "dog", "cat"),
+        ("test4.png", "cat", "dog"),
     ]
     assert mistakes[0].probability == pytest.approx(0.98)
     assert mistakes[0].true_label_probability == pytest.approx(0.02)

@@ -21,7 +21,7 @@ from tuning.search.selection import (
     within_limits,
 )
 from tuning.search.serving_costs import measure_serving_costs
-from tuning.ui.tables.pareto import as_json, markdown, table
+from tuning.ui.tables.pareto import as_json, table
 
 NUM_CLASSES = 3
 
@@ -136,37 +136,40 @@ def test_dominated_networks_are_in_the_json_and_not_in_the_tables() -> None:
     trials, all_costs = [*TRIALS, trial_of(7, 0.1, "dominated")], {**COSTS, **costs(dominated=(50, 50))}
     costed_trials = best_per_serving_spec(trials, all_costs, NUM_CLASSES)
     assert 7 not in numbers([costed.trial for costed in on_a_pareto_front(costed_trials)])
-    assert "dominated" not in markdown(costed_trials)
+    assert "dominated" not in table(costed_trials).to_markdown()
     last = json.loads(as_json(costed_trials))["networks"][-1]
     assert (last["backbone"], last["pareto_front"], last["latency_ms"]) == ("dominated", [], 50)
-    assert markdown([]) == ""
 
 
 # --- serving costs ---
 
 
-def test_networks_are_measured_in_the_order_of_their_best_scores_within_the_time_limit() -> None:
+def test_networks_are_measured_in_the_order_of_their_best_scores_within_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     measured: list[str] = []
 
     def measure(spec: ServingSpec) -> ServingCost:
         measured.append(spec.backbone)
         return COSTS[spec]
 
-    assert measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0, measure) == COSTS
+    monkeypatch.setattr("tuning.search.serving_costs.serving_cost", measure)
+    assert measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0) == COSTS
     assert measured == ["large", "small", "slow", "tiny"]
     measured.clear()
-    assert list(measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), -1.0, measure)) == []
-    measure_serving_costs(TRIALS, NUM_CLASSES, Limits(latency_ms=6), -1.0, measure)
+    assert list(measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), -1.0)) == []
+    measure_serving_costs(TRIALS, NUM_CLASSES, Limits(latency_ms=6), -1.0)
     assert measured == ["large", "small"]
 
 
-def test_a_network_that_cannot_be_measured_is_skipped() -> None:
+def test_a_network_that_cannot_be_measured_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(spec: ServingSpec) -> ServingCost:
         if spec.backbone == "large":
             raise NotImplementedError
         return COSTS[spec]
 
-    measured_costs = measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0, measure)
+    monkeypatch.setattr("tuning.search.serving_costs.serving_cost", measure)
+    measured_costs = measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0)
     assert serving_spec_of(TRIALS[0], NUM_CLASSES) not in measured_costs
     assert len(measured_costs) == 3
 

@@ -1,18 +1,19 @@
 """The commands of ``python -m tuning``: one short module each, imported only when the command is called.
 
-The module of a command defines ``OPTIONS``, the model of its options; ``EXAMPLE``, a command to copy; and
-``run(arguments, mlflow_run_id) -> int``, which returns the exit status.
+The module of a command defines ``Options``, the model of its options; ``EXAMPLE``, a command to copy;
+``run(options, mlflow_run_id) -> int``, which returns the exit status; and, if a command line is more than options,
+``parse_options(arguments) -> Options``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from pydantic import BaseModel
 
-from tuning.cli.parser import format_help
+from tuning.cli.parser import format_help, parse
 
 SUMMARIES = {
     "tune": "search for the best fine-tune of a classifier for a folder of images, and register it",
@@ -34,16 +35,28 @@ SUMMARIES = {
 class Command(Protocol):
     """The interface of a command's module."""
 
-    OPTIONS: type[BaseModel]
+    Options: type[BaseModel]
     EXAMPLE: str
 
-    def run(self, arguments: Sequence[str], mlflow_run_id: str | None) -> int:
+    def run(self, options: BaseModel, mlflow_run_id: str | None) -> int:
         """Run the command, in the run that ``mlflow run`` created for it if it uses one; return its exit status."""
 
 
 def load(name: str) -> Command:
     """Import and return the module of a command."""
     return cast(Command, importlib.import_module(f"tuning.cli.{name}"))
+
+
+def parse_options(name: str, arguments: Sequence[str]) -> BaseModel:
+    """Return the options of a command; raise ``SettingError`` with all problems."""
+    command = load(name)
+    own_parser: Callable[[Sequence[str]], BaseModel] | None = getattr(command, "parse_options", None)
+    return own_parser(arguments) if own_parser else parse(command.Options, arguments)
+
+
+def run(name: str, arguments: Sequence[str], mlflow_run_id: str | None) -> int:
+    """Run a command; return its exit status."""
+    return load(name).run(parse_options(name, arguments), mlflow_run_id)
 
 
 def overview() -> str:
@@ -62,5 +75,5 @@ def page(name: str) -> str:
     command = load(name)
     return (
         f"usage: python -m tuning {name} [--name value ...]\n\n{SUMMARIES[name]}\n\n"
-        f"options (name, type, default):\n{format_help(command.OPTIONS)}\n\nexample:\n  {command.EXAMPLE}"
+        f"options (name, type, default):\n{format_help(command.Options)}\n\nexample:\n  {command.EXAMPLE}"
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import OutputPath, parse
+from tuning.cli.parser import OutputPath
 
 EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets sheets/"
 
 
-class AuditOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``audit``."""
 
     data: str = Field("demo", min_length=1, description="data set, as for tune")
@@ -21,12 +20,8 @@ class AuditOptions(FrozenModel):
     sheets: OutputPath = Field("", description="folder to write contact sheets to: related images side by side")
 
 
-OPTIONS = AuditOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the audit; findings do not change the exit status."""
-    options = parse(AuditOptions, arguments)
     from data.audit.contact_sheets import contact_sheets
     from data.audit.report import audit
     from data.load_dataset import load_dataset

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning blocks --backbone resnet34 --image_size 128"
 
 
-class BlocksOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``blocks``; it needs no weights, and so no model hub."""
 
     backbone: str = Field(min_length=1, description="network: NAME, timm/NAME or torchvision/NAME")
     image_size: int = Field(224, ge=8, le=2048, description="side of the images in pixels")
 
 
-OPTIONS = BlocksOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print a row for each block, from the input to the output."""
-    options = parse(BlocksOptions, arguments)
     from models.backbones.factory import create_backbone
     from models.freezing.blocks import find_blocks
     from models.profiling.block_latency import time_blocks

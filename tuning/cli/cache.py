@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning cache --clear pixels"
 
 
-class CacheOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``cache``."""
 
     clear: Literal["", "all", "pixels", "features"] = Field(
@@ -21,18 +20,31 @@ class CacheOptions(FrozenModel):
     )
 
 
-OPTIONS = CacheOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the cache entries, least recently used first; with ``clear``, remove entries before."""
-    options = parse(CacheOptions, arguments)
+    from rich.filesize import decimal
+
     from data.cache.content_cache import ContentCache
     from tuning.ui.console import print_tables
-    from tuning.ui.tables.cache import cache_table, removed_line, total_line
+    from tuning.ui.tables.text_table import TextTable
 
     cache = ContentCache()
     if options.clear:
-        print_tables(removed_line(cache.clear("" if options.clear == "all" else options.clear)))
-    print_tables(cache_table(cache.entries()), total_line(cache))
+        num_removed = len(cache.clear("" if options.clear == "all" else options.clear))
+        print_tables(f"removed {num_removed} cache {'entry' if num_removed == 1 else 'entries'}")
+    rows = [
+        [
+            entry.key,
+            decimal(entry.size_bytes),
+            f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}",
+            "yes" if entry.in_use else "",
+        ]
+        for entry in cache.entries()
+    ]
+    columns = ("entry", "size", "last used", "in use")
+    size, limit = decimal(cache.size_bytes()), decimal(cache.limit_bytes)
+    print_tables(
+        TextTable("", columns, rows, text_columns={"entry", "last used", "in use"}),
+        f"{size} of at most {limit} (FREEZELINE_CACHE_GB) in {cache.root}",
+    )
     return 0

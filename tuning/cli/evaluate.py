@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import OutputPath, parse
+from tuning.cli.parser import OutputPath
 
 EXAMPLE = "python -m tuning evaluate --model models:/digits@champion --data demo"
 
 
-class EvaluateOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``evaluate``."""
 
     model: str = Field(min_length=1, description="URI of the packaged model: models:/NAME@champion or runs:/ID/model")
@@ -27,12 +26,8 @@ class EvaluateOptions(FrozenModel):
     )
 
 
-OPTIONS = EvaluateOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the scores with confidence intervals, the per-class metrics and the most frequent confusions."""
-    options = parse(EvaluateOptions, arguments)
     from data.load_dataset import load_dataset
     from tuning.registry.candidate_store import load_model
     from tuning.reporting.page import build_evaluation

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning promote --run PARENT_RUN_ID"
 
 
-class PromoteOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``promote``."""
 
     run: str = Field("", description="ID of a search's parent run, or of a run of train")
@@ -24,12 +21,8 @@ class PromoteOptions(FrozenModel):
     )
 
 
-OPTIONS = PromoteOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Register the candidate of a run or a version, and decide about it on its test images."""
-    options = parse(PromoteOptions, arguments)
     by_version = bool(options.name) and options.version is not None
     if bool(options.run) == by_version or bool(options.name) != (options.version is not None):
         received = " ".join(f"--{name}" for name in ("run", "name", "version") if getattr(options, name))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tuning.cli.parser import parse
 from tuning.recipe.resume import ResumeRequest
 
 EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 
-OPTIONS = ResumeRequest
+Options = ResumeRequest
 
 
-def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
+def run(options: ResumeRequest, mlflow_run_id: str | None) -> int:
     """Run the remaining trials of the search in the same parent run, and finish it."""
-    options = parse(ResumeRequest, arguments)
     from tuning.ui.session import open_event_bus
 
     with open_event_bus("resume", options.quiet, options.events) as bus:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 EXAMPLE = "python -m tuning rollback --name digits --reason 'wrong on the new camera'"
 
 
-class RollbackOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``rollback``."""
 
     name: str = Field(min_length=1, description="name of the registered model")
     reason: str = Field(min_length=1, description="the reason, recorded in the champion history")
 
 
-OPTIONS = RollbackOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Move the champion alias back to the previous champion, after loading it in a clean process."""
-    options = parse(RollbackOptions, arguments)
     from tuning.registry.rollback import rollback
     from tuning.tracking.connection import connect
     from tuning.ui.console import print_tables

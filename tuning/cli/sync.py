@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from data.errors import UserError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,18 +17,14 @@ if TYPE_CHECKING:
 EXAMPLE = "python -m tuning sync --run PARENT_RUN_ID"
 
 
-class SyncOptions(FrozenModel):
+class Options(FrozenModel):
     """The options of ``sync``."""
 
     run: str = Field("", description="ID of the search's parent run; empty: all searches on this machine")
 
 
-OPTIONS = SyncOptions
-
-
-def run(arguments: Sequence[str], _mlflow_run_id: str | None) -> int:
+def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Deliver to the configured tracking server; return exit status 1 if anything is undelivered."""
-    options = parse(SyncOptions, arguments)
     from tuning.tracking.connection import connect
     from tuning.tracking.offline_sync import find_searches
     from tuning.ui.console import print_tables

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from data.errors import SettingError
-from tuning.cli.parser import parse
 from tuning.recipe.schema import TrainingSettings
 
 EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3"
 
 
-class TrainOptions(TrainingSettings):
+class Options(TrainingSettings):
     """The options of ``train``: a setting that is not given takes the value of a search's default trial."""
 
     run: str = Field("", description="ID of a trial's run: train its configuration again on its data")
@@ -22,13 +19,11 @@ class TrainOptions(TrainingSettings):
     )
 
 
-OPTIONS = TrainOptions
 OUTPUT_OPTIONS = {"quiet", "events"}  # the only ones that are accepted together with run or model
 
 
-def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
+def run(options: Options, mlflow_run_id: str | None) -> int:
     """Train, evaluate on the test images and package, without registering."""
-    options = parse(TrainOptions, arguments)
     for source in ("run", "model"):
         if getattr(options, source):
             _check_only_source(options, source)
@@ -40,9 +35,9 @@ def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
         return bus.end(train(options, options.run, options.model, mlflow_run_id, bus))
 
 
-def _check_only_source(options: TrainOptions, source: str) -> None:
+def _check_only_source(options: Options, source: str) -> None:
     """Refuse settings in addition to ``source``; default values are accepted, because ``mlflow run`` passes them."""
-    fields = TrainOptions.model_fields
+    fields = Options.model_fields
     given = options.model_fields_set - OUTPUT_OPTIONS - {source}
     extra = [name for name in given if getattr(options, name) != fields[name].default]
     if extra:

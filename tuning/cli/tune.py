@@ -8,13 +8,17 @@ from tuning.cli.parser import parse_args
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
 
-OPTIONS = Recipe
 EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
+Options = Recipe
 
 
-def run(arguments: Sequence[str], mlflow_run_id: str | None) -> int:
+def parse_options(arguments: Sequence[str]) -> Recipe:
+    """Return the recipe: its file, overridden by the other options."""
+    return load_recipe(*parse_args(Recipe, arguments))
+
+
+def run(recipe: Recipe, mlflow_run_id: str | None) -> int:
     """Run a search, and register the model of the best trial."""
-    recipe = load_recipe(*parse_args(Recipe, arguments))
     from tuning.ui.session import open_event_bus
 
     with open_event_bus("tune", recipe.quiet, recipe.events) as bus:

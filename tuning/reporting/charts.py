@@ -1,10 +1,8 @@
-"""The charts of a report, drawn from its content alone. Where Optuna or scikit-learn has such a chart, theirs is used.
-
-Matplotlib keeps Optuna's figures in memory until they are closed: ``render_figure`` closes each figure.
-"""
+"""The charts of a report, drawn from its content alone, and the chart that compares searches."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +13,19 @@ import matplotlib as mpl
 
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.formatting import describe_network, format_score, pluralize
-from tuning.common.trial_record import TrialOrigin, TrialRecord
+from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord
 from tuning.reporting.content import ReportContent
-from tuning.reporting.optuna_study import to_study
-from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED, STYLE, restyle
+from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED, STYLE, png
 from tuning.search.selection import CostMetric, pareto_front
+from tuning.tracking.search_summary import SearchSummary
 
 if TYPE_CHECKING:
+    import optuna
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from optuna.distributions import BaseDistribution
 
 mpl.use("Agg")  # never open a window
 
@@ -39,6 +39,7 @@ ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # label, color and marker;
 END_MARKERS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # marker and color at the end of a curve
 COST_LABELS: dict[CostMetric, str] = {"latency_ms": "latency per image on one core, ms", "mb": "size, MB"}
 COST_UNITS: dict[CostMetric, str] = {"latency_ms": "ms", "mb": "MB"}
+LOG_SCALE_SETTINGS = ("lr", "weight_decay")
 MAX_IMPORTANCES = 10  # bars
 MAX_ANNOTATED_CLASSES = 12  # up to this number, the cells of a confusion matrix have numbers
 MAX_NAMED_CLASSES = 40  # up to this number, its axes have class names
@@ -63,10 +64,10 @@ def build_charts(content: ReportContent) -> list[Chart]:
         Chart("curves", "Learning curves", _caption_curves(content), lambda: _curves(content)),
         Chart("freeze", "Accuracy by freeze depth", _caption_freeze(content), lambda: _freeze(content)),
     ]
-    names = list(importances(content))
-    if names:
-        caption = f"Most important: {', '.join(names[:3])}."
-        charts.append(Chart("importance", "Hyperparameter importance", caption, lambda: _importance(content, names)))
+    shares = importances(content.result.trials)
+    if shares:
+        caption = f"Most important: {', '.join(list(shares)[:3])}."
+        charts.append(Chart("importance", "Hyperparameter importance", caption, lambda: _importance(shares)))
     costs: tuple[tuple[CostMetric, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
     for metric, name in costs if content.result.costed_trials else ():
         charts.append(_cost_chart(content, metric, name))
@@ -84,8 +85,7 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
     """Context manager: draw a chart, and close its figure on exit."""
     import matplotlib.pyplot as plt
 
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna's charts raise ExperimentalWarning
+    with mpl.rc_context(STYLE):
         figure = chart.draw()
         try:
             yield figure
@@ -93,7 +93,7 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
             plt.close(figure)
 
 
-def importances(content: ReportContent) -> dict[str, float]:
+def importances(trials: Sequence[TrialRecord]) -> dict[str, float]:
     """Return the importance of each setting as its share of the score's variance, largest first.
 
     Empty if too few trials have different scores. Uses Optuna's default evaluator on complete trials: the scores of
@@ -101,7 +101,7 @@ def importances(content: ReportContent) -> dict[str, float]:
     """
     from optuna.importance import get_param_importances
 
-    study = to_study(content.result.trials)
+    study = to_study(trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -112,6 +112,49 @@ def importances(content: ReportContent) -> dict[str, float]:
     return dict(list(valid.items())[:MAX_IMPORTANCES])
 
 
+def to_study(trials: Sequence[TrialRecord]) -> optuna.Study:
+    """Return the trials with a score as an in-memory study, without the settings that all trials share.
+
+    In the study of the search, a conditional setting has a name of its own (SGD's learning rate, a variant's image
+    size). Here each setting has the option's name, so that all trials are comparable.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    eligible = [trial for trial in trials if trial.is_eligible]
+    distributions = _distributions([trial.settings for trial in eligible])
+    study = optuna.create_study(direction="maximize")
+    for trial in eligible:
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if trial.status == "complete" else TrialState.PRUNED,
+                value=trial.score,
+                params={name: trial.settings[name] for name in distributions},
+                distributions=distributions,
+            )
+        )
+    return study
+
+
+def _distributions(settings: Sequence[dict[str, ParamValue]]) -> dict[str, BaseDistribution]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    distributions: dict[str, BaseDistribution] = {}
+    common = [name for name in (settings[0] if settings else ()) if all(name in params for params in settings)]
+    for name in common:
+        values = list(dict.fromkeys(params[name] for params in settings))
+        numbers = [float(value) for value in values if not isinstance(value, str)]
+        if len(values) < 2:
+            continue
+        if len(numbers) < len(values):
+            distributions[name] = CategoricalDistribution(values)
+        else:
+            low, high = min(numbers), max(numbers)
+            distributions[name] = FloatDistribution(low, high, log=name in LOG_SCALE_SETTINGS and low > 0)
+    return distributions
+
+
 def _figure(size: tuple[float, float] = FIGURE_SIZE) -> tuple[Figure, Axes]:
     import matplotlib.pyplot as plt
 
@@ -120,20 +163,16 @@ def _figure(size: tuple[float, float] = FIGURE_SIZE) -> tuple[Figure, Axes]:
 
 
 def _history(content: ReportContent) -> Figure:
-    from optuna.visualization.matplotlib import plot_optimization_history
-
-    with _restore_rc():
-        axes: Axes = plot_optimization_history(to_study(content.result.trials, with_pruned=True), target_name=SCORE)
-    restyle(axes)
-    points, line = axes.collections[0], axes.lines[0]
-    points.set_color(BLUE)
-    points.set_sizes([14])
-    line.set(color=ORANGE, alpha=1, linewidth=1.5, drawstyle="steps-post")
-    if (optuna_legend := axes.get_legend()) is not None:
-        optuna_legend.remove()
-    _legend(axes, [points, line], ["trial", "best so far"])
-    axes.set_xlabel("trial")
-    return axes.figure
+    figure, axes = _figure()
+    points = [(trial.number, trial.score or 0.0) for trial in content.result.trials if trial.is_eligible]
+    numbers, scores = zip(*points, strict=True)
+    best_so_far = list(itertools.accumulate(scores, max))
+    axes.scatter(numbers, scores, s=14, color=BLUE, label="trial")
+    axes.plot(numbers, best_so_far, color=ORANGE, linewidth=1.5, drawstyle="steps-post", label="best so far")
+    axes.set(xlabel="trial", ylabel=SCORE)
+    axes.locator_params(axis="x", integer=True)
+    _legend(axes, *axes.get_legend_handles_labels())
+    return figure
 
 
 def _caption_history(content: ReportContent) -> str:
@@ -201,21 +240,14 @@ def _caption_freeze(content: ReportContent) -> str:
     return f"At 0% the whole network is trained, at 100% only the head.{winner}"
 
 
-def _importance(content: ReportContent, names: list[str]) -> Figure:
-    from optuna.visualization.matplotlib import plot_param_importances
-
-    with _restore_rc():
-        axes: Axes = plot_param_importances(to_study(content.result.trials), params=names, target_name="score")
-    restyle(axes)
-    for bar in axes.patches:
-        bar.set_color(BLUE)
-    for text in axes.texts:
-        text.set(color=INK, size=8.5)
-    if (optuna_legend := axes.get_legend()) is not None:
-        optuna_legend.remove()
-    axes.set(xlabel="share of score variance (fANOVA)", ylabel="")
+def _importance(importance_by_name: dict[str, float]) -> Figure:
+    figure, axes = _figure()
+    names, shares = zip(*reversed(importance_by_name.items()), strict=True)
+    bars = axes.barh(names, shares, color=BLUE)
+    axes.bar_label(bars, [f"{share:.2f}" if share >= 0.01 else "<0.01" for share in shares], padding=2, size=8.5)
+    axes.set(xlabel="share of score variance (fANOVA)")
     axes.margins(x=0.14)
-    return axes.figure
+    return figure
 
 
 def _confusion(scores: ClassificationMetrics) -> Figure:
@@ -290,8 +322,22 @@ def _legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> Non
     axes.figure.legend(handles, labels, loc="outside upper left", ncols=columns, labelcolor=INK, handletextpad=0.5)
 
 
-@contextmanager
-def _restore_rc() -> Iterator[None]:
-    """Context manager: restore Matplotlib's settings on exit; Optuna sets a global style."""
-    with mpl.rc_context():
-        yield
+def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
+    """Return a PNG of each search's best validation score over the minutes since its first trial began."""
+    import matplotlib.pyplot as plt
+
+    lines = [(color, style) for style in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, RED, MUTED)]
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure()
+        for search, (color, style) in zip(searches, lines, strict=False):
+            minutes = [point.seconds / 60 for point in search.improvements]
+            scores = [point.score for point in search.improvements]
+            if scores:  # the line continues at the best score until the search's end
+                label = f"{search.name} {search.short_id}"
+                steps = [*minutes, search.minutes], [*scores, scores[-1]]
+                axes.plot(*steps, color=color, linestyle=style, drawstyle="steps-post", label=label)
+        axes.set(xlabel="minutes since the first trial began", ylabel="best validation balanced accuracy")
+        axes.legend(loc="lower right", labelcolor=INK)
+        image = png(figure)
+        plt.close(figure)
+    return image

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
-from data.audit.report import Audit
-from models.evaluation.metrics import ClassificationMetrics
+from data.audit.report import Audit, audit
+from data.dataset.dataset import Dataset
+from data.loading.pixel_cache import pixel_cache
+from models.evaluation.metrics import ClassificationMetrics, compute_metrics
+from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate
+from tuning.reporting.thumbnails import (
+    Example,
+    Misclassification,
+    Pair,
+    audit_pairs,
+    top_losses,
+    train_examples,
+    val_examples,
+)
 from tuning.search.search_result import SearchResult
 
-
-@dataclass(frozen=True)
-class Misclassification:
-    """A misclassified image, with the model's probabilities of the predicted and the true class."""
-
-    thumbnail: bytes
-    path: str
-    true_label: str
-    predicted_label: str
-    probability: float
-    true_label_probability: float
-
-
-@dataclass(frozen=True)
-class Example:
-    """An image of the data set and its augmented versions; none for validation images."""
-
-    path: str
-    label: str
-    thumbnail: bytes
-    augmented: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A group of related images from the audit: their paths and thumbnails; None for an unreadable file."""
-
-    paths: tuple[str, ...]
-    thumbnails: tuple[bytes | None, ...]
+if TYPE_CHECKING:
+    from models.evaluation.metrics import Labels, Probabilities
 
 
 class Decision(NamedTuple):
@@ -62,7 +48,7 @@ class ReportContent:
         decision: the registry's decision about the candidate.
         result: the trials of the search and its winner.
         machine: hardware that latencies were measured on.
-        baseline: test accuracy of logistic regression on the raw pixels, if it was measured.
+        baseline: test accuracy of logistic regression on the raw pixels.
         mistakes: misclassified test images, most confident first.
         train_examples: training images with their augmented versions.
         val_examples: validation images.
@@ -77,12 +63,49 @@ class ReportContent:
     decision: Decision
     result: SearchResult
     machine: str
-    baseline: float | None
+    baseline: float
     mistakes: tuple[Misclassification, ...]
     train_examples: tuple[Example, ...]
     val_examples: tuple[Example, ...]
     audit: Audit
     pairs: dict[str, tuple[Pair, ...]]
+
+
+def build_report_content(
+    dataset: Dataset,
+    result: SearchResult,
+    candidate: Candidate,
+    test_predictions: tuple[Probabilities, Labels],
+    baseline: float,
+    decision: Decision,
+) -> ReportContent:
+    """Return the content of a search's report.
+
+    Args:
+        dataset: the search's data set; its pixels are read from the cache, or decoded again.
+        result: the trials and the winner.
+        candidate: the packaged winner with its test metrics.
+        test_predictions: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
+        baseline: test accuracy of logistic regression on the raw pixels.
+        decision: the registry's decision about the candidate.
+    """
+    cache = pixel_cache(dataset, result.winner.config.preprocessing)
+    data_audit = audit(dataset)
+    return ReportContent(
+        search=candidate.run_id,
+        created=f"{datetime.now():%Y-%m-%d %H:%M}",
+        candidate=candidate,
+        scores=compute_metrics(*test_predictions, dataset.classes),
+        decision=decision,
+        result=result,
+        machine=hardware(),
+        baseline=baseline,
+        mistakes=top_losses(dataset, dataset.split("test"), *test_predictions),
+        train_examples=train_examples(dataset, cache.split("train")[0], result.winner),
+        val_examples=val_examples(dataset, cache.split("val")[0]),
+        audit=data_audit,
+        pairs=audit_pairs(data_audit),
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1c2733", "#56626e", "#d5dbe1", "#ffffff"
@@ -69,25 +68,6 @@ def css(colors: dict[str, str]) -> str:
     return "".join(f"--{name}:{color};" for name, color in colors.items())
 
 
-def restyle(axes: Axes) -> None:
-    """Apply the report's style to a chart drawn by a library, and remove its title: the page has a heading."""
-    figure = axes.figure
-    figure.set_size_inches(FIGURE_SIZE)
-    figure.set_facecolor(PAPER)
-    figure.set_layout_engine("constrained")
-    axes.set_facecolor(PAPER)
-    axes.set_title("")
-    axes.set_title("", loc="left")
-    axes.set_axisbelow(True)
-    axes.grid(True, color=GRID, linewidth=STYLE["grid.linewidth"])
-    axes.tick_params(colors=MUTED, labelsize=STYLE["font.size"])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set(color=MUTED, size=STYLE["font.size"])
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(GRID)
-
-
 def png(figure: Figure) -> bytes:
     """Return a chart as a PNG."""
     out = io.BytesIO()
@@ -101,6 +81,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
     Element ids are prefixed with ``name``, so that they are unique within the page.
     """
     import matplotlib as mpl
+    from markupsafe import escape
 
     out = io.StringIO()
     # rc_context: svg.fonttype and svg.hashsalt are read when the figure is saved.
@@ -114,11 +95,5 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
     for variable, color in LIGHT.items():
         text = text.replace(color, f"var(--{variable})")
-    attributes = f'role="img" aria-label="{_escape(label)}" class="chart"'
+    attributes = f'role="img" aria-label="{escape(label)}" class="chart"'
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda match: f"<svg {attributes} {match[1]}>", text, count=1)
-
-
-def _escape(text: str) -> str:
-    from markupsafe import escape
-
-    return str(escape(text))

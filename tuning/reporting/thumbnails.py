@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from data.audit.contact_sheets import VISUAL_KINDS
 from data.audit.report import Audit
 from data.preprocessing import ImageError, Pixels, Preprocessing, read_image
 from tuning.common.trial_record import TrialRecord
-from tuning.reporting.content import Example, Misclassification, Pair
 
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset, Sample
@@ -30,6 +30,36 @@ MAX_LOSSLESS_SIZE = 64  # px; in images up to this size single pixels are visibl
 QUALITY = 80  # of WebP
 
 
+@dataclass(frozen=True)
+class Misclassification:
+    """A misclassified image, with the model's probabilities of the predicted and the true class."""
+
+    thumbnail: bytes
+    path: str
+    true_label: str
+    predicted_label: str
+    probability: float
+    true_label_probability: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of the data set and its augmented versions; none for validation images."""
+
+    path: str
+    label: str
+    thumbnail: bytes
+    augmented: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A group of related images from the audit: their paths and thumbnails; None for an unreadable file."""
+
+    paths: tuple[str, ...]
+    thumbnails: tuple[bytes | None, ...]
+
+
 def to_webp(image: Image.Image) -> bytes:
     """Return a thumbnail of an image as WebP."""
     thumbnail = image.copy()
@@ -41,11 +71,7 @@ def to_webp(image: Image.Image) -> bytes:
 
 
 def top_losses(
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    probabilities: Probabilities,
-    labels: Labels,
-    max_count: int = MAX_MISTAKES,
+    dataset: Dataset, samples: Sequence[Sample], probabilities: Probabilities, labels: Labels
 ) -> tuple[Misclassification, ...]:
     """Return the misclassified samples with the highest predicted probability.
 
@@ -54,7 +80,7 @@ def top_losses(
     classes = dataset.classes
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:max_count]
+    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MAX_MISTAKES]
     mistakes = []
     for row in order.tolist():
         thumbnail = _thumbnail_of_file(dataset.root / samples[row].path)

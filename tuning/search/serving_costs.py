@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from models.profiling.serving_cost import ServingCost, ServingSpec, serving_cost
 from tuning.common.trial_record import TrialRecord
 from tuning.search.selection import Limits, ranked, serving_spec_of
 
-MeasureCost = Callable[[ServingSpec], ServingCost]
-
 
 def measure_serving_costs(
-    trials: Sequence[TrialRecord],
-    num_classes: int,
-    limits: Limits,
-    time_limit_s: float,
-    measure: MeasureCost = serving_cost,
+    trials: Sequence[TrialRecord], num_classes: int, limits: Limits, time_limit_s: float
 ) -> dict[ServingSpec, ServingCost]:
     """Return the serving costs of the trials' networks, measured in the order of their best scores.
 
@@ -31,7 +25,7 @@ def measure_serving_costs(
         if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits.active):
             break
         try:
-            costs[spec] = measure(spec)
+            costs[spec] = serving_cost(spec)
         except Exception:  # noqa: S112  # a backbone that cannot be exported only lacks a cost
             continue
         is_any_allowed = is_any_allowed or limits.violation_ratio(costs[spec]) <= 1

@@ -8,8 +8,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.common.names import TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
@@ -19,11 +17,11 @@ from tuning.search.search_result import SearchResult
 from tuning.search.selection import ranked
 from tuning.search.strategy import num_counted
 from tuning.tracking.ui_links import MlflowLinks
+from tuning.ui.tables.text_table import TextTable
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
 COLUMNS = ("trial", "bal. acc.", "best epoch", NETWORK, "px", "frozen", "lr", "augment")
-NUMERIC_COLUMNS = ("trial", "bal. acc.", "best epoch", "px", "frozen", "lr")
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
 
 
@@ -43,18 +41,11 @@ def _minutes(minutes: float) -> str:
     return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
-def leaderboard(trials: Sequence[TrialRecord]) -> Table:
-    """Return the table of the best trials; it fits into 80 columns."""
-    table = Table(
-        title="Best trials by validation", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
-    )
-    for name in COLUMNS:
-        is_name = name == NETWORK
-        is_numeric = name in NUMERIC_COLUMNS
-        table.add_column(name, justify="right" if is_numeric else "left", no_wrap=not is_name, overflow="fold")
-    for trial in ranked(trials)[:MAX_ROWS]:
-        table.add_row(*_cells(trial))
-    return table
+def leaderboard(trials: Sequence[TrialRecord], links: MlflowLinks | None = None) -> TextTable:
+    """Return the table of the best trials, which fits into 80 columns; with ``links``, numbers link to their runs."""
+    rows = [_cells(trial, links) for trial in ranked(trials)[:MAX_ROWS]]
+    text_columns = {NETWORK, "augment"}
+    return TextTable("Best trials by validation", COLUMNS, rows, text_columns=text_columns, wrapped={NETWORK})
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
@@ -82,11 +73,12 @@ def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
     return text.getvalue()
 
 
-def _cells(trial: TrialRecord) -> list[str]:
+def _cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:
     """Return the cells of a trial's row, in the order of ``COLUMNS``."""
     config, info = trial.config, trial.runtime_info
+    run_id = links.trial_run_id(trial) if links else ""
     return [
-        str(trial.number),
+        f"[{trial.number}]({links.run_url(run_id)})" if links and run_id else str(trial.number),
         format_score(trial),
         f"{trial.best_epoch}/{trial.epochs}",
         network_name(trial),
@@ -146,23 +138,12 @@ def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
 
 def run_note(result: SearchResult, candidate: Candidate, decision: str, links: MlflowLinks | None = None) -> str:
     """Return the parent run's description in Markdown: decision, links, test metrics and best trials."""
-    header = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-    best = ranked(result.trials)[:MAX_ROWS]
-    rows = "\n".join("| " + " | ".join(_linked_cells(trial, links)) + " |" for trial in best)
     metrics = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     images = pluralize(candidate.num_test_images, "image")
     return (
         f"{decision}\n\n{links.markdown(result.trials, result.winner) if links else ''}"
-        f"**Test** ({images})\n\n{metrics}\n\n**Best trials**\n\n{header}\n{rows}\n"
+        f"**Test** ({images})\n\n{metrics}\n{leaderboard(result.trials, links).to_markdown()}"
     )
-
-
-def _linked_cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:
-    """Return the cells of a trial's row; its number links to its run, if that is known."""
-    number, *cells = _cells(trial)
-    if links and (run_id := links.trial_run_id(trial)):
-        number = f"[{number}]({links.run_url(run_id)})"
-    return [number, *cells]
 
 
 def next_commands(tracking_uri: str, link: str, model: str, image: Path) -> list[str]:

@@ -17,7 +17,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
-from tuning.reporting.content import Decision
+from tuning.reporting.content import Decision, build_report_content
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import Limits
 from tuning.search.serving_costs import measure_serving_costs
@@ -110,14 +110,18 @@ def _pixel_baseline(search: Search) -> float:
 
 def _compare_networks(search: Search, result: SearchResult) -> str:
     """Show and log the scores and serving costs of the networks; return both tables in Markdown."""
-    rows = networks.compare_networks(result.trials, result.num_classes)
-    if rows:
-        search.bus.show(networks.table(rows))
+    note = ""
+    if rows := networks.compare_networks(result.trials, result.num_classes):
+        table = networks.table(rows)
+        search.bus.show(table)
         search.parent.log_text(networks.as_json(rows), "networks.json")
+        note += table.to_markdown()
     if result.costed_trials:
-        search.bus.show(pareto.table(result.costed_trials))
+        table = pareto.table(result.costed_trials)
+        search.bus.show(table)
         search.parent.log_text(pareto.as_json(result.costed_trials), "costs.json")
-    return networks.markdown(rows) + pareto.markdown(result.costed_trials)
+        note += table.to_markdown()
+    return note
 
 
 def _end_interrupted(search: Search, candidate: Candidate) -> int:
@@ -149,7 +153,6 @@ def _write_report(
     search: Search, result: SearchResult, candidate: Candidate, baseline: float, decision: Decision
 ) -> None:
     """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
-    from tuning.reporting.builder import build_report_content
     from tuning.reporting.charts import build_charts
     from tuning.reporting.page import build_chart_images, build_report
 

@@ -6,25 +6,20 @@ import math
 from collections.abc import Sequence
 
 from rich.filesize import decimal
-from rich.table import Table
 
 from models.features.caching_policy import BYTES_PER_ELEMENT
 from models.freezing.blocks import Block
 from models.profiling.block_latency import BATCH_SIZE, NUM_RUNS
 from tuning.common.formatting import pluralize
+from tuning.ui.tables.text_table import TextTable
 
 MISSING = "-"
-COLUMNS = (("depth", True), ("block", False), ("output", True), ("parameters", True), ("time", True), ("cached", True))
 
 
-def blocks_table(blocks: Sequence[Block], seconds: Sequence[float]) -> Table:
+def blocks_table(blocks: Sequence[Block], seconds: Sequence[float]) -> TextTable:
     """Return a row per block; ``seconds`` is empty for a network that can't be split into blocks, only into groups."""
-    table = Table(box=None)
-    for name, is_numeric in COLUMNS:
-        table.add_column(name, justify="right" if is_numeric else "left", no_wrap=True)
-    for block in blocks:
-        table.add_row(str(block.index + 1), block.name, *_cells(block, seconds))
-    return table
+    rows = [[str(block.index + 1), block.name, *_cells(block, seconds)] for block in blocks]
+    return TextTable("", ("depth", "block", "output", "parameters", "time", "cached"), rows, text_columns={"block"})
 
 
 def _cells(block: Block, seconds: Sequence[float]) -> list[str]:

@@ -6,14 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich.table import Table
-
 from models.profiling.flops import ModelCost, model_cost
 from tuning.common.formatting import format_score, network_name
 from tuning.common.trial_record import TrialRecord
+from tuning.ui.tables.text_table import TextTable
 
 MISSING = "-"
-TITLE = "Networks by validation"
 SCORES = {"top-1": "val_accuracy", "top-5": "val_top5_accuracy"}
 COSTS = ("params", "GFLOPs", "MB")
 NETWORK = "network"
@@ -49,24 +47,12 @@ def _cost(trial: TrialRecord, num_classes: int) -> ModelCost | None:
         return None
 
 
-def table(summaries: Sequence[NetworkSummary]) -> Table:
+def table(summaries: Sequence[NetworkSummary]) -> TextTable:
     """Return a row per network, best first; names that do not fit into 80 columns are wrapped."""
-    rows = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for name in _columns(summaries):
-        is_name = name == NETWORK
-        rows.add_column(name, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
-    for summary in summaries:
-        rows.add_row(*_cells(summary, summaries))
-    return rows
-
-
-def markdown(summaries: Sequence[NetworkSummary]) -> str:
-    """Return the table as Markdown; empty without summaries."""
-    if not summaries:
-        return ""
-    columns = _columns(summaries)
-    rows = [columns, ["---"] * len(columns), *(_cells(summary, summaries) for summary in summaries)]
-    return f"\n**{TITLE}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    measured = [label for label, name in SCORES.items() if any(name in summary.trial.metrics for summary in summaries)]
+    columns = (NETWORK, "px", "bal. acc.", *measured, *COSTS)
+    rows = [_cells(summary, measured) for summary in summaries]
+    return TextTable("Networks by validation", columns, rows, text_columns={NETWORK}, wrapped={NETWORK})
 
 
 def as_json(summaries: Sequence[NetworkSummary]) -> str:
@@ -87,21 +73,16 @@ def as_json(summaries: Sequence[NetworkSummary]) -> str:
     return json.dumps(rows, indent=2)
 
 
-def _columns(summaries: Sequence[NetworkSummary]) -> list[str]:
-    measured = [label for label, name in SCORES.items() if any(name in summary.trial.metrics for summary in summaries)]
-    return [NETWORK, "px", "bal. acc.", *measured, *COSTS]
-
-
-def _cells(summary: NetworkSummary, summaries: Sequence[NetworkSummary]) -> list[str]:
+def _cells(summary: NetworkSummary, measured: Sequence[str]) -> list[str]:
+    """Return the cells of a row; ``measured`` names its columns of ``SCORES``."""
     trial = summary.trial
-    cells = {
-        NETWORK: network_name(trial),
-        "px": str(trial.config.preprocessing.image_size),
-        "bal. acc.": format_score(trial) if trial.is_eligible else MISSING,
-        **{label: _score(trial, name) for label, name in SCORES.items()},
-        **dict(zip(COSTS, _cost_cells(summary.cost), strict=True)),
-    }
-    return [cells[column] for column in _columns(summaries)]
+    return [
+        network_name(trial),
+        str(trial.config.preprocessing.image_size),
+        format_score(trial) if trial.is_eligible else MISSING,
+        *(_score(trial, SCORES[label]) for label in measured),
+        *_cost_cells(summary.cost),
+    ]
 
 
 def _score(trial: TrialRecord, name: str) -> str:

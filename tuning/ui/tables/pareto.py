@@ -5,37 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from models.profiling.hardware import hardware
 from tuning.common.formatting import format_score, network_name
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.search.selection import COST_METRICS, CostedTrial, on_a_pareto_front, pareto_front, pareto_labels
-
-TITLE = "Accuracy against cost (one image, one core)"
+from tuning.ui.tables.text_table import TextTable
 
 COLUMNS = ("trial", "bal. acc.", "ms", "MB", "network", "px", "truncate", "Pareto front")
-TEXT_COLUMNS = ("network", "Pareto front")
 
 
-def table(costed_trials: Sequence[CostedTrial]) -> Table:
+def table(costed_trials: Sequence[CostedTrial]) -> TextTable:
     """Return a row per Pareto-optimal network, best first; it fits into 80 columns."""
-    rows = Table(title=TITLE, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
-        is_name = name == "network"
-        rows.add_column(name, justify="left" if name in TEXT_COLUMNS else "right", no_wrap=not is_name, overflow="fold")
-    for costed in on_a_pareto_front(costed_trials):
-        rows.add_row(*_cells(costed, costed_trials))
-    return rows
-
-
-def markdown(costed_trials: Sequence[CostedTrial]) -> str:
-    """Return the table as Markdown; empty without costed trials."""
-    if not costed_trials:
-        return ""
-    cells = (_cells(costed, costed_trials) for costed in on_a_pareto_front(costed_trials))
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *cells]
-    return f"\n**{TITLE}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows = [_cells(costed, costed_trials) for costed in on_a_pareto_front(costed_trials)]
+    title = "Accuracy against cost (one image, one core)"
+    return TextTable(title, COLUMNS, rows, text_columns={"network", "Pareto front"}, wrapped={"network"})
 
 
 def as_json(costed_trials: Sequence[CostedTrial]) -> str:
