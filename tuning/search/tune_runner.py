@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.heartbeat import last_heartbeat
 from tuning.search.ray_runtime import cluster_resources, concurrency
 from tuning.search.stall_watchdog import STALL_TIMEOUT_S, StallWatchdog
 from tuning.search.strategy import NextStep, SearchState, SearchStrategy
@@ -64,7 +62,7 @@ class TuneRunner:
         self._paths = paths
         self._store = store
         self._strategy = strategy
-        self._watchdog = StallWatchdog(partial(last_heartbeat, paths.root))
+        self._watchdog = StallWatchdog(paths.heartbeat)
         self._callbacks = (*callbacks, time_budget, self._watchdog)
         self._signals = signals
         self._time_budget = time_budget
