@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuning.cli.parser import parse
-from tuning.recipe.resume import ResumeRequest
+from tuning.recipe.schema import ResumeRequest
 
 EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 

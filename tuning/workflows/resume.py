@@ -12,7 +12,7 @@ from data.errors import DataError, TrackingError
 from tuning.common.event_bus import EventBus
 from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
 from tuning.common.signals import handle_signals
-from tuning.recipe.schema import Recipe
+from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.connection import connect
 from tuning.tracking.offline_sync import find_searches
@@ -24,8 +24,6 @@ from tuning.workflows.search_session import Search, SearchSession
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from tuning.recipe.resume import ResumeRequest
 
 
 class ResumableSearch(NamedTuple):

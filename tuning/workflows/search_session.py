@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
@@ -20,8 +19,7 @@ from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MOD
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialRecord
-from tuning.recipe.resume import recipe_for_resume
-from tuning.recipe.schema import Recipe
+from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.budget_estimate import estimate_budget
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
@@ -35,9 +33,6 @@ from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.ui.event_callback import EventCallback
 from tuning.workflows.preflight import SearchInputs
-
-if TYPE_CHECKING:
-    from tuning.recipe.resume import ResumeRequest
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
-        return store.trials(), self._search.parent.writer.run_ids()
+        return store.trials(), self._search.parent.writer.outbox.run_ids
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""
@@ -174,11 +169,12 @@ class SearchSession:
         self._search.bus.info(summary.budget_line(recipe, estimate, backbone, image_size, max_concurrent))
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
-        if self._request is None:
-            return self._search.recipe
-        if self._request.has_new_budget:
-            self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
-        return recipe_for_resume(self._search.recipe, self._request, num_counted(store.trials()))
+        recipe, request = self._search.recipe, self._request
+        if request is None or not request.has_new_budget:
+            return recipe
+        self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
+        trials = None if request.trials is None else num_counted(store.trials()) + request.trials
+        return recipe.model_copy(update={"trials": trials, "minutes": request.minutes})
 
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
         """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""
