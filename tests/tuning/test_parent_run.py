@@ -72,7 +72,7 @@ def test_a_new_parent_run_is_in_the_experiment_of_its_name(parent: ParentRun) ->
 def test_a_trials_run_is_a_child_of_the_parent(parent: ParentRun, client: MlflowClient) -> None:
     parent.writer.send(StartRun("uid0", "trial-000", {}, {}))
     assert parent.writer.flush() == ()
-    tags = client.get_run(parent.writer.run_ids()["uid0"]).data.tags
+    tags = client.get_run(parent.writer.outbox.run_ids["uid0"]).data.tags
     assert tags["mlflow.parentRunId"] == parent.run_id
     assert "mlflow.user" in tags
 
