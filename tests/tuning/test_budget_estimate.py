@@ -6,7 +6,7 @@ import pytest
 
 from models.profiling.step_time import BATCH_SIZE
 from tests.tuning.factories import recipe
-from tuning.search.budget_estimate import estimate_budget
+from tuning.search.time_budget import estimate_budget
 from tuning.ui.summary import budget_line
 
 STEP_S = {0.0: 0.4, 0.5: 0.2, 1.0: 0.0}

@@ -19,8 +19,7 @@ from tuning.common.signals import SignalHandler
 from tuning.tracking.connection import connect, tracking_uri
 from tuning.tracking.environment import REPOSITORY, code_version, environment_info, machine_info
 from tuning.tracking.operations import StartRun
-from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.tracking.run_target import get_or_create_experiment
+from tuning.tracking.parent_run import ParentRun, get_or_create_experiment, parent_run_lifecycle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,12 +15,12 @@ from tuning.search.selection import (
     Costs,
     Limits,
     best_per_serving_spec,
+    measure_serving_costs,
     on_a_pareto_front,
     pareto_front,
     serving_spec_of,
     within_limits,
 )
-from tuning.search.serving_costs import measure_serving_costs
 from tuning.ui.tables.pareto import as_json, markdown, table
 
 NUM_CLASSES = 3

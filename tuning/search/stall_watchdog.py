@@ -14,13 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuning.common.background import background_thread
-from tuning.common.trial_callback import TrialCallback
-
-if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
 STALL_TIMEOUT_S = 300.0
 POLL_INTERVAL_S = 5.0

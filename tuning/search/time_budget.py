@@ -1,27 +1,32 @@
-"""The time budget of a search: the deadline of its trials, so that the command ends in time."""
+"""The time budget of a search: the deadline of its trials, and an estimate of how many trials fit into it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from data.atomic_write import write_atomically
-from tuning.common.trial_callback import TrialCallback
-
-if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialRecord, TrialReport
+from models.profiling.step_time import BATCH_SIZE
+from tuning.common.background import background_thread
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
+from tuning.recipe.schema import Recipe
 
 # Time after the trials on two cores: measuring serving costs (8 s), export (15 to 30 s), test evaluation, smoke test of
 # the registered version, report. With a short budget only a fraction is reserved: the command then exceeds its budget,
 # which is better than ending without a trial.
 FINALIZE_RESERVE_S = 75.0
 FINALIZE_RESERVE_FRACTION = 0.35
+POLL_INTERVAL_S = 0.2
+# Validation time per image relative to training time: a forward pass, against a forward and a backward pass that takes
+# about twice as long.
+VALIDATION_COST_RATIO = 1 / 3
 
 
 def finalize_reserve_s(budget_s: float) -> float:
@@ -95,23 +100,21 @@ class TimeBudget(TrialCallback):
     @contextmanager
     def call_at_deadline(self, on_deadline: Callable[[], None]) -> Iterator[None]:
         """Context manager that calls ``on_deadline`` once, in another thread, when the trials' time is exhausted."""
-        ended = threading.Event()
 
-        def wait() -> None:
+        def wait(ended: threading.Event) -> None:
             if self._deadline_s is None or ended.wait(max(0.0, self._deadline_s - time.time())):
                 return
-            self._has_progress.wait()
+            while not self._has_progress.wait(POLL_INTERVAL_S):
+                if ended.is_set():
+                    return
             if not ended.is_set():
                 on_deadline()
 
-        thread = threading.Thread(target=wait, daemon=True, name="time-budget")
-        thread.start()
         try:
-            yield
+            with background_thread("time-budget", wait):
+                yield
         finally:
-            ended.set()
             self._has_progress.set()
-            thread.join()
 
     def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
         """Record progress and save the elapsed time."""
@@ -141,3 +144,42 @@ def _process_start() -> float:
     import psutil
 
     return float(psutil.Process().create_time())
+
+
+class BudgetEstimate(NamedTuple):
+    """Expected cost of fine-tuning trials with the first backbone and image size.
+
+    Attributes:
+        trial_s: seconds of a trial that is not pruned, by freeze fraction.
+        trials: number of trials that fit into the time budget at the mean freeze fraction; None without a time budget.
+        minutes: duration of the requested trials; None if their number is not limited.
+    """
+
+    trial_s: Mapping[float, float]
+    trials: int | None
+    minutes: float | None
+
+
+def estimate_budget(
+    recipe: Recipe, step_s: Mapping[float, float], num_train: int, num_val: int, max_concurrent: int
+) -> BudgetEstimate:
+    """Return the number of trials, or their duration, for a recipe's budget.
+
+    Args:
+        recipe: the recipe with the budget.
+        step_s: seconds of a training step of ``BATCH_SIZE`` images by freeze fraction, as measured by
+            ``models.profiling.step_time``.
+        num_train: number of training images; each is used once per epoch.
+        num_val: number of validation images.
+        max_concurrent: number of concurrent trials, with one core each.
+    """
+    num_images = recipe.max_epochs * (num_train + VALIDATION_COST_RATIO * num_val)
+    trial_s = {fraction: num_images / BATCH_SIZE * seconds for fraction, seconds in step_s.items()}
+    mean_s = statistics.fmean(trial_s.values())
+    available_s = None if recipe.budget_s is None else recipe.budget_s - finalize_reserve_s(recipe.budget_s)
+    max_trials = recipe.max_trials
+    return BudgetEstimate(
+        trial_s,
+        trials=None if available_s is None else max(1, int(available_s * max_concurrent / mean_s)),
+        minutes=None if max_trials is None else max_trials * mean_s / max_concurrent / 60,
+    )

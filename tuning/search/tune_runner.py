@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import SearchError, last_line
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import TrialRecord
+from tuning.common.trial_record import TrialCallback, TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import cluster_resources, concurrency
 from tuning.search.stall_watchdog import STALL_TIMEOUT_S, StallWatchdog
@@ -24,7 +24,6 @@ from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask, run_trial
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from tuning.common.trial_callback import TrialCallback
 
 logger = logging.getLogger(__name__)
 

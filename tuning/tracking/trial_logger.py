@@ -13,8 +13,7 @@ from tuning.common.names import (
     TRIAL_CONFIG_TAG,
     TRIAL_NUMBER_PARAM,
 )
-from tuning.common.trial_callback import TrialCallback
-from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 

@@ -22,7 +22,7 @@ from tuning.search.strategy import num_counted
 from tuning.tracking.ui_links import MlflowLinks
 
 if TYPE_CHECKING:
-    from tuning.search.budget_estimate import BudgetEstimate
+    from tuning.search.time_budget import BudgetEstimate
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"

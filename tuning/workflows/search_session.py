@@ -13,19 +13,17 @@ from data.loading.pixel_cache import pixel_cache
 from models.device import choose_device
 from models.profiling.step_time import step_times
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import EventBus
-from tuning.common.events import SearchPlanned
+from tuning.common.events import EventBus, SearchPlanned
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.recipe.schema import Recipe, ResumeRequest
-from tuning.search.budget_estimate import estimate_budget
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
 from tuning.search.study import TrialStore, open_trial_store
-from tuning.search.time_budget import TimeBudget, load_elapsed_s
+from tuning.search.time_budget import TimeBudget, estimate_budget, load_elapsed_s
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.parent_run import ParentRun
