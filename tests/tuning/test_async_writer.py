@@ -99,9 +99,9 @@ def test_operations_of_concurrent_trials_reach_their_own_runs(client: MlflowClie
             writer.send(LogEpoch(uid, step, {"loss": float(index)}, time_ms=step))
     writer.send(EndRun("b", "FAILED", {}))
     assert writer.close() == ()
-    assert set(writer.run_ids()) == set(uids)
+    assert set(writer.outbox.run_ids) == set(uids)
     for index, uid in enumerate(uids):
-        run = client.get_run(writer.run_ids()[uid])
+        run = client.get_run(writer.outbox.run_ids[uid])
         assert metric_points(client, run, "loss") == [(step, float(index), step) for step in (1, 2, 3)]
         assert run.info.status == ("FAILED" if uid == "b" else "RUNNING")
 
@@ -194,7 +194,7 @@ def test_send_never_waits(client: MlflowClient) -> None:
     writer = open_writer(FlakyClient(client, "create_run", lambda *_: not may_continue.wait(30)))
     for operation in (start_run(), EndRun("uid0", "FINISHED", {})):
         writer.send(operation)
-    assert writer.run_ids() == {}, "the writer waits for the server, the search does not"
+    assert writer.outbox.run_ids == {}, "the writer waits for the server, the search does not"
     may_continue.set()
     assert writer.close() == ()
 

@@ -19,8 +19,7 @@ from tuning.common.signals import SignalHandler
 from tuning.tracking.connection import connect, tracking_uri
 from tuning.tracking.environment import REPOSITORY, code_version, environment_info, machine_info
 from tuning.tracking.operations import StartRun
-from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.tracking.run_target import get_or_create_experiment
+from tuning.tracking.parent_run import ParentRun, get_or_create_experiment, parent_run_lifecycle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +71,7 @@ def test_a_new_parent_run_is_in_the_experiment_of_its_name(parent: ParentRun) ->
 def test_a_trials_run_is_a_child_of_the_parent(parent: ParentRun, client: MlflowClient) -> None:
     parent.writer.send(StartRun("uid0", "trial-000", {}, {}))
     assert parent.writer.flush() == ()
-    tags = client.get_run(parent.writer.run_ids()["uid0"]).data.tags
+    tags = client.get_run(parent.writer.outbox.run_ids["uid0"]).data.tags
     assert tags["mlflow.parentRunId"] == parent.run_id
     assert "mlflow.user" in tags
 

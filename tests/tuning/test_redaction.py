@@ -120,7 +120,7 @@ def test_no_secret_reaches_a_run_or_the_outbox(client: MlflowClient, tmp_path: P
     runs.on_trial_end(failed, TrialReport(status="failed", epoch=0, traceback=TEXT))
     parent.end("FAILED", TEXT)
     assert parent.close() == ""
-    for run_id in (parent.run_id, parent.writer.run_ids()[failed.trial_uid]):
+    for run_id in (parent.run_id, parent.writer.outbox.run_ids[failed.trial_uid]):
         (tmp_path / run_id).mkdir()
         text = run_as_text(client, run_id, tmp_path / run_id)
         assert "***" in text

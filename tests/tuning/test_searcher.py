@@ -13,8 +13,7 @@ from ray.tune.search import Searcher
 
 from tests.tuning.factories import epoch_report, trial_store
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_callback import TrialCallback
-from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 from tuning.search.samplers import INFRASTRUCTURE_FAILURE
 from tuning.search.schedulers import NEVER_STOP
 from tuning.search.searcher import WORKER_LOST, StudySearcher

@@ -15,12 +15,12 @@ from tuning.search.selection import (
     Costs,
     Limits,
     best_per_serving_spec,
+    measure_serving_costs,
     on_a_pareto_front,
     pareto_front,
     serving_spec_of,
     within_limits,
 )
-from tuning.search.serving_costs import measure_serving_costs
 from tuning.ui.tables.pareto import as_json, table
 
 NUM_CLASSES = 3
@@ -153,7 +153,7 @@ def test_networks_are_measured_in_the_order_of_their_best_scores_within_the_time
         measured.append(spec.backbone)
         return COSTS[spec]
 
-    monkeypatch.setattr("tuning.search.serving_costs.serving_cost", measure)
+    monkeypatch.setattr("tuning.search.selection.serving_cost", measure)
     assert measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0) == COSTS
     assert measured == ["large", "small", "slow", "tiny"]
     measured.clear()
@@ -168,7 +168,7 @@ def test_a_network_that_cannot_be_measured_is_skipped(monkeypatch: pytest.Monkey
             raise NotImplementedError
         return COSTS[spec]
 
-    monkeypatch.setattr("tuning.search.serving_costs.serving_cost", measure)
+    monkeypatch.setattr("tuning.search.selection.serving_cost", measure)
     measured_costs = measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0)
     assert serving_spec_of(TRIALS[0], NUM_CLASSES) not in measured_costs
     assert len(measured_costs) == 3

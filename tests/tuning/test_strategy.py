@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import pytest
+from optuna.trial import FixedTrial
 
 from tests.tuning.factories import NUM_VAL_IMAGES, PREPROCESSINGS, epoch_metrics, recipe, trial_record
 from tuning.common.trial_record import TrialRecord, TrialStatus
-from tuning.search.space import FixedTrial, SearchSpace
+from tuning.search.space import SearchSpace
 from tuning.search.strategy import (
     LATEST_START,
     LATEST_SWEEP,
@@ -52,7 +53,7 @@ class Search:
             values: dict[str, Any] = {"origin": "rerun", "rerun_of": step.trial.trial_uid, "config": config}
         else:
             params = step.params or self.space.default_params()
-            settings = self.space.suggest(FixedTrial(params), is_probe=step.origin == "probe")
+            settings = self.space.suggest(FixedTrial(dict(params)), is_probe=step.origin == "probe")
             config = self.space.trial_config(settings, PREPROCESSINGS)
             values = {"origin": step.origin, "fixed_params": step.params, "settings": settings, "config": config}
         self.trials.append(trial.model_copy(update=values))

@@ -22,7 +22,6 @@ from tests.tuning.factories import dataset, epoch_report, recipe, trial_config
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.registry.build_candidate import record_test_evaluation
-from tuning.search.heartbeat import Heartbeat
 from tuning.search.trial_worker import MAX_TRACEBACK_LENGTH, TrialTask, run_trial, train
 
 SendReport = Callable[[TrialReport], None]
@@ -37,7 +36,6 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     results: list[dict[str, Any]] = []
     task = TrialTask(trial_uid="uid", config=trial_config(), search_root=tmp_path, threads=1)
     monkeypatch.setattr(ray.tune, "report", results.append)
-    monkeypatch.setattr("tuning.search.heartbeat.send_heartbeat", lambda root, heartbeat: None)
 
     def with_training(train: Train) -> list[dict[str, Any]]:
         monkeypatch.setattr("tuning.search.trial_worker.train", train)
@@ -84,20 +82,19 @@ def test_a_full_disk_is_an_infrastructure_failure(run: Run, error: Exception, is
 
 
 def test_a_heartbeat_is_sent_at_the_start_even_if_the_trial_fails_and_with_batches_at_most_once_a_minute(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path
 ) -> None:
-    heartbeats: list[Heartbeat] = []
-    monkeypatch.setattr("tuning.search.heartbeat.send_heartbeat", lambda root, heartbeat: heartbeats.append(heartbeat))
+    heartbeat = SearchPaths(tmp_path).heartbeat
 
     def train(_: TrialTask, __: SendReport, on_batch: OnBatch) -> None:
-        assert len(heartbeats) == 1
+        heartbeat.unlink()
         for _batch in range(3):
             on_batch()
         raise ValueError("no such thing")
 
     report = TrialReport.from_json(run(train)[-1]["report"])
     assert report.reason == "ValueError: no such thing"
-    assert [heartbeat.trial_uid for heartbeat in heartbeats] == ["uid"]
+    assert not heartbeat.exists()
 
 
 def test_a_trial_that_fails_before_its_first_epoch_has_no_score(run: Run) -> None:

@@ -66,7 +66,7 @@ def test_a_server_that_recovers_during_the_search_gets_every_operation(client: M
 def test_a_later_process_continues_the_run_of_a_trial(client: MlflowClient) -> None:
     deliver(client, start_run(lr=0.1), EndRun("uid0", "KILLED", {"reason": "stopped"}))
     writer = open_writer(client)
-    assert writer.run_ids() == {"uid0": only_run(client).info.run_id}
+    assert writer.outbox.run_ids == {"uid0": only_run(client).info.run_id}
     writer.send(start_run(lr=0.1))
     assert writer.flush() == ()
     assert only_run(client).info.status == "RUNNING"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuning.recipe.resume import ResumeRequest
+from tuning.recipe.schema import ResumeRequest
 
 EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
 

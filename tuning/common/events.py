@@ -1,14 +1,16 @@
-"""Events of a search or a training run, as values.
+"""Events of a search or a training run, and the bus that passes them to the renderers.
 
-``tuning.common.event_bus`` passes them to its renderers, which shows those that it needs. Their JSON form is
-defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
+A command opens a bus (``tuning.ui.session.open_event_bus``) and passes it to its workflow. Code below the workflows
+does not know it: it logs with ``logging``, and the session shows these records as messages. The JSON form of the events
+is defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from tuning.common.names import OBJECTIVE_METRIC
 
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from tuning.common.trial_record import TrialRecord, TrialReport
 
 
+class Event:
+    """The base class of the events."""
+
+
 @dataclass(frozen=True)
-class Message:
+class Message(Event):
     """A message to the user; ``is_warning`` marks an error or something that the user must do."""
 
     text: str
@@ -27,14 +33,14 @@ class Message:
 
 
 @dataclass(frozen=True)
-class TablesShown:
+class TablesShown(Event):
     """Tables and lines for the user, printed by rich; other events hold the same values."""
 
     parts: tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class ProgressUpdated:
+class ProgressUpdated(Event):
     """``done`` of ``total`` steps of ``task`` are done; a task is for example 'resizing images'."""
 
     task: str
@@ -43,21 +49,21 @@ class ProgressUpdated:
 
 
 @dataclass(frozen=True)
-class StageStarted:
+class StageStarted(Event):
     """A stage that takes a while has started, for example 'starting Ray'; the previous stage has ended."""
 
     stage: str
 
 
 @dataclass(frozen=True)
-class AuditCompleted:
+class AuditCompleted(Event):
     """The audit of the data set is complete."""
 
     audit: Audit
 
 
 @dataclass(frozen=True)
-class SearchPlanned:
+class SearchPlanned(Event):
     """The search is about to start its trials.
 
     Attributes:
@@ -84,14 +90,14 @@ class SearchPlanned:
 
 
 @dataclass(frozen=True)
-class TrialStarted:
+class TrialStarted(Event):
     """A trial was assigned to a worker, which may still be starting."""
 
     trial: TrialRecord
 
 
 @dataclass(frozen=True)
-class EpochEnded:
+class EpochEnded(Event):
     """A trial has completed an epoch, which ``trial`` already contains."""
 
     trial: TrialRecord
@@ -99,14 +105,14 @@ class EpochEnded:
 
 
 @dataclass(frozen=True)
-class TrialEnded:
+class TrialEnded(Event):
     """A trial has ended as complete, out of time, pruned or failed, with a reason."""
 
     trial: TrialRecord
 
 
 @dataclass(frozen=True)
-class TrainingEpochEnded:
+class TrainingEpochEnded(Event):
     """The single configuration of ``train`` has completed an epoch."""
 
     report: TrialReport
@@ -118,7 +124,7 @@ class TrainingEpochEnded:
 
 
 @dataclass(frozen=True)
-class CandidateEvaluated:
+class CandidateEvaluated(Event):
     """The winner was evaluated on the test images; ``baseline`` is the accuracy of raw pixels, None if unknown."""
 
     candidate: Candidate
@@ -126,7 +132,7 @@ class CandidateEvaluated:
 
 
 @dataclass(frozen=True)
-class PromotionDecided:
+class PromotionDecided(Event):
     """The promotion decision about the winner."""
 
     candidate: Candidate
@@ -135,33 +141,69 @@ class PromotionDecided:
 
 
 @dataclass(frozen=True)
-class ReportWritten:
+class ReportWritten(Event):
     """The report was written to ``file``."""
 
     file: Path
 
 
 @dataclass(frozen=True)
-class CommandEnded:
+class CommandEnded(Event):
     """The command has ended; this is the last event. ``problems`` are the error messages."""
 
     exit_status: int
     problems: tuple[str, ...] = ()
 
 
-Event: TypeAlias = (
-    Message
-    | TablesShown
-    | ProgressUpdated
-    | StageStarted
-    | AuditCompleted
-    | SearchPlanned
-    | TrialStarted
-    | EpochEnded
-    | TrialEnded
-    | TrainingEpochEnded
-    | CandidateEvaluated
-    | PromotionDecided
-    | ReportWritten
-    | CommandEnded
-)
+class Renderer(Protocol):
+    """Shows events to a person or writes them for a program."""
+
+    def handle(self, event: Event) -> None:
+        """Show an event. One thread calls this at a time, sometimes the driver's event loop, so it must be fast."""
+
+    def close(self) -> None:
+        """Restore the terminal; no event follows."""
+
+
+class EventBus:
+    """Passes each event to the renderers in their order, from any thread, one event at a time."""
+
+    def __init__(self, *renderers: Renderer) -> None:
+        self._renderers = renderers
+        self._lock = threading.RLock()
+
+    def emit(self, event: Event) -> None:
+        """Pass an event to the renderers."""
+        with self._lock:
+            for renderer in self._renderers:
+                renderer.handle(event)
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Emit the progress of a task; passed to ``data`` and ``models`` as their ``ProgressCallback``."""
+        self.emit(ProgressUpdated(task, done, total))
+
+    def stage(self, stage: str) -> None:
+        """Emit the start of a stage that takes a while."""
+        self.emit(StageStarted(stage))
+
+    def info(self, text: str) -> None:
+        """Emit a message, shown with the time of day."""
+        self.emit(Message(text))
+
+    def warning(self, text: str) -> None:
+        """Emit a warning: an error, or something the user must do. Shown in every mode, including ``quiet``."""
+        self.emit(Message(text, is_warning=True))
+
+    def show(self, *parts: object) -> None:
+        """Emit tables and lines, shown unchanged."""
+        self.emit(TablesShown(parts))
+
+    def end(self, exit_status: int, problems: tuple[str, ...] = ()) -> int:
+        """Emit the end of the command with its error messages; return the exit status."""
+        self.emit(CommandEnded(exit_status, problems))
+        return exit_status
+
+    def close(self) -> None:
+        """Close the renderers."""
+        for renderer in self._renderers:
+            renderer.close()

@@ -13,10 +13,43 @@ STATE_SCHEMA = 3  # increase it when a file or field of the state is renamed
 
 
 class SearchPaths:
-    """The folder of a search, below ``state_dir()/searches``."""
+    """The folder of a search, below ``state_dir()/searches``.
+
+    Attributes:
+        schema: the schema number of these files.
+        recipe: the merged recipe as JSON.
+        dataset: the data set as JSON.
+        journal: the journal of the Optuna study.
+        outbox: operations to be delivered to MLflow.
+        target: the experiment and run to which the outbox is delivered.
+        artifacts: files to be logged as artifacts.
+        deferred: the promotion that was deferred because the server was unreachable.
+        ray: the files of Ray Tune.
+        heartbeat: modified when a worker shows a sign of life.
+        package: the winner's package.
+        elapsed: the elapsed time of the search in seconds, as text.
+        packaged_winner: the winning trial that was evaluated and packaged, with its candidate.
+        report: the report of the finished search.
+        trials: the folder of the trials' files.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.schema = root / "schema"
+        self.recipe = root / "recipe.json"
+        self.dataset = root / "dataset.json"
+        self.journal = root / "study.journal"
+        self.outbox = root / "outbox.jsonl"
+        self.target = root / "target.json"
+        self.artifacts = root / "artifacts"
+        self.deferred = root / "deferred.json"
+        self.ray = root / "ray"
+        self.heartbeat = root / "heartbeat"
+        self.package = root / "package"
+        self.elapsed = root / "elapsed_s"
+        self.packaged_winner = root / "packaged_winner.json"
+        self.report = root / "report.html"
+        self.trials = root / "trials"
 
     @classmethod
     def from_search_id(cls, search_id: str) -> SearchPaths:
@@ -32,11 +65,6 @@ class SearchPaths:
         """Return the paths of all searches, oldest first."""
         roots = [root for root in (state_dir() / "searches").glob("*") if root.is_dir()]
         return [cls(root) for root in sorted(roots, key=lambda root: root.stat().st_mtime)]
-
-    @property
-    def schema(self) -> Path:
-        """The schema number of the search's files."""
-        return self.root / "schema"
 
     @property
     def has_current_schema(self) -> bool:
@@ -56,75 +84,10 @@ class SearchPaths:
                 f"got {self.root} with schema {schema}; start a new search"
             )
 
-    @property
-    def recipe(self) -> Path:
-        """The merged recipe as JSON."""
-        return self.root / "recipe.json"
-
-    @property
-    def dataset(self) -> Path:
-        """The data set as JSON."""
-        return self.root / "dataset.json"
-
     def write(self, recipe: FrozenModel, dataset: FrozenModel) -> None:
         """Write the recipe and the data set for the workers and for a resumed search."""
         write_atomically(self.recipe, recipe.to_json(indent=2).encode())
         write_atomically(self.dataset, dataset.to_json().encode())
-
-    @property
-    def journal(self) -> Path:
-        """The journal of the Optuna study."""
-        return self.root / "study.journal"
-
-    @property
-    def outbox(self) -> Path:
-        """The outbox: operations to be delivered to MLflow."""
-        return self.root / "outbox.jsonl"
-
-    @property
-    def target(self) -> Path:
-        """The experiment and run to which the outbox is delivered."""
-        return self.root / "target.json"
-
-    @property
-    def artifacts(self) -> Path:
-        """Files to be logged as artifacts."""
-        return self.root / "artifacts"
-
-    @property
-    def deferred(self) -> Path:
-        """The promotion that was deferred because the server was unreachable."""
-        return self.root / "deferred.json"
-
-    @property
-    def ray(self) -> Path:
-        """The files of Ray Tune."""
-        return self.root / "ray"
-
-    @property
-    def package(self) -> Path:
-        """The winner's package."""
-        return self.root / "package"
-
-    @property
-    def elapsed(self) -> Path:
-        """The elapsed time of the search in seconds, as text."""
-        return self.root / "elapsed_s"
-
-    @property
-    def packaged_winner(self) -> Path:
-        """The winning trial that was evaluated and packaged, with its candidate."""
-        return self.root / "packaged_winner.json"
-
-    @property
-    def report(self) -> Path:
-        """The report of the finished search."""
-        return self.root / "report.html"
-
-    @property
-    def trials(self) -> Path:
-        """The folder of the trials' files."""
-        return self.root / "trials"
 
     def weights(self, trial_uid: str, epoch: int) -> Path:
         """The weights of a trial after ``epoch``, its best epoch so far."""

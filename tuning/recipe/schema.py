@@ -18,15 +18,7 @@ from data.loading.class_balance import Balance
 from data.loading.mixup import Mix
 from models.heads.spec import HeadFeatures, validate_head
 from tuning.common.promotion_types import Gate, Metric
-from tuning.recipe.domains import (
-    SERIALIZE_AS_TYPED,
-    Categorical,
-    Domain,
-    FloatRange,
-    parse_choices,
-    parse_names,
-    parse_numbers,
-)
+from tuning.recipe.domains import Categorical, Domain, FloatRange, parse_choices, parse_names, parse_numbers
 
 
 def _each_option(check: Callable[[str], None]) -> AfterValidator:
@@ -41,29 +33,23 @@ def _each_option(check: Callable[[str], None]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-NameDomain = Annotated[Domain, BeforeValidator(parse_names), SERIALIZE_AS_TYPED]
-OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam", "sgd")), SERIALIZE_AS_TYPED]
+NameDomain = Annotated[Domain, BeforeValidator(parse_names)]
+OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam", "sgd"))]
 LRSchedulerDomain = Annotated[
-    Domain,
-    BeforeValidator(parse_choices("constant", "step", "cosine", "one_cycle", "plateau")),
-    SERIALIZE_AS_TYPED,
+    Domain, BeforeValidator(parse_choices("constant", "step", "cosine", "one_cycle", "plateau"))
 ]
-HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_head), SERIALIZE_AS_TYPED]
-AugmentationDomain = Annotated[
-    Domain, BeforeValidator(parse_names), _each_option(validate_augmentation), SERIALIZE_AS_TYPED
-]
-BalanceDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Balance))), SERIALIZE_AS_TYPED]
-MixDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Mix))), SERIALIZE_AS_TYPED]
-LearningRateDomain = Annotated[Domain, BeforeValidator(parse_numbers(1e-8, 10.0, log=True)), SERIALIZE_AS_TYPED]
-WeightDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 1.0, log=True)), SERIALIZE_AS_TYPED]
-HeadFeaturesDomain = Annotated[
-    Domain, BeforeValidator(parse_choices(*typing.get_args(HeadFeatures))), SERIALIZE_AS_TYPED
-]
-FractionDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 1.0)), SERIALIZE_AS_TYPED]
-DropoutDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 0.9)), SERIALIZE_AS_TYPED]
-BatchSizeDomain = Annotated[Domain, BeforeValidator(parse_numbers(1, 4096, integer=True)), SERIALIZE_AS_TYPED]
-IntDomain = Annotated[Domain, BeforeValidator(parse_numbers(0, 100, integer=True)), SERIALIZE_AS_TYPED]
-LayerDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.01, 1.0)), SERIALIZE_AS_TYPED]
+HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_head)]
+AugmentationDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_augmentation)]
+BalanceDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Balance)))]
+MixDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Mix)))]
+LearningRateDomain = Annotated[Domain, BeforeValidator(parse_numbers(1e-8, 10.0, log=True))]
+WeightDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 1.0, log=True))]
+HeadFeaturesDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(HeadFeatures)))]
+FractionDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 1.0))]
+DropoutDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.0, 0.9))]
+BatchSizeDomain = Annotated[Domain, BeforeValidator(parse_numbers(1, 4096, integer=True))]
+IntDomain = Annotated[Domain, BeforeValidator(parse_numbers(0, 100, integer=True))]
+LayerDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.01, 1.0))]
 
 SamplerName = Literal["tpe", "random"]  # implemented in tuning.search.samplers
 SchedulerName = Literal["asha", "median", "none"]  # implemented in tuning.search.schedulers
@@ -76,11 +62,7 @@ def _none_if_auto(text: object) -> object:
 
 
 AUTO = BeforeValidator(_none_if_auto)
-ImageSizeDomain = Annotated[
-    Domain,
-    BeforeValidator(parse_numbers(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, integer=True)),
-    SERIALIZE_AS_TYPED,
-]
+ImageSizeDomain = Annotated[Domain, BeforeValidator(parse_numbers(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, integer=True))]
 
 EventsForm = Literal["text", "json"]
 
@@ -353,3 +335,22 @@ class Recipe(TrainingSettings):
         """The time limit of the command in seconds; None: no limit."""
         minutes = DEFAULT_MINUTES if self.trials is None and self.minutes is None else self.minutes
         return None if minutes is None else 60 * minutes
+
+
+class ResumeRequest(FrozenModel):
+    """The options of ``resume``."""
+
+    run: str = Field(min_length=1, description="ID of the search's parent run")
+    trials: int | None = Field(
+        None, ge=1, le=100_000, description="number of additional trials; empty: the rest of the original budget"
+    )
+    minutes: float | None = Field(
+        None, gt=0, le=1e6, description="time limit of this command; empty: the rest of the original budget"
+    )
+    quiet: bool = QUIET
+    events: EventsForm = EVENTS
+
+    @property
+    def has_new_budget(self) -> bool:
+        """Whether the search gets a new budget."""
+        return self.trials is not None or self.minutes is not None

@@ -12,8 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from tuning.common.trial_callback import TrialCallback
-from tuning.common.trial_record import TrialRecord, TrialReport, TrialStatus
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.search.schedulers import EXCLUDED, NEVER_STOP
 from tuning.search.strategy import NextStep
 from tuning.search.study import TrialStore

@@ -99,7 +99,8 @@ class SearchSpace:
 
     def default_settings(self) -> dict[str, ParamValue]:
         """Return the settings of the default trial, clipped to the recipe's domains."""
-        return self.suggest(FixedTrial(self.default_params()))
+        name, space = next(iter(self._variant_spaces.items()))
+        return {**({VARIANT: name} if name else {}), **space.clip({}, self._learning_rates)}
 
     def default_trials(self) -> list[dict[str, ParamValue]]:
         """Return the parameters of the default trial, and of one default trial per variant without linear probes."""
@@ -278,23 +279,6 @@ class _VariantSpace:
         if self.recipe.lr is not None:
             return self.recipe.lr
         return SGD_LR if optimizer == "sgd" else ADAM_LR
-
-
-class FixedTrial:
-    """A trial that suggests given parameters."""
-
-    def __init__(self, params: Mapping[str, ParamValue]) -> None:
-        self._params = params
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Return the parameter's value."""
-        del low, high, log
-        return float(self._params[name])
-
-    def suggest_categorical(self, name: str, choices: tuple[ParamValue, ...], /) -> ParamValue:
-        """Return the parameter's value."""
-        del choices
-        return self._params[name]
 
 
 def _suggest(trial: SuggestTrial, name: str, domain: Domain) -> ParamValue:

@@ -9,19 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.atomic_write import write_atomically
-from tuning.common.trial_callback import TrialCallback
-
-if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.common.background import background_thread
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
 # Time after the trials on two cores: measuring serving costs (8 s), export (15 to 30 s), test evaluation, smoke test of
 # the registered version, report. With a short budget only a fraction is reserved: the command then exceeds its budget,
 # which is better than ending without a trial.
 FINALIZE_RESERVE_S = 75.0
 FINALIZE_RESERVE_FRACTION = 0.35
+POLL_INTERVAL_S = 0.2
 
 
 def finalize_reserve_s(budget_s: float) -> float:
@@ -95,23 +93,21 @@ class TimeBudget(TrialCallback):
     @contextmanager
     def call_at_deadline(self, on_deadline: Callable[[], None]) -> Iterator[None]:
         """Context manager that calls ``on_deadline`` once, in another thread, when the trials' time is exhausted."""
-        ended = threading.Event()
 
-        def wait() -> None:
+        def wait(ended: threading.Event) -> None:
             if self._deadline_s is None or ended.wait(max(0.0, self._deadline_s - time.time())):
                 return
-            self._has_progress.wait()
+            while not self._has_progress.wait(POLL_INTERVAL_S):
+                if ended.is_set():
+                    return
             if not ended.is_set():
                 on_deadline()
 
-        thread = threading.Thread(target=wait, daemon=True, name="time-budget")
-        thread.start()
         try:
-            yield
+            with background_thread("time-budget", wait):
+                yield
         finally:
-            ended.set()
             self._has_progress.set()
-            thread.join()
 
     def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
         """Record progress and save the elapsed time."""

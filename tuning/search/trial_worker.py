@@ -25,7 +25,7 @@ from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
-from tuning.search.heartbeat import HeartbeatSender
+from tuning.search.stall_watchdog import HeartbeatSender
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
@@ -56,7 +56,7 @@ def run_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     task = TrialTask.from_json(config["task"])
-    heartbeat = HeartbeatSender(task.search_root, task.trial_uid)
+    heartbeat = HeartbeatSender(SearchPaths(task.search_root).heartbeat)
     best = -math.inf
     epoch = 0
 

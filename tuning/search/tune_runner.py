@@ -6,16 +6,14 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from data.errors import SearchError, last_line
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import TrialRecord
+from tuning.common.trial_record import TrialCallback, TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.heartbeat import last_heartbeat
 from tuning.search.ray_runtime import cluster_resources, concurrency
 from tuning.search.stall_watchdog import STALL_TIMEOUT_S, StallWatchdog
 from tuning.search.strategy import NextStep, SearchState, SearchStrategy
@@ -26,7 +24,6 @@ from tuning.search.trial_worker import MAX_WORKER_FAILURES, TrialTask, run_trial
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
-    from tuning.common.trial_callback import TrialCallback
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +61,7 @@ class TuneRunner:
         self._paths = paths
         self._store = store
         self._strategy = strategy
-        self._watchdog = StallWatchdog(partial(last_heartbeat, paths.root))
+        self._watchdog = StallWatchdog(paths.heartbeat)
         self._callbacks = (*callbacks, time_budget, self._watchdog)
         self._signals = signals
         self._time_budget = time_budget

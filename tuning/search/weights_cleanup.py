@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_callback import TrialCallback
-from tuning.common.trial_record import TrialRecord
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 from tuning.search.selection import ranked
 from tuning.search.study import TrialStore
-
-if TYPE_CHECKING:
-    from tuning.common.trial_record import TrialReport
 
 KEEP_TOP_K = 10  # trials whose weights are kept: those that may be re-run, plus a margin for manual inspection
 

@@ -4,7 +4,7 @@
 server, and a killed search loses nothing. Delivery is idempotent: a metric carries the time of its measurement, so a
 second delivery stores the same point, and a trial's run is looked up by ``freezeline.trial_uid`` before it is created.
 
-While the server is unavailable the thread retries with exponential backoff. An operation that the server rejects
+While the server is unavailable the thread retries with increasing pauses. An operation that the server rejects
 permanently (for example a parameter that was logged with another value) is skipped, so that it does not block others.
 Undelivered and rejected operations both stay in the outbox.
 """
@@ -15,7 +15,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +32,6 @@ MAX_RETRIES = 4  # per flush; the rest is delivered by sync
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 5.0
 MAX_BLOCKED_KEYS = 3  # consecutive failures; then the server counts as unavailable and the attempt ends
-MAX_DOUBLINGS = 20  # of the pause, which would overflow if the server is unavailable for weeks
 STALL_TIMEOUT_S = 60.0  # without a delivery while flushing: the client call is assumed to hang
 
 
@@ -65,6 +64,10 @@ class AsyncWriter:
         parent_tags: tags of every trial's run, including the id of the parent run (``mlflow.parentRunId``).
         outbox_file: file of the outbox; operations that an earlier writer left there are delivered first.
 
+    Attributes:
+        outbox: knows what an earlier writer recorded, and the MLflow run id of each trial; these are complete after
+            ``flush``.
+
     Raises:
         TrackingError: another process has the outbox open.
     """
@@ -72,10 +75,10 @@ class AsyncWriter:
     def __init__(
         self, client: MlflowClient | None, experiment_id: str, parent_tags: Mapping[str, str], outbox_file: Path
     ) -> None:
-        self._outbox = Outbox(outbox_file)
+        self.outbox = Outbox(outbox_file)
         self._redact = Redactor()
-        self._sink = MlflowSink(client, experiment_id, parent_tags, self._outbox) if client is not None else None
-        self._pending = dict(self._outbox.pending)
+        self._sink = MlflowSink(client, experiment_id, parent_tags, self.outbox) if client is not None else None
+        self._pending = dict(self.outbox.pending)
         self._errors: dict[int, Exception] = {}
         self._rejected: set[int] = set()
         self._memory_offsets = itertools.count(-1, -1)
@@ -88,7 +91,7 @@ class AsyncWriter:
         """Append an operation to the outbox, with secrets hidden; returns immediately and raises no I/O error."""
         operation = redacted_operation(operation, self._redact)
         try:
-            offset = self._outbox.append(operation)
+            offset = self.outbox.append(operation)
         except OSError:  # a full disk: it is delivered from memory
             offset = next(self._memory_offsets)
         self._queue.put(QueuedOperation(offset, operation))
@@ -101,29 +104,13 @@ class AsyncWriter:
         """Flush and stop the thread; return a description of each operation that was not delivered."""
         undelivered = self._wait_for(_FlushRequest(is_last=True))
         if not self._thread.is_alive():  # if it is alive, a client call hangs, and the outbox is still in use
-            self._outbox.close()
+            self.outbox.close()
         return undelivered
 
     @property
     def pending_count(self) -> int:
         """Approximate number of undelivered operations; exact after ``flush`` and ``close``."""
         return len(self._pending) + self._queue.qsize()
-
-    def has_started(self, trial_uid: str) -> bool:
-        """Return whether an earlier writer of this outbox recorded the start of the trial's run."""
-        return trial_uid in self._outbox.starts
-
-    def last_epoch(self, trial_uid: str) -> int:
-        """Return the last epoch that an earlier writer of this outbox recorded for the run; 0 if none."""
-        return self._outbox.last_epochs.get(trial_uid, 0)
-
-    def has_ended(self, trial_uid: str) -> bool:
-        """Return whether an earlier writer of this outbox recorded the end of the run."""
-        return trial_uid in self._outbox.ended_uids
-
-    def run_ids(self) -> Mapping[str, str]:
-        """Return the MLflow run id of each trial; complete after ``flush``."""
-        return dict(self._outbox.run_ids)
 
     def _wait_for(self, flush: _FlushRequest) -> tuple[str, ...]:
         self._last_delivery_s = time.monotonic()
@@ -137,8 +124,8 @@ class AsyncWriter:
 
     def _undelivered(self) -> tuple[str, ...]:
         if self._sink is None:
-            return tuple(self._outbox.corrupt_lines)
-        descriptions = list(self._outbox.corrupt_lines)
+            return tuple(self.outbox.corrupt_lines)
+        descriptions = list(self.outbox.corrupt_lines)
         for offset, operation in list(self._pending.items()):
             error = self._errors.get(offset)
             reason = type(error).__name__ if error else "not tried"
@@ -154,7 +141,7 @@ class AsyncWriter:
             if new_flushes:
                 flushes += new_flushes
                 num_failures = 0  # every flush gets MAX_RETRIES attempts
-            self._outbox.flush()
+            self.outbox.flush()
             delivered = self._deliver_due()
             num_failures = 0 if delivered or not self._deliverable() else num_failures + 1
             if flushes and (not self._deliverable() or num_failures >= MAX_RETRIES):
@@ -168,7 +155,7 @@ class AsyncWriter:
     def _pause_s(self, num_failures: int, is_flushing: bool) -> float | None:
         """Return the seconds to collect operations before the next attempt; None: wait for the next operation."""
         if num_failures:
-            return min(FIRST_PAUSE_S * 2.0 ** min(num_failures - 1, MAX_DOUBLINGS), MAX_PAUSE_S)
+            return min(FIRST_PAUSE_S * num_failures, MAX_PAUSE_S)
         if self._deliverable():
             return FIRST_PAUSE_S
         return 0.0 if is_flushing else None
@@ -225,7 +212,7 @@ class AsyncWriter:
             if is_permanent_error(error):
                 self._rejected.update(queued.offset for queued in batch)
             return False
-        self._outbox.mark_delivered([queued.offset for queued in batch if queued.offset >= 0])
+        self.outbox.mark_delivered([queued.offset for queued in batch if queued.offset >= 0])
         for queued in batch:
             del self._pending[queued.offset]
         self._last_delivery_s = time.monotonic()
@@ -235,7 +222,7 @@ class AsyncWriter:
         """Retry to append the operations that could not be written to the outbox."""
         for memory_offset in [offset for offset in self._pending if offset < 0]:
             try:
-                offset = self._outbox.append(self._pending[memory_offset])
+                offset = self.outbox.append(self._pending[memory_offset])
             except OSError:
                 return
             self._pending[offset] = self._pending.pop(memory_offset)
@@ -243,7 +230,7 @@ class AsyncWriter:
                 self._errors[offset] = self._errors.pop(memory_offset)
 
 
-def to_batches(operations: Iterable[QueuedOperation]) -> Iterator[list[QueuedOperation]]:
+def to_batches(operations: Iterable[QueuedOperation]) -> list[list[QueuedOperation]]:
     """Group operations into batches: the epochs of one run share a batch; the order within each run is kept."""
     batches: list[list[QueuedOperation]] = []
     open_epochs: dict[str, list[QueuedOperation]] = {}
@@ -257,4 +244,4 @@ def to_batches(operations: Iterable[QueuedOperation]) -> Iterator[list[QueuedOpe
             open_epochs[uid] = batches[-1]
         elif not is_file:
             open_epochs.pop(uid, None)
-    return iter(batches)
+    return batches

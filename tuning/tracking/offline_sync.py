@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
 from tuning.common.search_paths import SearchPaths
-from tuning.tracking.parent_run import ParentRun
-from tuning.tracking.run_target import RunTarget
+from tuning.tracking.parent_run import ParentRun, RunTarget
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

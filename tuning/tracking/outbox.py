@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -112,11 +112,13 @@ class Outbox:
         end = content.rfind(b"\n") + 1
         if end < len(content):
             os.ftruncate(self._fd, end)
-        for number, (offset, line) in enumerate(_lines_with_offsets(content[:end]), start=1):
+        offset = 0
+        for number, line in enumerate(content[:end].splitlines(keepends=True), start=1):
             try:
                 self._apply(offset, _parse_line(line))
             except (ValueError, KeyError, TypeError):
                 self.corrupt_lines.append(f"line {number} of {self.path} is corrupt and was skipped")
+            offset += len(line)
         return end
 
     def _apply(self, offset: int, fields: Mapping[str, object]) -> None:
@@ -144,13 +146,6 @@ class Outbox:
 def _format_line(text: str) -> bytes:
     body = text.encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
-
-
-def _lines_with_offsets(content: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    for line in content.splitlines(keepends=True):
-        yield offset, line
-        offset += len(line)
 
 
 def _parse_line(line: bytes) -> dict[str, object]:

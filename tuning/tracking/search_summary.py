@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PAGE_SIZE = 1000  # runs per request
-
 
 class ScorePoint(FrozenModel):
     """The best score so far, and the seconds since the start of the first trial."""
@@ -75,7 +73,7 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
         TrackingError: there is no such search.
     """
     parent = _find_parent(client, name_or_run_id)
-    children = sorted(_load_children(client, parent), key=lambda run: run.info.end_time or run.info.start_time)
+    children = sorted(_load_children(parent), key=lambda run: run.info.end_time or run.info.start_time)
     scored = [run for run in children if BEST_OBJECTIVE_METRIC in run.data.metrics and run.info.status != "FAILED"]
     best = _find_winner(parent, scored)
     start_ms = min((run.info.start_time for run in children), default=0)
@@ -124,16 +122,12 @@ def _latest_search(client: MlflowClient, name: str) -> Run | None:
     return next(iter(runs), None)
 
 
-def _load_children(client: MlflowClient, parent: Run) -> list[Run]:
+def _load_children(parent: Run) -> list[Run]:
+    import mlflow
+
     is_child = f"tags.`{PARENT_RUN_TAG}` = '{parent.info.run_id}'"
-    runs: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([parent.info.experiment_id], is_child, max_results=PAGE_SIZE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    runs: list[Run] = mlflow.search_runs([parent.info.experiment_id], is_child, output_format="list")
+    return runs
 
 
 def _find_winner(parent: Run, scored: list[Run]) -> Run | None:

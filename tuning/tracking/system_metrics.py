@@ -53,7 +53,7 @@ def _sample_until(writer: AsyncWriter, stop: threading.Event) -> None:
 
     interval: Any = variables.MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
     monitors = _monitors()
-    step = writer.last_epoch(PARENT_UID)
+    step = writer.outbox.last_epochs.get(PARENT_UID, 0)
     while not stop.wait(interval.get() or INTERVAL_S):
         step += 1
         metrics: dict[str, float] = {}

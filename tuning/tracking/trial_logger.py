@@ -14,8 +14,7 @@ from tuning.common.names import (
     TRIAL_CONFIG_TAG,
     TRIAL_NUMBER_PARAM,
 )
-from tuning.common.trial_callback import TrialCallback
-from tuning.common.trial_record import TrialRecord, TrialReport, TrialStatus
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.tracking.async_writer import AsyncWriter
 from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
 
@@ -41,13 +40,14 @@ class TrialLogger(TrialCallback):
 
         This includes the epochs of trials that will be resumed: their new worker does not report them.
         """
+        outbox = self._writer.outbox
         for trial in trials:
             uid, is_running = trial.trial_uid, trial.status == "running"
-            if self._writer.has_ended(uid) or (is_running and not trial.epochs):
+            if uid in outbox.ended_uids or (is_running and not trial.epochs):
                 continue
-            if not self._writer.has_started(uid):
+            if uid not in outbox.starts:
                 self.on_trial_start(trial)
-            for epoch in range(self._writer.last_epoch(uid) + 1, trial.epochs + 1):
+            for epoch in range(outbox.last_epochs.get(uid, 0) + 1, trial.epochs + 1):
                 self._writer.send(LogEpoch(uid, epoch, trial.history[epoch - 1], trial.runtime_info))
             if not is_running:
                 self.on_trial_end(trial, None)
@@ -56,12 +56,15 @@ class TrialLogger(TrialCallback):
         """Start the trial's run with its parameters and its reproducible configuration, or set it to RUNNING again."""
         if trial.epochs:  # a resumed trial, whose runtime info has already been logged
             self._runtime_info[trial.trial_uid] = trial.runtime_info
+        tags = {TRIAL_CONFIG_TAG: trial.config.to_json(), ORIGIN_TAG: trial.origin}
+        if trial.rerun_of:
+            tags[RERUN_OF_TAG] = trial.rerun_of
         self._writer.send(
             StartRun(
                 trial_uid=trial.trial_uid,
                 name=f"trial-{trial.number:03d}",
                 params={TRIAL_NUMBER_PARAM: trial.number, **trial_params(trial)},
-                tags={TRIAL_CONFIG_TAG: trial.config.to_json(), ORIGIN_TAG: trial.origin, **_rerun_tags(trial)},
+                tags=tags,
             )
         )
 
@@ -91,10 +94,6 @@ class TrialLogger(TrialCallback):
         if report is not None and report.traceback:
             self._writer.send(LogText(trial.trial_uid, TRACEBACK_FILE, report.traceback))
         self._writer.send(EndRun(trial.trial_uid, RUN_STATUS[trial.status], tags))
-
-
-def _rerun_tags(trial: TrialRecord) -> dict[str, str]:
-    return {RERUN_OF_TAG: trial.rerun_of} if trial.rerun_of else {}
 
 
 def trial_params(trial: TrialRecord) -> Mapping[str, object]:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tuning.common.events import EpochEnded, TrialEnded, TrialStarted
-from tuning.common.trial_callback import TrialCallback
-
-if TYPE_CHECKING:
-    from tuning.common.event_bus import EventBus
-    from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.common.events import EpochEnded, EventBus, TrialEnded, TrialStarted
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
 
 class EventCallback(TrialCallback):

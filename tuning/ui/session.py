@@ -11,8 +11,7 @@ from contextlib import closing, contextmanager
 from typing import IO
 
 from data.errors import FreezelineError, UserError
-from tuning.common.event_bus import EventBus, Renderer
-from tuning.common.events import Message
+from tuning.common.events import EventBus, Message, Renderer
 from tuning.common.exit_codes import exit_code_of
 from tuning.recipe.schema import EventsForm
 from tuning.ui.jsonl_renderer import JsonLinesRenderer

@@ -19,8 +19,7 @@ from tuning.registry.build_candidate import PackagedWinner, build_candidate, loa
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.reporting.content import Decision, build_report_content
 from tuning.search.search_result import SearchResult
-from tuning.search.selection import Limits
-from tuning.search.serving_costs import measure_serving_costs
+from tuning.search.selection import Limits, measure_serving_costs
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import summary

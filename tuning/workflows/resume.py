@@ -9,23 +9,20 @@ from pydantic import ValidationError
 
 from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
-from tuning.common.event_bus import EventBus
+from tuning.common.events import EventBus
 from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
 from tuning.common.signals import handle_signals
-from tuning.recipe.schema import Recipe
+from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.connection import connect
 from tuning.tracking.offline_sync import find_searches
-from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.tracking.run_target import RunTarget
+from tuning.tracking.parent_run import ParentRun, RunTarget, parent_run_lifecycle
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import load_data, prepare_inputs
 from tuning.workflows.search_session import Search, SearchSession
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from tuning.recipe.resume import ResumeRequest
 
 
 class ResumableSearch(NamedTuple):

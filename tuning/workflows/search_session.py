@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import EventBus
-from tuning.common.events import SearchPlanned
+from tuning.common.events import EventBus, SearchPlanned
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialRecord
-from tuning.recipe.resume import recipe_for_resume
-from tuning.recipe.schema import Recipe
+from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
@@ -30,10 +27,6 @@ from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.ui.event_callback import EventCallback
 from tuning.workflows.preflight import SearchInputs
-
-if TYPE_CHECKING:
-    from tuning.recipe.resume import ResumeRequest
-
 
 OUT_OF_TIME = "the time budget ended before the trial"
 
@@ -115,7 +108,7 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
-        return store.trials(), self._search.parent.writer.run_ids()
+        return store.trials(), self._search.parent.writer.outbox.run_ids
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""
@@ -145,11 +138,12 @@ class SearchSession:
         )
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
-        if self._request is None:
-            return self._search.recipe
-        if self._request.has_new_budget:
-            self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
-        return recipe_for_resume(self._search.recipe, self._request, num_counted(store.trials()))
+        recipe, request = self._search.recipe, self._request
+        if request is None or not request.has_new_budget:
+            return recipe
+        self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
+        trials = None if request.trials is None else num_counted(store.trials()) + request.trials
+        return recipe.model_copy(update={"trials": trials, "minutes": request.minutes})
 
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
         """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""

@@ -11,8 +11,7 @@ from data.audit.report import audit
 from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
-from tuning.common.event_bus import EventBus
-from tuning.common.events import AuditCompleted, CandidateEvaluated, TrainingEpochEnded
+from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import handle_signals

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from data.audit.report import audit
-from tuning.common.event_bus import EventBus
-from tuning.common.events import AuditCompleted
+from tuning.common.events import AuditCompleted, EventBus
 from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import resolve_data_path
