@@ -24,7 +24,7 @@ def cache_table(entries: Sequence[CacheEntry]) -> Table:
 
 def total_line(cache: ContentCache) -> str:
     """Return the cache's size, its limit and its folder."""
-    size, limit = decimal(cache.size_bytes()), decimal(cache.limit_bytes)
+    size, limit = decimal(sum(entry.size_bytes for entry in cache.entries())), decimal(cache.limit_bytes)
     return f"{size} of at most {limit} (FREEZELINE_CACHE_GB) in {cache.root}"
 
 
