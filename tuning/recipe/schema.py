@@ -16,7 +16,7 @@ from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.augmentation import validate_augmentation
 from data.loading.class_balance import Balance
 from data.loading.mixup import Mix
-from models.heads.spec import HeadFeatures, validate_head
+from models.heads.spec import HeadFeatures, hidden_layers
 from tuning.common.promotion_types import Gate, Metric
 from tuning.recipe.domains import (
     SERIALIZE_AS_TYPED,
@@ -29,7 +29,7 @@ from tuning.recipe.domains import (
 )
 
 
-def _each_option(check: Callable[[str], None]) -> AfterValidator:
+def _each_option(check: Callable[[str], object]) -> AfterValidator:
     """Return a validator that applies ``check`` (it raises SettingError) to each option of a domain."""
     validate_option = as_pydantic_validator(check)
 
@@ -48,7 +48,7 @@ LRSchedulerDomain = Annotated[
     BeforeValidator(parse_choices("constant", "step", "cosine", "one_cycle", "plateau")),
     SERIALIZE_AS_TYPED,
 ]
-HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_head), SERIALIZE_AS_TYPED]
+HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(hidden_layers), SERIALIZE_AS_TYPED]
 AugmentationDomain = Annotated[
     Domain, BeforeValidator(parse_names), _each_option(validate_augmentation), SERIALIZE_AS_TYPED
 ]
