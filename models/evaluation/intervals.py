@@ -12,7 +12,6 @@ from models.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
     macro_f1,
-    top_k_accuracy,
 )
 
 NUM_RESAMPLES = 2000
@@ -28,8 +27,6 @@ def confidence_interval(metric: MetricName, probabilities: Probabilities, labels
     num_classes = probabilities.shape[1]
     if metric == "accuracy":
         return wilson_interval(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
-    if metric == "top5_accuracy":
-        return wilson_interval(round(top_k_accuracy(probabilities, labels) * len(labels)), len(labels))
     confusion = confusion_matrix(probabilities.argmax(axis=1), labels, num_classes)
     resampled = _resample(confusion)
     values = balanced_accuracy(resampled) if metric == "balanced_accuracy" else macro_f1(resampled)
