@@ -31,8 +31,7 @@ FILE = "seconds.json"
 def step_times(backbone: str, image_size: int) -> dict[float, float]:
     """Return the seconds per training step of ``BATCH_SIZE`` images, by freeze fraction; takes a few seconds.
 
-    At freeze fraction 1.0 the frozen network is computed in every step; with cached features a step takes next to no
-    time.
+    At freeze fraction 1.0 the frozen network is computed in every step, which cached features make unnecessary.
 
     Raises:
         BackboneError: see ``models.classifier.build_classifier``.
