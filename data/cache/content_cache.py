@@ -9,7 +9,6 @@ recently used entries that no living process uses are evicted.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ from data.home import state_dir
 
 WAIT_S = 30.0  # between two calls of ``on_wait``
 
-KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 DELETED_SUFFIX, PARTIAL_SUFFIX = ".deleted", ".partial"  # hidden folders: an entry being deleted, or being created
 DEFAULT_LIMIT_GB = 20.0
 
@@ -132,15 +130,12 @@ class ContentCache:
         calls ``release``. The caller must not write into the folder.
 
         Args:
-            key: relative path of letters, digits and ``_ . -``.
+            key: relative path without hidden parts.
             create: fills an empty folder with the content of the entry. If it raises, no entry is created and the
                 exception is re-raised.
             on_wait: called every ``WAIT_S`` while another process creates the entry.
-
-        Raises:
-            ValueError: the key is invalid.
         """
-        entry = self._entry(key)
+        entry = self.root / key
         self._mark_in_use(key)
         if self._is_intact(entry):
             return entry
@@ -154,7 +149,7 @@ class ContentCache:
 
     def get(self, key: str) -> Path | None:
         """Return the folder of an entry, or None if it is missing or corrupt; see ``get_or_create``."""
-        entry = self._entry(key)
+        entry = self.root / key
         if not (entry / CHECKSUMS_FILE).exists():
             return None
         self._mark_in_use(key)
@@ -195,11 +190,6 @@ class ContentCache:
             for key in deleted:
                 self._delete(self.root / key)
         return deleted
-
-    def _entry(self, key: str) -> Path:
-        if not KEY.fullmatch(key):
-            raise ValueError(f"a cache key must consist of letters, digits, '_', '.', '-' between '/', got {key!r}")
-        return self.root / key
 
     def _locked(self) -> FileLock:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,9 @@ search. It never depends on the cache's content or the disk's speed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from data.loading.batch_config import BatchConfig
+from data.loading.batch_config import BatchConfig
 from models.trial_config import FeaturesConfig
 
 # Limit for one trial's training features; above it the prefix is computed in every epoch.

@@ -18,7 +18,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.cache.content_cache import ContentCache, size_limit_bytes
+from data.dataset.dataset import Dataset
 from data.loading import augmentation, pixel_cache
 from data.loading.class_balance import Indices
 from data.loading.pixel_cache import PixelCache
@@ -36,10 +37,7 @@ from models.classifier import Classifier
 from models.features.caching_policy import BYTES_PER_ELEMENT, DISK_FULL, Precision, caching_plan
 from models.features.feature_files import StoredFeatures, StridedTensor, get_cached, open_features, write_features
 from models.features.frozen_prefix import ComputeOrigin, FrozenPrefix, chunks, run
-
-if TYPE_CHECKING:
-    from data.dataset.dataset import Dataset
-    from models.trial_config import TrialConfig
+from models.trial_config import TrialConfig
 
 logger = logging.getLogger(__name__)
 

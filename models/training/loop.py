@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from data.loading.batch_loader import BatchLoader
 from models.classifier import Classifier
 from models.device import choose_device
 from models.evaluation.inference import predict, run_epoch
@@ -21,9 +21,6 @@ from models.evaluation.metrics import compute_metrics
 from models.training.checkpoint import EpochResult, TrainingState
 from models.training.train_step import TrainStep, check_divergence, hard_labels
 from models.trial_config import FitConfig
-
-if TYPE_CHECKING:
-    from data.loading.batch_loader import BatchLoader
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
