@@ -25,7 +25,7 @@ class FrozenModel(BaseModel):
         return cls.model_validate_json(text)
 
 
-def as_pydantic_validator(check: Callable[[str], None]) -> Callable[[str], str]:
+def as_pydantic_validator(check: Callable[[str], object]) -> Callable[[str], str]:
     """Convert ``check``, which raises SettingError for an invalid text, into a pydantic validator."""
 
     def validate(text: str) -> str:

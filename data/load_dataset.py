@@ -10,8 +10,7 @@ from data.dataset.dataset import Dataset, Sample
 from data.dataset.filtering import filter_images
 from data.dataset.image_index import ImageInfo, index_images
 from data.dataset.near_duplicates import find_near_duplicates
-from data.dataset.split_store import persisted_splits
-from data.dataset.splitting import Excluded, SplitAssignment, SplitItem, assign_splits
+from data.dataset.splitting import Excluded, SplitAssignment, SplitItem, assign_splits, persisted_splits
 from data.errors import DataError
 from data.parallel import ProgressCallback
 from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile
@@ -19,15 +18,10 @@ from data.sources.resolve import open_source
 
 
 def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks: bool = False) -> Dataset:
-    """Load the data set ``data``: read and check every image, and assign each to a split.
+    """Load the data set ``data`` (see ``open_source``): read and check every image, and assign each to a split.
 
-    Nothing in the user's folder is changed.
-
-    Args:
-        data: path or URI, see ``data.sources.resolve.open_source``.
-        progress: called as ``progress(description, completed, total)`` while images are read.
-        keep_leaks: whether to keep images of a provided training or validation split that match an image in a
-            later split; by default they are excluded.
+    Nothing in the user's folder is changed. With ``keep_leaks`` images of a provided training or validation split
+    that match an image in a later split are kept; by default they are excluded.
 
     Raises:
         DataError: the data set does not exist, or cannot be used for training.
@@ -36,7 +30,10 @@ def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks
     image_index = index_images(source.root, [image.path for image in source.images], progress)
     filtered = filter_images(source, image_index)
     near_duplicates = _find_near_duplicates(source, filtered.usable, image_index, progress)
-    items = [_split_item(image, image_index) for image in filtered.usable]
+    items = [
+        SplitItem(**image.model_dump(), content_hash=str(image_index[image.path].content_hash))
+        for image in filtered.usable
+    ]
     with persisted_splits(source.uri) as persisted:
         assignment = assign_splits(items, near_duplicates, persisted, keep_leaks)
         _check_splits(source, assignment)
@@ -65,13 +62,6 @@ def _find_near_duplicates(
         content_hash = str(image_index[image.path].content_hash)
         phashes[content_hash], paths[content_hash] = image_index[image.path].phash, source.root / image.path
     return find_near_duplicates(phashes, paths, progress)
-
-
-def _split_item(image: ImageFile, image_index: Mapping[str, ImageInfo]) -> SplitItem:
-    content_hash = str(image_index[image.path].content_hash)
-    return SplitItem(
-        path=image.path, content_hash=content_hash, label=image.label, given_split=image.split, group=image.group
-    )
 
 
 def _check_splits(source: DataSource, assignment: SplitAssignment) -> None:

@@ -27,14 +27,8 @@ def parallel_map(
 ) -> Iterator[B]:
     """Yield ``work(item)`` in the order of the items, computed in threads (Pillow releases the GIL while decoding).
 
-    An exception in ``work`` is re-raised, and items that have not started are canceled.
-
-    Args:
-        work: function to apply.
-        items: its arguments.
-        description: passed to ``progress``.
-        progress: called after each item.
-        max_workers: number of threads; by default ``available_cores``.
+    An exception in ``work`` is re-raised, and items that have not started are canceled. By default there is a thread
+    for each of the ``available_cores``.
     """
     pool = ThreadPoolExecutor(max_workers=max_workers or available_cores())
     try:

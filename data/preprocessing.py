@@ -104,14 +104,10 @@ class Preprocessing:
 
 
 def read_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
-    """Decode an image to upright RGB.
+    """Decode the bytes or path of a file, a PIL image, or an array [height, width(, 1, 3 or 4)] to upright RGB.
 
-    EXIF orientation is applied, transparent pixels are composited over white, 16 bits are scaled to 8, and an
-    animation is reduced to its first frame.
-
-    Args:
-        source: bytes or path of a file (its content determines the format, not its extension), a PIL image, or an
-            array [height, width] or [height, width, 1, 3 or 4].
+    The content of a file determines its format, not its extension. EXIF orientation is applied, transparent pixels are
+    composited over white, 16 bits are scaled to 8, and an animation is reduced to its first frame.
 
     Raises:
         ImageError: the source is empty, not an image, truncated, corrupt, above ``MAX_PIXELS``, or cannot be opened.

@@ -5,6 +5,7 @@ Shapes: b images of s x s pixels, f features, k classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -130,7 +131,8 @@ def build_classifier(config: NetworkConfig, num_classes: int, image_size: int, s
         BackboneError: see ``create_backbone`` and ``truncate_network``.
     """
     base = pretrained(config.backbone, config.weights, image_size, seed)
-    network, blocks, widths = truncate_network(base.copy(), base.blocks, config.truncate, config.head_features)
+    network = copy.deepcopy(base.network)
+    network, blocks, widths = truncate_network(network, base.blocks, config.truncate, config.head_features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # seeded again: the head's weights don't depend on the backbone's random numbers
         head = build_head(config.head, widths or (base.num_features,), num_classes, config.dropout)

@@ -10,7 +10,7 @@ from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
 from models.backbones.weight_packages import DEFAULT_BACKBONE
-from models.heads.spec import LINEAR, HeadFeatures, validate_head
+from models.heads.spec import LINEAR, HeadFeatures, hidden_layers
 
 
 class NetworkConfig(FrozenModel):
@@ -34,7 +34,7 @@ class NetworkConfig(FrozenModel):
     truncate: NonNegativeInt = 0
     freeze_fraction: float = Field(default=0.5, ge=0, le=1)
     head_features: HeadFeatures = "last"
-    head: Annotated[str, AfterValidator(as_pydantic_validator(validate_head))] = LINEAR
+    head: Annotated[str, AfterValidator(as_pydantic_validator(hidden_layers))] = LINEAR
     dropout: float = Field(default=0.2, ge=0, lt=1)
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data.audit.report import Audit
 from data.findings import Finding, FindingKind
@@ -32,9 +32,6 @@ def contact_sheets(audit: Audit, folder: Path) -> list[Path]:
     """Write ``<kind>.png`` into ``folder`` for each finding of a visual kind, with a frame around each group.
 
     A sheet has up to ``MAX_ROWS`` rows of ``COLUMNS`` images; the JSON of the audit lists all files.
-
-    Returns:
-        The written files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -77,11 +74,9 @@ def _rows(groups: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
 def _paste(sheet: Image.Image, file: Path, caption: str, position: tuple[int, int]) -> None:
     left, top = position
     try:
-        image = read_image(file)
-        scale = (THUMBNAIL_SIDE - 8) / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        thumbnail = image.resize(size, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
-        sheet.paste(thumbnail, (left + (THUMBNAIL_SIDE - size[0]) // 2, top + (THUMBNAIL_SIDE - size[1]) // 2))
+        image, side = read_image(file), THUMBNAIL_SIDE - 8
+        method = Image.Resampling.BICUBIC if max(image.size) > side else Image.Resampling.NEAREST
+        sheet.paste(ImageOps.pad(image, (side, side), method, "white"), (left + 4, top + 4))
     except ImageError as error:
         caption = f"{caption}: {error}"
     folder, _, name = caption.rpartition("/")

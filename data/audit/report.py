@@ -14,16 +14,12 @@ MAX_NAMED_FILES = 20  # per finding, in the terminal; the JSON lists all files
 
 
 class Audit(FrozenModel):
-    """The contents of a data set and all problems found in it.
+    """The contents of a data set, whose fields it copies (see ``Dataset``), and all problems found in it.
 
     Attributes:
-        name: name of the data set.
-        root: absolute folder that all paths are relative to.
-        fingerprint: fingerprint of the data set, see ``Dataset.fingerprint``.
         counts: number of images by split and class.
         num_skipped: number of files that are in no split.
         imbalance: ratio of the largest to the smallest class of the training split.
-        median_short_side: median of the short sides of all images, in pixels.
         findings: one for each kind of problem that occurs.
     """
 

@@ -57,12 +57,7 @@ class FolderChecksums:
         os.utime(self.folder / CHECKSUMS_FILE)
 
     def verify(self, content: bool) -> bool:
-        """Return whether all files are unchanged.
-
-        Args:
-            content: whether to compare the content of every file. Otherwise size and modification time are compared,
-                and the content only of files whose modification time has changed.
-        """
+        """Return whether all files have the same size and, if ``content`` or a time has changed, the same content."""
         try:
             return all(self._is_unchanged(path, content) for path in self._files)
         except OSError:

@@ -9,7 +9,6 @@ recently used entries that no living process uses are evicted.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,13 +20,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from data.cache.checksums import CHECKSUMS_FILE, FolderChecksums
-from data.cache.in_use import InUseRegistry
 from data.errors import SettingError
 from data.home import state_dir
 
 WAIT_S = 30.0  # between two calls of ``on_wait``
 
-KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 DELETED_SUFFIX, PARTIAL_SUFFIX = ".deleted", ".partial"  # hidden folders: an entry being deleted, or being created
 DEFAULT_LIMIT_GB = 20.0
 
@@ -61,6 +58,51 @@ def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...
     np.lib.format.write_array_header_1_0(file, header)
 
 
+class InUseRegistry:
+    """One file per process that uses the cache, locked while the process lives.
+
+    Callers must hold the lock of the cache, so that no entry is deleted between its lookup and its registration.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / f"{os.getpid()}-{uuid.uuid4().hex}.txt"
+        self._lock = FileLock(self._file.with_suffix(".lock"), thread_local=False)
+        self._keys: set[str] = set()
+
+    def add(self, key: str) -> None:
+        """Register an entry as used by this process."""
+        self._keys.add(key)
+        self._save()
+
+    def release(self, key: str) -> None:
+        """Register an entry as no longer used by this process."""
+        self._keys.discard(key)
+        self._save()
+
+    def all(self) -> set[str]:
+        """Return the keys of the entries that any living process uses; files of dead processes are deleted."""
+        others = [self._read(file) for file in self._folder.glob("*.txt") if file != self._file]
+        return self._keys.union(*others)
+
+    def _save(self) -> None:
+        if not self._lock.is_locked:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        self._file.write_text("\n".join(sorted(self._keys)))
+
+    @staticmethod
+    def _read(file: Path) -> set[str]:
+        lock = FileLock(file.with_suffix(".lock"))
+        try:
+            with lock.acquire(timeout=0):
+                file.unlink(missing_ok=True)
+        except Timeout:
+            return set(file.read_text().split("\n")) if file.exists() else set()
+        file.with_suffix(".lock").unlink(missing_ok=True)
+        return set()
+
+
 class CacheEntry(NamedTuple):
     """State of an entry: key, size, time of last use (Unix time in seconds), and whether a living process uses it."""
 
@@ -88,15 +130,12 @@ class ContentCache:
         calls ``release``. The caller must not write into the folder.
 
         Args:
-            key: relative path of letters, digits and ``_ . -``.
+            key: relative path without hidden parts.
             create: fills an empty folder with the content of the entry. If it raises, no entry is created and the
                 exception is re-raised.
             on_wait: called every ``WAIT_S`` while another process creates the entry.
-
-        Raises:
-            ValueError: the key is invalid.
         """
-        entry = self._entry(key)
+        entry = self.root / key
         self._mark_in_use(key)
         if self._is_intact(entry):
             return entry
@@ -109,23 +148,15 @@ class ContentCache:
         return entry
 
     def get(self, key: str) -> Path | None:
-        """Return the folder of an entry, or None if it is missing or corrupt; see ``get_or_create``.
-
-        Raises:
-            ValueError: the key is invalid.
-        """
-        entry = self._entry(key)
-        if not self.has(key):
+        """Return the folder of an entry, or None if it is missing or corrupt; see ``get_or_create``."""
+        entry = self.root / key
+        if not (entry / CHECKSUMS_FILE).exists():
             return None
         self._mark_in_use(key)
         if self._is_intact(entry):
             return entry
         self.release(key)
         return None
-
-    def has(self, key: str) -> bool:
-        """Return whether an entry exists, without verifying it."""
-        return (self._entry(key) / CHECKSUMS_FILE).exists()
 
     def release(self, key: str) -> None:
         """Allow the eviction of an entry that this process no longer uses."""
@@ -137,30 +168,19 @@ class ContentCache:
         with self._locked():
             return self._entries()
 
-    def size_bytes(self) -> int:
-        """Return the total size of all entries."""
-        return sum(entry.size_bytes for entry in self.entries())
-
-    def evict(self) -> list[str]:
-        """Delete leftovers of killed processes, then entries until the size limit is met; return the deleted keys."""
+    def evict(self) -> None:
+        """Delete leftovers of killed processes, then entries until the size limit is met."""
         with self._locked():
             self._delete_leftovers()
             entries = self._entries()
             excess_bytes = sum(entry.size_bytes for entry in entries) - self.limit_bytes
-            deleted: list[str] = []
             for entry in entries:
                 if excess_bytes > 0 and not entry.in_use:
                     self._delete(self.root / entry.key)
                     excess_bytes -= entry.size_bytes
-                    deleted.append(entry.key)
-        return deleted
 
     def clear(self, kind: str = "") -> list[str]:
-        """Delete all entries that are not in use; return their keys.
-
-        Args:
-            kind: delete only entries whose key starts with this part.
-        """
+        """Delete all entries that are not in use, or those of a kind (first part of the key); return their keys."""
         with self._locked():
             deleted = [
                 entry.key
@@ -170,16 +190,6 @@ class ContentCache:
             for key in deleted:
                 self._delete(self.root / key)
         return deleted
-
-    def verify(self) -> list[str]:
-        """Compare the content of all entries with their checksums; return the keys of the corrupt ones."""
-        checksums = {entry.key: FolderChecksums.load(self.root / entry.key) for entry in self.entries()}
-        return [key for key, stored in checksums.items() if not (stored and stored.verify(content=True))]
-
-    def _entry(self, key: str) -> Path:
-        if not KEY.fullmatch(key):
-            raise ValueError(f"a cache key must consist of letters, digits, '_', '.', '-' between '/', got {key!r}")
-        return self.root / key
 
     def _locked(self) -> FileLock:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,7 @@ from data.sources.base import SPLITS, SkippedFile, SplitName
 
 
 class Sample(FrozenModel):
-    """One image of a data set.
-
-    Attributes:
-        path: relative to the root of the data set, with ``/``.
-        label: index into the classes of the data set.
-        split: train, val or test.
-        content_hash: hash of the upright RGB pixels.
-    """
+    """One image: its path (relative to the root, with ``/``), class index, split, and hash of its RGB pixels."""
 
     path: str
     label: int

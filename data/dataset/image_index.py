@@ -52,15 +52,21 @@ def index_images(root: Path, paths: Sequence[str], progress: ProgressCallback | 
     Files with the same size, modification time and inode as in an earlier call are not read again. An unreadable
     file is reported in ``ImageInfo.problem``; no exception is raised.
     """
-    cache = _IndexCache(root)
+    name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {root}".encode(), digest_size=16).hexdigest()
+    file = state_dir() / "image_index" / f"{name}.json"
+    try:
+        rows = json.loads(file.read_bytes())
+    except (OSError, ValueError):  # missing or corrupt: read the images again
+        rows = {}
     stat_keys = {path: _stat_key(root / path) for path in paths}
-    cached = {path: info for path in paths if (info := cache.get(path, stat_keys[path]))}
-    missing = [path for path in paths if path not in cached]
-    infos = parallel_map(_read, [root / path for path in missing], "reading images", progress)
-    new = dict(zip(missing, infos, strict=True))
-    if new:
-        cache.put({path: (stat_keys[path], cached.get(path) or new[path]) for path in paths})
-    return {path: cached.get(path) or new[path] for path in paths}
+    known = {path for path in paths if stat_keys[path] and path in rows and rows[path][0] == stat_keys[path]}
+    missing = [path for path in paths if path not in known]
+    new = parallel_map(_read, [root / path for path in missing], "reading images", progress)
+    infos = {path: ImageInfo(**rows[path][1]) for path in known} | dict(zip(missing, new, strict=True))
+    if missing:
+        new_rows = {path: (stat_keys[path], infos[path].model_dump()) for path in paths}
+        write_atomically(file, json.dumps(new_rows).encode())
+    return {path: infos[path] for path in paths}
 
 
 def content_hash_of(image: Image.Image) -> str:
@@ -105,23 +111,3 @@ def _stat_key(path: Path) -> list[int]:
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-
-
-class _IndexCache:
-    """The index of one root, stored in one file in the state folder."""
-
-    def __init__(self, root: Path) -> None:
-        name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {root}".encode(), digest_size=16).hexdigest()
-        self.path = state_dir() / "image_index" / f"{name}.json"
-        try:
-            self._infos = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):  # missing or corrupt: read the images again
-            self._infos = {}
-
-    def get(self, path: str, stat_key: list[int]) -> ImageInfo | None:
-        row = self._infos.get(path)
-        return ImageInfo(**row[1]) if row and stat_key and row[0] == stat_key else None
-
-    def put(self, infos: dict[str, tuple[list[int], ImageInfo]]) -> None:
-        rows = {path: (stat_key, info.model_dump()) for path, (stat_key, info) in infos.items()}
-        write_atomically(self.path, json.dumps(rows).encode())

@@ -34,14 +34,9 @@ HighPass = npt.NDArray[np.float32]
 def find_near_duplicates(
     phashes: Mapping[str, str], paths: Mapping[str, Path], progress: ProgressCallback | None = None
 ) -> list[list[str]]:
-    """Return groups of content hashes whose images are near-duplicates, directly or transitively.
+    """Return groups of content hashes whose images are near-duplicates, directly or transitively. The result is cached.
 
-    The result is cached.
-
-    Args:
-        phashes: perceptual hash by content hash; images with an empty one are ignored.
-        paths: one file for each content hash.
-        progress: called while the candidates are compared.
+    ``phashes`` and ``paths`` give a perceptual hash and one file by content hash; those with an empty hash are ignored.
     """
     hashes = sorted(content_hash for content_hash, phash in phashes.items() if phash)
     settings = json.dumps([VERSION, MAX_HAMMING, MIN_CORRELATION, [(each, phashes[each]) for each in hashes]])

@@ -13,24 +13,28 @@ Remaining choices follow from the content hashes, so renaming, moving or reorder
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-from data.sources.base import SPLITS, SplitName
+from filelock import FileLock
+
+from data.atomic_write import write_atomically
+from data.errors import DataError
+from data.home import state_dir
+from data.sources.base import SPLITS, ImageFile, SplitName
 
 HOLDOUT_FRACTION = 0.15  # of the images of a class, for each of val and test
 
 
 class Excluded(NamedTuple):
-    """Why an image is in no split.
+    """Why an image is in no split, with the path and the split of a linked image.
 
-    Attributes:
-        reason: ``leak``: the image is in a provided training (validation) split, and a duplicate, near-duplicate or
-            image of the same group is in the validation or test (test) split; ``split_conflict``: the image is new,
-            and such images are in several splits.
-        other: path of a linked image.
-        split: split of that image.
+    ``leak``: it is in a provided split, and a duplicate, near-duplicate or image of its group is in a later one.
+    ``split_conflict``: it is new, and such images are in several splits.
     """
 
     reason: Literal["leak", "split_conflict"]
@@ -38,26 +42,15 @@ class Excluded(NamedTuple):
     split: SplitName
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SplitItem:
-    """An image to be assigned: its path, content and label, and the split and group that the user provided."""
+class SplitItem(ImageFile):
+    """An image to be assigned, with the hash of its content; ``split`` is the one that the user provided."""
 
-    path: str
     content_hash: str
-    label: str
-    given_split: SplitName | None = None
-    group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitAssignment:
-    """The split of every image.
-
-    Attributes:
-        splits: split by path.
-        excluded: by path, the images that are in no split.
-        new_assignments: split by content hash, to be persisted for later calls.
-    """
+    """The split of each image and the excluded images, by path, and the new splits by content hash, to be persisted."""
 
     splits: dict[str, SplitName]
     excluded: dict[str, Excluded]
@@ -70,18 +63,12 @@ def assign_splits(
     persisted: Mapping[str, SplitName] | None = None,
     keep_leaks: bool = False,
 ) -> SplitAssignment:
-    """Assign each image to a split.
+    """Assign each image to a split, given groups of content hashes of near-duplicates and earlier ``new_assignments``.
 
     Provided splits are kept. A missing one is taken from the provided training images; images without a provided
-    split then count as training images.
-
-    Args:
-        items: all images.
-        near_duplicates: groups of content hashes of near-duplicates.
-        persisted: ``new_assignments`` of earlier calls.
-        keep_leaks: whether to keep leaking images in their provided split instead of excluding them.
+    split then count as training images. With ``keep_leaks`` leaking images stay in their provided split.
     """
-    given_splits = {item.given_split for item in items if item.given_split}
+    given_splits = {item.split for item in items if item.split}
     managed_splits = tuple(split for split in SPLITS if split == "train" or split not in given_splits)
     assignment = SplitAssignment({}, {}, {})
     builder = _SplitBuilder(managed_splits, persisted or {})
@@ -98,6 +85,35 @@ def assign_splits(
     assignment.excluded.update(builder.conflicting)
     assignment.new_assignments.update((item.content_hash, assignment.splits[item.path]) for item in builder.items())
     return assignment
+
+
+@contextmanager
+def persisted_splits(uri: str) -> Iterator[dict[str, SplitName]]:
+    """Context manager: give the splits of the data set ``uri`` by content hash, and save them if no exception occurs.
+
+    The file is locked inside the context. Images that were removed from the data set keep their entry, because they
+    may be added again.
+
+    Raises:
+        DataError: the file is corrupt. It is not replaced, because new assignments would move existing images.
+    """
+    path = state_dir() / "splits" / f"{hashlib.blake2b(uri.encode(), digest_size=16).hexdigest()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        before: dict[str, SplitName] = {}
+        try:
+            before = json.loads(path.read_bytes())["splits"]
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"a split file must be JSON written by Freezeline, got other content in {path}; "
+                "restore a backup, or delete the file to assign new splits"
+            ) from error
+        splits = dict(before)
+        yield splits
+        if splits != before:
+            write_atomically(path, json.dumps({"data": uri, "splits": splits}, indent=0, sort_keys=True).encode())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,7 +147,7 @@ def _groups(items: Sequence[SplitItem], near_duplicates: Iterable[Sequence[str]]
             items=tuple(members),
             key=min(item.content_hash for item in members),
             labels=Counter(item.label for item in members),
-            given_splits={item.given_split for item in members if item.given_split},
+            given_splits={item.split for item in members if item.split},
         )
         for members in by_root.values()
     ]
@@ -146,10 +162,10 @@ def _keep_given_splits(group: _Group, assignment: SplitAssignment, keep_leaks: b
     """
     last = max(group.given_splits or {SPLITS[0]}, key=SPLITS.index)
     for item in group.items:
-        if item.given_split in (None, last) or keep_leaks:
-            assignment.splits[item.path] = item.given_split or last
+        if item.split in (None, last) or keep_leaks:
+            assignment.splits[item.path] = item.split or last
         else:
-            other = next(other for other in group.items if other.given_split == last)
+            other = next(other for other in group.items if other.split == last)
             assignment.excluded[item.path] = Excluded("leak", other.path, last)
 
 

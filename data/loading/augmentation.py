@@ -65,94 +65,20 @@ def validate_augmentation(name: str) -> None:
         )
 
 
-def _none(size: int) -> Transforms:
-    del size
-    return []
+class _Albumentations:
+    """Albumentations, imported on first use."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  Albumentations is untyped
+        import albumentations
+
+        return getattr(albumentations, name)
 
 
-def _light(size: int) -> Transforms:
-    """Safe for digits and text: no flips, small rotations."""
-    import albumentations as A
-
-    del size
-    return [_affine(shift=0.06, zoom=0.1, rotate=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
-
-
-def _medium(size: int) -> Transforms:
-    """For photos: flips, crops and slight changes of color."""
-    import albumentations as A
-
-    return [
-        A.RandomResizedCrop((size, size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
-        A.HorizontalFlip(p=0.5),
-        _affine(shift=0.06, zoom=0.1, rotate=10),
-        A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
-    ]
-
-
-def _strong(size: int) -> Transforms:
-    """For small photo data sets: larger changes, and cutout."""
-    import albumentations as A
-
-    return [
-        A.RandomResizedCrop((size, size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
-        A.HorizontalFlip(p=0.5),
-        _affine(shift=0.1, zoom=0.2, rotate=20),
-        A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
-        A.ToGray(p=0.1),
-        *_cutout(size),
-    ]
-
-
-def _flip(size: int) -> Transforms:
-    import albumentations as A
-
-    del size
-    return [A.HorizontalFlip(p=0.5)]
-
-
-def _rotate(size: int) -> Transforms:
-    del size
-    return [_affine(rotate=15)]
-
-
-def _shift(size: int) -> Transforms:
-    del size
-    return [_affine(shift=0.1)]
-
-
-def _crop(size: int) -> Transforms:
-    import albumentations as A
-
-    return [A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(0.75, 1.33))]
-
-
-def _color(size: int) -> Transforms:
-    import albumentations as A
-
-    del size
-    return [A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8)]
-
-
-def _brightness_contrast(size: int) -> Transforms:
-    import albumentations as A
-
-    del size
-    return [A.RandomBrightnessContrast(0.2, 0.2, p=0.8)]
-
-
-def _cutout(size: int) -> Transforms:
-    """One or two gray holes, each 15 to 35 % of the image side."""
-    import albumentations as A
-
-    del size
-    holes: dict[str, Any] = {"hole_height_range": (0.15, 0.35), "hole_width_range": (0.15, 0.35)}
-    return [A.CoarseDropout(num_holes_range=(1, 2), **holes, fill=128, p=0.5)]
+A = _Albumentations()
 
 
 def _affine(shift: float = 0.0, zoom: float = 0.0, rotate: float = 0.0) -> Any:  # noqa: ANN401  Albumentations is untyped
     """Shift and zoom by a fraction of the side, rotate by degrees; the border is filled by reflection."""
-    import albumentations as A
     import cv2
 
     return A.Affine(
@@ -164,18 +90,39 @@ def _affine(shift: float = 0.0, zoom: float = 0.0, rotate: float = 0.0) -> Any: 
     )
 
 
+def _cutout() -> Any:  # noqa: ANN401  Albumentations is untyped
+    """One or two gray holes, each 15 to 35 % of the image side."""
+    sides = (0.15, 0.35)
+    return A.CoarseDropout(num_holes_range=(1, 2), hole_height_range=sides, hole_width_range=sides, fill=128, p=0.5)
+
+
 STRENGTHS: dict[str, Callable[[int], Transforms]] = {
-    "none": _none,
-    "light": _light,
-    "medium": _medium,
-    "strong": _strong,
+    "none": lambda _: [],
+    # Safe for digits and text: no flips, small rotations.
+    "light": lambda _: [_affine(shift=0.06, zoom=0.1, rotate=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)],
+    # For photos: flips, crops and slight changes of color.
+    "medium": lambda size: [
+        A.RandomResizedCrop((size, size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
+        A.HorizontalFlip(p=0.5),
+        _affine(shift=0.06, zoom=0.1, rotate=10),
+        A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
+    ],
+    # For small photo data sets: larger changes, and cutout.
+    "strong": lambda size: [
+        A.RandomResizedCrop((size, size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
+        A.HorizontalFlip(p=0.5),
+        _affine(shift=0.1, zoom=0.2, rotate=20),
+        A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
+        A.ToGray(p=0.1),
+        _cutout(),
+    ],
 }
 TRANSFORMS: dict[str, Callable[[int], Transforms]] = {
-    "flip": _flip,
-    "rotate": _rotate,
-    "shift": _shift,
-    "crop": _crop,
-    "color": _color,
-    "brightness_contrast": _brightness_contrast,
-    "cutout": _cutout,
+    "flip": lambda _: [A.HorizontalFlip(p=0.5)],
+    "rotate": lambda _: [_affine(rotate=15)],
+    "shift": lambda _: [_affine(shift=0.1)],
+    "crop": lambda size: [A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(0.75, 1.33))],
+    "color": lambda _: [A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8)],
+    "brightness_contrast": lambda _: [A.RandomBrightnessContrast(0.2, 0.2, p=0.8)],
+    "cutout": lambda _: [_cutout()],
 }

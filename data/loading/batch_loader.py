@@ -36,15 +36,7 @@ class BatchLoader:
     def __init__(
         self, source: SampleSource, labels: Labels, config: BatchConfig, seed: int, training: bool, num_classes: int
     ) -> None:
-        """Initialize the loader.
-
-        Args:
-            source: converts the indices of n images to tensors.
-            labels: int64 [n].
-            config: batch size, balancing and mixing; ``source`` augments.
-            seed: determines order and mixing.
-            training: whether to shuffle, balance and mix.
-            num_classes: k.
+        """Take a source of n images, which also augments them, and their labels, int64 [n].
 
         Raises:
             ValueError: there are no images, or ``mix`` is set although ``source`` does not augment on the fly.
@@ -90,15 +82,13 @@ class BatchLoader:
         if self.training:
             indices, repeat = epoch_indices(self.labels, self.config.balance, rng)
         gather = self.source.epoch(number)
-        for positions in np.array_split(np.arange(len(indices)), self._batch_boundaries()):
+        boundaries = [batch * self.config.batch_size for batch in range(1, len(self))]
+        for positions in np.array_split(np.arange(len(indices)), boundaries):
             x = gather(indices[positions], repeat[positions])
             y = torch.from_numpy(self.labels[indices[positions]])
             if self.training and self.config.mix != "none":
                 x, y = apply_mixup(x, y, self.config.mix, self.num_classes, rng)
             yield x, y
-
-    def _batch_boundaries(self) -> list[int]:
-        return [batch * self.config.batch_size for batch in range(1, len(self))]
 
 
 def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -51,12 +51,8 @@ def is_archive(file: Path) -> bool:
 def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback | None = None) -> DataSource:
     """Open an archive with class folders, with splits of class folders, or with a manifest at its top level.
 
-    Folders that contain only another folder are skipped. Links and devices are not extracted.
-
-    Args:
-        file: path of the archive.
-        uri: URI of the data set, by default the path.
-        progress: called for each extracted file.
+    Folders that contain only another folder are skipped. Links and devices are not extracted. The data set's URI is by
+    default the path.
 
     Raises:
         DataError: the archive is corrupt, encrypted or too large, has a member whose path leads outside the

@@ -25,13 +25,9 @@ SPLIT_ALIASES: dict[str, SplitName] = {
 
 
 class ImageFile(FrozenModel):
-    """A file that may be an image.
+    """A file that may be an image: its path (relative to the root, with ``/``), class, and provided split, if any.
 
-    Attributes:
-        path: relative to the root of the source, with ``/``.
-        label: class name.
-        split: the split that the user provided, if any.
-        group: identifier shared by images that must be in the same split, such as a person or a video; if any.
+    Images with the same ``group``, such as a person or a video, must be in the same split.
     """
 
     path: str

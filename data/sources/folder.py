@@ -25,15 +25,10 @@ OUTSIDE_CLASS_FOLDERS = "is outside the class folders"
 
 
 def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> DataSource:
-    """Open a folder of class folders, or of splits that contain class folders.
+    """Open a folder of class folders, or of splits that contain class folders; its URI is by default its path.
 
     A folder with train/ and val/ or test/ (or common spellings of these), each with subfolders, provides splits. Images
     may be in subfolders of a class folder. Hidden files and folders are ignored.
-
-    Args:
-        root: absolute path of an existing folder.
-        name: name of the data set, by default the folder name.
-        uri: URI of the data set, by default the path.
 
     Raises:
         DataError: the folder cannot be opened, is empty, or has fewer than two class folders.

@@ -29,16 +29,11 @@ class Row(NamedTuple):
 def open_manifest(
     file: Path, name: str | None = None, uri: str | None = None, confine_to: Path | None = None
 ) -> DataSource:
-    """Open a manifest: CSV (UTF-8, separated by comma, semicolon or tab) or Parquet.
+    """Open a manifest: CSV (UTF-8, separated by comma, semicolon or tab) or Parquet; its URI is by default its path.
 
     The columns are path (relative to the manifest), label, and optionally split (train, val, test) and group
-    (an identifier of images that must be in the same split, such as a person or a video).
-
-    Args:
-        file: path of the manifest.
-        name: name of the data set, by default the file name without its ending.
-        uri: URI of the data set, by default the path.
-        confine_to: skip files outside this folder.
+    (an identifier of images that must be in the same split, such as a person or a video). Files outside of
+    ``confine_to`` are skipped.
 
     Raises:
         DataError: the manifest is unreadable, lacks a column, has an unknown split, or fewer than two classes.

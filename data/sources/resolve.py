@@ -15,12 +15,9 @@ from data.sources.manifest import open_manifest
 
 
 def open_source(data: str, progress: ProgressCallback | None = None) -> DataSource:
-    """Open a data source.
+    """Open ``demo``, the path of a folder, a manifest or an archive, or ``s3://bucket/prefix``.
 
-    Args:
-        data: ``demo``; the path of a folder, a manifest (.csv, .tsv, .parquet) or an archive (.zip, .tar, ...); or
-            ``s3://bucket/prefix``. A folder named demo is written as ``./demo``.
-        progress: called while files are downloaded or extracted.
+    A folder named demo is written as ``./demo``.
 
     Raises:
         DataError: the source does not exist, or has no labeled images.

@@ -49,7 +49,7 @@ def open_s3(url: str, progress: ProgressCallback | None = None) -> DataSource:
     name = valid_name(PurePosixPath(prefix or bucket).name)
     try:
         if prefix.lower().endswith(ARCHIVES):
-            archive = _mirror(url, bucket, str(PurePosixPath(prefix).parent), [prefix], progress)
+            archive = _mirror(url, bucket, str(PurePosixPath(prefix).parent), prefix, progress)
             return open_archive(archive / PurePosixPath(prefix).name, uri=url, progress=progress)
         if prefix.lower().endswith(MANIFESTS):
             file = PurePosixPath(prefix)
@@ -69,18 +69,18 @@ def _parsed(url: str) -> tuple[str, str]:
     return parts.netloc, prefix
 
 
-def _mirror(url: str, bucket: str, folder: str, keys: Sequence[str] | None, progress: ProgressCallback | None) -> Path:
-    """Download all objects below ``folder`` (or only ``keys``) and return the local folder."""
+def _mirror(url: str, bucket: str, folder: str, key: str | None, progress: ProgressCallback | None) -> Path:
+    """Download all objects below ``folder`` (or only ``key``) and return the local folder."""
     client = _client()
     prefix = "" if folder in (".", "") else f"{folder}/"
-    objects = _list_objects(client, bucket, prefix, keys)
+    objects = _list_objects(client, bucket, prefix, key)
     if not objects:
         raise DataError(f"data on S3 must contain files, got none below {url}; check the bucket and the prefix")
     root = state_dir() / "s3" / hashlib.blake2b(f"{bucket}/{prefix}".encode(), digest_size=16).hexdigest()
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         mirror = _Mirror(root, prefix)
-        if keys is None:
+        if key is None:
             mirror.delete_others(objects)
         missing = [obj for obj in objects if not mirror.has(obj)]
         try:
@@ -95,10 +95,10 @@ def _mirror(url: str, bucket: str, folder: str, keys: Sequence[str] | None, prog
     return root
 
 
-def _list_objects(client: Any, bucket: str, prefix: str, keys: Sequence[str] | None) -> list[S3Object]:  # noqa: ANN401
-    if keys is not None:
-        heads = [(key, client.head_object(Bucket=bucket, Key=key)) for key in keys]
-        return [S3Object(key, head["ETag"], head["ContentLength"]) for key, head in heads]
+def _list_objects(client: Any, bucket: str, prefix: str, key: str | None) -> list[S3Object]:  # noqa: ANN401
+    if key is not None:
+        head = client.head_object(Bucket=bucket, Key=key)
+        return [S3Object(key, head["ETag"], head["ContentLength"])]
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     objects = [S3Object(item["Key"], item["ETag"], item["Size"]) for page in pages for item in page.get("Contents", [])]
     return [obj for obj in objects if not obj.key.endswith("/")]

@@ -22,7 +22,7 @@ from torch import nn
 from data.errors import BackboneError, did_you_mean, first_line
 from data.preprocessing import INTERPOLATIONS, Preprocessing
 from models.backbones.weight_packages import PACKAGES, UNPRETRAINED
-from models.backbones.weights import HINT, load_weights, unpretrained_error, weights_file, weights_source
+from models.backbones.weights import HINT, load_weights, source_error, weights_file, weights_source
 
 LIBRARIES = ("freezeline", "timm", "torchvision")
 IMAGENET_CLASSES = 1000  # outputs of the classifier in torchvision's networks
@@ -30,13 +30,7 @@ IMAGENET_CLASSES = 1000  # outputs of the classifier in torchvision's networks
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network [b, 3, s, s] -> [b, f].
-
-    Attributes:
-        network: without its classifier.
-        num_features: f.
-        name: with its library, as ``timm/resnet34``.
-    """
+    """A network [b, 3, s, s] -> [b, f] without its classifier, f, and its name with the library."""
 
     network: nn.Module
     num_features: int
@@ -133,7 +127,7 @@ def _exists(candidate: str) -> bool:
 
 
 def _create_freezeline(_architecture: str, name: str, weights: str, _image_size: int | None) -> nn.Module:
-    problem = unpretrained_error(name, weights)
+    problem = source_error(name, weights)
     if problem:
         raise BackboneError(problem)
     module, _, class_name = UNPRETRAINED[name].partition(":")

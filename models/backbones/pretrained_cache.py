@@ -6,7 +6,6 @@ takes ten times longer than copying it, and as long as training a linear probe o
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +32,6 @@ class PretrainedNetwork:
     network: nn.Module
     blocks: tuple[Block, ...]
     num_features: int
-
-    def copy(self) -> nn.Module:
-        """Return a deep copy of the network that may be changed."""
-        return copy.deepcopy(self.network)
 
     @functools.cached_property
     def fingerprints(self) -> tuple[str, ...]:

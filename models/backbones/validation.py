@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from data.errors import BackboneError
 from models.backbones.factory import create_backbone, resolve
-from models.backbones.weight_packages import UNPRETRAINED
-from models.backbones.weights import file_error, hub_errors, unpretrained_error, weights_source
+from models.backbones.weights import hub_errors, source_error, weights_source
 
 
 class BackboneRequest(NamedTuple):
@@ -20,9 +19,7 @@ class BackboneRequest(NamedTuple):
 
 
 def validate_backbones(requests: Iterable[BackboneRequest]) -> None:
-    """Check that backbones and their weights are available.
-
-    A local file is loaded, and with an ``image_size`` the network is run once.
+    """Check that backbones and their weights are available; load local files, and run networks of known image size.
 
     Raises:
         BackboneError: all problems together: unknown backbone, missing file, tensors that don't fit, unreachable hub,
@@ -45,17 +42,12 @@ def validate_backbones(requests: Iterable[BackboneRequest]) -> None:
 
 def _check_names(request: BackboneRequest) -> tuple[str, list[str]]:
     """Return a backbone's resolved name, empty if it is unknown, and all errors that need neither a hub nor loading."""
-    problems: list[str] = []
     try:
-        resolved = resolve(request.backbone)
+        resolved, problems = resolve(request.backbone), list[str]()
     except BackboneError as error:
-        problems += error.problems
-        resolved = ""
-    source = weights_source(resolved, request.weights)
-    if resolved in UNPRETRAINED:
-        problems += filter(None, [unpretrained_error(resolved, request.weights)])
-    elif source == "file" or (source == "package" and resolved):
-        problems += filter(None, [file_error(resolved, request.weights)])
+        resolved, problems = "", list(error.problems)
+    if resolved or weights_source(resolved, request.weights) == "file":
+        problems += filter(None, [source_error(resolved, request.weights)])
     return resolved, problems
 
 

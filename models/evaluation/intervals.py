@@ -16,7 +16,6 @@ from models.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
     macro_f1,
-    top_k_accuracy,
 )
 
 NUM_RESAMPLES = 500
@@ -38,8 +37,6 @@ def confidence_interval(metric: MetricName, probabilities: Probabilities, labels
     num_classes = probabilities.shape[1]
     if metric == "accuracy":
         return wilson_interval(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
-    if metric == "top5_accuracy":
-        return wilson_interval(round(top_k_accuracy(probabilities, labels) * len(labels)), len(labels))
     confusion = confusion_matrix(probabilities.argmax(axis=1), labels, num_classes)
     return mean_interval(confusion, metric)
 

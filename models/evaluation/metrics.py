@@ -19,7 +19,7 @@ Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "top5_accuracy"]
+MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1"]  # those with confidence intervals
 
 TOP_K = 5
 

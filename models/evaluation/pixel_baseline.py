@@ -13,9 +13,7 @@ def pixel_baseline_accuracy(
 ) -> float:
     """Return the test accuracy of logistic regression on images averaged down to 8 x 8 px.
 
-    Args:
-        train: pixels [n, s, s, 3] and labels [n].
-        test: pixels and labels of the test images, in the same shapes.
+    Both arguments are pixels [n, s, s, 3] and labels [n].
     """
     from sklearn.linear_model import LogisticRegression
 

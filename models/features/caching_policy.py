@@ -6,10 +6,9 @@ search. It never depends on the cache's content or the disk's speed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from data.loading.batch_config import BatchConfig
+from data.loading.batch_config import BatchConfig
 from models.trial_config import FeaturesConfig
 
 # Limit for one trial's training features; above it the prefix is computed in every epoch.
@@ -33,18 +32,11 @@ class CachingPlan(NamedTuple):
 def caching_plan(
     features: FeaturesConfig, batches: BatchConfig, elements_per_image: int, num_images: int, limit_bytes: int
 ) -> CachingPlan:
-    """Return the caching plan of a trial.
+    """Return the caching plan of a trial, whose frozen blocks return ``elements_per_image`` (0: nothing is frozen).
 
     Features are uncached if nothing is frozen or the network can't be split, if images are augmented without fixed
     views, or if images are mixed. Features that would exceed ``MAX_BYTES_PER_TRIAL`` or a quarter of the cache's
     limit are not cached either, but computed in every epoch from the same views.
-
-    Args:
-        features: the trial's caching options.
-        batches: the trial's augmentation, balance and mix.
-        elements_per_image: size of the frozen blocks' output for one image; 0 without frozen blocks.
-        num_images: number of training images.
-        limit_bytes: the cache's size limit.
     """
     from data.loading.views import views_for
 

@@ -5,7 +5,6 @@ Shapes: b images; an activation is [b, ...], a pooled one [b, f].
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from data.loading.class_balance import Indices
 from models.backbones.pretrained_cache import PretrainedNetwork
@@ -21,31 +20,19 @@ from models.classifier import Classifier
 from models.device import autocast, disable_malloc_trim
 from models.features.feature_files import to_memory_order
 from models.freezing.blocks import Block
-from models.freezing.fx_graph import split_at
-from models.freezing.truncation import (
-    FeatureLevel,
-    feature_taps,
-    is_valid_end,
-    pooled_features,
-    pooled_levels,
-    spatial_axes,
-)
+from models.freezing.fx_graph import split_at, trace
+from models.freezing.truncation import FeatureLevel, pooled_levels
 from models.heads.spec import HeadFeatures
 
 # Images per pass; more is hardly faster. Constant, because the last bits of oneDNN's results depend on the batch size.
 CHUNK_SIZE = 16
-# Truncations whose pooled features share one entry: they come from the same pass, and are small.
-TRUNCATIONS_PER_ENTRY = 4
 
 
 @dataclass(frozen=True)
 class ComputeOrigin:
-    """Cached features that an entry can be computed from instead of from the images.
+    """The fingerprint and the source of cached features that an entry can be computed from instead of from the images.
 
-    Attributes:
-        fingerprint: of the cached features.
-        source: the earlier block whose activation they are, or the columns to select if they are the averages of all
-            levels.
+    The source is the earlier block whose activation they are, or the columns to select from the features of all levels.
     """
 
     fingerprint: str
@@ -53,15 +40,15 @@ class ComputeOrigin:
 
 
 class SelectColumns(nn.Module):
-    """Selects columns of features [b, f], one array for each slice."""
+    """Selects columns of features [b, f]."""
 
-    def __init__(self, slices: Sequence[slice]) -> None:
+    def __init__(self, columns: slice) -> None:
         super().__init__()
-        self._slices = tuple(slices)
+        self._columns = columns
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return a tuple of [b, columns]."""
-        return tuple(x[:, columns] for columns in self._slices)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [b, columns]."""
+        return x[:, self._columns]
 
 
 class FrozenPrefix:
@@ -69,10 +56,8 @@ class FrozenPrefix:
 
     Attributes:
         elements_per_image: size of the output for one image; 0 if nothing is frozen or the network can't be split.
-        cached_elements_per_image: size of a cache entry for one image.
-        fingerprint: hash of everything that an entry's content depends on, except the images.
-        array_index: index of this classifier's array in the entry.
-        origins: cached features that the entry can be computed from, the deepest first.
+        fingerprint: hash of everything that the output depends on, except the images.
+        origins: cached features that the output can be computed from, the deepest first.
     """
 
     def __init__(
@@ -80,82 +65,55 @@ class FrozenPrefix:
     ) -> None:
         """Take a classifier, the network that it was copied from, and its truncation and feature levels."""
         self._classifier = classifier
-        self._pretrained = pretrained
-        depth = classifier.freeze_depth
-        self.elements_per_image, self.cached_elements_per_image, self.fingerprint, self.array_index = 0, 0, "", 0
-        self._truncations: tuple[int, ...] = ()
-        if not pretrained.fingerprints or depth == 0:
-            num_earlier_blocks = 0
-        elif depth < len(classifier.blocks):
+        self.elements_per_image, self.fingerprint, self.origins = 0, "", list[ComputeOrigin]()
+        depth, blocks, fingerprints = classifier.freeze_depth, pretrained.blocks, pretrained.fingerprints
+        if not fingerprints or depth == 0:
+            return
+        if depth < len(classifier.blocks):
             self.elements_per_image = math.prod(classifier.blocks[depth - 1].output_shape)
-            self.fingerprint = pretrained.fingerprints[depth - 1]
+            self.fingerprint = fingerprints[depth - 1]
             num_earlier_blocks = depth - 1
         elif head_features == "all":
-            levels = pooled_levels(pretrained.blocks, truncate)
-            self.elements_per_image, self.fingerprint = levels[-1].columns.stop, self._levels_fingerprint(levels)
-            num_earlier_blocks = 0  # the cache entry contains the pooled features of the earlier blocks
+            levels = pooled_levels(blocks, truncate)
+            self.elements_per_image, self.fingerprint = levels[-1].columns.stop, _fingerprint(levels, fingerprints)
+            num_earlier_blocks = 0  # the output contains the pooled features of the earlier blocks
         else:
-            num_earlier_blocks = self._pool_last_blocks(truncate)
-        self.cached_elements_per_image = self.cached_elements_per_image or self.elements_per_image
-        earlier = zip(pretrained.fingerprints[:num_earlier_blocks], pretrained.blocks[:num_earlier_blocks], strict=True)
-        self.origins = [*self._levels_origin(), *[ComputeOrigin(name, block) for name, block in earlier][::-1]]
-
-    def _levels_fingerprint(self, levels: Sequence[FeatureLevel]) -> str:
-        fingerprints = self._pretrained.fingerprints
-        return _hash(["head_features", *((fingerprints[level.block.index], level.axes) for level in levels)])
-
-    def _levels_origin(self) -> list[ComputeOrigin]:
-        """Return the origin that contains all arrays of an entry of pooled features; empty for other entries."""
-        if not self._truncations:
-            return []
-        levels = pooled_levels(self._pretrained.blocks, 0)
-        columns = {len(self._pretrained.blocks) - 1 - level.block.index: level.columns for level in levels}
-        select = SelectColumns([columns[t] for t in self._truncations])
-        return [ComputeOrigin(self._levels_fingerprint(levels), select)]
-
-    def _pool_last_blocks(self, truncate: int) -> int:
-        """Set up an entry with the pooled features of the last blocks; return the number of blocks before them."""
-        blocks, fingerprints = self._pretrained.blocks, self._pretrained.fingerprints
-        first = truncate - truncate % TRUNCATIONS_PER_ENTRY
-        axes = {
-            t: spatial_axes(blocks, t) for t in range(first, first + TRUNCATIONS_PER_ENTRY) if is_valid_end(blocks, t)
-        }
-        self._truncations = tuple(axes)
-        self.array_index = self._truncations.index(truncate)
-        widths = {t: pooled_features(blocks[-1 - t], axes[t]) for t in axes}
-        self.elements_per_image, self.cached_elements_per_image = widths[truncate], sum(widths.values())
-        self.fingerprint = _hash([(fingerprints[-1 - t], axes[t]) for t in self._truncations])
-        return len(blocks) - 1 - max(self._truncations)
+            all_levels = pooled_levels(blocks, 0)
+            last = next(level for level in all_levels if level.block == blocks[-1 - truncate])
+            self.elements_per_image = last.columns.stop - last.columns.start
+            self.fingerprint = _fingerprint([last], fingerprints)
+            self.origins.append(ComputeOrigin(_fingerprint(all_levels, fingerprints), SelectColumns(last.columns)))
+            num_earlier_blocks = last.block.index
+        for block in reversed(blocks[:num_earlier_blocks]):
+            self.origins.append(ComputeOrigin(fingerprints[block.index], block))
 
     @property
     def device(self) -> torch.device:
         """Device of the computation."""
         return self._classifier.device
 
+    @property
+    def module(self) -> nn.Module:
+        """The module that computes the output from images."""
+        return self._classifier.prefix
+
     def compute(self, images: Tensor) -> Tensor:
         """Return this classifier's features of images [b, 3, s, s] on the CPU, bit-identical for any b."""
-        outputs = [run(self._classifier.prefix, chunk, self.device)[0] for chunk in torch.split(images, CHUNK_SIZE)]
+        outputs = [run(self.module, chunk, self.device) for chunk in torch.split(images, CHUNK_SIZE)]
         tensors = [to_memory_order(output) for output in outputs]
         return tensors[0]._replace(values=torch.cat([tensor.values for tensor in tensors])).unpacked
 
-    def module(self) -> nn.Module:
-        """Return the module that computes all arrays of an entry from images."""
-        if not self._truncations:
-            return self._classifier.prefix
-        network = self._pretrained.network
-        network = network if self.device.type == "cpu" else copy.deepcopy(network).to(self.device)
-        return feature_taps(network, self._pretrained.blocks, self._truncations).eval()
-
     def module_from(self, origin: ComputeOrigin) -> nn.Module:
-        """Return the module that computes all arrays of an entry from an origin's features."""
+        """Return the module that computes the output from an origin's features."""
         if isinstance(origin.source, SelectColumns):
             return origin.source
-        module = self.module()
-        assert isinstance(module, fx.GraphModule)  # noqa: S101  (it has a fingerprint, so it was traced)
-        return split_at(module, module.graph, [(origin.source.node, origin.source.constants)])[1].eval()
+        graph = trace(self.module)
+        assert graph is not None  # noqa: S101  (it has a fingerprint, so it can be traced)
+        return split_at(self.module, graph, [(origin.source.node, origin.source.constants)])[1].eval()
 
 
-def _hash(content: object) -> str:
+def _fingerprint(levels: Sequence[FeatureLevel], fingerprints: Sequence[str]) -> str:
+    content = [(fingerprints[level.block.index], level.axes) for level in levels]
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
@@ -166,13 +124,12 @@ def chunks(num_images: int) -> Iterator[Indices]:
 
 
 @torch.no_grad()
-def run(module: nn.Module, x: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-    """Run a module on up to ``CHUNK_SIZE`` images or activations [b, ...]; return float32 tensors on the CPU."""
+def run(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
+    """Run a module on up to ``CHUNK_SIZE`` images or activations [b, ...]; return a float32 tensor on the CPU."""
     disable_malloc_trim()
     with autocast(device):
-        result = module(_pad_to_chunk(x).to(device))
-    outputs = result if isinstance(result, tuple) else (result,)
-    return tuple(output[: len(x)].float().cpu() for output in outputs)
+        output: Tensor = module(_pad_to_chunk(x).to(device))
+    return output[: len(x)].float().cpu()
 
 
 def _pad_to_chunk(x: Tensor) -> Tensor:

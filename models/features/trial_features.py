@@ -18,7 +18,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.cache.content_cache import ContentCache, size_limit_bytes
+from data.dataset.dataset import Dataset
 from data.loading import augmentation, pixel_cache
 from data.loading.class_balance import Indices
 from data.loading.pixel_cache import PixelCache
@@ -36,14 +37,11 @@ from models.classifier import Classifier
 from models.features.caching_policy import BYTES_PER_ELEMENT, DISK_FULL, Precision, caching_plan
 from models.features.feature_files import StoredFeatures, StridedTensor, get_cached, open_features, write_features
 from models.features.frozen_prefix import ComputeOrigin, FrozenPrefix, chunks, run
-
-if TYPE_CHECKING:
-    from data.dataset.dataset import Dataset
-    from models.trial_config import TrialConfig
+from models.trial_config import TrialConfig
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of the computation and the format of entries
+VERSION = 2  # of the computation and the format of entries
 AUGMENTATION_LIBRARIES = ("albumentations", "opencv-python-headless")  # their versions can change a view's pixels
 RESERVED_BYTES = 10**9  # left free for weights and logs: a tenth of the disk, at most this
 
@@ -65,12 +63,7 @@ class TrialFeatures:
     ) -> None:
         """Plan the features of a trial, and set ``classifier.expects_features`` accordingly.
 
-        Args:
-            classifier: as built from ``config``.
-            config: the trial's configuration.
-            dataset: the data set.
-            pixels: the data set's decoded images.
-            on_batch: called before every batch of features that is computed for the cache.
+        ``on_batch`` is called before every batch of features that is computed for the cache.
         """
         network, size = config.network, config.preprocessing.image_size
         base = pretrained(network.backbone, network.weights, size, config.seed)
@@ -130,14 +123,9 @@ class CachedFeatureLoader:
         precision: Precision,
         on_batch: Callable[[], None],
     ) -> None:
-        """Take the images and the frozen prefix.
+        """Take the frozen prefix, a split's images in their views, and a JSON value that identifies the images.
 
-        Args:
-            prefix: computes the features.
-            images: the split's images in their views.
-            content: JSON value that identifies the images.
-            precision: of the cache; nothing is cached with ``uncached``.
-            on_batch: called before every batch that is computed for the cache, and while another process computes.
+        ``on_batch`` is called before every batch that is computed for the cache, and while another process computes.
         """
         self.disk_is_full = False
         self._prefix = prefix
@@ -185,13 +173,13 @@ class CachedFeatureLoader:
 
     def _open_or_compute(self, view_index: int) -> StoredFeatures:
         key = self._key(view_index, self._prefix.fingerprint, self._precision)
-        folder, array_index = self._cache.root / key, self._prefix.array_index
-        cached = get_cached(folder, array_index)
+        folder = self._cache.root / key
+        cached = get_cached(folder)
         if cached:
             return cached
         self._keys.append(key)
         self._cache.get_or_create(key, lambda entry_folder: self._compute(entry_folder, view_index), self._on_batch)
-        return open_features(folder, array_index)
+        return open_features(folder)
 
     def _key(self, view_index: int, fingerprint: str, precision: Precision) -> str:
         view = self._images.views[view_index]
@@ -205,9 +193,9 @@ class CachedFeatureLoader:
     def _compute(self, folder: Path, view_index: int) -> None:
         self._check_disk_space(folder)
         stored = self._stored_origin(view_index)
-        module = self._prefix.module_from(stored.origin) if stored else self._prefix.module()
+        module = self._prefix.module_from(stored.origin) if stored else self._prefix.module
 
-        def compute() -> Iterator[tuple[Tensor, ...]]:
+        def compute() -> Iterator[Tensor]:
             for rows in chunks(len(self._images)):
                 self._on_batch()
                 x = (
@@ -225,7 +213,7 @@ class CachedFeatureLoader:
 
     def _check_disk_space(self, folder: Path) -> None:
         disk = shutil.disk_usage(folder)
-        needed = len(self._images) * self._prefix.cached_elements_per_image * BYTES_PER_ELEMENT[self._precision]
+        needed = len(self._images) * self._prefix.elements_per_image * BYTES_PER_ELEMENT[self._precision]
         if disk.free - needed < min(RESERVED_BYTES, disk.total // 10):
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed, {disk.free} are free", str(folder))
 
@@ -237,7 +225,7 @@ class CachedFeatureLoader:
                 key = self._key(view_index, origin.fingerprint, precision)
                 folder = self._cache.get(key)
                 if folder:
-                    return _StoredOrigin(origin, key, open_features(folder, 0))
+                    return _StoredOrigin(origin, key, open_features(folder))
         return None
 
 
@@ -253,7 +241,7 @@ def _scatter(parts: list[tuple[Indices, StridedTensor]]) -> StridedTensor:
 
 
 class _StoredOrigin(NamedTuple):
-    """A cache entry that another one is computed from: its origin in the network, its key, and its only array."""
+    """A cache entry that another one is computed from: its origin in the network, its key, and its array."""
 
     origin: ComputeOrigin
     key: str

@@ -140,13 +140,9 @@ def _input_dependent(graph: fx.Graph) -> set[fx.Node]:
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A node whose value is the only live activation after it.
+    """A node whose value is the only live activation after it: its index and name, and its shape for one image.
 
-    Attributes:
-        position: index of the node in the graph.
-        node: name of the node.
-        shape: of its value for one image.
-        constants: the other live values by node name; none of them is an activation.
+    ``constants`` holds the other live values by node name; none of them is an activation.
     """
 
     position: int
@@ -277,48 +273,23 @@ def _suffix(nodes: list[fx.Node], position: int, constants: dict[str, Constant])
 # --- truncating ---
 
 
-def truncate_at(network: nn.Module, graph: fx.Graph, node: str, axes: tuple[int, ...]) -> fx.GraphModule:
-    """Return the network up to a node; it returns the mean of the node's value over ``axes``.
+def truncate_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
+    """Return the network up to the last of several nodes; it returns the concatenated means of their values.
 
-    Without axes it returns the value itself. The result uses the network's own modules under their own names, and holds
-    none of the later ones.
-    """
-    truncated, (mean,) = _up_to(graph, {node: axes})
-    return _with_output(network, truncated, mean)
-
-
-def extract_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
-    """Return a module that computes, in one pass, the tuple of ``truncate_at`` outputs for several nodes."""
-    truncated, means = _up_to(graph, axes)
-    return _with_output(network, truncated, tuple(means))
-
-
-def concat_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[int, ...]]) -> fx.GraphModule:
-    """Return the network up to the last of several nodes; it returns the concatenated outputs of ``extract_at``."""
-    truncated, means = _up_to(graph, axes)
-    return _with_output(network, truncated, truncated.call_function(torch.cat, (means, 1)))
-
-
-def _with_output(network: nn.Module, graph: fx.Graph, output: fx.Node | tuple[fx.Node, ...]) -> fx.GraphModule:
-    graph.output(output)
-    _drop_unused_parameters(graph)
-    return fx.GraphModule(network, graph, type(network).__name__)
-
-
-def _up_to(graph: fx.Graph, ends: Mapping[str, tuple[int, ...]]) -> tuple[fx.Graph, list[fx.Node]]:
-    """Return the graph up to the last of several nodes, without an output node, and the mean of each node's value.
-
-    ``ends`` holds the axes of each mean by node name.
+    ``axes`` holds the axes of each mean by node name; without axes the value itself is used. The result uses the
+    network's own modules under their own names, and holds none of the later ones.
     """
     nodes = list(graph.nodes)
-    last = max(index for index, node in enumerate(nodes) if node.name in ends)
+    last = max(index for index, node in enumerate(nodes) if node.name in axes)
     truncated = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     means: dict[str, fx.Node] = {}
     for node in nodes[: last + 1]:
         copies[node] = truncated.node_copy(node, copies.__getitem__)
-        if node.name in ends:  # right after the node, and as a copy: the next node may change the value in place
-            axes = ends[node.name]
-            call = ("mean", (copies[node], axes)) if axes else ("clone", (copies[node],))
+        if node.name in axes:  # right after the node, and as a copy: the next node may change the value in place
+            call = ("mean", (copies[node], axes[node.name])) if axes[node.name] else ("clone", (copies[node],))
             means[node.name] = truncated.call_method(*call)
-    return truncated, [means[name] for name in ends]
+    outputs = [means[name] for name in axes]
+    truncated.output(outputs[0] if len(outputs) == 1 else truncated.call_function(torch.cat, (outputs, 1)))
+    _drop_unused_parameters(truncated)
+    return fx.GraphModule(network, truncated, type(network).__name__)

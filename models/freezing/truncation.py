@@ -15,7 +15,7 @@ from torch import nn
 
 from data.errors import BackboneError
 from models.freezing.blocks import Block, Shape, truncation_graph
-from models.freezing.fx_graph import concat_at, extract_at, truncate_at
+from models.freezing.fx_graph import truncate_at
 from models.heads.spec import HeadFeatures
 
 
@@ -32,35 +32,14 @@ def truncate_network(
     Raises:
         BackboneError: no block would remain, the network can't be split, or it can't end there (``spatial_axes``).
     """
-    if head_features == "all":
-        remaining = tuple(blocks[: len(blocks) - truncate])
-        graph, levels = truncation_graph(network, blocks, truncate), pooled_levels(blocks, truncate)
-        joined = concat_at(network, graph, {level.block.node: level.axes for level in levels})
-        return joined, remaining, tuple(pooled_features(level.block, level.axes) for level in levels)
-    if truncate == 0:
+    if truncate == 0 and head_features == "last":
         return network, tuple(blocks), ()
-    graph, last = truncation_graph(network, blocks, truncate), blocks[-1 - truncate]
-    axes = spatial_axes(blocks, truncate)
-    truncated = truncate_at(network, graph, last.node, axes)
-    return truncated, tuple(blocks[:-truncate]), (pooled_features(last, axes),)
-
-
-def feature_taps(network: nn.Module, blocks: Sequence[Block], truncations: Sequence[int]) -> nn.Module:
-    """Return a module that computes, in one pass over images, a tuple of features [b, f], one for each truncation.
-
-    Each is bit-identical to the output of ``truncate_network`` in eval mode. Nothing is copied.
-
-    Args:
-        network: the untruncated network.
-        blocks: all of its blocks.
-        truncations: numbers of dropped blocks.
-
-    Raises:
-        BackboneError: as ``truncate_network``; if the network can't be split, even for a truncation of 0.
-    """
-    graph = truncation_graph(network, blocks, max(truncations))
-    taps = extract_at(network, graph, {blocks[-1 - t].node: spatial_axes(blocks, t) for t in truncations})
-    return taps.train(network.training)
+    graph, levels = truncation_graph(network, blocks, truncate), pooled_levels(blocks, truncate)
+    if head_features == "last":
+        levels = levels[-1:]
+    truncated = truncate_at(network, graph, {level.block.node: level.axes for level in levels})
+    widths = tuple(level.columns.stop - level.columns.start for level in levels)
+    return truncated, tuple(blocks[: len(blocks) - truncate]), widths
 
 
 class FeatureLevel(NamedTuple):
@@ -85,14 +64,9 @@ def pooled_levels(blocks: Sequence[Block], truncate: int) -> list[FeatureLevel]:
     levels, end = list[FeatureLevel](), 0
     for t in reversed(axes):
         block, begin = blocks[-1 - t], end
-        end += pooled_features(block, axes[t])
+        end += math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes[t])
         levels.append(FeatureLevel(block, axes[t], slice(begin, end)))
     return levels
-
-
-def pooled_features(block: Block, axes: tuple[int, ...]) -> int:
-    """Return the number of features of a block's activation after averaging over ``axes`` (the batch is axis 0)."""
-    return math.prod(size for axis, size in enumerate(block.output_shape, start=1) if axis not in axes)
 
 
 def max_truncation(blocks: Sequence[Block]) -> int:
@@ -130,15 +104,11 @@ def _channels_axis_at(blocks: Sequence[Block], truncate: int) -> int | None:
 
 
 def _channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:
-    """Return the channel axis of an activation, or None if it is ambiguous.
+    """Return the channel axis of an activation, given the shapes of all activations; None if it is ambiguous.
 
     Images are square, so two equal sizes are spatial; if all three are equal, the network's other activations decide.
     Three different sizes are tokens in windows if the last size is the network's number of features. In networks with
     windows, [., n, n] is ambiguous: the number of tokens can equal the number of channels.
-
-    Args:
-        shape: of the activation.
-        shapes: of all activations of the network.
     """
     num_sizes = len(set(shape))
     if len(shape) != 3 or num_sizes == 3:

@@ -1,32 +1,27 @@
-"""Builds a classifier head from its specification."""
+"""Builds a classifier head from its specification. Shapes: b images, f features, k classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from models.heads.level_norm import PerLevelRMSNorm
 from models.heads.spec import hidden_layers
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+EPSILON = 1e-6  # added to a level's mean square: a level can be all zeros
 
 
 def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
-    """Return a module that turns features [b, f] into logits [b, k].
+    """Return a module that turns features [b, f] into logits [b, k], given the number of features of each level.
 
     Several feature levels are each divided by their root mean square first: activations of the last blocks are many
     times smaller than those of the first blocks and would have little influence (Head2Toe, see
-    ``models.trial_config.NetworkConfig``, scales each level to the same norm).
-
-    Args:
-        spec: hidden layers in the syntax of ``models.heads.spec``.
-        widths: number of features of each level, f in total.
-        num_classes: k.
-        dropout: dropout probability in front of each linear layer.
+    ``models.trial_config.NetworkConfig``, scales each level to the same norm). Dropout precedes each linear layer.
 
     Raises:
-        SettingError: see ``validate_head``.
+        SettingError: see ``hidden_layers``.
     """
     layers: list[nn.Module] = [PerLevelRMSNorm(widths)] if len(widths) > 1 else []
     in_features = sum(widths)
@@ -36,3 +31,18 @@ def build_head(spec: str, widths: Sequence[int], num_classes: int, dropout: floa
         layers += [ACTIVATIONS[hidden.activation]()]
         in_features = hidden.units
     return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(in_features, num_classes))
+
+
+class PerLevelRMSNorm(nn.Module):
+    """Divides each level of features [b, f] by its root mean square; has no parameters."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        """Take the number of features of each level, in order; their sum is f."""
+        super().__init__()
+        self._widths = list(widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [b, f]."""
+        levels = torch.split(x, self._widths, dim=1)
+        # Elementary operations, because the ONNX exporter does not support rms_norm.
+        return torch.cat([level * (level.square().mean(1, keepdim=True) + EPSILON).rsqrt() for level in levels], dim=1)

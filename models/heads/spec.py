@@ -33,20 +33,11 @@ class HiddenLayer:
     norm: bool
 
 
-def validate_head(text: str) -> None:
-    """Check a head's specification.
-
-    Raises:
-        SettingError: it is invalid.
-    """
-    hidden_layers(text)
-
-
 def hidden_layers(text: str) -> tuple[HiddenLayer, ...]:
     """Return a head's hidden layers, first to last; empty for ``linear``.
 
     Raises:
-        SettingError: see ``validate_head``.
+        SettingError: the specification is invalid.
     """
     return () if text == LINEAR else tuple(_hidden_layer(layer, text) for layer in text.split("+"))
 

@@ -52,13 +52,7 @@ class ExportError(FreezelineError):
 
 
 class PackageFacts(FrozenModel):
-    """Facts that a package holds about its model.
-
-    Attributes:
-        labels: names of the classes, in the order of the logits.
-        data_fingerprint: fingerprint of the data set.
-        temperature: the packaged model divides its logits by this number.
-    """
+    """The class names in the order of the logits, the data set's fingerprint, and the divisor of the logits."""
 
     labels: tuple[str, ...]
     data_fingerprint: str
@@ -66,13 +60,9 @@ class PackageFacts(FrozenModel):
 
 
 class ExportResult(FrozenModel):
-    """The exported graph and the result of its check.
+    """The file name of the graph, and its check: the largest difference of a logit from torch's, on real images.
 
-    Attributes:
-        graph: file name of the graph.
-        max_difference: largest difference of a logit between the graph and torch, on real images.
-        num_checked_images: number of images compared.
-        notes: messages for the user; empty for an ONNX export without problems.
+    ``notes`` are messages for the user; empty for an ONNX export without problems.
     """
 
     graph: str
@@ -84,14 +74,9 @@ class ExportResult(FrozenModel):
 def export_package(
     classifier: Classifier, config: TrialConfig, facts: PackageFacts, pixels: Pixels, folder: Path
 ) -> ExportResult:
-    """Write the package's files into ``folder`` and check its graph on real images. Takes seconds to a minute.
+    """Write the package's files into ``folder`` and check its graph on real images [n, s, s, 3].
 
-    Args:
-        classifier: the trained classifier; it is not modified.
-        config: its trial configuration.
-        facts: facts about the model, written into the package.
-        pixels: real images [n, s, s, 3], on which the graph is compared with torch.
-        folder: created if missing.
+    Takes seconds to a minute. The classifier is not modified.
 
     Raises:
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
@@ -146,18 +131,10 @@ def _export_graph(network: nn.Module, images: Tensor, folder: Path) -> ExportRes
 
 
 def _compare(expected: Logits, actual: Logits) -> float:
-    """Return the largest difference of a logit.
-
-    Raises:
-        ExportError: the difference is above the tolerance, or the predicted class of an image differs.
-    """
+    """Return the largest difference of a logit; raise ExportError if it is above the tolerance."""
     difference = float(np.abs(expected - actual).max())
     if not difference <= TOLERANCE:
         raise ExportError(f"its logits differ from torch's by up to {difference:.2g}, more than {TOLERANCE:g}")
-    margin = np.diff(np.sort(expected, axis=1)[:, -2:], axis=1)[:, 0]
-    is_changed = (expected.argmax(axis=1) != actual.argmax(axis=1)) & (margin > 2 * difference)
-    if is_changed.any():
-        raise ExportError(f"it predicts another class for {is_changed.sum()} of {len(expected)} images")
     return difference
 
 

@@ -42,11 +42,6 @@ def predict_files(
 ) -> Iterator[Prediction]:
     """Yield the prediction for each file, in order.
 
-    Args:
-        model: a model packaged by Freezeline.
-        files: image files.
-        progress: called after each batch with (description, completed, total).
-
     Raises:
         TrackingError: the model was not packaged by Freezeline.
     """

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +55,7 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
         ParamSpec("top_k", DataType.integer, 0),
         ParamSpec("batch_size", DataType.integer, pyfunc_model.BATCH_SIZE),
     ]
-    with quiet_exporters(), _no_progress_bars():
+    with quiet_exporters():
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=Model(run_id=run_id, model_id=model_id),
@@ -80,16 +77,14 @@ class LoadedCheckpoint:
 
 
 def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
-    """Return the classifier of a packaged model with all its weights, frozen as its configuration specifies.
-
-    Only the package is needed: no weights file and no hub.
+    """Return the classifier of a packaged model, frozen as its configuration specifies; needs no weights or hub.
 
     Raises:
         mlflow.exceptions.MlflowException: the model does not exist, or its files could not be downloaded.
     """
     import mlflow
 
-    with tempfile.TemporaryDirectory() as scratch, _no_progress_bars():
+    with tempfile.TemporaryDirectory() as scratch:
         folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch)) / "artifacts"
         config = TrialConfig.from_json((folder / ARTIFACTS["trial"]).read_text())
         labels = tuple(json.loads((folder / ARTIFACTS["facts"]).read_text())["labels"])
@@ -100,30 +95,8 @@ def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
 
 
 def requirements(graph: str) -> list[str]:
-    """Return the pip requirements of a packaged model, pinned to the versions in requirements.txt.
-
-    Args:
-        graph: file name of the graph; its suffix determines the runtime.
-    """
+    """Return the pip requirements of a package with this graph file, pinned as in requirements.txt."""
     lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
     versions = dict(line.split("==") for line in lines if "==" in line)
     versions["mlflow-skinny"] = versions["mlflow"]
     return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, RUNTIMES[graph.rpartition(".")[2]])]
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Context manager that turns off MLflow's progress bars for artifacts.
-
-    MLflow has no argument for it, and this package also works without the commands, which set the variable for good.
-    """
-    name = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    previous = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = previous

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ from models.trial_config import NetworkConfig
 
 VERSION = 1  # of the measurement method
 OPSET = 18  # the newest ONNX opset of the TorchScript exporter
-WARMUP_RUNS = 3
 MIN_RUNS, MAX_RUNS = 10, 500
 MIN_TIME_S = 0.5  # CPU time of all runs; more than ``MIN_RUNS`` runs if they are faster
 FILE = "cost.json"
@@ -121,24 +119,17 @@ def latency_ms(graph: Path, image_size: int) -> float:
     The minimum CPU time is used, because wall time and slower runs include the load of other processes
     on the same cores; see the documentation of Python's ``timeit``.
     """
-    run = _load_graph(graph)
-    image = np.random.default_rng(0).normal(size=(1, 3, image_size, image_size)).astype(np.float32)
-    times: list[float] = []
-    for _ in range(WARMUP_RUNS):
-        run(image)
-    while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and sum(times) < MIN_TIME_S):
-        started = time.thread_time()
-        run(image)
-        times.append(time.thread_time() - started)
-    return 1000 * min(times)
-
-
-def _load_graph(graph: Path) -> Callable[[np.ndarray], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    input_name = session.get_inputs()[0].name
-    return lambda image: session.run(None, {input_name: image})
+    image = np.random.default_rng(0).normal(size=(1, 3, image_size, image_size)).astype(np.float32)
+    inputs = {session.get_inputs()[0].name: image}
+    times: list[float] = []
+    while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and sum(times) < MIN_TIME_S):
+        started = time.thread_time()
+        session.run(None, inputs)
+        times.append(time.thread_time() - started)
+    return 1000 * min(times)

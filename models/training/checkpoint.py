@@ -1,4 +1,4 @@
-"""Training checkpoints: the training state as a safetensors file, with the history as JSON in its metadata.
+"""The state of a training run, and its checkpoint: a safetensors file with the history as JSON in its metadata.
 
 The file contains no pickle and is written atomically. The network that loads it checks the tensor names and shapes.
 """
@@ -6,17 +6,58 @@ The file contains no pickle and is written atomically. The network that loads it
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from data.atomic_write import write_atomically
-from models.training.state import EpochResult, TrainingState
+from data.frozen_model import FrozenModel
+from models.evaluation.metrics import ClassificationMetrics
 
 HISTORY = "history"  # key in the file's metadata
 SECTIONS = ("trainable_state", "optimizer")  # fields of TrainingState; tensors are stored as SECTION/NAME
+
+
+class EpochResult(FrozenModel):
+    """The metrics of one epoch, from 1.
+
+    Attributes:
+        train_loss: mean of the optimized loss (with label smoothing) over the epoch's training steps.
+        val: metrics on the validation images after the epoch.
+        lr: learning rate of the epoch's last step.
+        epoch_s: seconds for training and validation.
+        images_per_s: training images per second of training.
+    """
+
+    epoch: PositiveInt
+    train_loss: float
+    train_accuracy: float
+    val: ClassificationMetrics
+    lr: float
+    epoch_s: float
+    images_per_s: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return the values by MLflow metric name; ``val_top5_accuracy`` only with more than five classes."""
+        names = ("train_loss", "train_accuracy", "lr", "epoch_s", "images_per_s")
+        return self.val.to_dict("val_") | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The state after an epoch, from which ``fit`` resumes with the same results as without an interruption.
+
+    Holds all epochs so far, ``Classifier.trainable_state_dict``, and the optimizer's tensors, named ``PARAMETER.NAME``.
+    Everything else, such as the learning rate and the patience of ``plateau``, is derived from the history.
+    """
+
+    history: tuple[EpochResult, ...]
+    trainable_state: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
 
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:

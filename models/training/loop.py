@@ -9,38 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from data.loading.batch_loader import BatchLoader
 from models.classifier import Classifier
 from models.device import choose_device
 from models.evaluation.inference import predict, run_epoch
 from models.evaluation.metrics import compute_metrics
-from models.training.state import EpochResult, TrainingState
+from models.training.checkpoint import EpochResult, TrainingState
 from models.training.train_step import TrainStep, check_divergence, hard_labels
 from models.trial_config import FitConfig
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-
-
-class EpochBatches(Protocol):
-    """The interface of ``data.loading.batch_loader.BatchLoader`` that the loop uses."""
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-
-    @property
-    def class_weights(self) -> Tensor | None:
-        """Weights of the classes in the training loss, [k]; None for equal weights."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random; also of the dropout in training."""
-
-    def epoch(self, number: int) -> Batches:
-        """Yield normalized images [b, 3, s, s] with labels [b], or class probabilities [b, k] of mixed images."""
 
 
 def _do_nothing(*_: object) -> None:
@@ -53,9 +35,8 @@ class FitHooks:
 
     Attributes:
         on_batch: called after every training batch and every validation batch.
-        on_epoch: called with (result, is_best) after every epoch; may save the weights.
-        on_checkpoint: called after ``on_epoch`` for every epoch but the last, with a function that returns the
-            current state.
+        on_epoch: called with (result, is_best) after every epoch.
+        on_checkpoint: called after every epoch but the last, with a function that returns the current state.
     """
 
     on_batch: Callable[[], None] = _do_nothing
@@ -68,8 +49,8 @@ NO_HOOKS = FitHooks()
 
 def fit(
     classifier: Classifier,
-    train: EpochBatches,
-    val: EpochBatches,
+    train: BatchLoader,
+    val: BatchLoader,
     config: FitConfig,
     hooks: FitHooks = NO_HOOKS,
     *,
@@ -135,7 +116,7 @@ def _run_epoch(classifier: Classifier, train: Batches, val: Batches, train_step:
     train_loss = float(train_step.loss(logits, labels))
     val_metrics = compute_metrics(*predict(classifier, val))
     check_divergence(epoch, train_loss, val_metrics.loss, num_classes=logits.shape[1], lr=train_step.lr)
-    train_step.end_epoch(val_metrics.loss)
+    train_step.val_losses.append(val_metrics.loss)
     return EpochResult(
         epoch=epoch,
         train_loss=train_loss,

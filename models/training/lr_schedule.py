@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from models.trial_config import FitConfig
 
@@ -16,15 +16,8 @@ ONE_CYCLE_RISE_FRACTION = 0.3  # share of the steps in which the learning rate r
 ONE_CYCLE_START_FACTOR = 0.04  # ... starting from this share of its maximum
 
 
-def lr_factor(config: FitConfig, step: int, steps_per_epoch: int, plateau_factor: float) -> float:
-    """Return the learning-rate multiplier for a step.
-
-    Args:
-        config: the schedule (``lr_scheduler``, ``step_epochs``, ``max_epochs``).
-        step: number of completed steps.
-        steps_per_epoch: number of batches in an epoch.
-        plateau_factor: factor of ReduceOnPlateau, used by ``plateau``.
-    """
+def lr_factor(config: FitConfig, step: int, steps_per_epoch: int, val_losses: Sequence[float]) -> float:
+    """Return the learning-rate multiplier after ``step`` steps and epochs with these validation losses."""
     progress = step / (steps_per_epoch * config.max_epochs)
     if config.lr_scheduler == "one_cycle":
         return one_cycle(progress)
@@ -33,7 +26,7 @@ def lr_factor(config: FitConfig, step: int, steps_per_epoch: int, plateau_factor
         return warmup * (1 + math.cos(math.pi * progress)) / 2
     if config.lr_scheduler == "step":
         return warmup * 0.1 ** num_step_decays(config, step // steps_per_epoch)
-    return warmup * plateau_factor
+    return warmup * plateau_factor(val_losses) if config.lr_scheduler == "plateau" else warmup
 
 
 def num_step_decays(config: FitConfig, epoch: int) -> int:
@@ -44,35 +37,20 @@ def num_step_decays(config: FitConfig, epoch: int) -> int:
 
 
 def one_cycle(progress: float) -> float:
-    """Return the learning-rate factor after a share of the steps: cosine rise to 1, then cosine decay to 0.
-
-    Args:
-        progress: share of all steps that are done, 0 to 1.
-    """
+    """Return the learning-rate factor after a share of the steps: cosine rise to 1, then cosine decay to 0."""
     if progress < ONE_CYCLE_RISE_FRACTION:
         rise = (1 - math.cos(math.pi * progress / ONE_CYCLE_RISE_FRACTION)) / 2
         return ONE_CYCLE_START_FACTOR + (1 - ONE_CYCLE_START_FACTOR) * rise
     return (1 + math.cos(math.pi * (progress - ONE_CYCLE_RISE_FRACTION) / (1 - ONE_CYCLE_RISE_FRACTION))) / 2
 
 
-@dataclass
-class ReduceOnPlateau:
-    """Lowers the learning rate when the validation loss stops improving.
-
-    Attributes:
-        factor: current multiplier of the learning rate.
-        best_loss: lowest validation loss so far.
-        num_bad_epochs: epochs since the last improvement or reduction.
-    """
-
-    factor: float = 1.0
-    best_loss: float = math.inf
-    num_bad_epochs: int = 0
-
-    def update(self, loss: float) -> None:
-        """Record the validation loss of an epoch."""
-        self.num_bad_epochs = 0 if loss < self.best_loss else self.num_bad_epochs + 1
-        self.best_loss = min(loss, self.best_loss)
-        if self.num_bad_epochs >= PLATEAU_PATIENCE:
-            self.factor *= PLATEAU_FACTOR
-            self.num_bad_epochs = 0
+def plateau_factor(val_losses: Sequence[float]) -> float:
+    """Return the learning-rate factor of ``plateau`` after epochs with these validation losses."""
+    factor, best_loss, num_bad_epochs = 1.0, math.inf, 0
+    for loss in val_losses:
+        num_bad_epochs = 0 if loss < best_loss else num_bad_epochs + 1
+        best_loss = min(loss, best_loss)
+        if num_bad_epochs >= PLATEAU_PATIENCE:
+            factor *= PLATEAU_FACTOR
+            num_bad_epochs = 0
+    return factor

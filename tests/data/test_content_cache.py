@@ -106,12 +106,6 @@ def test_a_wait_for_an_entry_of_another_creator_is_reported(tmp_path: Path, monk
     assert (entry / "file").read_text() == "first"
 
 
-@pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../b", ".hidden", "a b", "a/"])
-def test_a_key_that_leads_outside_of_the_cache_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="key must consist of"):
-        ContentCache(tmp_path).get_or_create(key, write(""))
-
-
 def test_an_atomic_write_replaces_the_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "new" / "file", b"one")
     write_atomically(tmp_path / "new" / "file", b"two")
@@ -173,13 +167,6 @@ def test_get_returns_only_intact_entries(tmp_path: Path, monkeypatch: pytest.Mon
     assert not ContentCache(tmp_path).entries()[0].in_use
 
 
-def test_verify_finds_corrupt_entries(tmp_path: Path) -> None:
-    cache = ContentCache(tmp_path)
-    change_byte_but_not_mtime(cache.get_or_create("a", write("content")) / "file")
-    cache.get_or_create("b", write("content"))
-    assert cache.verify() == ["a"]
-
-
 def create_entries(cache: ContentCache, *keys: str, size: int = 100) -> None:
     """Create entries of ``size`` bytes that are not in use, each last used one second after the previous one."""
     for position, key in enumerate(keys):
@@ -196,9 +183,6 @@ def test_the_least_recently_used_entry_is_evicted_first(tmp_path: Path, monkeypa
     cache.release("kind/a")
     cache.get_or_create("kind/d", write("x" * 100))
     assert [entry.key for entry in cache.entries()] == ["kind/c", "kind/a", "kind/d"]
-    assert cache.size_bytes() == 300
-    assert not cache.has("kind/b")
-    assert cache.has("kind/a")
 
 
 def test_entries_in_use_are_not_evicted_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +192,8 @@ def test_entries_in_use_are_not_evicted_above_the_limit(tmp_path: Path, monkeypa
     cache.get_or_create("b", write("x" * 100))
     assert [(entry.key, entry.in_use) for entry in cache.entries()] == [("a", True), ("b", True)]
     cache.release("a")
-    assert cache.evict() == ["a"]
+    cache.evict()
+    assert [entry.key for entry in cache.entries()] == ["b"]
 
 
 def test_an_entry_used_by_another_process_is_kept_until_that_process_ends(
@@ -227,10 +212,12 @@ def test_an_entry_used_by_another_process_is_kept_until_that_process_ends(
         assert process.stdin is not None
         process.stdout.readline()
         cache = ContentCache(tmp_path)
-        assert cache.evict() == []
+        cache.evict()
         assert cache.clear() == []
+        assert [entry.key for entry in cache.entries()] == ["key"]
         process.kill()
-    assert cache.evict() == ["key"]
+    cache.evict()
+    assert cache.entries() == []
 
 
 def test_clear_deletes_one_kind_or_all_entries(tmp_path: Path) -> None:

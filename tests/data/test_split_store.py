@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.dataset.dataset import Dataset
-from data.dataset.split_store import persisted_splits
+from data.dataset.splitting import persisted_splits
 from data.errors import DataError
 from data.load_dataset import load_dataset
 from tests.conftest import MakeFolder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ def build_item(
     number: int, label: str = "cat", given_split: SplitName | None = None, group: str | None = None, path: str = ""
 ) -> SplitItem:
     content_hash = hashlib.blake2b(str(number).encode(), digest_size=16).hexdigest()
-    return SplitItem(path or f"{label}/{number}-{given_split}.png", content_hash, label, given_split, group)
+    path = path or f"{label}/{number}-{given_split}.png"
+    return SplitItem(path=path, content_hash=content_hash, label=label, split=given_split, group=group)
 
 
 def by_hash(assignment: SplitAssignment, items: Sequence[SplitItem]) -> dict[str, SplitName]:
@@ -53,7 +53,7 @@ def test_each_class_is_split_70_15_15(items: list[SplitItem]) -> None:
 
 @given(classes(), st.randoms())
 def test_splits_are_independent_of_file_order_and_names(items: list[SplitItem], random: st.DataObject) -> None:
-    renamed = [dataclasses.replace(item, path=f"{item.label}/new name {index}") for index, item in enumerate(items)]
+    renamed = [item.model_copy(update={"path": f"{item.label}/new name {index}"}) for index, item in enumerate(items)]
     random.shuffle(renamed)  # type: ignore[attr-defined]
     assert by_hash(assign_splits(renamed), renamed) == by_hash(assign_splits(items), items)
 
@@ -87,7 +87,7 @@ def test_existing_images_keep_their_split_when_images_are_removed(items: list[Sp
 def test_groups_and_near_duplicates_are_in_one_split(
     items: list[SplitItem], size: int, pairs: list[tuple[int, int]]
 ) -> None:
-    items = [dataclasses.replace(item, group=f"person {index // size}") for index, item in enumerate(items)]
+    items = [item.model_copy(update={"group": f"person {index // size}"}) for index, item in enumerate(items)]
     near_duplicates = [[items[a % len(items)].content_hash, items[b % len(items)].content_hash] for a, b in pairs]
     assignment = assign_splits(items, near_duplicates)
     assert assignment.excluded == {}
@@ -99,7 +99,7 @@ def test_groups_and_near_duplicates_are_in_one_split(
 
 @given(classes(min_size=20, max_size=80), st.integers(2, 4))
 def test_every_class_is_in_every_split_if_groups_are_small(items: list[SplitItem], size: int) -> None:
-    items = [dataclasses.replace(item, group=f"{item.label} {index // size}") for index, item in enumerate(items)]
+    items = [item.model_copy(update={"group": f"{item.label} {index // size}"}) for index, item in enumerate(items)]
     counted = counts(assign_splits(items), items)
     for label, total in Counter(item.label for item in items).items():
         assert all(counted[label, split] for split in SPLITS)
@@ -108,7 +108,7 @@ def test_every_class_is_in_every_split_if_groups_are_small(items: list[SplitItem
 
 @given(classes(), st.integers(1, 3))
 def test_copies_of_an_image_are_in_one_split(items: list[SplitItem], copies: int) -> None:
-    with_copies = items + [dataclasses.replace(items[0], path=f"copy {number}") for number in range(copies)]
+    with_copies = items + [items[0].model_copy(update={"path": f"copy {number}"}) for number in range(copies)]
     assignment = assign_splits(with_copies)
     assert (
         len({assignment.splits[item.path] for item in with_copies if item.content_hash == items[0].content_hash}) == 1
@@ -118,11 +118,11 @@ def test_copies_of_an_image_are_in_one_split(items: list[SplitItem], copies: int
 @settings(max_examples=50)
 @given(classes(), st.sampled_from([("train",), ("train", "test"), ("train", "val"), ("train", "val", "test")]))
 def test_provided_splits_are_kept(items: list[SplitItem], names: tuple[SplitName, ...]) -> None:
-    items = [dataclasses.replace(item, given_split=names[index % len(names)]) for index, item in enumerate(items)]
+    items = [item.model_copy(update={"split": names[index % len(names)]}) for index, item in enumerate(items)]
     assignment = assign_splits(items)
     for item in items:
         split = assignment.splits[item.path]
-        assert split == item.given_split or (item.given_split == "train" and split not in names)
+        assert split == item.split or (item.split == "train" and split not in names)
 
 
 def test_a_missing_split_is_15_percent_of_the_provided_training_images() -> None:

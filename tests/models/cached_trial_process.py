@@ -75,7 +75,7 @@ def _faulty_write(fault: str) -> Any:
     write_features = trial_features.write_features
 
     def write(folder: Path, compute: Any, num_images: int, is_fp16: bool) -> None:
-        def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        def batches() -> Iterator[torch.Tensor]:
             for number, batch in enumerate(compute()):
                 if fault == "killed" and number == 1:
                     os.kill(os.getpid(), signal.SIGKILL)

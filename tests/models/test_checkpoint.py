@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.checkpoint import EpochResult, TrainingState, load_checkpoint, save_checkpoint
 from models.training.loop import FitHooks, fit
-from models.training.state import EpochResult, TrainingState
 from models.trial_config import FitConfig
 from tests.models.conftest import MakeBatches, MakeClassifier
 

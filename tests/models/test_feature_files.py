@@ -33,21 +33,21 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_features_are_read_with_the_strides_of_the_computed_ones(tmp_path: Path, layout: str) -> None:
     x = LAYOUTS[layout]
-    write_features(tmp_path, lambda: iter([(x,), (x[:5] + 1,)]), 21, is_fp16=False)
-    features = open_features(tmp_path, 0).rows(np.arange(16)).unpacked
+    write_features(tmp_path, lambda: iter([x, x[:5] + 1]), 21, is_fp16=False)
+    features = open_features(tmp_path).rows(np.arange(16)).unpacked
     assert torch.equal(features, x)
     assert features.stride() == x.stride()
-    assert torch.equal(open_features(tmp_path, 0).rows(np.array([20, 3])).unpacked, torch.stack([x[4] + 1, x[3]]))
+    assert torch.equal(open_features(tmp_path).rows(np.array([20, 3])).unpacked, torch.stack([x[4] + 1, x[3]]))
 
 
 def test_features_beyond_the_range_of_float16_are_cached_as_float32(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    batches = [(torch.full((16, 2), 3.0),), (torch.full((4, 2), 70_000.0),)]
+    batches = [torch.full((16, 2), 3.0), torch.full((4, 2), 70_000.0)]
     with caplog.at_level(logging.INFO):
         write_features(tmp_path, lambda: iter(batches), 20, is_fp16=True)
-    assert np.load(tmp_path / "0.npy").dtype == np.float32
-    assert open_features(tmp_path, 0).rows(np.array([0, 19])).unpacked.tolist() == [[3.0, 3.0], [70_000.0, 70_000.0]]
+    assert np.load(tmp_path / "features.npy").dtype == np.float32
+    assert open_features(tmp_path).rows(np.array([0, 19])).unpacked.tolist() == [[3.0, 3.0], [70_000.0, 70_000.0]]
     assert "cached as float32" in caplog.text
 
 
@@ -56,8 +56,8 @@ def test_a_large_array_is_memory_mapped_and_read_without_a_warning(
 ) -> None:
     monkeypatch.setattr(feature_files, "MAX_CACHED_BYTES", 10)
     x = torch.randn(16, 3, 4, 4)
-    write_features(tmp_path, lambda: iter([(x,)]), 16, is_fp16=True)
-    features = open_features(tmp_path, 0).rows(np.array([3, 3, 0])).unpacked
+    write_features(tmp_path, lambda: iter([x]), 16, is_fp16=True)
+    features = open_features(tmp_path).rows(np.array([3, 3, 0])).unpacked
     assert (features.dtype, len(feature_files._CACHED_ARRAYS), len(recwarn)) == (torch.float32, 0, 0)
     assert torch.equal(features, x[[3, 3, 0]].half().float())
     features += 1  # returned features are writable copies

@@ -12,7 +12,7 @@ from torch import nn
 from data.errors import SettingError
 from models.classifier import build_classifier
 from models.heads.build import build_head
-from models.heads.spec import validate_head
+from models.heads.spec import hidden_layers
 from models.training.loop import fit
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, MakeBatches
@@ -35,7 +35,7 @@ LAYERS = [
 def test_a_head_has_the_specified_layers_with_dropout_before_every_linear_layer(
     spec: str, layer_types: list[type[nn.Module]]
 ) -> None:
-    validate_head(spec)
+    hidden_layers(spec)
     head = build_head(spec, (6,), num_classes=3, dropout=0.4)
     assert [type(layer) for layer in head] == layer_types
     assert {layer.p for layer in head if isinstance(layer, nn.Dropout)} == {0.4}
@@ -86,7 +86,7 @@ def test_feature_levels_are_scaled_to_the_same_norm() -> None:
 )
 def test_an_invalid_head_is_rejected_with_one_message(spec: str, message: str) -> None:
     with pytest.raises(SettingError, match=message) as caught:
-        validate_head(spec)
+        hidden_layers(spec)
     assert len(caught.value.problems) == 1
     with pytest.raises(ValueError, match=message):
         NetworkConfig(head=spec)
@@ -94,8 +94,8 @@ def test_an_invalid_head_is_rejected_with_one_message(spec: str, message: str) -
 
 def test_a_head_is_validated_without_importing_torch() -> None:
     code = (
-        "import sys; from models.heads.spec import validate_head;"
-        "validate_head('8:norm+4'); sys.exit('torch' in sys.modules)"
+        "import sys; from models.heads.spec import hidden_layers;"
+        "hidden_layers('8:norm+4'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -16,8 +16,8 @@ from models.classifier import Classifier, build_classifier
 from models.evaluation.inference import predict, run_epoch
 from models.evaluation.metrics import compute_metrics
 from models.freezing.blocks import find_blocks
+from models.training.checkpoint import EpochResult
 from models.training.loop import FitHooks, best_epoch, fit
-from models.training.state import EpochResult
 from models.training.train_step import Divergence, TrainStep
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models import deterministic_fit

@@ -1,4 +1,4 @@
-"""Truncation: output and parameters of truncated networks, and features of several truncations in one pass."""
+"""Truncation: output and parameters of truncated networks, and features of several levels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from models.backbones.pretrained_cache import max_truncation_of
 from models.classifier import Classifier, build_classifier, freeze_depth
 from models.freezing.blocks import Block, find_blocks, split
 from models.freezing.truncation import (
-    feature_taps,
     is_valid_end,
     max_truncation,
     pooled_levels,
@@ -252,23 +251,6 @@ def test_a_classifier_returns_the_same_logits_for_images_and_their_features(back
         assert torch.equal(classifier(features), expected)
 
 
-# --- several truncations in one pass ---
-
-
-@pytest.mark.parametrize("name", [NETWORK, "timm/test_vit", "torchvision/squeezenet1_1", "torchvision/densenet121"])
-def test_taps_are_bit_identical_to_the_prefix_of_each_truncation(name: str) -> None:
-    config = NetworkConfig(backbone=name, weights="none", freeze_fraction=1.0)
-    untruncated = build_classifier(config, len(CLASSES), SIZE, seed=0).eval()
-    x = torch.randn(3, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-    truncations = (0, 3, 1, 2)
-    with torch.no_grad():
-        taps = feature_taps(untruncated.network, untruncated.blocks, truncations)(x)
-        assert len(taps) == 4
-        for truncate, features in zip(truncations, taps, strict=True):
-            single = config.model_copy(update={"truncate": truncate})
-            assert torch.equal(features, build_classifier(single, 2, SIZE, seed=0).eval().prefix(x)), truncate
-
-
 class InPlaceNetwork(nn.Module):
     """A network whose second block changes the output of the first one in place."""
 
@@ -286,7 +268,7 @@ class InPlaceNetwork(nn.Module):
         return self.fourth(self.third(x).relu_())
 
 
-def test_taps_copy_an_activation_before_it_is_changed_in_place() -> None:
+def test_an_activation_is_averaged_before_it_is_changed_in_place() -> None:
     torch.manual_seed(0)
     network = InPlaceNetwork().eval()
     ends = {"first": (4, 14, 14), "flat": (720,), "third": (6,), "fourth": (7,)}  # in front of the in-place operations
@@ -296,20 +278,7 @@ def test_taps_copy_an_activation_before_it_is_changed_in_place() -> None:
     ]
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        taps = feature_taps(network, blocks, (1, 3, 0))(x)
+        features = truncate_network(network, blocks, 0, "all")[0](x)
         first = network.first(x)
-        assert torch.equal(taps[1], first.mean((2, 3)))
-        assert torch.equal(taps[0], network.third(network.flat(network.second(first.relu()))))
-
-
-@pytest.mark.parametrize("truncations", [(0, 7), (0, 1, 8)])
-def test_a_tap_that_leaves_no_block_is_rejected(truncations: tuple[int, ...]) -> None:
-    network = create_backbone(NETWORK, "none", SIZE).network
-    with pytest.raises(BackboneError, match=rf"truncate must be 0\.\.6 for this network, got {truncations[-1]}"):
-        feature_taps(network, find_blocks(network, SIZE), truncations)
-
-
-def test_taps_of_a_network_that_cannot_be_split_are_rejected() -> None:
-    network = Untraceable()
-    with pytest.raises(BackboneError, match="Untraceable, which can't be split"):
-        feature_taps(network, find_blocks(network, 16), (0,))
+        assert torch.equal(features[:, :4], first.mean((2, 3)))
+        assert torch.equal(features[:, 724:730], network.third(network.flat(network.second(first.relu()))))

@@ -79,11 +79,10 @@ def test_a_command_starts_with_the_variables_and_receives_the_run(monkeypatch: p
     assert calls == [(["--trials", "1"], "abc", "ERROR")]
 
 
-def test_variables_are_written_in_one_place_apart_from_two_temporary_ones() -> None:
+def test_variables_are_written_in_one_place_apart_from_a_temporary_one() -> None:
     files = [path for folder in ("data", "models", "tuning") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 100
     assert {str(path.relative_to(ROOT)) for path in files if WRITES.search(path.read_text())} == {
         "tuning/common/environment.py",
         "tuning/search/ray_runtime.py",  # temporary_env
-        "models/packaging/mlflow_model.py",  # _no_progress_bars
     }

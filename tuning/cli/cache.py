@@ -42,7 +42,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
         for entry in cache.entries()
     ]
     columns = ("entry", "size", "last used", "in use")
-    size, limit = decimal(cache.size_bytes()), decimal(cache.limit_bytes)
+    size, limit = decimal(sum(entry.size_bytes for entry in cache.entries())), decimal(cache.limit_bytes)
     print_tables(
         TextTable("", columns, rows, text_columns={"entry", "last used", "in use"}),
         f"{size} of at most {limit} (FREEZELINE_CACHE_GB) in {cache.root}",

@@ -16,12 +16,12 @@ from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.augmentation import validate_augmentation
 from data.loading.class_balance import Balance
 from data.loading.mixup import Mix
-from models.heads.spec import HeadFeatures, validate_head
+from models.heads.spec import HeadFeatures, hidden_layers
 from tuning.common.promotion_types import Gate, Metric
 from tuning.recipe.domains import Categorical, Domain, FloatRange, parse_choices, parse_names, parse_numbers
 
 
-def _each_option(check: Callable[[str], None]) -> AfterValidator:
+def _each_option(check: Callable[[str], object]) -> AfterValidator:
     """Return a validator that applies ``check`` (it raises SettingError) to each option of a domain."""
     validate_option = as_pydantic_validator(check)
 
@@ -38,7 +38,7 @@ OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam
 LRSchedulerDomain = Annotated[
     Domain, BeforeValidator(parse_choices("constant", "step", "cosine", "one_cycle", "plateau"))
 ]
-HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_head)]
+HeadDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(hidden_layers)]
 AugmentationDomain = Annotated[Domain, BeforeValidator(parse_names), _each_option(validate_augmentation)]
 BalanceDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Balance)))]
 MixDomain = Annotated[Domain, BeforeValidator(parse_choices(*typing.get_args(Mix)))]

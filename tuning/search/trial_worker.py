@@ -29,7 +29,7 @@ from tuning.search.stall_watchdog import HeartbeatSender
 
 if TYPE_CHECKING:
     from models.classifier import Classifier
-    from models.training.state import EpochResult, TrainingState
+    from models.training.checkpoint import EpochResult, TrainingState
 
 logger = logging.getLogger(__name__)
 
