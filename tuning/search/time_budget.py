@@ -39,6 +39,9 @@ class TimeBudget(TrialCallback):
 
     The time is not exhausted before one epoch or one trial has ended, so that a search has a result if it can have one.
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
+
+    Attributes:
+        ends_s: the expected end of the command as Unix time in seconds; None without a budget.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class TimeBudget(TrialCallback):
         self._process_s = _process_start()
         self._start_s = time.time()
         remaining_s = None if budget_s is None else max(0.0, budget_s - previous_s)
-        self._ends_s = None if remaining_s is None else self._process_s + remaining_s
+        self.ends_s = None if remaining_s is None else self._process_s + remaining_s
         self._deadline_s = (
             None if remaining_s is None else self._process_s + remaining_s - finalize_reserve_s(remaining_s)
         )
@@ -73,11 +76,6 @@ class TimeBudget(TrialCallback):
     def start_trials(self) -> None:
         """Start the trials' time: what precedes the first trial counts in no phase's share."""
         self._start_s = time.time()
-
-    @property
-    def ends_s(self) -> float | None:
-        """The expected end of the command as Unix time in seconds; None without a budget."""
-        return self._ends_s
 
     @property
     def fraction_used(self) -> float:
@@ -163,15 +161,9 @@ class BudgetEstimate(NamedTuple):
 def estimate_budget(
     recipe: Recipe, step_s: Mapping[float, float], num_train: int, num_val: int, max_concurrent: int
 ) -> BudgetEstimate:
-    """Return the number of trials, or their duration, for a recipe's budget.
+    """Return the number of trials, or their duration, for a recipe's budget; each trial uses one core.
 
-    Args:
-        recipe: the recipe with the budget.
-        step_s: seconds of a training step of ``BATCH_SIZE`` images by freeze fraction, as measured by
-            ``models.profiling.step_time``.
-        num_train: number of training images; each is used once per epoch.
-        num_val: number of validation images.
-        max_concurrent: number of concurrent trials, with one core each.
+    ``step_s``: seconds of a training step of ``BATCH_SIZE`` images by freeze fraction.
     """
     num_images = recipe.max_epochs * (num_train + VALIDATION_COST_RATIO * num_val)
     trial_s = {fraction: num_images / BATCH_SIZE * seconds for fraction, seconds in step_s.items()}

@@ -32,9 +32,7 @@ class SearchSummary(FrozenModel):
     """Summary of a search.
 
     Attributes:
-        run_id: id of the parent run.
         name: name of the experiment.
-        data_fingerprint: fingerprint of the data set.
         status: FINISHED, KILLED, FAILED or RUNNING.
         num_trials: number of trials with a run.
         network: description of the best trial's network; empty if there is none.
