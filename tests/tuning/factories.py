@@ -17,7 +17,6 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
 from tuning.search.search_result import SearchResult
-from tuning.search.selection import Limits
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import SearchState, SearchStrategy
 from tuning.search.study import TrialStore, open_trial_store
@@ -68,7 +67,7 @@ def trial_record(
 
 def search_result(trials: Sequence[TrialRecord], winner: TrialRecord, **changes: Any) -> SearchResult:
     """Return the result of a search with two classes, without re-runs, costs and limits."""
-    result = SearchResult(tuple(trials), winner, (), None, {}, Limits(), 2)
+    result = SearchResult(tuple(trials), winner, (), None, {}, {}, 2)
     return dataclasses.replace(result, **changes)
 
 

@@ -23,7 +23,7 @@ from tuning.reporting.page import build_report
 from tuning.reporting.thumbnails import Example, Misclassification, Pair, to_webp
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.search_result import SearchResult
-from tuning.search.selection import Limits, serving_spec_of
+from tuning.search.selection import serving_spec_of
 
 HOSTILE_NAMES = ("<script>alert(1)</script>", '"onload=alert(1) $\\frac', "grüne Äpfel & Birnen")
 THUMBNAIL = to_webp(Image.new("RGB", (8, 8), "red"))
@@ -88,7 +88,7 @@ def report_result(**changes: Any) -> SearchResult:
         serving_spec_of(trials[4], 3): ServingCost(latency_ms=3, mb=20),
     }
     reruns = (RerunTrial(trials[1], (0.9, 0.88)),)
-    result = SearchResult(trials, trials[1], reruns, Improvement(0.19, 0.05), costs, Limits(latency_ms=12.5), 3)
+    result = SearchResult(trials, trials[1], reruns, Improvement(0.19, 0.05), costs, {"latency_ms": 12.5}, 3)
     return dataclasses.replace(result, **changes)
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from data.errors import TrackingError, UserError
 from tests.tuning.factories import dataset, recipe
 from tuning.common.signals import SignalHandler
 from tuning.tracking.connection import connect, tracking_uri
-from tuning.tracking.environment import REPOSITORY, code_version, environment_info, machine_info
+from tuning.tracking.environment import REPOSITORY, code_version, environment_info
 from tuning.tracking.operations import StartRun
 from tuning.tracking.parent_run import ParentRun, get_or_create_experiment, parent_run_lifecycle
 
@@ -119,15 +120,19 @@ def test_the_environment_has_every_package_and_the_hardware() -> None:
     packages, machine = info["packages"], info["hardware"]
     assert isinstance(packages, dict)
     assert {"mlflow", "optuna", "torch"} <= set(packages)
-    assert machine == machine_info()
+    assert isinstance(machine, dict)
+    assert machine["processor"]
+    assert machine["memory_gb"] == round(psutil.virtual_memory().total / 1e9, 1)
+    assert isinstance(machine["cores"], int)
+    assert isinstance(machine["accelerators"], list)
 
 
 def test_metrics_of_an_epoch_and_final_metrics_are_logged(parent: ParentRun, client: MlflowClient) -> None:
-    parent.log_epoch(3, {"val_loss": 0.25}, time_ms=77)
+    parent.log_epoch(3, {"val_loss": 0.25})
     parent.log_metrics({"test_accuracy": 0.5})
     assert run_of(parent).data.metrics["test_accuracy"] == 0.5
     (point,) = client.get_metric_history(parent.run_id, "val_loss")
-    assert (point.step, point.timestamp, point.value) == (3, 77, 0.25)
+    assert (point.step, point.value) == (3, 0.25)
 
 
 # --- its end ---

@@ -12,7 +12,7 @@ from tests.tuning.factories import candidate, search_result, trial_record
 from tests.tuning.report_factory import built_report
 from tuning.reporting.content import Decision, ReportContent, build_report_content
 from tuning.search.reruns import RerunTrial
-from tuning.search.selection import Limits, serving_spec_of
+from tuning.search.selection import serving_spec_of
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def content(make_folder: MakeFolder) -> ReportContent:
         trials[1],
         reruns=(RerunTrial(trials[1], (0.75, 0.7)),),
         costs={serving_spec_of(trials[1], 2): ServingCost(latency_ms=3, mb=14)},
-        limits=Limits(mb=20),
+        limits={"mb": 20},
     )
     labels = np.array([sample.label for sample in dataset.split("test")])
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1

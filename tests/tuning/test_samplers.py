@@ -116,7 +116,7 @@ def test_a_sampler_writes_only_parameters_to_the_study(name: SamplerName, open_s
 
 
 def test_an_enqueued_trial_is_proposed_unchanged(name: SamplerName, open_study: Callable[..., Study]) -> None:
-    study, params = open_study(name), SearchSpace(recipe(image_size="32,64", sweep="off")).default_params()
+    study, params = open_study(name), SearchSpace(recipe(image_size="32,64", sweep="off")).default_trials()[0]
     propose(study, 8)
     study.enqueue_trial(params)
     (settings,) = propose(study, 1)

@@ -26,9 +26,9 @@ def costs(num_classes: int) -> Costs:
     }
 
 
-def select(tmp_path: Path, *reruns: TrialRecord, limits: Limits = Limits()) -> SearchResult:  # noqa: B008  # frozen
+def select(tmp_path: Path, *reruns: TrialRecord, limits: Limits | None = None) -> SearchResult:
     pets = dataset(tmp_path)
-    return SearchResult.select([LARGE, SMALL, FAILED, *reruns], costs(len(pets.classes)), limits, 2, pets)
+    return SearchResult.select([LARGE, SMALL, FAILED, *reruns], costs(len(pets.classes)), limits or {}, 2, pets)
 
 
 def rerun_of(trial: TrialRecord, number: int, score: float) -> TrialRecord:
@@ -40,13 +40,13 @@ def test_the_winner_is_within_the_limits_and_its_cost_is_known(tmp_path: Path) -
     result = select(tmp_path)
     assert (result.winner, result.default, result.improvement, result.reruns) == (LARGE, LARGE, None, ())
     assert result.winner_cost == ServingCost(latency_ms=9, mb=9)
-    limited = select(tmp_path, limits=Limits(mb=5))
+    limited = select(tmp_path, limits={"mb": 5})
     assert limited.winner == SMALL
     assert limited.improvement is not None
     assert [costed.trial for costed in limited.costed_trials] == limited.ranked[:2] == [LARGE, SMALL]
     assert limited.ranked[2] == FAILED
     with pytest.raises(SearchError, match="must keep max_mb=1"):
-        select(tmp_path, limits=Limits(mb=1))
+        select(tmp_path, limits={"mb": 1})
 
 
 def test_only_trials_that_were_rerun_are_reruns(tmp_path: Path) -> None:

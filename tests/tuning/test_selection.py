@@ -61,17 +61,17 @@ def numbers(trials: list[TrialRecord]) -> list[int]:
 
 
 def test_without_limits_the_best_trial_wins_even_if_no_cost_is_known() -> None:
-    assert within_limits(TRIALS, {}, Limits(), NUM_CLASSES)[0] == TRIALS[0]
+    assert within_limits(TRIALS, {}, {}, NUM_CLASSES)[0] == TRIALS[0]
 
 
 @pytest.mark.parametrize(
     ("limits", "winner"),
     [
-        (Limits(latency_ms=20), 0),
-        (Limits(latency_ms=19.99), 2),
-        (Limits(mb=10), 2),
-        (Limits(mb=9), 3),
-        (Limits(latency_ms=29, mb=9), 4),
+        ({"latency_ms": 20}, 0),
+        ({"latency_ms": 19.99}, 2),
+        ({"mb": 10}, 2),
+        ({"mb": 9}, 3),
+        ({"latency_ms": 29, "mb": 9}, 4),
     ],
 )
 def test_a_trial_with_a_network_that_is_too_slow_or_too_large_cannot_win(limits: Limits, winner: int) -> None:
@@ -79,12 +79,12 @@ def test_a_trial_with_a_network_that_is_too_slow_or_too_large_cannot_win(limits:
 
 
 def test_trials_within_the_limits_are_ordered_best_first_without_failed_and_unscored_ones() -> None:
-    assert numbers(within_limits(TRIALS, COSTS, Limits(latency_ms=6), NUM_CLASSES)) == [2, 1, 4]
+    assert numbers(within_limits(TRIALS, COSTS, {"latency_ms": 6}, NUM_CLASSES)) == [2, 1, 4]
 
 
 def test_a_trial_of_unknown_cost_cannot_win_under_a_limit() -> None:
     known = costs(tiny=(1, 4))
-    assert numbers(within_limits(TRIALS, known, Limits(latency_ms=1000), NUM_CLASSES)) == [4]
+    assert numbers(within_limits(TRIALS, known, {"latency_ms": 1000}, NUM_CLASSES)) == [4]
 
 
 def test_if_no_trial_is_within_the_limits_the_error_names_the_closest() -> None:
@@ -93,15 +93,15 @@ def test_if_no_trial_is_within_the_limits_the_error_names_the_closest() -> None:
         r"\(1 ms, 4 MB, validation 0\.6000 in trial 4\); raise the limit"
     )
     with pytest.raises(SearchError, match=message):
-        within_limits(TRIALS, COSTS, Limits(latency_ms=0.5, mb=3), NUM_CLASSES)
+        within_limits(TRIALS, COSTS, {"latency_ms": 0.5, "mb": 3}, NUM_CLASSES)
 
 
 def test_if_no_network_could_be_measured_the_error_suggests_to_remove_the_limit() -> None:
     with pytest.raises(SearchError, match="no network of this search could be measured; remove the limit"):
-        within_limits(TRIALS, {}, Limits(mb=3), NUM_CLASSES)
+        within_limits(TRIALS, {}, {"mb": 3}, NUM_CLASSES)
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(mb=1)])
+@pytest.mark.parametrize("limits", [{}, {"mb": 1}])
 def test_without_a_scored_trial_there_is_no_winner(limits: Limits) -> None:
     assert within_limits(TRIALS[5:], COSTS, limits, NUM_CLASSES) == []
 
@@ -154,11 +154,11 @@ def test_networks_are_measured_in_the_order_of_their_best_scores_within_the_time
         return COSTS[spec]
 
     monkeypatch.setattr("tuning.search.selection.serving_cost", measure)
-    assert measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0) == COSTS
+    assert measure_serving_costs(TRIALS, NUM_CLASSES, {}, 60.0) == COSTS
     assert measured == ["large", "small", "slow", "tiny"]
     measured.clear()
-    assert list(measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), -1.0)) == []
-    measure_serving_costs(TRIALS, NUM_CLASSES, Limits(latency_ms=6), -1.0)
+    assert list(measure_serving_costs(TRIALS, NUM_CLASSES, {}, -1.0)) == []
+    measure_serving_costs(TRIALS, NUM_CLASSES, {"latency_ms": 6}, -1.0)
     assert measured == ["large", "small"]
 
 
@@ -169,7 +169,7 @@ def test_a_network_that_cannot_be_measured_is_skipped(monkeypatch: pytest.Monkey
         return COSTS[spec]
 
     monkeypatch.setattr("tuning.search.selection.serving_cost", measure)
-    measured_costs = measure_serving_costs(TRIALS, NUM_CLASSES, Limits(), 60.0)
+    measured_costs = measure_serving_costs(TRIALS, NUM_CLASSES, {}, 60.0)
     assert serving_spec_of(TRIALS[0], NUM_CLASSES) not in measured_costs
     assert len(measured_costs) == 3
 

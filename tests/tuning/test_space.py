@@ -176,9 +176,9 @@ NARROWED = st.fixed_dictionaries(
 @given(NARROWED)
 def test_trial_0_lies_in_any_narrowed_space(options: dict[str, str]) -> None:
     space = SearchSpace(recipe(**options))
-    trial = EnqueuedTrial(space.default_params())
+    trial = EnqueuedTrial(space.default_trials()[0])
     settings = space.suggest(trial)
-    assert not trial.unused, "default_params() has a parameter that is not suggested"
+    assert not trial.unused, "the default trial has a parameter that is not suggested"
     assert settings == space.default_settings()
 
 
@@ -334,7 +334,7 @@ def test_fine_tunes_have_the_defaults_and_two_freeze_fractions(
     probe = space.suggest(EnqueuedTrial(space.linear_probes()[-1]), is_probe=True)
     network = {"backbone": "large", "image_size": 64, "truncate": 1}
     assert space.fine_tunes(probe, mostly_trained) == [
-        {**space.default_params(), **network, "freeze_fraction": fraction} for fraction in fractions
+        {**space.default_trials()[0], **network, "freeze_fraction": fraction} for fraction in fractions
     ]
 
 

@@ -52,7 +52,7 @@ class Search:
             config = step.trial.config.model_copy(update={"seed": step.seed})
             values: dict[str, Any] = {"origin": "rerun", "rerun_of": step.trial.trial_uid, "config": config}
         else:
-            params = step.params or self.space.default_params()
+            params = step.params or self.space.default_trials()[0]
             settings = self.space.suggest(FixedTrial(dict(params)), is_probe=step.origin == "probe")
             config = self.space.trial_config(settings, PREPROCESSINGS)
             values = {"origin": step.origin, "fixed_params": step.params, "settings": settings, "config": config}

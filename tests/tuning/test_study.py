@@ -98,15 +98,6 @@ def test_a_trial_can_end_before_its_first_epoch(store: TrialStore, tmp_path: Pat
     assert read_journal(tmp_path)[0].state in {TrialState.PRUNED, TrialState.FAIL}
 
 
-def test_a_repeated_report_of_an_epoch_is_ignored(store: TrialStore, tmp_path: Path) -> None:
-    uid = start_trial(store).trial_uid
-    store.report(uid, epoch_report(1, 0.5))
-    record = store.report(uid, epoch_report(2, 0.7))
-    assert store.report(uid, epoch_report(2, 0.1)) == record
-    assert store.report(uid, epoch_report(1, 0.9)) == record
-    assert read_journal(tmp_path)[0].intermediate_values == {1: 0.5, 2: 0.7}
-
-
 def test_a_worse_epoch_does_not_change_the_best_metrics(store: TrialStore) -> None:
     uid = start_trial(store).trial_uid
     store.report(uid, epoch_report(1, 0.7))

@@ -1,4 +1,4 @@
-"""Hardware and system metrics of the parent run; MLflow's own variable enables the metrics."""
+"""System metrics of the parent run; MLflow's own variable enables the metrics."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from data.errors import TrackingError
 from tuning.common.signals import SignalHandler
 from tuning.tracking.async_writer import AsyncWriter
-from tuning.tracking.environment import machine_info
 from tuning.tracking.operations import LogEpoch
 from tuning.tracking.outbox import Outbox
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
@@ -51,14 +49,6 @@ def sample_until(path: Path, count: int) -> list[LogEpoch]:
             time.sleep(0.01)
     writer.close()
     return samples_in(path)
-
-
-def test_hardware_has_names_and_sizes() -> None:
-    hardware = machine_info()
-    assert hardware["processor"]
-    assert hardware["memory_gb"] == round(psutil.virtual_memory().total / 1e9, 1)
-    assert isinstance(hardware["cores"], int)
-    assert isinstance(hardware["accelerators"], list)
 
 
 @pytest.mark.usefixtures("enabled")

@@ -26,7 +26,7 @@ class Options(FrozenModel):
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Deliver to the configured tracking server; return exit status 1 if anything is undelivered."""
     from tuning.tracking.connection import connect
-    from tuning.tracking.offline_sync import find_searches
+    from tuning.tracking.parent_run import find_searches
     from tuning.ui.console import print_tables
 
     searches = find_searches(options.run)
@@ -44,16 +44,25 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
 
 
 def _sync_search(client: MlflowClient, paths: SearchPaths) -> tuple[str, ...]:
-    """Deliver one search and print the result; return the undelivered operations."""
+    """Deliver one search and print the result; return the undelivered operations.
+
+    Raises:
+        TrackingError: another version started the search, the search is still running, or its parent run does not
+            exist on this server.
+    """
     from tuning.registry.deferred import complete_deferred
-    from tuning.tracking.offline_sync import deliver_outbox
+    from tuning.tracking.parent_run import ParentRun, RunTarget
     from tuning.ui.console import print_tables
 
-    result = deliver_outbox(client, paths)
-    print_tables(f"search {result.run_id}: {result.num_delivered} operations delivered")
-    if result.undelivered:
-        return result.undelivered
-    decision = complete_deferred(client, paths, result.run_id)
+    paths.check_schema()
+    target = RunTarget.from_json(paths.target.read_text()).resolve(client)
+    writer = ParentRun.from_target(target, client).writer
+    num_pending = writer.pending_count
+    undelivered = writer.close()
+    print_tables(f"search {target.run_id}: {num_pending - writer.pending_count} operations delivered")
+    if undelivered:
+        return undelivered
+    decision = complete_deferred(client, paths, target.run_id)
     if decision:
         print_tables(decision)
     return ()

@@ -12,16 +12,7 @@ from models.trial_config import TrialConfig
 
 
 class Gate(FrozenModel):
-    """The conditions of a promotion; the recipe's options define the defaults.
-
-    Attributes:
-        metric: the metric that is compared on the test images.
-        min_gain: the minimum gain over the champion.
-        significance: the maximum p-value of the paired test; 1 disables the test.
-        max_class_loss: the largest allowed drop of a class's recall; a single image per class is always allowed.
-        max_latency_ms: the maximum latency per image; None: no limit.
-        max_mb: the maximum size of the package in MB; None: no limit.
-    """
+    """The conditions of a promotion; the recipe's options of these names define and describe them."""
 
     metric: Metric
     min_gain: float
@@ -42,15 +33,12 @@ class Candidate(FrozenModel):
     """A packaged model that was evaluated on the test images and may become champion.
 
     Attributes:
-        name: the name of the registered model.
         members: the networks whose probabilities are averaged, each with everything needed to train it again; exactly
             one today.
         run_id: the run that holds the packaged model.
         model_uri: the URI of the package.
         commit: the git commit of the code that trained it; empty outside a repository.
         data: the data set, as given by the user.
-        data_fingerprint: the fingerprint of the data set.
-        classes: the class names.
         test_evaluations: how often the test images of this data set have been evaluated, including this time.
         metrics: metrics on the test images by their MLflow names: test_loss, test_accuracy, ...
         intervals: 95 % confidence intervals of some of the metrics, as (low, high).
@@ -59,7 +47,6 @@ class Candidate(FrozenModel):
         test_hashes: the content hash of each test image, truncated to ``DIGEST_PREFIX_LENGTH``.
         seen_hashes: the truncated content hashes of the training and validation images.
         leaks: the number of test images that duplicate a training or validation image and were kept.
-        gate: the conditions of the promotion.
         temperature: the temperature by which the logits are divided.
         max_difference: the largest difference of a logit between the package and PyTorch.
         num_checked_images: the number of test images on which ``max_difference`` was measured.
@@ -112,8 +99,6 @@ class Champion(FrozenModel):
     """The current champion.
 
     Attributes:
-        version: the number of the registered version.
-        classes: the class names.
         y_pred: the predicted class of each of the candidate's test images, as an index into the candidate's classes;
             None if the champion could not be loaded.
         seen_hashes: the truncated content hashes of its training and validation images; empty if unknown.

@@ -56,12 +56,8 @@ SchedulerName = Literal["asha", "median", "none"]  # implemented in tuning.searc
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024  # px; below 16 px, five stride-2 stages leave less than one pixel
 
 
-def _none_if_auto(text: object) -> object:
-    """Return None for ``auto``: the value depends on the data set or on the installed weights."""
-    return None if text == "auto" else text
-
-
-AUTO = BeforeValidator(_none_if_auto)
+# The value of ``auto`` depends on the data set or on the installed weights.
+AUTO = BeforeValidator(lambda text: None if text == "auto" else text)
 ImageSizeDomain = Annotated[Domain, BeforeValidator(parse_numbers(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, integer=True))]
 
 EventsForm = Literal["text", "json"]
@@ -349,8 +345,3 @@ class ResumeRequest(FrozenModel):
     )
     quiet: bool = QUIET
     events: EventsForm = EVENTS
-
-    @property
-    def has_new_budget(self) -> bool:
-        """Whether the search gets a new budget."""
-        return self.trials is not None or self.minutes is not None

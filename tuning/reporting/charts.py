@@ -291,7 +291,7 @@ def _cost(content: ReportContent, metric: CostMetric) -> Figure:
     steps = [(getattr(costed.cost, metric), costed.trial.score) for costed in reversed(front)]
     front_style = {"color": ORANGE, "drawstyle": "steps-post", "linewidth": 1.5, "zorder": 1}
     axes.plot(*zip(*steps, strict=True), label="Pareto front", **front_style)
-    limit = content.result.limits.active.get(metric)
+    limit = content.result.limits.get(metric)
     if limit is not None:
         axes.axvline(limit, color=RED, linestyle="--", linewidth=1.2, label=f"limit {limit:g}")
     if content.result.winner_cost is not None:

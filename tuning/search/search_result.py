@@ -19,13 +19,9 @@ class SearchResult:
     """The trials of a search, the winner, and what supports its selection.
 
     Attributes:
-        trials: all trials by number.
         winner: the trial with the highest score, or mean score if trials were re-run, within the limits.
         reruns: trials that were re-run with other seeds, best first.
         improvement: of the winner over the default; None if the default won or was not trained to its end.
-        costs: serving costs of the measured networks.
-        limits: upper limits on the winner's serving cost.
-        num_classes: of the data set.
     """
 
     trials: tuple[TrialRecord, ...]

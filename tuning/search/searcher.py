@@ -30,14 +30,7 @@ def scheduler_flags(trial: TrialRecord) -> dict[str, bool]:
 
 
 class StudySearcher(Searcher):
-    """Suggests the trials of ``next_step`` to Ray and reports their results to the trial store and the callbacks.
-
-    Args:
-        store: the trials of the search.
-        callbacks: called in order, after the store has been updated.
-        make_task: builds the task of a worker.
-        next_step: returns the next trial to start, or whether to wait or to end.
-    """
+    """Suggests the trials of ``next_step`` to Ray and their results to the trial store, then to the callbacks."""
 
     def __init__(
         self,

@@ -8,34 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from data.errors import SearchError
-from data.frozen_model import FrozenModel
 from models.profiling.serving_cost import ServingCost, ServingSpec, serving_cost
 from tuning.common.formatting import describe_network
 from tuning.common.trial_record import TrialRecord
 
 Costs = Mapping[ServingSpec, ServingCost]
 CostMetric = Literal["latency_ms", "mb"]
+Limits = Mapping[CostMetric, float]  # upper limits of the winner's serving cost
 COST_METRICS: tuple[CostMetric, ...] = ("latency_ms", "mb")
 LIMIT_OPTIONS: dict[CostMetric, str] = {"latency_ms": "max_latency_ms", "mb": "max_mb"}
 COST_FORMATS: dict[CostMetric, str] = {"latency_ms": "{:.3g} ms", "mb": "{:.3g} MB"}
 PARETO_LABELS: dict[CostMetric, str] = {"latency_ms": "latency", "mb": "size"}
-
-
-class Limits(FrozenModel):
-    """Upper limits of the winner's serving cost; None: no limit."""
-
-    latency_ms: float | None = None
-    mb: float | None = None
-
-    @property
-    def active(self) -> dict[CostMetric, float]:
-        """The limits that are set."""
-        limits: dict[CostMetric, float | None] = {"latency_ms": self.latency_ms, "mb": self.mb}
-        return {metric: limit for metric, limit in limits.items() if limit is not None}
-
-    def violation_ratio(self, cost: ServingCost) -> float:
-        """Return the largest ratio of a cost to its limit; at most 1 if all limits are met."""
-        return max((getattr(cost, metric) / limit for metric, limit in self.active.items()), default=0.0)
 
 
 class CostedTrial(NamedTuple):
@@ -43,6 +26,11 @@ class CostedTrial(NamedTuple):
 
     trial: TrialRecord
     cost: ServingCost
+
+
+def violation_ratio(cost: ServingCost, limits: Limits) -> float:
+    """Return the largest ratio of a cost to its limit; at most 1 if all limits are met."""
+    return max((getattr(cost, metric) / limit for metric, limit in limits.items()), default=0.0)
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -83,13 +71,13 @@ def measure_serving_costs(
     start_s, is_any_allowed = time.monotonic(), False
     costs: dict[ServingSpec, ServingCost] = {}
     for spec in dict.fromkeys(serving_spec_of(trial, num_classes) for trial in ranked(trials)):
-        if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits.active):
+        if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits):
             break
         try:
             costs[spec] = serving_cost(spec)
         except Exception:  # noqa: S112  # a backbone that cannot be exported only lacks a cost
             continue
-        is_any_allowed = is_any_allowed or limits.violation_ratio(costs[spec]) <= 1
+        is_any_allowed = is_any_allowed or violation_ratio(costs[spec], limits) <= 1
     return costs
 
 
@@ -100,10 +88,10 @@ def within_limits(trials: Sequence[TrialRecord], costs: Costs, limits: Limits, n
         SearchError: some trials have a score, but none is within the limits; the message names the closest.
     """
     candidates = ranked(trials)
-    if not limits.active or not candidates:
+    if not limits or not candidates:
         return candidates
     with_costs = [(trial, costs.get(serving_spec_of(trial, num_classes))) for trial in candidates]
-    allowed = [trial for trial, cost in with_costs if cost is not None and limits.violation_ratio(cost) <= 1]
+    allowed = [trial for trial, cost in with_costs if cost is not None and violation_ratio(cost, limits) <= 1]
     if not allowed:
         raise SearchError(_limits_error(best_per_serving_spec(trials, costs, num_classes), limits))
     return allowed
@@ -143,10 +131,10 @@ def pareto_labels(costed: CostedTrial, costed_trials: Sequence[CostedTrial]) -> 
 
 
 def _limits_error(costed_trials: Sequence[CostedTrial], limits: Limits) -> str:
-    rule = " and ".join(f"{LIMIT_OPTIONS[metric]}={limit:g}" for metric, limit in limits.active.items())
+    rule = " and ".join(f"{LIMIT_OPTIONS[metric]}={limit:g}" for metric, limit in limits.items())
     if not costed_trials:
         return f"the winner must keep {rule}, but no network of this search could be measured; remove the limit"
-    closest = min(costed_trials, key=lambda costed: limits.violation_ratio(costed.cost))
+    closest = min(costed_trials, key=lambda costed: violation_ratio(costed.cost, limits))
     costs = ", ".join(text.format(getattr(closest.cost, metric)) for metric, text in COST_FORMATS.items())
     return (
         f"the winner must keep {rule}, but no trial's network does: the closest is {describe_network(closest.trial)} "

@@ -93,10 +93,6 @@ class SearchSpace:
         variant = str(trial.suggest_categorical(VARIANT, tuple(self._variant_spaces)))
         return {VARIANT: variant, **self._variant_spaces[variant].suggest(trial, is_probe)}
 
-    def default_params(self) -> dict[str, ParamValue]:
-        """Return the parameters of the default trial, clipped to the recipe's domains."""
-        return self._to_study_params(next(iter(self._variant_spaces)), {})
-
     def default_settings(self) -> dict[str, ParamValue]:
         """Return the settings of the default trial, clipped to the recipe's domains."""
         name, space = next(iter(self._variant_spaces.items()))
@@ -105,8 +101,9 @@ class SearchSpace:
     def default_trials(self) -> list[dict[str, ParamValue]]:
         """Return the parameters of the default trial, and of one default trial per variant without linear probes."""
         probed_variants = {probe.get(VARIANT) for probe in self.linear_probes()}
-        other_variants = [name for name in list(self._variant_spaces)[1:] if name not in probed_variants]
-        trials = [self.default_params(), *(self._to_study_params(name, {}) for name in other_variants)]
+        first, *others = self._variant_spaces
+        variants = [first, *(name for name in others if name not in probed_variants)]
+        trials = [self._to_study_params(name, {}) for name in variants]
         return trials[: self._recipe.max_trials] if isinstance(self._recipe, Recipe) else trials
 
     def linear_probes(self) -> list[dict[str, ParamValue]]:
@@ -135,12 +132,8 @@ class SearchSpace:
     def fine_tunes(self, probe: Mapping[str, ParamValue], mostly_trained: bool = False) -> list[dict[str, ParamValue]]:
         """Return the parameters of fine-tunes: the defaults with a probe's backbone, image size and truncation.
 
-        Duplicates of the default trials are left out.
-
-        Args:
-            probe: settings of the linear probe.
-            mostly_trained: whether to freeze ``MOSTLY_TRAINED_FRACTIONS`` instead of ``FINE_TUNE_FRACTIONS`` of the
-                blocks, as is always done for small images.
+        Duplicates of the default trials are left out. ``MOSTLY_TRAINED_FRACTIONS`` instead of ``FINE_TUNE_FRACTIONS``
+        of the blocks are frozen if ``mostly_trained``, and always for small images.
         """
         fractions = MOSTLY_TRAINED_FRACTIONS if mostly_trained or self._small_images else FINE_TUNE_FRACTIONS
         network, variant = {name: probe[name] for name in PROBE_AXES["last"]}, str(probe.get(VARIANT, ""))
@@ -154,13 +147,7 @@ class SearchSpace:
         settings: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
     ) -> dict[str, ParamValue]:
-        """Complete settings with the defaults, clip them to the domains, and return them as parameters.
-
-        Args:
-            variant: name of the variant; empty without variants.
-            settings: the settings that differ from the defaults.
-            only: names of the settings to return; None: all.
-        """
+        """Complete settings with the defaults, clip them to the domains, and return them, or ``only`` some."""
         space, prefix = self._variant_spaces[variant], {VARIANT: variant} if variant else {}
         clipped = space.clip(settings, self._learning_rates)
         selected = {name: value for name, value in clipped.items() if only is None or name in only}
@@ -223,12 +210,7 @@ class _VariantSpace:
         return self.clip({**self._shared_probe_settings(), **settings}, PROBE_LR)
 
     def clip(self, settings: Mapping[str, ParamValue], learning_rates: Mapping[str, float]) -> dict[str, ParamValue]:
-        """Return the settings, completed with the defaults, each moved to the nearest value of its domain.
-
-        Args:
-            settings: the settings that differ from the defaults.
-            learning_rates: by optimizer.
-        """
+        """Return the settings, completed with the defaults, each moved to the nearest value of its domain."""
         first_options = {name: domain.options[0] for name, domain in self._domains.items() if domain.options}
         values = {**first_options, **self._defaults, **settings}
         clipped = {name: domain.clip(values[name]) for name, domain in self._domains.items()}

@@ -84,12 +84,9 @@ class SearchState:
 
 
 class SearchStrategy:
-    """The phases of a search, in order.
+    """The phases of a search, in order; the recipe has the remaining budget.
 
-    Args:
-        recipe: the recipe with the remaining budget.
-        space: the parameters of the probes, the defaults and the fine-tunes.
-        num_val_images: number of validation images; determines the standard error of a score.
+    ``num_val_images`` determines the standard error of a score.
     """
 
     def __init__(self, recipe: Recipe, space: SearchSpace, num_val_images: int) -> None:
@@ -109,7 +106,7 @@ class SearchStrategy:
         return "wait" if any(trial.status == "running" for trial in state.trials) else "end"
 
     def _steps(self, state: SearchState) -> Iterator[NextStep | None]:
-        yield self.interrupted(state)
+        yield next(iter(state.interrupted), None)  # continues from its checkpoint
         if not self._exploration_is_over(state):
             yield self.warmup_probe(state)
             yield self.default(state)
@@ -121,10 +118,6 @@ class SearchStrategy:
     def _exploration_is_over(self, state: SearchState) -> bool:
         latest_start = EXPLORATION_SHARE if self._has_reruns else 1.0
         return state.fraction_used >= latest_start and has_result(state.trials)
-
-    def interrupted(self, state: SearchState) -> TrialRecord | None:
-        """Return a trial that continues from its checkpoint."""
-        return next(iter(state.interrupted), None)
 
     def warmup_probe(self, state: SearchState) -> Proposal | None:
         """Return a probe of the first network: these take seconds and often lead for minutes."""

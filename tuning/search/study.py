@@ -34,12 +34,8 @@ class TrialStore:
 
     ``start`` creates a trial and saves it before a worker starts it; ``report`` adds an epoch; ``finish`` passes the
     result to the sampler: complete with the score of the best epoch, pruned or out of time with its learning curve,
-    or failed. A store that is opened on an existing study continues it.
-
-    Args:
-        study: Optuna's study.
-        space: the search space.
-        make_config: builds a trial's configuration from its settings.
+    or failed. A store that is opened on an existing study continues it. ``make_config`` builds a trial's configuration
+    from its settings.
     """
 
     def __init__(
@@ -55,8 +51,6 @@ class TrialStore:
         self._records: dict[str, TrialRecord] = {}
         self._interrupted: list[str] = []
         self._load()
-
-    # --- state ---
 
     def get(self, trial_uid: str) -> TrialRecord:
         """Return the current record of a trial."""
@@ -78,8 +72,6 @@ class TrialStore:
     def trials(self) -> tuple[TrialRecord, ...]:
         """Return all trials by number."""
         return tuple(self._records.values())
-
-    # --- the next trial ---
 
     def interrupt_running(self) -> None:
         """Mark all running trials as interrupted, after their workers were lost."""
@@ -133,13 +125,9 @@ class TrialStore:
         self._save(record)
         return record
 
-    # --- results ---
-
     def report(self, trial_uid: str, report: TrialReport) -> TrialRecord:
-        """Add an epoch to a running trial; an epoch that was already added is ignored."""
+        """Add the next epoch to a running trial."""
         record = self._records[trial_uid]
-        if report.epoch <= record.epochs:
-            return record
         trial = self._open_trials[trial_uid]
         epoch = {"metrics": report.metrics, "runtime_info": report.runtime_info}
         trial.set_user_attr(f"{EPOCH}{report.epoch}", epoch)
@@ -176,8 +164,6 @@ class TrialStore:
         self._records[record.trial_uid] = record
         fields = json.loads(record.model_dump_json(exclude={"history"}))
         self._open_trials[record.trial_uid].set_user_attr(RECORD, fields)
-
-    # --- loading ---
 
     def _load(self) -> None:
         """Load the trials of the study; those that have not ended are interrupted."""
@@ -235,15 +221,7 @@ def open_trial_store(
     seed: int,
     sampler: SamplerName,
 ) -> TrialStore:
-    """Open the trial store in ``paths.journal``, or create it.
-
-    Args:
-        paths: of the search.
-        space: the search space.
-        make_config: builds a trial's configuration from its settings.
-        seed: of the sampler.
-        sampler: proposes the parameters that a trial's phase does not fix.
-    """
+    """Open the trial store in ``paths.journal``, or create it."""
     import optuna
     from optuna.storages import JournalStorage
 

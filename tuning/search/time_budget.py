@@ -32,6 +32,9 @@ class TimeBudget(TrialCallback):
 
     The time is not exhausted before one epoch or one trial has ended, so that a search has a result if it can have one.
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
+
+    Attributes:
+        ends_s: the expected end of the command as Unix time in seconds; None without a budget.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class TimeBudget(TrialCallback):
         self._process_s = _process_start()
         self._start_s = time.time()
         remaining_s = None if budget_s is None else max(0.0, budget_s - previous_s)
-        self._ends_s = None if remaining_s is None else self._process_s + remaining_s
+        self.ends_s = None if remaining_s is None else self._process_s + remaining_s
         self._deadline_s = (
             None if remaining_s is None else self._process_s + remaining_s - finalize_reserve_s(remaining_s)
         )
@@ -66,11 +69,6 @@ class TimeBudget(TrialCallback):
     def start_trials(self) -> None:
         """Start the trials' time: what precedes the first trial counts in no phase's share."""
         self._start_s = time.time()
-
-    @property
-    def ends_s(self) -> float | None:
-        """The expected end of the command as Unix time in seconds; None without a budget."""
-        return self._ends_s
 
     @property
     def fraction_used(self) -> float:

@@ -104,12 +104,8 @@ def train(task: TrialTask, report: Callable[[TrialReport], None], on_batch: Call
     """Train the task's configuration, save the weights of the best epoch, report each epoch; return the best epoch.
 
     Interrupted training resumes from its checkpoint, and the epochs before it are reported again. If the GPU runs out
-    of memory, training restarts with gradient accumulation over two parts of each batch.
-
-    Args:
-        task: the trial.
-        report: called after every epoch.
-        on_batch: called for every batch of images: for cached features, training and validation.
+    of memory, training restarts with gradient accumulation over two parts of each batch. ``on_batch`` is called for
+    every batch of images: for cached features, training and validation.
 
     Raises:
         Exception: any error of training; the weights file exists if an epoch was completed.

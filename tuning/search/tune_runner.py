@@ -30,22 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_FAILURES = 5  # the search fails once Tune's loop has failed this many times: out of memory, or stalled
 
 
-class StalledError(RuntimeError):
-    """No worker runs any submitted trial; see ``tuning.search.stall_watchdog``."""
-
-
 class TuneRunner:
-    """Runs the trials of one search on the running Ray.
-
-    Args:
-        recipe: the recipe with the remaining budget.
-        paths: of the search.
-        store: the trials of the search.
-        strategy: what is tried next.
-        callbacks: called for every trial.
-        signals: stop requests of the user.
-        time_budget: the time budget of the search.
-    """
+    """Runs the trials of one search on the running Ray; the recipe has the remaining budget."""
 
     def __init__(
         self,
@@ -81,7 +67,7 @@ class TuneRunner:
                 self._run_once()
                 if not self._watchdog.is_stalled:
                     return
-                raise StalledError(f"no worker has sent a heartbeat for {STALL_TIMEOUT_S:.0f} s")
+                raise RuntimeError(f"no worker has sent a heartbeat for {STALL_TIMEOUT_S:.0f} s")
             except RuntimeError as error:
                 if self._signals.stop_requested or self._time_budget.is_exhausted:
                     return
@@ -94,7 +80,7 @@ class TuneRunner:
 
     def _recover(self, error: RuntimeError) -> None:
         """Interrupt the running trials; unless Tune stalled, reduce the number of concurrent trials."""
-        if not isinstance(error, StalledError):
+        if not self._watchdog.is_stalled:
             self._concurrency_reduction = min(
                 self._concurrency_reduction + 1, concurrency(self._recipe, cluster_resources()) - 1
             )

@@ -38,25 +38,20 @@ def _git(*arguments: str) -> str:
 
 def environment_info() -> dict[str, object]:
     """Return the interpreter, the hardware and the version of every installed package."""
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "hardware": machine_info(),
-        "packages": {
-            distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
-        },
-    }
-
-
-def machine_info() -> dict[str, object]:
-    """Return the hardware of this machine: processor, usable cores, memory and names of the accelerators."""
     import psutil
     import torch
 
     return {
-        "processor": hardware(),
-        "cores": available_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "host": platform.node(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "hardware": {
+            "processor": hardware(),
+            "cores": available_cores(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+            "host": platform.node(),
+        },
+        "packages": {
+            distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
+        },
     }

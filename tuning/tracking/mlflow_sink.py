@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MAX_PARAM_LENGTH = 6000  # characters; MLflow rejects longer values
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
-PARAMS_PER_CALL = 100  # MLflow's limit for one batch
 MAX_TAG_LENGTH = 8000  # characters; MLflow truncates or rejects longer values
 # Error codes of requests that can never succeed. BAD_REQUEST is not one: MLflow also reports a restarting database so.
 PERMANENT_ERROR_CODES = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
@@ -53,11 +52,7 @@ def is_unavailable(error: Exception) -> bool:
 class MlflowSink:
     """Applies operations to the runs of one search; stores the run id of each trial in the outbox.
 
-    Args:
-        client: client of the tracking server.
-        experiment_id: experiment in which the trials' runs are created.
-        parent_tags: tags of every trial's run, including the id of the parent run.
-        outbox: outbox that stores the run ids and how each run was started.
+    The trials' runs are created in experiment ``experiment_id`` with ``parent_tags``, which hold the parent run's id.
     """
 
     def __init__(
@@ -129,11 +124,9 @@ class MlflowSink:
     def _log_params_and_tags(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        pairs = to_params(params)
-        run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
-        for start in range(0, max(len(pairs), 1 if run_tags else 0), PARAMS_PER_CALL):
-            batch = [Param(*pair) for pair in pairs[start : start + PARAMS_PER_CALL]]
-            self._client.log_batch(run_id, params=batch, tags=[] if start else run_tags)
+        if params or tags:
+            run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
+            self._client.log_batch(run_id, params=[Param(*pair) for pair in to_params(params)], tags=run_tags)
 
     def _log_epochs(self, run_id: str, epochs: Sequence[LogEpoch]) -> None:
         from mlflow.entities import Metric

@@ -129,18 +129,15 @@ class Outbox:
             self.run_ids[str(fields[RUN_OF])] = str(fields[RUN_ID])
         else:
             self.pending[offset] = operation = from_fields(fields)
-            self._index(operation)
-
-    def _index(self, operation: Operation) -> None:
-        uid = operation.trial_uid
-        match operation:
-            case StartRun():
-                self.starts[uid] = operation
-                self.ended_uids.discard(uid)
-            case LogEpoch():
-                self.last_epochs[uid] = max(operation.step, self.last_epochs.get(uid, 0))
-            case EndRun():
-                self.ended_uids.add(uid)
+            uid = operation.trial_uid
+            match operation:
+                case StartRun():
+                    self.starts[uid] = operation
+                    self.ended_uids.discard(uid)
+                case LogEpoch():
+                    self.last_epochs[uid] = max(operation.step, self.last_epochs.get(uid, 0))
+                case EndRun():
+                    self.ended_uids.add(uid)
 
 
 def _format_line(text: str) -> bytes:

@@ -39,7 +39,6 @@ from tuning.tracking.system_metrics import log_system_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
     from data.dataset.dataset import Dataset
 
@@ -68,10 +67,6 @@ class RunTarget(FrozenModel):
     tags: Mapping[str, str]
     time_ms: int
 
-    def save(self, path: Path) -> None:
-        """Write the target to a file."""
-        write_atomically(path, self.to_json().encode())
-
     def resolve(self, client: MlflowClient) -> RunTarget:
         """Return the target with the ids of its experiment and parent run on the server; create missing ones.
 
@@ -82,12 +77,13 @@ class RunTarget(FrozenModel):
             return self.model_copy(update={"experiment_id": experiment_id_of_run(client, self.run_id)})
         experiment_id = get_or_create_experiment(client, self.experiment)
         runs = client.search_runs([experiment_id], f"tags.`{SEARCH_UID_TAG}` = '{self.search_id}'", max_results=1)
-        run = runs[0] if runs else self._create_run(client, experiment_id)
-        return self.model_copy(update={"experiment_id": experiment_id, "run_id": str(run.info.run_id)})
-
-    def _create_run(self, client: MlflowClient, experiment_id: str) -> Run:
         tags = {**self.tags, SEARCH_UID_TAG: self.search_id}
-        return client.create_run(experiment_id, start_time=self.time_ms, tags=tags, run_name=self.experiment)
+        run = (
+            runs[0]
+            if runs
+            else client.create_run(experiment_id, start_time=self.time_ms, tags=tags, run_name=self.experiment)
+        )
+        return self.model_copy(update={"experiment_id": experiment_id, "run_id": str(run.info.run_id)})
 
 
 def experiment_id_of_run(client: MlflowClient, run_id: str) -> str:
@@ -128,6 +124,26 @@ def get_or_create_experiment(client: MlflowClient, name: str) -> str:
         if created_by_other is None:
             raise
         return str(created_by_other.experiment_id)
+
+
+def find_searches(run: str) -> list[SearchPaths]:
+    """Return the search with the parent run ``run``, or, if it is empty, all searches of the current state schema.
+
+    Raises:
+        TrackingError: this machine has no search with this parent run.
+    """
+    searches = [paths for paths in SearchPaths.all() if paths.target.exists()]
+    if not run:
+        return [paths for paths in searches if paths.has_current_schema]
+    matches = [
+        paths for paths in searches if run in {paths.root.name, RunTarget.from_json(paths.target.read_text()).run_id}
+    ]
+    if not matches:
+        raise TrackingError(
+            f"run must be the parent run of a search on this machine, got {run!r}, which has no folder here; "
+            "set FREEZELINE_HOME to the value that the search used"
+        )
+    return matches
 
 
 @dataclass(frozen=True)
@@ -182,7 +198,7 @@ class ParentRun:
         paths = SearchPaths.from_search_id(target.search_id)
         tags = {**target.tags, PARENT_RUN_TAG: target.run_id}
         writer = AsyncWriter(client, target.experiment_id, tags, paths.outbox)
-        target.save(paths.target)
+        write_atomically(paths.target, target.to_json().encode())
         return cls(client, target.run_id or target.search_id, target.experiment_id, writer, owned_by_mlflow_run)
 
     def reopen(self) -> None:
@@ -213,13 +229,13 @@ class ParentRun:
         for sheet in contact_sheets(audit, folder):
             self.log_file(sheet, "audit")
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float], time_ms: int) -> None:
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one epoch."""
-        self.writer.send(LogEpoch(PARENT_UID, epoch, metrics, time_ms=time_ms))
+        self.writer.send(LogEpoch(PARENT_UID, epoch, metrics))
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log final metrics."""
-        self.log_epoch(0, metrics, now_ms())
+        self.log_epoch(0, metrics)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a text as the artifact ``path``."""

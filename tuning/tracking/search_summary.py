@@ -35,9 +35,7 @@ class SearchSummary(FrozenModel):
     """Summary of a search.
 
     Attributes:
-        run_id: id of the parent run.
         name: name of the experiment.
-        data_fingerprint: fingerprint of the data set.
         status: FINISHED, KILLED, FAILED or RUNNING.
         num_trials: number of trials with a run.
         winner: number and network of the winner, or of the best trial so far; empty if there is none.

@@ -18,10 +18,7 @@ FREEZE_CHART = "charts/freeze.png"  # artifact of the parent run, from the repor
 class MlflowLinks(NamedTuple):
     """Links to the pages of one search, relative to the server's address, so that they work on any address.
 
-    Attributes:
-        experiment_id: experiment of all runs.
-        run_id: the parent run.
-        trial_run_ids: run id of each trial that has a run, by trial uid.
+    ``trial_run_ids`` has the run id of each trial that has a run, by trial uid.
     """
 
     experiment_id: str
@@ -47,7 +44,9 @@ class MlflowLinks(NamedTuple):
         """
         scored = [(trial.score, self.trial_run_id(trial)) for trial in trials if trial.score is not None]
         run_ids = [run_id for _, run_id in sorted(scored, key=lambda pair: -pair[0]) if run_id]
-        runs, experiments = (urllib.parse.quote(_compact_json(ids)) for ids in (run_ids, [self.experiment_id]))
+        runs, experiments = (
+            urllib.parse.quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [self.experiment_id])
+        )
         # The UI reads `runs` only if it is the first parameter.
         return f"#/compare-runs?runs={runs}&experiments={experiments}&{UI_MODE}"
 
@@ -69,7 +68,3 @@ def absolute_url(tracking_uri: str, relative_url: str) -> str:
     if not tracking_uri.startswith("http"):
         return f"{LOCAL_UI}/{relative_url}"
     return f"{without_credentials(tracking_uri).rstrip('/')}/{relative_url}"
-
-
-def _compact_json(ids: Sequence[str]) -> str:
-    return json.dumps(list(ids), separators=(",", ":"))

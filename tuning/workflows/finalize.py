@@ -19,7 +19,7 @@ from tuning.registry.build_candidate import PackagedWinner, build_candidate, loa
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.reporting.content import Decision, build_report_content
 from tuning.search.search_result import SearchResult
-from tuning.search.selection import Limits, measure_serving_costs
+from tuning.search.selection import CostMetric, measure_serving_costs
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import summary
@@ -78,7 +78,11 @@ def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResul
     """Measure the serving costs of the trials' networks, and select the winner within the limits."""
     search.bus.stage("measuring serving costs")
     recipe, dataset = search.recipe, search.dataset
-    limits = Limits(latency_ms=recipe.max_latency_ms, mb=recipe.max_mb)
+    limits: dict[CostMetric, float] = {}
+    if recipe.max_latency_ms is not None:
+        limits["latency_ms"] = recipe.max_latency_ms
+    if recipe.max_mb is not None:
+        limits["mb"] = recipe.max_mb
     costs = measure_serving_costs(trials, len(dataset.classes), limits, COST_MEASUREMENT_BUDGET_S)
     return SearchResult.select(trials, costs, limits, recipe.rerun_top_k, dataset)
 

@@ -15,8 +15,7 @@ from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.connection import connect
-from tuning.tracking.offline_sync import find_searches
-from tuning.tracking.parent_run import ParentRun, RunTarget, parent_run_lifecycle
+from tuning.tracking.parent_run import ParentRun, RunTarget, find_searches, parent_run_lifecycle
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import load_data, prepare_inputs
 from tuning.workflows.search_session import Search, SearchSession

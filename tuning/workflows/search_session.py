@@ -139,7 +139,7 @@ class SearchSession:
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
         recipe, request = self._search.recipe, self._request
-        if request is None or not request.has_new_budget:
+        if request is None or (request.trials is None and request.minutes is None):
             return recipe
         self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
         trials = None if request.trials is None else num_counted(store.trials()) + request.trials

@@ -24,7 +24,6 @@ from tuning.registry.deferred import defer
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect
-from tuning.tracking.operations import now_ms
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.workflows.preflight import Problems, SearchInputs, connect_tracking, load_data, prepare_inputs
 
@@ -105,7 +104,7 @@ def _train_and_package(
     parent.log_search_metadata(training.to_params(), tags, dataset)
 
     def on_epoch_end(report: TrialReport) -> None:
-        parent.log_epoch(report.epoch, report.metrics, now_ms())
+        parent.log_epoch(report.epoch, report.metrics)
         bus.emit(TrainingEpochEnded(report))
 
     task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
