@@ -16,7 +16,7 @@ from filelock import FileLock
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
-from data.home import migrated_folder
+from data.home import state_dir
 from data.loading.pixel_cache import PixelCache, pixel_cache
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
@@ -85,7 +85,7 @@ def build_candidate(
     reference = _reference_predictions(classifier, config, test_images, evaluation.temperature)
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
     _save_test_predictions(folder, evaluation)
-    seen_hashes, test_hashes = seen_and_test_hashes(dataset)
+    split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
     candidate = Candidate(
         name=settings.name or dataset.name,
         members=(CandidateMember(config=config),),
@@ -98,10 +98,10 @@ def build_candidate(
         test_evaluations=record_test_evaluation(dataset),
         metrics={name: value for name, value in evaluation.metrics.items() if name.startswith("test_")},
         intervals=evaluation.intervals,
-        y_true=evaluation.y_true,
-        y_pred=evaluation.y_pred,
-        test_hashes=test_hashes,
-        seen_hashes=seen_hashes,
+        y_true=tuple(evaluation.labels.tolist()),
+        y_pred=tuple(evaluation.probabilities.argmax(axis=1).tolist()),
+        test_hashes=tuple(content_hash for split, content_hash in split_hashes if split == "test"),
+        seen_hashes=tuple(sorted({content_hash for split, content_hash in split_hashes if split != "test"})),
         leaks=count_leaks(dataset),
         gate=settings.gate,
         temperature=evaluation.temperature,
@@ -128,15 +128,14 @@ class _TestEvaluation:
     scores: ClassificationMetrics
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    y_true: tuple[int, ...]
-    y_pred: tuple[int, ...]
+    labels: Labels
     probabilities: Probabilities
 
 
 def _save_test_predictions(folder: Path, evaluation: _TestEvaluation) -> None:
     """Save the probabilities and labels of the test images beside the package, for the report."""
     buffer = io.BytesIO()
-    np.savez(buffer, probabilities=evaluation.probabilities, labels=np.array(evaluation.y_true, dtype=np.int64))
+    np.savez(buffer, probabilities=evaluation.probabilities, labels=evaluation.labels)
     write_atomically(_test_predictions_file(folder), buffer.getvalue())
 
 
@@ -177,8 +176,7 @@ def _evaluate(
         scores=scores,
         metrics={**scores.to_dict("test_"), **metrics},
         intervals={f"test_{metric}": confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
-        y_true=tuple(labels.tolist()),
-        y_pred=tuple(probabilities.argmax(axis=1).tolist()),
+        labels=labels,
         probabilities=probabilities,
     )
 
@@ -204,14 +202,6 @@ def _latency_ms(graph: Path, image_size: int) -> float | None:
     from models.profiling.serving_cost import latency_ms
 
     return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
-
-
-def seen_and_test_hashes(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the truncated content hashes of the training and validation images, and those of the test images."""
-    seen_hashes = {sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.samples if sample.split != "test"}
-    return tuple(sorted(seen_hashes)), tuple(
-        sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.split("test")
-    )
 
 
 def count_leaks(dataset: Dataset) -> int:
@@ -245,7 +235,8 @@ def resolve_data_path(data: str) -> str:
 
 def record_test_evaluation(dataset: Dataset) -> int:
     """Count an evaluation on this data set's test split; return the number of evaluations so far."""
-    path = migrated_folder("test_evaluations", former_name="looks") / f"{dataset.fingerprint}.json"
+    path = state_dir() / "test_evaluations" / f"{dataset.fingerprint}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         evaluations = 1 + (json.loads(path.read_text()) if path.exists() else 0)
         write_atomically(path, json.dumps(evaluations).encode())

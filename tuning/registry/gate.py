@@ -8,7 +8,7 @@ import numpy as np
 
 from tuning.common.formatting import pluralize
 from tuning.common.promotion_types import Candidate, Champion, Promotion
-from tuning.registry.paired_test import Labels, PairedComparison, class_weights, compare_paired
+from tuning.registry.paired_test import Labels, class_weights, compare_paired
 
 MIN_BASELINE_MARGIN = 0.05  # by which a first champion must exceed a model that always predicts the largest class
 EPSILON = 1e-9
@@ -124,7 +124,7 @@ class _GateEvaluation:
     ) -> Iterator[str]:
         """Yield the reasons not to replace the champion, from the predictions [n] of both for the same images."""
         gate, comparison = self._gate, compare_paired(self._gate.metric, y_true, candidate_pred, champion_pred)
-        self.evidence = _evidence(comparison)
+        self.evidence = {**comparison.model_dump(), "gain": comparison.gain}
         numbers = (
             f"test {self._metric} {comparison.candidate:.4f} vs. {comparison.champion:.4f} for {name} "
             f"on the same {pluralize(comparison.num_images, 'unseen image')} "
@@ -156,10 +156,6 @@ class _GateEvaluation:
         return {
             classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + EPSILON)
         }
-
-
-def _evidence(comparison: PairedComparison) -> dict[str, float]:
-    return {**comparison.model_dump(), "gain": comparison.gain}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,11 +15,12 @@ from models.device import choose_device
 from models.profiling.step_time import step_times
 from models.trial_config import TrialConfig
 from tuning.common.event_bus import EventBus
-from tuning.common.events import SearchPlanned
+from tuning.common.events import EpochEnded, SearchPlanned, TrialEnded, TrialStarted
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import ParamValue, TrialRecord
+from tuning.common.trial_callback import TrialCallback
+from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport
 from tuning.recipe.resume import recipe_for_resume
 from tuning.recipe.schema import Recipe
 from tuning.search.budget_estimate import estimate_budget
@@ -33,7 +34,6 @@ from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
-from tuning.ui.event_callback import EventCallback
 from tuning.workflows.preflight import SearchInputs
 
 if TYPE_CHECKING:
@@ -72,6 +72,25 @@ class Search:
     def paths(self) -> SearchPaths:
         """The files of the search."""
         return SearchPaths.from_search_id(self.parent.run_id)
+
+
+class EventCallback(TrialCallback):
+    """Turns each call into an event on ``bus``."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self._bus = bus
+
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        """Emit ``TrialStarted`` when a trial is sent to a worker."""
+        self._bus.emit(TrialStarted(trial))
+
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        """Emit ``EpochEnded``."""
+        self._bus.emit(EpochEnded(trial, report))
+
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """Emit ``TrialEnded``."""
+        self._bus.emit(TrialEnded(trial))
 
 
 class SearchSession:
