@@ -59,16 +59,10 @@ def build_candidate(
     weights: Path,
     folder: Path,
 ) -> Candidate:
-    """Evaluate trained weights on the test split, package them, and log the package and the scores.
+    """Evaluate trained weights on the test split, which is counted, package them, and log the package and the scores.
 
-    Args:
-        parent: run to log on.
-        dataset: data set with the test split; the evaluation is counted.
-        settings: settings of the search or training: the model's name, the gate, and the absolute path or URI of the
-            data set, from which ``promote`` loads it again.
-        config: configuration that the weights were trained with.
-        weights: weights file (safetensors).
-        folder: new folder of the package; the reference and test predictions are saved beside it.
+    ``settings`` has the absolute path or URI of the data set, from which ``promote`` loads it again. The reference and
+    test predictions are saved beside ``folder``, the package's new folder.
     """
     from models.packaging.export import PackageFacts, export_package
 

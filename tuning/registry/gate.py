@@ -17,13 +17,9 @@ DIGEST_PREFIX_LENGTH = 16  # hex digits of a content hash: 64 bits, no collision
 
 
 def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> Promotion:
-    """Decide whether a candidate becomes champion or challenger.
+    """Decide whether a candidate becomes champion or challenger; without a current champion it is the first version.
 
-    Args:
-        candidate: the candidate, with its gate.
-        champion: the current champion, or None for a first version.
-        force: a person's reason to make the candidate champion even if the gate rejects it. The promotion's reason
-            holds both.
+    ``force`` is a person's reason to make it champion even if the gate rejects it; the promotion's reason has both.
     """
     evaluation = _GateEvaluation(candidate, champion)
     if evaluation.reject_reasons and force:

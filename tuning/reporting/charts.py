@@ -94,10 +94,9 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
 
 
 def importances(trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """Return the importance of each setting as its share of the score's variance, largest first.
+    """Return the importance of each setting as its share of the score's variance (fANOVA), largest first.
 
-    Empty if too few trials have different scores. Uses Optuna's default evaluator on complete trials: the scores of
-    others are from an earlier epoch.
+    Only complete trials count: the scores of others are from an earlier epoch. Empty if too few have different scores.
     """
     from optuna.importance import get_param_importances
 

@@ -42,15 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Search:
-    """A search in its parent run, as its steps share it.
-
-    Attributes:
-        recipe: without ``auto`` values.
-        inputs: the data set and its networks.
-        parent: the parent run.
-        signals: stop requests of the user.
-        bus: receives the events.
-    """
+    """A search in its parent run, as its steps share it; the recipe is without ``auto`` values."""
 
     recipe: Recipe
     inputs: SearchInputs
