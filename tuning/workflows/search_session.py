@@ -55,11 +55,6 @@ class Search:
         """The data set."""
         return self.inputs.dataset
 
-    @property
-    def model_name(self) -> str:
-        """The name of the registered model."""
-        return self.recipe.name or self.dataset.name
-
     @cached_property
     def paths(self) -> SearchPaths:
         """The files of the search."""
@@ -201,7 +196,7 @@ class SearchSession:
             SEARCH_FOLDER_TAG: str(self._search.paths.root),
             DATA_FINGERPRINT_TAG: dataset.fingerprint,
             RECIPE_TAG: recipe.to_json(),
-            REGISTERED_MODEL_TAG: self._search.model_name,
+            REGISTERED_MODEL_TAG: recipe.name or dataset.name,
         }
         self._search.parent.log_search_metadata(recipe.to_params(), tags, dataset)
 
