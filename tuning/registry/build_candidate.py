@@ -16,7 +16,7 @@ from filelock import FileLock
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
-from data.home import state_dir
+from data.home import migrated_folder
 from data.loading.pixel_cache import PixelCache, pixel_cache
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
@@ -229,8 +229,7 @@ def resolve_data_path(data: str) -> str:
 
 def record_test_evaluation(dataset: Dataset) -> int:
     """Count an evaluation on this data set's test split; return the number of evaluations so far."""
-    path = state_dir() / "test_evaluations" / f"{dataset.fingerprint}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = migrated_folder("test_evaluations", former_name="looks") / f"{dataset.fingerprint}.json"
     with FileLock(path.with_suffix(".lock")):
         evaluations = 1 + (json.loads(path.read_text()) if path.exists() else 0)
         write_atomically(path, json.dumps(evaluations).encode())
