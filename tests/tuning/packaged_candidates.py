@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.tuning.factories import CLASSES, candidate
 from tuning.common.promotion_types import Candidate
-from tuning.registry.candidate_store import save_candidate, save_reference_predictions
+from tuning.registry.candidate_store import reference_predictions_artifact, save_candidate
 from tuning.registry.smoke_test import ReferencePredictions
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def package_candidate(
         images_per_class=images_per_class,
     )
     save_candidate(client, packaged)
-    save_reference_predictions(client, run_id, packaged.model_uri, ReferencePredictions(images=(), probabilities=()))
+    reference = ReferencePredictions(images=(), probabilities=())
+    client.log_text(run_id, reference.to_json(), reference_predictions_artifact(model.model_id))
     return packaged
 
 

@@ -22,14 +22,14 @@ from tuning.common.formatting import format_decision, format_score
 from tuning.common.promotion_types import Promotion
 from tuning.search.selection import ranked
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
-from tuning.ui.console import print_tables
+from tuning.ui.console import print_tables, progress_bar
 from tuning.ui.log_renderer import LogRenderer
-from tuning.ui.progress_bar import progress_bar
 from tuning.ui.summary import leaderboard, next_commands, plan_line, result_lines, run_note
 from tuning.ui.tables.evaluation import class_table, score_lines
+from tuning.ui.tables.text_table import TextTable
 
 
-def rendered(table: Table, width: int = 80) -> list[str]:
+def rendered(table: Table | TextTable, width: int = 80) -> list[str]:
     """Return the table's lines in a terminal of that width."""
     out = io.StringIO()
     Console(file=out, width=width, markup=False).print(table)

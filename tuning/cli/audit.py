@@ -25,8 +25,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from data.audit.contact_sheets import contact_sheets
     from data.audit.report import audit
     from data.load_dataset import load_dataset
-    from tuning.ui.console import print_tables
-    from tuning.ui.progress_bar import progress_bar
+    from tuning.ui.console import print_tables, progress_bar
 
     with progress_bar() as progress:
         report = audit(load_dataset(options.data, progress))

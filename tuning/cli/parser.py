@@ -24,12 +24,7 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 def parse(model: type[OptionsT], arguments: Sequence[str], **defaults: object) -> OptionsT:
-    """Return the options given as ``--name value`` or ``--name=value``.
-
-    Args:
-        model: names, types, defaults and limits of the options.
-        arguments: the command line after the name of the command.
-        defaults: values that replace the model's defaults; an argument of the same name overrides them.
+    """Return the options given as ``--name value`` or ``--name=value``; ``defaults`` replace the model's defaults.
 
     Raises:
         SettingError: with a message for each option that is unknown, repeated, invalid or lacks a value.

@@ -61,7 +61,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
     from tuning.tracking.connection import connect
-    from tuning.ui.progress_bar import progress_bar
+    from tuning.ui.console import progress_bar
 
     files = [file for name in options.files for file in find_files(name)]
     connect()

@@ -59,16 +59,10 @@ def build_candidate(
     weights: Path,
     folder: Path,
 ) -> Candidate:
-    """Evaluate trained weights on the test split, package them, and log the package and the scores.
+    """Evaluate trained weights on the test split, which is counted, package them, and log the package and the scores.
 
-    Args:
-        parent: run to log on.
-        dataset: data set with the test split; the evaluation is counted.
-        settings: settings of the search or training: the model's name, the gate, and the absolute path or URI of the
-            data set, from which ``promote`` loads it again.
-        config: configuration that the weights were trained with.
-        weights: weights file (safetensors).
-        folder: new folder of the package; the reference and test predictions are saved beside it.
+    ``settings`` has the absolute path or URI of the data set, from which ``promote`` loads it again. The reference and
+    test predictions are saved beside ``folder``, the package's new folder.
     """
     from models.packaging.export import PackageFacts, export_package
 
@@ -85,7 +79,7 @@ def build_candidate(
     reference = _reference_predictions(classifier, config, test_images, evaluation.temperature)
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
     _save_test_predictions(folder, evaluation)
-    seen_hashes, test_hashes = seen_and_test_hashes(dataset)
+    split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
     candidate = Candidate(
         name=settings.name or dataset.name,
         members=(CandidateMember(config=config),),
@@ -98,10 +92,10 @@ def build_candidate(
         test_evaluations=record_test_evaluation(dataset),
         metrics={name: value for name, value in evaluation.metrics.items() if name.startswith("test_")},
         intervals=evaluation.intervals,
-        y_true=evaluation.y_true,
-        y_pred=evaluation.y_pred,
-        test_hashes=test_hashes,
-        seen_hashes=seen_hashes,
+        y_true=tuple(evaluation.labels.tolist()),
+        y_pred=tuple(evaluation.probabilities.argmax(axis=1).tolist()),
+        test_hashes=tuple(content_hash for split, content_hash in split_hashes if split == "test"),
+        seen_hashes=tuple(sorted({content_hash for split, content_hash in split_hashes if split != "test"})),
         leaks=count_leaks(dataset),
         gate=settings.gate,
         temperature=evaluation.temperature,
@@ -128,15 +122,14 @@ class _TestEvaluation:
     scores: ClassificationMetrics
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    y_true: tuple[int, ...]
-    y_pred: tuple[int, ...]
+    labels: Labels
     probabilities: Probabilities
 
 
 def _save_test_predictions(folder: Path, evaluation: _TestEvaluation) -> None:
     """Save the probabilities and labels of the test images beside the package, for the report."""
     buffer = io.BytesIO()
-    np.savez(buffer, probabilities=evaluation.probabilities, labels=np.array(evaluation.y_true, dtype=np.int64))
+    np.savez(buffer, probabilities=evaluation.probabilities, labels=evaluation.labels)
     write_atomically(_test_predictions_file(folder), buffer.getvalue())
 
 
@@ -186,8 +179,7 @@ def _evaluate(
         scores=scores,
         metrics={**scores.to_dict("test_"), **metrics},
         intervals={f"test_{metric}": confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
-        y_true=tuple(labels.tolist()),
-        y_pred=tuple(probabilities.argmax(axis=1).tolist()),
+        labels=labels,
         probabilities=probabilities,
     )
 
@@ -213,14 +205,6 @@ def _latency_ms(graph: Path, image_size: int) -> float | None:
     from models.profiling.serving_cost import latency_ms
 
     return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
-
-
-def seen_and_test_hashes(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the truncated content hashes of the training and validation images, and those of the test images."""
-    seen_hashes = {sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.samples if sample.split != "test"}
-    return tuple(sorted(seen_hashes)), tuple(
-        sample.content_hash[:DIGEST_PREFIX_LENGTH] for sample in dataset.split("test")
-    )
 
 
 def count_leaks(dataset: Dataset) -> int:

@@ -12,7 +12,6 @@ from data.errors import TrackingError
 from tuning.common.names import MODEL_ID_TAG
 from tuning.common.promotion_types import Candidate
 from tuning.registry.client import ModelRegistry
-from tuning.registry.smoke_test import ReferencePredictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,16 +44,9 @@ def log_candidate_package(client: MlflowClient, folder: Path, run_id: str) -> st
     from models.packaging.mlflow_model import log_package
 
     model_uri = log_package(folder, run_id)
-    reference = ReferencePredictions.from_json(reference_predictions_path(folder).read_text())
-    save_reference_predictions(client, run_id, model_uri, reference)
+    reference = reference_predictions_path(folder).read_text()
+    client.log_text(run_id, reference, reference_predictions_artifact(model_uri.removeprefix("models:/")))
     return model_uri
-
-
-def save_reference_predictions(
-    client: MlflowClient, run_id: str, model_uri: str, reference: ReferencePredictions
-) -> None:
-    """Log a package's reference predictions on its run."""
-    client.log_text(run_id, reference.to_json(), reference_predictions_artifact(model_uri.removeprefix("models:/")))
 
 
 def reference_predictions_artifact(model_id: str) -> str:

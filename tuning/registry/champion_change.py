@@ -1,14 +1,9 @@
 """Changes of the champion: one after another on a machine, and decided again if another machine was faster.
 
-On one machine a file lock puts the promotions and rollbacks of a registered model in order. MLflow's registry has no
-lock and no compare-and-swap, so between machines a change is decided without a lock and then made under a *claim*: a
-tag of the registered model with a name of its own. A process sets its claim and reads the registry back; it moves the
-alias only if there is no other claim and neither the alias nor the history has changed since its decision. Of two
-processes that claim at the same time, at least one sees the other's claim and withdraws its own. After the change it
-reads the alias and the history again. If it finds a difference, it decides again, against the new champion.
-
-Not prevented: people who move the alias by hand at that moment, and a process that is suspended for longer than
-``CLAIM_TIMEOUT_S`` between its claim and its change, because the others then assume that it has ended.
+On one machine a file lock puts the changes in order. MLflow's registry has neither a lock nor a compare-and-swap, so
+between machines a change is decided without a lock and made under a *claim*, a tag of the registered model. Of two
+processes that claim at the same time, at least one sees the other's claim, withdraws its own and decides again.
+docs/registry.md has the details and what is not prevented.
 """
 
 from __future__ import annotations
@@ -50,9 +45,7 @@ def promotion_lock(name: str) -> FileLock:
 def decide_until_unchanged(registry: ModelRegistry, decide: Callable[[RegistryState], R | None]) -> R:
     """Call ``decide`` with the registry's state until it returns a result.
 
-    Args:
-        registry: the registered model.
-        decide: returns None if the state changed before ``change_champion`` could apply the decision.
+    It returns None if the state changed before ``change_champion`` could apply the decision.
 
     Raises:
         TrackingError: the state changed ``MAX_ATTEMPTS`` times.
@@ -73,15 +66,8 @@ def change_champion(
 ) -> ChampionChange | None:
     """Move the champion alias and append the change to the history.
 
-    Args:
-        registry: the registered model.
-        before: the state in which the change was decided.
-        version: the new champion; if it has the alias already, only the history is completed.
-        kind: the kind of change.
-        reason: the reason as text.
-
-    Returns:
-        The change; None if the champion or the history was changed by others since ``before``.
+    Return None if the champion or the history was changed by others since ``before``, the state of the decision. If
+    ``version`` has the alias already, only the history is completed.
     """
     last = before.changes[-1] if before.changes else None
     last_version = last.version if last else None

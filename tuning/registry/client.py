@@ -40,10 +40,7 @@ R = TypeVar("R")
 class RegistryState(NamedTuple):
     """The state of a registered model, from a single request.
 
-    Attributes:
-        champion: the version with the alias champion; None if there is none.
-        changes: the changes of the champion, oldest first.
-        claims: the names of the claims of processes that are changing the champion; see ``champion_change``.
+    ``changes`` of the champion are in order, oldest first; ``claims`` are explained in ``champion_change``.
     """
 
     champion: int | None
@@ -104,13 +101,7 @@ class ModelRegistry:
             ) from None
 
     def register(self, source: str, run_id: str, model_id: str) -> int:
-        """Return the version of a package; register it if it has none.
-
-        Args:
-            source: location of the package's files.
-            run_id: run that packaged the model.
-            model_id: the package's id in MLflow.
-        """
+        """Return the version of the package at ``source``; register it if it has none."""
 
         def find_or_create() -> int:  # repeated as a whole: MLflow may have created the version of a failed request
             versions = self.client.search_model_versions(f"name = '{self.name}'")

@@ -28,12 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class DeferredPromotion(FrozenModel):
-    """A candidate that waits for the MLflow server.
+    """A candidate that waits for the MLflow server, without a ``model_uri`` if its package is not logged yet.
 
-    Attributes:
-        candidate: without a ``model_uri`` if its package is not logged yet.
-        needs_decision: whether ``sync`` registers it too. False for a training and for an interrupted search, whose
-            candidates the user promotes.
+    With ``needs_decision``, ``sync`` registers it too; the user promotes that of a training or an interrupted search.
     """
 
     candidate: Candidate

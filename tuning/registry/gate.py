@@ -8,7 +8,7 @@ import numpy as np
 
 from tuning.common.formatting import pluralize
 from tuning.common.promotion_types import Candidate, Champion, Promotion
-from tuning.registry.paired_test import Labels, PairedComparison, class_weights, compare_paired
+from tuning.registry.paired_test import Labels, class_weights, compare_paired
 
 MIN_BASELINE_MARGIN = 0.05  # by which a first champion must exceed a model that always predicts the largest class
 EPSILON = 1e-9
@@ -17,13 +17,9 @@ DIGEST_PREFIX_LENGTH = 16  # hex digits of a content hash: 64 bits, no collision
 
 
 def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> Promotion:
-    """Decide whether a candidate becomes champion or challenger.
+    """Decide whether a candidate becomes champion or challenger; without a current champion it is the first version.
 
-    Args:
-        candidate: the candidate, with its gate.
-        champion: the current champion, or None for a first version.
-        force: a person's reason to make the candidate champion even if the gate rejects it. The promotion's reason
-            holds both.
+    ``force`` is a person's reason to make it champion even if the gate rejects it; the promotion's reason has both.
     """
     evaluation = _GateEvaluation(candidate, champion)
     if evaluation.reject_reasons and force:
@@ -124,7 +120,7 @@ class _GateEvaluation:
     ) -> Iterator[str]:
         """Yield the reasons not to replace the champion, from the predictions [n] of both for the same images."""
         gate, comparison = self._gate, compare_paired(self._gate.metric, y_true, candidate_pred, champion_pred)
-        self.evidence = _evidence(comparison)
+        self.evidence = {**comparison.model_dump(), "gain": comparison.gain}
         numbers = (
             f"test {self._metric} {comparison.candidate:.4f} vs. {comparison.champion:.4f} for {name} "
             f"on the same {pluralize(comparison.num_images, 'unseen image')} "
@@ -156,10 +152,6 @@ class _GateEvaluation:
         return {
             classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + EPSILON)
         }
-
-
-def _evidence(comparison: PairedComparison) -> dict[str, float]:
-    return {**comparison.model_dump(), "gain": comparison.gain}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -44,12 +44,12 @@ def _scores(candidate: Candidate) -> list[str]:
 
 
 def _class_scores(candidate: Candidate) -> list[str]:
+    from sklearn.metrics import precision_recall_fscore_support
+
     count = len(candidate.classes)
-    y_true, y_pred = np.array(candidate.y_true), np.array(candidate.y_pred)
-    support = np.bincount(y_true, minlength=count)
-    correct = np.bincount(y_true[y_true == y_pred], minlength=count)
-    recall = correct / np.maximum(support, 1)
-    precision = correct / np.maximum(np.bincount(y_pred, minlength=count), 1)
+    precision, recall, _, support = precision_recall_fscore_support(
+        candidate.y_true, candidate.y_pred, labels=range(count), zero_division=0
+    )
     listed = sorted(np.argsort(recall, kind="stable")[:MAX_CLASSES])
     note = f" ({MAX_CLASSES} of {count}, lowest recall)" if count > MAX_CLASSES else ""
     rows = [f"**Scores by class**{note}", "", "| class | recall | precision | images |", "| --- | --- | --- | --- |"]

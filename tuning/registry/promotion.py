@@ -45,18 +45,10 @@ SET_MANUALLY = "the alias was set manually"
 
 
 def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force: str = "") -> tuple[int, Promotion]:
-    """Register the candidate, run the gate and move the alias.
+    """Register the candidate, run the gate and move the alias; return the version and the decision.
 
-    A candidate that is champion already stays champion, with its original reason.
-
-    Args:
-        client: client of the tracking server.
-        candidate: the candidate, its package logged on its run.
-        dataset: data set with the test images that the candidate was evaluated on.
-        force: a person's reason to make it champion even if the gate rejects it.
-
-    Returns:
-        The version and the decision.
+    A candidate that is champion already stays champion, with its original reason. ``force`` is a person's reason to
+    make it champion even if the gate rejects it.
 
     Raises:
         ModelLoadError: the version failed the smoke test; no alias was moved.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,6 @@ from data.errors import TrackingError
 from tuning.common.promotion_types import ChampionChange
 from tuning.registry.candidate_store import load_candidate_of_version
 from tuning.registry.champion_change import change_champion, decide_until_unchanged, promotion_lock
-from tuning.registry.champion_history import previous_champion
 from tuning.registry.client import ModelRegistry, RegistryState
 from tuning.registry.promotion import verify_loads
 
@@ -41,7 +41,7 @@ def _roll_back(registry: ModelRegistry, champion: int, reason: str, before: Regi
             f"{before.champion} in the meantime; see python -m tuning champions --name {registry.name} and run "
             "rollback again"
         )
-    version = previous_champion(before.changes, champion)
+    version = _previous_champion(before.changes, champion)
     if version is None:
         raise TrackingError(
             f"rollback needs a previous champion, but version {champion} is the first champion of {registry.name}; "
@@ -49,3 +49,20 @@ def _roll_back(registry: ModelRegistry, champion: int, reason: str, before: Regi
         )
     verify_loads(registry, load_candidate_of_version(registry.client, registry.name, version), version)
     return change_champion(registry, before, version, "rolled back", reason)
+
+
+def _previous_champion(changes: Sequence[ChampionChange], current: int) -> int | None:
+    """Return the champion before ``current``, the version that has the alias now; None if there was none.
+
+    A rollback removes the version that it rolled back from.
+    """
+    versions: list[int] = []
+    for change in changes:
+        if change.kind == "rolled back":
+            while versions and versions[-1] != change.version:
+                versions.pop()
+        if not versions or versions[-1] != change.version:
+            versions.append(change.version)
+    if versions and versions[-1] == current:
+        versions.pop()
+    return versions[-1] if versions else None

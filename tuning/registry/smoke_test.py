@@ -40,12 +40,7 @@ class ModelLoadError(FreezelineError):
 
 
 class ReferencePredictions(FrozenModel):
-    """Images with the probabilities that a package must return for them.
-
-    Attributes:
-        images: PNG files in base64, at the network's input size.
-        probabilities: per image, in the order of the package's classes.
-    """
+    """Images as PNG in base64, at the network's input size, with the probabilities that a package must return."""
 
     images: tuple[str, ...]
     probabilities: tuple[tuple[float, ...], ...]

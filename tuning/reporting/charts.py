@@ -16,7 +16,7 @@ from tuning.common.formatting import describe_network, format_score, pluralize
 from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord
 from tuning.reporting.content import ReportContent
 from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED, STYLE, png
-from tuning.search.selection import CostMetric, pareto_front
+from tuning.search.selection import COST_FORMATS, PARETO_LABELS, CostMetric, pareto_front
 from tuning.tracking.search_summary import SearchSummary
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from optuna.distributions import BaseDistribution
 
 mpl.use("Agg")  # never open a window
@@ -38,7 +37,6 @@ ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # label, color and marker;
 }
 END_MARKERS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # marker and color at the end of a curve
 COST_LABELS: dict[CostMetric, str] = {"latency_ms": "latency per image on one core, ms", "mb": "size, MB"}
-COST_UNITS: dict[CostMetric, str] = {"latency_ms": "ms", "mb": "MB"}
 LOG_SCALE_SETTINGS = ("lr", "weight_decay")
 MAX_IMPORTANCES = 10  # bars
 MAX_ANNOTATED_CLASSES = 12  # up to this number, the cells of a confusion matrix have numbers
@@ -68,9 +66,8 @@ def build_charts(content: ReportContent) -> list[Chart]:
     if shares:
         caption = f"Most important: {', '.join(list(shares)[:3])}."
         charts.append(Chart("importance", "Hyperparameter importance", caption, lambda: _importance(shares)))
-    costs: tuple[tuple[CostMetric, str], ...] = (("latency_ms", "latency"), ("mb", "size"))
-    for metric, name in costs if content.result.costed_trials else ():
-        charts.append(_cost_chart(content, metric, name))
+    if content.result.costed_trials:
+        charts += [_cost_chart(content, metric, name) for metric, name in PARETO_LABELS.items()]
     return [*charts, confusion_chart(content.scores, f"trial {best.number}")]
 
 
@@ -94,10 +91,9 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
 
 
 def importances(trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """Return the importance of each setting as its share of the score's variance, largest first.
+    """Return the importance of each setting as its share of the score's variance (fANOVA), largest first.
 
-    Empty if too few trials have different scores. Uses Optuna's default evaluator on complete trials: the scores of
-    others are from an earlier epoch.
+    Only complete trials count: the scores of others are from an earlier epoch. Empty if too few have different scores.
     """
     from optuna.importance import get_param_importances
 
@@ -182,6 +178,8 @@ def _caption_history(content: ReportContent) -> str:
 
 
 def _curves(content: ReportContent) -> Figure:
+    from matplotlib.lines import Line2D
+
     figure, axes = _figure()
     for trial in content.result.trials:
         curve = trial.scores
@@ -197,8 +195,8 @@ def _curves(content: ReportContent) -> Figure:
             axes.plot(epochs[-1], curve[-1], marker=marker, color=color, markersize=5, zorder=order, linestyle="none")
         elif len(curve) == 1:
             axes.plot(1, curve[0], marker=".", color=color, markersize=4, zorder=order, linestyle="none")
-    handles = [_legend_handle(ORANGE, "-"), _legend_handle(BLUE, "-"), _legend_handle(MUTED, "x")]
-    _legend(axes, handles, ["winner", "complete", "pruned"])
+    crosses = Line2D([], [], color=MUTED, linestyle="none", marker="x")
+    _legend(axes, [Line2D([], [], color=ORANGE), Line2D([], [], color=BLUE), crosses], ["winner", "complete", "pruned"])
     axes.set(xlabel="epoch", ylabel=SCORE)
     axes.locator_params(axis="x", integer=True)
     return figure
@@ -276,7 +274,7 @@ def _shorten(name: str) -> str:
 def _cost_chart(content: ReportContent, metric: CostMetric, name: str) -> Chart:
     networks = "; ".join(
         f"{describe_network(costed.trial)}: {format_score(costed.trial)} at "
-        f"{getattr(costed.cost, metric):.3g} {COST_UNITS[metric]}"
+        f"{COST_FORMATS[metric].format(getattr(costed.cost, metric))}"
         for costed in pareto_front(content.result.costed_trials, metric)[:MAX_CAPTIONED_NETWORKS]
     )
     caption = f"The line is the Pareto front. {networks}."
@@ -305,14 +303,6 @@ def _mark_winner(axes: Axes, x: float, y: float) -> None:
     """Draw a ring around the winner's point."""
     ring = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4}
     axes.scatter([x], [y], s=130, label="winner", zorder=3, **ring)
-
-
-def _legend_handle(color: str, marker: str) -> Line2D:
-    """Return a legend's handle of a line (``-``) or a marker."""
-    from matplotlib.lines import Line2D
-
-    is_line = marker == "-"
-    return Line2D([], [], color=color, linestyle="-" if is_line else "none", marker="" if is_line else marker)
 
 
 def _legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:

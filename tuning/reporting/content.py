@@ -38,22 +38,9 @@ class Decision(NamedTuple):
 class ReportContent:
     """The content of a search's report.
 
-    Thumbnails are the bytes of WebP files, made by ``tuning.reporting.thumbnails``.
-
-    Attributes:
-        search: id of the parent run.
-        created: time of creation, formatted.
-        candidate: the packaged winner with its test metrics.
-        scores: the winner's test metrics by class.
-        decision: the registry's decision about the candidate.
-        result: the trials of the search and its winner.
-        machine: hardware that latencies were measured on.
-        baseline: test accuracy of logistic regression on the raw pixels.
-        mistakes: misclassified test images, most confident first.
-        train_examples: training images with their augmented versions.
-        val_examples: validation images.
-        audit: the data set's audit.
-        pairs: related images of the audit's findings, by the finding's kind.
+    Thumbnails are the bytes of WebP files. ``search`` is the id of the parent run, ``machine`` the hardware that
+    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``pairs`` related
+    images by kind of finding.
     """
 
     search: str
@@ -79,15 +66,9 @@ def build_report_content(
     baseline: float,
     decision: Decision,
 ) -> ReportContent:
-    """Return the content of a search's report.
+    """Return the content of a search's report; pixels are read from the cache, or decoded again.
 
-    Args:
-        dataset: the search's data set; its pixels are read from the cache, or decoded again.
-        result: the trials and the winner.
-        candidate: the packaged winner with its test metrics.
-        test_predictions: its probabilities [n, k] and the labels [n] of ``dataset.split("test")``.
-        baseline: test accuracy of logistic regression on the raw pixels.
-        decision: the registry's decision about the candidate.
+    ``test_predictions`` are the probabilities [n, k] and labels [n] of ``dataset.split("test")``.
     """
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)
@@ -110,19 +91,7 @@ def build_report_content(
 
 @dataclass(frozen=True)
 class EvaluationContent:
-    """The content of an evaluation's report.
-
-    Attributes:
-        model: the model's address.
-        created: time of creation, formatted.
-        data: the data set's name.
-        split: the evaluated images: ``test``, ``val``, ``train`` or ``all``.
-        data_fingerprint: of the data set.
-        scores: metrics on these images.
-        intervals: 95% confidence intervals by metric.
-        calibration_error: expected calibration error.
-        mistakes: misclassified images, most confident first.
-    """
+    """The content of an evaluation's report; ``split`` is ``test``, ``val``, ``train`` or ``all``."""
 
     model: str
     created: str

@@ -1,13 +1,17 @@
-"""Messages with the time of day, tables and progress: the base of the text renderers."""
+"""Messages with the time of day, tables and progress: the base of the text renderers, and for other commands."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.text import Text
 
+from data.parallel import ProgressCallback
 from tuning.common.redaction import redact
 
 PROGRESS_INTERVAL_S = 5.0  # between two progress lines of one task
@@ -45,3 +49,25 @@ class ConsolePrinter:
 def print_tables(*parts: object) -> None:
     """Print lines and tables to standard output; for commands without a stream of events."""
     ConsolePrinter().print_parts(*parts)
+
+
+@contextmanager
+def progress_bar(use_stderr: bool = False) -> Iterator[ProgressCallback]:
+    """Context manager: yield a progress callback; the bar is removed on exit.
+
+    For commands without other output while they work; a search uses the live view instead. With ``use_stderr``,
+    where standard output is for programs, progress is shown only in a terminal.
+    """
+    console, printer = Console(stderr=use_stderr), ConsolePrinter()
+    task_ids: dict[str, TaskID] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def show(task: str, done: int, total: int) -> None:
+            if console.is_terminal:
+                if task not in task_ids:
+                    task_ids[task] = progress.add_task(task, total=total)
+                progress.update(task_ids[task], completed=done)
+            elif not use_stderr:
+                printer.print_progress(task, done, total)
+
+        yield show

@@ -31,10 +31,12 @@ AUDIT_HINT = "  the run's audit.json names every file; so does python -m tuning 
 
 
 class LogRenderer(ConsolePrinter):
-    """Prints a line for each finished trial, the best score so far, the test result and the decision."""
+    """Prints a line for each finished trial, the best score so far, the test result and the decision.
+
+    With ``use_stderr``, standard output is for programs.
+    """
 
     def __init__(self, use_stderr: bool = False) -> None:
-        """Print to standard output, or to standard error if standard output is machine-readable."""
         super().__init__(use_stderr)
         self._num_finished = 0
         self._best: TrialRecord | None = None
@@ -130,7 +132,6 @@ class QuietRenderer(LogRenderer):
     """Prints the final results to standard output, and warnings to standard error."""
 
     def __init__(self, use_stderr: bool = False) -> None:
-        """Print results to standard output, or to standard error if standard output is machine-readable."""
         super().__init__(use_stderr)
         self._errors = ConsolePrinter(use_stderr=True)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +48,9 @@ def leaderboard(trials: Sequence[TrialRecord], links: MlflowLinks | None = None)
 
 def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
     """Return all trials by number as CSV: status, metrics of the best epoch, and settings."""
-    rows: list[dict[str, object]] = [
+    import pandas as pd
+
+    rows = [
         {
             "trial": trial.number,
             "origin": trial.origin,
@@ -66,11 +66,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
         }
         for trial in trials
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return str(pd.DataFrame(rows, dtype=object).to_csv(index=False))
 
 
 def _cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:

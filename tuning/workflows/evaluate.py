@@ -19,13 +19,7 @@ from tuning.reporting.thumbnails import top_losses
 def evaluate(
     model: PackagedModel, model_uri: str, dataset: Dataset, split: SplitName | Literal["all"]
 ) -> EvaluationContent:
-    """Evaluate a model on one split of a data set, or on all of its images.
-
-    Args:
-        model: the packaged model.
-        model_uri: where the model was loaded from, for the report.
-        dataset: labeled images; its classes must be those of the model.
-        split: split to evaluate, or ``all``.
+    """Evaluate a model, loaded from ``model_uri``, on one split of a data set, or on all of its images.
 
     Raises:
         TrackingError: the model's classes differ from those of the data set, or it cannot read an image.

@@ -33,11 +33,6 @@ NOT_DECIDED = Decision("Not decided yet: the MLflow server was unavailable.", ""
 def finalize(search: Search, trials: Sequence[TrialRecord], run_ids: Mapping[str, str]) -> int:
     """Select the winner, package, evaluate and promote it, write the report; return the exit status.
 
-    Args:
-        search: the search, whose trials have ended.
-        trials: all its trials by number.
-        run_ids: their MLflow runs, as far as they are known.
-
     Raises:
         SearchError: no trial has a score, or no trial's network keeps the limits.
     """

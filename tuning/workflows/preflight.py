@@ -59,13 +59,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """Validated inputs of a search or a training.
-
-    Attributes:
-        dataset: the loaded data set.
-        preprocessings: preprocessing by backbone and image size.
-        unsplittable_backbones: backbones that cannot be split into blocks.
-    """
+    """Validated inputs of a search or a training; ``preprocessings`` are by backbone and image size."""
 
     dataset: Dataset
     preprocessings: Preprocessings

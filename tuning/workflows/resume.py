@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -24,16 +24,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class ResumableSearch(NamedTuple):
-    """The state of a search, read from its folder."""
-
-    target: RunTarget
-    recipe: Recipe
-    dataset: Dataset
-
-
-def load_search(client: MlflowClient, run: str) -> ResumableSearch:
-    """Load the search whose parent run is ``run``.
+def load_search(client: MlflowClient, run: str) -> tuple[RunTarget, Recipe, Dataset]:
+    """Return the target, the recipe and the data set of the search whose parent run is ``run``, from its folder.
 
     Raises:
         TrackingError: its folder is not on this machine or was written by another version. The message names the
@@ -53,7 +45,7 @@ def load_search(client: MlflowClient, run: str) -> ResumableSearch:
             f"run must be a search whose state can be read, but {paths.root} cannot be read ({type(error).__name__}); "
             "start a new search"
         ) from None
-    return ResumableSearch(target.resolve(client), recipe, dataset)
+    return target.resolve(client), recipe, dataset
 
 
 def _missing_folder_message(client: MlflowClient, run: str) -> str:

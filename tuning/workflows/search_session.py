@@ -9,11 +9,11 @@ from functools import cached_property
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
 from models.trial_config import TrialConfig
-from tuning.common.events import EventBus, SearchPlanned
+from tuning.common.events import EpochEnded, EventBus, SearchPlanned, TrialEnded, TrialStarted
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import ParamValue, TrialRecord
+from tuning.common.trial_record import ParamValue, TrialCallback, TrialRecord, TrialReport
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
 from tuning.search.selection import ranked
@@ -25,7 +25,6 @@ from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
-from tuning.ui.event_callback import EventCallback
 from tuning.workflows.preflight import SearchInputs
 
 OUT_OF_TIME = "the time budget ended before the trial"
@@ -33,15 +32,7 @@ OUT_OF_TIME = "the time budget ended before the trial"
 
 @dataclass(frozen=True)
 class Search:
-    """A search in its parent run, as its steps share it.
-
-    Attributes:
-        recipe: without ``auto`` values.
-        inputs: the data set and its networks.
-        parent: the parent run.
-        signals: stop requests of the user.
-        bus: receives the events.
-    """
+    """A search in its parent run, as its steps share it; the recipe is without ``auto`` values."""
 
     recipe: Recipe
     inputs: SearchInputs
@@ -54,15 +45,29 @@ class Search:
         """The data set."""
         return self.inputs.dataset
 
-    @property
-    def model_name(self) -> str:
-        """The name of the registered model."""
-        return self.recipe.name or self.dataset.name
-
     @cached_property
     def paths(self) -> SearchPaths:
         """The files of the search."""
         return SearchPaths.from_search_id(self.parent.run_id)
+
+
+class EventCallback(TrialCallback):
+    """Turns each call into an event on ``bus``."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self._bus = bus
+
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        """Emit ``TrialStarted`` when a trial is sent to a worker."""
+        self._bus.emit(TrialStarted(trial))
+
+    def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
+        """Emit ``EpochEnded``."""
+        self._bus.emit(EpochEnded(trial, report))
+
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """Emit ``TrialEnded``."""
+        self._bus.emit(TrialEnded(trial))
 
 
 class SearchSession:
@@ -155,7 +160,7 @@ class SearchSession:
             SEARCH_FOLDER_TAG: str(self._search.paths.root),
             DATA_FINGERPRINT_TAG: dataset.fingerprint,
             RECIPE_TAG: recipe.to_json(),
-            REGISTERED_MODEL_TAG: self._search.model_name,
+            REGISTERED_MODEL_TAG: recipe.name or dataset.name,
         }
         self._search.parent.log_search_metadata(recipe.to_params(), tags, dataset)
 

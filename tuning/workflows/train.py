@@ -57,12 +57,8 @@ class ReproducibleTrial:
 def train(training: TrainingSettings, run_id: str, model_uri: str, given_run: str | None, bus: EventBus) -> int:
     """Train, evaluate and package one configuration, without registering it; return the exit status.
 
-    Args:
-        training: settings; an unset one takes the default of a search. Ignored with ``run_id`` or ``model_uri``.
-        run_id: run of a finished trial to train again; empty for none.
-        model_uri: registered version to train again; empty for none.
-        given_run: run that ``mlflow run`` created for this command.
-        bus: receives the events.
+    ``run_id`` of a finished trial, or ``model_uri`` of a registered version, trains that one again and replaces
+    ``training``; both may be empty. ``given_run`` is the run that ``mlflow run`` created for this command.
 
     Raises:
         UserError: with all problems, before the training starts.

@@ -30,14 +30,7 @@ SCORE, CURVE_STYLE, DIM, BEST, BAD = "bold", "cyan", "dim", "bold green", "red"
 
 
 def render(state: LiveState, now_s: float, width: int, height: int) -> RenderableType:
-    """Return the block for a state: at most ``height - 1`` lines of at most ``width - 1`` characters.
-
-    Args:
-        state: the progress to show.
-        now_s: current time, as Unix time in seconds.
-        width: characters per line of the terminal.
-        height: lines of the terminal.
-    """
+    """Return the block for a state: at most ``height - 1`` lines of at most ``width - 1`` characters."""
     width = max(1, min(width - 1, MAX_WIDTH))  # some terminals wrap a full line
     max_rows = max(1, min(MAX_TRIAL_ROWS, height - OTHER_ROWS))
     lines = [*_body(state, now_s, max_rows), *_footer(state, now_s)]

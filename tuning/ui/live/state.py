@@ -31,22 +31,11 @@ class RunningTrial(NamedTuple):
 
 @dataclass(frozen=True)
 class LiveState:
-    """The progress of a search or a training.
+    """The progress of a search or a training; times are Unix times in seconds.
 
-    Attributes:
-        started_s: start of the command, as Unix time in seconds.
-        stage: the current stage of the work; empty while trials run.
-        stage_started_s: start of the stage, as Unix time in seconds.
-        progress: progress within the stage, if known.
-        plan: the search's plan, once it is made.
-        running: running trials by uid, in the order of their start.
-        best_finished: best finished trial, re-runs excluded.
-        finished: number of finished trials without probes and re-runs; includes those from before a resume.
-        probes: number of finished linear probes.
-        reruns: number of finished re-runs.
-        pruned: number of pruned trials.
-        failed: number of failed trials.
-        curve: score of each epoch of ``train``.
+    ``stage`` is empty while trials run. ``running`` is by uid, in the order of start. ``finished`` counts trials
+    without probes and re-runs, including those from before a resume; ``best_finished`` excludes re-runs. ``curve`` has
+    the score of each epoch of ``train``.
     """
 
     started_s: float

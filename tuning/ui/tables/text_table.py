@@ -10,15 +10,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table that rich prints without lines.
-
-    Attributes:
-        title: heading; empty for none.
-        columns: names of the columns.
-        rows: cells of each row.
-        text_columns: columns that are not numbers, which are aligned to the right.
-        wrapped: columns whose cells may be wrapped.
-    """
+    """A table that rich prints without lines and, if the title is empty, without one; numbers are right-aligned."""
 
     title: str
     columns: Sequence[str]
