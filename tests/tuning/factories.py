@@ -154,7 +154,7 @@ def candidate(
         data_fingerprint="f" * 32,
         classes=tuple(classes),
         test_evaluations=test_evaluations,
-        metrics=dict.fromkeys(names, score),
+        metrics={**dict.fromkeys(names, score), "test_ece": 0.08, "test_ece_calibrated": 0.03},
         intervals=dict.fromkeys(names, (score - 0.05, score + 0.05)),
         y_true=y_true,
         y_pred=predictions(num_correct, images_per_class),

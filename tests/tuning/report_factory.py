@@ -13,6 +13,7 @@ from PIL import Image
 from data.audit.report import Audit
 from data.findings import Finding
 from data.preprocessing import Preprocessing
+from models.evaluation.calibration import ReliabilityBin
 from models.evaluation.metrics import compute_metrics
 from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import candidate, trial_record
@@ -73,19 +74,20 @@ def report_trial(
 
 
 def report_result(**changes: Any) -> SearchResult:
-    """Return the result of a search with seven trials, of which the fifth has larger images."""
+    """Return the result of a search with seven trials of three networks."""
     trials = (
         report_trial(0, 0.7),
         report_trial(1, 0.9, lr=3e-3, depth=18),
         report_trial(2, 0.5, "pruned", lr=1e-2),
         report_trial(3, None, "failed", lr=1e-1),
         report_trial(4, 0.8, lr=2e-3, depth=3, image_size=64),
-        report_trial(5, 0.85, lr=5e-3, depth=12),
+        report_trial(5, 0.85, lr=5e-3, depth=12, image_size=48),
         report_trial(6, 0.75, lr=5e-4, depth=6),
     )
     costs = {
         serving_spec_of(trials[1], 3): ServingCost(latency_ms=9, mb=14),
         serving_spec_of(trials[4], 3): ServingCost(latency_ms=3, mb=20),
+        serving_spec_of(trials[5], 3): ServingCost(latency_ms=10, mb=15),
     }
     reruns = (RerunTrial(trials[1], (0.9, 0.88)),)
     result = SearchResult(trials, trials[1], reruns, Improvement(0.19, 0.05), costs, {"latency_ms": 12.5}, 3)
@@ -121,6 +123,8 @@ def report_content(
         result=result or report_result(),
         machine="a processor",
         baseline=0.42,
+        warnings=("only 45 validation images: one image is 2.2 points",),
+        reliability=([ReliabilityBin(20, 0.9, 0.7), ReliabilityBin(10, 0.5, 0.6)], [ReliabilityBin(30, 0.8, 0.7)]),
         mistakes=(Misclassification(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
         train_examples=(Example("a/x.png", classes[0], THUMBNAIL, (THUMBNAIL, THUMBNAIL)),),
         val_examples=(Example("a/y.png", classes[1], THUMBNAIL),),

@@ -10,6 +10,7 @@ import pytest
 
 from tuning import __main__, cli
 from tuning.common.environment import DEFAULTS, configure_environment
+from tuning.recipe.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITES = re.compile(r"os\.environ(\[[^]]+\] = |\.(setdefault|update|pop)\(|\.clear)|os\.putenv|del os\.environ")
@@ -68,6 +69,8 @@ def test_a_command_starts_with_the_variables_and_receives_the_run(monkeypatch: p
     calls: list[tuple[object, ...]] = []
 
     class AnyCommand:
+        Options = Recipe
+
         @staticmethod
         def run(*arguments: object) -> int:
             calls.append((*arguments, os.environ["MLFLOW_LOGGING_LEVEL"]))
@@ -76,7 +79,7 @@ def test_a_command_starts_with_the_variables_and_receives_the_run(monkeypatch: p
     monkeypatch.setattr(cli, "load", lambda _: AnyCommand)
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
     assert __main__.main(["tune", "--trials", "1"]) == 3
-    assert calls == [(["--trials", "1"], "abc", "ERROR")]
+    assert calls == [(Recipe(trials=1), "abc", "ERROR")]
 
 
 def test_variables_are_written_in_one_place_apart_from_a_temporary_one() -> None:

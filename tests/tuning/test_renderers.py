@@ -127,7 +127,7 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     plain = run_note(result, candidate(), "decided.")
     assert "#/" not in plain
     assert "| 1 | 0.9000 |" in plain
-    linked = run_note(result, candidate(), "decided.", MlflowLinks("12", "search", {"uid1": "run1"}))
+    linked = run_note(result, candidate(), "decided.", (), MlflowLinks("12", "search", {"uid1": "run1"}))
     run_link = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(
         f"decided.\n\n[Trial 1, the best]({run_link}) · [all trials compared](#/compare-runs?runs="
@@ -136,6 +136,7 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked
     assert f"| [1]({run_link}) | 0.9000 |" in linked
     assert "| 0 | 0.5000 |" in linked, "a trial without a known run has no link"
+    assert "\n\n- Warning: few images\n\n**Test**" in run_note(result, candidate(), "decided.", ["few images"])
 
 
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:

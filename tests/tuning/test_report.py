@@ -215,8 +215,8 @@ def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
     text = Page(built_report(content)).text
     assert "the default configuration, trial 0, won" in text
     assert "All 30 test images were classified correctly" in text
-    assert "No network's serving cost was measured" in text
-    for absent in ("load_model", "on one core"):
+    assert "0 of 3 networks measured" in text
+    for absent in ("load_model", "Pareto front"):
         assert absent in page.text
         assert absent not in text
 
@@ -238,6 +238,21 @@ def test_the_phases_are_shown_with_their_share_of_the_time_and_their_trials(page
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:
     assert "Limits for the winner: max_latency_ms=12.5" in page.text
     assert "latency, size" in page.text
+    assert "3 of 3 networks measured" in page.text
+
+
+def test_two_measured_networks_are_no_pareto_front(page: Page) -> None:
+    costs = dict(list(report_result().costs.items())[:2])
+    text = Page(built_report(report_content(result=report_result(costs=costs)))).text
+    assert "2 of 3 networks measured" in text
+    assert "Pareto front" in page.text
+    assert "Pareto front" not in text
+
+
+def test_warnings_stand_before_the_evidence(page: Page) -> None:
+    title, warning = page.text.index("1 warning"), page.text.index("Only 45 validation images")
+    assert title < warning < page.text.index("Test balanced")
+    assert "1 warning" not in Page(built_report(report_content(warnings=()))).text
 
 
 def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Page) -> None:
@@ -248,7 +263,7 @@ def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Pag
 def test_a_search_of_one_trial_has_a_report() -> None:
     trial = report_trial(0, 0.5)
     text = Page(built_report(report_content(result=report_result(trials=(trial,), winner=trial)))).text
-    assert "Too few complete trials" in text
+    assert "needs at least 20 complete trials that are not probes, with different scores; this search has 1." in text
 
 
 def test_each_class_has_its_wilson_intervals(page: Page) -> None:

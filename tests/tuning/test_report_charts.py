@@ -15,7 +15,7 @@ from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
-from tests.tuning.report_factory import report_content, report_result
+from tests.tuning.report_factory import report_content, report_result, report_trial
 from tuning.reporting.charts import build_charts, importances, to_study
 from tuning.reporting.page import build_chart_images
 from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, train_examples, val_examples
@@ -25,7 +25,7 @@ from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, 
 
 def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
     chart_images = build_chart_images(build_charts(report_content()))
-    names = {"history", "curves", "freeze", "importance", "latency", "size", "confusion"}
+    names = {"history", "curves", "freeze", "reliability", "latency", "size", "confusion"}
     assert set(chart_images) == {f"{name}.png" for name in names}
     for png in chart_images.values():
         image = Image.open(io.BytesIO(png))
@@ -34,7 +34,21 @@ def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
 
 
 def test_only_settings_that_differ_have_an_importance() -> None:
-    assert set(importances(report_result().trials)) == {"lr", "freeze_fraction"}
+    trials = [report_trial(number, 0.5 + number / 50, lr=1e-3 * (number + 1), depth=number) for number in range(20)]
+    assert set(importances(trials)) == {"lr", "freeze_fraction"}
+    content = report_content(result=report_result(trials=tuple(trials)))
+    (chart,) = [chart for chart in build_charts(content) if chart.name == "importance"]
+    assert chart.caption.startswith("Estimated from 20 complete trials without probes.")
+
+
+@pytest.mark.parametrize("change", [{"origin": "probe"}, {"origin": "rerun"}, {"status": "out of time"}])
+def test_importance_needs_20_complete_trials_that_are_not_probes(change: dict[str, str]) -> None:
+    trials = [report_trial(number, 0.5 + number / 50, lr=1e-3 * (number + 1)) for number in range(20)]
+    trials[7] = trials[7].model_copy(update=change)
+    assert importances(trials) == {}
+
+
+def test_a_study_of_the_trials_has_those_with_a_score() -> None:
     study = to_study(report_result().trials)
     assert [trial.state.name for trial in study.trials].count("PRUNED") == 1
     assert len(study.trials) == 6

@@ -49,9 +49,16 @@ def test_the_winner_is_within_the_limits_and_its_cost_is_known(tmp_path: Path) -
         select(tmp_path, limits={"mb": 1})
 
 
-def test_only_trials_that_were_rerun_are_reruns(tmp_path: Path) -> None:
+def test_a_trial_that_could_not_be_rerun_is_listed_with_the_reason(tmp_path: Path) -> None:
     result = select(tmp_path, rerun_of(LARGE, 3, 0.4))
-    assert result.reruns == (RerunTrial(LARGE, (0.7, 0.4)),)
+    assert result.reruns == (RerunTrial(LARGE, (0.7, 0.4)), RerunTrial(SMALL, (0.6,)))
+    assert "  trial 1: 0.6000, not re-run: out of time" in rerun_lines(result)
+    assert select(tmp_path).reruns == ()
+
+
+def test_networks_without_a_known_cost_are_counted(tmp_path: Path) -> None:
+    result = select(tmp_path)
+    assert (result.num_networks, len(result.costed_trials), result.has_pareto_front) == (2, 2, False)
 
 
 def test_reruns_and_the_gain_over_the_default_are_shown_and_logged() -> None:

@@ -126,7 +126,8 @@ def test_among_equal_scores_the_cheaper_trial_is_on_the_pareto_front() -> None:
 
 
 def test_the_table_fits_into_80_columns_and_names_the_pareto_fronts_of_a_network() -> None:
-    lines = rendered(table(best_per_serving_spec(TRIALS, COSTS, NUM_CLASSES)))
+    lines = rendered(table(best_per_serving_spec(TRIALS, COSTS, NUM_CLASSES), 7))
+    assert lines[0] == "Accuracy and cost on one core, 4 of 7 networks"
     assert max(map(len, lines)) <= 80
     assert lines[2].split() == ["0", "0.9000", "20.00", "40.0", "large", "32", "0", "latency,", "size"]
     assert lines[4].split() == ["3", "0.7000", "30.00", "5.0", "slow", "32", "0", "size"]
@@ -136,7 +137,7 @@ def test_dominated_networks_are_in_the_json_and_not_in_the_tables() -> None:
     trials, all_costs = [*TRIALS, trial_of(7, 0.1, "dominated")], {**COSTS, **costs(dominated=(50, 50))}
     costed_trials = best_per_serving_spec(trials, all_costs, NUM_CLASSES)
     assert 7 not in numbers([costed.trial for costed in on_a_pareto_front(costed_trials)])
-    assert "dominated" not in table(costed_trials).to_markdown()
+    assert "dominated" not in table(costed_trials, 9).to_markdown()
     last = json.loads(as_json(costed_trials))["networks"][-1]
     assert (last["backbone"], last["pareto_front"], last["latency_ms"]) == ("dominated", [], 50)
 

@@ -35,10 +35,15 @@ ORIGINS: dict[TrialOrigin, tuple[str, str, str]] = {  # label, color and marker;
     "fine-tune": ("fine-tuned probe", GREEN, "^"),
     "sampler": ("sampler", BLUE, "o"),
 }
-END_MARKERS = {"pruned": ("x", MUTED), "failed": ("v", RED)}  # marker and color at the end of a curve
+END_MARKERS = {
+    "pruned": ("x", MUTED),
+    "out of time": ("|", MUTED),
+    "failed": ("v", RED),
+}  # marker and color at the end of a curve
 COST_LABELS: dict[CostMetric, str] = {"latency_ms": "latency per image on one core, ms", "mb": "size, MB"}
 LOG_SCALE_SETTINGS = ("lr", "weight_decay")
 MAX_IMPORTANCES = 10  # bars
+MIN_IMPORTANCE_TRIALS = 20  # fewer give shares that another seed of the estimator would turn upside down
 MAX_ANNOTATED_CLASSES = 12  # up to this number, the cells of a confusion matrix have numbers
 MAX_NAMED_CLASSES = 40  # up to this number, its axes have class names
 MAX_NAME_LENGTH = 18  # characters of a class name at an axis
@@ -64,10 +69,16 @@ def build_charts(content: ReportContent) -> list[Chart]:
     ]
     shares = importances(content.result.trials)
     if shares:
-        caption = f"Most important: {', '.join(list(shares)[:3])}."
+        count = len(importance_trials(content.result.trials))
+        caption = (
+            f"Estimated from {count} complete trials without probes. Most important: {', '.join(list(shares)[:3])}."
+        )
         charts.append(Chart("importance", "Hyperparameter importance", caption, lambda: _importance(shares)))
-    if content.result.costed_trials:
+    if content.result.has_pareto_front:
         charts += [_cost_chart(content, metric, name) for metric, name in PARETO_LABELS.items()]
+    charts.append(
+        Chart("reliability", "Reliability diagram", _caption_reliability(content), lambda: _reliability(content))
+    )
     return [*charts, confusion_chart(content.scores, f"trial {best.number}")]
 
 
@@ -93,11 +104,14 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
 def importances(trials: Sequence[TrialRecord]) -> dict[str, float]:
     """Return the importance of each setting as its share of the score's variance (fANOVA), largest first.
 
-    Only complete trials count: the scores of others are from an earlier epoch. Empty if too few have different scores.
+    Empty with fewer than ``MIN_IMPORTANCE_TRIALS``, or if they all have the same score.
     """
     from optuna.importance import get_param_importances
 
-    study = to_study(trials)
+    counted = importance_trials(trials)
+    if len(counted) < MIN_IMPORTANCE_TRIALS:
+        return {}
+    study = to_study(counted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -106,6 +120,11 @@ def importances(trials: Sequence[TrialRecord]) -> dict[str, float]:
             return {}
     valid = {name: value for name, value in importance_by_name.items() if value > 0 and math.isfinite(value)}
     return dict(list(valid.items())[:MAX_IMPORTANCES])
+
+
+def importance_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the complete trials without probes, which all share most settings, and without re-runs."""
+    return [trial for trial in trials if trial.status == "complete" and trial.counts_as_trial and trial.is_eligible]
 
 
 def to_study(trials: Sequence[TrialRecord]) -> optuna.Study:
@@ -196,17 +215,19 @@ def _curves(content: ReportContent) -> Figure:
         elif len(curve) == 1:
             axes.plot(1, curve[0], marker=".", color=color, markersize=4, zorder=order, linestyle="none")
     crosses = Line2D([], [], color=MUTED, linestyle="none", marker="x")
-    _legend(axes, [Line2D([], [], color=ORANGE), Line2D([], [], color=BLUE), crosses], ["winner", "complete", "pruned"])
+    bars = Line2D([], [], color=MUTED, linestyle="none", marker="|")
+    handles = [Line2D([], [], color=ORANGE), Line2D([], [], color=BLUE), crosses, bars]
+    _legend(axes, handles, ["winner", "complete", "pruned", "out of time"])
     axes.set(xlabel="epoch", ylabel=SCORE)
     axes.locator_params(axis="x", integer=True)
     return figure
 
 
 def _caption_curves(content: ReportContent) -> str:
-    num_pruned = sum(trial.status == "pruned" for trial in content.result.trials)
-    best = content.result.winner
+    trials, best = content.result.trials, content.result.winner
+    pruned, out_of_time = (sum(trial.status == status for trial in trials) for status in ("pruned", "out of time"))
     return (
-        f"One line per trial; crosses mark pruned trials ({num_pruned} of {len(content.result.trials)}). "
+        f"One line per trial; of {len(trials)}, {pruned} were pruned (cross) and {out_of_time} ran out of time (bar). "
         f"The winner, trial {best.number}, peaked at epoch {best.best_epoch} of {best.epochs}."
     )
 
@@ -264,6 +285,29 @@ def _confusion(scores: ClassificationMetrics) -> Figure:
     axes.tick_params(axis="x", labelrotation=40 if max(map(len, names)) > 3 else 0)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right" if max(map(len, names)) > 3 else "center")
+    return figure
+
+
+def _caption_reliability(content: ReportContent) -> str:
+    metrics, temperature = content.candidate.metrics, content.candidate.temperature
+    before, after = metrics["test_ece"], metrics["test_ece_calibrated"]
+    action = f"was divided by the temperature {temperature:.2f}" if temperature != 1 else "was not changed"
+    return (
+        f"A point is above the diagonal where the network is too cautious, below where it is too certain. "
+        f"Its output {action}: expected calibration error on test {before:.3f} before, {after:.3f} after."
+    )
+
+
+def _reliability(content: ReportContent) -> Figure:
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="perfectly calibrated")
+    styles = {"before calibration": (MUTED, "s"), "after": (BLUE, "o")}
+    for (label, (color, marker)), bins in zip(styles.items(), content.reliability, strict=True):
+        points = [(each.mean_confidence, each.accuracy) for each in bins]
+        sizes = [10 + 90 * each.num_images / content.candidate.num_test_images for each in bins]
+        axes.scatter(*zip(*points, strict=True), s=sizes, color=color, marker=marker, label=label, alpha=0.8, zorder=2)
+    axes.set(xlabel="mean probability of the predicted class", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.03))
+    _legend(axes, *axes.get_legend_handles_labels())
     return figure
 
 

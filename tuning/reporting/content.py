@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from data.audit.report import Audit, audit
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
+from models.evaluation.calibration import ReliabilityBin, reliability_bins, remove_temperature
 from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate
@@ -21,6 +22,7 @@ from tuning.reporting.thumbnails import (
     train_examples,
     val_examples,
 )
+from tuning.search.result_warnings import result_warnings
 from tuning.search.search_result import SearchResult
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ class ReportContent:
     """The content of a search's report.
 
     Thumbnails are the bytes of WebP files. ``search`` is the id of the parent run, ``machine`` the hardware that
-    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``pairs`` related
-    images by kind of finding.
+    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``warnings`` the
+    reasons to distrust the result, ``reliability`` the bins of the test images before and after calibration, ``pairs``
+    related images by kind of finding.
     """
 
     search: str
@@ -51,6 +54,8 @@ class ReportContent:
     result: SearchResult
     machine: str
     baseline: float
+    warnings: tuple[str, ...]
+    reliability: tuple[list[ReliabilityBin], list[ReliabilityBin]]
     mistakes: tuple[Misclassification, ...]
     train_examples: tuple[Example, ...]
     val_examples: tuple[Example, ...]
@@ -68,8 +73,9 @@ def build_report_content(
 ) -> ReportContent:
     """Return the content of a search's report; pixels are read from the cache, or decoded again.
 
-    ``test_predictions`` are the probabilities [n, k] and labels [n] of ``dataset.split("test")``.
+    ``test_predictions`` are the calibrated probabilities [n, k] and labels [n] of ``dataset.split("test")``.
     """
+    probabilities, labels = test_predictions
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)
     return ReportContent(
@@ -81,6 +87,11 @@ def build_report_content(
         result=result,
         machine=hardware(),
         baseline=baseline,
+        warnings=tuple(result_warnings(dataset, result, candidate)),
+        reliability=(
+            reliability_bins(remove_temperature(probabilities, candidate.temperature), labels),
+            reliability_bins(probabilities, labels),
+        ),
         mistakes=top_losses(dataset, dataset.split("test"), *test_predictions),
         train_examples=train_examples(dataset, cache.split("train")[0], result.winner),
         val_examples=val_examples(dataset, cache.split("val")[0]),

@@ -12,10 +12,16 @@ from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.common.names import TEST_METRIC
-from tuning.reporting.charts import Chart, confusion_chart, render_figure
+from tuning.reporting.charts import (
+    MIN_IMPORTANCE_TRIALS,
+    Chart,
+    confusion_chart,
+    importance_trials,
+    render_figure,
+)
 from tuning.reporting.content import EvaluationContent, ReportContent
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg
-from tuning.search.selection import pareto_labels
+from tuning.search.selection import MIN_PARETO_NETWORKS, pareto_labels
 from tuning.search.strategy import phase_usage
 
 if TYPE_CHECKING:
@@ -41,6 +47,9 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
         ],
         classes=_class_rows(content.scores),
         leaderboard_rows=LEADERBOARD_ROWS,
+        min_pareto_networks=MIN_PARETO_NETWORKS,
+        min_importance_trials=MIN_IMPORTANCE_TRIALS,
+        num_importance_trials=len(importance_trials(content.result.trials)),
         phases=phase_usage(content.result.trials),
         pareto_labels={
             costed.trial.number: pareto_labels(costed, content.result.costed_trials)

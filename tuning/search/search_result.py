@@ -20,7 +20,8 @@ class SearchResult:
 
     Attributes:
         winner: the trial with the highest score, or mean score if trials were re-run, within the limits.
-        reruns: trials that were re-run with other seeds, best first.
+        reruns: the trials that were to be re-run with other seeds, best first; empty if none was. A trial with a single
+            score was not re-run, because the time was over.
         improvement: of the winner over the default; None if the default won or was not trained to its end.
     """
 
@@ -46,7 +47,8 @@ class SearchResult:
         winner = select_winner(allowed, trials, top_k, num_val_images)
         if winner is None:
             raise ValueError("a search without a scored trial has no winner")
-        reruns = (trial for trial in top_trials(trials, top_k, num_val_images) if len(trial.scores) > 1)
+        top = top_trials(trials, top_k, num_val_images)
+        reruns = top if any(len(trial.scores) > 1 for trial in top) else []
         improvement = improvement_over_default(winner, trials, top_k, num_val_images)
         return cls(tuple(trials), winner, tuple(reruns), improvement, costs, limits, num_classes)
 
@@ -64,6 +66,16 @@ class SearchResult:
     def costed_trials(self) -> list[CostedTrial]:
         """The best trial of each network whose serving cost is known, best first."""
         return selection.best_per_serving_spec(self.trials, self.costs, self.num_classes)
+
+    @cached_property
+    def num_networks(self) -> int:
+        """The number of networks with a scored trial, whether or not their serving cost was measured."""
+        return len({selection.serving_spec_of(trial, self.num_classes) for trial in selection.ranked(self.trials)})
+
+    @property
+    def has_pareto_front(self) -> bool:
+        """Whether the costs of enough networks are known to compare accuracy with cost."""
+        return len(self.costed_trials) >= selection.MIN_PARETO_NETWORKS
 
     @property
     def winner_cost(self) -> ServingCost | None:

@@ -105,6 +105,9 @@ def best_per_serving_spec(trials: Sequence[TrialRecord], costs: Costs, num_class
     return [CostedTrial(trial, costs[spec]) for spec, trial in best.items() if spec in costs]
 
 
+MIN_PARETO_NETWORKS = 3  # a front of fewer networks says nothing about the others
+
+
 def pareto_front(costed_trials: Sequence[CostedTrial], metric: CostMetric) -> list[CostedTrial]:
     """Return the Pareto front of score and one cost metric, best score first.
 

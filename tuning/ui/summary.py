@@ -88,11 +88,12 @@ def _cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:
 def rerun_lines(result: SearchResult) -> list[str]:
     """Return the results of the re-runs, and the improvement over the default with its significance."""
     lines = ["Best trials re-run with other seeds:"] if result.reruns else []
-    lines += [
-        f"  trial {rerun.trial.number}: mean {rerun.mean:.4f}, std {rerun.std:.4f} over {len(rerun.scores)} seeds"
-        + (" (winner)" if rerun.trial.trial_uid == result.winner.trial_uid else "")
-        for rerun in result.reruns
-    ]
+    for rerun in result.reruns:
+        is_winner = " (winner)" if rerun.trial.trial_uid == result.winner.trial_uid else ""
+        scores = f"mean {rerun.mean:.4f}, std {rerun.std:.4f} over {len(rerun.scores)} seeds"
+        if len(rerun.scores) == 1:
+            scores = f"{rerun.mean:.4f}, not re-run: out of time"
+        lines.append(f"  trial {rerun.trial.number}: {scores}{is_winner}")
     if (improvement := result.improvement) is not None:
         significance = "significant" if improvement.is_significant else "not significant"
         lines.append(
@@ -108,7 +109,7 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
     metrics = {f"best_{name}": value for name, value in best.metrics.items() if name.startswith("val_")}
     metrics |= {WINNER_METRIC: best.number, "best_epoch": best.best_epoch, "trials": len(result.trials)}
     for rerun in result.reruns:
-        if rerun.trial.trial_uid == best.trial_uid:
+        if rerun.trial.trial_uid == best.trial_uid and len(rerun.scores) > 1:
             metrics |= {"best_mean": rerun.mean, "best_std": rerun.std, "best_seeds": len(rerun.scores)}
     if (improvement := result.improvement) is not None:
         metrics |= {
@@ -132,13 +133,20 @@ def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
     return lines
 
 
-def run_note(result: SearchResult, candidate: Candidate, decision: str, links: MlflowLinks | None = None) -> str:
-    """Return the parent run's description in Markdown: decision, links, test metrics and best trials."""
+def run_note(
+    result: SearchResult,
+    candidate: Candidate,
+    decision: str,
+    warnings: Sequence[str] = (),
+    links: MlflowLinks | None = None,
+) -> str:
+    """Return the parent run's description in Markdown: decision, links, warnings, test metrics and best trials."""
     metrics = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
     images = pluralize(candidate.num_test_images, "image")
+    cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     return (
         f"{decision}\n\n{links.markdown(result.trials, result.winner) if links else ''}"
-        f"**Test** ({images})\n\n{metrics}\n{leaderboard(result.trials, links).to_markdown()}"
+        f"{cautions}**Test** ({images})\n\n{metrics}\n{leaderboard(result.trials, links).to_markdown()}"
     )
 
 

@@ -18,6 +18,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.reporting.content import Decision, build_report_content
+from tuning.search.result_warnings import result_warnings
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
 from tuning.tracking.connection import tracking_uri
@@ -46,13 +47,16 @@ def finalize(search: Search, trials: Sequence[TrialRecord], run_ids: Mapping[str
     baseline = _pixel_baseline(search)
     bus.show(summary.leaderboard(trials))
     bus.emit(CandidateEvaluated(candidate, baseline))
+    warnings = result_warnings(search.dataset, result, candidate)
+    for warning in warnings:
+        bus.warning(warning)
     tables = _compare_networks(search, result)
     if search.signals.stop_requested:
         return _end_interrupted(search, candidate)
     decision = _promote(search, candidate)
     links = MlflowLinks(parent.experiment_id, parent.run_id, run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
-    note = summary.run_note(result, candidate, decision.text, links if is_online else None)
+    note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + tables})
     _write_report(search, result, candidate, baseline, decision)
     if decision.model:
@@ -115,9 +119,10 @@ def _compare_networks(search: Search, result: SearchResult) -> str:
         search.parent.log_text(networks.as_json(rows), "networks.json")
         note += table.to_markdown()
     if result.costed_trials:
-        table = pareto.table(result.costed_trials)
-        search.bus.show(table)
         search.parent.log_text(pareto.as_json(result.costed_trials), "costs.json")
+    if result.has_pareto_front:
+        table = pareto.table(result.costed_trials, result.num_networks)
+        search.bus.show(table)
         note += table.to_markdown()
     return note
 

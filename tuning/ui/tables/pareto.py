@@ -14,10 +14,13 @@ from tuning.ui.tables.text_table import TextTable
 COLUMNS = ("trial", "bal. acc.", "ms", "MB", "network", "px", "truncate", "Pareto front")
 
 
-def table(costed_trials: Sequence[CostedTrial]) -> TextTable:
-    """Return a row per Pareto-optimal network, best first; it fits into 80 columns."""
+def table(costed_trials: Sequence[CostedTrial], num_networks: int) -> TextTable:
+    """Return a row per Pareto-optimal network, best first; it fits into 80 columns.
+
+    ``num_networks`` is the number of networks of the search, of which some were not measured.
+    """
     rows = [_cells(costed, costed_trials) for costed in on_a_pareto_front(costed_trials)]
-    title = "Accuracy against cost (one image, one core)"
+    title = f"Accuracy and cost on one core, {len(costed_trials)} of {num_networks} networks"
     return TextTable(title, COLUMNS, rows, text_columns={"network", "Pareto front"}, wrapped={"network"})
 
 

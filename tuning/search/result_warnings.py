@@ -1,0 +1,75 @@
+"""Reasons to distrust the result of a search, as sentences for the terminal, the report and the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from data.dataset.dataset import Dataset
+from tuning.common.formatting import pluralize
+from tuning.common.names import TEST_METRIC
+from tuning.common.promotion_types import Candidate
+from tuning.search.search_result import SearchResult
+
+SMALL_SPLIT = 100  # images; below, one image is worth more than one point of accuracy
+MAX_CALIBRATION_LOSS = 0.01  # increase of the expected calibration error on the test split
+
+
+def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate) -> list[str]:
+    """Return a sentence for each reason, most important first."""
+    return [
+        *_small_splits(dataset),
+        *_optimistic_validation(dataset, result, candidate),
+        *_default_out_of_time(result),
+        *_kept_leaks(candidate),
+        *_calibration(candidate),
+    ]
+
+
+def _small_splits(dataset: Dataset) -> Iterator[str]:
+    num_val, num_test = len(dataset.split("val")), len(dataset.split("test"))
+    for count, name, consequence in (
+        (num_val, "validation image", "trials with close scores cannot be told apart"),
+        (num_test, "test image", "the confidence intervals are wide"),
+    ):
+        if count < SMALL_SPLIT:
+            points = f"one image is {100 / count:.1f} points of accuracy"
+            yield f"only {pluralize(count, name)}: {points}, so {consequence}"
+
+
+def _optimistic_validation(dataset: Dataset, result: SearchResult, candidate: Candidate) -> Iterator[str]:
+    """Yield a warning if the winner's validation score exceeds its test score by more than two standard errors."""
+    validation, test = result.winner.score or 0.0, candidate.metrics[TEST_METRIC]
+    variance = validation * (1 - validation) / len(dataset.split("val")) + test * (1 - test) / len(
+        dataset.split("test")
+    )
+    if validation - test > 2 * math.sqrt(variance):
+        yield (
+            f"the winner's balanced accuracy is {validation:.4f} on validation and {test:.4f} on test: part of the "
+            "validation score is luck, so expect the test score"
+        )
+
+
+def _default_out_of_time(result: SearchResult) -> Iterator[str]:
+    default = result.default
+    if default is not None and default.status == "out of time":
+        epochs = default.config.fit.max_epochs
+        yield (
+            f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs} "
+            "epochs; with more minutes it may be better than it looks"
+        )
+
+
+def _kept_leaks(candidate: Candidate) -> Iterator[str]:
+    if candidate.leaks:
+        groups = pluralize(candidate.leaks, "group")
+        yield f"{groups} of related images are in the test and another split (on_leak=keep): the test score is too high"
+
+
+def _calibration(candidate: Candidate) -> Iterator[str]:
+    before, after = candidate.metrics.get("test_ece"), candidate.metrics.get("test_ece_calibrated")
+    if before is not None and after is not None and after > before + MAX_CALIBRATION_LOSS:
+        yield (
+            f"calibration raised the expected calibration error on test from {before:.3f} to {after:.3f}: do not read "
+            "the probabilities as certainties"
+        )
