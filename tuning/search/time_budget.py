@@ -117,9 +117,14 @@ class TimeBudget(TrialCallback):
         self._has_progress.set()
         self._save()
 
+    @property
+    def elapsed_s(self) -> float:
+        """The seconds since the start of the command, and those of earlier sessions."""
+        return self._previous_s + time.time() - self._process_s
+
     def _save(self) -> None:
         with contextlib.suppress(OSError):  # disk full: a resumed search gets slightly more time
-            write_atomically(self._elapsed_file, f"{self._previous_s + time.time() - self._process_s:.1f}".encode())
+            write_atomically(self._elapsed_file, f"{self.elapsed_s:.1f}".encode())
 
 
 def load_elapsed_s(path: Path) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from data.atomic_write import write_atomically
 from data.errors import SearchError
@@ -12,7 +12,7 @@ from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision
-from tuning.common.names import COMPARISON_TAG, NOTE_TAG, PIXEL_BASELINE_METRIC
+from tuning.common.names import COMPARISON_TAG, NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
@@ -25,18 +25,19 @@ from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import summary
 from tuning.ui.tables import networks, pareto
-from tuning.workflows.search_session import Search
+from tuning.workflows.search_session import Search, SessionResult
 
 COST_MEASUREMENT_BUDGET_S = 8.0  # for measuring serving costs when the recipe has no serving limits
 NOT_DECIDED = Decision("Not decided yet: the MLflow server was unavailable.", "")
 
 
-def finalize(search: Search, trials: Sequence[TrialRecord], run_ids: Mapping[str, str]) -> int:
+def finalize(search: Search, session: SessionResult) -> int:
     """Select the winner, package, evaluate and promote it, write the report; return the exit status.
 
     Raises:
         SearchError: no trial has a score, or no trial's network keeps the limits.
     """
+    trials = session.trials
     if not any(trial.is_eligible for trial in trials):
         return _end_without_model(search, trials)
     bus, parent = search.bus, search.parent
@@ -54,11 +55,12 @@ def finalize(search: Search, trials: Sequence[TrialRecord], run_ids: Mapping[str
     if search.signals.stop_requested:
         return _end_interrupted(search, candidate)
     decision = _promote(search, candidate)
-    links = MlflowLinks(parent.experiment_id, parent.run_id, run_ids)
+    links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + tables})
     _write_report(search, result, candidate, baseline, decision)
+    parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     if decision.model:
         _show_next_commands(search, decision.model, links.comparison_url(trials))
     return FINISHED

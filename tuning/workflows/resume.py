@@ -100,5 +100,4 @@ def resume(request: ResumeRequest, given_run: str | None, bus: EventBus) -> int:
             parent.reopen()
             with parent_run_lifecycle(parent, signals):
                 search = Search(recipe, inputs, parent, signals, bus)
-                trials, run_ids = SearchSession(search, ray, request).run()
-                return finalize(search, trials, run_ids)
+                return finalize(search, SearchSession(search, ray, request).run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
@@ -70,6 +71,14 @@ class EventCallback(TrialCallback):
         self._bus.emit(TrialEnded(trial))
 
 
+class SessionResult(NamedTuple):
+    """All trials of a search, the ids of their MLflow runs as far as they are known, and the time that it has used."""
+
+    trials: Sequence[TrialRecord]
+    run_ids: Mapping[str, str]
+    time_budget: TimeBudget
+
+
 class SearchSession:
     """Runs the trials of a search; a ``request`` resumes an earlier session."""
 
@@ -79,8 +88,8 @@ class SearchSession:
         self._request = request
         self._space = search.inputs.search_space(search.recipe)
 
-    def run(self) -> tuple[Sequence[TrialRecord], Mapping[str, str]]:
-        """Run all trials; return them with the ids of their MLflow runs, as far as they are known."""
+    def run(self) -> SessionResult:
+        """Run all trials until the budget ends or the user requests a stop."""
         store = self._open_store()
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
@@ -113,7 +122,7 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
-        return store.trials(), self._search.parent.writer.outbox.run_ids
+        return SessionResult(store.trials(), self._search.parent.writer.outbox.run_ids, time_budget)
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""

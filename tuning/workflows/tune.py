@@ -40,5 +40,4 @@ def run_search(recipe: Recipe, given_run: str | None, bus: EventBus) -> int:
             parent.log_audit(data_audit)
             recipe = inputs.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
             search = Search(recipe, inputs, parent, signals, bus)
-            trials, run_ids = SearchSession(search, ray).run()
-            return finalize(search, trials, run_ids)
+            return finalize(search, SearchSession(search, ray).run())
