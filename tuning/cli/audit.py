@@ -9,7 +9,8 @@ from pydantic import Field
 from data.frozen_model import FrozenModel
 from tuning.cli.parser import OutputPath
 
-EXAMPLE = "python -m tuning audit --data photos/ --json audit.json --sheets sheets/"
+EXAMPLE = "freezeline audit photos/ --json audit.json --sheets sheets/"
+POSITIONALS = ("data",)
 
 
 class Options(FrozenModel):

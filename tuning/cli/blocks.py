@@ -6,7 +6,8 @@ from pydantic import Field
 
 from data.frozen_model import FrozenModel
 
-EXAMPLE = "python -m tuning blocks --backbone resnet34 --image_size 128"
+EXAMPLE = "freezeline blocks resnet34 --image-size 128"
+POSITIONALS = ("backbone",)
 
 
 class Options(FrozenModel):

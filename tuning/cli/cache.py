@@ -9,7 +9,8 @@ from pydantic import Field
 
 from data.frozen_model import FrozenModel
 
-EXAMPLE = "python -m tuning cache --clear pixels"
+EXAMPLE = "freezeline cache --clear pixels"
+POSITIONALS: tuple[str, ...] = ()
 
 
 class Options(FrozenModel):

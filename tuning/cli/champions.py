@@ -6,7 +6,8 @@ from pydantic import Field
 
 from data.frozen_model import FrozenModel
 
-EXAMPLE = "python -m tuning champions --name digits"
+EXAMPLE = "freezeline champions photos"
+POSITIONALS = ("name",)
 
 
 class Options(FrozenModel):

@@ -10,30 +10,31 @@ from pydantic import Field
 
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import OutputPath
+from tuning.cli.parser import OutputPath, Several
 
 if TYPE_CHECKING:
     from tuning.tracking.search_summary import SearchSummary
     from tuning.ui.tables.text_table import TextTable
 
-EXAMPLE = "python -m tuning compare --runs digits,PARENT_RUN_ID --chart compared.png"
+EXAMPLE = "freezeline compare photos PARENT_RUN_ID --chart compared.png"
+POSITIONALS = ("runs",)
 
 
 class Options(FrozenModel):
     """The options of ``compare``."""
 
-    runs: str = Field(
-        min_length=1,
-        description="two or more, separated by commas: parent run IDs, or experiment names (latest search of each)",
+    runs: Several = Field(
+        min_length=1, description="two or more parent run IDs, or experiment names (the latest search of each)"
     )
     chart: OutputPath = Field("", description=".png file to write a chart of score over time to")
 
 
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print a table of the searches; write the chart if requested."""
-    names = list(dict.fromkeys(part.strip() for part in options.runs.split(",") if part.strip()))
+    # mlflow run passes them as one value, separated by commas.
+    names = list(dict.fromkeys(part.strip() for text in options.runs for part in text.split(",") if part.strip()))
     if len(names) < 2:
-        raise SettingError(f"runs must be two or more searches separated by commas, got {options.runs!r}; add another")
+        raise SettingError(f"runs must be two or more searches, got {', '.join(names)!r}; add another")
     if options.chart and Path(options.chart).suffix != ".png":
         raise SettingError(f"chart must be a .png file, got {options.chart!r}; use for example compared.png")
     from data.atomic_write import write_atomically

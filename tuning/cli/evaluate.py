@@ -11,7 +11,8 @@ from pydantic import Field
 from data.frozen_model import FrozenModel
 from tuning.cli.parser import OutputPath
 
-EXAMPLE = "python -m tuning evaluate --model models:/digits@champion --data demo"
+EXAMPLE = "freezeline evaluate models:/photos@champion photos/ --split test"
+POSITIONALS = ("model", "data")
 
 
 class Options(FrozenModel):

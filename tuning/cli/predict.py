@@ -8,52 +8,31 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from data.errors import DataError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import parse
+from tuning.cli.parser import Several
 
 if TYPE_CHECKING:
     from models.packaging.inference import Prediction
 
-EXAMPLE = "python -m tuning predict --model models:/digits@champion 'photos/*.jpg' more/photos one.png"
-
-
-def _as_tuple(files: object) -> object:
-    """Return a single name as a tuple; it is not split, because a file name may contain any separator."""
-    return (files,) if isinstance(files, str) else files
+EXAMPLE = "freezeline predict models:/photos@champion 'new/*.jpg' more/photos one.png"
+POSITIONALS = ("model", "files")
 
 
 class Options(FrozenModel):
     """The options of ``predict``."""
 
     model: str = Field(min_length=1, description="URI of the packaged model: models:/NAME@champion or runs:/ID/model")
-    files: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        min_length=1,
-        description="image, folder (all its files) or pattern such as 'new/*.jpg'; to give several, omit --files",
+    files: Several = Field(
+        min_length=1, description="images, folders (all files in them) or patterns such as 'new/*.jpg'"
     )
     format: Literal["json", "csv"] = Field("json", description="one JSON object per line, or CSV with a header")
-
-
-def parse_options(arguments: Sequence[str]) -> Options:
-    """Return the options; positional arguments are ``files``."""
-    files: list[str] = []
-    options: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--"):
-            files.append(argument)
-            continue
-        options.append(argument)
-        if "=" not in argument and rest:
-            options.append(rest.pop(0))
-    return parse(Options, options, **({"files": tuple(files)} if files else {}))
 
 
 def run(options: Options, _mlflow_run_id: str | None) -> int:

@@ -7,7 +7,8 @@ from pydantic import Field
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
 
-EXAMPLE = "python -m tuning promote --run PARENT_RUN_ID"
+EXAMPLE = "freezeline promote PARENT_RUN_ID"
+POSITIONALS = ("run",)
 
 
 class Options(FrozenModel):

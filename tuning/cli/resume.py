@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tuning.recipe.schema import ResumeRequest
 
-EXAMPLE = "python -m tuning resume --run PARENT_RUN_ID --trials 20"
+EXAMPLE = "freezeline resume PARENT_RUN_ID --minutes 10"
+POSITIONALS = ("run",)
 
 Options = ResumeRequest
 

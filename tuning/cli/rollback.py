@@ -6,7 +6,8 @@ from pydantic import Field
 
 from data.frozen_model import FrozenModel
 
-EXAMPLE = "python -m tuning rollback --name digits --reason 'wrong on the new camera'"
+EXAMPLE = "freezeline rollback photos --reason 'wrong on the new camera'"
+POSITIONALS = ("name",)
 
 
 class Options(FrozenModel):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from tuning.common.search_paths import SearchPaths
 
-EXAMPLE = "python -m tuning sync --run PARENT_RUN_ID"
+EXAMPLE = "freezeline sync PARENT_RUN_ID"
+POSITIONALS = ("run",)
 
 
 class Options(FrozenModel):

@@ -7,7 +7,8 @@ from pydantic import Field
 from data.errors import SettingError
 from tuning.recipe.schema import TrainingSettings
 
-EXAMPLE = "python -m tuning train --data photos/ --freeze_fraction 0.5 --lr 1e-3"
+EXAMPLE = "freezeline train photos/ --freeze-fraction 0.5 --lr 1e-3"
+POSITIONALS = ("data",)
 
 
 class Options(TrainingSettings):

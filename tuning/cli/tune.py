@@ -8,13 +8,14 @@ from tuning.cli.parser import parse_args
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
 
-EXAMPLE = "python -m tuning tune --data photos/ --recipe quick"
+EXAMPLE = "freezeline tune photos/ --minutes 20"
+POSITIONALS = ("data",)
 Options = Recipe
 
 
 def parse_options(arguments: Sequence[str]) -> Recipe:
     """Return the recipe: its file, overridden by the other options."""
-    return load_recipe(*parse_args(Recipe, arguments))
+    return load_recipe(*parse_args(Recipe, arguments, POSITIONALS))
 
 
 def run(recipe: Recipe, mlflow_run_id: str | None) -> int:

@@ -27,6 +27,35 @@ ERROR_MESSAGES = {
 }
 
 
+# Headings of the help; options that are in none of them belong to the last.
+GROUPS = {
+    "data": ("data", "name", "on_leak", "split"),
+    "budget": (
+        "minutes", "trials", "recipe", "max_epochs", "patience", "sweep", "rerun_top_k", "rerun_seeds",
+        "max_concurrent", "cpus_per_trial", "gpus_per_trial", "seed",
+    ),
+    "model": ("model", "run", "backbone", "weights", "image_size", "max_latency_ms", "max_mb"),
+    "search space": (
+        "freeze_fraction", "truncate", "head", "head_features", "optimizer", "lr", "lr_scheduler", "step_epochs",
+        "layer_decay", "weight_decay", "batch_size", "dropout", "label_smoothing", "augmentation", "mix", "balance",
+        "sampler", "scheduler", "feature_cache", "cached_augmentations",
+    ),
+    "promotion gate": ("gate_metric", "min_gain", "significance", "max_class_loss"),
+}  # fmt: skip
+LAST_GROUP = "output"
+
+
+def group_of(option: str) -> str:
+    """Return the heading under which the help lists an option."""
+    return next((group for group, options in GROUPS.items() if option in options), LAST_GROUP)
+
+
+def group_order(option: str) -> int:
+    """Return the position of an option in the help; options of the last group keep their order."""
+    ordered = [name for options in GROUPS.values() for name in options]
+    return ordered.index(option) if option in ordered else len(ordered)
+
+
 def option_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Return the fields that are options, by option name; a field marked ``option: False`` is not an option."""
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
