@@ -23,7 +23,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
 MARK = re.compile(r"^\s*<!-- (?P<kind>parsed|run by|not run):? (?P<detail>.+) -->\s*$")
 INDENTED = re.compile(r"^ {4,}\S")
-SPAN = re.compile(r"`(python -m tuning [^`]+|mlflow run [^`]+)`")
+SPAN = re.compile(r"`(freezeline [a-z][^`]+|python -m tuning [^`]+|mlflow run [^`]+)`")
 REDIRECTIONS = {">", ">>", "|"}
 TUNING_MODULE = ["python", "-m", "tuning"]
 
@@ -79,7 +79,9 @@ def shell_commands(text: str) -> Iterator[list[str]]:
 
 
 def tuning_arguments(words: list[str]) -> list[str] | None:
-    """Return the arguments of ``python -m tuning`` or of ``mlflow run``; None for another command."""
+    """Return the arguments of ``freezeline``, ``python -m tuning`` or ``mlflow run``; None for another command."""
+    if words[:1] == ["freezeline"]:
+        return words[1:]
     if words[:3] == TUNING_MODULE:
         return words[3:]
     if words[:2] != ["mlflow", "run"]:
@@ -96,13 +98,13 @@ def check_options(words: list[str]) -> None:
         SettingError: an option is unknown or invalid.
     """
     name, *arguments = words
-    if {"--help"} & set(arguments):
+    if {"--help"} & set(arguments) or name.startswith("--"):
         return
     cli.parse_options(name, [word for word in arguments if not word.endswith(".yaml")])
 
 
 def inline_commands(page: Path) -> Iterator[list[str]]:
-    """Yield the arguments of the ``python -m tuning`` commands in the text of a page."""
+    """Yield the arguments of the ``freezeline`` commands in the text of a page."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for span in SPAN.findall(text):
         words = tuning_arguments(shlex.split(" ".join(span.split())))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools import mlproject, reference
+from tools import reference
 from tuning import cli
+from tuning.cli.parser import parse_args
+from tuning.recipe.options import option_fields
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNTIME, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"
@@ -25,6 +29,9 @@ REQUIRED_PACKAGES = {"ray", "mlflow", "torch", "torchvision", "optuna", "albumen
 IMPORTED_AS = {"pytest-xdist": "xdist", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 # Imported by another package, or run as a program.
 NOT_IMPORTED = {
+    "build",
+    "ipykernel",
+    "setuptools",
     "moto",
     "onnx",
     "onnxscript",
@@ -81,7 +88,7 @@ def installed_by(requirements: Iterable[Requirement]) -> set[str]:
 def test_every_module_that_the_product_imports_is_installed_by_the_run_time_requirements() -> None:
     installed = installed_by(pins(RUNTIME).values())
     distributions = metadata.packages_distributions()
-    imported = {module for module in imported_modules(*PRODUCT) if module in distributions}
+    imported = {module for module in imported_modules(*PRODUCT) if module in distributions} - set(PRODUCT)
     assert len(imported) > 20
     missing = {module for module in imported if installed.isdisjoint(map(canonicalize_name, distributions[module]))}
     assert missing == set(), "move their packages from requirements-dev.txt to requirements.txt"
@@ -151,24 +158,37 @@ def test_every_pin_is_used() -> None:
     assert [name for name, module in names.items() if module not in used and name not in packaged_weights] == []
 
 
-def test_mlproject_matches_the_options_of_the_commands() -> None:
-    assert (ROOT / "MLproject").read_text() == mlproject.text(), "run python -m tools.mlproject > MLproject"
-
-
 def test_the_reference_page_matches_the_options_of_the_commands() -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
     assert page == reference.text(), "run python -m tools.reference > docs/reference.md"
 
 
-def test_mlflow_loads_mlproject_and_builds_the_command_of_every_entry_point() -> None:
+@pytest.fixture(scope="module")
+def project() -> Any:
     from mlflow.projects.utils import load_project
 
-    project = load_project(str(ROOT))
-    names = ["main", *cli.SUMMARIES]
-    assert len(names) >= 6
-    for name in names:
-        entry = project.get_entry_point(name)
-        arguments = {option: "x y" for option, parameter in entry.parameters.items() if parameter.default is None}
-        command = entry.compute_command(arguments, None)
-        assert command.startswith("python -m tuning ")
-        assert "{" not in command
+    return load_project(str(ROOT))
+
+
+def test_mlproject_declares_the_data_set_alone(project: Any) -> None:
+    declared = {name: list(project.get_entry_point(name).parameters) for name in ("main", *cli.SUMMARIES)}
+    assert declared == {name: ["data"] if name in {"main", "tune"} else [] for name in declared}
+
+
+@pytest.mark.parametrize("name", ["main", *cli.SUMMARIES])
+@pytest.mark.parametrize("value", ["x y", "", "on"])
+def test_mlflow_run_passes_every_option_of_every_command(project: Any, name: str, value: str) -> None:
+    command = "tune" if name == "main" else name
+    options = cli.load(command).Options
+    entry = project.get_entry_point(name)
+    names = list(option_fields(options))
+    assert names
+    for option in names:
+        if options.model_fields.get(option) and options.model_fields[option].annotation is bool and value == "x y":
+            continue
+        words = shlex.split(entry.compute_command({option: value}, None))
+        assert words[:4] == ["python", "-m", "tuning", command]
+        texts, problems = parse_args(options, words[4:])
+        assert problems == []
+        data = {"data": "demo"} if command == "tune" and option != "data" else {}
+        assert texts == ({**data, option: value} if value else data)

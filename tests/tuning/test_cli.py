@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from data.errors import SearchError, UserError
 from tests.tuning.command_line import Capture, error_lines
-from tuning import cli
+from tuning import __version__, cli
 from tuning.__main__ import main
 from tuning.cli import audit, compare, evaluate
 from tuning.cli.parser import parse
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_call_without_a_command_prints_the_overview_and_fails(capsys: Capture) -> None:
     assert main([]) == 2
-    assert "usage: python -m tuning COMMAND" in capsys.readouterr().out
+    assert "usage: freezeline COMMAND" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
@@ -40,17 +41,63 @@ def test_the_overview_lists_every_command(word: str, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("name", cli.SUMMARIES)
-def test_the_help_of_a_command_has_its_options_and_an_example(name: str, capsys: Capture) -> None:
-    assert main([name, "--data", "nowhere", "--help"]) == 0
-    page = capsys.readouterr().out
+@pytest.mark.parametrize("arguments", [("{}", "--data", "nowhere", "--help"), ("help", "{}")])
+def test_the_help_of_a_command_has_its_options_and_an_example(
+    name: str, arguments: Sequence[str], capsys: Capture
+) -> None:
+    assert main([argument.format(name) for argument in arguments]) == 0
+    page = " ".join(capsys.readouterr().out.split())
     command = cli.load(name)
-    assert f"usage: python -m tuning {name} " in page
-    assert cli.SUMMARIES[name] in page
+    assert f"usage: freezeline {name} " in page
+    assert cli.SUMMARIES[name][1:] in page
     for option, field in option_fields(command.Options).items():
-        assert f"--{option} " in page
-        assert str(field.description) in page
-    assert command.EXAMPLE.startswith(f"python -m tuning {name} ")
+        assert f"--{option.replace('_', '-')}" in page
+        assert str(field.description).replace("-", "") in page.replace("- ", "").replace("-", "")
+    assert command.EXAMPLE.startswith(f"freezeline {name} ")
     assert command.EXAMPLE in page
+
+
+def test_the_version_is_that_of_the_package(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"freezeline {__version__}\n"
+    assert metadata.version("freezeline") == __version__
+
+
+@pytest.mark.parametrize("shell", cli.SHELLS)
+def test_a_completion_script_knows_the_commands_and_their_options(shell: str, capsys: Capture) -> None:
+    assert main(["--print-completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in (*cli.SUMMARIES, "max-latency-ms", "no-sweep"):
+        assert word in script
+
+
+def test_a_folder_without_a_command_is_an_error_with_the_command_to_use(tmp_path: Path, capsys: Capture) -> None:
+    assert error_lines(capsys, str(tmp_path)) == [
+        f"a command must come first, got '{tmp_path}'; to search on this data, use freezeline tune {tmp_path}."
+    ]
+
+
+@pytest.mark.parametrize("shadow", ["data.py", "models/__init__.py"])
+def test_a_users_own_module_of_the_same_name_is_named_in_one_sentence(shadow: str, tmp_path: Path) -> None:
+    file = tmp_path / shadow
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments in (("-m", "tuning", "--version"), ("-c", "import freezeline")):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        name = Path(shadow).parts[0].removesuffix(".py")
+        assert f"Freezeline needs its own package {name!r}, but Python finds {file}" in done.stderr.splitlines()[-1]
+        assert done.returncode == (2 if arguments[0] == "-m" else 1)
+    assert len(done.stderr.splitlines()) < 10
+
+
+def test_a_folder_of_images_named_data_is_no_module(tmp_path: Path) -> None:
+    (tmp_path / "data" / "cats").mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tuning", "--version"]
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 0
 
 
 def test_every_module_in_cli_is_a_command() -> None:
@@ -123,7 +170,7 @@ RUN_OR_VERSION = "promote: either --run RUN_ID, or --name NAME with --version N,
 
 
 def test_an_unknown_command_is_an_error(capsys: Capture) -> None:
-    assert error_lines(capsys, "zebra") == ["there is no command 'zebra'; see python -m tuning --help."]
+    assert error_lines(capsys, "zebra") == ["there is no command 'zebra'; see freezeline --help."]
 
 
 @pytest.mark.parametrize(

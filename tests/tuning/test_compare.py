@@ -134,10 +134,10 @@ def test_searches_on_different_data_are_compared_with_a_warning(client: MlflowCl
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--runs", "pets"], "runs must be two or more searches separated by commas, got 'pets'; add another"),
+        (["--runs", "pets"], "runs must be two or more searches, got 'pets'; add another"),
         (
             ["--runs", "pets,pets"],
-            "runs must be two or more searches separated by commas, got 'pets,pets'; add another",
+            "runs must be two or more searches, got 'pets'; add another",
         ),
         (
             ["--runs", "a,b", "--chart", "x.jpg"],

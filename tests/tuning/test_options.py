@@ -9,9 +9,9 @@ from pydantic import Field
 
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import format_help, parse
+from tuning.cli.parser import Several, build_parser, default_text, parse
 from tuning.recipe.domains import Categorical, FloatRange
-from tuning.recipe.options import option_fields
+from tuning.recipe.options import GROUPS, LAST_GROUP, group_of, option_fields
 from tuning.recipe.schema import Recipe, TrainingSettings
 
 
@@ -49,9 +49,10 @@ def test_an_empty_option_is_omitted(arguments: tuple[str, ...]) -> None:
     assert parsed(*arguments) == Options(folder="here")
 
 
-@pytest.mark.parametrize("value", ["a=b", "--there", "-1", "with spaces", "tr-ials"])
+@pytest.mark.parametrize("value", ["a=b", "-1", "with spaces", "tr-ials"])
 def test_a_value_is_not_changed(value: str) -> None:
     assert parse(Options, ("--folder", value)).folder == value
+    assert parse(Options, (f"--folder=--{value}",)).folder == f"--{value}"
 
 
 def test_an_argument_overrides_a_default() -> None:
@@ -68,17 +69,15 @@ def test_an_argument_overrides_a_default() -> None:
         (("--trials", "1.5"), "trials must be a whole number, got '1.5'."),
         (("--share", "half"), "share must be a number, got 'half'."),
         (("--share", "0"), "share must be more than 0.0, got '0'."),
-        (("--verbose", "maybe"), "verbose must be on or off, got 'maybe'."),
+        (("--verbose=maybe",), "verbose must be on or off, got 'maybe'."),
         (("--format", "jsn"), "format must be 'json' or 'csv', got 'jsn'; did you mean json?"),
         (("--format", "{x}"), "format must be 'json' or 'csv', got '{x}'."),
         (("--trails", "5"), "there is no option --trails; did you mean trials?"),
         (("--zebra", "5"), "there is no option --zebra; see --help."),
-        (("trials",), "options are written --name value, got 'trials'; see --help."),
+        (("trials",), "arguments must be given by name, got 'trials'; see --help."),
         (("--trials",), "--trials needs a value; see --help."),
         (("--trials", "--share", "0.1"), "--trials needs a value; see --help."),
         (("--trials", "--batch-size=4"), "--trials needs a value; see --help."),
-        (("--trials", "3", "--trials", "4"), "--trials must be given once, got '3' and '4'."),
-        (("--batch-size", "3", "--batch_size", "4"), "--batch_size must be given once, got '3' and '4'."),
     ],
 )
 def test_an_error_is_one_message_with_the_rule_and_the_value(arguments: tuple[str, ...], message: str) -> None:
@@ -91,16 +90,66 @@ def test_the_message_of_a_missing_option_has_its_description() -> None:
 
 
 def test_all_errors_are_reported_together() -> None:
-    messages = problems("--trails", "5", "--trials", "0", "--share", "x", "unlabeled", "--batch-size")
-    assert [message.split()[0] for message in messages] == ["there", "options", "--batch_size", "trials", "share"]
+    messages = problems("--trails", "5", "--trials", "0", "--share", "x", "--batch-size")
+    assert [message.split()[0] for message in messages] == ["there", "--batch_size", "trials", "share"]
 
 
-def test_the_same_value_twice_is_accepted() -> None:
-    assert parsed("--trials", "3", "--trials", "3").trials == 3
+def test_of_a_repeated_option_the_last_value_counts() -> None:
+    assert parsed("--trials", "3", "--trials", "4").trials == 4
 
 
-def test_an_empty_option_does_not_override_a_given_one() -> None:
-    assert parsed("--batch_size", "", "--batch-size", "32").batch_size == 32
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (("--verbose",), True),
+        (("--no-verbose",), False),
+        (("--verbose", "on"), True),
+        (("--verbose", "off"), False),
+        (("--verbose", "true"), True),
+        (("--verbose=false",), False),
+        (("--verbose", "", "--trials", "3"), False),
+        (("--verbose", "--trials", "3"), True),
+    ],
+)
+def test_a_boolean_is_a_flag_and_accepts_a_value(arguments: tuple[str, ...], value: bool) -> None:
+    assert parsed(*arguments).verbose == value
+
+
+class Positional(FrozenModel):
+    """Options with positional arguments, of which the last takes several."""
+
+    model: str
+    files: Several = ()
+    verbose: bool = False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "files"),
+    [
+        (("m", "a b.png", "c.png"), "m", ("a b.png", "c.png")),
+        (("--verbose", "m", "a.png"), "m", ("a.png",)),
+        (("m", "--verbose", "a.png"), "m", ("a.png",)),
+        (("--model", "m", "a.png", "b.png"), "m", ("a.png", "b.png")),
+        (("a", "--files", "b.png"), "a", ("b.png",)),
+        (("m",), "m", ()),
+    ],
+)
+def test_positional_arguments_fill_the_options_that_are_not_given(
+    arguments: tuple[str, ...], model: str, files: tuple[str, ...]
+) -> None:
+    options = parse(Positional, arguments, ("model", "files"))
+    assert (options.model, options.files) == (model, files)
+
+
+def test_too_many_arguments_are_an_error() -> None:
+    with pytest.raises(SettingError, match=r"^arguments must be MODEL, got one more: 'b'; see --help\.$"):
+        parse(Positional, ("a", "b"), ("model",))
+
+
+def test_the_value_of_a_misspelled_option_is_not_reported_as_an_argument_too_many() -> None:
+    with pytest.raises(SettingError) as raised:
+        parse(Positional, ("a", "--flies", "b"), ("model",))
+    assert raised.value.problems == ("there is no option --flies; did you mean files?",)
 
 
 @pytest.mark.parametrize("arguments", [("--trails",), ("--trails", "--share", "0.1")])
@@ -188,7 +237,7 @@ def test_norm_layers_need_more_than_one_image_per_batch() -> None:
 
 def test_the_message_for_a_name_with_a_leading_dash_has_the_rule() -> None:
     with pytest.raises(SettingError, match="starting with"):
-        parse(Recipe, ("--name", "-pets"))
+        parse(Recipe, ("--name=-pets",))
 
 
 def test_a_message_has_the_value_as_typed() -> None:
@@ -199,31 +248,50 @@ def test_a_message_has_the_value_as_typed() -> None:
 # --- help ---
 
 
-def test_help_has_a_line_for_each_option_with_type_and_default() -> None:
-    lines = [line.split(maxsplit=3) for line in format_help(Options).splitlines()]
-    assert lines == [
-        ["--folder", "text", "(required)", "path of the folder"],
-        ["--trials", "integer", "16", "number of trials"],
-        ["--share", "number", "0.5", "share to use"],
-        ["--format", "json|csv", "json", "output format"],
-        ["--batch_size", "integer", "8", "images per step"],
-        ["--verbose", "on|off", "off", "print more"],
-    ]
+def help_of(model: type[FrozenModel], columns: int = 80) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        return build_parser("freezeline any", model, (), "do it", "freezeline any x").format_help()
 
 
-def test_help_lines_are_aligned() -> None:
-    lines = format_help(Options).splitlines()[:2]
-    starts = {line.index(text) for line, text in zip(lines, ("path", "number"), strict=True)}
-    assert len(starts) == 1
+def test_help_has_each_option_with_its_type_default_and_description() -> None:
+    words = " ".join(help_of(Options).split())
+    for text in (
+        "usage: freezeline any [options] Do it.",
+        "--folder FOLDER path of the folder [required]",
+        "--trials N number of trials [default: 16]",
+        "--share X share to use [default: 0.5]",
+        "--format json|csv output format [default: json]",
+        "--batch-size N images per step [default: 8]",
+        "--verbose, --no-verbose print more [default: off]",
+        "example: freezeline any x",
+        "exit status: 0 success, 1 failure, 2 invalid input, 130 interrupted",
+    ):
+        assert text in words
+    assert "_" not in words
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(columns: int) -> None:
+    widths = [len(line) for line in help_of(Recipe, columns).splitlines()]
+    assert columns - 20 < max(widths) <= columns
+
+
+def test_the_options_of_a_search_are_grouped_with_the_budget_near_the_top() -> None:
+    text = help_of(Recipe)
+    positions = [text.index(f"\n{group}:\n") for group in (*GROUPS, LAST_GROUP)]
+    assert positions == sorted(positions)
+    assert text.index("--minutes") < text.index("--max-epochs") < text.index("--backbone") < text.index("--lr ")
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert len(set(grouped)) == len(grouped)
+    assert {name for name in option_fields(Recipe) if group_of(name) == LAST_GROUP} == {"tracking", "quiet", "events"}
 
 
 @pytest.mark.parametrize("model", [Recipe, TrainingSettings])
 def test_every_option_has_a_description_and_a_default_that_can_be_typed(model: type[TrainingSettings]) -> None:
-    lines = format_help(model).splitlines()
-    assert len(lines) == len(option_fields(model)) >= 16
-    assert all(field.description for field in option_fields(model).values())
-    arguments: list[str] = []
-    for line in lines:
-        name, _, default, _ = line.split(maxsplit=3)
-        arguments += [name, default] if default != "-" else []
+    fields = option_fields(model)
+    assert all(field.description for field in fields.values())
+    defaults = {name: default_text(field) for name, field in fields.items()}
+    arguments = [word for name, text in defaults.items() if text != "-" for word in (f"--{name}", text)]
+    assert len(arguments) >= 16
     assert parse(model, arguments) == model()

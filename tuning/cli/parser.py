@@ -77,7 +77,8 @@ def parse_args(
         texts[name] = tuple(extra[:count]) if count > 1 else extra[0]
         extra = extra[count:]
     if extra and not unknown:  # after an unknown option, it may be its value
-        problems.append(f"arguments must be {_usage(positionals, fields)}, got one more: {extra[0]!r}; see --help.")
+        rule = f"{_usage(positionals, fields)}, got one more:" if positionals else "given by name, got"
+        problems.append(f"arguments must be {rule} {extra[0]!r}; see --help.")
     return texts, problems
 
 
