@@ -5,6 +5,7 @@
 # make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
 # make screenshots  create the images of README and docs from two real searches (20 minutes; needs Chromium)
 # make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
+# setup creates .venv with the command freezeline; .venv/bin/activate puts it on the path
 # tune creates .venv from requirements.txt; test, test-fast, check, faults, screenshots and setup add requirements-dev.txt.
 
 PYTHON ?= python3
@@ -27,8 +28,9 @@ $(RUNTIME): requirements.txt
 	$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(DEV): $(RUNTIME) requirements-dev.txt
+$(DEV): $(RUNTIME) requirements-dev.txt pyproject.toml
 	$(PIP_INSTALL) -r requirements-dev.txt
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 tune: $(RUNTIME)

@@ -136,7 +136,7 @@ def test_a_search_continues_after_a_stall_but_fails_after_too_many(
     num_stalls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = trial_store(tmp_path)
-    time_budget = TimeBudget(None, tmp_path / "elapsed_s")
+    time_budget = TimeBudget(None, tmp_path / "elapsed_s", 0.0)
     search_recipe = recipe(max_concurrent="2")
     strategy = SearchStrategy(search_recipe, SearchSpace(search_recipe), NUM_VAL_IMAGES)
     runner = TuneRunner(search_recipe, SearchPaths(tmp_path), store, strategy, (), SignalHandler(), time_budget)

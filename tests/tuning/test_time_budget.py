@@ -16,21 +16,18 @@ from tuning.search.time_budget import TimeBudget, finalize_reserve_s, load_elaps
 
 
 @pytest.fixture
-def process_start(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Set the start of the process to now."""
-    now = time.time()
-    monkeypatch.setattr("tuning.search.time_budget._process_start", lambda: now)
-    return now
+def start_s() -> float:
+    """Return the start of the command: now."""
+    return time.time()
 
 
 MakeTimeBudget = Callable[..., TimeBudget]
 
 
 @pytest.fixture
-def make_time_budget(process_start: float, tmp_path: Path) -> MakeTimeBudget:
-    """Return a factory of time budgets in a process that starts now."""
-    del process_start
-    return partial(TimeBudget, elapsed_file=tmp_path / "elapsed_s")
+def make_time_budget(start_s: float, tmp_path: Path) -> MakeTimeBudget:
+    """Return a factory of time budgets of a command that starts now."""
+    return partial(TimeBudget, elapsed_file=tmp_path / "elapsed_s", started_s=start_s)
 
 
 def end_epoch(time_budget: TimeBudget) -> None:
@@ -98,42 +95,42 @@ def test_the_function_is_not_called_if_the_search_ends_before_the_deadline(make_
 
 
 def test_the_used_fraction_and_the_seconds_left_are_those_of_the_trials(
-    process_start: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
+    start_s: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = process_start
+    now = start_s
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
     limited, unlimited = make_time_budget(275), make_time_budget(None)
-    now = process_start + 50
+    now = start_s + 50
     assert (limited.fraction_used, limited.seconds_left) == (pytest.approx(0.25), pytest.approx(150))
     assert (unlimited.fraction_used, unlimited.seconds_left) == (0.0, math.inf)
 
 
 def test_the_time_before_the_first_trial_is_not_a_part_of_the_trials_time(
-    process_start: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
+    start_s: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = process_start
+    now = start_s
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
     time_budget = make_time_budget(275)
-    now = process_start + 100  # resizing images, starting Ray
+    now = start_s + 100  # resizing images, starting Ray
     time_budget.start_trials()
     assert (time_budget.fraction_used, time_budget.seconds_left) == (0.0, pytest.approx(100))
-    now = process_start + 150
+    now = start_s + 150
     assert time_budget.fraction_used == pytest.approx(0.5)
 
 
 def test_a_resumed_search_has_the_remaining_time(
-    process_start: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, file = process_start, tmp_path / "elapsed_s"
+    now, file = start_s, tmp_path / "elapsed_s"
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    first = TimeBudget(1075, file)
-    now = process_start + 400
+    first = TimeBudget(1075, file, start_s)
+    now = start_s + 400
     end_epoch(first)
     assert load_elapsed_s(file) == pytest.approx(400, abs=0.1)
-    second = TimeBudget(1075, file, has_progress=True, previous_s=load_elapsed_s(file))
-    now = process_start + 590
+    second = TimeBudget(1075, file, start_s, has_progress=True, previous_s=load_elapsed_s(file))
+    now = start_s + 590
     assert not second.is_exhausted
-    now = process_start + 610
+    now = start_s + 610
     assert second.is_exhausted
     end_epoch(second)
     assert load_elapsed_s(file) == pytest.approx(1010, abs=0.1)

@@ -44,8 +44,18 @@ def parse(
         SettingError: with a message for each option that is unknown, invalid or lacks a value.
     """
     texts, problems = parse_args(model, arguments, positionals)
+    return validate(model, {**defaults, **texts}, problems)
+
+
+def validate(model: type[OptionsT], values: Mapping[str, object], problems: Sequence[str] = ()) -> OptionsT:
+    """Return the options of a command from their values by name.
+
+    Raises:
+        SettingError: with ``problems``, and a message for each invalid value.
+    """
+    problems = list(problems)
     try:
-        options = model.model_validate({**defaults, **texts})
+        options = model.model_validate(values)
     except ValidationError as error:
         problems += [format_error(model, detail) for detail in error.errors()]
     if problems:

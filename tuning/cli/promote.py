@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from data.errors import SettingError
 from data.frozen_model import FrozenModel
+
+if TYPE_CHECKING:
+    from tuning.common.promotion_types import Candidate, Promotion
 
 EXAMPLE = "freezeline promote PARENT_RUN_ID"
 POSITIONALS = ("run",)
@@ -24,6 +29,19 @@ class Options(FrozenModel):
 
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Register the candidate of a run or a version, and decide about it on its test images."""
+    from tuning.common.formatting import format_decision
+    from tuning.ui.console import print_tables
+
+    print_tables(format_decision(*promote_candidate(options)))
+    return 0
+
+
+def promote_candidate(options: Options) -> tuple[Candidate, int, Promotion]:
+    """Register a candidate and decide about it; return it with its version and the decision.
+
+    Raises:
+        UserError: there is no such candidate, or its images have changed.
+    """
     by_version = bool(options.name) and options.version is not None
     if bool(options.run) == by_version or bool(options.name) != (options.version is not None):
         received = " ".join(f"--{name}" for name in ("run", "name", "version") if getattr(options, name))
@@ -33,11 +51,9 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
         )
     from data.errors import DataError
     from data.load_dataset import load_dataset
-    from tuning.common.formatting import format_decision
     from tuning.registry.candidate_store import load_candidate, load_candidate_of_version
     from tuning.registry.promotion import promote
     from tuning.tracking.connection import connect
-    from tuning.ui.console import print_tables
 
     client = connect()
     if options.version is None:
@@ -50,6 +66,4 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
             f"promote needs the images on which the candidate was evaluated, but {candidate.data} has changed since "
             f"(fingerprint {dataset.fingerprint} instead of {candidate.data_fingerprint}); start a new search."
         )
-    version, promotion = promote(client, candidate, dataset, options.force)
-    print_tables(format_decision(candidate, version, promotion))
-    return 0
+    return candidate, *promote(client, candidate, dataset, options.force)

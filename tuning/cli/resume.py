@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tuning.common.environment import process_started_s
+from tuning.common.signals import handle_signals
 from tuning.recipe.schema import ResumeRequest
 
 EXAMPLE = "freezeline resume PARENT_RUN_ID --minutes 10"
@@ -14,7 +16,9 @@ def run(options: ResumeRequest, mlflow_run_id: str | None) -> int:
     """Run the remaining trials of the search in the same parent run, and finish it."""
     from tuning.ui.session import open_event_bus
 
-    with open_event_bus("resume", options.quiet, options.events) as bus:
+    with open_event_bus("resume", options.quiet, options.events) as bus, handle_signals() as signals:
+        from tuning.workflows.context import Context
         from tuning.workflows.resume import resume
 
-        return bus.end(resume(options, mlflow_run_id, bus))
+        context = Context(bus, signals, process_started_s(), mlflow_run_id)
+        return bus.end(resume(options, context))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from data.errors import SettingError
+from tuning.common.environment import process_started_s
+from tuning.common.signals import handle_signals
 from tuning.recipe.schema import TrainingSettings
 
 EXAMPLE = "freezeline train photos/ --freeze-fraction 0.5 --lr 1e-3"
@@ -25,15 +27,26 @@ OUTPUT_OPTIONS = {"quiet", "events"}  # the only ones that are accepted together
 
 def run(options: Options, mlflow_run_id: str | None) -> int:
     """Train, evaluate on the test images and package, without registering."""
+    check_options(options)
+    from tuning.ui.session import open_event_bus
+
+    with open_event_bus("train", options.quiet, options.events) as bus, handle_signals() as signals:
+        from tuning.workflows.context import Context
+        from tuning.workflows.train import train
+
+        context = Context(bus, signals, process_started_s(), mlflow_run_id)
+        return bus.end(train(options, options.run, options.model, context))
+
+
+def check_options(options: Options) -> None:
+    """Check that a trial or version to train again is given without other settings.
+
+    Raises:
+        SettingError: there are other settings.
+    """
     for source in ("run", "model"):
         if getattr(options, source):
             _check_only_source(options, source)
-    from tuning.ui.session import open_event_bus
-
-    with open_event_bus("train", options.quiet, options.events) as bus:
-        from tuning.workflows.train import train
-
-        return bus.end(train(options, options.run, options.model, mlflow_run_id, bus))
 
 
 def _check_only_source(options: Options, source: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuning.cli.parser import parse_args
+from tuning.common.environment import process_started_s
+from tuning.common.signals import handle_signals
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
 
@@ -22,7 +24,9 @@ def run(recipe: Recipe, mlflow_run_id: str | None) -> int:
     """Run a search, and register the model of the best trial."""
     from tuning.ui.session import open_event_bus
 
-    with open_event_bus("tune", recipe.quiet, recipe.events) as bus:
+    with open_event_bus("tune", recipe.quiet, recipe.events) as bus, handle_signals() as signals:
+        from tuning.workflows.context import Context
         from tuning.workflows.tune import run_search  # imports torch, Ray and MLflow, which takes seconds
 
-        return bus.end(run_search(recipe, mlflow_run_id, bus))
+        context = Context(bus, signals, process_started_s(), mlflow_run_id)
+        return bus.end(run_search(recipe, context))

@@ -51,3 +51,10 @@ def configure_environment() -> str | None:
     if takes_token_from_variable and not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     return os.environ.pop("MLFLOW_RUN_ID", None) or None
+
+
+def process_started_s() -> float:
+    """Return the start of this process as Unix time in seconds, so that a command's imports count as its time."""
+    import psutil
+
+    return float(psutil.Process().create_time())

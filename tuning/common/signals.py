@@ -24,7 +24,9 @@ class SignalHandler:
     later. Inside ``on_first_signal`` the first signal calls a function instead; inside ``block_signals`` none raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, takes_over: bool = True) -> None:
+        """Create the handler; one that does not take over leaves the signals to the program that calls Freezeline."""
+        self._takes_over = takes_over
         self._last_s: float | None = None
         self._callback: Callable[[], None] | None = None
         self._blocked = False
@@ -68,7 +70,7 @@ class SignalHandler:
 
     def install(self) -> None:
         """Install the handler, also after a library has replaced it (``ray.init``); no-op outside the main thread."""
-        if threading.current_thread() is threading.main_thread():
+        if self._takes_over and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.handle)
 

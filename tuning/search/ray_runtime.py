@@ -10,17 +10,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.errors import SearchError, SettingError, last_line
 from data.home import state_dir
 from data.parallel import available_cores
+from tuning import PACKAGES
 from tuning.common.environment import DEFAULTS
 
 if TYPE_CHECKING:
     from tuning.recipe.schema import Recipe
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]  # the clone, or site-packages
 START_ATTEMPTS = 2
 
 # Modules that every trial imports. They take seconds, so workers preload them while the search is being prepared.
@@ -31,9 +32,6 @@ TRIAL_MODULES = (
     "models.features.trial_features",
     "models.training.loop",
 )
-
-# Files of the repository that are not sent to the workers of a cluster.
-RUNTIME_ENV_EXCLUDES = [".venv", ".git", "tests", "docs", "benchmarks", "mlruns", "mlartifacts", "*.db", "*.db-*"]
 
 
 def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
@@ -101,7 +99,8 @@ class RayRuntime:
 
     def _local_environment(self) -> Mapping[str, str]:
         """Return the environment variables that local workers inherit in addition to this process's environment."""
-        path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        clone = str(ROOT) if (ROOT / "pyproject.toml").exists() else ""  # an installed package is found without it
+        path = os.pathsep.join(filter(None, (clone, os.environ.get("PYTHONPATH"))))
         environment = {
             "FREEZELINE_HOME": str(state_dir()),
             "PYTHONPATH": path,
@@ -201,9 +200,14 @@ def _init(address: str) -> None:
         # Without a runtime environment, Ray runs trials in the workers that it started in advance.
         start(num_cpus=available_cores(), include_dashboard=False)
         return
+    start(runtime_env=cluster_environment())
+
+
+def cluster_environment() -> dict[str, Any]:
+    """Return the environment of a cluster's workers: our packages, which Ray sends to them, and variables."""
     names = (*DEFAULTS, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
-    environment = {**{name: os.environ[name] for name in names}, "FREEZELINE_HOME": str(state_dir())}
-    start(runtime_env={"env_vars": environment, "working_dir": str(REPOSITORY), "excludes": RUNTIME_ENV_EXCLUDES})
+    variables = {**{name: os.environ[name] for name in names}, "FREEZELINE_HOME": str(state_dir())}
+    return {"env_vars": variables, "py_modules": [str(ROOT / name) for name in PACKAGES]}
 
 
 @contextmanager

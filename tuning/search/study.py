@@ -203,6 +203,21 @@ class TrialStore:
             self._tell(record, open_trial)
 
 
+def load_study(paths: SearchPaths) -> optuna.Study:
+    """Return the study of a search for reading."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.load_study(study_name=STUDY_NAME, storage=JournalStorage(JournalFileBackend(str(paths.journal))))
+
+
+def trials_of(study: optuna.Study) -> tuple[TrialRecord, ...]:
+    """Return the trials that a study holds, by number."""
+    return tuple(trial_from_attrs(trial.user_attrs) for trial in study.trials if RECORD in trial.user_attrs)
+
+
 def trial_from_attrs(attrs: Mapping[str, Any]) -> TrialRecord:
     """Return the trial that is stored in the user attributes of an Optuna trial."""
     history: list[dict[str, float]] = []

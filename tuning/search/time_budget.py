@@ -41,6 +41,7 @@ class TimeBudget(TrialCallback):
         self,
         budget_s: float | None,
         elapsed_file: Path,
+        started_s: float,
         *,
         has_progress: bool = False,
         previous_s: float = 0.0,
@@ -48,19 +49,20 @@ class TimeBudget(TrialCallback):
         """Start the time budget.
 
         Args:
-            budget_s: seconds from the start of the process to its end, including earlier sessions; None: no budget.
+            budget_s: seconds from the start of the command to its end, including earlier sessions; None: no budget.
             elapsed_file: the file with the elapsed seconds of the search.
+            started_s: start of the command as Unix time in seconds.
             has_progress: whether an epoch or a trial has ended in an earlier session.
             previous_s: elapsed seconds of earlier sessions.
         """
         self._elapsed_file = elapsed_file
         self._previous_s = previous_s
-        self._process_s = _process_start()
+        self._command_s = started_s
         self._start_s = time.time()
         remaining_s = None if budget_s is None else max(0.0, budget_s - previous_s)
-        self.ends_s = None if remaining_s is None else self._process_s + remaining_s
+        self.ends_s = None if remaining_s is None else self._command_s + remaining_s
         self._deadline_s = (
-            None if remaining_s is None else self._process_s + remaining_s - finalize_reserve_s(remaining_s)
+            None if remaining_s is None else self._command_s + remaining_s - finalize_reserve_s(remaining_s)
         )
         self._has_progress = threading.Event()
         if has_progress:
@@ -120,7 +122,7 @@ class TimeBudget(TrialCallback):
     @property
     def elapsed_s(self) -> float:
         """The seconds since the start of the command, and those of earlier sessions."""
-        return self._previous_s + time.time() - self._process_s
+        return self._previous_s + time.time() - self._command_s
 
     def _save(self) -> None:
         with contextlib.suppress(OSError):  # disk full: a resumed search gets slightly more time
@@ -133,10 +135,3 @@ def load_elapsed_s(path: Path) -> float:
         return float(path.read_text())
     except (OSError, ValueError):
         return 0.0
-
-
-def _process_start() -> float:
-    """Return the Unix timestamp of the start of this process, so that imports and data loading count."""
-    import psutil
-
-    return float(psutil.Process().create_time())

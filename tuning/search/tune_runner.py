@@ -124,14 +124,17 @@ class TuneRunner:
             ),
         )
         # Until Tune has installed its handler, the signal must not end the process.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        previous_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         self._signals.install()
-        with (
-            self._signals.on_first_signal(_request_stop),
-            self._time_budget.call_at_deadline(_request_stop),
-            self._watchdog.watch(_request_stop),
-        ):
-            tuner.fit()
+        try:
+            with (
+                self._signals.on_first_signal(_request_stop),
+                self._time_budget.call_at_deadline(_request_stop),
+                self._watchdog.watch(_request_stop),
+            ):
+                tuner.fit()
+        finally:
+            signal.signal(signal.SIGUSR1, previous_handler)
 
     def _next_step(self) -> NextStep:
         """Return the strategy's next step if a trial may start now."""

@@ -7,16 +7,27 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import IO
+from contextlib import ExitStack, closing, contextmanager
+from typing import IO, TYPE_CHECKING
 
 from data.errors import FreezelineError, UserError
-from tuning.common.events import EventBus, Message, Renderer
+from tuning.common.events import (
+    CandidateEvaluated,
+    Event,
+    EventBus,
+    Message,
+    PromotionDecided,
+    Renderer,
+    SearchPlanned,
+)
 from tuning.common.exit_codes import exit_code_of
 from tuning.recipe.schema import EventsForm
 from tuning.ui.jsonl_renderer import JsonLinesRenderer
 from tuning.ui.live.renderer import LiveRenderer
 from tuning.ui.log_renderer import LogRenderer, QuietRenderer
+
+if TYPE_CHECKING:
+    from tuning.common.promotion_types import Candidate
 
 PACKAGES = ("data", "models", "tuning")  # the names of their loggers
 DUMB_TERMINALS = {"dumb", "unknown"}  # values of TERM for terminals that cannot move the cursor
@@ -34,6 +45,43 @@ def open_event_bus(command: str, quiet: bool, events: EventsForm) -> Iterator[Ev
         except BaseException as error:
             bus.end(exit_code_of(error), _problems(error))
             raise
+
+
+class Recorder:
+    """Keeps what the Python interface returns: the run, the candidate, the registry's decision and the warnings."""
+
+    run_id = ""
+    candidate: Candidate | None = None
+    promotion: PromotionDecided | None = None
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def handle(self, event: Event) -> None:
+        """Keep an event's values."""
+        match event:
+            case SearchPlanned():
+                self.run_id = event.run_id
+            case CandidateEvaluated():
+                self.candidate = event.candidate
+            case PromotionDecided():
+                self.promotion = event
+            case Message() if event.is_warning:
+                self.warnings.append(event.text)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def open_recorded_bus(verbose: bool) -> Iterator[tuple[EventBus, Recorder]]:
+    """Context manager: yield an event bus that prints nothing, or lines if ``verbose``, and what it has recorded."""
+    recorder = Recorder()
+    with ExitStack() as stack:
+        bus = stack.enter_context(closing(EventBus(recorder, *([LogRenderer()] if verbose else []))))
+        if verbose:
+            stack.enter_context(log_records_to(bus))
+        yield bus, recorder
 
 
 def _problems(error: BaseException) -> tuple[str, ...]:

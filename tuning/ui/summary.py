@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuning.common.formatting import format_score, network_name, pluralize
 from tuning.common.names import TEST_METRIC, WINNER_METRIC
@@ -16,6 +17,9 @@ from tuning.search.selection import ranked
 from tuning.search.strategy import num_counted
 from tuning.tracking.ui_links import MlflowLinks
 from tuning.ui.tables.text_table import TextTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
@@ -47,7 +51,12 @@ def leaderboard(trials: Sequence[TrialRecord], links: MlflowLinks | None = None)
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
-    """Return all trials by number as CSV: status, metrics of the best epoch, and settings."""
+    """Return the table of all trials as CSV."""
+    return str(leaderboard_frame(trials).to_csv(index=False))
+
+
+def leaderboard_frame(trials: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Return a row for each trial: status, metrics of the best epoch, and settings."""
     import pandas as pd
 
     rows = [
@@ -66,7 +75,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
         }
         for trial in trials
     ]
-    return str(pd.DataFrame(rows, dtype=object).to_csv(index=False))
+    return pd.DataFrame(rows, dtype=object)
 
 
 def _cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:

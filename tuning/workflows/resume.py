@@ -9,13 +9,12 @@ from pydantic import ValidationError
 
 from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
-from tuning.common.events import EventBus
 from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
-from tuning.common.signals import handle_signals
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.connection import connect
 from tuning.tracking.parent_run import ParentRun, RunTarget, find_searches, parent_run_lifecycle
+from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import load_data, prepare_inputs
 from tuning.workflows.search_session import Search, SearchSession
@@ -77,27 +76,26 @@ def check_same_data(before: Dataset, now: Dataset) -> None:
         )
 
 
-def resume(request: ResumeRequest, given_run: str | None, bus: EventBus) -> int:
+def resume(request: ResumeRequest, context: Context) -> int:
     """Resume a search in its own parent run, with the rest of its budget or a new one; return the exit status.
 
-    The run ``given_run``, which ``mlflow run`` created for this command, only refers to the search.
+    A run that ``mlflow run`` created for this command only refers to the search.
 
     Raises:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
-    with handle_signals() as signals:
-        client = connect()
-        target, recipe, dataset_before = load_search(client, request.run)
-        with closing(RayRuntime(recipe)) as ray:
-            dataset = load_data(recipe, bus.progress)
-            check_same_data(dataset_before, dataset)
-            ray.start_async()  # in the background, while the networks are validated
-            inputs = prepare_inputs(recipe, dataset)
-            is_online = recipe.tracking == "server"
-            if given_run and is_online:
-                client.set_tag(given_run, RESUMES_TAG, target.run_id)
-            parent = ParentRun.from_target(target, client if is_online else None)
-            parent.reopen()
-            with parent_run_lifecycle(parent, signals):
-                search = Search(recipe, inputs, parent, signals, bus)
-                return finalize(search, SearchSession(search, ray, request).run())
+    client = connect()
+    target, recipe, dataset_before = load_search(client, request.run)
+    with closing(RayRuntime(recipe)) as ray:
+        dataset = load_data(recipe, context.bus.progress)
+        check_same_data(dataset_before, dataset)
+        ray.start_async()  # in the background, while the networks are validated
+        inputs = prepare_inputs(recipe, dataset)
+        is_online = recipe.tracking == "server"
+        if context.mlflow_run_id and is_online:
+            client.set_tag(context.mlflow_run_id, RESUMES_TAG, target.run_id)
+        parent = ParentRun.from_target(target, client if is_online else None)
+        parent.reopen()
+        with parent_run_lifecycle(parent, context.signals):
+            search = Search(recipe, inputs, parent, context)
+            return finalize(search, SearchSession(search, ray, request).run())

@@ -26,6 +26,7 @@ from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
+from tuning.workflows.context import Context
 from tuning.workflows.preflight import SearchInputs
 
 OUT_OF_TIME = "the time budget ended before the trial"
@@ -38,8 +39,17 @@ class Search:
     recipe: Recipe
     inputs: SearchInputs
     parent: ParentRun
-    signals: SignalHandler
-    bus: EventBus
+    context: Context
+
+    @property
+    def signals(self) -> SignalHandler:
+        """Stop requests of the user."""
+        return self.context.signals
+
+    @property
+    def bus(self) -> EventBus:
+        """The event bus."""
+        return self.context.bus
 
     @property
     def dataset(self) -> Dataset:
@@ -177,6 +187,7 @@ class SearchSession:
         return TimeBudget(
             recipe.budget_s,
             self._search.paths.elapsed,
+            self._search.context.started_s,
             has_progress=has_result(store.trials()),
             previous_s=load_elapsed_s(self._search.paths.elapsed),
         )

@@ -14,7 +14,6 @@ from models.trial_config import TrialConfig
 from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
-from tuning.common.signals import handle_signals
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
@@ -25,6 +24,7 @@ from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.workflows.context import Context
 from tuning.workflows.preflight import Problems, SearchInputs, connect_tracking, load_data, prepare_inputs
 
 if TYPE_CHECKING:
@@ -54,36 +54,35 @@ class ReproducibleTrial:
             )
 
 
-def train(training: TrainingSettings, run_id: str, model_uri: str, given_run: str | None, bus: EventBus) -> int:
+def train(training: TrainingSettings, run_id: str, model_uri: str, context: Context) -> int:
     """Train, evaluate and package one configuration, without registering it; return the exit status.
 
     ``run_id`` of a finished trial, or ``model_uri`` of a registered version, trains that one again and replaces
-    ``training``; both may be empty. ``given_run`` is the run that ``mlflow run`` created for this command.
+    ``training``; both may be empty.
 
     Raises:
         UserError: with all problems, before the training starts.
     """
-    with handle_signals() as signals:
-        config, trial = None, None
-        if run_id or model_uri:
-            trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)
-            training, config = trial.training, trial.config
-        problems = Problems()
-        with problems.collect():
-            dataset = load_data(training, bus.progress)
-            inputs = prepare_inputs(training, dataset)
-        with problems.collect():
-            client = connect_tracking(training, given_run)
-        problems.raise_any()
-        if trial:
-            trial.warn_if_data_changed(dataset)
-        training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
-        data_audit = audit(dataset)
-        bus.emit(AuditCompleted(data_audit))
-        parent = ParentRun.open(client, given_run, training.name or dataset.name)
-        with parent_run_lifecycle(parent, signals):
-            parent.log_audit(data_audit)
-            _train_and_package(training, config or _default_config(training, inputs), dataset, parent, bus)
+    config, trial = None, None
+    if run_id or model_uri:
+        trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)
+        training, config = trial.training, trial.config
+    problems = Problems()
+    with problems.collect():
+        dataset = load_data(training, context.bus.progress)
+        inputs = prepare_inputs(training, dataset)
+    with problems.collect():
+        client = connect_tracking(training, context.mlflow_run_id)
+    problems.raise_any()
+    if trial:
+        trial.warn_if_data_changed(dataset)
+    training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
+    data_audit = audit(dataset)
+    context.bus.emit(AuditCompleted(data_audit))
+    parent = ParentRun.open(client, context.mlflow_run_id, training.name or dataset.name)
+    with parent_run_lifecycle(parent, context.signals):
+        parent.log_audit(data_audit)
+        _train_and_package(training, config or _default_config(training, inputs), dataset, parent, context.bus)
     return 0
 
 

@@ -5,39 +5,39 @@ from __future__ import annotations
 from contextlib import closing
 
 from data.audit.report import audit
-from tuning.common.events import AuditCompleted, EventBus
-from tuning.common.signals import handle_signals
+from tuning.common.events import AuditCompleted
 from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import resolve_data_path
 from tuning.search.ray_runtime import RayRuntime
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
 from tuning.workflows.search_session import Search, SearchSession
 
 
-def run_search(recipe: Recipe, given_run: str | None, bus: EventBus) -> int:
+def run_search(recipe: Recipe, context: Context) -> int:
     """Search, package the best trial's model and promote it; return the exit status.
 
-    The parent run is ``given_run``, which ``mlflow run`` created for this command, or a new one.
+    The parent run is the one that ``mlflow run`` created for this command, or a new one.
 
     Raises:
         UserError: with all problems, before any trial starts.
     """
-    with handle_signals() as signals, closing(RayRuntime(recipe)) as ray:
+    with closing(RayRuntime(recipe)) as ray:
         problems = Problems()
         with problems.collect():
-            dataset = load_data(recipe, bus.progress)
+            dataset = load_data(recipe, context.bus.progress)
             ray.start_async()  # in the background, while the networks are validated and the server is contacted
             inputs = prepare_inputs(recipe, dataset)
         with problems.collect():
-            client = connect_tracking(recipe, given_run)
+            client = connect_tracking(recipe, context.mlflow_run_id)
         problems.raise_any()
         data_audit = audit(dataset)
-        bus.emit(AuditCompleted(data_audit))
-        parent = ParentRun.open(client, given_run, recipe.name or dataset.name)
-        with parent_run_lifecycle(parent, signals):
+        context.bus.emit(AuditCompleted(data_audit))
+        parent = ParentRun.open(client, context.mlflow_run_id, recipe.name or dataset.name)
+        with parent_run_lifecycle(parent, context.signals):
             parent.log_audit(data_audit)
             recipe = inputs.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
-            search = Search(recipe, inputs, parent, signals, bus)
+            search = Search(recipe, inputs, parent, context)
             return finalize(search, SearchSession(search, ray).run())

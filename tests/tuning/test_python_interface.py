@@ -1,0 +1,161 @@
+"""The Python interface: conversion of values, errors, and its effects on the calling process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import freezeline as fl
+from models.trial_config import NetworkConfig
+from tests.models.conftest import Packaged, make_package
+from tests.tuning.factories import candidate, trial_config
+from tuning.common.promotion_types import Promotion
+from tuning.recipe.domains import Categorical, FloatRange
+from tuning.recipe.loader import load_recipe
+from tuning.recipe.schema import Recipe
+from tuning.workflows.results import Metric, Predictions, PromotionResult, Report, TrainingResult
+
+IMPORTS = """
+import sys, time
+import freezeline
+heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations"} & set(sys.modules)
+print(sorted(heavy), len(freezeline.__version__) > 2)
+"""
+
+
+def recipe_of(**options: object) -> Recipe:
+    return load_recipe(*fl._texts(Recipe, options))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("lr", (1e-4, 1e-2), FloatRange(low=1e-4, high=1e-2, log=True)),
+        ("lr", {"low": 1e-4, "high": 1e-2}, FloatRange(low=1e-4, high=1e-2, log=True)),
+        ("lr", 1e-3, Categorical(options=(1e-3,))),
+        ("lr", "1e-4..1e-2", FloatRange(low=1e-4, high=1e-2, log=True)),
+        ("optimizer", ["adam", "sgd"], Categorical(options=("adam", "sgd"))),
+        ("image_size", [64, 96], Categorical(options=(64, 96))),
+        ("sweep", False, False),
+        ("minutes", 20, 20.0),
+        ("minutes", None, None),
+        ("data", Path("my photos"), "my photos"),
+    ],
+)
+def test_python_values_are_the_same_as_texts_of_the_command_line(name: str, value: object, expected: object) -> None:
+    assert getattr(recipe_of(**{name: value}), name) == expected
+
+
+def test_all_mistakes_are_one_exception_before_anything_starts() -> None:
+    with pytest.raises(fl.UserError) as raised:
+        fl.tune("nowhere", trails=3, lr=(1, 2, 3), optimizer=["adm"], dropout={"from": 0})
+    problems = raised.value.problems
+    assert problems[0] == "there is no option 'trails'; did you mean trials?"
+    assert problems[1].startswith("lr must be a range (low, high), got (1, 2, 3)")
+    assert problems[2].startswith("dropout must be a range with low and high")
+    assert problems[3].startswith("optimizer must be one or more of adamw, adam, sgd, got 'adm'")
+
+
+@pytest.mark.parametrize("call", [fl.resume, fl.promote, fl.load])
+def test_a_wrong_name_is_a_user_error(call: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(fl.UserError):
+        call("models:/nowhere/1")  # type: ignore[operator]
+
+
+def test_the_exceptions_are_one_tree() -> None:
+    for kind in (fl.SettingError, fl.DataError, fl.BackboneError, fl.TrackingError):
+        assert issubclass(kind, fl.UserError)
+    assert issubclass(fl.UserError, fl.FreezelineError)
+    assert issubclass(fl.SearchError, fl.FreezelineError)
+
+
+def test_every_public_function_is_documented_and_exported() -> None:
+    assert {"tune", "resume", "train", "evaluate", "predict", "promote", "audit", "load"} <= set(fl.__all__)
+    assert all(getattr(fl, name).__doc__ for name in fl.__all__ if name != "__version__")
+
+
+def test_the_import_is_light(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(fl.__file__).parent)}
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"
+
+
+def test_the_environment_of_the_caller_is_restored_except_for_rays_authentication(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("RAY_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "mine")
+    before = dict(os.environ)
+    with fl._environment():
+        assert os.environ["MLFLOW_LOGGING_LEVEL"] == "ERROR"
+        assert "MLFLOW_RUN_ID" not in os.environ
+        token = os.environ["RAY_AUTH_TOKEN"]
+    kept = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    assert dict(os.environ) == {**before, **kept}
+    with fl._environment():
+        assert os.environ["RAY_AUTH_TOKEN"] == token, "Ray reads it once per process"
+    for name in kept:
+        monkeypatch.delenv(name)
+
+
+def test_a_search_in_another_thread_is_refused() -> None:
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            fl.tune("demo", minutes=1)
+        except fl.UserError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert "must run in the main thread" in str(errors[0])
+
+
+def test_an_audit_is_a_value(image_folder: Path) -> None:
+    audit = fl.audit(image_folder)
+    assert audit.num_images == 24
+    assert set(audit.counts["train"]) == {"blue", "green", "red"}
+
+
+@pytest.fixture
+def packaged(tmp_path: Path) -> Packaged:
+    config = trial_config().model_copy(update={"network": NetworkConfig(backbone="test_efficientnet", weights="none")})
+    return make_package(tmp_path, config)
+
+
+def test_predictions_have_a_table(packaged: Packaged, tmp_path: Path) -> None:
+    model = str(packaged.model)
+    (tmp_path / "broken.png").write_text("no image")
+    predictions = fl.predict(model, [packaged.image_file, tmp_path / "broken.png"])
+    assert isinstance(predictions, Predictions)
+    assert [bool(each.error) for each in predictions] == [False, True]
+    table = predictions.to_dataframe()
+    assert list(table.columns[:4]) == ["file", "label", "score", "error"]
+    assert table.loc[0, predictions[0].label] == predictions[0].score
+    assert fl.load(model).predict([str(packaged.image_file)])["label"][0] == predictions[0].label
+
+
+def test_results_are_readable() -> None:
+    result = TrainingResult(candidate(0.8))
+    assert result.test_metrics["accuracy"] == Metric(0.8, pytest.approx(0.75), pytest.approx(0.85))
+    assert str(result.test_metrics["accuracy"]) == "0.8000 [95% CI 0.7500, 0.8500]"
+    assert result.best_config == candidate(0.8).members[0].config
+    promotion = Promotion(alias="champion", reason="first", evidence={})
+    assert str(PromotionResult(candidate(), 3, promotion)) == "models:/pets@champion is now version 3: first."
+
+
+def test_a_report_is_displayed_in_a_frame_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text('<p title="x">ü</p>')
+    assert Report(file)._repr_html_().startswith('<iframe srcdoc="&lt;p title=&quot;x&quot;&gt;ü&lt;/p&gt;"')

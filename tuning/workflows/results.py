@@ -1,0 +1,182 @@
+"""Results of the Python interface: a search, a training, predictions and a promotion as values with tables."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from models.packaging.inference import Prediction
+from models.trial_config import TrialConfig
+from tuning.common.formatting import pluralize
+from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.search_paths import SearchPaths
+from tuning.common.trial_record import ParamValue, TrialRecord
+from tuning.registry.build_candidate import PackagedWinner
+from tuning.registry.candidate_store import load_model
+from tuning.search.study import load_study, trials_of
+from tuning.ui.summary import leaderboard_frame
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from mlflow.pyfunc import PyFuncModel
+
+REPORT_HEIGHT = 700  # pixels of a report in a notebook
+
+
+class Metric(NamedTuple):
+    """A metric on the test images with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [95% CI {self.low:.4f}, {self.high:.4f}]"
+
+
+class PromotionResult(NamedTuple):
+    """The registry's decision about a model: its version, its new alias and the reason, with the numbers behind it."""
+
+    candidate: Candidate
+    version: int
+    promotion: Promotion
+
+    @property
+    def model_uri(self) -> str:
+        """The address of the model in the registry, by its alias."""
+        return f"models:/{self.candidate.name}@{self.promotion.alias}"
+
+    def __str__(self) -> str:
+        return f"{self.model_uri} is now version {self.version}: {self.promotion.reason}."
+
+
+@dataclass(frozen=True)
+class Report:
+    """The HTML report of a search, which a notebook displays."""
+
+    path: Path
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.path.read_text(encoding="utf-8"), quote=True)
+        return f'<iframe srcdoc="{page}" width="100%" height="{REPORT_HEIGHT}" style="border:0"></iframe>'
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A packaged model that was evaluated on the test images, and not registered."""
+
+    candidate: Candidate
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run of the training; for a search, of its parent."""
+        return self.candidate.run_id
+
+    @property
+    def test_metrics(self) -> dict[str, Metric]:
+        """Accuracy, balanced accuracy and macro-F1 on the test images."""
+        return {
+            name.removeprefix("test_"): Metric(self.candidate.metrics[name], *interval)
+            for name, interval in self.candidate.intervals.items()
+        }
+
+    @property
+    def best_config(self) -> TrialConfig:
+        """Everything needed to train the model again."""
+        return self.candidate.members[0].config
+
+    @cached_property
+    def model(self) -> PyFuncModel:
+        """The packaged model; its ``predict`` takes paths, bytes, PIL images or arrays and returns a DataFrame."""
+        return load_model(self.candidate.model_uri or str(self._paths.package), allow_paths=True)
+
+    @property
+    def _paths(self) -> SearchPaths:
+        return SearchPaths.from_search_id(self.run_id)
+
+
+@dataclass(frozen=True)
+class SearchResult(TrainingResult):
+    """A finished search: its trials, the winner on the test images, and the registry's decision.
+
+    Attributes:
+        trials: all trials by number.
+        winner: the trial that won.
+        promotion: the registry's decision; None if the MLflow server was not available.
+        warnings: reasons to distrust the result.
+    """
+
+    trials: tuple[TrialRecord, ...]
+    winner: TrialRecord
+    promotion: PromotionResult | None
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def load(cls, run_id: str, promotion: PromotionResult | None, warnings: Sequence[str]) -> SearchResult:
+        """Return the result of the search with this parent run from its folder."""
+        paths = SearchPaths.from_search_id(run_id)
+        packaged = PackagedWinner.from_json(paths.packaged_winner.read_text())
+        trials = trials_of(load_study(paths))
+        winner = next(trial for trial in trials if trial.trial_uid == packaged.trial_uid)
+        return cls(packaged.candidate, trials, winner, promotion, tuple(warnings))
+
+    @property
+    def best_params(self) -> dict[str, ParamValue]:
+        """The searched settings of the winner by their option names."""
+        return self.winner.settings
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """A row for each trial, best first: status, metrics of the best epoch, and settings."""
+        return leaderboard_frame(self.trials)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the leaderboard."""
+        return self.leaderboard
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The search's Optuna study, for Optuna's own charts; do not add trials to it."""
+        return load_study(self._paths)
+
+    @property
+    def report(self) -> Report:
+        """The report; a notebook displays it."""
+        return Report(self._paths.report)
+
+    def __str__(self) -> str:
+        lines = [f"{name} on test: {metric}" for name, metric in self.test_metrics.items()]
+        lines += [str(self.promotion)] if self.promotion else []
+        title = (
+            f"search {self.run_id}: {pluralize(len(self.trials), 'trial')}, the winner is trial {self.winner.number}"
+        )
+        return "\n".join([title, *lines])
+
+
+@dataclass(frozen=True)
+class Predictions(Sequence[Prediction]):
+    """A prediction for each file, in order."""
+
+    items: tuple[Prediction, ...]
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204  # an int or a slice
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a row for each file: label, score, error, and the probability of each class."""
+        import pandas as pd
+
+        rows = [
+            {"file": str(each.file), "label": each.label, "score": each.score, "error": each.error}
+            | dict(each.probabilities)
+            for each in self.items
+        ]
+        return pd.DataFrame(rows)
