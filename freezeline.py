@@ -37,14 +37,13 @@ from data.errors import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.pyfunc import PyFuncModel
     from pydantic import BaseModel
 
     from data.audit.report import Audit
     from tuning.reporting.content import EvaluationContent
     from tuning.ui.session import Recorder
     from tuning.workflows.context import Context
-    from tuning.workflows.results import Predictions, PromotionResult, SearchResult, TrainingResult
+    from tuning.workflows.results import Model, Predictions, PromotionResult, SearchResult, TrainingResult
 
 __all__ = [
     "BackboneError",
@@ -163,16 +162,16 @@ def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
         return Predictions(tuple(predict_files(load_model(model), paths)))
 
 
-def load(model: str) -> PyFuncModel:
-    """Return a packaged model; its ``predict`` takes paths, bytes, PIL images or arrays and returns a DataFrame.
+def load(model: str) -> Model:
+    """Return a packaged model, whose ``predict`` takes paths, bytes, PIL images or arrays and returns a DataFrame.
 
     Raises:
         TrackingError: there is no such model.
     """
     with _environment():
-        from tuning.registry.candidate_store import load_model
+        from tuning.workflows.results import Model
 
-        return load_model(model, allow_paths=True)
+        return Model.load(model)
 
 
 def promote(run_id: str = "", *, name: str = "", version: int | None = None, force: str = "") -> PromotionResult:

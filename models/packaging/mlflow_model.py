@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -14,8 +15,8 @@ from models.packaging import pyfunc_model
 from models.packaging.export import ARTIFACTS, quiet_exporters
 from models.trial_config import TrialConfig
 
-REQUIREMENTS_FILE = Path(__file__).parents[2] / "requirements.txt"
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
+INSTALLED_AS = {"mlflow-skinny": "mlflow"}  # a part of the package that is installed here
 RUNTIMES = {"onnx": "onnxruntime", "pt2": "torch"}  # package that runs a graph, by file suffix
 
 
@@ -95,8 +96,7 @@ def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
 
 
 def requirements(graph: str) -> list[str]:
-    """Return the pip requirements of a package with this graph file, pinned as in requirements.txt."""
-    lines = [line.partition("#")[0].strip() for line in REQUIREMENTS_FILE.read_text().splitlines()]
-    versions = dict(line.split("==") for line in lines if "==" in line)
-    versions["mlflow-skinny"] = versions["mlflow"]
-    return [f"{name}=={versions[name]}" for name in (*REQUIREMENTS, RUNTIMES[graph.rpartition(".")[2]])]
+    """Return the pip requirements of a package with this graph file, pinned to the installed versions."""
+    names = (*REQUIREMENTS, RUNTIMES[graph.rpartition(".")[2]])
+    versions = {name: version(INSTALLED_AS.get(name, name)).partition("+")[0] for name in names}
+    return [f"{name}=={number}" for name, number in versions.items()]

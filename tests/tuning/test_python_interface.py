@@ -8,7 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import freezeline as fl
 from models.trial_config import NetworkConfig
@@ -143,7 +145,15 @@ def test_predictions_have_a_table(packaged: Packaged, tmp_path: Path) -> None:
     table = predictions.to_dataframe()
     assert list(table.columns[:4]) == ["file", "label", "score", "error"]
     assert table.loc[0, predictions[0].label] == predictions[0].score
-    assert fl.load(model).predict([str(packaged.image_file)])["label"][0] == predictions[0].label
+
+
+def test_a_loaded_model_accepts_every_kind_of_image(packaged: Packaged) -> None:
+    model = fl.load(str(packaged.model))
+    image = Image.open(packaged.image_file).convert("RGB")
+    kinds = [packaged.image_file, str(packaged.image_file), packaged.image_file.read_bytes(), image, np.array(image)]
+    labels = model.predict(kinds)["label"]
+    assert len(labels) == len(kinds)
+    assert set(labels) == {model.predict(image)["label"][0]} == {model.predict(np.array(image))["label"][0]}
 
 
 def test_results_are_readable() -> None:

@@ -133,10 +133,8 @@ def _read_candidate(run_id: str, file: str) -> Candidate:
         ) from None
 
 
-def load_model(model_uri: str, allow_paths: bool = False) -> PyFuncModel:
+def load_model(model_uri: str) -> PyFuncModel:
     """Return the packaged model at ``model_uri``, loaded with pickle disabled by ``tuning.common.environment``.
-
-    With ``allow_paths``, a text is the path of an image file.
 
     Raises:
         TrackingError: there is no model, or it is not a packaged model of this project.
@@ -145,8 +143,7 @@ def load_model(model_uri: str, allow_paths: bool = False) -> PyFuncModel:
     from mlflow.exceptions import MlflowException
 
     try:
-        model_config = {"allow_paths": True} if allow_paths else None
-        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri, model_config=model_config)
+        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
         return model
     except (MlflowException, OSError) as error:
         raise TrackingError(

@@ -22,6 +22,8 @@ def code_version() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
+    if not (REPOSITORY / ".git").exists():  # an installed package may lie in a repository of the user
+        return ""
     try:
         result = subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from models.packaging.inference import Prediction
 from models.trial_config import TrialConfig
@@ -21,8 +21,10 @@ from tuning.search.study import load_study, trials_of
 from tuning.ui.summary import leaderboard_frame
 
 if TYPE_CHECKING:
+    import numpy as np
     import optuna
     import pandas as pd
+    import PIL.Image
     from mlflow.pyfunc import PyFuncModel
 
 REPORT_HEIGHT = 700  # pixels of a report in a notebook
@@ -37,6 +39,36 @@ class Metric(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [95% CI {self.low:.4f}, {self.high:.4f}]"
+
+
+Image: TypeAlias = "str | Path | bytes | PIL.Image.Image | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A packaged model; ``pyfunc`` is MLflow's own object."""
+
+    pyfunc: PyFuncModel
+
+    @classmethod
+    def load(cls, model_uri: str) -> Model:
+        """Load a model by its address, for example ``models:/photos@champion``.
+
+        Raises:
+            TrackingError: there is no such model.
+        """
+        return cls(load_model(model_uri))
+
+    def predict(self, images: Image | Sequence[Image]) -> pd.DataFrame:
+        """Return a row per image: label, score, error, and the probability of each class.
+
+        An image is a path, the bytes of a file, a PIL image or an array (uint8 [height, width, 3]).
+        """
+        import pandas as pd
+
+        items = list(images) if isinstance(images, (list, tuple)) else [images]
+        inputs = [Path(item) if isinstance(item, str) else item for item in items]
+        return self.pyfunc.predict(pd.DataFrame({"image": pd.Series(inputs, dtype=object)}))
 
 
 class PromotionResult(NamedTuple):
@@ -91,9 +123,9 @@ class TrainingResult:
         return self.candidate.members[0].config
 
     @cached_property
-    def model(self) -> PyFuncModel:
-        """The packaged model; its ``predict`` takes paths, bytes, PIL images or arrays and returns a DataFrame."""
-        return load_model(self.candidate.model_uri or str(self._paths.package), allow_paths=True)
+    def model(self) -> Model:
+        """The packaged model."""
+        return Model.load(self.candidate.model_uri or str(self._paths.package))
 
     @property
     def _paths(self) -> SearchPaths:

@@ -1,4 +1,4 @@
-"""The quickstart notebook, run by Jupyter in an environment with the installed wheel, from a folder without our code."""
+"""The quickstart notebook, run by Jupyter with the installed wheel, and the wheel's command in a hostile folder."""
 
 from __future__ import annotations
 
