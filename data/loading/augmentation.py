@@ -2,7 +2,8 @@
 
 A name is a strength (none, light, medium, strong), a transform (flip, rotate, shift, crop, color,
 brightness_contrast, cutout), or several joined by ``+``, such as ``flip+crop+cutout``. To add one, write a function
-that takes the image size and returns Albumentations transforms, and register it in ``STRENGTHS`` or ``TRANSFORMS``.
+that takes the image size and returns Albumentations transforms, and register it in ``STRENGTHS`` or ``TRANSFORMS``, or
+offer it as an entry point of your own package.
 
 Albumentations is imported when an augmentation is built: the import takes seconds, and validation does not need it.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import SettingError, did_you_mean
+from data.plugins import plugin_version, plugins
 from data.preprocessing import Pixels
 
 VERSION = 1  # part of the cache keys of augmented images; increment if the meaning of a name changes
@@ -49,20 +51,39 @@ def build_augmentation(name: str, image_size: int) -> Augmentation | None:
         SettingError: a part of the name is unknown.
     """
     validate_augmentation(name)
-    factories = STRENGTHS | TRANSFORMS
-    transforms = [transform for part in name.split("+") for transform in factories[part.strip()](image_size)]
+    transforms = [transform for part in _parts(name) for transform in _factory(part)(image_size)]
     return Augmentation(transforms) if transforms else None
 
 
 def validate_augmentation(name: str) -> None:
     """Raise SettingError if a part of ``name`` is unknown; does not import Albumentations."""
     known = [*STRENGTHS, *TRANSFORMS]
-    unknown = [part.strip() for part in name.split("+") if part.strip() not in known]
+    unknown = [part for part in _parts(name) if part not in known]
+    if unknown:  # only then, because to look for plugins takes a while
+        known += plugins("augmentations")
+        unknown = [part for part in unknown if part not in known]
     if unknown:
         raise SettingError(
             f"augmentation must be one of {', '.join(known)}, or several joined by +, "
             f"got {unknown[0]!r}{did_you_mean(unknown[0], known) or '; use one of these'}"
         )
+
+
+def augmentation_version(name: str) -> tuple[object, ...]:
+    """Return what a cached result depends on besides the name: our version, and those of packages that offer a part."""
+    entries = plugins("augmentations") if {*_parts(name)} - {*STRENGTHS, *TRANSFORMS} else {}
+    return VERSION, *(plugin_version(entries[part]) for part in _parts(name) if part in entries)
+
+
+def _parts(name: str) -> list[str]:
+    return [part.strip() for part in name.split("+")]
+
+
+def _factory(part: str) -> Callable[[int], Transforms]:
+    """Return the function of a part of a name; ours precede those of other packages."""
+    ours = STRENGTHS | TRANSFORMS
+    factory: Callable[[int], Transforms] = ours[part] if part in ours else plugins("augmentations")[part].load()
+    return factory
 
 
 class _Albumentations:

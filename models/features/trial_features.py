@@ -27,7 +27,8 @@ from torch import Tensor
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.cache.content_cache import ContentCache, size_limit_bytes
 from data.dataset.dataset import Dataset
-from data.loading import augmentation, pixel_cache
+from data.loading import pixel_cache
+from data.loading.augmentation import augmentation_version
 from data.loading.class_balance import Indices
 from data.loading.pixel_cache import PixelCache
 from data.loading.views import IDENTITY_VIEW, FixedViewImages, GatherFn, views_for
@@ -184,9 +185,12 @@ class CachedFeatureLoader:
     def _key(self, view_index: int, fingerprint: str, precision: Precision) -> str:
         view = self._images.views[view_index]
         # An augmented view depends on the augmentation's name, on our version of it, and on the libraries.
-        versions: list[int | str] = []
+        versions: list[object] = []
         if view != IDENTITY_VIEW:
-            versions = [augmentation.VERSION, *map(importlib.metadata.version, AUGMENTATION_LIBRARIES)]
+            versions = [
+                *augmentation_version(view.augmentation),
+                *map(importlib.metadata.version, AUGMENTATION_LIBRARIES),
+            ]
         settings = json.dumps([VERSION, pixel_cache.VERSION, self._prefix.device.type, self._content, view, versions])
         return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{fingerprint}-{precision}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -25,7 +26,12 @@ QUICK = (
 def installed_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment with the wheel of this code, and all other packages of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    source = folder / "source"  # setuptools writes into the folder that it builds
+    for name in ("data", "models", "tuning"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("freezeline.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = folder.glob("freezeline-*.whl")
     environment = folder / "environment"
