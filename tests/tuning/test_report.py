@@ -226,10 +226,11 @@ def test_the_results_come_first(page: Page) -> None:
     assert positions == sorted(positions)
 
 
-def test_scores_have_one_number_format(page: Page) -> None:
-    """The loss, the confidence of a configuration and a p-value are no scores."""
-    text = page.text[page.text.index("80.0% balanced accuracy") :]
-    assert re.findall(r"(?<![\d.])0\.\d{4}(?!\d)", text) == []
+def test_scores_have_one_number_format() -> None:
+    decision = Decision("not better: test accuracy 0.6667 vs. 1.0000 (p = 0.656).", "")
+    text = Page(built_report(report_content(decision=decision))).text
+    assert "not better: test accuracy 66.7% vs. 100.0% (p = 0.656)." in text
+    assert re.findall(r"(?<![\d.])[01]\.\d{4}(?!\d)", text) == []
 
 
 def test_marks_of_the_score_axis_are_at_their_scores() -> None:

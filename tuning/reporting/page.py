@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 MAX_PX_PER_INCH = 112  # of a chart in the page; larger would make its text larger than the page's
 REPORT, EVALUATION = "report.html", "evaluation.html"
 LEADERBOARD_ROWS = 10  # visible rows; the other trials are in a collapsed table
+SCORE_IN_TEXT = re.compile(r"(?<![\d.])[01]\.\d{4}(?!\d)")  # of the gate's reasons; its p-values have three decimals
 EVALUATION_SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -140,6 +142,7 @@ def _environment() -> Environment:
         network=network_name,
         percent=lambda share: "–" if share is None else f"{100 * share:.1f}%",
         interval=lambda ci: f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]" if ci else "–",
+        scores_in_percent=lambda text: SCORE_IN_TEXT.sub(lambda match: f"{float(match[0]):.1%}", text),
         duration=_duration,
         signed=lambda share: f"{100 * share:+.1f}%",
         params=_num_parameters,

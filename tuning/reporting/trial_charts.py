@@ -41,8 +41,9 @@ MIN_LABELED_SHARE = 0.035  # of the timeline, for a bar to carry its trial's num
 def draw_history(result: SearchResult) -> Figure:
     """Draw the scores by the time of completion, or by number if it is unknown, and the best one so far."""
     figure, axes = new_figure()
-    minutes = active_minutes(result.trials)
-    eligible = [trial for trial in result.trials if trial.is_eligible and (not minutes or trial.trial_uid in minutes)]
+    eligible, minutes = [trial for trial in result.trials if trial.is_eligible], active_minutes(result.trials)
+    if any(trial.trial_uid not in minutes for trial in eligible):
+        minutes = {}
     points = [(trial, minutes[trial.trial_uid][1] if minutes else float(trial.number)) for trial in eligible]
     points.sort(key=lambda point: point[1])
     scatter_by_origin(axes, points)
