@@ -97,7 +97,7 @@ def test_the_colors_of_the_confusion_matrix_are_shares_of_the_true_class() -> No
     scores = compute_metrics(np.eye(2)[predicted], counts, ("a", "b"))
     (axes,) = draw_confusion(scores).axes
     opacity = {(round(cell.get_x() + 0.5), round(cell.get_y() + 0.5)): cell.get_alpha() for cell in axes.patches}
-    assert opacity == pytest.approx({(0, 0): 0.29, (1, 0): 0.29, (0, 1): 0.185, (1, 1): 0.395})
+    assert opacity == pytest.approx({(0, 0): 0.325, (1, 0): 0.325, (0, 1): 0.2375, (1, 1): 0.4125})
     assert {text.get_text() for text in axes.texts} == {"1\n50%", "2\n25%", "6\n75%"}
     plt.close("all")
 

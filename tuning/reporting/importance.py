@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.reporting.drawing import new_figure, percent_axis
-from tuning.reporting.theme import BLUE
+from tuning.reporting.theme import BLUE, FIGURE_SIZE
 
 if TYPE_CHECKING:
     import optuna
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOG_SCALE_SETTINGS = ("lr", "weight_decay")
 MAX_IMPORTANCES = 10  # bars
+BAR_INCHES = 0.32  # height of a bar with its margin
 MIN_IMPORTANCE_TRIALS = 20  # fewer give shares that another seed of the estimator would turn upside down
 
 
@@ -92,7 +93,7 @@ def _distributions(settings: Sequence[dict[str, ParamValue]]) -> dict[str, BaseD
 
 def draw_importance(importance_by_name: Mapping[str, float]) -> Figure:
     """Draw a bar for each setting, the most important at the top."""
-    figure, axes = new_figure()
+    figure, axes = new_figure((FIGURE_SIZE[0], 1.0 + BAR_INCHES * len(importance_by_name)))
     names, shares = zip(*reversed(list(importance_by_name.items())), strict=True)
     bars = axes.barh(names, shares, color=BLUE)
     axes.bar_label(bars, [f"{share:.0%}" if share >= 0.01 else "<1%" for share in shares], padding=4)

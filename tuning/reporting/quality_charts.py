@@ -23,9 +23,10 @@ MAX_ANNOTATED_CLASSES = 12  # up to this number, the cells of a confusion matrix
 MAX_SHARES = 6  # up to this number of classes, they also have percentages
 MAX_NAMED_CLASSES = 40  # up to this number, axes have class names
 MAX_NAME_LENGTH = 18  # characters of a class name at an axis
-MAX_UPRIGHT_LENGTH = 8  # of the longest class name, for horizontal labels under a matrix
+MAX_UPRIGHT_CHARACTERS = 48  # of all names, each as long as the longest, for horizontal labels under a matrix
+SMALL = 7.5  # font size of the class names of a large matrix
 MAX_CAPTIONED_NETWORKS = 4  # of the Pareto front
-MIN_OPACITY, MAX_OPACITY = 0.08, 0.5  # of a cell; at most, so that its number is legible in light and dark mode
+MIN_OPACITY, MAX_OPACITY = 0.15, 0.5  # of a cell; at most, so that its number is legible in light and dark mode
 
 
 def draw_confusion(scores: ClassificationMetrics) -> Figure:
@@ -57,11 +58,16 @@ def _draw_cell(axes: Axes, row: int, column: int, share: float) -> None:
 
 
 def _name_classes(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    if max(map(len, names)) * len(names) <= MAX_UPRIGHT_LENGTH * MAX_SHARES:
-        axes.set_xticks(range(len(names)), names)
+    rows = range(len(names))
+    if len(names) > MAX_ANNOTATED_CLASSES:
+        axes.set_yticks(rows, names, size=SMALL)
+        axes.set_xticks(rows, names, size=SMALL, rotation=90)
+        return
+    axes.set_yticks(rows, names)
+    if max(map(len, names)) * len(names) <= MAX_UPRIGHT_CHARACTERS:
+        axes.set_xticks(rows, names)
     else:
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_xticks(rows, names, rotation=40, ha="right", rotation_mode="anchor")
 
 
 def _shorten(name: str) -> str:
@@ -74,7 +80,8 @@ def caption_reliability(content: ReportContent) -> str:
     before, after = metrics["test_ece"], metrics["test_ece_calibrated"]
     action = f"was divided by the temperature {temperature:.2f}" if temperature != 1 else "was not changed"
     return (
-        f"A point is above the diagonal where the network is too cautious, below where it is too certain. "
+        "A point is above the diagonal where the network is too cautious, below where it is too certain; larger points "
+        "have more images. "
         f"Its output {action}: expected calibration error on test {before:.1%} before, {after:.1%} after."
     )
 

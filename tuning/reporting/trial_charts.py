@@ -35,7 +35,7 @@ END_MARKERS = {
 TOP_CURVES = 5  # of the best trials, drawn whatever their origin
 MINUTES = "minutes since the first trial started"
 LANE_INCHES = 0.5  # height of a lane of the timeline
-MIN_LABELED_SHARE = 0.035  # of the timeline, for a bar to carry its trial's number
+DIGIT_SHARE = 0.022  # width of a digit on the timeline; shorter bars do not carry their trial's number
 
 
 def draw_history(result: SearchResult) -> Figure:
@@ -84,7 +84,7 @@ def draw_timeline(result: SearchResult) -> Figure:
         lane, color, is_complete = lanes[trial.trial_uid], ORIGINS[trial.origin].color, trial.status == "complete"
         face, edge = (color, PAPER) if is_complete else ("none", color)
         axes.barh(lane, stop - start, 0.8, start, color=face, edgecolor=edge, linewidth=1.2, zorder=2)
-        if stop - start > MIN_LABELED_SHARE * end:
+        if stop - start > len(str(trial.number)) * DIGIT_SHARE * end:
             text = {"color": PAPER if is_complete else INK, "ha": "center", "va": "center", "size": 8.5}
             axes.text((start + stop) / 2, lane, str(trial.number), **text)
     axes.set(xlabel=MINUTES, yticks=range(num_lanes), ylim=(num_lanes - 0.4, -0.6))
