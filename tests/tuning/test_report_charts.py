@@ -81,7 +81,13 @@ def test_the_learning_curves_are_those_of_the_five_best_and_of_all_that_are_no_p
     probes = [report_trial(number, 0.5 + number / 100).model_copy(update={"origin": "probe"}) for number in range(8)]
     trials = (*probes, report_trial(8, 0.3, "pruned"))
     result = report_result(trials=trials, winner=probes[7])
-    assert [trial.number for trial in curve_trials(result)] == [3, 4, 5, 6, 7, 8]
+    assert [trial.number for trial in curve_trials(result)] == [7, 6, 5, 4, 3, 8]
+
+
+def test_the_curves_of_a_long_search_are_those_of_its_best_trials_and_the_winner() -> None:
+    trials = tuple(report_trial(number, number / 100) for number in range(90))
+    shown = curve_trials(report_result(trials=trials, winner=trials[3]))
+    assert [trial.number for trial in shown] == [*range(89, 49, -1), 3]
 
 
 def test_losses_need_two_epochs_with_both_losses() -> None:

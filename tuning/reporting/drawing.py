@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 mpl.use("Agg")  # never open a window
 
 SCORE = "validation balanced accuracy"
+MANY_TRIALS = 150  # charts of more have smaller marks
 MIN_SPREAD = 0.02  # of the scores; a smaller one would make every other score an outlier
 OUTLIER_RANGES = 1.5  # below the first quartile, in interquartile ranges (Tukey's rule for outliers)
 
@@ -74,12 +75,13 @@ def mark_winner(axes: Axes, x: float, y: float) -> None:
 def scatter_by_origin(axes: Axes, points: Iterable[tuple[TrialRecord, float]]) -> None:
     """Draw each trial's score at its x, in the color of its origin; trials that did not complete are hollow."""
     listed = list(points)
+    size = 24 if len(listed) <= MANY_TRIALS else 8
     for origin, (label, color, marker) in ORIGINS.items():
         own = [(trial, x) for trial, x in listed if trial.origin == origin]
         faces = [color if trial.status == "complete" else "none" for trial, _ in own]
         if own:
             x, y = [x for _, x in own], [trial.score for trial, _ in own]
-            axes.scatter(x, y, s=24, marker=marker, c=faces, edgecolors=color, linewidths=1.2, zorder=3)
+            axes.scatter(x, y, s=size, marker=marker, c=faces, edgecolors=color, linewidths=1.2, zorder=3)
             axes.scatter([], [], s=24, marker=marker, color=color, label=label)  # the legend's marker is never hollow
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tuning.common.formatting import pluralize
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.drawing import (
+    MANY_TRIALS,
     ORIGINS,
     SCORE,
     active_minutes,
@@ -33,8 +34,10 @@ END_MARKERS = {
     "failed": ("v", RED),
 }  # marker and color at the end of a curve
 TOP_CURVES = 5  # of the best trials, drawn whatever their origin
+MAX_CURVES = 40  # of the best trials; more hide each other
 MINUTES = "minutes since the first trial started"
 LANE_INCHES = 0.5  # height of a lane of the timeline
+PALE = 0.35  # opacity of a trial that did not complete
 DIGIT_SHARE = 0.022  # width of a digit on the timeline; shorter bars do not carry their trial's number
 
 
@@ -82,8 +85,9 @@ def draw_timeline(result: SearchResult) -> Figure:
             continue
         start, stop = spans[trial.trial_uid]
         lane, color, is_complete = lanes[trial.trial_uid], ORIGINS[trial.origin].color, trial.status == "complete"
-        face, edge = (color, PAPER) if is_complete else ("none", color)
-        axes.barh(lane, stop - start, 0.8, start, color=face, edgecolor=edge, linewidth=1.2, zorder=2)
+        axes.barh(lane, stop - start, 0.8, start, color=color, alpha=1 if is_complete else PALE, linewidth=0, zorder=2)
+        if len(spans) <= MANY_TRIALS:  # a gap between the bars; it would hide the bars of more trials
+            axes.vlines(stop, lane - 0.4, lane + 0.4, color=PAPER, linewidth=1.2, zorder=2)
         if stop - start > len(str(trial.number)) * DIGIT_SHARE * end:
             text = {"color": PAPER if is_complete else INK, "ha": "center", "va": "center", "size": 8.5}
             axes.text((start + stop) / 2, lane, str(trial.number), **text)
@@ -111,19 +115,20 @@ def caption_timeline(result: SearchResult) -> str:
     spans = active_minutes(result.trials)
     parallel = max(pack_lanes(spans).values()) + 1
     return (
-        f"{pluralize(len(spans), 'trial')}, up to {parallel} in parallel, numbered as in the table. Hollow: pruned, "
+        f"{pluralize(len(spans), 'trial')}, up to {parallel} in parallel, numbered as in the table. Pale: pruned, "
         "out of time or failed."
     )
 
 
 def curve_trials(result: SearchResult) -> list[TrialRecord]:
-    """Return the trials of the learning curves: all that are no probes or re-runs, and the best ones."""
-    top = {trial.number for trial in result.ranked[:TOP_CURVES]} | {result.winner.number}
-    return [
+    """Return the trials of the learning curves, best first: those that are no probes or re-runs, and the best ones."""
+    shown = [
         trial
-        for trial in result.trials
-        if trial.scores and (trial.number in top or trial.origin not in {"probe", "rerun"})
-    ]
+        for rank, trial in enumerate(result.ranked)
+        if trial.scores and (rank < TOP_CURVES or trial.origin not in {"probe", "rerun"})
+    ][:MAX_CURVES]
+    is_winner_shown = any(trial.number == result.winner.number for trial in shown)
+    return shown if is_winner_shown else [*shown, result.winner]
 
 
 def draw_curves(result: SearchResult) -> Figure:
@@ -159,9 +164,9 @@ def caption_curves(result: SearchResult) -> str:
     shown, best = curve_trials(result), result.winner
     pruned, out_of_time = (sum(trial.status == status for trial in shown) for status in ("pruned", "out of time"))
     return (
-        f"{len(shown)} of {pluralize(len(result.trials), 'trial')}: the {TOP_CURVES} best and all that are neither "
-        f"probes nor re-runs; {pruned} pruned, {out_of_time} out of time. The winner, trial {best.number}, peaked at "
-        f"epoch {best.best_epoch} of {best.epochs}; the lower loss decides between equal scores."
+        f"{len(shown)} of {pluralize(len(result.trials), 'trial')}: the {TOP_CURVES} best and those that are neither "
+        f"probes nor re-runs, at most {MAX_CURVES}; {pruned} pruned, {out_of_time} out of time. The winner, trial "
+        f"{best.number}, peaked at epoch {best.best_epoch} of {best.epochs}; the loss decides between equal scores."
     )
 
 
