@@ -105,6 +105,10 @@ def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(f
     best = max(run.data.metrics["best_val_balanced_accuracy"] for run in children)
     assert parent.data.metrics["best_val_balanced_accuracy"] == best
     assert 0 <= parent.data.metrics["test_balanced_accuracy"] <= 1
+    report = Path(finished_search.client.download_artifacts(parent.info.run_id, "report.html")).read_text()
+    winner = children[int(parent.data.metrics["best_trial"])]
+    assert f"freezeline train --run {winner.info.run_id}" in report
+    assert "<h3>Timeline</h3>" in report
 
 
 def test_the_default_configuration_is_tried_and_the_winner_is_at_least_as_good(finished_search: FinishedSearch) -> None:

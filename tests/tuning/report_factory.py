@@ -17,10 +17,12 @@ from models.evaluation.calibration import ReliabilityBin
 from models.evaluation.metrics import compute_metrics
 from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import candidate, trial_record
+from tuning.common.promotion_types import Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
 from tuning.reporting.content import Decision, EvaluationContent, ReportContent
 from tuning.reporting.page import build_report
+from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Misclassification, Pair, to_webp
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.search_result import SearchResult
@@ -65,12 +67,15 @@ class Page(HTMLParser):
 def report_trial(
     number: int, score: float | None, status: str = "complete", lr: float = 1e-3, depth: int = 9, image_size: int = 32
 ) -> TrialRecord:
-    """Return a trial; without a score it has no epoch."""
+    """Return a trial; without a score it has no epoch. Trials take a minute and overlap by half."""
     trial = trial_record(number, score, status)  # type: ignore[arg-type]
+    history = tuple({**metrics, "train_loss": 0.5 / epoch} for epoch, metrics in enumerate(trial.history, start=1))
+    started_s = 1_000_000.0 + 30 * number
     settings = {**trial.settings, "lr": lr, "freeze_fraction": depth / 18}
     runtime_info = {**trial.runtime_info, "freeze_depth": depth}
     config = trial.config.model_copy(update={"preprocessing": Preprocessing(image_size)})
-    return trial.model_copy(update={"settings": settings, "runtime_info": runtime_info, "config": config})
+    changes = {"history": history, "started_s": started_s, "ended_s": started_s + 60}
+    return trial.model_copy(update={"settings": settings, "runtime_info": runtime_info, "config": config, **changes})
 
 
 def report_result(**changes: Any) -> SearchResult:
@@ -92,6 +97,23 @@ def report_result(**changes: Any) -> SearchResult:
     reruns = (RerunTrial(trials[1], (0.9, 0.88)),)
     result = SearchResult(trials, trials[1], reruns, Improvement(0.19, 0.05), costs, {"latency_ms": 12.5}, 3)
     return dataclasses.replace(result, **changes)
+
+
+PROVENANCE = Provenance(
+    recipe="auto",
+    budget="5 minutes",
+    seed=3,
+    started="2026-11-24 17:50:00 UTC",
+    ended="2026-11-24 17:58:00 UTC",
+    machine="a processor, 2 cores, no GPU",
+    versions="Python 3.11.7, torch 2.14.1",
+    run_url="http://127.0.0.1:5000/#/experiments/1/runs/run",
+    train_command="freezeline train --run 7e57",
+)
+EVIDENCE = {"candidate": 0.8, "champion": 0.7, "low": 0.02, "high": 0.18, "p_value": 0.031, "gain": 0.1}
+PROMOTION = Promotion(
+    alias="champion", reason="better", evidence={**EVIDENCE, "wins": 5, "losses": 2, "num_images": 30}
+)
 
 
 def report_content(
@@ -117,12 +139,12 @@ def report_content(
         created="2026-11-24 18:00",
         candidate=candidate(0.8, classes),
         scores=compute_metrics(probabilities, labels, classes),
-        decision=Decision(
-            "models:/pets@champion is now version 1: there was no champion before.", "models:/pets@champion"
-        ),
+        decision=Decision("models:/pets@champion is now version 2: better.", "models:/pets@champion", 2, PROMOTION),
         result=result or report_result(),
         machine="a processor",
         baseline=0.42,
+        minutes=8.5,
+        provenance=PROVENANCE,
         warnings=("only 45 validation images: one image is 2.2 points",),
         reliability=([ReliabilityBin(20, 0.9, 0.7), ReliabilityBin(10, 0.5, 0.6)], [ReliabilityBin(30, 0.8, 0.7)]),
         mistakes=(Misclassification(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),

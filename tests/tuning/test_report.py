@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import itertools
 import json
@@ -14,9 +15,12 @@ import axe_core_python
 import numpy as np
 import pytest
 
+from models.evaluation.metrics import compute_metrics
 from tests.conftest import skip_without
 from tests.tuning.report_factory import (
     HOSTILE_NAMES,
+    PROMOTION,
+    PROVENANCE,
     THUMBNAIL,
     Page,
     built_report,
@@ -25,11 +29,13 @@ from tests.tuning.report_factory import (
     report_result,
     report_trial,
 )
+from tuning.common.promotion_types import Promotion
 from tuning.reporting.charts import build_charts
 from tuning.reporting.content import Decision
 from tuning.reporting.page import build_evaluation
+from tuning.reporting.summary import configuration, confused_pairs, score_axis
 from tuning.reporting.theme import DARK, LIGHT
-from tuning.reporting.thumbnails import Misclassification
+from tuning.reporting.thumbnails import Example, Misclassification
 from tuning.search.reruns import Improvement
 
 VIRTUAL_TIME = "--virtual-time-budget=60000"  # ms of the page's time before Chromium dumps it
@@ -60,7 +66,9 @@ def test_the_page_loads_no_external_resource_and_runs_no_script(page: Page) -> N
     assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
     urls = [*page.values("src"), *page.values("href"), *page.values("xlink:href")]
     assert len(urls) > 10
-    assert all(url.startswith(("data:image/", "#")) for url in urls)
+    external = [url for url in urls if not url.startswith(("data:image/", "#"))]
+    assert external == [PROVENANCE.run_url]
+    assert [tag for tag, attributes in page.elements if attributes.get("href") == PROVENANCE.run_url] == ["a"]
     policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
 
@@ -97,7 +105,7 @@ def test_every_image_and_chart_has_a_text_alternative(page: Page) -> None:
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     svgs = [attributes for tag, attributes in page.elements if tag == "svg"]
     assert len(images) == 6
-    assert len(svgs) == len(build_charts(report_content())) == 7
+    assert len(svgs) == len(build_charts(report_content())) == 10
     assert all(attributes["alt"] for attributes in images)
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in svgs)
 
@@ -197,23 +205,96 @@ def with_axe(page: str) -> str:
 def test_the_results_come_first(page: Page) -> None:
     texts = [
         "80.0% balanced accuracy",
-        "there was no champion before",
-        "95% CI 0.750 to 0.850",
-        "+0.1900",
-        "0.4200",
-        "9.0 ms",
+        "is now version 2: better",
+        "Only 45 validation images",
+        "80.0% [75.0, 85.0]",
+        "logistic regression on raw pixels test accuracy42.0%",
+        "majority class test33.3%",
+        "this model validation90.0%",
+        "default configuration validation, trial 070.0%",
+        "tf_efficientnet_lite0, 32 px",
+        "9.0 ms, 14.0 MB",
+        "90 images, 3 classes",
+        "8.5 min",
+        "+19.0%, significant",
+        "5 images won, 2 lost of 30",
         'load_model("models:/pets@champion")',
+        "freezeline train --run 7e57",
         "Best trials by validation",
     ]
     positions = [page.text.index(text) for text in texts]
     assert positions == sorted(positions)
 
 
+def test_scores_have_one_number_format() -> None:
+    decision = Decision("not better: test accuracy 0.6667 vs. 1.0000 (p = 0.656).", "")
+    text = Page(built_report(report_content(decision=decision))).text
+    assert "not better: test accuracy 66.7% vs. 100.0% (p = 0.656)." in text
+    assert re.findall(r"(?<![\d.])[01]\.\d{4}(?!\d)", text) == []
+
+
+def test_marks_of_the_score_axis_are_at_their_scores() -> None:
+    axis = score_axis(report_content())
+    assert axis.low == pytest.approx(0.3)  # the majority class scores 0.33
+    assert axis.marks[0] == ("this model", "test", 0.8, True, 71.43, 64.29, 14.28)
+    assert [(mark.left, mark.interval_width) for mark in axis.marks[1:]] == [
+        (17.14, 0),
+        (4.76, 0),
+        (85.71, 0),
+        (57.14, 0),
+    ]
+
+
+def test_a_default_that_won_or_has_no_score_is_not_on_the_axis() -> None:
+    won = score_axis(report_content(result=report_result(winner=report_trial(0, 0.7))))
+    trials = (report_trial(0, None, "failed"), *report_result().trials[1:])
+    failed = score_axis(report_content(result=report_result(trials=trials)))
+    for axis in (won, failed):
+        assert [mark.label for mark in axis.marks].count("default configuration") == 0
+
+
+def test_the_whole_configuration_of_the_winner_is_shown(page: Page) -> None:
+    settings = [name for _, values in configuration(report_result().winner.config) for name in values]
+    dumped = report_result().winner.config.model_dump()
+    parts = [value for value in dumped.values() if isinstance(value, dict)]
+    assert sorted(settings) == sorted(["seed", *(name for part in parts for name in part)])
+    model = page.text[page.text.index("Configuration: network") : page.text.index("Optimization history")]
+    for name in settings:
+        assert name in model
+
+
+def test_the_origin_of_the_result_is_shown(page: Page) -> None:
+    model = page.text[page.text.index("Where it comes from") : page.text.index("Configuration: network")]
+    for text in ("auto, seed 3", "5 minutes", PROVENANCE.started, PROVENANCE.machine, PROVENANCE.versions, "c0ffee"):
+        assert text in model
+
+
+def test_without_a_web_address_and_a_known_run_there_is_no_link_and_no_command() -> None:
+    provenance = dataclasses.replace(PROVENANCE, run_url="", train_command="")
+    page = Page(built_report(report_content(provenance=provenance)))
+    assert "Train it again" not in page.text
+    assert PROVENANCE.run_url not in page.values("href")
+
+
+def test_a_first_champion_is_compared_with_no_other() -> None:
+    promotion = Promotion(alias="champion", reason="first", evidence={"candidate": 0.8, "baseline": 0.3})
+    decision = Decision("models:/pets@champion is now version 1: first.", "models:/pets@champion", 1, promotion)
+    assert "Against the previous champion" not in Page(built_report(report_content(decision=decision))).text
+
+
+def test_a_challenger_is_compared_with_the_current_champion(page: Page) -> None:
+    challenger = PROMOTION.model_copy(update={"alias": "challenger"})
+    decision = Decision("models:/pets@challenger is now version 2: not better.", "", 2, challenger)
+    assert "Against the current champion" in Page(built_report(report_content(decision=decision))).text
+    assert "Against the previous champion" in page.text
+
+
 def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
     result = report_result(winner=report_trial(0, 0.7), reruns=(), improvement=None, costs={})
     content = report_content(result=result, decision=Decision("Not registered.", ""), mistakes=())
     text = Page(built_report(content)).text
-    assert "the default configuration, trial 0, won" in text
+    assert "the default, trial 0, won" in text
+    assert "latency not measured" in text
     assert "All 30 test images were classified correctly" in text
     assert "0 of 3 networks measured" in text
     for absent in ("load_model", "Pareto front"):
@@ -222,17 +303,54 @@ def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
 
 
 def test_reruns_are_shown_with_the_score_of_each_seed(page: Page) -> None:
-    assert "0.8900" in page.text
-    assert "0.9000, 0.8800" in page.text
-    assert "significant: more than twice the standard error of 0.0500" in page.text
+    assert "89.0%" in page.text
+    assert "90.0%, 88.0%" in page.text
+    assert "significant: more than twice the standard error of 5.0%" in page.text
     text = Page(built_report(report_content(result=report_result(improvement=Improvement(0.02, 0.03))))).text
-    assert "not significant: at most twice the standard error of 0.0300" in text
+    assert "the same within noise: +2.0%, at most twice the standard error of 3.0%" in text
+
+
+def test_the_table_of_trials_has_their_time_size_and_main_settings(page: Page) -> None:
+    headers = page.text[page.text.index("trialbal. acc.") :].splitlines()[0]
+    for name in ("time", "batch", "dropout", "trained params", "truncated blocks", "origin", "status", "best epoch"):
+        assert name in headers
+
+
+def test_features_of_all_blocks_are_explained_where_a_trial_has_them(page: Page) -> None:
+    trials = list(report_result().trials)
+    network = trials[1].config.network.model_copy(update={"head_features": "all", "freeze_fraction": 1})
+    trials[1] = trials[1].model_copy(update={"config": trials[1].config.model_copy(update={"network": network})})
+    text = Page(built_report(report_content(result=report_result(trials=tuple(trials))))).text
+    assert "(all blocks): the head sees" in text
+    assert "(all blocks)" not in page.text
 
 
 def test_the_phases_are_shown_with_their_share_of_the_time_and_their_trials(page: Page) -> None:
-    phases = page.text[page.text.index("Trials by phase") :]
+    phases = page.text[page.text.index("Phases of the search") :]
     assert "default80%1" in phases
     assert "sampler80%6" in phases
+
+
+def test_the_worst_class_comes_first_and_confusions_are_listed(page: Page) -> None:
+    table = page.text[page.text.index("Metrics by class") : page.text.index("Most confident mistakes")]
+    assert table.index(HOSTILE_NAMES[0]) < table.index(HOSTILE_NAMES[2])
+    assert f"{HOSTILE_NAMES[0]} predicted as {HOSTILE_NAMES[1]}: 1 image, 10.0% of the class" in page.text
+
+
+def test_confusions_are_ordered_by_their_number_of_images() -> None:
+    labels = np.repeat([0, 1, 2], [10, 5, 5])
+    predicted = np.array([0] * 8 + [1, 1] + [1] * 3 + [2, 2] + [2] * 4 + [0])
+    pairs = confused_pairs(compute_metrics(np.eye(3)[predicted], labels, ("a", "b", "c")))
+    assert pairs == [("b", "c", 2, 0.4), ("a", "b", 2, 0.2), ("c", "a", 1, 0.2)]
+
+
+def test_without_augmentation_the_training_images_share_a_row() -> None:
+    examples = tuple(Example(f"a/{number}.png", "a", THUMBNAIL) for number in range(3))
+    page = Page(built_report(report_content(train_examples=examples)))
+    assert "trained without augmentation" in page.text
+    assert "augmented 1" not in page.text
+    rows = [attributes for _, attributes in page.elements if attributes.get("class") == "row"]
+    assert len(rows) == 3  # training images, validation images, one pair of the audit
 
 
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:
@@ -268,15 +386,23 @@ def test_a_search_of_one_trial_has_a_report() -> None:
 
 def test_each_class_has_its_wilson_intervals(page: Page) -> None:
     # The first class: recall 9 of 10, precision 9 of 9. Wilson's interval of 9 in 10:
-    assert "0.596 to 0.982" in page.text
+    assert "[59.6, 98.2]" in page.text
 
 
 def test_an_evaluation_has_metrics_classes_and_mistakes() -> None:
     text = build_evaluation(evaluation_content())
     page = Page(text)
     assert page.open == []
-    assert "models:/pets@champion: 96.7% accuracy on pets (test, 30 images)" in page.text
-    for part in ("95% CI 0.700 to 0.990", "0.0321", "0.596 to 0.982", f"{HOSTILE_NAMES[0]}/x.png"):
-        assert part in page.text
+    texts = [
+        "96.7% accuracy on pets/test (30 images)",
+        "96.7% [70.0, 99.0]",
+        "balanced accuracy",
+        "3.2%",
+        "[59.6, 98.2]",
+    ]
+    positions = [page.text.index(text) for text in texts]
+    assert positions == sorted(positions)
+    assert f"{HOSTILE_NAMES[0]}/x.png" in page.text
+    assert "96.7% accuracy on pets (30 images)" in build_evaluation(evaluation_content(split="all"))
     assert "<script" not in text
     assert "No image was misclassified." in build_evaluation(evaluation_content(mistakes=()))

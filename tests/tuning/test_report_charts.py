@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,24 +14,119 @@ from data.dataset.dataset import Dataset, Sample
 from data.findings import Finding
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize
+from models.evaluation.metrics import compute_metrics
+from models.profiling.serving_cost import ServingCost
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
 from tests.tuning.report_factory import report_content, report_result, report_trial
-from tuning.reporting.charts import build_charts, importances, to_study
+from tuning.reporting.charts import build_charts
+from tuning.reporting.drawing import active_minutes, jitter, score_limits
+from tuning.reporting.importance import importances, to_study
 from tuning.reporting.page import build_chart_images
+from tuning.reporting.quality_charts import draw_confusion, draw_cost
 from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, train_examples, val_examples
+from tuning.reporting.trial_charts import curve_trials, has_losses, pack_lanes
+from tuning.search.selection import serving_spec_of
 
 # --- charts ---
 
 
 def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
     chart_images = build_chart_images(build_charts(report_content()))
-    names = {"history", "curves", "freeze", "reliability", "latency", "size", "confusion"}
+    trial_charts = {"history", "timeline", "curves", "losses", "freeze"}
+    names = {*trial_charts, "latency", "size", "reliability", "confusion", "balance"}
     assert set(chart_images) == {f"{name}.png" for name in names}
     for png in chart_images.values():
         image = Image.open(io.BytesIO(png))
         assert image.width > 600
         assert len(image.convert("RGB").getcolors(10**6) or ()) > 10
+
+
+def test_without_the_times_of_its_trials_a_search_has_no_timeline() -> None:
+    trials = [trial.model_copy(update={"started_s": None}) for trial in report_result().trials]
+    charts = build_charts(report_content(result=report_result(trials=tuple(trials), winner=trials[1])))
+    assert "timeline" not in {chart.name for chart in charts}
+    assert build_chart_images(charts[:1])  # the history is then drawn by trial number
+
+
+def test_the_minutes_of_the_trials_leave_out_the_pause_before_a_resumed_search() -> None:
+    first, second, third = (report_trial(number, 0.5) for number in range(3))  # a minute each, starting every 30 s
+    later = third.model_copy(update={"started_s": 2_000_000.0, "ended_s": 2_000_120.0})
+    assert active_minutes([later, first, second]) == {"uid0": (0, 1), "uid1": (0.5, 1.5), "uid2": (1.5, 3.5)}
+
+
+def test_a_trial_that_still_runs_is_not_in_the_timeline() -> None:
+    running = report_trial(1, 0.5).model_copy(update={"status": "running", "ended_s": None})
+    assert list(active_minutes([report_trial(0, 0.5), running])) == ["uid0"]
+
+
+def test_trials_that_overlap_are_in_different_lanes() -> None:
+    assert pack_lanes({"a": (0, 2), "b": (1, 3), "c": (2, 4), "d": (2.5, 5)}) == {"a": 0, "b": 1, "c": 0, "d": 2}
+
+
+def test_equal_positions_are_spread_around_their_own() -> None:
+    assert jitter([1.0, 0.5, 1.0], 0.2) == pytest.approx([0.95, 0.5, 1.05])
+    assert jitter([1.0, 1.0, 1.0], 0.3) == pytest.approx([0.9, 1.0, 1.1])
+
+
+def test_a_low_outlier_does_not_set_the_range_of_the_scores() -> None:
+    low, high = score_limits([0.2, 0.9, 0.92, 0.94, 0.96])
+    assert 0.85 < low < 0.9
+    assert 0.96 < high <= 1
+    low, high = score_limits([1.0, 1.0])
+    assert low < 1 <= high < 1.01
+
+
+def test_the_learning_curves_are_those_of_the_five_best_and_of_all_that_are_no_probes() -> None:
+    probes = [report_trial(number, 0.5 + number / 100).model_copy(update={"origin": "probe"}) for number in range(8)]
+    trials = (*probes, report_trial(8, 0.3, "pruned"))
+    result = report_result(trials=trials, winner=probes[7])
+    assert [trial.number for trial in curve_trials(result)] == [7, 6, 5, 4, 3, 8]
+
+
+def test_the_curves_of_a_long_search_are_those_of_its_best_trials_and_the_winner() -> None:
+    trials = tuple(report_trial(number, number / 100) for number in range(90))
+    shown = curve_trials(report_result(trials=trials, winner=trials[3]))
+    assert [trial.number for trial in shown] == [*range(89, 49, -1), 3]
+
+
+def test_losses_need_two_epochs_with_both_losses() -> None:
+    trial = report_trial(0, 0.5)
+    assert has_losses(trial)
+    assert not has_losses(trial.model_copy(update={"history": trial.history[:1]}))
+    assert not has_losses(trial_record(0, 0.5))
+
+
+def test_the_colors_of_the_confusion_matrix_are_shares_of_the_true_class() -> None:
+    counts = np.repeat([0, 0, 1, 1, 1, 1], [1, 1, 2, 2, 2, 2])
+    predicted = np.repeat([0, 1, 1, 1, 1, 0], [1, 1, 2, 2, 2, 2])
+    scores = compute_metrics(np.eye(2)[predicted], counts, ("a", "b"))
+    (axes,) = draw_confusion(scores).axes
+    opacity = {(round(cell.get_x() + 0.5), round(cell.get_y() + 0.5)): cell.get_alpha() for cell in axes.patches}
+    assert opacity == pytest.approx({(0, 0): 0.325, (1, 0): 0.325, (0, 1): 0.2375, (1, 1): 0.4125})
+    assert {text.get_text() for text in axes.texts} == {"1\n50%", "2\n25%", "6\n75%"}
+    plt.close("all")
+
+
+def test_a_larger_confusion_matrix_is_drawn_larger() -> None:
+    widths = []
+    for num_classes in (2, 5, 30):
+        labels = np.arange(num_classes)
+        scores = compute_metrics(np.eye(num_classes), labels, [f"class {label}" for label in labels])
+        widths.append(draw_confusion(scores).get_figwidth())
+    assert widths == sorted(set(widths))
+    plt.close("all")
+
+
+def test_a_score_axis_ends_at_one_and_each_network_has_its_trials_number() -> None:
+    trials = tuple(trial.model_copy(update={"history": ()}) for trial in report_result().trials)
+    scored = [report_trial(number, score, image_size=32 + number) for number, score in enumerate((1.0, 0.99, 0.98))]
+    costs = {serving_spec_of(trial, 3): ServingCost(latency_ms=trial.number + 1, mb=1) for trial in scored}
+    content = report_content(result=report_result(trials=(*scored, *trials[3:]), winner=scored[0], costs=costs))
+    (axes,) = draw_cost(content, "latency_ms").axes
+    assert axes.get_ylim()[1] == 1
+    assert {text.get_text() for text in axes.texts} == {"0", "1", "2"}
+    plt.close("all")
 
 
 def test_only_settings_that_differ_have_an_importance() -> None:
@@ -56,7 +152,6 @@ def test_a_study_of_the_trials_has_those_with_a_score() -> None:
 
 def test_charts_restore_matplotlibs_settings_and_close_their_figures() -> None:
     import matplotlib as mpl
-    import matplotlib.pyplot as plt
 
     before = dict(mpl.rcParams)
     build_chart_images(build_charts(report_content()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,23 @@ def test_a_complete_trial_has_the_score_of_its_best_epoch(store: TrialStore, tmp
     assert trial_from_attrs(trial.user_attrs) == record
     assert (record.best_epoch, record.epochs, record.score) == (2, 3, 0.9)
     assert record.runtime_info == {"freeze_depth": 9, "blocks": 18}
+
+
+def test_a_trial_has_the_times_of_its_start_and_end(store: TrialStore, tmp_path: Path) -> None:
+    before_s = time.time()
+    started = start_trial(store)
+    store.report(started.trial_uid, epoch_report(1, 0.5))
+    ended = store.finish(started.trial_uid, "complete", "ran to its end")
+    assert started.ended_s is None
+    assert before_s <= (ended.started_s or 0) <= (ended.ended_s or 0) <= time.time()
+    (trial,) = read_journal(tmp_path)
+    assert trial_from_attrs(trial.user_attrs) == ended
+
+
+def test_a_trial_of_an_older_version_has_no_times(store: TrialStore) -> None:
+    fields = json.loads(start_trial(store).model_dump_json(exclude={"history", "started_s", "ended_s"}))
+    record = trial_from_attrs({"trial_record": fields})
+    assert (record.started_s, record.ended_s) == (None, None)
 
 
 def test_a_pruned_trial_keeps_all_its_epochs(store: TrialStore, tmp_path: Path) -> None:

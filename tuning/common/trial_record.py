@@ -32,6 +32,8 @@ class TrialRecord(FrozenModel):
         settings: the searched settings by their option names.
         runtime_info: values known only after its network was built.
         history: the metrics of each completed epoch.
+        started_s: Unix time of its start, or of its restart by a resumed search; None in a search of an older version.
+        ended_s: Unix time of its end; None while it runs.
     """
 
     trial_uid: str
@@ -45,6 +47,8 @@ class TrialRecord(FrozenModel):
     settings: dict[str, ParamValue]
     runtime_info: dict[str, ParamValue]
     history: tuple[dict[str, float], ...] = ()
+    started_s: float | None = None
+    ended_s: float | None = None
 
     @property
     def counts_as_trial(self) -> bool:

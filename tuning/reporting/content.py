@@ -12,7 +12,8 @@ from data.loading.pixel_cache import pixel_cache
 from models.evaluation.calibration import ReliabilityBin, reliability_bins, remove_temperature
 from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
-from tuning.common.promotion_types import Candidate
+from tuning.common.promotion_types import Candidate, Promotion
+from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import (
     Example,
     Misclassification,
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
 
 
 class Decision(NamedTuple):
-    """The registry's decision about a candidate as a sentence, and the model's URI; empty if it is not registered."""
+    """The registry's decision about a candidate as a sentence, and the model's URI; empty if it is not registered.
+
+    ``promotion`` has the decision's evidence and ``version`` the registered version; both None if it is not decided.
+    """
 
     text: str
     model: str
+    version: int | None = None
+    promotion: Promotion | None = None
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class ReportContent:
     """The content of a search's report.
 
     Thumbnails are the bytes of WebP files. ``search`` is the id of the parent run, ``machine`` the hardware that
-    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``warnings`` the
-    reasons to distrust the result, ``reliability`` the bins of the test images before and after calibration, ``pairs``
-    related images by kind of finding.
+    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``minutes`` the
+    wall time of the search, ``warnings`` the reasons to distrust the result, ``reliability`` the bins of the test
+    images before and after calibration, ``pairs`` related images by kind of finding.
     """
 
     search: str
@@ -54,6 +60,8 @@ class ReportContent:
     result: SearchResult
     machine: str
     baseline: float
+    minutes: float
+    provenance: Provenance
     warnings: tuple[str, ...]
     reliability: tuple[list[ReliabilityBin], list[ReliabilityBin]]
     mistakes: tuple[Misclassification, ...]
@@ -70,6 +78,8 @@ def build_report_content(
     test_predictions: tuple[Probabilities, Labels],
     baseline: float,
     decision: Decision,
+    minutes: float,
+    provenance: Provenance,
 ) -> ReportContent:
     """Return the content of a search's report; pixels are read from the cache, or decoded again.
 
@@ -87,6 +97,8 @@ def build_report_content(
         result=result,
         machine=hardware(),
         baseline=baseline,
+        minutes=minutes,
+        provenance=provenance,
         warnings=tuple(result_warnings(dataset, result, candidate)),
         reliability=(
             reliability_bins(remove_temperature(probabilities, candidate.temperature), labels),

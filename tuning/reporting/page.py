@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.common.formatting import format_score, network_name, pluralize
+from tuning.common.formatting import network_name, pluralize
 from tuning.common.names import TEST_METRIC
-from tuning.reporting.charts import (
-    MIN_IMPORTANCE_TRIALS,
-    Chart,
-    confusion_chart,
-    importance_trials,
-    render_figure,
-)
+from tuning.reporting.charts import Chart, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
+from tuning.reporting.importance import MIN_IMPORTANCE_TRIALS, importance_trials
+from tuning.reporting.summary import compares_champion, configuration, confused_pairs, score_axis
 from tuning.reporting.theme import DARK, LIGHT, css, png, svg
 from tuning.search.selection import MIN_PARETO_NETWORKS, pareto_labels
 from tuning.search.strategy import phase_usage
@@ -28,8 +25,16 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
+MAX_PX_PER_INCH = 112  # of a chart in the page; larger would make its text larger than the page's
 REPORT, EVALUATION = "report.html", "evaluation.html"
 LEADERBOARD_ROWS = 10  # visible rows; the other trials are in a collapsed table
+SCORE_IN_TEXT = re.compile(r"(?<![\d.])[01]\.\d{4}(?!\d)")  # of the gate's reasons; its p-values have three decimals
+EVALUATION_SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "top5_accuracy": "top-5 accuracy",
+}
 SCORES = {TEST_METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
 
@@ -45,7 +50,13 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
             (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
             for name, label in SCORES.items()
         ],
+        axis=score_axis(content),
+        compares_champion=compares_champion(content.decision.promotion),
+        configuration=list(configuration(content.result.winner.config)),
+        has_augmentation=any(example.augmented for example in content.train_examples),
+        confusions=confused_pairs(content.scores),
         classes=_class_rows(content.scores),
+        uses_all_blocks=any(trial.config.network.head_features == "all" for trial in content.result.trials),
         leaderboard_rows=LEADERBOARD_ROWS,
         min_pareto_networks=MIN_PARETO_NETWORKS,
         min_importance_trials=MIN_IMPORTANCE_TRIALS,
@@ -66,9 +77,10 @@ def build_evaluation(content: EvaluationContent) -> str:
         content=content,
         charts={chart.name: _RenderedChart(chart)},
         scores=[
-            (name.replace("_", " "), value, content.intervals.get(name))
-            for name, value in content.scores.to_dict().items()
+            (label, getattr(content.scores, name), content.intervals.get(name))
+            for name, label in EVALUATION_SCORES.items()
         ],
+        confusions=confused_pairs(content.scores),
         classes=_class_rows(content.scores),
     )
 
@@ -96,12 +108,13 @@ class _RenderedChart:
         with render_figure(chart) as figure:
             # Matplotlib has escaped the names in the SVG; they are text between tags.
             self.svg = Markup(svg(figure, chart.name, f"{chart.title}. {chart.caption}"))  # noqa: S704
+            self.width_px = round(MAX_PX_PER_INCH * figure.get_figwidth())
 
 
-def _class_rows(scores: ClassificationMetrics) -> list[dict[str, object]]:
-    """Return each class with the 95% Wilson intervals of its recall and precision."""
+def _class_rows(scores: ClassificationMetrics) -> list[dict[str, Any]]:
+    """Return each class with the 95% Wilson intervals of its recall and precision, the worst recall first."""
     num_predicted = [sum(column) for column in zip(*scores.confusion, strict=True)]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for label, class_scores in enumerate(scores.per_class):
         correct = scores.confusion[label][label]
         intervals = {
@@ -109,7 +122,7 @@ def _class_rows(scores: ClassificationMetrics) -> list[dict[str, object]]:
             for name, total in (("recall", class_scores.support), ("precision", num_predicted[label]))
         }
         rows.append({"scores": class_scores, **intervals})
-    return rows
+    return sorted(rows, key=lambda row: row["scores"].recall)
 
 
 @lru_cache(maxsize=1)
@@ -126,12 +139,27 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         data_uri=lambda thumbnail: f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}",
-        score=format_score,
         network=network_name,
-        percent=lambda share: f"{100 * share:.1f}%",
+        percent=lambda share: "–" if share is None else f"{100 * share:.1f}%",
+        interval=lambda ci: f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]" if ci else "–",
+        scores_in_percent=lambda text: SCORE_IN_TEXT.sub(lambda match: f"{float(match[0]):.1%}", text),
+        duration=_duration,
+        signed=lambda share: f"{100 * share:+.1f}%",
+        params=_num_parameters,
+        setting=lambda value: f"{value:g}" if isinstance(value, float) else str(value),
         plural=pluralize,
     )
     return environment
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 99.5 else f"{seconds / 60:.1f} min"
+
+
+def _num_parameters(count: float | None) -> str:
+    if count is None:
+        return "–"
+    return f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count / 1e3:.1f}k"
 
 
 def _printable(value: object) -> object:

@@ -35,8 +35,8 @@ DARK = {
     "green": "#6fc793",
     "red": "#f28b82",
 }
-FIGURE_SIZE = (5.2, 3.4)  # inches, each 72 SVG units; small, so that text stays legible on a phone
-PNG_DPI = 160
+FIGURE_SIZE = (4.6, 3.2)  # inches, each 72 SVG units; small, so that text stays legible on a phone
+PNG_DPI = 180
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],

@@ -29,7 +29,7 @@ def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate
 def _small_splits(dataset: Dataset) -> Iterator[str]:
     num_val, num_test = len(dataset.split("val")), len(dataset.split("test"))
     for count, name, consequence in (
-        (num_val, "validation image", "trials with close scores cannot be told apart"),
+        (num_val, "validation image", "trials with close scores cannot be distinguished"),
         (num_test, "test image", "the confidence intervals are wide"),
     ):
         if count < SMALL_SPLIT:

@@ -7,6 +7,7 @@ crash. Ray Tune's own snapshots are written too late to be relied on and are not
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,8 @@ class TrialStore:
         """Return the trial of a step, already saved; a record is an interrupted trial, which restarts."""
         if isinstance(step, TrialRecord):
             self._interrupted.remove(step.trial_uid)
-            return step
+            self._save(self._records[step.trial_uid].model_copy(update={"started_s": time.time()}))
+            return self._records[step.trial_uid]
         if isinstance(step, Rerun):
             return self._start_rerun(step)
         trial = self._ask(step.params)
@@ -120,6 +122,7 @@ class TrialStore:
             config=config,
             settings=settings,
             runtime_info={},
+            started_s=time.time(),
         )
         self._open_trials[record.trial_uid] = trial
         self._save(record)
@@ -145,7 +148,8 @@ class TrialStore:
         """
         from tuning.search.samplers import INFRASTRUCTURE_FAILURE
 
-        record = self._records[trial_uid].model_copy(update={"status": status, "reason": reason})
+        changes = {"status": status, "reason": reason, "ended_s": time.time()}
+        record = self._records[trial_uid].model_copy(update=changes)
         if is_infrastructure_failure:
             self._open_trials[trial_uid].set_user_attr(INFRASTRUCTURE_FAILURE, True)
         self._save(record)

@@ -18,6 +18,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.reporting.content import Decision, build_report_content
+from tuning.reporting.provenance import Provenance
 from tuning.search.result_warnings import result_warnings
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
@@ -59,7 +60,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + tables})
-    _write_report(search, result, candidate, baseline, decision)
+    _write_report(search, session, result, candidate, baseline, decision)
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     if decision.model:
         _show_next_commands(search, decision.model, links.comparison_url(trials))
@@ -151,11 +152,17 @@ def _promote(search: Search, candidate: Candidate) -> Decision:
     version, promotion = outcome
     parent.set_tags(promotion_tags(version, promotion))
     search.bus.emit(PromotionDecided(candidate, version, promotion))
-    return Decision(format_decision(candidate, version, promotion), f"models:/{candidate.name}@{promotion.alias}")
+    model = f"models:/{candidate.name}@{promotion.alias}"
+    return Decision(format_decision(candidate, version, promotion), model, version, promotion)
 
 
 def _write_report(
-    search: Search, result: SearchResult, candidate: Candidate, baseline: float, decision: Decision
+    search: Search,
+    session: SessionResult,
+    result: SearchResult,
+    candidate: Candidate,
+    baseline: float,
+    decision: Decision,
 ) -> None:
     """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
     from tuning.reporting.charts import build_charts
@@ -164,7 +171,11 @@ def _write_report(
     search.bus.stage("writing the report")
     parent, paths = search.parent, search.paths
     test_predictions = load_test_predictions(paths.package)
-    content = build_report_content(search.dataset, result, candidate, test_predictions, baseline, decision)
+    minutes = session.time_budget.elapsed_s / 60
+    provenance = _provenance(search, session, result, decision)
+    content = build_report_content(
+        search.dataset, result, candidate, test_predictions, baseline, decision, minutes, provenance
+    )
     charts = build_charts(content)
     write_atomically(paths.report, build_report(content, charts).encode())
     parent.log_file(paths.report)
@@ -174,6 +185,20 @@ def _write_report(
         file = paths.artifacts / "charts" / name
         write_atomically(file, image)
         parent.log_file(file, "charts")
+
+
+def _provenance(search: Search, session: SessionResult, result: SearchResult, decision: Decision) -> Provenance:
+    """Return where the result comes from, with the run of the search and the command that trains the winner again."""
+    links = MlflowLinks(search.parent.experiment_id, search.parent.run_id, session.run_ids)
+    uri, run_id = tracking_uri(), links.trial_run_id(result.winner)
+    version = f"models:/{search.recipe.name or search.dataset.name}/{decision.version}"
+    source = f"--run {run_id}" if run_id else f"--model {version}" if decision.version else ""
+    return Provenance.collect(
+        search.recipe,
+        result.trials,
+        run_url=absolute_url(uri, links.run_url(search.parent.run_id)) if uri.startswith("http") else "",
+        train_command=f"freezeline train {source}" if source else "",
+    )
 
 
 def _show_next_commands(search: Search, model: str, comparison_url: str) -> None:

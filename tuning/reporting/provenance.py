@@ -1,0 +1,76 @@
+"""Where the result of a search comes from: recipe, budget, time, machine, versions, and how to train it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from data.parallel import available_cores
+from models.profiling.hardware import hardware
+from tuning.common.formatting import pluralize
+from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Recipe
+
+LIBRARIES = ("torch", "timm", "onnxruntime", "optuna", "ray", "mlflow")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the result of a search comes from, as text.
+
+    ``started`` and ``ended`` are the local times of the first trial's start and of the last trial's end; empty if
+    unknown. ``run_url`` is the web address of the search's run; empty if the tracking store has none.
+    ``train_command`` trains the winner again; empty if neither its run nor its version is known.
+    """
+
+    recipe: str
+    budget: str
+    seed: int
+    started: str
+    ended: str
+    machine: str
+    versions: str
+    run_url: str
+    train_command: str
+
+    @classmethod
+    def collect(cls, recipe: Recipe, trials: Sequence[TrialRecord], run_url: str, train_command: str) -> Provenance:
+        """Return the provenance of a search that ran on this machine."""
+        starts = [trial.started_s for trial in trials if trial.started_s is not None]
+        ends = [trial.ended_s for trial in trials if trial.ended_s is not None]
+        return cls(
+            recipe=recipe.recipe,
+            budget=_budget(recipe),
+            seed=recipe.seed,
+            started=_local_time(min(starts)) if starts else "",
+            ended=_local_time(max(ends)) if ends else "",
+            machine=_machine(),
+            versions=_versions(),
+            run_url=run_url,
+            train_command=train_command,
+        )
+
+
+def _budget(recipe: Recipe) -> str:
+    minutes = "" if recipe.budget_s is None else f"{recipe.budget_s / 60:g} minutes"
+    trials = "" if recipe.max_trials is None else pluralize(recipe.max_trials, "trial")
+    return " or ".join(part for part in (minutes, trials) if part)
+
+
+def _machine() -> str:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join([hardware(), pluralize(available_cores(), "core"), *(gpus or ["no GPU"])])
+
+
+def _versions() -> str:
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    return ", ".join([f"Python {platform.python_version()}", *libraries])
+
+
+def _local_time(unix_s: float) -> str:
+    return f"{datetime.fromtimestamp(unix_s).astimezone():%Y-%m-%d %H:%M:%S %Z}"
