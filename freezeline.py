@@ -65,6 +65,7 @@ __all__ = [
 ]
 
 PathLike = str | Path
+COMMAND_LINE_ONLY = {"quiet", "events", "dry_run"}  # here, ``verbose``
 
 
 def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult:
@@ -219,7 +220,7 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
     from data.errors import did_you_mean
     from tuning.recipe.options import option_fields
 
-    known = option_fields(model)
+    known = [name for name in option_fields(model) if name not in COMMAND_LINE_ONLY]
     texts: dict[str, str] = {}
     problems: list[str] = []
     for name, value in options.items():

@@ -26,7 +26,7 @@ def run(recipe: Recipe, mlflow_run_id: str | None) -> int:
 
     with open_event_bus("tune", recipe.quiet, recipe.events) as bus, handle_signals() as signals:
         from tuning.workflows.context import Context
-        from tuning.workflows.tune import run_search  # imports torch, Ray and MLflow, which takes seconds
+        from tuning.workflows.tune import run_search, show_plan  # imports torch, Ray and MLflow, which takes seconds
 
         context = Context(bus, signals, process_started_s(), mlflow_run_id)
-        return bus.end(run_search(recipe, context))
+        return bus.end((show_plan if recipe.dry_run else run_search)(recipe, context))

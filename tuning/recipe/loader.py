@@ -64,6 +64,15 @@ def load_recipe(options: Mapping[str, str], problems: Sequence[str] = ()) -> Rec
     return _validated({**file.settings, **options, VARIANTS: distinct}, {VARIANTS: file.name})
 
 
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as the YAML of a recipe file; a search with it gives the same result."""
+    given = {name: value for name, value in recipe.to_params().items() if value not in (None, "")}
+    settings = {name: value for name, value in given.items() if name in OPTIONS}
+    variants = {variant.name: dict(variant.settings) for variant in recipe.variants}
+    settings = {**settings, VARIANTS: variants} if variants else settings
+    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1000)).rstrip()
+
+
 def find_recipe_file(recipe: str) -> Path:
     """Return the path of a recipe, given as a preset name or as a path.
 

@@ -31,7 +31,7 @@ ERROR_MESSAGES = {
 GROUPS = {
     "data": ("data", "name", "on_leak", "split"),
     "budget": (
-        "minutes", "trials", "recipe", "max_epochs", "patience", "sweep", "rerun_top_k", "rerun_seeds",
+        "minutes", "trials", "recipe", "dry_run", "max_epochs", "patience", "sweep", "rerun_top_k", "rerun_seeds",
         "max_concurrent", "cpus_per_trial", "gpus_per_trial", "seed",
     ),
     "model": ("model", "run", "backbone", "weights", "image_size", "max_latency_ms", "max_mb"),

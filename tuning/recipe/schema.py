@@ -190,7 +190,7 @@ class TrainingSettings(FrozenModel):
 
     def to_params(self) -> dict[str, Any]:
         """Return the requested settings as JSON values, to be logged; options of the output are excluded."""
-        return self.model_dump(mode="json", exclude={"quiet", "events"})
+        return self.model_dump(mode="json", exclude={"quiet", "events", "dry_run"})
 
     @model_validator(mode="after")
     def _check_batch_norm(self) -> TrainingSettings:
@@ -278,6 +278,9 @@ class Recipe(TrainingSettings):
         3, ge=0, le=100, description="number of best trials to re-run; the best mean score wins; 0: none"
     )
     rerun_seeds: int = Field(2, ge=0, le=100, description="number of additional seeds per re-run trial")
+    dry_run: bool = Field(
+        False, description="validate everything, print the plan and the resolved recipe, and start nothing"
+    )
     sampler: SamplerName = Field("tpe", description="search algorithm (tpe learns from previous trials)")
     scheduler: SchedulerName = Field("asha", description="early stopping of weak trials")
     max_latency_ms: float | None = Field(

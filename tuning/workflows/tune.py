@@ -5,15 +5,37 @@ from __future__ import annotations
 from contextlib import closing
 
 from data.audit.report import audit
+from data.parallel import available_cores
 from tuning.common.events import AuditCompleted
+from tuning.common.exit_codes import FINISHED
+from tuning.recipe.loader import recipe_text
 from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import resolve_data_path
-from tuning.search.ray_runtime import RayRuntime
+from tuning.search.ray_runtime import RayRuntime, concurrency
+from tuning.search.strategy import SearchStrategy
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.ui import summary
 from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
 from tuning.workflows.search_session import Search, SearchSession
+
+
+def show_plan(recipe: Recipe, context: Context) -> int:
+    """Validate a recipe, and show its data, plan and resolved values without starting anything; return the exit status.
+
+    Raises:
+        UserError: with all problems.
+    """
+    dataset = load_data(recipe, context.bus.progress)
+    inputs = prepare_inputs(recipe, dataset)
+    context.bus.emit(AuditCompleted(audit(dataset)))
+    recipe = inputs.resolve_auto(recipe)
+    strategy = SearchStrategy(recipe, inputs.search_space(recipe), len(dataset.split("val")))
+    max_concurrent = concurrency(recipe, {"CPU": available_cores()})
+    plan = summary.plan_line(recipe, (), len(strategy.probes_left(())), max_concurrent)
+    context.bus.show(f"plan: {plan}", "resolved recipe:", recipe_text(recipe))
+    return FINISHED
 
 
 def run_search(recipe: Recipe, context: Context) -> int:
