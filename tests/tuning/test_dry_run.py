@@ -33,4 +33,4 @@ def test_the_printed_recipe_gives_the_same_search(image_folder: Path, folder: Pa
 
 
 def test_mistakes_are_reported_as_by_a_search(capsys: Capture) -> None:
-    assert "got 'nowhere'" in " ".join(error_lines(capsys, "tune", "nowhere", "--dry-run"))
+    assert "got nowhere" in " ".join(error_lines(capsys, "tune", "nowhere", "--dry-run"))
