@@ -85,7 +85,7 @@ def resume(request: ResumeRequest, given_run: str | None, bus: EventBus) -> int:
     Raises:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
-    with handle_signals() as signals:
+    with handle_signals(bus.warning) as signals:
         client = connect()
         target, recipe, dataset_before = load_search(client, request.run)
         with closing(RayRuntime(recipe)) as ray:

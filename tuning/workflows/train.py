@@ -63,7 +63,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, given_run: st
     Raises:
         UserError: with all problems, before the training starts.
     """
-    with handle_signals() as signals:
+    with handle_signals(bus.warning) as signals:
         config, trial = None, None
         if run_id or model_uri:
             trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)

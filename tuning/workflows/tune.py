@@ -24,7 +24,7 @@ def run_search(recipe: Recipe, given_run: str | None, bus: EventBus) -> int:
     Raises:
         UserError: with all problems, before any trial starts.
     """
-    with handle_signals() as signals, closing(RayRuntime(recipe)) as ray:
+    with handle_signals(bus.warning) as signals, closing(RayRuntime(recipe)) as ray:
         problems = Problems()
         with problems.collect():
             dataset = load_data(recipe, bus.progress)
