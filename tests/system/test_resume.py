@@ -19,7 +19,7 @@ def test_a_finished_search_can_be_extended_in_its_own_parent_run(
     workspace = copied_search
     parent, children = runs_of(workspace.client)
     assert main(["resume", "--run", parent.info.run_id, "--trials", "2"]) == 0
-    assert "resuming: 3 trials finished, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
+    assert "resuming: 3 trials done, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
     extended_parent, extended_children = runs_of(workspace.client)
     assert extended_parent.info.run_id == parent.info.run_id
     assert extended_parent.info.status == "FINISHED"

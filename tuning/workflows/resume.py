@@ -18,7 +18,7 @@ from tuning.tracking.connection import connect
 from tuning.tracking.parent_run import ParentRun, RunTarget, find_searches, parent_run_lifecycle
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import load_data, prepare_inputs
-from tuning.workflows.search_session import Search, SearchSession
+from tuning.workflows.search_session import Search, SearchSession, announce
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,18 +86,22 @@ def resume(request: ResumeRequest, given_run: str | None, bus: EventBus) -> int:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
     with handle_signals(bus.warning) as signals:
+        bus.stage("connecting to MLflow")
         client = connect()
         target, recipe, dataset_before = load_search(client, request.run)
         with closing(RayRuntime(recipe)) as ray:
+            bus.stage("checking the networks")
             dataset = load_data(recipe, bus.progress)
             check_same_data(dataset_before, dataset)
             ray.start_async()  # in the background, while the networks are validated
+            bus.stage("preparing the networks")
             inputs = prepare_inputs(recipe, dataset)
             is_online = recipe.tracking == "server"
             if given_run and is_online:
                 client.set_tag(given_run, RESUMES_TAG, target.run_id)
             parent = ParentRun.from_target(target, client if is_online else None)
-            parent.reopen()
-            with parent_run_lifecycle(parent, signals):
+            was_finished = parent.reopen()
+            with parent_run_lifecycle(parent, signals, was_finished):
                 search = Search(recipe, inputs, parent, signals, bus)
+                announce(search, "resume")
                 return finalize(search, SearchSession(search, ray, request).run())
