@@ -46,7 +46,7 @@ from tuning.ui.result_text import (
     next_commands,
 )
 from tuning.ui.summary import leaderboard, plan_line, run_note
-from tuning.ui.tables.evaluation import class_table, score_lines
+from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
 from tuning.workflows.phases import PhaseTracker
 
@@ -116,10 +116,11 @@ def test_the_test_result_has_confidence_intervals_baselines_and_the_number_of_ev
 def test_the_model_has_its_network_its_costs_and_the_default() -> None:
     trials = [trial_record(0, 0.5, "out of time"), trial_record(1, 0.9)]
     assert list(model_lines(search_result(trials, trials[1]), candidate())) == [
-        "MODEL     tf_efficientnet_lite0, 32 px, 9/18 frozen, 10.0 MB",
+        "MODEL     tf_efficientnet_lite0, 32 px, 9/18 frozen",
+        "          10.0 MB",
         "          trial 1, validation 0.9000; default configuration 0.5000 (out of time)",
     ]
-    assert list(model_lines(search_result(trials, trials[0]), candidate()))[1].endswith("(the default configuration)")
+    assert list(model_lines(search_result(trials, trials[0]), candidate()))[2].endswith("(the default configuration)")
 
 
 def test_the_decision_is_labeled_with_the_alias_and_fits_into_80_columns() -> None:
@@ -137,9 +138,13 @@ def test_the_decision_has_alias_version_and_reason() -> None:
 def test_metrics_are_shown_by_class_and_with_confidence_intervals() -> None:
     scores = compute_metrics(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), ("[bold]", "dog"))
     row = next(line for line in rendered(class_table(scores)) if "[bold]" in line)
-    assert re.findall(r"[\d.]+", row) == ["1", "0.500", "1.000", "0.667"]
+    assert re.findall(r"[\d.]+", row) == ["1", "0.5000", "1.0000", "0.6667"]
+    assert [line.split() for line in rendered(confusion_table(scores))[-2:]] == [
+        ["1", "[bold]", "1", "."],
+        ["2", "dog", "1", "1"],
+    ]
     lines = score_lines(scores, {"accuracy": (0.1, 0.9)})
-    assert "accuracy           0.6667  (95% CI 0.1000 to 0.9000)" in lines
+    assert "accuracy           0.6667  [95% CI 0.1000, 0.9000]" in lines
     assert {line.split()[0] for line in lines} == {"loss", "accuracy", "balanced_accuracy", "macro_f1"}
 
 

@@ -43,11 +43,12 @@ def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     """Yield the winner, its costs, and the default that it was compared with."""
     winner, default, cost = result.winner, result.default, result.winner_cost
     network = f"{network_name(winner)}, {winner.config.preprocessing.image_size} px, {frozen_text(winner)} frozen"
-    latency = f", {cost.latency_ms:.1f} ms/image" if cost else ""
-    yield from _wrapped("MODEL", f"{network}, {candidate.size_mb:.1f} MB{latency}")
+    latency = f", {cost.latency_ms:.1f} ms/image on one core" if cost else ""
+    yield from _wrapped("MODEL", network)
+    yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
     score = f"trial {winner.number}, validation {format_score(winner)}"
-    if default is None or default.trial_uid == winner.trial_uid:
-        yield from _wrapped("", f"{score}{' (the default configuration)' if default else ''}")
+    if default is None or default.score is None or default.trial_uid == winner.trial_uid:
+        yield from _wrapped("", f"{score}{' (the default configuration)' if default == winner else ''}")
     else:
         cut_off = " (out of time)" if default.status == "out of time" else ""
         yield from _wrapped("", f"{score}; default configuration {format_score(default)}{cut_off}")

@@ -22,7 +22,7 @@ MAX_TRIAL_ROWS = 8
 OTHER_ROWS = 7  # the block's other lines, and two lines of the terminal above the block
 MIN_HEIGHT_FOR_MARGIN = 4  # lines of the block
 MAX_WIDTH = 100  # characters
-MIN_WIDTH_FOR_NOTES = 90
+MIN_FULL_WIDTH = 90  # for long curves and notes
 BAR_WIDTH = 24  # characters
 
 FILLED, FILLED_TIP, EMPTY = "━", "╸", "─"  # of a bar
@@ -36,7 +36,7 @@ def render(state: LiveState, now_s: float, width: int, height: int) -> Renderabl
     """Return the block for a state: at most ``height - 1`` lines of at most ``width - 1`` characters."""
     width = max(1, min(width - 1, MAX_WIDTH))  # some terminals wrap a full line
     max_rows = max(1, min(MAX_TRIAL_ROWS, height - OTHER_ROWS))
-    lines = [*_body(state, now_s, max_rows, width >= MIN_WIDTH_FOR_NOTES), *_footer(state, now_s)]
+    lines = [*_body(state, now_s, max_rows, width >= MIN_FULL_WIDTH), *_footer(state, now_s)]
     max_lines = max(1, height - 1)
     # The first line is empty: if another program prints below the block, as mlflow run does after Ctrl-C, that line
     # stays on screen.
@@ -48,14 +48,14 @@ def render(state: LiveState, now_s: float, width: int, height: int) -> Renderabl
     return Group(*visible)
 
 
-def _body(state: LiveState, now_s: float, max_rows: int, has_notes: bool) -> Iterator[Text]:
+def _body(state: LiveState, now_s: float, max_rows: int, is_wide: bool) -> Iterator[Text]:
     """Yield the current stage or the running trials, then the best trial."""
     if state.stage:
         yield _stage_line(state, now_s)
     elif state.curve:
         yield Text.assemble(f"epoch {len(state.curve)}  ", (f"{state.curve[-1]:.4f}", SCORE), "  ", _curve(state.curve))
     else:
-        yield from _running_trials(state, now_s, max_rows, has_notes)
+        yield from _running_trials(state, now_s, max_rows, is_wide)
     if state.best is not None:
         yield _best_line(state.best)
 
@@ -70,7 +70,7 @@ def _stage_line(state: LiveState, now_s: float) -> Text:
     return line.append(f" {done:,} of {total:,}  ").append_text(_bar(done / total))
 
 
-def _running_trials(state: LiveState, now_s: float, max_rows: int, has_notes: bool) -> Iterator[Text]:
+def _running_trials(state: LiveState, now_s: float, max_rows: int, is_wide: bool) -> Iterator[Text]:
     """Yield a header and a line per running trial; trials that do not fit are counted."""
     running = list(state.running.values())
     if not running:
@@ -78,12 +78,14 @@ def _running_trials(state: LiveState, now_s: float, max_rows: int, has_notes: bo
         return
     visible = running if len(running) <= max_rows else running[: max_rows - 1]
     scale = _score_range([row.trial for row in visible], state.best)
-    curve_width = min(MAX_CURVE_WIDTH, max([len("curve"), *(row.trial.config.fit.max_epochs for row in visible)]))
+    max_curve_width = MAX_CURVE_WIDTH if is_wide else len("curve")
+    max_epochs = max((row.trial.config.fit.max_epochs for row in visible), default=0)
+    curve_width = min(max_curve_width, max(len("curve"), max_epochs))
     columns = f"trial epoch  time  left  score {'curve':{curve_width}} {'network':{NETWORK_WIDTH}}"
     yield Text(f"{columns}   px frozen      lr batch", DIM)
     for row in visible:
         line = _trial_line(row, now_s, scale, curve_width)
-        yield line.append(f"  {NOTES.get(row.trial.origin, '')}", DIM) if has_notes else line
+        yield line.append(f"  {NOTES.get(row.trial.origin, '')}", DIM) if is_wide else line
     if len(visible) < len(running):
         yield Text(f"and {pluralize(len(running) - len(visible), 'more trial')}", DIM)
 
