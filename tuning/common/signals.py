@@ -6,6 +6,7 @@ signals from a pipe acknowledges each at once, and ends the process if the main 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -112,7 +113,7 @@ def handle_signals(acknowledge: Callable[[str], None] | None = None) -> Iterator
     """Context manager: yield an installed ``SignalHandler``; on exit restore the previous handlers.
 
     ``acknowledge`` gets a sentence within moments of each signal, in another thread. A second signal then ends the
-    process with exit status 130 after at most ``QUIT_TIMEOUT_S``.
+    process with exit status 130 after at most ``QUIT_TIMEOUT_S``, also while the interpreter and Ray shut down.
     """
     handler = SignalHandler()
     if threading.current_thread() is not threading.main_thread():
@@ -154,8 +155,6 @@ class Acknowledger:
             os.close(write_end)
             thread.join()
             os.close(read_end)
-            if self._quit_timer is not None:
-                self._quit_timer.cancel()
 
     def _watch(self, read_end: int) -> None:
         """Acknowledge the signals until the pipe is closed."""
@@ -172,4 +171,5 @@ class Acknowledger:
             self._quit_timer.daemon = True
             self._quit_timer.start()
         text = (GRACEFUL if self._handler.is_graceful else IMMEDIATE) if is_first else QUIT
-        self._acknowledge(f"{SIGNAL_NAMES[number]}: {text}")
+        with contextlib.suppress(OSError):  # the terminal or the reader of a pipe is gone
+            self._acknowledge(f"{SIGNAL_NAMES[number]}: {text}")
