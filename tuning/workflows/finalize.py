@@ -84,8 +84,8 @@ def _show_result(search: Search, shown: _Result, decision: Decision, links: Mlfl
     """Show the result, the decision, the best trials and, unless the search was interrupted, the next commands."""
     result, candidate = shown.result, shown.candidate
     decision_lines = result_text.decision_lines(decision.text, decision.model) if links else []
+    search.bus.show("")
     search.bus.show_result(
-        "",
         *result_text.metrics_lines(candidate, shown.baseline),
         *result_text.model_lines(result, candidate),
         *decision_lines,

@@ -110,7 +110,7 @@ def _train_and_package(
     bus.stage("packaging the model and evaluating it on the test split")
     candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
     bus.emit(CandidateEvaluated(candidate, None))
-    bus.show_result("", *result_text.metrics_lines(candidate, None))
+    bus.show_result(*result_text.metrics_lines(candidate, None))
     if candidate.model_uri:
         bus.show_result(*result_text.command_lines("Register", f"freezeline promote {parent.run_id}"))
     else:
