@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 OWN_LINE = re.compile(
     r"""
-    \d\d:\d\d:\d\d\ \ \S                                   # a log message
-    | \w[\w-]*:\ [\d,]+\ images\ in\ \d+\ classes          # the audit
-    | no\ problems\ found
+    \d\d:\d\d:\d\d\ \ +\S                                  # a message, or the row of a trial
+    | Freezeline\ \d | \w[\w-]*:\ [\d,]+\ images\ in\ \d+\ classes
     | \ +\S                                                # continuation lines and table rows
-    | Best\ trials\ by\ validation | Accuracy\ against\ cost | trial\ +bal\.\ acc\.
-    | Best\ trials\ re-run | Compared\ with\ the\ default | Test\ result\ on\ \d+\ image
-    | models:/[\w-]+@\w+\ is\ now\ version
-    | (report|compare\ the\ trials|classify\ an\ image|run\ on\ your\ own\ data):\ +\S
+    | \[\d/\d\]\ \w | time\ +trial\ | trial\ +bal\.\ acc\.
+    | Best\ trials\ by\ validation | Accuracy\ and\ cost\ on\ one\ core | Networks\ by\ validation | network\ +px
+    | Best\ trials\ re-run | Compared\ with\ the\ default
+    | (RESULT|MODEL|CHAMPION|CHALLENGER|REGISTRY)\ +\S
+    | (Report|MLflow|Predict|Serve|Continue|Register)(\ +\S|$)
     """,
     re.VERBOSE,
 )

@@ -11,15 +11,19 @@ from data.dataset.dataset import Dataset
 from tests.system.conftest import Workspace, runs_of, tune
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
+from tuning.common.signals import SignalHandler
 
 
 def test_a_finished_search_can_be_extended_in_its_own_parent_run(
-    copied_search: Workspace, quick_searches: None, capsys: pytest.CaptureFixture[str]
+    copied_search: Workspace,
+    quick_searches: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workspace = copied_search
     parent, children = runs_of(workspace.client)
     assert main(["resume", "--run", parent.info.run_id, "--trials", "2"]) == 0
-    assert "resuming: 3 trials finished, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
+    assert "resuming: 3 trials done, 0 unfinished; 2 trials of up to 2 epochs" in capsys.readouterr().out
     extended_parent, extended_children = runs_of(workspace.client)
     assert extended_parent.info.run_id == parent.info.run_id
     assert extended_parent.info.status == "FINISHED"
@@ -32,6 +36,13 @@ def test_a_finished_search_can_be_extended_in_its_own_parent_run(
     assert len(runs_of(workspace.client)[1]) == 5
     assert len(workspace.client.search_model_versions("name='photos'")) <= 2  # one per winner
     assert number_of_test_evaluations(workspace) == evaluations
+    capsys.readouterr()
+    monkeypatch.setattr(SignalHandler, "stop_requested", True)
+    assert main(["resume", "--run", parent.info.run_id]) == 130
+    output = capsys.readouterr().out
+    assert "the best model so far is registered as version" in output
+    assert "freezeline promote" not in output
+    assert runs_of(workspace.client)[0].info.status == "FINISHED"
 
 
 def number_of_test_evaluations(workspace: Workspace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,17 +50,18 @@ print(json.dumps({name: model.predict(data).to_dict("records") for name, data in
 
 
 def test_a_search_ends_with_a_champion_and_suggests_next_commands(finished_search: FinishedSearch) -> None:
-    assert "photos: 60 images in 3 classes" in finished_search.screen
+    assert "60 images, 3 classes" in finished_search.screen
     assert "Best trials by validation" in finished_search.screen
     assert "95% CI" in finished_search.screen
     assert "raw pixels" in finished_search.screen
-    assert "python -m tuning predict --model models:/photos@champion" in finished_search.screen
-    assert "/#/compare-runs?runs=" in finished_search.screen
+    assert "freezeline predict models:/photos@champion" in finished_search.screen
+    assert "/#/experiments/1/runs/" in finished_search.screen
+    assert "CHAMPION  models:/photos@champion is now version 1" in finished_search.screen
     assert int(finished_search.client.get_model_version_by_alias("photos", "champion").version) == 1
 
 
 def test_the_live_view_shows_the_trials_and_disappears_at_the_end(finished_search: FinishedSearch) -> None:
-    for part in ("packaging trial", "trial  epoch   time   score  curve", "of 3 trials, 0 pruned, 0 failed", "▁"):
+    for part in ("packaging trial", "trial epoch  time  left  score curve", "trials 1/3 done", "▁"):
         assert part in finished_search.terminal_output
         assert part not in finished_search.screen
     assert finished_search.terminal_output.rfind("\x1b[?25h") > finished_search.terminal_output.rfind("\x1b[?25l")
@@ -203,7 +205,9 @@ def test_a_second_search_in_a_run_of_mlflow_run_is_compared_with_the_champion(
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     assert tune(workspace, name="photos", quiet="on") == 0
     output = capsys.readouterr()
-    assert len(output.out.splitlines()) == 7  # the test result, the decision and the report's path
+    labels = re.findall(r"^[A-Za-z]+", output.out, re.MULTILINE)
+    assert labels[:2] + labels[3:] == ["RESULT", "MODEL", "Report"]
+    assert labels[2] in {"CHAMPION", "CHALLENGER"}
     assert {line.split()[1] for line in output.err.splitlines()} == {"only"}  # the warnings about small splits
     assert "MLFLOW_RUN_ID" not in os.environ  # otherwise every Ray worker would log into the parent run
     parent, children = runs_of(workspace.client, "mlflow-run")

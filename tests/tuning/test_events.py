@@ -29,10 +29,12 @@ from tuning.common.events import (
     Event,
     EventBus,
     Message,
+    PhaseStarted,
     ProgressUpdated,
     PromotionDecided,
     ReportWritten,
     SearchPlanned,
+    SearchStarted,
     StageStarted,
     TablesShown,
     TrainingEpochEnded,
@@ -64,7 +66,9 @@ ALL_EVENTS: list[Event] = [
     TablesShown(("a table",)),
     StageStarted("starting Ray"),
     ProgressUpdated("reading images", 3, 9),
+    SearchStarted("0.5.0", "tune", "pets", {"train": 9, "val": 2, "test": 3}, 2, "run", "pets", 0, "sqlite:///x.db"),
     AuditCompleted(AUDIT),
+    PhaseStarted(1, 4, "probes", 4),
     SearchPlanned("run", "a plan", 16, 4, 0, 8, 2, 1_800_000_000.0),
     TrialStarted(trial_record(0, None, "running")),
     EpochEnded(trial_record(0, 0.5, "running"), epoch_report(3, 0.5)),
@@ -97,8 +101,8 @@ def test_the_list_above_has_every_event() -> None:
 def test_every_event_that_is_not_for_people_only_has_a_line() -> None:
     names = [line["event"] for line in json_lines(*ALL_EVENTS)]
     assert names == [
-        "warning", "stage", "progress", "audit", "plan", "trial_started", "epoch", "trial_ended", "epoch", "result",
-        "promotion", "report", "ended",
+        "warning", "stage", "progress", "search", "audit", "phase", "plan", "trial_started", "epoch", "trial_ended",
+        "epoch", "result", "promotion", "report", "ended",
     ]  # fmt: skip
 
 
@@ -121,7 +125,7 @@ def test_events_md_lists_every_event_with_its_fields() -> None:
     JsonLinesRenderer(file, "tune")
     lines = [json.loads(file.getvalue()), *json_lines(*ALL_EVENTS)]
     fields = {line["event"]: set(line) - {"event", "at"} for line in lines}
-    assert len(fields) == 13
+    assert len(fields) == 15
     assert documented_fields() == fields
 
 
@@ -135,7 +139,7 @@ def test_the_example_in_events_md_matches_the_schema() -> None:
 
 
 def test_a_trial_has_lines_for_its_start_its_epochs_and_its_end() -> None:
-    started, epoch_line, ended = json_lines(*ALL_EVENTS[7:10])
+    started, epoch_line, ended = json_lines(*ALL_EVENTS[9:12])
     assert (started["trial"], started["uid"], started["origin"]) == (0, "uid0", "default")
     assert started["settings"]["optimizer"] == "adamw"
     assert (epoch_line["epoch"], epoch_line["metrics"]["val_balanced_accuracy"]) == (3, 0.5)
@@ -195,7 +199,7 @@ def test_messages_warnings_and_tables_are_printed(capsys: pytest.CaptureFixture[
     bus.warning("a warning")
     bus.show("a line")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition("  ")[2] or line for line in lines] == ["a message", "a warning", "a line"]
+    assert [line.partition("  ")[2] or line for line in lines] == ["a message", "! a warning", "a line"]
 
 
 def test_every_renderer_gets_every_event() -> None:
@@ -266,14 +270,9 @@ def test_quiet_prints_results_to_stdout_and_warnings_to_stderr(capsys: pytest.Ca
     renderer = QuietRenderer()
     for event in ALL_EVENTS:
         renderer.handle(event)
+    renderer.handle(TablesShown(("RESULT", "CHAMPION"), is_result=True))
     captured = capsys.readouterr()
-    lines = captured.out.splitlines()
-    assert lines[0].startswith("Test result on 20 images")
-    assert lines[-2:] == [
-        "models:/pets@champion is now version 3: better.",
-        "report:               /searches/report.html",
-    ]
-    assert len(lines) == 7
+    assert captured.out.splitlines() == ["RESULT", "CHAMPION"]
     assert [line.partition("  ")[2] for line in captured.err.splitlines()] == ["the disk is full"]
 
 
@@ -281,8 +280,8 @@ def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(caps
     duplicates = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
     LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (duplicates,)})))
     _, finding, hint = capsys.readouterr().out.splitlines()
-    assert finding == "  2 exact duplicates within a class: kept"
-    assert "audit.json names every file" in hint
+    assert finding == "  audit     2 exact duplicates within a class: kept"
+    assert hint.split()[:3] == ["files:", "freezeline", "audit"]
 
 
 def test_quiet_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,11 +305,14 @@ def test_lines_of_libraries_are_detected() -> None:
         "Trial status: 2 RUNNING",
     ]
     own_lines = [
-        "03:04:05  trial 0 complete",
-        "pets: 1,797 images in 10 classes (9 train)",
+        "03:04:05  starting Ray",
+        "03:04:05    12  lite0           128   9/18    8/8    36  0.9348 * default",
+        "[1/4] probes: 27 planned",
+        "Freezeline 0.5.0  tune pets, seed 0",
         "  2 near-duplicates",
         "",
-        "no problems found",
+        "RESULT    test balanced accuracy 0.9",
+        "Report    /searches/report.html",
     ]
     assert foreign_lines([*own_lines, *library_lines]) == library_lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import time
@@ -24,8 +25,9 @@ from tuning.common.events import (
     TrialEnded,
     TrialStarted,
 )
+from tuning.common.formatting import clock
 from tuning.common.trial_record import TrialOrigin, TrialRecord, TrialStatus
-from tuning.ui.live.render import clock, render, sparkline
+from tuning.ui.live.render import render, sparkline
 from tuning.ui.live.renderer import LiveRenderer
 from tuning.ui.live.state import LiveState, reduce
 
@@ -73,7 +75,8 @@ def test_trials_are_counted_by_status_and_origin() -> None:
         TrialEnded(trial(3, None, "failed")),
         TrialEnded(trial(4, 0.95, "complete", "rerun")),
     )
-    assert (state.finished, state.probes, state.reruns, state.pruned, state.failed) == (3, 1, 1, 1, 1)
+    assert (state.finished, state.probes, state.reruns) == (3, 1, 1)
+    assert state.statuses == {"complete": 3, "pruned": 1, "failed": 1}
     assert [running.trial.number for running in state.running.values()] == [5]
 
 
@@ -111,11 +114,31 @@ def test_a_message_does_not_change_the_state() -> None:
 def test_a_running_trial_has_a_row_with_epoch_score_curve_and_network() -> None:
     started = reduced(planned(), TrialStarted(trial(7, None)), TrialStarted(trial(8, None, origin="probe")))
     lines = rendered(reduce(started, EpochEnded(trial(7, 0.9), epoch_report(3, 0.9)), START_S + 30))
-    assert lines[1] == "trial  epoch   time   score  curve  network, size, frozen blocks"
-    assert lines[2] == "    7    3/4   1:00  0.9000  ▁█▁    tf_efficientnet_lite0 32 px, 9/18"
-    assert lines[3] == "    8    0/4   1:00       -         probe of tf_efficientnet_lite0 32 px, 9/18"
-    assert lines[4] == "best 0.9000 by trial 7: tf_efficientnet_lite0 at 32 px, 9/18 frozen"
-    assert lines[5] == "0 of 4 probes, 0 of 16 trials, 0 pruned, 0 failed"
+    assert lines[1] == "trial epoch  time  left  score curve network          px frozen      lr batch"
+    assert lines[2] == "    7   3/4  1:00     - 0.9000 ▁█▁   lite0            32   9/18 1.0e-03    32"
+    assert lines[3] == "    8   0/4  1:00     -      -       lite0            32   9/18 1.0e-03    32"
+    assert lines[4] == "best 0.9000 by trial 7: tf_efficientnet_lite0, 32 px, 9/18 frozen"
+    assert lines[5] == "probes 0/4 done, trials 0/16 done"
+    assert max(map(len, lines)) < 80
+
+
+def test_the_rest_of_a_trial_is_estimated_from_its_epochs() -> None:
+    running = trial(7, 0.9)
+    running = running.model_copy(update={"history": tuple(entry | {"epoch_s": 40.0} for entry in running.history)})
+    state = reduced(planned(), TrialStarted(running), EpochEnded(running, epoch_report(3, 0.9)))
+    assert rendered(state, START_S + 15)[2].split()[:4] == ["7", "3/4", "0:15", "0:25"]
+
+
+def test_failed_pruned_and_out_of_time_trials_are_counted_also_those_from_before_a_resume() -> None:
+    previous = [trial(0, 0.5, "pruned"), trial(1, 0.5, "out of time"), trial(2, 0.5, "complete", "probe")]
+    plan = dataclasses.replace(planned(), previous=previous, finished=2)
+    state = reduced(plan, TrialEnded(trial(3, None, "failed")))
+    assert rendered(state)[-2] == "probes 1/5 done, trials 3/16 done, 1 out of time, 1 pruned, 1 failed"
+
+
+def test_a_task_that_is_done_has_no_full_bar_while_other_work_goes_on() -> None:
+    assert "100%" not in rendered(reduced(ProgressUpdated("comparing images", 72, 72)))[1]
+    assert rendered(reduced(ProgressUpdated("comparing images", 36, 72)))[1].endswith("━━━━━━━━━━━━╸───────────  50%")
 
 
 @pytest.mark.parametrize(
@@ -130,21 +153,14 @@ def test_a_running_trial_has_a_row_with_epoch_score_curve_and_network() -> None:
 def test_the_bar_and_the_clock_show_the_remaining_budget(
     plan: SearchPlanned, elapsed_s: float, filled: int, text: str
 ) -> None:
-    out = io.StringIO()
-    console = Console(file=out, width=80, force_terminal=True, color_system="standard")
-    console.print(render(reduced(plan), START_S + elapsed_s, 80, 24))
-    last = out.getvalue().splitlines()[-1]
-    bar, _, _ = last.partition("\x1b[2m") if "\x1b[2m" in last else (last, "", "")
-    assert bar.count("━") == filled
-    assert last.endswith(f"  {text}")
+    last = rendered(reduced(plan), START_S + elapsed_s)[-1]
+    assert last.count("━") == filled
+    assert last.endswith(f"{filled / 24:.0%}  {text}")
 
 
 def test_the_bar_shows_the_larger_used_share_of_trials_and_time() -> None:
     state = reduced(planned(trials=2), TrialEnded(trial(0, 0.5, "complete")))
-    assert rendered(state)[-1].startswith("━" * 24)
-    out = io.StringIO()
-    Console(file=out, force_terminal=True, color_system="standard").print(render(state, START_S + 3, 80, 24))
-    assert out.getvalue().splitlines()[-1].partition("\x1b[2m")[0].count("━") == 12
+    assert rendered(state, START_S + 3)[-1] == "━━━━━━━━━━━━╸───────────  50%  4:57 left"
 
 
 MANY_TRIALS = reduced(planned(), *(TrialStarted(trial(number, 0.9)) for number in range(1000)))
@@ -251,12 +267,15 @@ def test_lines_stay_above_the_block_and_the_block_is_removed(monkeypatch: pytest
         while "no trial is running" not in out.getvalue() and time.monotonic() < deadline_s:
             time.sleep(0.01)  # the block is drawn four times per second
         assert "over the time budget" in screen_of(out.getvalue())[-1]
-    lines = [line.partition("  ")[2] for line in screen_of(out.getvalue())]
-    assert lines == ["the plan", "trial 0 complete after 3 epochs: 0.5000", "trial 1 failed:"]
+    device, plan, row, failed, reason = screen_of(out.getvalue())
+    assert (device, plan) == ("  device    CPU, 2 trials in parallel", "  plan      the plan")
+    assert row.endswith("3/4     0  0.5000 *")
+    assert failed.endswith("failed")
+    assert reason.strip() == "trial 1 failed:"
 
 
 def test_a_long_message_is_wrapped_unless_it_holds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = f"stopped: the best model so far is packaged; continue with python -m tuning resume --run {'a' * 32}"
+    command = f"the model is saved on this machine; freezeline sync {'a' * 32} delivers it when the server is back"
     with live(monkeypatch) as (renderer, out):
         renderer.handle(Message("a few words " * 11))
         renderer.handle(Message(command))
@@ -271,7 +290,7 @@ def test_the_style_of_a_line_does_not_apply_to_the_block(monkeypatch: pytest.Mon
         renderer.handle(Message("careful", is_warning=True))
     yellow = re.findall(r"\x1b\[(?:\d+;)*33m([^\x1b]*)", out.getvalue())
     assert len(yellow) == 1
-    assert yellow[0].endswith("careful")
+    assert yellow[0].endswith("! careful")
 
 
 def test_other_output_goes_above_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,19 @@ def test_a_search_that_the_user_stopped_is_killed(parent: ParentRun) -> None:
     assert status(parent) == ("KILLED", "stopped by the user")
 
 
+def test_a_finished_search_stays_finished_if_the_user_stops_its_resume(parent: ParentRun) -> None:
+    with parent_run_lifecycle(parent, SignalHandler()):
+        pass
+    resumed = ParentRun.open(parent.client, parent.run_id, "pets")
+    was_finished = resumed.reopen()
+    assert was_finished
+    assert status(resumed)[0] == "RUNNING"
+    assert not resumed.reopen()
+    with parent_run_lifecycle(resumed, signals_after_ctrl_c(), was_finished):
+        pass
+    assert status(resumed) == ("FINISHED", "the search had finished; the user stopped its resume")
+
+
 def test_a_search_that_fails_after_the_user_stopped_it_is_killed(parent: ParentRun) -> None:
     with pytest.raises(RuntimeError, match="boom"), parent_run_lifecycle(parent, signals_after_ctrl_c()):
         raise RuntimeError("boom")

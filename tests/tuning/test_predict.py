@@ -176,12 +176,28 @@ def test_json_output_has_one_object_per_line(capsys: pytest.CaptureFixture[str])
 
 
 def test_csv_output_has_a_header_and_one_line_per_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert write_predictions([GOOD, BAD], "csv") == 1
+    assert write_predictions([BAD, GOOD, BAD], "csv") == 2
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
-        ["file", "label", "score", "error"],
-        ["a b.png", "Käse", "0.75", ""],
-        ["b.png", "", "", 'is "cut", off'],
+        ["file", "label", "score", "error", "probability_Käse", "probability_dog"],
+        ["b.png", "", "", 'is "cut", off', "", ""],
+        ["a b.png", "Käse", "0.75", "", "0.75", "0.25"],
+        ["b.png", "", "", 'is "cut", off', "", ""],
     ]
+
+
+def test_csv_output_without_a_readable_image_has_no_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert write_predictions([BAD], "csv") == 1
+    assert capsys.readouterr().out.splitlines()[0] == "file,label,score,error"
+
+
+@pytest.mark.parametrize("output_format", ["json", "csv"])
+def test_probabilities_have_six_significant_digits(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prediction = Prediction(Path("a.png"), "cat", 2 / 3, (("cat", 2 / 3), ("dog", 1e-9 / 3)))
+    assert write_predictions([prediction], output_format) == 0
+    output = capsys.readouterr().out
+    assert "0.666667" in output
+    assert "3.33333e-10" in output
+    assert "0.6666667" not in output
 
 
 @pytest.mark.parametrize("output_format", ["json", "csv"])

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import urllib.parse
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,38 @@ from rich.table import Table
 
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.conftest import FakeClock
-from tests.tuning.factories import candidate, epoch_report, recipe, search_result, trial_record
-from tuning.common.events import EpochEnded, Event, ProgressUpdated, TrialEnded, TrialStarted
-from tuning.common.formatting import format_decision, format_score
+from tests.tuning.factories import candidate, epoch_metrics, epoch_report, recipe, search_result, trial_record
+from tuning.common.events import (
+    EpochEnded,
+    Event,
+    PhaseStarted,
+    ProgressUpdated,
+    SearchPlanned,
+    SearchStarted,
+    StageStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from tuning.common.formatting import format_decision, format_score, short_network
 from tuning.common.promotion_types import Promotion
+from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.search.selection import ranked
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui.console import print_tables, progress_bar
 from tuning.ui.log_renderer import LogRenderer
-from tuning.ui.summary import leaderboard, next_commands, plan_line, result_lines, run_note
-from tuning.ui.tables.evaluation import class_table, score_lines
+from tuning.ui.result_text import (
+    MAX_WIDTH,
+    command_lines,
+    continue_lines,
+    decision_lines,
+    metrics_lines,
+    model_lines,
+    next_commands,
+)
+from tuning.ui.summary import leaderboard, plan_line, run_note
+from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
+from tuning.workflows.phases import PhaseTracker
 
 
 def rendered(table: Table | TextTable, width: int = 80) -> list[str]:
@@ -53,7 +75,7 @@ def test_the_leaderboard_fits_into_80_columns_and_shows_the_settings() -> None:
     lines = rendered(leaderboard([trial_record(12_345, 0.98765)]))
     row = next(line for line in lines if "12345" in line)
     assert max(map(len, lines)) <= 80
-    for cell in ("0.9877", "2/3", "9/18", "tf_efficientnet_lite0", "32", "1.0e-03", "light"):
+    for cell in ("0.9877", "9/18", "lite0", "32", "1.0e-03", "light"):
         assert cell in row
 
 
@@ -63,6 +85,17 @@ def test_the_leaderboard_shows_a_trials_variant() -> None:
     assert any("mobilenetv2-1" in line for line in rendered(leaderboard([trial])))
 
 
+def test_the_leaderboard_marks_the_winner_even_if_others_have_a_better_score() -> None:
+    timed = [epoch_metrics(0.5) | {"epoch_s": 7.4}] * 2
+    winner = trial_record(9, 0.5).model_copy(update={"history": tuple(timed)})
+    trials = [trial_record(number, 0.9) for number in range(7)] + [winner]
+    lines = rendered(leaderboard(trials, winner))
+    assert lines[0] == "Best trials by validation (* winner)"
+    assert [line.split()[0] for line in lines[2:7]] == ["0", "1", "2", "3", "4"]
+    assert lines[7].split()[:5] == ["*", "9", "0.5000", "2", "15"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_leaderboard_without_a_scored_trial_is_empty() -> None:
     assert leaderboard([trial_record(0, None, "failed")]).rows == []
 
@@ -70,16 +103,31 @@ def test_a_leaderboard_without_a_scored_trial_is_empty() -> None:
 # --- the test result ---
 
 
-def test_the_test_result_has_confidence_intervals_and_the_number_of_evaluations() -> None:
-    lines = result_lines(candidate(0.8, test_evaluations=2), baseline=0.75)
-    assert lines[0] == "Test result on 20 images (test set evaluated 2 times):"
-    assert lines[1].strip() == "accuracy 0.8000 (95% CI 0.7500 to 0.8500)"
-    assert "raw pixels" in lines[-1]
-    assert lines[-1].endswith("0.7500")
+def test_the_test_result_has_confidence_intervals_baselines_and_the_number_of_evaluations() -> None:
+    lines = list(metrics_lines(candidate(0.8, test_evaluations=2), 0.75))
+    assert lines == [
+        "RESULT    test balanced accuracy 0.8000 [95% CI 0.7500, 0.8500]",
+        "          accuracy 0.8000 [0.7500, 0.8500], macro-F1 0.8000 [0.7500, 0.8500]",
+        "          on 20 images; test set evaluated 2 times",
+        "          baselines (accuracy): majority class 0.5000, raw pixels 0.7500",
+    ]
 
 
-def test_without_a_baseline_there_is_no_baseline_line() -> None:
-    assert not any("baseline" in line for line in result_lines(candidate(), None))
+def test_the_model_has_its_network_its_costs_and_the_default() -> None:
+    trials = [trial_record(0, 0.5, "out of time"), trial_record(1, 0.9)]
+    assert list(model_lines(search_result(trials, trials[1]), candidate())) == [
+        "MODEL     tf_efficientnet_lite0, 32 px, 9/18 frozen",
+        "          10.0 MB",
+        "          trial 1, validation 0.9000; default configuration 0.5000 (out of time)",
+    ]
+    assert list(model_lines(search_result(trials, trials[0]), candidate()))[2].endswith("(the default configuration)")
+
+
+def test_the_decision_is_labeled_with_the_alias_and_fits_into_80_columns() -> None:
+    lines = decision_lines("models:/pets@champion is now version 1: " + "better " * 20, "models:/pets@champion")
+    assert lines[0].startswith("CHAMPION  models:/pets@champion is now version 1: better")
+    assert max(map(len, lines)) <= MAX_WIDTH
+    assert decision_lines("Not decided yet.", "") == ["REGISTRY  Not decided yet."]
 
 
 def test_the_decision_has_alias_version_and_reason() -> None:
@@ -90,9 +138,13 @@ def test_the_decision_has_alias_version_and_reason() -> None:
 def test_metrics_are_shown_by_class_and_with_confidence_intervals() -> None:
     scores = compute_metrics(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), ("[bold]", "dog"))
     row = next(line for line in rendered(class_table(scores)) if "[bold]" in line)
-    assert re.findall(r"[\d.]+", row) == ["1", "0.500", "1.000", "0.667"]
+    assert re.findall(r"[\d.]+", row) == ["1", "0.5000", "1.0000", "0.6667"]
+    assert [line.split() for line in rendered(confusion_table(scores))[-2:]] == [
+        ["1", "[bold]", "1", "."],
+        ["2", "dog", "1", "1"],
+    ]
     lines = score_lines(scores, {"accuracy": (0.1, 0.9)})
-    assert "accuracy           0.6667  (95% CI 0.1000 to 0.9000)" in lines
+    assert "accuracy           0.6667  [95% CI 0.1000, 0.9000]" in lines
     assert {line.split()[0] for line in lines} == {"loss", "accuracy", "balanced_accuracy", "macro_f1"}
 
 
@@ -126,7 +178,7 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     result = search_result(trials, trials[1])
     plain = run_note(result, candidate(), "decided.")
     assert "#/" not in plain
-    assert "| 1 | 0.9000 |" in plain
+    assert "| * 1 | 0.9000 |" in plain
     linked = run_note(result, candidate(), "decided.", (), MlflowLinks("12", "search", {"uid1": "run1"}))
     run_link = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(
@@ -134,29 +186,47 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     )
     assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
     assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked
-    assert f"| [1]({run_link}) | 0.9000 |" in linked
+    assert f"| * [1]({run_link}) | 0.9000 |" in linked
     assert "| 0 | 0.5000 |" in linked, "a trial without a known run has no link"
     assert "\n\n- Warning: few images\n\n**Test**" in run_note(result, candidate(), "decided.", ["few images"])
 
 
+RUN_URL = "http://127.0.0.1:5000/#/experiments/1/runs/" + "a" * 32
+
+
+def test_every_next_command_is_on_one_line_that_fits_into_80_columns() -> None:
+    lines = next_commands(LOCAL_URI, RUN_URL, "models:/pets@champion", Path("pets/cat.png"))
+    lines += continue_lines("a" * 32)
+    assert lines == [
+        "MLflow    mlflow ui",
+        f"  {RUN_URL}",
+        "Predict   freezeline predict models:/pets@champion pets/cat.png",
+        "Serve",
+        "  mlflow models serve -m models:/pets@champion --env-manager local -p 5001",
+        f"Continue  freezeline resume {'a' * 32} --minutes 10",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
+    assert command_lines("Report", "x" * 71) == ["Report", f"  {'x' * 71}"]
+
+
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:
     image = Path("/my photos/it's a cat.png")
-    _, predict, _ = next_commands(LOCAL_URI, "LINK", "models:/pets@champion", image)
-    words = shlex.split(predict.partition("python")[2])
-    assert words == ["-m", "tuning", "predict", "--model", "models:/pets@champion", "--files", str(image)]
+    predict = "".join(next_commands(LOCAL_URI, "", "models:/pets@champion", image)[:2]).partition("Serve")[0]
+    words = shlex.split(predict.removeprefix("Predict"))
+    assert words == ["freezeline", "predict", "models:/pets@champion", str(image)]
 
 
-@pytest.mark.parametrize(("uri", "starts_ui"), [(LOCAL_URI, True), (REMOTE_URI, False)])
-def test_mlflow_ui_is_suggested_for_a_local_database_only(uri: str, starts_ui: bool) -> None:
-    compare, _, tune = next_commands(uri, "LINK", "models:/pets@champion", Path("cat.png"))
-    assert ("mlflow ui" in compare) is starts_ui
-    assert compare.rstrip("'").endswith("LINK")
-    assert "mlflow run . -e tune" in tune
+@pytest.mark.parametrize(("uri", "first"), [(LOCAL_URI, "MLflow    mlflow ui"), (REMOTE_URI, f"MLflow\n  {RUN_URL}")])
+def test_mlflow_ui_is_suggested_for_a_local_database_only(uri: str, first: str) -> None:
+    assert "\n".join(next_commands(uri, RUN_URL, "", Path("cat.png"))).startswith(first)
 
 
 def test_another_database_is_passed_to_mlflow_ui() -> None:
-    compare, *_ = next_commands("sqlite:////srv/my runs.db", "LINK", "models:/pets@champion", Path("cat.png"))
-    assert "mlflow ui --backend-store-uri 'sqlite:////srv/my runs.db'" in compare
+    command = next_commands("sqlite:////srv/my runs.db", RUN_URL, "", Path("cat.png"))[0]
+    assert command == "MLflow    mlflow ui --backend-store-uri 'sqlite:////srv/my runs.db'"
 
 
 @pytest.mark.parametrize("line", ["a" * 300, "[bold]x[/bold]", "[/x]"])
@@ -197,36 +267,94 @@ def test_a_short_task_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def log_lines(capsys: pytest.CaptureFixture[str], *events: Event) -> list[str]:
-    """Return the log lines of the events, without their times."""
+    """Return the log lines of the events, with 0 in place of the digits of their times."""
     renderer = LogRenderer()
     for event in events:
         renderer.handle(event)
-    return [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    return [re.sub(r"^\d\d:\d\d:\d\d", "00:00:00", line) for line in lines]
 
 
-def test_each_trial_has_a_line_when_it_starts_and_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    worse, better = trial_record(0, 0.5), trial_record(1, 0.7, "pruned")
+def test_each_trial_has_one_aligned_row_that_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    worse, better = trial_record(0, 0.5, "out of time"), trial_record(1, 0.7)
+    network = better.config.network.model_copy(update={"head_features": "all", "truncate": 3})
+    better = better.model_copy(update={"config": better.config.model_copy(update={"network": network})})
+    failed = trial_record(2, None, "failed", "ValueError: no")
     lines = log_lines(
         capsys,
         TrialStarted(worse),
+        PhaseStarted(1, 2, "trials", 3),
         *(EpochEnded(worse, epoch_report(number, 0.5)) for number in (1, 2)),
-        *map(TrialEnded, (worse, better, trial_record(2, None, "failed", "ValueError: no"))),
+        *map(TrialEnded, (worse, better, trial_record(3, 0.6, "pruned"), failed)),
+        PhaseStarted(2, 2, "test, package, register"),
     )
-    assert lines[0].startswith(
-        "trial 0 started: tf_efficientnet_lite0 at 32 px, optimizer adamw, lr 0.001, freeze_fraction 0.5, batch_size 32"
-    )
-    assert lines[1:] == [
-        "trial 0 complete after 3 epochs: 0.5000, best 0.5000 by trial 0 (1 finished)",
-        "trial 1 pruned after 3 epochs: 0.7000, best 0.7000 by trial 1 (2 finished)",
-        "trial 2 failed: ValueError: no (3 finished)",
+    assert lines == [
+        "",
+        "[1/2] trials: 3 planned",
+        "time     trial  network          px frozen epochs     s   score   note",
+        "00:00:00     0  lite0            32   9/18    3/4     0  0.5000 * out of time",
+        "00:00:00     1  lite0 all -3     32   9/18    3/4     0  0.7000 *",
+        "00:00:00     3  lite0            32   9/18    3/4     0  0.6000   pruned",
+        "00:00:00     2  lite0            32   9/18    0/4     0       -   failed",
+        "          trial 2 failed: ValueError: no",
+        "          4/3 done, best 0.7000 by trial 1",
+        "",
+        "[2/2] test, package, register",
     ]
+    assert max(map(len, lines)) <= 80
 
 
-def test_a_probe_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    probe = trial_record(3, 0.9).model_copy(update={"origin": "probe"})
-    assert log_lines(capsys, EpochEnded(probe, epoch_report(1, 0.9)), TrialEnded(probe)) == [
-        "trial 3, linear probe of tf_efficientnet_lite0 at 32 px: 0.9000, best 0.9000 by trial 3 (1 finished)"
+def test_the_best_trial_is_named_only_when_it_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [trial_record(number, 0.9 if number == 2 else 0.5) for number in range(30)]
+    lines = log_lines(capsys, PhaseStarted(1, 2, "trials"), *map(TrialEnded, trials))
+    assert [line.strip() for line in lines if "done" in line] == [
+        "10 done, best 0.9000 by trial 2", "20 done", "30 done",
+    ]  # fmt: skip
+
+
+def test_a_long_variant_is_shortened() -> None:
+    trial = trial_record()
+    trial = trial.model_copy(update={"settings": {**trial.settings, "variant": "mobilenetv3_large_100"}})
+    assert short_network(trial, 14) == "mobilenetv3_l~"
+
+
+def ended(origin: TrialOrigin) -> TrialRecord:
+    return trial_record().model_copy(update={"origin": origin})
+
+
+def test_phases_follow_the_origins_of_the_trials_and_never_return() -> None:
+    phases = PhaseTracker(2, 5, has_reruns=True)
+    origins: list[TrialOrigin] = ["probe", "default", "probe", "sampler", "probe", "rerun", "sampler"]
+    started = [phases.on_trial_end(ended(origin)) for origin in origins]
+    assert started == [
+        PhaseStarted(1, 4, "probes", 2), None, None, PhaseStarted(2, 4, "trials", 5), None,
+        PhaseStarted(3, 4, "re-runs"), None,
+    ]  # fmt: skip
+    assert phases.final() == PhaseStarted(4, 4, "test, package, register")
+
+
+def test_without_probes_the_default_starts_the_trials() -> None:
+    phases = PhaseTracker(0, None, has_reruns=False)
+    assert phases.on_trial_end(ended("default")) == PhaseStarted(1, 2, "trials")
+    assert phases.on_trial_end(ended("probe")) is None  # of a resumed search
+
+
+def test_the_header_has_the_run_the_data_the_store_the_device_and_the_budget(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = {"train": 1200, "val": 45, "test": 9}
+    started = SearchStarted("0.5.0", "tune", "pets", images, 2, "a" * 32, "pets", 7, "sqlite:///mlflow.db")
+    planned = SearchPlanned("run", "a plan", 16, 4, 0, 8, 1, ends_s=0.0, budget_s=90.0)
+    lines = log_lines(capsys, StageStarted("checking the networks"), started, planned)
+    assert lines[:6] == [
+        "Freezeline 0.5.0  tune pets, seed 7",
+        f"  run       {'a' * 32} in experiment pets",
+        "  data      1,254 images, 2 classes: 1,200 train, 45 val, 9 test",
+        "  tracking  sqlite:///mlflow.db",
+        "  device    CPU, 1 trial in parallel",
+        f"  budget    1.5 min, ends at {datetime.fromtimestamp(0):%H:%M:%S}",
     ]
+    assert lines[6:] == ["  plan      a plan"]
 
 
 def test_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,20 +367,23 @@ def test_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("options", "num_running", "line"),
     [
-        ({}, 0, "2 linear probes, then 16 trials of up to 8 epochs, 2 in parallel, time budget 5 minutes"),
-        ({"trials": "3", "sweep": "off"}, 0, "3 trials of up to 8 epochs, 2 in parallel"),
-        ({"minutes": "1.5", "sweep": "off"}, 0, "trials of up to 8 epochs, 2 in parallel, time budget 1.5 minutes"),
-        (
-            {"trials": "3", "sweep": "off"},
-            2,
-            "resuming: 0 trials finished, 2 unfinished; 1 trial of up to 8 epochs, 2 in parallel",
-        ),
+        ({}, 0, "2 probes, then 16 trials of up to 8 epochs"),
+        ({"trials": "3", "sweep": "off"}, 0, "3 trials of up to 8 epochs"),
+        ({"minutes": "1.5", "sweep": "off"}, 0, "trials of up to 8 epochs"),
+        ({"trials": "3", "sweep": "off"}, 2, "resuming: 0 trials done, 2 unfinished; 1 trial of up to 8 epochs"),
     ],
 )
-def test_the_plan_has_probes_trials_epochs_and_budget(options: dict[str, str], num_running: int, line: str) -> None:
+def test_the_plan_has_probes_trials_and_epochs(options: dict[str, str], num_running: int, line: str) -> None:
     trials = [trial_record(number, None, "running") for number in range(num_running)]
     num_probes = 2 if "sweep" not in options else 0
-    assert plan_line(recipe(**options), trials, num_probes, 2) == line
+    assert plan_line(recipe(**options), trials, num_probes, 0) == line
+
+
+def test_a_resumed_search_says_that_the_sweep_is_dropped() -> None:
+    text = plan_line(recipe(trials="3"), [trial_record()], 0, 24)
+    assert text.startswith(
+        "resuming: 1 trial done, 0 unfinished; 24 probes dropped, because the sweep is over; 2 trials"
+    )
 
 
 def test_a_trial_without_a_finished_epoch_has_no_score() -> None:

@@ -1,15 +1,27 @@
-"""Ctrl-C and SIGTERM: the first requests the end, one within two seconds is ignored, a later one interrupts."""
+"""Ctrl-C and SIGTERM: the first requests the end, a later one interrupts; both are acknowledged at once."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.tuning.conftest import FakeClock
-from tuning.common.signals import SIGNALS, SignalHandler, handle_signals
+from tuning.common.signals import (
+    GRACEFUL,
+    IMMEDIATE,
+    QUIT,
+    SAME_KIND_DEBOUNCE_S,
+    SIGNALS,
+    SignalHandler,
+    handle_signals,
+)
 
 
 @pytest.fixture
@@ -77,16 +89,57 @@ def test_a_blocked_signal_is_recorded_and_does_not_raise(handler: SignalHandler,
         signal.raise_signal(signal.SIGINT)
 
 
-def test_repeated_signals_raise_again_after_two_seconds(handler: SignalHandler, clock: FakeClock) -> None:
+def test_a_held_key_is_one_signal_and_a_second_press_another(handler: SignalHandler, clock: FakeClock) -> None:
     num_interrupts = 0
-    for _ in range(6):
-        try:
+    for pause_s in (0.1, 0.1, 0.5, 0.1, 1.0):
+        with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            num_interrupts += 1
-        clock.now_s += 1
-    assert handler.stop_requested
-    assert num_interrupts >= 2
+            num_interrupts -= 1
+        num_interrupts += 1
+        clock.now_s += pause_s
+    assert num_interrupts == 2
+
+
+def wait_for(texts: list[str], count: int) -> list[str]:
+    deadline_s = time.monotonic() + 10
+    while len(texts) < count and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    return texts
+
+
+def test_signals_are_acknowledged_while_a_library_keeps_the_main_thread_busy() -> None:
+    texts: list[str] = []
+    before = signal.set_wakeup_fd(-1)
+    with handle_signals(texts.append) as handler, handler.on_first_signal(lambda: None):
+        signal.raise_signal(signal.SIGINT)
+        assert wait_for(texts, 1) == [f"Ctrl-C: {GRACEFUL}"]
+        signal.raise_signal(signal.SIGTERM)  # of mlflow run, for the same Ctrl-C
+        time.sleep(SAME_KIND_DEBOUNCE_S + 0.05)
+    assert texts == [f"Ctrl-C: {GRACEFUL}"]
+    assert signal.set_wakeup_fd(before) == -1, "the previous descriptor is restored"
+
+
+BUSY = """
+import time
+from tuning.common import signals
+signals.QUIT_TIMEOUT_S = 0.2
+with signals.handle_signals(lambda text: print(text, flush=True)) as handler, handler.block_signals():
+    print("busy", flush=True)
+    while True:
+        time.sleep(30)
+"""
+
+
+def test_a_second_signal_ends_a_busy_process_with_status_130() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == f"Ctrl-C: {IMMEDIATE}\n"
+        time.sleep(SAME_KIND_DEBOUNCE_S + 0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == f"Ctrl-C: {QUIT}\n"
+        assert process.wait(10) == 130
 
 
 def test_install_replaces_the_handlers_of_a_library(handler: SignalHandler) -> None:

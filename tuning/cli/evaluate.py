@@ -30,6 +30,7 @@ class Options(FrozenModel):
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the scores with confidence intervals, the per-class metrics and the most frequent confusions."""
     from data.load_dataset import load_dataset
+    from tuning.common.formatting import pluralize
     from tuning.registry.candidate_store import load_model
     from tuning.reporting.page import build_evaluation
     from tuning.tracking.connection import connect
@@ -40,11 +41,13 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     connect()
     content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
     print_tables(
-        f"{content.model} on {content.num_images} images of {content.data}",
-        class_table(content.scores),
-        confusion_table(content.scores),
+        f"{content.model} on {pluralize(content.num_images, 'image')} of {content.data} ({content.split})",
         *score_lines(content.scores, content.intervals),
         f"{'calibration error':18} {content.calibration_error:.4f}",
+        "",
+        class_table(content.scores),
+        "",
+        confusion_table(content.scores),
     )
     if options.json_file:
         Path(options.json_file).write_text(json.dumps({**content.to_dict(), "data": options.data}, indent=2))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import glob
 import io
+import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "freezeline predict models:/photos@champion 'new/*.jpg' more/photos one.png"
 POSITIONALS = ("model", "files")
+
+DIGITS = 6  # of probabilities in the output
 
 
 class Options(FrozenModel):
@@ -79,18 +82,43 @@ def write_predictions(predictions: Iterable[Prediction], output_format: str) -> 
     # File names may be invalid Unicode: one of them must not stop the others.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    write = _write_csv if output_format == "csv" else _write_json
+    return write(iter(predictions))
+
+
+def _write_json(predictions: Iterator[Prediction]) -> int:
     num_errors = 0
-    writer = csv.writer(sys.stdout)
-    if output_format == "csv":
-        writer.writerow(["file", "label", "score", "error"])
     for prediction in predictions:
         num_errors += bool(prediction.error)
-        if output_format == "csv":
-            score = "" if prediction.error else prediction.score
-            writer.writerow([prediction.file, prediction.label, score, prediction.error])
-        else:
-            print(json.dumps(_json_fields(prediction), ensure_ascii=False), flush=True)
+        print(json.dumps(_json_fields(prediction), ensure_ascii=False), flush=True)
     return num_errors
+
+
+def _write_csv(predictions: Iterator[Prediction]) -> int:
+    """Write a header and a row per prediction; the first readable image determines the columns of the classes."""
+    first = list(_until_readable(predictions))
+    classes = [name for name, _ in first[-1].probabilities] if first else []
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["file", "label", "score", "error", *(f"probability_{name}" for name in classes)])
+    num_errors = 0
+    for prediction in itertools.chain(first, predictions):
+        num_errors += bool(prediction.error)
+        score = "" if prediction.error else _rounded(prediction.score)
+        probabilities = [str(_rounded(value)) for _, value in prediction.probabilities] or [""] * len(classes)
+        writer.writerow([prediction.file, prediction.label, score, prediction.error, *probabilities])
+    return num_errors
+
+
+def _until_readable(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    for prediction in predictions:
+        yield prediction
+        if not prediction.error:
+            return
+
+
+def _rounded(probability: float) -> float:
+    """Return a probability with ``DIGITS`` significant digits."""
+    return float(f"{probability:.{DIGITS}g}")
 
 
 def _json_fields(prediction: Prediction) -> dict[str, object]:
@@ -99,6 +127,6 @@ def _json_fields(prediction: Prediction) -> dict[str, object]:
     return {
         "file": str(prediction.file),
         "label": prediction.label,
-        "score": prediction.score,
-        "probabilities": dict(prediction.probabilities),
+        "score": _rounded(prediction.score),
+        "probabilities": {name: _rounded(value) for name, value in prediction.probabilities},
     }

@@ -16,7 +16,7 @@ def run(options: ResumeRequest, mlflow_run_id: str | None) -> int:
     """Run the remaining trials of the search in the same parent run, and finish it."""
     from tuning.ui.session import open_event_bus
 
-    with open_event_bus("resume", options.quiet, options.events) as bus, handle_signals() as signals:
+    with open_event_bus("resume", options.quiet, options.events) as bus, handle_signals(bus.warning) as signals:
         from tuning.workflows.context import Context
         from tuning.workflows.resume import resume
 

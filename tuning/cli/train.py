@@ -30,7 +30,7 @@ def run(options: Options, mlflow_run_id: str | None) -> int:
     check_options(options)
     from tuning.ui.session import open_event_bus
 
-    with open_event_bus("train", options.quiet, options.events) as bus, handle_signals() as signals:
+    with open_event_bus("train", options.quiet, options.events) as bus, handle_signals(bus.warning) as signals:
         from tuning.workflows.context import Context
         from tuning.workflows.train import train
 

@@ -24,7 +24,7 @@ def run(recipe: Recipe, mlflow_run_id: str | None) -> int:
     """Run a search, and register the model of the best trial."""
     from tuning.ui.session import open_event_bus
 
-    with open_event_bus("tune", recipe.quiet, recipe.events) as bus, handle_signals() as signals:
+    with open_event_bus("tune", recipe.quiet, recipe.events) as bus, handle_signals(bus.warning) as signals:
         from tuning.workflows.context import Context
         from tuning.workflows.tune import run_search, show_plan  # imports torch, Ray and MLflow, which takes seconds
 

@@ -8,9 +8,10 @@ is defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tuning.common.names import OBJECTIVE_METRIC
 
@@ -34,9 +35,13 @@ class Message(Event):
 
 @dataclass(frozen=True)
 class TablesShown(Event):
-    """Tables and lines for the user, printed by rich; other events hold the same values."""
+    """Tables and lines for the user, printed by rich; other events hold the same values.
+
+    ``is_result`` marks the final result, which is also shown in ``quiet`` mode.
+    """
 
     parts: tuple[object, ...]
+    is_result: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,50 @@ class AuditCompleted(Event):
 
 
 @dataclass(frozen=True)
+class SearchStarted(Event):
+    """The inputs of a search are valid, and its parent run exists.
+
+    Attributes:
+        version: the version of Freezeline.
+        command: ``tune`` or ``resume``.
+        data: the name of the data set.
+        images: the number of images by split.
+        classes: the number of classes.
+        run_id: the ID of the parent run.
+        experiment: the name of the MLflow experiment.
+        seed: the seed of the search.
+        tracking_uri: the tracking store, without credentials; empty with ``tracking=offline``.
+    """
+
+    version: str
+    command: str
+    data: str
+    images: Mapping[str, int]
+    classes: int
+    run_id: str
+    experiment: str
+    seed: int
+    tracking_uri: str
+
+
+@dataclass(frozen=True)
+class PhaseStarted(Event):
+    """The first trial of a phase has ended, or the work after the trials has started.
+
+    Attributes:
+        number: the number of the phase, starting at 1.
+        total: the number of phases of this search.
+        name: the name of the phase.
+        planned: the number of its trials in this command; None if it is not known.
+    """
+
+    number: int
+    total: int
+    name: str
+    planned: int | None = None
+
+
+@dataclass(frozen=True)
 class SearchPlanned(Event):
     """The search is about to start its trials.
 
@@ -75,7 +124,11 @@ class SearchPlanned(Event):
         max_epochs: the maximum number of epochs of a trial.
         max_concurrent: the maximum number of concurrent trials.
         ends_s: the deadline of the command as Unix time in seconds; None: no time limit.
+        budget_s: the time limit of the command in seconds; None: no time limit.
+        device: the kind of device that trains a trial.
         best: the best trial so far of a resumed search.
+        previous: the trials that a resumed search had ended before.
+        probes_dropped: the number of planned linear probes that a resumed search does not run any more.
     """
 
     run_id: str
@@ -86,7 +139,11 @@ class SearchPlanned(Event):
     max_epochs: int
     max_concurrent: int
     ends_s: float | None
+    budget_s: float | None = None
+    device: Literal["CPU", "GPU"] = "CPU"
     best: TrialRecord | None = None
+    previous: Sequence[TrialRecord] = ()
+    probes_dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,6 +254,10 @@ class EventBus:
     def show(self, *parts: object) -> None:
         """Emit tables and lines, shown unchanged."""
         self.emit(TablesShown(parts))
+
+    def show_result(self, *parts: object) -> None:
+        """Emit the final result as tables and lines, shown unchanged in every mode."""
+        self.emit(TablesShown(parts, is_result=True))
 
     def end(self, exit_status: int, problems: tuple[str, ...] = ()) -> int:
         """Emit the end of the command with its error messages; return the exit status."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialRecord
 
+TABLE_WIDTH = 22  # characters of a network in a table
+NetworkText: TypeAlias = Callable[[TrialRecord], str]
+
 if TYPE_CHECKING:
     from models.trial_config import NetworkConfig
-
-SHOWN_PARAMS = ("optimizer", "lr", "freeze_fraction", "batch_size", "augmentation", "lr_scheduler")
 
 
 def format_score(trial: TrialRecord) -> str:
@@ -35,13 +37,30 @@ def describe_network(trial: TrialRecord) -> str:
     return f"{_backbone_name(network)}{truncation} at {trial.config.preprocessing.image_size} px"
 
 
-def describe_settings(trial: TrialRecord) -> str:
-    """Return the main settings that distinguish trials."""
-    parts = [describe_network(trial)]
-    for name in SHOWN_PARAMS:
-        setting = trial.settings[name]
-        parts.append(f"{name} {setting:.3g}" if isinstance(setting, float) else f"{name} {setting}")
-    return ", ".join(parts)
+def short_network(trial: TrialRecord, width: int) -> str:
+    """Return the network in at most ``width`` characters, for a table: ``lite2 all -3``.
+
+    ``all`` marks a head that sees all blocks, a negative number the dropped blocks; a variant replaces the backbone.
+    """
+    network = trial.config.network
+    name = trial.variant or network.backbone.rpartition("/")[2].removeprefix("tf_efficientnet_")
+    suffix = " all" if network.head_features == "all" else ""
+    suffix += f" -{network.truncate}" if network.truncate else ""
+    room = width - len(suffix)
+    return (name if len(name) <= room else f"{name[: room - 1]}~") + suffix
+
+
+def table_network(trial: TrialRecord) -> str:
+    """Return the short network for a table with a wide column."""
+    return short_network(trial, TABLE_WIDTH)
+
+
+def frozen_text(trial: TrialRecord) -> str:
+    """Return the frozen blocks of all blocks, or the requested fraction as long as the network is not built."""
+    info = trial.runtime_info
+    if "freeze_depth" in info:
+        return f"{info['freeze_depth']}/{info.get('blocks', '?')}"
+    return f"{trial.config.network.freeze_fraction:.0%}"
 
 
 def format_decision(candidate: Candidate, version: int, promotion: Promotion) -> str:
@@ -52,3 +71,10 @@ def format_decision(candidate: Candidate, version: int, promotion: Promotion) ->
 def pluralize(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 epoch``, ``2,000 epochs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as ``m:ss``, or ``h:mm:ss`` from one hour."""
+    whole = int(max(0.0, seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -73,6 +73,8 @@ def redact(text: str) -> str:
 def without_credentials(url: str) -> str:
     """Return a URL without the user name and the password that it may contain."""
     parts = urllib.parse.urlsplit(url)
+    if "@" not in parts.netloc:
+        return url  # urlunsplit drops two slashes of sqlite:////folder/mlflow.db
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 

@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM: the first signal requests a graceful shutdown, a second one ends the command immediately.
 
-Under ``mlflow run`` one Ctrl-C arrives twice, as SIGINT from the terminal and as SIGTERM from mlflow, so that a second
-signal within ``DEBOUNCE_S`` is ignored.
+Python calls signal handlers in the main thread, which may spend seconds inside a library. A thread that reads the
+signals from a pipe acknowledges each at once, and ends the process if the main thread does not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -13,37 +15,70 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-DEBOUNCE_S = 2.0
+from tuning.common.exit_codes import INTERRUPTED
+
+# Under mlflow run one Ctrl-C arrives twice, as SIGINT from the terminal and as SIGTERM from mlflow.
+OTHER_KIND_DEBOUNCE_S = 2.0
+SAME_KIND_DEBOUNCE_S = 0.3  # a key that is held down
+QUIT_TIMEOUT_S = 5.0  # from the second signal to the forced end of the process
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+GRACEFUL = "stopping trials, packaging the best so far (about 20 s). Press again to quit now."
+IMMEDIATE = "stopping."
+QUIT = "quitting now."
+
+
+class Debouncer:
+    """Decides which signals are requests of the user, and which repeat the last one."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+
+    @property
+    def has_accepted(self) -> bool:
+        """Whether a signal was accepted."""
+        return self._last is not None
+
+    def accepts(self, number: int) -> bool:
+        """Return whether a signal that arrives now is a new request."""
+        now_s = time.monotonic()
+        if self._last is not None:
+            last_number, last_s = self._last
+            debounce_s = SAME_KIND_DEBOUNCE_S if number == last_number else OTHER_KIND_DEBOUNCE_S
+            if now_s - last_s <= debounce_s:
+                return False
+        self._last = (number, now_s)
+        return True
 
 
 class SignalHandler:
     """Handler of SIGINT and SIGTERM that records stop requests.
 
-    By default the first signal raises KeyboardInterrupt, and so does each one that arrives more than ``DEBOUNCE_S``
-    later. Inside ``on_first_signal`` the first signal calls a function instead; inside ``block_signals`` none raises.
+    By default each accepted signal raises KeyboardInterrupt. Inside ``on_first_signal`` the first one calls a function
+    instead; inside ``block_signals`` none raises.
     """
 
     def __init__(self, takes_over: bool = True) -> None:
         """Create the handler; one that does not take over leaves the signals to the program that calls Freezeline."""
         self._takes_over = takes_over
-        self._last_s: float | None = None
+        self._debouncer = Debouncer()
         self._callback: Callable[[], None] | None = None
         self._blocked = False
 
     @property
     def stop_requested(self) -> bool:
         """Whether a signal was received."""
-        return self._last_s is not None
+        return self._debouncer.has_accepted
 
-    def handle(self, _signal: int, _frame: FrameType | None) -> None:
+    @property
+    def is_graceful(self) -> bool:
+        """Whether the first signal lets the command finish its work."""
+        return self._callback is not None
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; this is the function that ``signal.signal`` installs."""
-        now_s = time.monotonic()
-        is_first = self._last_s is None
-        if self._last_s is not None and now_s - self._last_s <= DEBOUNCE_S:
-            return
-        self._last_s = now_s
-        if self._blocked:
+        is_first = not self.stop_requested
+        if not self._debouncer.accepts(number) or self._blocked:
             return
         if is_first and self._callback is not None:
             self._callback()
@@ -76,14 +111,67 @@ class SignalHandler:
 
 
 @contextmanager
-def handle_signals() -> Iterator[SignalHandler]:
-    """Context manager: yield an installed ``SignalHandler``; on exit restore the previous handlers."""
+def handle_signals(acknowledge: Callable[[str], None] | None = None) -> Iterator[SignalHandler]:
+    """Context manager: yield an installed ``SignalHandler``; on exit restore the previous handlers.
+
+    ``acknowledge`` gets a sentence within moments of each signal, in another thread. A second signal then ends the
+    process with exit status 130 after at most ``QUIT_TIMEOUT_S``, also while the interpreter and Ray shut down.
+    """
     handler = SignalHandler()
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    previous = {number: signal.getsignal(number) for number in SIGNALS} if in_main_thread else {}
+    if threading.current_thread() is not threading.main_thread():
+        yield handler
+        return
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     handler.install()
     try:
-        yield handler
+        if acknowledge is None:
+            yield handler
+        else:
+            with Acknowledger(handler, acknowledge).running():
+                yield handler
     finally:
         for number, previous_handler in previous.items():
             signal.signal(number, previous_handler)
+
+
+class Acknowledger:
+    """Reads the numbers of the signals, which Python writes into a pipe as they arrive, in a thread."""
+
+    def __init__(self, handler: SignalHandler, acknowledge: Callable[[str], None]) -> None:
+        self._handler = handler
+        self._acknowledge = acknowledge
+        self._quit_timer: threading.Timer | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Context manager: acknowledge signals; in the main thread only."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._watch, args=(read_end,), name="signals", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous)
+            os.close(write_end)
+            thread.join()
+            os.close(read_end)
+
+    def _watch(self, read_end: int) -> None:
+        """Acknowledge the signals until the pipe is closed."""
+        debouncer = Debouncer()
+        while numbers := os.read(read_end, 64):
+            for number in numbers:
+                is_first = not debouncer.has_accepted
+                if number in SIGNALS and debouncer.accepts(number):
+                    self._acknowledge_one(signal.Signals(number), is_first)
+
+    def _acknowledge_one(self, number: signal.Signals, is_first: bool) -> None:
+        if not is_first and self._quit_timer is None:
+            self._quit_timer = threading.Timer(QUIT_TIMEOUT_S, os._exit, (INTERRUPTED,))
+            self._quit_timer.daemon = True
+            self._quit_timer.start()
+        text = (GRACEFUL if self._handler.is_graceful else IMMEDIATE) if is_first else QUIT
+        with contextlib.suppress(OSError):  # the terminal or the reader of a pipe is gone
+            self._acknowledge(f"{SIGNAL_NAMES[number]}: {text}")

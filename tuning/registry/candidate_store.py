@@ -143,7 +143,8 @@ def load_model(model_uri: str) -> PyFuncModel:
     from mlflow.exceptions import MlflowException
 
     try:
-        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
+        # Its warnings compare the installed packages, which takes a second, and would not be shown.
+        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
         return model
     except (MlflowException, OSError) as error:
         raise TrackingError(

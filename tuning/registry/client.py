@@ -114,6 +114,11 @@ class ModelRegistry:
 
         return retry_when_busy(find_or_create)
 
+    def version_of_model(self, model_id: str) -> int | None:
+        """Return the version that holds a package; None if it is not registered."""
+        versions = retry_when_busy(self.client.search_model_versions, f"name = '{self.name}'")
+        return next((int(found.version) for found in versions if found.tags.get(MODEL_ID_TAG) == model_id), None)
+
     def version(self, version: int) -> ModelVersion:
         """Return a version with its run and tags.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from data.dataset.dataset import Dataset
+from data.sources.base import SplitName
 from tuning.common.formatting import pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
@@ -18,7 +19,7 @@ MAX_CALIBRATION_LOSS = 0.01  # increase of the expected calibration error on the
 def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate) -> list[str]:
     """Return a sentence for each reason, most important first."""
     return [
-        *_small_splits(dataset),
+        *small_splits(dataset),
         *_optimistic_validation(dataset, result, candidate),
         *_default_out_of_time(result),
         *_kept_leaks(candidate),
@@ -26,15 +27,19 @@ def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate
     ]
 
 
-def _small_splits(dataset: Dataset) -> Iterator[str]:
-    num_val, num_test = len(dataset.split("val")), len(dataset.split("test"))
-    for count, name, consequence in (
-        (num_val, "validation image", "trials with close scores cannot be distinguished"),
-        (num_test, "test image", "the confidence intervals are wide"),
-    ):
+def small_splits(dataset: Dataset) -> list[str]:
+    """Return a sentence for each evaluation split that is small; these are known before the search."""
+    consequences: dict[SplitName, tuple[str, str]] = {
+        "val": ("validation image", "small differences between trials are noise"),
+        "test": ("test image", "the confidence intervals are wide"),
+    }
+    texts = []
+    for split, (name, consequence) in consequences.items():
+        count = len(dataset.split(split))
         if count < SMALL_SPLIT:
             points = f"one image is {100 / count:.1f} points of accuracy"
-            yield f"only {pluralize(count, name)}: {points}, so {consequence}"
+            texts.append(f"only {pluralize(count, name)}: {points}, so {consequence}")
+    return texts
 
 
 def _optimistic_validation(dataset: Dataset, result: SearchResult, candidate: Candidate) -> Iterator[str]:

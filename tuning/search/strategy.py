@@ -142,6 +142,13 @@ class SearchStrategy:
         """Return the probes that may still start."""
         if _started(trials, "fine-tune") or _started(trials, "sampler"):
             return []
+        return self._new_probes(trials)
+
+    def num_dropped_probes(self, trials: Sequence[TrialRecord]) -> int:
+        """Return the number of probes that have not started and never will, because the sweep is over."""
+        return len(self._new_probes(trials)) - len(self.probes_left(trials))
+
+    def _new_probes(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
         return _new("probe", self._space.linear_probes(), trials)
 
     def fine_tune(self, state: SearchState) -> Proposal | None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOPPED_BY_USER = "stopped by the user"
+RESUME_STOPPED_BY_USER = "the search had finished; the user stopped its resume"
 MAX_DIGEST_LENGTH = 36  # characters; MLflow's limit for the digest of a data set
 
 
@@ -201,10 +202,13 @@ class ParentRun:
         write_atomically(paths.target, target.to_json().encode())
         return cls(client, target.run_id or target.search_id, target.experiment_id, writer, owned_by_mlflow_run)
 
-    def reopen(self) -> None:
-        """Set the run of a resumed search to RUNNING."""
-        if self.client is not None:
-            self.client.update_run(self.run_id, status="RUNNING")
+    def reopen(self) -> bool:
+        """Set the run of a resumed search to RUNNING; return whether it had finished."""
+        if self.client is None:
+            return False
+        was_finished = bool(self.client.get_run(self.run_id).info.status == "FINISHED")
+        self.client.update_run(self.run_id, status="RUNNING")
+        return was_finished
 
     def log_search_metadata(self, recipe: Mapping[str, object], tags: Mapping[str, str], dataset: Dataset) -> None:
         """Log the recipe, the data set, the code version and the environment."""
@@ -284,8 +288,11 @@ class ParentRun:
 
 
 @contextmanager
-def parent_run_lifecycle(parent: ParentRun, signals: SignalHandler) -> Iterator[None]:
-    """Context manager that ends the run of ``parent`` with its final status, also on errors, and delivers it."""
+def parent_run_lifecycle(parent: ParentRun, signals: SignalHandler, was_finished: bool = False) -> Iterator[None]:
+    """Context manager that ends the run of ``parent`` with its final status, also on errors, and delivers it.
+
+    A search that had finished stays finished if the user stops its resume, because its result is still valid.
+    """
     status, reason = "FINISHED", ""
     try:
         with log_system_metrics(parent.writer):
@@ -298,9 +305,11 @@ def parent_run_lifecycle(parent: ParentRun, signals: SignalHandler) -> Iterator[
         raise
     finally:
         with signals.block_signals():
-            if status == "KILLED" or signals.stop_requested:
-                parent.end_killed()
-            else:
+            if status != "KILLED" and not signals.stop_requested:
                 parent.end(status, reason)
+            elif was_finished:
+                parent.end("FINISHED", RESUME_STOPPED_BY_USER)
+            else:
+                parent.end_killed()
             if message := parent.close():
                 logger.warning(message)

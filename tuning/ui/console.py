@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,11 @@ class ConsolePrinter:
     def print_message(self, text: str, style: str = "") -> None:
         """Print a message with the time of day."""
         # As a Text: a style given to Console.print would also apply to the live view's block.
-        self.console.print(Text(f"{datetime.now():%H:%M:%S}  {redact(text)}", style=style))
+        self.print_line(f"{datetime.now():%H:%M:%S}  {text}", style)
+
+    def print_line(self, text: str, style: str = "") -> None:
+        """Print a line with a style."""
+        self.console.print(Text(redact(text), style=style))
 
     def print_parts(self, *parts: object) -> None:
         """Print lines and tables unchanged."""
@@ -71,3 +76,9 @@ def progress_bar(use_stderr: bool = False) -> Iterator[ProgressCallback]:
                 printer.print_progress(task, done, total)
 
         yield show
+
+
+def wrap_hanging(text: str, width: int, indent: int) -> str:
+    """Return a text wrapped between words, with continuation lines indented by ``indent`` spaces."""
+    lines = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)

@@ -6,6 +6,7 @@ another meaning. NaN and infinite numbers are written as null; secrets are maske
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -20,10 +21,12 @@ from tuning.common.events import (
     EpochEnded,
     Event,
     Message,
+    PhaseStarted,
     ProgressUpdated,
     PromotionDecided,
     ReportWritten,
     SearchPlanned,
+    SearchStarted,
     StageStarted,
     TrainingEpochEnded,
     TrialEnded,
@@ -112,6 +115,8 @@ def _plan(plan: SearchPlanned) -> Fields:
         "max_epochs": plan.max_epochs,
         "max_concurrent": plan.max_concurrent,
         "ends_at": ends,
+        "device": plan.device,
+        "probes_dropped": plan.probes_dropped,
     }
 
 
@@ -124,6 +129,7 @@ def _trial_ended(event: TrialEnded) -> Fields:
     return {
         **_trial(trial),
         "status": trial.status,
+        "seconds": trial.seconds,
         "reason": trial.reason,
         "epochs": trial.epochs,
         "best_epoch": trial.best_epoch or None,
@@ -157,7 +163,9 @@ SCHEMA_EVENTS: dict[type[Event], tuple[str, Callable[[Any], Fields]]] = {
     StageStarted: ("stage", lambda event: {"stage": event.stage}),
     ProgressUpdated: ("progress", lambda event: {"task": event.task, "done": event.done, "total": event.total}),
     AuditCompleted: ("audit", _audit),
+    SearchStarted: ("search", dataclasses.asdict),
     SearchPlanned: ("plan", _plan),
+    PhaseStarted: ("phase", dataclasses.asdict),
     TrialStarted: ("trial_started", lambda event: {**_trial(event.trial), "settings": event.trial.settings}),
     EpochEnded: ("epoch", _epoch),
     TrainingEpochEnded: ("epoch", _epoch),

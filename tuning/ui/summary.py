@@ -1,13 +1,11 @@
-"""Texts and tables of a search: its plan, the best trials, the test result, and the commands to run next."""
+"""Texts and tables of a search: its plan, the best trials, and the description of its run."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuning.common.formatting import format_score, network_name, pluralize
+from tuning.common.formatting import NetworkText, format_score, frozen_text, network_name, pluralize, table_network
 from tuning.common.names import TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
@@ -23,31 +21,41 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
-COLUMNS = ("trial", "bal. acc.", "best epoch", NETWORK, "px", "frozen", "lr", "augment")
-MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
+COLUMNS = ("trial", "bal. acc.", "epochs", "s", NETWORK, "px", "frozen", "lr", "augment")
 
 
-def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, max_concurrent: int) -> str:
-    """Return the plan of a search: its probes, trials, epochs and time budget; ``trials`` are those before a resume."""
+def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, num_dropped: int) -> str:
+    """Return the plan of a search: its probes, trials and epochs.
+
+    ``trials`` are those before a resume, which drops ``num_dropped`` probes.
+    """
     unfinished = sum(trial.status == "running" for trial in trials)
-    resumed = f"resuming: {len(trials) - unfinished} trials finished, {unfinished} unfinished; " if trials else ""
-    sweep = f"{pluralize(num_probes, 'linear probe')}, then " if num_probes else ""
+    resumed = f"resuming: {pluralize(len(trials) - unfinished, 'trial')} done, {unfinished} unfinished; "
+    dropped = f"{pluralize(num_dropped, 'probe')} dropped, because the sweep is over; " if num_dropped else ""
+    sweep = f"{pluralize(num_probes, 'probe')}, then " if num_probes else ""
     max_trials = recipe.max_trials
     planned = "trials" if max_trials is None else pluralize(max(0, max_trials - num_counted(trials)), "trial")
-    epochs = f"up to {pluralize(recipe.max_epochs, 'epoch')}"
-    budget = f", time budget {_minutes(recipe.budget_s / 60)}" if recipe.budget_s else ""
-    return f"{resumed}{sweep}{planned} of {epochs}, {max_concurrent} in parallel{budget}"
+    return f"{resumed if trials else ''}{dropped}{sweep}{planned} of up to {pluralize(recipe.max_epochs, 'epoch')}"
 
 
-def _minutes(minutes: float) -> str:
-    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+def leaderboard(
+    trials: Sequence[TrialRecord],
+    winner: TrialRecord | None = None,
+    links: MlflowLinks | None = None,
+    network: NetworkText = table_network,
+) -> TextTable:
+    """Return the table of the best trials, which fits into 80 columns; ``*`` marks the winner.
 
-
-def leaderboard(trials: Sequence[TrialRecord], links: MlflowLinks | None = None) -> TextTable:
-    """Return the table of the best trials, which fits into 80 columns; with ``links``, numbers link to their runs."""
-    rows = [_cells(trial, links) for trial in ranked(trials)[:MAX_ROWS]]
-    text_columns = {NETWORK, "augment"}
-    return TextTable("Best trials by validation", COLUMNS, rows, text_columns=text_columns, wrapped={NETWORK})
+    With ``links``, the trials' numbers link to their runs.
+    """
+    best = ranked(trials)[:MAX_ROWS]
+    uids = {trial.trial_uid for trial in best}
+    rows = [*best, *([winner] if winner is not None and winner.trial_uid not in uids else [])]
+    winner_uid = winner.trial_uid if winner else ""
+    cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid == winner_uid) for trial in rows]
+    mark = " (* winner)" if winner else ""
+    title = f"Best trials by validation{mark}"
+    return TextTable(title, COLUMNS, cells, text_columns={NETWORK, "augment"}, wrapped={NETWORK})
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
@@ -78,17 +86,19 @@ def leaderboard_frame(trials: Sequence[TrialRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def _cells(trial: TrialRecord, links: MlflowLinks | None) -> list[str]:
+def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winner: bool) -> list[str]:
     """Return the cells of a trial's row, in the order of ``COLUMNS``."""
-    config, info = trial.config, trial.runtime_info
+    config = trial.config
     run_id = links.trial_run_id(trial) if links else ""
+    number = f"[{trial.number}]({links.run_url(run_id)})" if links and run_id else str(trial.number)
     return [
-        f"[{trial.number}]({links.run_url(run_id)})" if links and run_id else str(trial.number),
+        f"* {number}" if is_winner else number,
         format_score(trial),
-        f"{trial.best_epoch}/{trial.epochs}",
-        network_name(trial),
+        str(trial.epochs),
+        f"{trial.seconds:.0f}",
+        network,
         str(config.preprocessing.image_size),
-        f"{info.get('freeze_depth', '?')}/{info.get('blocks', '?')}",
+        frozen_text(trial),
         f"{config.fit.lr:.1e}",
         config.batches.augmentation,
     ]
@@ -128,17 +138,14 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
     return metrics
 
 
-def result_lines(candidate: Candidate, baseline: float | None) -> list[str]:
-    """Return the test metrics with their confidence intervals, and the accuracy of the pixel baseline."""
+def metric_lines(candidate: Candidate) -> list[str]:
+    """Return the test metrics with their confidence intervals, as a Markdown list."""
     labels = {"test_accuracy": "accuracy", TEST_METRIC: "balanced accuracy", "test_macro_f1": "macro-F1"}
-    evaluations = pluralize(candidate.test_evaluations, "time")
-    lines = [f"Test result on {pluralize(candidate.num_test_images, 'image')} (test set evaluated {evaluations}):"]
+    lines = []
     for name, label in labels.items():
         interval = candidate.intervals.get(name)
         ci = f" (95% CI {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
-        lines.append(f"  {label} {candidate.metrics[name]:.4f}{ci}")
-    if baseline is not None:
-        lines.append(f"  baseline, logistic regression on raw pixels: accuracy {baseline:.4f}")
+        lines.append(f"- {label} {candidate.metrics[name]:.4f}{ci}")
     return lines
 
 
@@ -150,22 +157,11 @@ def run_note(
     links: MlflowLinks | None = None,
 ) -> str:
     """Return the parent run's description in Markdown: decision, links, warnings, test metrics and best trials."""
-    metrics = "\n".join(f"- {line.strip()}" for line in result_lines(candidate, None)[1:])
+    metrics = "\n".join(metric_lines(candidate))
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
+    table = leaderboard(result.trials, result.winner, links, network_name)
     return (
         f"{decision}\n\n{links.markdown(result.trials, result.winner) if links else ''}"
-        f"{cautions}**Test** ({images})\n\n{metrics}\n{leaderboard(result.trials, links).to_markdown()}"
+        f"{cautions}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )
-
-
-def next_commands(tracking_uri: str, link: str, model: str, image: Path) -> list[str]:
-    """Return suggested next commands, each with its purpose."""
-    predict = f"python -m tuning predict --model {model} --files {shlex.quote(str(image))}"
-    backend = "" if tracking_uri == MLFLOW_DEFAULT else f" --backend-store-uri {shlex.quote(tracking_uri)}"
-    compare = f"open '{link}'" if tracking_uri.startswith("http") else f"mlflow ui{backend}   # then open {link}"
-    return [
-        f"compare the trials:   {compare}",
-        f"classify an image:    {predict}",
-        "run on your own data: mlflow run . -e tune --env-manager local -P data=FOLDER",
-    ]

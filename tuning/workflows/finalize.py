@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from data.atomic_write import write_atomically
 from data.errors import SearchError
@@ -11,21 +12,23 @@ from data.loading.pixel_cache import pixel_cache
 from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
-from tuning.common.formatting import format_decision
+from tuning.common.formatting import format_decision, network_name, pluralize
 from tuning.common.names import COMPARISON_TAG, NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
+from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.reporting.content import Decision, build_report_content
 from tuning.reporting.provenance import Provenance
-from tuning.search.result_warnings import result_warnings
+from tuning.search.result_warnings import result_warnings, small_splits
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
-from tuning.ui import summary
+from tuning.ui import result_text, summary
 from tuning.ui.tables import networks, pareto
+from tuning.ui.tables.text_table import TextTable
 from tuning.workflows.search_session import Search, SessionResult
 
 COST_MEASUREMENT_BUDGET_S = 8.0  # for measuring serving costs when the recipe has no serving limits
@@ -42,29 +45,59 @@ def finalize(search: Search, session: SessionResult) -> int:
     if not any(trial.is_eligible for trial in trials):
         return _end_without_model(search, trials)
     bus, parent = search.bus, search.parent
+    bus.emit(session.final_phase)
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
-    bus.show(*summary.rerun_lines(result))
     candidate = _package_winner(search, result.winner)
     baseline = _pixel_baseline(search)
-    bus.show(summary.leaderboard(trials))
     bus.emit(CandidateEvaluated(candidate, baseline))
     warnings = result_warnings(search.dataset, result, candidate)
-    for warning in warnings:
+    for warning in warnings[len(small_splits(search.dataset)) :]:  # these were shown at the start
         bus.warning(warning)
-    tables = _compare_networks(search, result)
+    costs_table, note_tables = _compare_networks(search, result)
+    result_block = _Result(result, candidate, baseline, costs_table)
     if search.signals.stop_requested:
+        _show_result(search, result_block, NOT_DECIDED, None)
         return _end_interrupted(search, candidate)
     decision = _promote(search, candidate)
     links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
-    parent.set_tags({NOTE_TAG: note + tables})
+    parent.set_tags({NOTE_TAG: note + note_tables})
     _write_report(search, session, result, candidate, baseline, decision)
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     if decision.model:
-        _show_next_commands(search, decision.model, links.comparison_url(trials))
+        parent.set_tags({COMPARISON_TAG: absolute_url(tracking_uri(), links.comparison_url(trials))})
+    _show_result(search, result_block, decision, links)
     return FINISHED
+
+
+class _Result(NamedTuple):
+    """What the terminal shows of a result; ``costs_table`` is None for a single network."""
+
+    result: SearchResult
+    candidate: Candidate
+    baseline: float
+    costs_table: TextTable | None
+
+
+def _show_result(search: Search, shown: _Result, decision: Decision, links: MlflowLinks | None) -> None:
+    """Show the result, the decision, the best trials and, unless the search was interrupted, the next commands."""
+    result, candidate = shown.result, shown.candidate
+    decision_lines = result_text.decision_lines(decision.text, decision.model) if links else []
+    search.bus.show("")
+    search.bus.show_result(
+        *result_text.metrics_lines(candidate, shown.baseline),
+        *result_text.model_lines(result, candidate),
+        *decision_lines,
+    )
+    reruns = summary.rerun_lines(result)
+    tables = [summary.leaderboard(result.trials, result.winner), *([shown.costs_table] if shown.costs_table else [])]
+    for table in tables:
+        search.bus.show("", table)
+    search.bus.show(*(["", *reruns] if reruns else []), "")
+    if links:
+        _show_next_commands(search, decision.model, links)
 
 
 def _end_without_model(search: Search, trials: Sequence[TrialRecord]) -> int:
@@ -72,7 +105,7 @@ def _end_without_model(search: Search, trials: Sequence[TrialRecord]) -> int:
         search.bus.warning("stopped before a trial finished an epoch, so there is no model")
         return INTERRUPTED
     reasons = Counter(trial.reason for trial in trials if trial.status == "failed")
-    listed = "; ".join(f"{count} trials: {reason}" for reason, count in reasons.most_common(3))
+    listed = "; ".join(f"{pluralize(count, 'trial')}: {reason}" for reason, count in reasons.most_common(3))
     raise SearchError(f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow")
 
 
@@ -113,37 +146,45 @@ def _pixel_baseline(search: Search) -> float:
     return accuracy
 
 
-def _compare_networks(search: Search, result: SearchResult) -> str:
-    """Show and log the scores and serving costs of the networks; return both tables in Markdown."""
-    note = ""
+def _compare_networks(search: Search, result: SearchResult) -> tuple[TextTable | None, str]:
+    """Log the scores and serving costs of the networks; return a table for the terminal and all tables in Markdown."""
+    shown, note = None, ""
     if rows := networks.compare_networks(result.trials, result.num_classes):
-        table = networks.table(rows)
-        search.bus.show(table)
         search.parent.log_text(networks.as_json(rows), "networks.json")
-        note += table.to_markdown()
+        shown = networks.table(rows)
+        note = shown.to_markdown()
     if result.costed_trials:
         search.parent.log_text(pareto.as_json(result.costed_trials), "costs.json")
     if result.has_pareto_front:
-        table = pareto.table(result.costed_trials, result.num_networks)
-        search.bus.show(table)
-        note += table.to_markdown()
-    return note
+        costs = result.costed_trials, result.num_networks
+        shown, note = pareto.table(*costs), note + pareto.table(*costs, network_name).to_markdown()
+    return shown, note
 
 
 def _end_interrupted(search: Search, candidate: Candidate) -> int:
     if not candidate.model_uri:
         defer(search.paths, candidate, needs_decision=False)
     run_id = search.parent.run_id
-    search.bus.warning(
-        f"stopped: the best model so far is packaged; python -m tuning resume --run {run_id} continues the search, "
-        f"python -m tuning promote --run {run_id} registers the model"
-    )
+    version = _registered_version(search, candidate)
+    model = f"registered as version {version} of {candidate.name}" if version else "packaged"
+    search.bus.warning(f"stopped: the best model so far is {model}")
+    commands = result_text.continue_lines(run_id)
+    if not version:
+        commands += result_text.command_lines("Register", f"freezeline promote {run_id}")
+    search.bus.show_result(*commands)
     return INTERRUPTED
+
+
+def _registered_version(search: Search, candidate: Candidate) -> int | None:
+    """Return the version that an earlier session of the search registered for the same model."""
+    if search.parent.client is None or not candidate.model_uri:
+        return None
+    return ModelRegistry(search.parent.client, candidate.name).version_of_model(candidate.model_id)
 
 
 def _promote(search: Search, candidate: Candidate) -> Decision:
     """Register the candidate and run the promotion gate; without a server both are deferred."""
-    search.bus.stage("registering the model and running the promotion gate")
+    search.bus.stage("registering the model and comparing it with the champion")
     parent = search.parent
     parent.writer.flush()  # other promotions read this run: it must be complete first
     outcome = promote_or_defer(parent.client, search.paths, candidate, search.dataset)
@@ -201,9 +242,11 @@ def _provenance(search: Search, session: SessionResult, result: SearchResult, de
     )
 
 
-def _show_next_commands(search: Search, model: str, comparison_url: str) -> None:
-    uri = tracking_uri()
-    link = absolute_url(uri, comparison_url)
-    search.parent.set_tags({COMPARISON_TAG: link})
+def _show_next_commands(search: Search, model: str, links: MlflowLinks) -> None:
+    run_url = absolute_url(tracking_uri(), links.parent_run_url) if links.experiment_id else ""
     image = search.dataset.root / search.dataset.split("test")[0].path
-    search.bus.show(*summary.next_commands(uri, link, model, image))
+    search.bus.show_result(*result_text.command_lines("Report", str(search.paths.report)))
+    search.bus.show(
+        *result_text.next_commands(tracking_uri(), run_url, model, image),
+        *result_text.continue_lines(search.parent.run_id),
+    )

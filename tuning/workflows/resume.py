@@ -17,7 +17,7 @@ from tuning.tracking.parent_run import ParentRun, RunTarget, find_searches, pare
 from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import load_data, prepare_inputs
-from tuning.workflows.search_session import Search, SearchSession
+from tuning.workflows.search_session import Search, SearchSession, announce
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,18 +84,22 @@ def resume(request: ResumeRequest, context: Context) -> int:
     Raises:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
+    context.bus.stage("connecting to MLflow")
     client = connect()
     target, recipe, dataset_before = load_search(client, request.run)
     with closing(RayRuntime(recipe)) as ray:
+        context.bus.stage("checking the networks")
         dataset = load_data(recipe, context.bus.progress)
         check_same_data(dataset_before, dataset)
         ray.start_async()  # in the background, while the networks are validated
+        context.bus.stage("preparing the networks")
         inputs = prepare_inputs(recipe, dataset)
         is_online = recipe.tracking == "server"
         if context.mlflow_run_id and is_online:
             client.set_tag(context.mlflow_run_id, RESUMES_TAG, target.run_id)
         parent = ParentRun.from_target(target, client if is_online else None)
-        parent.reopen()
-        with parent_run_lifecycle(parent, context.signals):
+        was_finished = parent.reopen()
+        with parent_run_lifecycle(parent, context.signals, was_finished):
             search = Search(recipe, inputs, parent, context)
+            announce(search, "resume")
             return finalize(search, SearchSession(search, ray, request).run())

@@ -7,26 +7,42 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from data.audit.report import Audit
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
+from data.sources.base import SPLITS
 from models.trial_config import TrialConfig
-from tuning.common.events import EpochEnded, EventBus, SearchPlanned, TrialEnded, TrialStarted
+from tuning import __version__
+from tuning.common.events import (
+    AuditCompleted,
+    EpochEnded,
+    EventBus,
+    PhaseStarted,
+    SearchPlanned,
+    SearchStarted,
+    TrialEnded,
+    TrialStarted,
+)
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
+from tuning.common.redaction import without_credentials
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialCallback, TrialRecord, TrialReport
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
+from tuning.search.result_warnings import small_splits
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
 from tuning.search.study import TrialStore, open_trial_store
 from tuning.search.time_budget import TimeBudget, load_elapsed_s
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
+from tuning.tracking.connection import tracking_uri
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.workflows.context import Context
+from tuning.workflows.phases import PhaseTracker
 from tuning.workflows.preflight import SearchInputs
 
 OUT_OF_TIME = "the time budget ended before the trial"
@@ -62,11 +78,36 @@ class Search:
         return SearchPaths.from_search_id(self.parent.run_id)
 
 
+def announce(search: Search, command: str, data_audit: Audit | None = None) -> None:
+    """Emit the start of a search and its audit, and warn of small splits before any time is spent."""
+    dataset, parent = search.dataset, search.parent
+    experiment = search.recipe.name or dataset.name
+    if parent.client is not None:
+        experiment = parent.client.get_experiment(parent.experiment_id).name
+    started = SearchStarted(
+        version=__version__,
+        command=command,
+        data=dataset.name,
+        images={split: len(dataset.split(split)) for split in SPLITS},
+        classes=len(dataset.classes),
+        run_id=parent.run_id,
+        experiment=experiment,
+        seed=search.recipe.seed,
+        tracking_uri=without_credentials(tracking_uri()) if parent.client is not None else "",
+    )
+    search.bus.emit(started)
+    if data_audit is not None:
+        search.bus.emit(AuditCompleted(data_audit))
+    for warning in small_splits(dataset):
+        search.bus.warning(warning)
+
+
 class EventCallback(TrialCallback):
     """Turns each call into an event on ``bus``."""
 
-    def __init__(self, bus: EventBus) -> None:
+    def __init__(self, bus: EventBus, phases: PhaseTracker) -> None:
         self._bus = bus
+        self._phases = phases
 
     def on_trial_start(self, trial: TrialRecord) -> None:
         """Emit ``TrialStarted`` when a trial is sent to a worker."""
@@ -77,16 +118,19 @@ class EventCallback(TrialCallback):
         self._bus.emit(EpochEnded(trial, report))
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
-        """Emit ``TrialEnded``."""
+        """Emit ``TrialEnded``, after ``PhaseStarted`` for the first trial of a phase."""
+        if phase := self._phases.on_trial_end(trial):
+            self._bus.emit(phase)
         self._bus.emit(TrialEnded(trial))
 
 
 class SessionResult(NamedTuple):
-    """All trials of a search, the ids of their MLflow runs as far as they are known, and the time that it has used."""
+    """All trials of a search, the known ids of their MLflow runs, the used time, and the phase after the trials."""
 
     trials: Sequence[TrialRecord]
     run_ids: Mapping[str, str]
     time_budget: TimeBudget
+    final_phase: PhaseStarted
 
 
 class SearchSession:
@@ -106,7 +150,8 @@ class SearchSession:
         strategy = SearchStrategy(recipe, self._space, len(self._search.dataset.split("val")))
         trial_logger, time_budget = TrialLogger(self._search.parent.writer), self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
-        event_callback = EventCallback(self._search.bus)
+        phases = self._phases(recipe, store, strategy)
+        event_callback = EventCallback(self._search.bus, phases)
         callbacks = (trial_logger, WeightsCleanup(self._search.paths, store), event_callback)
         try:
             for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
@@ -132,7 +177,17 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
-        return SessionResult(store.trials(), self._search.parent.writer.outbox.run_ids, time_budget)
+        run_ids = self._search.parent.writer.outbox.run_ids
+        return SessionResult(store.trials(), run_ids, time_budget, phases.final())
+
+    def _phases(self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy) -> PhaseTracker:
+        trials = store.trials()
+        num_trials = None if recipe.max_trials is None else recipe.max_trials - self._num_finished(store)
+        has_reruns = bool(recipe.rerun_top_k and recipe.rerun_seeds)
+        return PhaseTracker(len(strategy.probes_left(trials)), num_trials, has_reruns=has_reruns)
+
+    def _num_finished(self, store: TrialStore) -> int:
+        return num_counted(store.trials()) - num_counted(store.running())
 
     def _open_store(self) -> TrialStore:
         """Open the trial store of the search."""
@@ -148,17 +203,21 @@ class SearchSession:
         self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy, max_concurrent: int, time_budget: TimeBudget
     ) -> SearchPlanned:
         trials = store.trials()
-        num_probes = len(strategy.probes_left(trials))
+        num_probes, num_dropped = len(strategy.probes_left(trials)), strategy.num_dropped_probes(trials)
         return SearchPlanned(
             run_id=self._search.parent.run_id,
-            text=summary.plan_line(recipe, trials, num_probes, max_concurrent),
+            text=summary.plan_line(recipe, trials, num_probes, num_dropped),
             trials=recipe.max_trials,
             probes=num_probes,
-            finished=num_counted(trials) - num_counted(store.running()),
+            finished=self._num_finished(store),
             max_epochs=recipe.max_epochs,
             max_concurrent=max_concurrent,
             ends_s=time_budget.ends_s,
+            budget_s=recipe.budget_s,
+            device="GPU" if recipe.gpus_per_trial else "CPU",
             best=next(iter(ranked(trials)), None),
+            previous=[trial for trial in trials if trial.status != "running"],
+            probes_dropped=num_dropped,
         )
 
     def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:

@@ -24,6 +24,7 @@ from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+from tuning.ui import result_text
 from tuning.workflows.context import Context
 from tuning.workflows.preflight import Problems, SearchInputs, connect_tracking, load_data, prepare_inputs
 
@@ -108,8 +109,9 @@ def _train_and_package(
     bus.stage("packaging the model and evaluating it on the test split")
     candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
     bus.emit(CandidateEvaluated(candidate, None))
+    bus.show_result(*result_text.metrics_lines(candidate, None))
     if candidate.model_uri:
-        bus.info(f"to register the model, run python -m tuning promote --run {parent.run_id}")
+        bus.show_result(*result_text.command_lines("Register", f"freezeline promote {parent.run_id}"))
     else:
         defer(paths, candidate, needs_decision=False)
 

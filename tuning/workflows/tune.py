@@ -18,7 +18,7 @@ from tuning.ui import summary
 from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
-from tuning.workflows.search_session import Search, SearchSession
+from tuning.workflows.search_session import Search, SearchSession, announce
 
 
 def show_plan(recipe: Recipe, context: Context) -> int:
@@ -32,9 +32,9 @@ def show_plan(recipe: Recipe, context: Context) -> int:
     context.bus.emit(AuditCompleted(audit(dataset)))
     recipe = inputs.resolve_auto(recipe)
     strategy = SearchStrategy(recipe, inputs.search_space(recipe), len(dataset.split("val")))
+    plan = summary.plan_line(recipe, (), len(strategy.probes_left(())), num_dropped=0)
     max_concurrent = concurrency(recipe, {"CPU": available_cores()})
-    plan = summary.plan_line(recipe, (), len(strategy.probes_left(())), max_concurrent)
-    context.bus.show(f"plan: {plan}", "resolved recipe:", recipe_text(recipe))
+    context.bus.show(f"plan: {plan}, {max_concurrent} in parallel", "resolved recipe:", recipe_text(recipe))
     return FINISHED
 
 
@@ -48,18 +48,21 @@ def run_search(recipe: Recipe, context: Context) -> int:
     """
     with closing(RayRuntime(recipe)) as ray:
         problems = Problems()
+        context.bus.stage("checking the networks")
         with problems.collect():
             dataset = load_data(recipe, context.bus.progress)
+            context.bus.stage("preparing the networks")
             ray.start_async()  # in the background, while the networks are validated and the server is contacted
             inputs = prepare_inputs(recipe, dataset)
+        context.bus.stage("connecting to MLflow")
         with problems.collect():
             client = connect_tracking(recipe, context.mlflow_run_id)
         problems.raise_any()
-        data_audit = audit(dataset)
-        context.bus.emit(AuditCompleted(data_audit))
         parent = ParentRun.open(client, context.mlflow_run_id, recipe.name or dataset.name)
         with parent_run_lifecycle(parent, context.signals):
-            parent.log_audit(data_audit)
             recipe = inputs.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
             search = Search(recipe, inputs, parent, context)
+            data_audit = audit(dataset)
+            announce(search, "tune", data_audit)
+            parent.log_audit(data_audit)
             return finalize(search, SearchSession(search, ray).run())

@@ -61,7 +61,9 @@ def check_stopped(search: SearchProcess, status: int) -> None:
     parent, output = parent_run(search), search.log.read_text()
     assert status == 130
     assert parent.info.status == "KILLED"
-    assert f"python -m tuning resume --run {parent.info.run_id}" in output
+    assert "SIGTERM: stopping trials, packaging the best so far" in output
+    assert f"freezeline resume {parent.info.run_id}" in output
+    assert f"freezeline promote {parent.info.run_id}" in output
     assert foreign_lines(output.splitlines()) == []
 
 

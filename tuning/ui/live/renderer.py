@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from typing import TYPE_CHECKING
 
 from rich.live import Live
 
-from tuning.common.events import AuditCompleted, Event, ProgressUpdated, StageStarted
+from tuning.common.events import Event, ProgressUpdated, StageStarted
 from tuning.ui.live.render import REFRESH_PER_S, render
 from tuning.ui.live.state import LiveState, reduce
 from tuning.ui.log_renderer import LogRenderer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from data.audit.report import Audit
-    from tuning.common.trial_record import TrialRecord
-
-INDENT = len("00:00:00  ")  # of a message's continuation lines, below its text
-COMMAND = "python -m"
 
 
 class LiveRenderer(LogRenderer):
@@ -51,22 +44,8 @@ class LiveRenderer(LogRenderer):
         match event:
             case StageStarted() | ProgressUpdated():
                 pass
-            case AuditCompleted():
-                self.print_parts(wrap_hanging(audit_line(event.audit), self.console.width - 2, indent=2))
             case _:
                 super().handle(event)
-
-    def print_message(self, text: str, style: str = "") -> None:
-        """Print a message with the time of day, wrapped between words unless it holds a command to copy."""
-        width = self.console.width - INDENT
-        super().print_message(text if COMMAND in text else wrap_hanging(text, width, INDENT), style)
-
-    def print_trial_started(self, trial: TrialRecord) -> None:
-        """Print nothing: the block shows running trials."""
-
-    def progress_suffix(self, with_best: bool = True) -> str:
-        """Return an empty text: the block shows the best score and the counts."""
-        return ""
 
     def close(self) -> None:
         """Remove the block."""
@@ -75,14 +54,3 @@ class LiveRenderer(LogRenderer):
     def _render(self) -> RenderableType:
         size = self.console.size
         return render(self._state, time.time(), size.width, size.height)
-
-
-def wrap_hanging(text: str, width: int, indent: int) -> str:
-    """Return a text wrapped between words, with continuation lines indented by ``indent`` spaces."""
-    lines = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
-    return ("\n" + " " * indent).join(lines)
-
-
-def audit_line(audit: Audit) -> str:
-    """Return the summary of a data set and its audit findings in one line."""
-    return "; ".join([audit.headline, *(f"{finding.count:,} {finding.title}" for finding in audit.findings)])

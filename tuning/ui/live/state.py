@@ -23,10 +23,19 @@ if TYPE_CHECKING:
 
 
 class RunningTrial(NamedTuple):
-    """A running trial and its start time, as Unix time in seconds."""
+    """A running trial, its start and the end of its last epoch as Unix times in seconds."""
 
     trial: TrialRecord
     started_s: float
+    epoch_ended_s: float
+
+    def seconds_left(self, now_s: float) -> float | None:
+        """Return the expected rest of the trial, from its epochs so far; None before the first."""
+        trial = self.trial
+        if not trial.epochs or not trial.seconds:
+            return None
+        epochs_left = trial.config.fit.max_epochs - trial.epochs
+        return max(0.0, epochs_left * trial.seconds / trial.epochs - (now_s - self.epoch_ended_s))
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,8 @@ class LiveState:
     """The progress of a search or a training; times are Unix times in seconds.
 
     ``stage`` is empty while trials run. ``running`` is by uid, in the order of start. ``finished`` counts trials
-    without probes and re-runs, including those from before a resume; ``best_finished`` excludes re-runs. ``curve`` has
-    the score of each epoch of ``train``.
+    without probes and re-runs. The counts include the trials from before a resume; ``num_probes`` is the number of all
+    probes. ``best_finished`` excludes re-runs. ``curve`` has the score of each epoch of ``train``.
     """
 
     started_s: float
@@ -47,9 +56,9 @@ class LiveState:
     best_finished: TrialRecord | None = None
     finished: int = 0
     probes: int = 0
+    num_probes: int = 0
     reruns: int = 0
-    pruned: int = 0
-    failed: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
     curve: tuple[float, ...] = ()
 
     @cached_property
@@ -66,13 +75,14 @@ def reduce(state: LiveState, event: Event, now_s: float) -> LiveState:
         case StageStarted(stage):
             changes |= {"stage": stage, "stage_started_s": now_s}
         case ProgressUpdated(task):
-            changes |= {"stage": task, "progress": event}
+            # Other work follows a task that is done: a full bar would look as if the command hung.
+            changes |= {"stage": task, "progress": event if event.done < event.total else None}
             changes["stage_started_s"] = state.stage_started_s if state.stage == task else now_s
         case SearchPlanned():
-            changes |= {"plan": event, "finished": event.finished, "best_finished": event.best}
+            state = _with_previous(state, event)
         case TrialStarted(trial) | EpochEnded(trial, _):
             started_s = state.running[trial.trial_uid].started_s if trial.trial_uid in state.running else now_s
-            changes |= {"running": {**state.running, trial.trial_uid: RunningTrial(trial, started_s)}}
+            changes |= {"running": {**state.running, trial.trial_uid: RunningTrial(trial, started_s, now_s)}}
         case TrialEnded(trial):
             return _with_finished(state, trial)
         case TrainingEpochEnded():
@@ -80,6 +90,19 @@ def reduce(state: LiveState, event: Event, now_s: float) -> LiveState:
         case _:
             return state
     return replace(state, **changes)
+
+
+def _with_previous(state: LiveState, plan: SearchPlanned) -> LiveState:
+    """Return the state with a plan, and the trials that had ended before it."""
+    for trial in plan.previous:
+        state = _with_finished(state, trial)
+    return replace(
+        state,
+        plan=plan,
+        finished=plan.finished,
+        best_finished=plan.best,
+        num_probes=state.probes + plan.probes,
+    )
 
 
 def _with_finished(state: LiveState, trial: TrialRecord) -> LiveState:
@@ -93,6 +116,5 @@ def _with_finished(state: LiveState, trial: TrialRecord) -> LiveState:
         finished=state.finished + trial.counts_as_trial,
         probes=state.probes + (trial.origin == "probe"),
         reruns=state.reruns + (trial.origin == "rerun"),
-        pruned=state.pruned + (trial.status == "pruned"),
-        failed=state.failed + (trial.status == "failed"),
+        statuses={**state.statuses, trial.status: state.statuses.get(trial.status, 0) + 1},
     )

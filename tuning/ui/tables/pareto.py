@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from models.profiling.hardware import hardware
-from tuning.common.formatting import format_score, network_name
+from tuning.common.formatting import NetworkText, format_score, table_network
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.search.selection import COST_METRICS, CostedTrial, on_a_pareto_front, pareto_front, pareto_labels
 from tuning.ui.tables.text_table import TextTable
@@ -14,12 +14,12 @@ from tuning.ui.tables.text_table import TextTable
 COLUMNS = ("trial", "bal. acc.", "ms", "MB", "network", "px", "truncate", "Pareto front")
 
 
-def table(costed_trials: Sequence[CostedTrial], num_networks: int) -> TextTable:
+def table(costed_trials: Sequence[CostedTrial], num_networks: int, network: NetworkText = table_network) -> TextTable:
     """Return a row per Pareto-optimal network, best first; it fits into 80 columns.
 
     ``num_networks`` is the number of networks of the search, of which some were not measured.
     """
-    rows = [_cells(costed, costed_trials) for costed in on_a_pareto_front(costed_trials)]
+    rows = [_cells(costed, costed_trials, network) for costed in on_a_pareto_front(costed_trials)]
     title = f"Accuracy and cost on one core, {len(costed_trials)} of {num_networks} networks"
     return TextTable(title, COLUMNS, rows, text_columns={"network", "Pareto front"}, wrapped={"network"})
 
@@ -44,14 +44,14 @@ def as_json(costed_trials: Sequence[CostedTrial]) -> str:
     return json.dumps({"machine": hardware(), "networks": rows}, indent=2)
 
 
-def _cells(costed: CostedTrial, costed_trials: Sequence[CostedTrial]) -> list[str]:
+def _cells(costed: CostedTrial, costed_trials: Sequence[CostedTrial], network: NetworkText) -> list[str]:
     config = costed.trial.config
     return [
         str(costed.trial.number),
         format_score(costed.trial),
         f"{costed.cost.latency_ms:.2f}",
         f"{costed.cost.mb:.1f}",
-        network_name(costed.trial),
+        network(costed.trial),
         str(config.preprocessing.image_size),
         str(config.network.truncate),
         pareto_labels(costed, costed_trials),

@@ -1,0 +1,58 @@
+"""The first lines of a search: what runs where, on which data, for how long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from data.sources.base import SPLITS
+from tuning.common.events import SearchPlanned, SearchStarted
+from tuning.common.formatting import pluralize
+from tuning.ui.console import wrap_hanging
+
+if TYPE_CHECKING:
+    from data.audit.report import Audit
+
+LABEL_WIDTH = 12
+MAX_WIDTH = 80
+OFFLINE = "none (tracking=offline); freezeline sync delivers later"
+
+
+def header_lines(event: SearchStarted) -> Iterator[str]:
+    """Yield the command, the run, the data and the tracking store."""
+    yield f"Freezeline {event.version}  {event.command} {event.data}, seed {event.seed}"
+    yield _line("run", f"{event.run_id} in experiment {event.experiment}")
+    splits = ", ".join(f"{event.images[split]:,} {split}" for split in SPLITS)
+    images = pluralize(sum(event.images.values()), "image")
+    yield _line("data", f"{images}, {event.classes:,} classes: {splits}")
+    yield f"  {'tracking':{LABEL_WIDTH - 2}}{event.tracking_uri or OFFLINE}"
+
+
+def audit_lines(audit: Audit) -> Iterator[str]:
+    """Yield the findings of the audit, with what was done about each."""
+    labels = ["audit"] + [""] * len(audit.findings)
+    if not audit.findings:
+        yield _line("audit", "no problems found")
+    for label, finding in zip(labels, audit.findings, strict=False):
+        detail = f" ({finding.detail})" if finding.detail else ""
+        yield _line(label, f"{finding.count:,} {finding.title}: {finding.action}{detail}")
+    if any(finding.files for finding in audit.findings):
+        yield _line("", f"files: freezeline audit {_short_path(audit)}")
+
+
+def plan_lines(event: SearchPlanned) -> Iterator[str]:
+    """Yield the device, the budget and the plan."""
+    yield _line("device", f"{event.device}, {pluralize(event.max_concurrent, 'trial')} in parallel")
+    if event.budget_s is not None and event.ends_s is not None:
+        yield _line("budget", f"{event.budget_s / 60:g} min, ends at {datetime.fromtimestamp(event.ends_s):%H:%M:%S}")
+    yield _line("plan", event.text)
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:{LABEL_WIDTH - 2}}{wrap_hanging(text, MAX_WIDTH - LABEL_WIDTH, LABEL_WIDTH)}"
+
+
+def _short_path(audit: Audit) -> str:
+    return min(str(audit.root), os.path.relpath(audit.root), key=len)

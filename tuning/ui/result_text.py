@@ -1,0 +1,103 @@
+"""The result of a search or a training as text, and the commands to run next; lines fit into 80 columns if they can."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuning.common.formatting import format_score, frozen_text, network_name, pluralize
+from tuning.common.names import TEST_METRIC
+from tuning.common.promotion_types import Candidate
+from tuning.search.search_result import SearchResult
+
+LABEL_WIDTH = 10
+MAX_WIDTH = 80
+MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
+SERVE_PORT = 5001  # mlflow ui uses 5000
+
+
+def metrics_lines(candidate: Candidate, pixel_baseline: float | None) -> Iterator[str]:
+    """Yield the test metrics with their confidence intervals, and the baselines."""
+    images = pluralize(candidate.num_test_images, "image")
+    evaluations = pluralize(candidate.test_evaluations, "time")
+    yield from _wrapped("RESULT", f"test {_metric(candidate, TEST_METRIC, 'balanced accuracy', '95% CI ')}")
+    others = _metric(candidate, "test_accuracy", "accuracy"), _metric(candidate, "test_macro_f1", "macro-F1")
+    yield from _wrapped("", ", ".join(others))
+    yield from _wrapped("", f"on {images}; test set evaluated {evaluations}")
+    majority = max(Counter(candidate.y_true).values()) / candidate.num_test_images
+    pixels = "" if pixel_baseline is None else f", raw pixels {pixel_baseline:.4f}"
+    yield from _wrapped("", f"baselines (accuracy): majority class {majority:.4f}{pixels}")
+
+
+def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
+    interval = candidate.intervals.get(name)
+    suffix = f" [{ci}{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+    return f"{label} {candidate.metrics[name]:.4f}{suffix}"
+
+
+def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
+    """Yield the winner, its costs, and the default that it was compared with."""
+    winner, default, cost = result.winner, result.default, result.winner_cost
+    network = f"{network_name(winner)}, {winner.config.preprocessing.image_size} px, {frozen_text(winner)} frozen"
+    latency = f", {cost.latency_ms:.1f} ms/image on one core" if cost else ""
+    yield from _wrapped("MODEL", network)
+    yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
+    score = f"trial {winner.number}, validation {format_score(winner)}"
+    if default is None or default.score is None or default.trial_uid == winner.trial_uid:
+        yield from _wrapped("", f"{score}{' (the default configuration)' if default == winner else ''}")
+    else:
+        cut_off = " (out of time)" if default.status == "out of time" else ""
+        yield from _wrapped("", f"{score}; default configuration {format_score(default)}{cut_off}")
+
+
+def decision_lines(text: str, model: str) -> list[str]:
+    """Return the promotion decision; ``model`` is the URI with its alias, empty if nothing was decided."""
+    alias = model.rpartition("@")[2].upper()
+    return _wrapped(alias or "REGISTRY", text)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """Return a text after its label, wrapped between words."""
+    label = f"{label:{LABEL_WIDTH - 1}} "
+    lines = textwrap.wrap(text, MAX_WIDTH - len(label), break_long_words=False, break_on_hyphens=False)
+    return [f"{label if number == 0 else ' ' * len(label)}{line}" for number, line in enumerate(lines)]
+
+
+def next_commands(tracking_uri: str, run_url: str, model: str, image: Path) -> list[str]:
+    """Return the page to look at and the commands to run next, each on one line.
+
+    ``run_url`` is empty for an offline search; ``model`` is the URI of the registered version, empty if there is none.
+    """
+    lines = _ui_lines(tracking_uri, run_url) if run_url else []
+    if model:
+        lines += command_lines("Predict", f"freezeline predict {model} {shlex.quote(_short(image))}")
+        lines += command_lines("Serve", f"mlflow models serve -m {model} --env-manager local -p {SERVE_PORT}")
+    return lines
+
+
+def continue_lines(run_id: str) -> list[str]:
+    """Return the command that continues a search."""
+    return command_lines("Continue", f"freezeline resume {run_id} --minutes 10")
+
+
+def _ui_lines(tracking_uri: str, run_url: str) -> list[str]:
+    if tracking_uri.startswith("http"):
+        return command_lines("MLflow", run_url)
+    default_file = f"sqlite:///{Path('mlflow.db').absolute()}"
+    is_default = tracking_uri in {MLFLOW_DEFAULT, default_file}
+    backend = "" if is_default else f" --backend-store-uri {shlex.quote(tracking_uri)}"
+    return [*command_lines("MLflow", f"mlflow ui{backend}"), f"  {run_url}"]
+
+
+def command_lines(label: str, command: str) -> list[str]:
+    """Return a command after its label, or below it if the line would be too long."""
+    line = f"{label:{LABEL_WIDTH}}{command}"
+    return [line] if len(line) <= MAX_WIDTH else [label, f"  {command}"]
+
+
+def _short(file: Path) -> str:
+    return min(str(file), os.path.relpath(file), key=len)
