@@ -108,7 +108,7 @@ def test_requirements_are_pinned_like_those_of_the_project_and_exclude_torch(pac
 
 def test_no_file_of_the_model_is_a_pickle(packaged: Packaged) -> None:
     files = [file for file in packaged.model.rglob("*") if file.is_file()]
-    assert len(files) == 10
+    assert len(files) == 12
     assert not [file.name for file in files if file.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
     assert not [file.name for file in files if file.read_bytes()[:1] == b"\x80"]
 
@@ -204,6 +204,17 @@ def clean_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
         "MLFLOW_DISABLE_TELEMETRY": "true"
     }
+
+
+def test_the_saved_input_example_is_predicted(packaged: Packaged) -> None:
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(packaged.model))
+    predictions = model.predict(model.input_example)
+    assert (list(predictions["error"]), set(predictions["label"]) <= set(CLASSES)) == ([None], True)
+    request = json.loads((packaged.model / "serving_input_example.json").read_text())
+    assert list(request) == ["inputs"]
+    assert len(json.dumps(request)) < 2000
 
 
 def test_a_failed_upload_marks_the_model_failed_and_keeps_the_run_running(

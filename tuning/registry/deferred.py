@@ -17,7 +17,7 @@ from tuning.common.formatting import format_decision
 from tuning.common.names import NOTE_TAG, PROMOTION_REASON_TAG, PROMOTION_TAG, VERSION_TAG
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
-from tuning.registry.candidate_store import log_candidate_package, save_candidate
+from tuning.registry.candidate_store import link_metrics, log_candidate_package, save_candidate
 from tuning.registry.promotion import promote
 from tuning.tracking.mlflow_sink import is_unavailable
 
@@ -88,6 +88,7 @@ def complete_deferred(client: MlflowClient, paths: SearchPaths, run_id: str) -> 
         # Saved before the next step: a second attempt must not log the package twice.
         _save(paths, DeferredPromotion(candidate=candidate, needs_decision=deferred.needs_decision))
         save_candidate(client, candidate)
+        link_metrics(client, candidate, Dataset.from_json(paths.dataset.read_text()).name)
     if deferred.needs_decision:
         outcome = _promote(client, paths, candidate)
     else:

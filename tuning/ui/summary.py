@@ -47,11 +47,16 @@ def leaderboard(trials: Sequence[TrialRecord], links: MlflowLinks | None = None)
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
-    """Return all trials by number as CSV: status, metrics of the best epoch, and settings."""
+    """Return all trials by score, the best first, as CSV: score, status, metrics of the best epoch, and settings."""
     import pandas as pd
+
+    scored = ranked(trials)
+    uids = {trial.trial_uid for trial in scored}
+    others = [trial for trial in trials if trial.trial_uid not in uids]
 
     rows = [
         {
+            "score": trial.score,
             "trial": trial.number,
             "origin": trial.origin,
             "status": trial.status,
@@ -64,7 +69,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
             "seed": trial.config.seed,
             "trial_uid": trial.trial_uid,
         }
-        for trial in trials
+        for trial in (*scored, *others)
     ]
     return str(pd.DataFrame(rows, dtype=object).to_csv(index=False))
 
@@ -145,7 +150,7 @@ def run_note(
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     return (
-        f"{decision}\n\n{links.markdown(result.trials, result.winner) if links else ''}"
+        f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
         f"{cautions}**Test** ({images})\n\n{metrics}\n{leaderboard(result.trials, links).to_markdown()}"
     )
 

@@ -12,7 +12,7 @@ from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision
-from tuning.common.names import COMPARISON_TAG, NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC
+from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
@@ -59,10 +59,11 @@ def finalize(search: Search, session: SessionResult) -> int:
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + tables})
+    parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     _write_report(search, result, candidate, baseline, decision)
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     if decision.model:
-        _show_next_commands(search, decision.model, links.comparison_url(trials))
+        _show_next_commands(search, decision.model, links.trials_url())
     return FINISHED
 
 
@@ -176,9 +177,8 @@ def _write_report(
         parent.log_file(file, "charts")
 
 
-def _show_next_commands(search: Search, model: str, comparison_url: str) -> None:
+def _show_next_commands(search: Search, model: str, trials_url: str) -> None:
     uri = tracking_uri()
-    link = absolute_url(uri, comparison_url)
-    search.parent.set_tags({COMPARISON_TAG: link})
+    link = absolute_url(uri, trials_url)
     image = search.dataset.root / search.dataset.split("test")[0].path
     search.bus.show(*summary.next_commands(uri, link, model, image))
