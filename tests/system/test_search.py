@@ -25,6 +25,7 @@ from tests.system.conftest import FinishedSearch, Workspace, runs_of, tune
 from tests.system.output_filter import foreign_lines
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
+from tuning.registry.candidate_store import CANDIDATES_FOLDER
 
 CLIENT = """
 import base64, json, pathlib, sys
@@ -54,7 +55,7 @@ def test_a_search_ends_with_a_champion_and_suggests_next_commands(finished_searc
     assert "95% CI" in finished_search.screen
     assert "raw pixels" in finished_search.screen
     assert "python -m tuning predict --model models:/photos@champion" in finished_search.screen
-    assert "/#/compare-runs?runs=" in finished_search.screen
+    assert "&viewStateShareKey=" in finished_search.screen
     assert int(finished_search.client.get_model_version_by_alias("photos", "champion").version) == 1
 
 
@@ -215,7 +216,7 @@ def test_the_champion_is_calibrated_and_its_version_is_documented(finished_searc
     assert version.tags["freezeline.data_fingerprint"] == parent.data.tags["freezeline.data_fingerprint"]
     assert parent.info.run_id in version.description
     assert "| red |" in version.description
-    files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id, "candidates")}
+    files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id, CANDIDATES_FOLDER)}
     assert {file.endswith(".reference_predictions.json") for file in files} == {True, False}
 
 
