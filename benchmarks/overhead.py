@@ -176,7 +176,8 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     strategy = SearchStrategy(search.recipe, search.space, num_val_images=100)
     tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
     with ray.running():
-        callbacks, time_budget = [TrialLogger(parent.writer)], TimeBudget(None, search.paths.elapsed)
+        data = {"name": "overhead", "digest": "0", "source_type": "local", "source": "{}"}
+        callbacks, time_budget = [TrialLogger(parent.writer, data)], TimeBudget(None, search.paths.elapsed)
         runner = tuning.search.tune_runner.TuneRunner(
             search.recipe, search.paths, store, strategy, callbacks, SignalHandler(), time_budget
         )

@@ -1,6 +1,6 @@
 """Measure accuracy and duration of the default search: ``python -m benchmarks.searches [FOLDER ...] [--minutes 5]``.
 
-Runs ``python -m tuning tune`` with its defaults on the demo, or on the given data folders, once per seed, sequentially,
+Runs ``freezeline tune`` with its defaults on the demo, or on the given data folders, once per seed, sequentially,
 each with its own tracking database and home, and prints a row for each search and their means.
 """
 

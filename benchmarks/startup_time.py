@@ -1,9 +1,9 @@
 """Time short commands: ``python -m benchmarks.startup_time FOLDER [--times 3] [--commands help audit first_trial]``.
 
-help         ``python -m tuning --help``; limit 0.5 s
-audit        ``python -m tuning audit`` of FOLDER in an empty home, so every image is decoded; limit 10 s for 1,500
+help         ``freezeline --help``; limit 0.5 s
+audit        ``freezeline audit`` of FOLDER in an empty home, so every image is decoded; limit 10 s for 1,500
              images
-first_trial  from ``python -m tuning tune`` on the demo digits until its first trial trains, in a home that an earlier
+first_trial  from ``freezeline tune`` on the demo digits until its first trial trains, in a home that an earlier
              search has filled with decoded images, features and step times; limit 25 s
 
 The output is the wall time and the CPU time of the fastest run, including all processes of the command: on a shared

@@ -31,7 +31,7 @@ COLUMNS, LINES = 100, 24
 CONTROL = re.compile(r"(\r)|(\n)|\x1b\[(\d*)A|(\x1b\[2K)|\x1b\[\?25[hl]|([^\x1b\r\n]+|\x1b\[[\d;]*m)")
 CURVE = re.compile(f"[{BARS}]{{2,}}")
 FONT = re.compile(r"@font-face\s*{[^}]*}")  # rich's font would be downloaded when the file is viewed
-TITLE = "python -m tuning tune"
+TITLE = "freezeline tune"
 
 
 def record(minutes: str, log: Path | None) -> str:

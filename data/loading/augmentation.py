@@ -70,7 +70,7 @@ def validate_augmentation(name: str) -> None:
 
 
 def augmentation_version(name: str) -> tuple[object, ...]:
-    """Return what a cached result depends on besides the name: our version, and those of packages that offer a part."""
+    """Return the versions on which a cached result depends: ours, and those of packages that offer a part."""
     entries = plugins("augmentations") if {*_parts(name)} - {*STRENGTHS, *TRANSFORMS} else {}
     return VERSION, *(plugin_version(entries[part]) for part in _parts(name) if part in entries)
 

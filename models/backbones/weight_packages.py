@@ -39,3 +39,8 @@ UNPRETRAINED = {
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 according to timm
+
+
+def weights_license(backbone: str) -> str:
+    """Return the license of a backbone's ImageNet weights; empty if unknown."""
+    return "Apache-2.0" if backbone.rpartition("/")[2] in {*OFFLINE_BACKBONES, *HUB_BACKBONES} else ""

@@ -92,7 +92,7 @@ def truncation_graph(network: nn.Module, blocks: Sequence[Block], truncate: int)
     if truncate >= len(blocks):
         raise BackboneError(
             f"truncate must be 0..{len(blocks) - 1} for this network, got {truncate}; "
-            "python -m tuning blocks shows its blocks"
+            "freezeline blocks shows its blocks"
         )
     graph = graph_of(network, blocks)
     if graph is None:

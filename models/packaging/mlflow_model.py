@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from PIL import Image
 from safetensors.torch import load_file
 
 from models.classifier import Classifier, build_classifier
@@ -64,8 +67,16 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
             artifacts={name: str(folder / file) for name, file in files.items()},
             signature=ModelSignature(inputs=Schema([ColSpec(DataType.string)]), params=ParamSchema(params)),
             pip_requirements=requirements(graph),
+            input_example=input_example(),
             model_config={"allow_paths": False},  # MLflow only lets load_model override keys that exist here
         )
+
+
+def input_example() -> list[str]:
+    """Return the example of an input that is saved with a model: a small generated image as base64 text."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(file, "PNG")
+    return [base64.b64encode(file.getvalue()).decode()]
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def test_requirements_are_pinned_like_those_of_the_project_and_exclude_torch(pac
 
 def test_no_file_of_the_model_is_a_pickle(packaged: Packaged) -> None:
     files = [file for file in packaged.model.rglob("*") if file.is_file()]
-    assert len(files) == 10
+    assert len(files) == 12
     assert not [file.name for file in files if file.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
     assert not [file.name for file in files if file.read_bytes()[:1] == b"\x80"]
 
@@ -123,13 +123,13 @@ def test_exporting_does_not_change_the_classifier(packaged: Packaged) -> None:
 # --- in a clean process ---
 
 CLIENT = """
-import base64, importlib.util, json, sys
+import base64, json, sys
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 import mlflow
 
-assert not any(importlib.util.find_spec(name) for name in ("data", "models", "tuning")), "the project can be imported"
+sys.modules.update(dict.fromkeys(("data", "models", "tuning", "freezeline")))  # they cannot be imported
 model = mlflow.pyfunc.load_model(sys.argv[1])
 file = Path(sys.argv[2])
 content = file.read_bytes()
@@ -204,6 +204,17 @@ def clean_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
         "MLFLOW_DISABLE_TELEMETRY": "true"
     }
+
+
+def test_the_saved_input_example_is_predicted(packaged: Packaged) -> None:
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(packaged.model))
+    predictions = model.predict(model.input_example)
+    assert (list(predictions["error"]), set(predictions["label"]) <= set(CLASSES)) == ([None], True)
+    request = json.loads((packaged.model / "serving_input_example.json").read_text())
+    assert list(request) == ["inputs"]
+    assert len(json.dumps(request)) < 2000
 
 
 def test_a_failed_upload_marks_the_model_failed_and_keeps_the_run_running(

@@ -31,7 +31,7 @@ def test_a_search_without_a_server_finishes_and_sync_delivers_everything(
         assert tune(workspace, trials="2", tracking="offline") == 0
     assert not [path for path in ray_logs() if MARKED_TEXT.encode() in path.read_bytes()]
     printed = capsys.readouterr().out
-    assert "operations for MLflow are in the outbox; run python -m tuning sync --run" in printed
+    assert "operations for MLflow are in the outbox; run freezeline sync --run" in printed
     assert "Traceback" not in printed
     (paths,) = SearchPaths.all()
     assert main(["sync", "--run", paths.root.name]) == 0
@@ -45,8 +45,13 @@ def test_a_search_without_a_server_finishes_and_sync_delivers_everything(
         steps = [point.step for point in workspace.client.get_metric_history(run.info.run_id, "val_loss")]
         assert steps == list(range(1, len(steps) + 1))
         assert steps
+    assert parent.info.run_name == f"photos 2 trials -> {parent.data.metrics['test_balanced_accuracy']:.3f} test"
+    assert children[0].info.run_name.startswith("t000 test_efficientnet@32 ")
+    assert len(workspace.client.get_metric_history(parent.info.run_id, "test_accuracy")) == 1
+    (output,) = parent.outputs.model_outputs
+    assert "test_accuracy" in {metric.key for metric in workspace.client.get_logged_model(output.model_id).metrics}
     assert parent.data.tags["promotion"] == "champion"
     assert parent.data.tags["mlflow.note.content"].startswith("models:/photos@champion is now version 1")
     files = {file.path for file in workspace.client.list_artifacts(parent.info.run_id)}
-    assert {"audit.json", "candidate.json", "environment.json", "test_scores.json"} <= files
+    assert {"audit.json", "internal", "environment.json", "test_scores.json"} <= files
     assert workspace.client.get_model_version_by_alias("photos", "champion").run_id == parent.info.run_id

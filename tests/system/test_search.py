@@ -26,16 +26,12 @@ from tests.system.conftest import FinishedSearch, Workspace, runs_of, tune
 from tests.system.output_filter import foreign_lines
 from tuning.__main__ import main
 from tuning.common.search_paths import SearchPaths
+from tuning.registry.candidate_store import CANDIDATES_FOLDER
 
 CLIENT = """
 import base64, json, pathlib, sys
 import mlflow
-for module in ("data", "models", "tuning"):
-    try:
-        __import__(module)
-    except ImportError:
-        continue
-    raise SystemExit(f"{module} can be imported")
+sys.modules.update(dict.fromkeys(("data", "models", "tuning", "freezeline")))  # they cannot be imported
 files = [pathlib.Path(name) for name in sys.argv[2:]]
 model = mlflow.pyfunc.load_model(sys.argv[1])
 inputs = {
@@ -80,6 +76,36 @@ def test_every_trial_has_one_child_run_and_none_stays_running(finished_search: F
     assert all(run.data.tags["reason"] for run in children)
 
 
+def test_the_runs_have_names_that_tell_them_apart(finished_search: FinishedSearch) -> None:
+    parent, children = runs_of(finished_search.client)
+    score = parent.data.metrics["test_balanced_accuracy"]
+    assert parent.info.run_name == f"photos 3 trials -> {score:.3f} test"
+    for number, run in enumerate(children):
+        depth, blocks = run.data.params["freeze_depth"], run.data.params["blocks"]
+        assert run.info.run_name == f"t{number:03d} test_efficientnet@32 {depth}/{blocks}"
+
+
+def test_the_test_metrics_are_linked_to_the_package_and_those_of_classes_are_a_table(
+    finished_search: FinishedSearch,
+) -> None:
+    parent, _ = runs_of(finished_search.client)
+    assert not [name for name in parent.data.metrics if "/" in name and not name.startswith("system/")]
+    table = json.loads(Path(parent_file(finished_search, "test_scores_by_class.json")).read_text())
+    assert table["columns"] == ["class", "recall", "precision", "f1", "test images"]
+    assert sorted(row[0] for row in table["data"]) == ["blue", "green", "red"]
+    (output,) = parent.outputs.model_outputs
+    linked = {metric.key: metric for metric in finished_search.client.get_logged_model(output.model_id).metrics}
+    assert linked["test_accuracy"].value == parent.data.metrics["test_accuracy"]
+    digest = parent.data.tags["freezeline.data_fingerprint"]
+    assert (linked["test_accuracy"].dataset_name, linked["test_accuracy"].dataset_digest) == ("photos", digest)
+    assert len(finished_search.client.get_metric_history(parent.info.run_id, "test_accuracy")) == 1
+
+
+def parent_file(search: FinishedSearch, name: str) -> str:
+    """Return the path of a downloaded artifact of the parent run."""
+    return search.client.download_artifacts(runs_of(search.client)[0].info.run_id, name)
+
+
 def test_a_trials_run_has_its_settings_and_every_epoch(finished_search: FinishedSearch) -> None:
     run = runs_of(finished_search.client)[1][0]
     config = TrialConfig.from_json(run.data.tags["freezeline.trial_config"])
@@ -101,8 +127,10 @@ def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(f
     inputs = parent.inputs.dataset_inputs
     assert inputs[0].dataset.name == "photos"
     assert inputs[0].dataset.digest == parent.data.tags["freezeline.data_fingerprint"]
+    for run in children:
+        assert [child_input.dataset.digest for child_input in run.inputs.dataset_inputs] == [inputs[0].dataset.digest]
     files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id)}
-    assert {"environment.json", "candidate.json", "test_scores.json", "report.html", "charts"} <= files
+    assert {"environment.json", "internal", "test_scores.json", "report.html", "charts"} <= files
     assert {"leaderboard.csv", "costs.json", "audit.json"} <= files
     best = max(run.data.metrics["best_val_balanced_accuracy"] for run in children)
     assert parent.data.metrics["best_val_balanced_accuracy"] == best
@@ -189,7 +217,7 @@ def test_the_champion_is_calibrated_and_its_version_is_documented(finished_searc
     assert version.tags["freezeline.data_fingerprint"] == parent.data.tags["freezeline.data_fingerprint"]
     assert parent.info.run_id in version.description
     assert "| red |" in version.description
-    files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id, "candidates")}
+    files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id, CANDIDATES_FOLDER)}
     assert {file.endswith(".reference_predictions.json") for file in files} == {True, False}
 
 

@@ -154,7 +154,7 @@ def check_search(client: MlflowClient, team: TeamServer, name: str, trials: int)
         assert set(stored) == sent[run.data.tags.get("freezeline.trial_uid", PARENT_UID)]
     assert client.get_model_version_by_alias(name, "champion").run_id == parent.info.run_id
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert {"audit.json", "candidate.json", "environment.json", "test_scores.json"} <= files
+    assert {"audit.json", "internal", "environment.json", "test_scores.json"} <= files
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_search_without_aws_variables_loses_no_point_when_database_and_server_
         restarts.result()
     check_search(client, team, "team", 6)
     printed = capsys.readouterr().out
-    assert f"{team.uri}/#/compare-runs?runs=" in printed
+    assert f"{team.uri}/#/experiments/" in printed
     assert "View run" not in printed, "MLflow must not print a line for each run"
     assert "not delivered" not in printed
     assert main(["predict", "--model", "models:/team@champion", "--files", str(photos.photos / "red")]) == 0
@@ -352,8 +352,8 @@ def test_if_the_server_dies_during_a_search_sync_delivers_the_rest_to_a_server_w
     printed = capsys.readouterr().out
     assert re.search(r"operations were not delivered to MLflow \(.* \(MlflowException\), ...\); run", printed)
     (paths,) = SearchPaths.all()
-    assert f"python -m tuning sync --run {paths.root.name} to deliver them" in printed
-    assert f"python -m tuning sync --run {paths.root.name} delivers it" in printed
+    assert f"freezeline sync {paths.root.name} to deliver them" in printed
+    assert f"freezeline sync {paths.root.name} delivers it" in printed
     secured = TeamServer(team.folder, {"MLFLOW_ADMIN_PASSWORD": ADMIN}, replaces=team)
     try:
         secured.mlflow.start()

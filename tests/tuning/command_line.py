@@ -1,4 +1,4 @@
-"""Run commands in the test process, as ``python -m tuning`` runs them."""
+"""Run commands in the test process, as ``freezeline`` runs them."""
 
 from __future__ import annotations
 

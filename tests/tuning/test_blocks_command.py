@@ -1,4 +1,4 @@
-"""``python -m tuning blocks``: the table of a network's blocks."""
+"""``freezeline blocks``: the table of a network's blocks."""
 
 from __future__ import annotations
 

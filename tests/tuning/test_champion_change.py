@@ -44,10 +44,9 @@ def registry(client: MlflowClient) -> ModelRegistry:
     return model_registry
 
 
-def few_tags(scored: Candidate, promotion: Promotion, champion: int | None) -> dict[str, str]:
+def few_tags(promotion: Promotion, champion: int | None) -> dict[str, str]:
     """Return the tags that the tests read; all tags would take most of their time."""
-    score, compared_with = str(scored.metrics["score"]), str(champion or "")
-    return {"score": score, "previous_champion": compared_with, "freezeline.gate": promotion.alias}
+    return {"previous_champion": str(champion or ""), "freezeline.gate": promotion.alias}
 
 
 @pytest.fixture
@@ -74,7 +73,10 @@ def decide(client: MlflowClient, pets: Dataset, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tuning.registry.promotion.verify_loads", lambda *_: None)
     monkeypatch.setattr("tuning.registry.promotion._evaluate_champion", evaluate)
     monkeypatch.setattr("tuning.registry.promotion.render_model_card", lambda *_: "a card")
-    monkeypatch.setattr("tuning.registry.promotion._tags", few_tags)
+    monkeypatch.setattr(
+        "tuning.registry.promotion._candidate_tags", lambda scored: {"score": str(scored.metrics["score"])}
+    )
+    monkeypatch.setattr("tuning.registry.promotion._decision_tags", few_tags)
     monkeypatch.setattr(f"{MODULE}.state_dir", lambda: MACHINE.home)
     return decide_on
 
@@ -212,7 +214,7 @@ def test_a_version_is_not_registered_twice_if_the_response_is_lost(
 
     monkeypatch.setattr(registry.client, "create_model_version", lose_the_response)
     run_id = registry.client.create_run("0").info.run_id
-    assert registry.register("/package", run_id, "m-1") == registry.register("/package", run_id, "m-1") == 1
+    assert registry.register("/package", run_id, "m-1", {}) == registry.register("/package", run_id, "m-1", {}) == 1
     assert len(created) == 1
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,21 @@ def test_variables_are_written_in_one_place_apart_from_a_temporary_one() -> None
         "tuning/common/environment.py",
         "tuning/search/ray_runtime.py",  # temporary_env
     }
+
+
+CONNECT = """
+from tuning.common.environment import configure_environment
+configure_environment()
+from tuning.tracking.connection import connect
+connect()
+"""
+
+
+def test_the_first_search_of_a_folder_creates_the_database_silently(tmp_path: Path) -> None:
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "mlflow.db").exists()

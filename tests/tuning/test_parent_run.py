@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from mlflow.artifacts import load_text
+from mlflow.types import Schema
 
 from data.errors import TrackingError, UserError
 from tests.tuning.factories import dataset, recipe
 from tuning.common.signals import SignalHandler
 from tuning.tracking.connection import connect, tracking_uri
 from tuning.tracking.environment import REPOSITORY, code_version, environment_info
+from tuning.tracking.experiment import view_key
 from tuning.tracking.operations import StartRun
 from tuning.tracking.parent_run import ParentRun, get_or_create_experiment, parent_run_lifecycle
 
@@ -90,6 +94,11 @@ def test_the_parent_has_the_recipe_the_data_set_and_the_code_version(parent: Par
     assert code_version().items() <= run.data.tags.items()
     (dataset_input,) = run.inputs.dataset_inputs
     assert (dataset_input.dataset.name, dataset_input.dataset.digest) == ("pets", pets.fingerprint)
+    schema = Schema.from_json(json.dumps(json.loads(dataset_input.dataset.schema)["mlflow_colspec"]))
+    assert [(str(column.type), column.name) for column in schema] == [
+        ("DataType.binary", "image"),
+        ("DataType.string", "label"),
+    ]
     assert "environment.json" in {file.path for file in parent.client.list_artifacts(parent.run_id)}
 
 
@@ -133,6 +142,21 @@ def test_metrics_of_an_epoch_and_final_metrics_are_logged(parent: ParentRun, cli
     assert run_of(parent).data.metrics["test_accuracy"] == 0.5
     (point,) = client.get_metric_history(parent.run_id, "val_loss")
     assert (point.step, point.value) == (3, 0.25)
+
+
+@pytest.mark.parametrize("is_created_by_mlflow_run", [True, False])
+def test_a_parent_run_is_renamed(client: MlflowClient, is_created_by_mlflow_run: bool) -> None:
+    run_id = client.create_run("0", run_name="amusing-foal-380").info.run_id if is_created_by_mlflow_run else None
+    parent = ParentRun.open(client, run_id, "pets")
+    parent.rename("pets 5 min -> 0.962 test")
+    assert run_of(parent).info.run_name == "pets 5 min -> 0.962 test"
+
+
+def test_the_ui_shows_a_table_of_the_parent_as_a_table(parent: ParentRun) -> None:
+    parent.log_table(["class", "recall"], [["cat", 0.5]], "classes.json")
+    assert json.loads(run_of(parent).data.tags["mlflow.loggedArtifacts"]) == [{"path": "classes.json", "type": "table"}]
+    table = json.loads(load_text(f"runs:/{parent.run_id}/classes.json"))
+    assert table == {"columns": ["class", "recall"], "data": [["cat", 0.5]]}
 
 
 # --- its end ---
@@ -212,6 +236,27 @@ def test_a_signal_while_the_run_ends_does_not_leave_it_running(
 
 
 # --- the experiment ---
+
+
+def test_an_experiment_has_a_description_a_primary_metric_and_a_view_of_each_search(client: MlflowClient) -> None:
+    first, second = ParentRun.open(client, None, "pets"), ParentRun.open(client, None, "pets")
+    tags = client.get_experiment(first.experiment_id).tags
+    assert "best_val_balanced_accuracy" in tags["mlflow.note.content"]
+    link = f"#/experiments/{first.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=searches"
+    assert f"({link})" in tags["mlflow.note.content"]
+    assert json.loads(tags["mlflow.sharedViewState.searches"])["orderByKey"] == "metrics.`test_balanced_accuracy`"
+    assert tags["mlflow.experiment.primaryMetric.name"] == "best_val_balanced_accuracy"
+    for parent in (first, second):
+        view = json.loads(tags[f"mlflow.sharedViewState.{view_key(parent.run_id)}"])
+        assert view["searchFilter"] == f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
+        assert view["selectedColumns"][0] == view["orderByKey"] == "metrics.`best_val_balanced_accuracy`"
+
+
+def test_a_persons_description_and_primary_metric_of_an_experiment_stay(client: MlflowClient) -> None:
+    ours = {"mlflow.note.content": "ours", "mlflow.experiment.primaryMetric.name": "val_loss"}
+    experiment_id = client.create_experiment("pets", tags=ours)
+    ParentRun.open(client, None, "pets")
+    assert ours.items() <= client.get_experiment(experiment_id).tags.items()
 
 
 def test_an_experiment_is_created_once(client: MlflowClient) -> None:

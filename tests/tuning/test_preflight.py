@@ -139,7 +139,7 @@ def test_a_truncation_is_limited_by_the_blocks_of_each_network(
 ) -> None:
     options = ("--data", str(image_folder), "--backbone", "small_cnn,tf_efficientnet_lite0", "--truncate", "0,40")
     first, second = error_lines(capsys, "tune", *options, "--weights", "none")
-    assert first == "tune: truncate must be 0..3 for small_cnn, got 40; python -m tuning blocks lists its blocks."
+    assert first == "tune: truncate must be 0..3 for small_cnn, got 40; freezeline blocks lists its blocks."
     assert "truncate must be 0..17 for tf_efficientnet_lite0, got 40" in second
     assert_untouched(client)
 

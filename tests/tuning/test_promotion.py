@@ -12,10 +12,13 @@ import pytest
 
 from data.dataset.dataset import Dataset
 from data.errors import TrackingError
+from tests.tuning.factories import candidate as scored_candidate
 from tests.tuning.factories import dataset
 from tests.tuning.packaged_candidates import PackageCandidate, aliases
+from tuning.common.promotion_types import Promotion
 from tuning.registry.candidate_store import load_candidate_of_version, load_model
 from tuning.registry.client import ModelRegistry
+from tuning.registry.model_card import render_model_card
 from tuning.registry.promotion import promote
 from tuning.registry.smoke_test import ModelLoadError
 
@@ -50,6 +53,67 @@ def test_a_version_has_its_evidence_as_tags(client: MlflowClient, package: Packa
     assert version.tags["reason"].startswith("better: test balanced accuracy 1.0000 vs. 0.6000 for champion version 1")
     assert json.loads(version.tags["freezeline.evidence"])["wins"] == 8
     assert version.run_id == better.run_id
+    first = client.get_model_version("pets", "1").tags
+    assert "previous_champion" not in first
+    assert all(first.values()), "no tag is empty"
+
+
+def test_a_new_version_takes_one_request_for_its_identity_and_five_for_its_decision(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(client, package(6), pets)
+    set_tag, names = client.set_model_version_tag, []
+
+    def count(*arguments: str) -> None:
+        names.append(arguments[2])
+        set_tag(*arguments)
+
+    monkeypatch.setattr(client, "set_model_version_tag", count)
+    promote(client, package(10), pets)
+    assert names == ["freezeline.gate", "freezeline.forced", "reason", "freezeline.evidence", "previous_champion"]
+
+
+def test_a_registered_model_has_a_description_that_a_person_may_replace(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset
+) -> None:
+    promote(client, package(6), pets)
+    description = client.get_registered_model("pets").description
+    for part in ("2 classes (cat, dog)", 'load_model("models:/pets@champion")', "report.html", "freezeline champions"):
+        assert part in description
+    client.update_registered_model("pets", "ours")
+    promote(client, package(10), pets)
+    assert client.get_registered_model("pets").description == "ours"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "expected"),
+    [
+        ("tf_efficientnet_lite0", "auto", "ImageNet, license Apache-2.0"),
+        ("timm/tf_efficientnet_lite2", "package", "ImageNet, license Apache-2.0"),
+        ("resnet34", "hub", "ImageNet, license unknown: see the publisher of the weights"),
+        ("resnet34", "/home/me/resnet.safetensors", "from a local file"),
+        ("resnet34", "none", "none"),
+    ],
+)
+def test_the_model_card_has_the_license_of_the_pretrained_weights(backbone: str, weights: str, expected: str) -> None:
+    scored = scored_candidate()
+    config = scored.members[0].config
+    network = config.network.model_copy(update={"backbone": backbone, "weights": weights})
+    member = scored.members[0].model_copy(update={"config": config.model_copy(update={"network": network})})
+    promotion = Promotion(alias="champion", reason="better", evidence={})
+    card = render_model_card(scored.model_copy(update={"members": (member,)}), 1, promotion, "`run`")
+    assert f"- Pretrained weights: {expected}\n" in card
+
+
+def test_the_model_card_of_a_thousand_classes_ends_with_a_whole_line() -> None:
+    names = [f"{number} a class with a name so long that not all of them fit {'x' * 60}" for number in range(1000)]
+    card = render_model_card(
+        scored_candidate(0.5, names), 1, Promotion(alias="champion", reason="x" * 5000, evidence={}), "`run`"
+    )
+    assert len(card) <= 4800
+    assert card.endswith("|\n\n…\n")
+    assert "**Limits**" in card
+    assert "Created by run" in card
 
 
 def test_the_description_of_a_version_is_a_model_card(
@@ -59,7 +123,12 @@ def test_the_description_of_a_version_is_a_model_card(
     promote(client, first, pets)
     card = client.get_model_version("pets", "1").description
     for part in (
-        "An image classifier of 2 classes (cat, dog), fine-tuned on photos",
+        "An image classifier: 2 classes (cat, dog).\n\n**Decision**",
+        "- Data: photos (fingerprint `ffffffffffffffffffffffffffffffff`), 2 different images for training and",
+        "- Network: tf_efficientnet_lite0 at 32 px\n- Configuration: freeze_fraction ",
+        "- Pretrained weights: none\n\n**Limits**\n\n- ",
+        "**Intended use**",
+        "has been evaluated 1 time, including",
         "**Decision**: champion, first champion, better than the baseline",
         "| balanced accuracy | 0.6000 | 0.5500 to 0.6500 |",
         "| cat | 0.600 | 0.600 | 10 |",

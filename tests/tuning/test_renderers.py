@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import shlex
-import urllib.parse
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from tuning.common.formatting import format_decision, format_score, short_networ
 from tuning.common.promotion_types import Promotion
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.search.selection import ranked
+from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui.console import print_tables, progress_bar
 from tuning.ui.log_renderer import LogRenderer
@@ -45,7 +44,7 @@ from tuning.ui.result_text import (
     model_lines,
     next_commands,
 )
-from tuning.ui.summary import leaderboard, plan_line, run_note
+from tuning.ui.summary import leaderboard, leaderboard_csv, plan_line, run_note
 from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
 from tuning.workflows.phases import PhaseTracker
@@ -98,6 +97,13 @@ def test_the_leaderboard_marks_the_winner_even_if_others_have_a_better_score() -
 
 def test_a_leaderboard_without_a_scored_trial_is_empty() -> None:
     assert leaderboard([trial_record(0, None, "failed")]).rows == []
+
+
+def test_the_csv_has_the_best_trial_first_and_its_score_in_the_first_column() -> None:
+    trials = [trial_record(0, 0.5), trial_record(1, None, "failed"), trial_record(2, 0.9), trial_record(3, 0.7)]
+    header, *rows = leaderboard_csv(trials).splitlines()
+    assert header.startswith("score,trial,origin,status,")
+    assert [row.split(",")[:2] for row in rows] == [["0.9", "2"], ["0.7", "3"], ["0.5", "0"], ["", "1"]]
 
 
 # --- the test result ---
@@ -156,17 +162,11 @@ LOCAL_URI, REMOTE_URI = "sqlite:///mlflow.db", "https://mlflow.example/team/"
 @pytest.mark.parametrize(
     ("uri", "server"), [(LOCAL_URI, "http://127.0.0.1:5000"), (REMOTE_URI, "https://mlflow.example/team")]
 )
-def test_the_comparison_link_opens_the_scored_runs_best_first(uri: str, server: str) -> None:
-    trials = [trial_record(0, 0.5), trial_record(1, 0.9), trial_record(2, None), trial_record(3, 0.7)]
-    links = MlflowLinks("12", "search", {f"uid{number}": f"run{number}" for number in range(3)})
-    link = absolute_url(uri, links.comparison_url(trials))
-    address, _, fragment = link.partition("#")
-    assert address == f"{server}/"
-    page, _, query = fragment.partition("?")
-    assert query.startswith("runs=")  # MLflow's page requires it
-    assert query.endswith("&workflowType=machine_learning")
-    ids = {name: json.loads(texts[0]) for name, texts in urllib.parse.parse_qs(query).items() if texts[0][0] == "["}
-    assert (page, ids) == ("/compare-runs", {"runs": ["run1", "run0"], "experiments": ["12"]})
+def test_the_link_to_the_trials_is_short_and_names_the_view_of_the_search(uri: str, server: str) -> None:
+    run_id = "0123456789abcdef0123456789abcdef"
+    link = absolute_url(uri, MlflowLinks("12", run_id, {}).trials_url())
+    view = view_key(run_id)
+    assert link == f"{server}/#/experiments/12/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
 def test_a_link_to_a_server_has_no_password() -> None:
@@ -182,7 +182,7 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     linked = run_note(result, candidate(), "decided.", (), MlflowLinks("12", "search", {"uid1": "run1"}))
     run_link = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(
-        f"decided.\n\n[Trial 1, the best]({run_link}) · [all trials compared](#/compare-runs?runs="
+        f"decided.\n\n[Trial 1, the best]({run_link}) · [all trials by score](#/experiments/12/runs?"
     )
     assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
     assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked

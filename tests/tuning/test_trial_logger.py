@@ -9,6 +9,7 @@ import pytest
 
 from tests.tuning.factories import epoch_report, trial_record
 from tests.tuning.mlflow_helpers import EXPERIMENT, metric_points, only_run, open_writer
+from tuning.common.formatting import run_name, search_name
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.trial_logger import TrialLogger
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+DATASET = {"name": "pets", "digest": "f00d", "source_type": "local", "source": "{}"}
+
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def run_after(client: MlflowClient, *calls: Callable[[TrialLogger], None]) -> Run:
     """Return the only run after the calls of a new trial logger."""
     writer = open_writer(client)
-    trial_logger = TrialLogger(writer)
+    trial_logger = TrialLogger(writer, DATASET)
     for call in calls:
         call(trial_logger)
     assert writer.close() == ()
@@ -57,7 +60,7 @@ def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: Mlf
     first, second, third = trial_record(1), trial_record(2), trial_record(3)
     not_started, resumed = trial_record(4, None, "running"), trial_record(5, 0.5, "running")
     writer = open_writer(client)
-    trial_logger = TrialLogger(writer)
+    trial_logger = TrialLogger(writer, DATASET)
     for trial in (first, resumed):
         trial_logger.on_trial_start(before_first_epoch(trial))
         trial_logger.on_epoch_end(trial, epoch_report(1, 0.45))
@@ -67,7 +70,7 @@ def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: Mlf
     trial_logger.on_trial_end(third, None)
     writer.close()
     next_writer = open_writer(client)
-    TrialLogger(next_writer).replay_missing([first, second, third, not_started, resumed])
+    TrialLogger(next_writer, DATASET).replay_missing([first, second, third, not_started, resumed])
     next_writer.close()
     runs = client.search_runs([EXPERIMENT])
     assert sorted((run.data.params["trial"], run.info.status) for run in runs) == [
@@ -78,6 +81,7 @@ def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: Mlf
     ]
     for run in runs:
         assert [step for step, *_ in metric_points(client, run, OBJECTIVE_METRIC)] == [1, 2, 3]
+        assert len(run.inputs.dataset_inputs) == 1
 
 
 def test_a_trials_run_has_its_settings_epochs_runtime_info_and_best_scores(client: MlflowClient) -> None:
@@ -89,7 +93,9 @@ def test_a_trials_run_has_its_settings_epochs_runtime_info_and_best_scores(clien
         lambda logger: logger.on_epoch_end(trial, epoch_report(2, 0.8)),
         lambda logger: logger.on_trial_end(trial, TrialReport(status="complete", epoch=2)),
     )
-    assert run.info.run_name == "trial-007"
+    assert run.info.run_name == "t007 lite0@32 9/18"
+    (dataset_input,) = run.inputs.dataset_inputs
+    assert (dataset_input.dataset.name, dataset_input.dataset.digest) == ("pets", "f00d")
     expected = {"trial": "7", "lr": "0.001", "log10_lr": "-3.0", "optimizer": "adamw"}
     assert (expected | {"image_size": "32", "blocks": "18"}).items() <= run.data.params.items()
     assert [value for _, value, _ in metric_points(client, run, "val_balanced_accuracy")] == [0.7, 0.8]
@@ -121,3 +127,26 @@ def test_a_failed_trials_run_has_the_traceback(client: MlflowClient) -> None:
 
     assert load_text(f"{run.info.artifact_uri}/traceback.txt") == "Traceback: no"
     assert run.data.metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "variant", "name"),
+    [
+        ("tf_efficientnet_lite2", "", "t018 lite2@32"),
+        ("resnet34", "", "t018 resnet34@32"),
+        ("resnet34", "deep", "t018 deep@32"),
+    ],
+)
+def test_a_running_trials_name_has_its_number_network_and_image_size(backbone: str, variant: str, name: str) -> None:
+    trial = trial_record(18)
+    network = trial.config.network.model_copy(update={"backbone": backbone})
+    config = trial.config.model_copy(update={"network": network})
+    settings = {**trial.settings, "variant": variant}
+    assert run_name(trial.model_copy(update={"config": config, "settings": settings, "runtime_info": {}})) == name
+
+
+@pytest.mark.parametrize(
+    ("minutes", "trials", "name"), [(5.0, 16, "pets 5 min"), (None, 1, "pets 1 trial"), (None, None, "pets")]
+)
+def test_a_searchs_name_has_its_budget(minutes: float | None, trials: int | None, name: str) -> None:
+    assert search_name("pets", minutes, trials) == name

@@ -1,4 +1,4 @@
-"""Exit statuses of ``python -m tuning``."""
+"""Exit statuses of ``freezeline``."""
 
 from __future__ import annotations
 

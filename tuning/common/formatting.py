@@ -30,6 +30,26 @@ def _backbone_name(network: NetworkConfig) -> str:
     return f"{network.backbone} (all blocks)" if network.head_features == "all" else network.backbone
 
 
+def short_network_name(backbone: str) -> str:
+    """Return a network's name without the prefixes that many names share: ``lite2`` for ``tf_efficientnet_lite2``."""
+    return backbone.removeprefix("tf_").removeprefix("efficientnet_")
+
+
+def run_name(trial: TrialRecord) -> str:
+    """Return the name of a trial's run, such as ``t018 lite2@224 12/23``; the last part is frozen and total blocks."""
+    network = trial.variant or short_network_name(trial.config.network.backbone)
+    name = f"t{trial.number:03d} {network}@{trial.config.preprocessing.image_size}"
+    depth, blocks = (trial.runtime_info.get(key) for key in ("freeze_depth", "blocks"))
+    return name if depth is None or blocks is None else f"{name} {depth}/{blocks}"
+
+
+def search_name(name: str, minutes: float | None, trials: int | None) -> str:
+    """Return the name of a search's run: the experiment and the budget, such as ``photos 5 min``."""
+    if minutes is not None:
+        return f"{name} {minutes:g} min"
+    return name if trials is None else f"{name} {pluralize(trials, 'trial')}"
+
+
 def describe_network(trial: TrialRecord) -> str:
     """Return the network, the number of dropped blocks, and the image size."""
     network = trial.config.network

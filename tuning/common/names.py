@@ -13,6 +13,10 @@ RECIPE_PARAM_PREFIX = "recipe."  # mlflow run logs the options by plain names, q
 # Tags that MLflow defines
 PARENT_RUN_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
+RUN_NAME_TAG = "mlflow.runName"
+PRIMARY_METRIC_TAG = "mlflow.experiment.primaryMetric.name"  # of an experiment
+SHARED_VIEW_TAG = "mlflow.sharedViewState."  # of an experiment, followed by the key of a view of its table of runs
+LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"  # the artifacts that the UI shows as tables
 PROJECT_SOURCE_TAG = "mlflow.source.name"
 
 # Tags of runs
@@ -33,7 +37,6 @@ STATUS_TAG = "status"  # of a trial; MLflow has no status for pruned and out of 
 PROMOTION_TAG = "promotion"
 PROMOTION_REASON_TAG = "promotion_reason"
 VERSION_TAG = "version"
-COMPARISON_TAG = "comparison"
 
 # Tags of registered models and their versions
 CHAMPION_CHANGE_TAG = "freezeline.champion."  # followed by the number of the change

@@ -39,6 +39,7 @@ class Candidate(FrozenModel):
         model_uri: the URI of the package.
         commit: the git commit of the code that trained it; empty outside a repository.
         data: the data set, as given by the user.
+        evaluated_ms: the time of the evaluation on the test images, as Unix time in milliseconds.
         test_evaluations: how often the test images of this data set have been evaluated, including this time.
         metrics: metrics on the test images by their MLflow names: test_loss, test_accuracy, ...
         intervals: 95 % confidence intervals of some of the metrics, as (low, high).
@@ -62,6 +63,7 @@ class Candidate(FrozenModel):
     data: str
     data_fingerprint: str
     classes: tuple[str, ...]
+    evaluated_ms: int
     test_evaluations: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +22,17 @@ from models.trial_config import TrialConfig
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.recipe.schema import TrainingSettings
-from tuning.registry.candidate_store import candidate_artifacts, log_candidate_package, reference_predictions_path
+from tuning.registry.candidate_store import (
+    candidate_artifacts,
+    link_metrics,
+    log_candidate_package,
+    reference_predictions_path,
+)
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
 from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, build_reference_predictions
 from tuning.tracking.environment import code_version
 from tuning.tracking.mlflow_sink import is_unavailable
+from tuning.tracking.operations import PARENT_UID, LogEpoch, now_ms
 from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
@@ -38,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INVALID_METRIC_CHARS = re.compile(r"[^\w\-. /:]")  # in a metric's name; MLflow rejects them
 LEAK_KINDS = ("leak", "group_leak")
 CALIBRATION_SPLITS: tuple[SplitName, ...] = ("val", "test")
 METRICS_WITH_CI: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -80,6 +84,7 @@ def build_candidate(
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
     _save_test_predictions(folder, evaluation)
     split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
+    evaluated_ms = now_ms()
     candidate = Candidate(
         name=settings.name or dataset.name,
         members=(CandidateMember(config=config),),
@@ -89,6 +94,7 @@ def build_candidate(
         data=settings.data,
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,
+        evaluated_ms=evaluated_ms,
         test_evaluations=record_test_evaluation(dataset),
         metrics={name: value for name, value in evaluation.metrics.items() if name.startswith("test_")},
         intervals=evaluation.intervals,
@@ -104,13 +110,15 @@ def build_candidate(
         size_mb=(folder / exported.graph).stat().st_size / 1e6,
         latency_ms=_latency_ms(folder / exported.graph, config.preprocessing.image_size),
     )
-    parent.log_metrics(
-        {**evaluation.metrics, "temperature": evaluation.temperature, **_per_class_metrics(evaluation.scores)}
-    )
+    metrics = {**evaluation.metrics, "temperature": evaluation.temperature}
+    parent.writer.send(LogEpoch(PARENT_UID, 0, metrics, time_ms=evaluated_ms))
     parent.log_text(evaluation.scores.to_json(indent=2), "test_scores.json")
+    columns, rows = _class_table(evaluation.scores)
+    parent.log_table(columns, rows, "test_scores_by_class.json")
     if candidate.model_uri:
         for file in candidate_artifacts(candidate):
             parent.log_text(candidate.to_json(), file)
+        _link_metrics(parent, candidate, dataset.name)
     return candidate
 
 
@@ -230,6 +238,19 @@ def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
         return ""
 
 
+def _link_metrics(parent: ParentRun, candidate: Candidate, dataset_name: str) -> None:
+    """Link the metrics to the package; if the server is unavailable by now, they stay without a link."""
+    if parent.client is None:
+        return
+    parent.writer.flush()  # the two would write the same points
+    try:
+        link_metrics(parent.client, candidate, dataset_name)
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+        logger.warning("the metrics of model %s were not linked to it: the server is unavailable", candidate.model_id)
+
+
 def resolve_data_path(data: str) -> str:
     """Return a path as an absolute path, valid in any working directory; other data sources are unchanged."""
     path = Path(data).expanduser()
@@ -246,15 +267,8 @@ def record_test_evaluation(dataset: Dataset) -> int:
     return evaluations
 
 
-def _per_class_metrics(scores: ClassificationMetrics) -> dict[str, float]:
-    """Return recall, precision and F1 of each class under names that MLflow accepts."""
-    metrics: dict[str, float] = {}
-    for index, row in enumerate(scores.per_class):
-        name = INVALID_METRIC_CHARS.sub("_", row.name)
-        name = f"{name}_{index}" if f"test_recall/{name}" in metrics else name
-        metrics |= {
-            f"test_recall/{name}": row.recall,
-            f"test_precision/{name}": row.precision,
-            f"test_f1/{name}": row.f1,
-        }
-    return metrics
+def _class_table(scores: ClassificationMetrics) -> tuple[list[str], list[list[object]]]:
+    """Return the columns and rows of the table with the scores of each class, the lowest recall first."""
+    columns = ["class", "recall", "precision", "f1", "test images"]
+    classes = sorted(scores.per_class, key=lambda row: row.recall)
+    return columns, [[row.name, row.recall, row.precision, row.f1, row.support] for row in classes]

@@ -11,15 +11,17 @@ from pydantic import ValidationError
 from data.errors import TrackingError
 from tuning.common.names import MODEL_ID_TAG
 from tuning.common.promotion_types import Candidate
-from tuning.registry.client import ModelRegistry
+from tuning.registry.client import ModelRegistry, retry_when_busy
+from tuning.tracking.dataset_input import dataset_digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.pyfunc import PyFuncModel
 
 
-CANDIDATE_FILE = "candidate.json"  # the newest candidate of a run
-CANDIDATES_FOLDER = "candidates"  # every candidate of a run, by the model id of its package
+INTERNAL_FOLDER = "internal"  # of a run's artifacts; read by programs only
+CANDIDATE_FILE = f"{INTERNAL_FOLDER}/candidate.json"  # the newest candidate of a run
+CANDIDATES_FOLDER = f"{INTERNAL_FOLDER}/candidates"  # every candidate of a run, by the model id of its package
 VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
@@ -49,6 +51,22 @@ def log_candidate_package(client: MlflowClient, folder: Path, run_id: str) -> st
     return model_uri
 
 
+def link_metrics(client: MlflowClient, candidate: Candidate, dataset_name: str) -> None:
+    """Link the run's metrics on the test images to the package and the data set.
+
+    The points are those that are logged on the run anyway, so that the run has each of them once.
+    """
+    from mlflow.entities import Metric
+
+    digest = dataset_digest(candidate.data_fingerprint)
+    links = {"model_id": candidate.model_id, "dataset_name": dataset_name, "dataset_digest": digest}
+    points = [
+        Metric(name, value, candidate.evaluated_ms, 0, run_id=candidate.run_id, **links)
+        for name, value in candidate.metrics.items()
+    ]
+    retry_when_busy(client.log_batch, candidate.run_id, metrics=points)
+
+
 def reference_predictions_artifact(model_id: str) -> str:
     """Return the artifact path of a package's reference predictions on its run."""
     return f"{CANDIDATES_FOLDER}/{model_id}.reference_predictions.json"
@@ -69,7 +87,7 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
             f"run must be the id of a search or a training, got {run_id!r}, which does not exist; "
             "mlflow ui lists the runs"
         ) from None
-    if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id)}:
+    if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id, INTERNAL_FOLDER)}:
         raise TrackingError(
             f"run must have packaged a model, but {run_id} has no {CANDIDATE_FILE}; "
             "use the parent run of a search in which a trial finished"

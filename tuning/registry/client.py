@@ -6,7 +6,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
@@ -73,12 +73,12 @@ class ModelRegistry:
         self.client = client
         self.name = name
 
-    def create_if_missing(self) -> None:
-        """Create the registered model if it does not exist."""
+    def create_if_missing(self, description: str = "") -> None:
+        """Create the registered model, with a description in Markdown, if it does not exist."""
         from mlflow.exceptions import MlflowException
 
         try:
-            retry_when_busy(self.client.create_registered_model, self.name)
+            retry_when_busy(self.client.create_registered_model, self.name, description=description or None)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -100,19 +100,21 @@ class ModelRegistry:
                 f"name must be a registered model, got {self.name!r}, which does not exist; mlflow ui lists the models"
             ) from None
 
-    def register(self, source: str, run_id: str, model_id: str) -> int:
-        """Return the version of the package at ``source``; register it if it has none."""
+    def register(self, source: str, run_id: str, model_id: str, tags: Mapping[str, str]) -> int:
+        """Return the version of the package at ``source``, with ``tags``; register it if it has none."""
+        tags = {**tags, MODEL_ID_TAG: model_id}
 
-        def find_or_create() -> int:  # repeated as a whole: MLflow may have created the version of a failed request
+        def find_or_create() -> ModelVersion:  # repeated as a whole: a failed request may have created the version
             versions = self.client.search_model_versions(f"name = '{self.name}'")
-            known = [int(version.version) for version in versions if version.source == source]
+            known = [version for version in versions if version.source == source]
             if known:
-                return min(known)
-            tags = {MODEL_ID_TAG: model_id}
-            created = self.client.create_model_version(self.name, source, run_id, tags=tags, model_id=model_id)
-            return int(created.version)
+                return min(known, key=lambda version: int(version.version))
+            return self.client.create_model_version(self.name, source, run_id, tags=tags, model_id=model_id)
 
-        return retry_when_busy(find_or_create)
+        version = retry_when_busy(find_or_create)
+        number = int(version.version)
+        self.set_tags(number, {name: text for name, text in tags.items() if version.tags.get(name) != text})
+        return number
 
     def version_of_model(self, model_id: str) -> int | None:
         """Return the version that holds a package; None if it is not registered."""

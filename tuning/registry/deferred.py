@@ -1,6 +1,6 @@
 """Promotions deferred because the MLflow server was unavailable at the end of a search.
 
-The candidate is saved in the search's folder. ``python -m tuning sync`` then logs the package, registers it and runs
+The candidate is saved in the search's folder. ``freezeline sync`` then logs the package, registers it and runs
 the gate.
 """
 
@@ -17,7 +17,7 @@ from tuning.common.formatting import format_decision
 from tuning.common.names import NOTE_TAG, PROMOTION_REASON_TAG, PROMOTION_TAG, VERSION_TAG
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
-from tuning.registry.candidate_store import log_candidate_package, save_candidate
+from tuning.registry.candidate_store import link_metrics, log_candidate_package, save_candidate
 from tuning.registry.promotion import promote
 from tuning.tracking.mlflow_sink import is_unavailable
 
@@ -41,8 +41,7 @@ def defer(paths: SearchPaths, candidate: Candidate, needs_decision: bool) -> Non
     """Save a candidate for ``complete_deferred`` and warn the user."""
     _save(paths, DeferredPromotion(candidate=candidate, needs_decision=needs_decision))
     logger.warning(
-        "the MLflow server is unavailable, so the model is saved on this machine; "
-        "python -m tuning sync --run %s delivers it",
+        "the MLflow server is unavailable, so the model is saved on this machine; freezeline sync %s delivers it",
         candidate.run_id,
     )
 
@@ -88,10 +87,11 @@ def complete_deferred(client: MlflowClient, paths: SearchPaths, run_id: str) -> 
         # Saved before the next step: a second attempt must not log the package twice.
         _save(paths, DeferredPromotion(candidate=candidate, needs_decision=deferred.needs_decision))
         save_candidate(client, candidate)
+        link_metrics(client, candidate, Dataset.from_json(paths.dataset.read_text()).name)
     if deferred.needs_decision:
         outcome = _promote(client, paths, candidate)
     else:
-        outcome = f"the model of {candidate.name} is logged; python -m tuning promote --run {run_id} registers it"
+        outcome = f"the model of {candidate.name} is logged; freezeline promote {run_id} registers it"
     paths.deferred.unlink()
     return outcome
 

@@ -1,49 +1,130 @@
-"""Model card: the description of a version, with its data, scores, limits and usage."""
+"""Texts of the registry: the description of a registered model, and the model card, the description of a version."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
+from models.backbones.weight_packages import weights_license
 from tuning.common.formatting import pluralize
-from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.registry.client import MAX_TAG_LENGTH
 
 MAX_CLASSES = 20  # rows of the class table; the classes with the lowest recall if there are more
+MAX_NAMES_LENGTH = 400  # characters of the listed class names
 SUMMARY_METRICS = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")
-MAX_REASON_LENGTH = 1000  # characters
+MAX_REASON_LENGTH = 800  # characters
+CUT = "\n\n…\n"
+
+
+def render_description(candidate: Candidate) -> str:
+    """Return the description of a registered model in Markdown: what it is, how to load it, where the evidence is."""
+    return (
+        f"An image classifier: {_classes(candidate)}. Each version was made by a Freezeline search or training.\n\n"
+        f"{_usage(f'models:/{candidate.name}@champion')}\n"
+        "- The alias `champion` moves only if a version passes the promotion gate; other versions are `challenger`.\n"
+        "- The description of a version is its model card; its tags `reason` and `freezeline.evidence` have the gate's "
+        "decision and numbers.\n"
+        "- The source run of a version has the report (`report.html`), the test scores and every trial.\n"
+        f"- `freezeline champions {candidate.name}` prints the history of champions.\n"
+    )
 
 
 def render_model_card(candidate: Candidate, version: int, promotion: Promotion, run_link: str) -> str:
-    """Return the model card in Markdown, cut to the length that the database holds."""
-    sections = [*_overview(candidate, promotion), *_scores(candidate), *_class_scores(candidate), *_limits(candidate)]
-    usage = _usage(candidate, version, run_link)
-    body = "\n".join(sections)
-    max_length = MAX_TAG_LENGTH - len(usage)
-    return (body if len(body) <= max_length else f"{body[: max_length - 4]}\n…\n") + usage
-
-
-def _overview(candidate: Candidate, promotion: Promotion) -> list[str]:
-    names = ", ".join(candidate.classes[:MAX_CLASSES]) + (", …" if len(candidate.classes) > MAX_CLASSES else "")
-    return [
-        f"An image classifier of {len(candidate.classes)} classes ({names}), fine-tuned on {candidate.data} "
-        f"(fingerprint `{candidate.data_fingerprint}`).",
-        "",
+    """Return the model card in Markdown; the class table, its end, is cut to the length that the database holds."""
+    uri = f"models:/{candidate.name}/{version}"
+    commit = f", commit `{candidate.commit}`" if candidate.commit else ""
+    sections = [
+        f"An image classifier: {_classes(candidate)}.",
         f"**Decision**: {promotion.alias}, {promotion.reason[:MAX_REASON_LENGTH]}.",
-        "",
+        "**Usage**",
+        _usage(uri).rstrip(),
+        "**Intended use**: to classify images of the same kind as the training data into exactly these classes.",
+        f"**Scores** on {pluralize(candidate.num_test_images, 'test image')}, not used for training or selection",
+        _scores(candidate),
+        "**Training**",
+        _training(candidate),
+        "**Limits**",
+        _limits(candidate),
+        f"Created by run {run_link}{commit}. `freezeline train --model {uri}` trains it again.",
+        _class_scores(candidate),
     ]
+    card = "\n\n".join(sections) + "\n"
+    if len(card) <= MAX_TAG_LENGTH:
+        return card
+    return card[: card.rindex("\n", 0, MAX_TAG_LENGTH - len(CUT))] + CUT
 
 
-def _scores(candidate: Candidate) -> list[str]:
-    heading = f"**Scores** (on {candidate.num_test_images} test images, not used for training or selection)"
-    rows = [heading, "", "| metric | value | 95 % interval |", "| --- | --- | --- |"]
+def _classes(candidate: Candidate) -> str:
+    names = ", ".join(candidate.classes[:MAX_CLASSES])
+    is_cut = len(candidate.classes) > MAX_CLASSES or len(names) > MAX_NAMES_LENGTH
+    return f"{len(candidate.classes)} classes ({names[:MAX_NAMES_LENGTH]}{', …' if is_cut else ''})"
+
+
+def _usage(uri: str) -> str:
+    return (
+        "```python\n"
+        "import mlflow\n\n"
+        f'model = mlflow.pyfunc.load_model("{uri}")\n'
+        'model.predict([open("image.jpg", "rb").read()])  # label, score, error, and a probability for each class\n'
+        "```\n"
+    )
+
+
+def _scores(candidate: Candidate) -> str:
+    rows = ["| metric | value | 95 % interval |", "| --- | --- | --- |"]
     for name in SUMMARY_METRICS:
         low, high = candidate.intervals[name]
         label = name.removeprefix("test_").replace("_", " ")
         rows.append(f"| {label} | {candidate.metrics[name]:.4f} | {low:.4f} to {high:.4f} |")
-    return [*rows, ""]
+    return "\n".join(rows)
 
 
-def _class_scores(candidate: Candidate) -> list[str]:
+def _training(candidate: Candidate) -> str:
+    seen = pluralize(len(candidate.seen_hashes), "different image")
+    lines = [
+        f"- Data: {candidate.data} (fingerprint `{candidate.data_fingerprint}`), {seen} for training and validation"
+    ]
+    return "\n".join([*lines, *(line for member in candidate.members for line in _member(member))])
+
+
+def _member(member: CandidateMember) -> list[str]:
+    config = member.config
+    network, fit = config.network, config.fit
+    weight = "" if member.weight == 1 else f", weight {member.weight:.2f}"
+    details = {
+        "freeze_fraction": network.freeze_fraction,
+        "truncate": network.truncate,
+        "head": network.head,
+        "dropout": network.dropout,
+        "optimizer": fit.optimizer,
+        "lr": fit.lr,
+        "weight_decay": fit.weight_decay,
+        "lr_scheduler": fit.lr_scheduler,
+        "label_smoothing": fit.label_smoothing,
+        "max_epochs": fit.max_epochs,
+        "batch_size": config.batches.batch_size,
+        "augmentation": config.batches.augmentation,
+        "seed": config.seed,
+    }
+    listed = ", ".join(f"{name} {json.dumps(value).strip(chr(34))}" for name, value in details.items())
+    return [
+        f"- Network: {network.backbone} at {config.preprocessing.image_size} px{weight}",
+        f"- Configuration: {listed}",
+        f"- Pretrained weights: {_weights(network.backbone, network.weights)}",
+    ]
+
+
+def _weights(backbone: str, weights: str) -> str:
+    if weights == "none":
+        return "none"
+    if weights not in {"auto", "package", "hub"}:
+        return "from a local file"
+    return f"ImageNet, license {weights_license(backbone) or 'unknown: see the publisher of the weights'}"
+
+
+def _class_scores(candidate: Candidate) -> str:
     from sklearn.metrics import precision_recall_fscore_support
 
     count = len(candidate.classes)
@@ -57,34 +138,19 @@ def _class_scores(candidate: Candidate) -> list[str]:
         f"| {candidate.classes[label]} | {recall[label]:.3f} | {precision[label]:.3f} | {support[label]} |"
         for label in listed
     ]
-    return [*rows, ""]
+    return "\n".join(rows)
 
 
-def _limits(candidate: Candidate) -> list[str]:
-    return [
-        "**Limits**",
-        "",
-        "- Every image is assigned one of these classes, even if it shows something else, possibly with a high "
-        "probability.",
-        f"- The test split of this data set has been evaluated {pluralize(candidate.test_evaluations, 'time')}, "
-        "including this model. The best of many evaluations is optimistic.",
-        f"- Probabilities are calibrated on the validation split (temperature {candidate.temperature:.3f}, 1: not "
-        "changed); on other kinds of images they may be off.",
-        f"- The package was compared with PyTorch on {candidate.num_checked_images} test images: same predictions, "
-        f"logits differ by at most {candidate.max_difference:.1e}.",
-        "",
-    ]
-
-
-def _usage(candidate: Candidate, version: int, run_link: str) -> str:
-    return (
-        "**Usage**\n\n"
-        "```python\n"
-        "import mlflow\n"
-        f'model = mlflow.pyfunc.load_model("models:/{candidate.name}/{version}")\n'
-        'model.predict([open("image.jpg", "rb").read()])  # label, score, error, and a probability for each class\n'
-        "```\n\n"
-        f"`python -m tuning train --model models:/{candidate.name}/{version}` trains it again.\n\n"
-        f"Created by run {run_link}"
-        f"{f', commit `{candidate.commit}`' if candidate.commit else ''}.\n"
+def _limits(candidate: Candidate) -> str:
+    return "\n".join(
+        [
+            "- Every image is assigned one of these classes, even if it shows something else, possibly with a high "
+            "probability.",
+            f"- The test split of this data set has been evaluated {pluralize(candidate.test_evaluations, 'time')}, "
+            "including this model. The best of many evaluations is optimistic.",
+            f"- Probabilities are calibrated on the validation split (temperature {candidate.temperature:.3f}, 1: not "
+            "changed); on other kinds of images they may be off.",
+            f"- The package was compared with PyTorch on {candidate.num_checked_images} test images: same predictions, "
+            f"logits differ by at most {candidate.max_difference:.1e}.",
+        ]
     )

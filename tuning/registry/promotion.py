@@ -22,7 +22,6 @@ from tuning.common.names import (
     FORCED_TAG,
     GATE_TAG,
     GIT_COMMIT_TAG,
-    MODEL_ID_TAG,
     PREVIOUS_CHAMPION_TAG,
     REASON_TAG,
 )
@@ -31,7 +30,7 @@ from tuning.registry.candidate_store import load_candidate_of_version, load_mode
 from tuning.registry.champion_change import change_champion, decide_until_unchanged, promotion_lock
 from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry, RegistryState
 from tuning.registry.gate import decide
-from tuning.registry.model_card import render_model_card
+from tuning.registry.model_card import render_description, render_model_card
 from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, absolute_uri, verify_model_loads
 from tuning.tracking.connection import tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
@@ -56,9 +55,9 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
     """
     registry = ModelRegistry(client, candidate.name)
     with promotion_lock(candidate.name):
-        registry.create_if_missing()
+        registry.create_if_missing(render_description(candidate))
         source = client.get_logged_model(candidate.model_id).artifact_location
-        version = registry.register(source, candidate.run_id, candidate.model_id)
+        version = registry.register(source, candidate.run_id, candidate.model_id, _candidate_tags(candidate))
         verify_loads(registry, candidate, version)
         promotion = decide_until_unchanged(registry, partial(_promote, registry, candidate, dataset, force, version))
         if promotion.alias == CHAMPION and registry.version_of_alias(CHALLENGER) == version:
@@ -87,7 +86,7 @@ def _promote(
         return _already_champion(registry, before, version)
     champion = None if before.champion is None else _evaluate_champion(registry, candidate, dataset, before.champion)
     promotion = decide(candidate, champion, force)
-    registry.set_tags(version, _tags(candidate, promotion, before.champion))
+    registry.set_tags(version, _decision_tags(promotion, before.champion))
     run_link = _run_link(registry.client, candidate.run_id)
     registry.set_description(version, render_model_card(candidate, version, promotion, run_link))
     if promotion.alias == CHALLENGER:
@@ -128,22 +127,28 @@ def _evaluate_champion(registry: ModelRegistry, candidate: Candidate, dataset: D
     )
 
 
-def _tags(candidate: Candidate, promotion: Promotion, current: int | None) -> dict[str, str]:
-    """Return a version's tags: identity, decision, evidence and test metrics."""
+def _candidate_tags(candidate: Candidate) -> dict[str, str]:
+    """Return the tags that a version is registered with: identity and test metrics."""
     intervals = {f"{name}_95": f"{low:.6f} to {high:.6f}" for name, (low, high) in candidate.intervals.items()}
-    return {
-        MODEL_ID_TAG: candidate.model_id,
+    tags = {
         CLASSES_TAG: json.dumps(candidate.classes),
         DATA_FINGERPRINT_TAG: candidate.data_fingerprint,
         GIT_COMMIT_TAG: candidate.commit,
+        **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
+        **intervals,
+    }
+    return {name: text for name, text in tags.items() if text}
+
+
+def _decision_tags(promotion: Promotion, champion: int | None) -> dict[str, str]:
+    """Return the tags of a decision against version ``champion``; without one there is no such tag."""
+    tags = {
         GATE_TAG: promotion.alias,
         FORCED_TAG: str(promotion.forced).lower(),
         REASON_TAG: promotion.reason,
         EVIDENCE_TAG: json.dumps(promotion.evidence),
-        PREVIOUS_CHAMPION_TAG: "" if current is None else str(current),
-        **{name: f"{value:.6f}" for name, value in candidate.metrics.items()},
-        **intervals,
     }
+    return tags if champion is None else {**tags, PREVIOUS_CHAMPION_TAG: str(champion)}
 
 
 def _run_link(client: MlflowClient, run_id: str) -> str:

@@ -38,7 +38,7 @@ def _roll_back(registry: ModelRegistry, champion: int, reason: str, before: Regi
     if before.champion != champion:
         raise TrackingError(
             f"rollback started from champion version {champion} of {registry.name}, but the alias moved to "
-            f"{before.champion} in the meantime; see python -m tuning champions --name {registry.name} and run "
+            f"{before.champion} in the meantime; see freezeline champions {registry.name} and run "
             "rollback again"
         )
     version = _previous_champion(before.changes, champion)

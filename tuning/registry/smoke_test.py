@@ -24,9 +24,11 @@ TOLERANCE = 1e-3  # largest allowed difference of a probability
 TIMEOUT_S = 600
 RETRY_HINT = "no alias was moved; fix the reported problem and run promote again"
 
-# Run by python -I in an empty folder: this project cannot be imported, not even from the working directory.
+# Run by python -I in an empty folder. This project cannot be imported, even if it is installed: an application that
+# loads the model does not have it.
 SUBPROCESS_SCRIPT = """
 import base64, json, sys
+sys.modules.update(dict.fromkeys(("data", "models", "tuning", "freezeline")))
 request = json.load(sys.stdin)
 import mlflow
 model = mlflow.pyfunc.load_model(request["model_uri"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,21 @@ from data.audit.contact_sheets import contact_sheets
 from data.audit.report import Audit
 from data.errors import TrackingError
 from data.frozen_model import FrozenModel
-from tuning.common.names import PARENT_RUN_TAG, REASON_TAG, RECIPE_PARAM_PREFIX, SEARCH_UID_TAG
+from tuning.common.names import (
+    LOGGED_ARTIFACTS_TAG,
+    PARENT_RUN_TAG,
+    REASON_TAG,
+    RECIPE_PARAM_PREFIX,
+    RUN_NAME_TAG,
+    SEARCH_UID_TAG,
+)
 from tuning.common.redaction import Redactor
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.tracking.async_writer import AsyncWriter
+from tuning.tracking.dataset_input import dataset_fields
 from tuning.tracking.environment import code_version, environment_info
+from tuning.tracking.experiment import describe_experiment
 from tuning.tracking.operations import (
     PARENT_UID,
     EndRun,
@@ -46,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 STOPPED_BY_USER = "stopped by the user"
 RESUME_STOPPED_BY_USER = "the search had finished; the user stopped its resume"
-MAX_DIGEST_LENGTH = 36  # characters; MLflow's limit for the digest of a data set
 
 
 class RunTarget(FrozenModel):
@@ -75,7 +83,9 @@ class RunTarget(FrozenModel):
             TrackingError: the parent run of the search does not exist on this server.
         """
         if self.run_id:
-            return self.model_copy(update={"experiment_id": experiment_id_of_run(client, self.run_id)})
+            experiment_id = experiment_id_of_run(client, self.run_id)
+            describe_experiment(client, experiment_id, self.run_id)
+            return self.model_copy(update={"experiment_id": experiment_id})
         experiment_id = get_or_create_experiment(client, self.experiment)
         runs = client.search_runs([experiment_id], f"tags.`{SEARCH_UID_TAG}` = '{self.search_id}'", max_results=1)
         tags = {**self.tags, SEARCH_UID_TAG: self.search_id}
@@ -84,6 +94,7 @@ class RunTarget(FrozenModel):
             if runs
             else client.create_run(experiment_id, start_time=self.time_ms, tags=tags, run_name=self.experiment)
         )
+        describe_experiment(client, experiment_id, str(run.info.run_id))
         return self.model_copy(update={"experiment_id": experiment_id, "run_id": str(run.info.run_id)})
 
 
@@ -214,15 +225,7 @@ class ParentRun:
         """Log the recipe, the data set, the code version and the environment."""
         params = {RECIPE_PARAM_PREFIX + name: str(value) for name, value in recipe.items()}
         self.writer.send(SetParamsAndTags(PARENT_UID, params, {**tags, **code_version()}))
-        fields = {
-            "name": dataset.name,
-            "digest": dataset.fingerprint[:MAX_DIGEST_LENGTH],
-            "source_type": "local",
-            "source": json.dumps({"uri": str(dataset.root)}),
-            "schema": json.dumps({"classes": list(dataset.classes)}),
-            "profile": json.dumps(dataset.counts()),
-        }
-        self.writer.send(LogInput(PARENT_UID, fields))
+        self.writer.send(LogInput(PARENT_UID, dataset_fields(dataset)))
         self.log_text(json.dumps(environment_info(), indent=2), "environment.json")
 
     def log_audit(self, audit: Audit) -> None:
@@ -254,6 +257,15 @@ class ParentRun:
         Redactor().file(copy)
         self.writer.send(LogFile(PARENT_UID, str(copy), folder))
 
+    def rename(self, name: str) -> None:
+        """Set the name of the run."""
+        self.set_tags({RUN_NAME_TAG: name})
+
+    def log_table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], path: str) -> None:
+        """Log a table as the artifact ``path``, which the UI shows as a table."""
+        self.log_text(json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), path)
+        self.set_tags({LOGGED_ARTIFACTS_TAG: json.dumps([{"path": path, "type": "table"}])})
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the parent run."""
         self.writer.send(SetParamsAndTags(PARENT_UID, {}, tags))
@@ -276,7 +288,7 @@ class ParentRun:
         num_pending = self.writer.pending_count
         if not num_pending and not undelivered:
             return ""
-        next_step = f"run python -m tuning sync --run {self.run_id} to deliver them"
+        next_step = f"run freezeline sync {self.run_id} to deliver them"
         if self.client is None:
             return f"{num_pending} operations for MLflow are in the outbox; {next_step}"
         examples = f"{undelivered[0]}{', ...' if len(undelivered) > 1 else ''}"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from tuning.common.formatting import run_name
 from tuning.common.names import (
     OBJECTIVE_METRIC,
     ORIGIN_TAG,
     REASON_TAG,
     RERUN_OF_TAG,
+    RUN_NAME_TAG,
     STATUS_TAG,
     TRIAL_CONFIG_TAG,
     TRIAL_NUMBER_PARAM,
 )
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.tracking.async_writer import AsyncWriter
-from tuning.tracking.operations import EndRun, LogEpoch, LogText, StartRun
+from tuning.tracking.operations import EndRun, LogEpoch, LogInput, LogText, StartRun
 
 TRACEBACK_FILE = "traceback.txt"
 RUN_STATUS: Mapping[TrialStatus, str] = {  # MLflow's names
@@ -29,10 +31,11 @@ RUN_STATUS: Mapping[TrialStatus, str] = {  # MLflow's names
 
 
 class TrialLogger(TrialCallback):
-    """Logs one child run per trial."""
+    """Logs one child run per trial, with the data set as its input; ``dataset_fields`` are those of ``LogInput``."""
 
-    def __init__(self, writer: AsyncWriter) -> None:
+    def __init__(self, writer: AsyncWriter, dataset_fields: Mapping[str, str]) -> None:
         self._writer = writer
+        self._dataset_fields = dataset_fields
         self._runtime_info: dict[str, Mapping[str, object]] = {}  # as logged, by trial uid
 
     def replay_missing(self, trials: Sequence[TrialRecord]) -> None:
@@ -54,6 +57,7 @@ class TrialLogger(TrialCallback):
 
     def on_trial_start(self, trial: TrialRecord) -> None:
         """Start the trial's run with its parameters and its reproducible configuration, or set it to RUNNING again."""
+        is_new = trial.trial_uid not in self._writer.outbox.starts
         if trial.epochs:  # a resumed trial, whose runtime info has already been logged
             self._runtime_info[trial.trial_uid] = trial.runtime_info
         tags = {TRIAL_CONFIG_TAG: trial.config.to_json(), ORIGIN_TAG: trial.origin}
@@ -62,11 +66,13 @@ class TrialLogger(TrialCallback):
         self._writer.send(
             StartRun(
                 trial_uid=trial.trial_uid,
-                name=f"trial-{trial.number:03d}",
+                name=run_name(trial),
                 params={TRIAL_NUMBER_PARAM: trial.number, **trial_params(trial)},
                 tags=tags,
             )
         )
+        if is_new:
+            self._writer.send(LogInput(trial.trial_uid, self._dataset_fields))
 
     def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
         """Log an epoch; the first one also logs the runtime info of the built network."""
@@ -77,7 +83,7 @@ class TrialLogger(TrialCallback):
         self._writer.send(LogEpoch(trial.trial_uid, report.epoch, metrics, runtime_info))
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
-        """End the run with its status and reason, the best epoch's metrics, and changed runtime info.
+        """End the run with its name, status and reason, the best epoch's metrics, and changed runtime info.
 
         MLflow parameters are immutable: runtime info that changed after it was logged (for example because the disk is
         full) is stored as a tag.
@@ -90,7 +96,7 @@ class TrialLogger(TrialCallback):
         tags = {
             name: str(value) for name, value in trial.runtime_info.items() if name in logged and logged[name] != value
         }
-        tags |= {REASON_TAG: trial.reason, STATUS_TAG: trial.status}
+        tags |= {RUN_NAME_TAG: run_name(trial), REASON_TAG: trial.reason, STATUS_TAG: trial.status}
         if report is not None and report.traceback:
             self._writer.send(LogText(trial.trial_uid, TRACEBACK_FILE, report.traceback))
         self._writer.send(EndRun(trial.trial_uid, RUN_STATUS[trial.status], tags))

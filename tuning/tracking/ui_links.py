@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tuning.common.redaction import without_credentials
 from tuning.common.trial_record import TrialRecord
+from tuning.tracking.experiment import UI_MODE, view_key, view_url
 
 LOCAL_UI = "http://127.0.0.1:5000"
-UI_MODE = "workflowType=machine_learning"  # the UI opens in its GenAI mode without this parameter
 FREEZE_CHART = "charts/freeze.png"  # artifact of the parent run, from the report's charts
 
 
@@ -42,26 +41,17 @@ class MlflowLinks(NamedTuple):
         """Return the link to an artifact of the parent run."""
         return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{path}?{UI_MODE}"
 
-    def comparison_url(self, trials: Sequence[TrialRecord]) -> str:
-        """Return the link to the page that compares the trials, with the best one first.
+    def trials_url(self) -> str:
+        """Return the link to the table of the search's trials with their scores, the best first."""
+        return view_url(self.experiment_id, view_key(self.run_id))
 
-        Trials without a score are left out: MLflow compares only metrics that all runs have.
-        """
-        scored = [(trial.score, self.trial_run_id(trial)) for trial in trials if trial.score is not None]
-        run_ids = [run_id for _, run_id in sorted(scored, key=lambda pair: -pair[0]) if run_id]
-        runs, experiments = (
-            urllib.parse.quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [self.experiment_id])
-        )
-        # The UI reads `runs` only if it is the first parameter.
-        return f"#/compare-runs?runs={runs}&experiments={experiments}&{UI_MODE}"
-
-    def markdown(self, trials: Sequence[TrialRecord], best: TrialRecord) -> str:
+    def markdown(self, best: TrialRecord) -> str:
         """Return the links and the freeze-depth chart for the description of the parent run."""
         run_id = self.trial_run_id(best)
         best_link = f"[Trial {best.number}, the best]({self.run_url(run_id)}) · " if run_id else ""
         chart = urllib.parse.urlencode({"path": FREEZE_CHART, "run_uuid": self.run_id})
         return (
-            f"{best_link}[all trials compared]({self.comparison_url(trials)}) · "
+            f"{best_link}[all trials by score]({self.trials_url()}) · "
             f"[report]({self.artifact_url('report.html')}) · "
             f"[accuracy by freeze depth]({self.artifact_url(FREEZE_CHART)})\n\n"
             f"![accuracy by freeze depth](get-artifact?{chart})\n\n"

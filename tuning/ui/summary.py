@@ -64,11 +64,16 @@ def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
 
 
 def leaderboard_frame(trials: Sequence[TrialRecord]) -> pd.DataFrame:
-    """Return a row for each trial: status, metrics of the best epoch, and settings."""
+    """Return a row for each trial, the best first: score, status, metrics of the best epoch, and settings."""
     import pandas as pd
+
+    scored = ranked(trials)
+    uids = {trial.trial_uid for trial in scored}
+    others = [trial for trial in trials if trial.trial_uid not in uids]
 
     rows = [
         {
+            "score": trial.score,
             "trial": trial.number,
             "origin": trial.origin,
             "status": trial.status,
@@ -81,7 +86,7 @@ def leaderboard_frame(trials: Sequence[TrialRecord]) -> pd.DataFrame:
             "seed": trial.config.seed,
             "trial_uid": trial.trial_uid,
         }
-        for trial in trials
+        for trial in (*scored, *others)
     ]
     return pd.DataFrame(rows, dtype=object)
 
@@ -162,6 +167,6 @@ def run_note(
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     table = leaderboard(result.trials, result.winner, links, network_name)
     return (
-        f"{decision}\n\n{links.markdown(result.trials, result.winner) if links else ''}"
+        f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
         f"{cautions}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )

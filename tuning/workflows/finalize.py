@@ -13,7 +13,7 @@ from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision, network_name, pluralize
-from tuning.common.names import COMPARISON_TAG, NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC
+from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
@@ -64,10 +64,9 @@ def finalize(search: Search, session: SessionResult) -> int:
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + note_tables})
+    parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     _write_report(search, session, result, candidate, baseline, decision)
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
-    if decision.model:
-        parent.set_tags({COMPARISON_TAG: absolute_url(tracking_uri(), links.comparison_url(trials))})
     _show_result(search, result_block, decision, links)
     return FINISHED
 

@@ -197,7 +197,7 @@ def _check_truncations(training: TrainingSettings, sizes: Sequence[int]) -> None
         if truncate > max_truncate:
             problems.append(
                 f"truncate must be 0..{max_truncate} for {network.backbone}, got {truncate}; "
-                "python -m tuning blocks lists its blocks"
+                "freezeline blocks lists its blocks"
             )
     if problems:
         raise BackboneError(*problems)

@@ -23,6 +23,7 @@ from tuning.common.events import (
     TrialEnded,
     TrialStarted,
 )
+from tuning.common.formatting import search_name
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.redaction import without_credentials
 from tuning.common.search_paths import SearchPaths
@@ -38,6 +39,7 @@ from tuning.search.time_budget import TimeBudget, load_elapsed_s
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.connection import tracking_uri
+from tuning.tracking.dataset_input import dataset_fields
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
@@ -71,6 +73,12 @@ class Search:
     def dataset(self) -> Dataset:
         """The data set."""
         return self.inputs.dataset
+
+    @property
+    def run_name(self) -> str:
+        """The name of its run, before the result is known."""
+        name, minutes = self.recipe.name or self.dataset.name, self.recipe.budget_s and self.recipe.budget_s / 60
+        return search_name(name, minutes, self.recipe.max_trials)
 
     @cached_property
     def paths(self) -> SearchPaths:
@@ -148,7 +156,8 @@ class SearchSession:
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
         strategy = SearchStrategy(recipe, self._space, len(self._search.dataset.split("val")))
-        trial_logger, time_budget = TrialLogger(self._search.parent.writer), self._time_budget(recipe, store)
+        trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(self._search.dataset))
+        time_budget = self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
         phases = self._phases(recipe, store, strategy)
         event_callback = EventCallback(self._search.bus, phases)
@@ -240,6 +249,7 @@ class SearchSession:
             RECIPE_TAG: recipe.to_json(),
             REGISTERED_MODEL_TAG: recipe.name or dataset.name,
         }
+        self._search.parent.rename(self._search.run_name)
         self._search.parent.log_search_metadata(recipe.to_params(), tags, dataset)
 
     def _time_budget(self, recipe: Recipe, store: TrialStore) -> TimeBudget:

@@ -12,7 +12,8 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
 from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
-from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
+from tuning.common.formatting import short_network_name
+from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TEST_METRIC, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical
@@ -97,6 +98,9 @@ def _train_and_package(
         DATA_FINGERPRINT_TAG: dataset.fingerprint,
         RECIPE_TAG: as_recipe(training).to_json(),
     }
+    backbone, image_size = config.network.backbone, config.preprocessing.image_size
+    name = f"{training.name or dataset.name} {short_network_name(backbone)}@{image_size}"
+    parent.rename(name)
     parent.log_search_metadata(training.to_params(), tags, dataset)
 
     def on_epoch_end(report: TrialReport) -> None:
@@ -108,6 +112,7 @@ def _train_and_package(
     weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
     bus.stage("packaging the model and evaluating it on the test split")
     candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
+    parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
     bus.show_result(*result_text.metrics_lines(candidate, None))
     if candidate.model_uri:

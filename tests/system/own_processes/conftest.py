@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from tests.docs_blocks import ROOT, blocks, shell_commands
 from tests.services import LOOPBACK, ManagedProcess, free_port, mlflow_server, running
@@ -25,7 +26,12 @@ def documented_server(empty_database: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
     port = free_port()
-    with running(mlflow_server(folder, port, documented_command(port), {})) as server:
+    webhooks = {  # docs/server.md describes these variables
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    }
+    with running(mlflow_server(folder, port, documented_command(port), webhooks)) as server:
         yield server
 
 

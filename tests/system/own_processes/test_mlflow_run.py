@@ -60,7 +60,7 @@ def test_ctrl_c_stops_cleanly_reports_finished_trials_and_leaves_no_run_running(
     assert {run.info.status for run in children} <= {"FINISHED", "KILLED"}
     assert workspace.client.search_registered_models() == []
     files = {file.path for file in workspace.client.list_artifacts(parent.info.run_id)}
-    assert "candidate.json" in files
+    assert "internal" in files
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert alive == []
 

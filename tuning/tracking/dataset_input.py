@@ -1,0 +1,35 @@
+"""A data set as MLflow's input of a run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data.dataset.dataset import Dataset
+
+MAX_DIGEST_LENGTH = 36  # characters; MLflow's limit for the digest of a data set
+SCHEMA = {  # in the form of mlflow.types.Schema, which the UI shows as a table
+    "mlflow_colspec": [
+        {"type": "binary", "name": "image", "required": True},
+        {"type": "string", "name": "label", "required": True},
+    ]
+}
+
+
+def dataset_digest(fingerprint: str) -> str:
+    """Return MLflow's digest of the data set with this fingerprint."""
+    return fingerprint[:MAX_DIGEST_LENGTH]
+
+
+def dataset_fields(dataset: Dataset) -> dict[str, str]:
+    """Return the fields of MLflow's data set: name, digest, source, schema and profile."""
+    images = {split: sum(counts.values()) for split, counts in dataset.counts().items()}
+    return {
+        "name": dataset.name,
+        "digest": dataset_digest(dataset.fingerprint),
+        "source_type": "local",
+        "source": json.dumps({"uri": str(dataset.root)}),
+        "schema": json.dumps(SCHEMA),
+        "profile": json.dumps({"num_rows": len(dataset.samples), **images, "classes": list(dataset.classes)}),
+    }
