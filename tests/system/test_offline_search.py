@@ -31,7 +31,7 @@ def test_a_search_without_a_server_finishes_and_sync_delivers_everything(
         assert tune(workspace, trials="2", tracking="offline") == 0
     assert not [path for path in ray_logs() if MARKED_TEXT.encode() in path.read_bytes()]
     printed = capsys.readouterr().out
-    assert "operations for MLflow are in the outbox; run freezeline sync --run" in printed
+    assert "operations for MLflow are in the outbox; run freezeline sync" in printed
     assert "Traceback" not in printed
     (paths,) = SearchPaths.all()
     assert main(["sync", "--run", paths.root.name]) == 0

@@ -89,7 +89,7 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     numbers = json.loads(json_file.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
-    assert "100.0% accuracy on images (all, 24 images)" in page.read_text()
+    assert "100.0% accuracy on images/all (24 images)" in page.read_text()
 
 
 @pytest.mark.usefixtures("client")
@@ -101,7 +101,7 @@ def test_champions_prints_the_history_and_the_version_of_each_alias(client: Mlfl
     registry.create_if_missing()
     assert main(["champions", "--name", "pets"]) == 0
     assert "models:/pets@champion: none" in capsys.readouterr().out
-    registry.register("/package", client.create_run("0").info.run_id, "m-1")
+    registry.register("/package", client.create_run("0").info.run_id, "m-1", {})
     registry.set_alias("champion", 1)
     promoted = {"number": 1, "version": 1, "previous": None, "reason": "better", "kind": "promoted"}
     registry.append_history(ChampionChange.model_validate({**promoted, "at": "2026-01-02T03:04:05+00:00"}))

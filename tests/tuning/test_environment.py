@@ -71,7 +71,7 @@ def test_a_command_starts_with_the_variables_and_receives_the_run(monkeypatch: p
     calls: list[tuple[object, ...]] = []
 
     class AnyCommand:
-        Options = Recipe
+        Options, POSITIONALS = Recipe, ()
 
         @staticmethod
         def run(*arguments: object) -> int:

@@ -26,7 +26,7 @@ def offline_search(run_id: str | None = None, name: str = "pets") -> ParentRun:
     parent.writer.send(EndRun("uid0", "KILLED", {"reason": "stopped"}, time_ms=4))
     parent.log_text("so", "why.txt")
     parent.end("FINISHED")
-    assert "operations for MLflow are in the outbox; run freezeline sync --run" in parent.close()
+    assert "operations for MLflow are in the outbox; run freezeline sync" in parent.close()
     return parent
 
 
