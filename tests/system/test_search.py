@@ -137,7 +137,7 @@ def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(f
     assert 0 <= parent.data.metrics["test_balanced_accuracy"] <= 1
     report = Path(finished_search.client.download_artifacts(parent.info.run_id, "report.html")).read_text()
     winner = children[int(parent.data.metrics["best_trial"])]
-    assert f"freezeline train --run {winner.info.run_id}" in report
+    assert re.findall(r"freezeline train [^<]*", report) == [f"freezeline train --run {winner.info.run_id}"]
     assert "<h3>Timeline</h3>" in report
 
 

@@ -89,7 +89,7 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     numbers = json.loads(json_file.read_text())
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
-    assert "100.0% accuracy on images/all (24 images)" in page.read_text()
+    assert "100.0% accuracy on images (24 images)" in page.read_text()
 
 
 @pytest.mark.usefixtures("client")

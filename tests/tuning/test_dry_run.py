@@ -32,5 +32,13 @@ def test_the_printed_recipe_gives_the_same_search(image_folder: Path, folder: Pa
     assert not (folder / "mlflow.db").exists(), "nothing is tracked"
 
 
+def test_a_server_that_is_away_is_reported(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (line,) = error_lines(capsys, "tune", str(image_folder), "--dry-run")
+    assert line.startswith("tune: the MLflow server must be available, but http://127.0.0.1:9 is not")
+
+
 def test_mistakes_are_reported_as_by_a_search(capsys: Capture) -> None:
     assert "got nowhere" in " ".join(error_lines(capsys, "tune", "nowhere", "--dry-run"))

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from data.errors import SearchError
+from data.errors import SearchError, SettingError
 from tests.tuning.factories import recipe
 from tuning.search import ray_runtime
 from tuning.search.ray_runtime import RayRuntime, concurrency
@@ -79,6 +79,22 @@ def test_ray_that_was_started_and_not_used_is_shut_down(
         ray.start_async()
     assert shutdowns == ["ray"]
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "ray"]
+
+
+@pytest.mark.parametrize(
+    ("options", "resources", "message"),
+    [
+        ({"gpus_per_trial": "1"}, {"CPU": 2.0}, "gpus_per_trial must be at most 0, the GPUs that Ray has, got 1"),
+        ({"gpus_per_trial": "2"}, {"CPU": 2.0, "GPU": 1.0}, "gpus_per_trial must be at most 1"),
+        ({"cpus_per_trial": "4"}, {"CPU": 2.0}, "cpus_per_trial must be at most 2, the CPUs that Ray has, got 4"),
+    ],
+)
+def test_a_trial_that_needs_more_than_ray_has_is_refused_instead_of_waiting_forever(
+    options: dict[str, str], resources: dict[str, float], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        ray_runtime.check_resources(recipe(**options), resources)
+    ray_runtime.check_resources(recipe(), {"CPU": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,26 @@ def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
     return recipe.max_concurrent or max(1, int(capacity))
 
 
+def check_resources(recipe: Recipe, resources: Mapping[str, float]) -> None:
+    """Check that the ``resources`` of a local Ray allow at least one trial, which would wait for them forever.
+
+    A cluster is not checked: it may grow.
+
+    Raises:
+        SettingError: with a message for each resource that is missing.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    needed = (("cpus_per_trial", recipe.cpus_per_trial, "CPU"), ("gpus_per_trial", recipe.gpus_per_trial, "GPU"))
+    problems = [
+        f"{option} must be at most {resources.get(kind, 0):g}, the {kind}s that Ray has, got {amount:g}; lower it"
+        for option, amount, kind in needed
+        if amount > resources.get(kind, 0)
+    ]
+    if problems:
+        raise SettingError(*problems)
+
+
 class RayRuntime:
     """A local Ray, or a connection to the cluster of ``RAY_ADDRESS``, which starts in a background thread.
 

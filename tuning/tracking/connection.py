@@ -25,11 +25,8 @@ def connect() -> MlflowClient:
     """
     import mlflow
 
+    check_available()
     uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif "@" in uri:
-        _check_database(uri)
     try:
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
@@ -39,6 +36,19 @@ def connect() -> MlflowClient:
             "correct MLFLOW_TRACKING_URI or unset it for a local database"
         ) from error
     return client
+
+
+def check_available() -> None:
+    """Check that the configured server or database responds; a local database is not created.
+
+    Raises:
+        TrackingError: it does not.
+    """
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif "@" in uri:
+        _check_database(uri)
 
 
 def tracking_uri() -> str:
@@ -56,9 +66,9 @@ def _check_server(uri: str) -> None:
         requests.get(uri.rstrip("/") + "/health", timeout=CONNECT_TIMEOUT_S).raise_for_status()
     except requests.RequestException as error:
         raise TrackingError(
-            f"the MLflow server must be available before a search starts, but {redact(uri)} is not "
-            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, unset it for a local database, or use "
-            "tracking=offline to deliver later"
+            f"the MLflow server must be available, but {redact(uri)} is not "
+            f"({type(error).__name__}); start it, correct MLFLOW_TRACKING_URI, or unset it for a local database; "
+            "a search with tracking=offline delivers later"
         ) from None
 
 
@@ -72,6 +82,6 @@ def _check_database(uri: str) -> None:
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TrackingError(
-            f"the tracking database must be available before a search starts, but {redact(uri)} is not "
+            f"the tracking database must be available, but {redact(uri)} is not "
             f"({error}); start it, correct MLFLOW_TRACKING_URI, or unset it for a local database"
         ) from None

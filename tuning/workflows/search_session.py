@@ -30,7 +30,13 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import ParamValue, TrialCallback, TrialRecord, TrialReport
 from tuning.recipe.schema import Recipe, ResumeRequest
-from tuning.search.ray_runtime import RayRuntime, check_shared_filesystem, cluster_resources, concurrency
+from tuning.search.ray_runtime import (
+    RayRuntime,
+    check_resources,
+    check_shared_filesystem,
+    cluster_resources,
+    concurrency,
+)
 from tuning.search.result_warnings import small_splits
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
@@ -168,6 +174,7 @@ class SearchSession:
             self._search.bus.stage("starting Ray")
             with self._ray.running():
                 check_shared_filesystem(self._search.paths.root)
+                check_resources(recipe, cluster_resources())
                 max_concurrent = concurrency(recipe, cluster_resources())
                 self._search.bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
                 time_budget.start_trials()

