@@ -1,14 +1,16 @@
-"""Create ``docs/images``: ``python -m benchmarks.screenshots [--folder FOLDER]`` (``make screenshots``).
+"""Create ``docs/images``: ``python -m benchmarks.screenshots [--data FOLDER] [--folder FOLDER]``, ``make screenshots``.
 
-Runs one search of ten minutes on the demo digits and opens it in headless Chromium: its report in light and dark mode
-and on a phone, its run and the comparison of its trials in MLflow; and draws the diagram of the freeze line.
-``--folder`` keeps the search, or uses the one that an earlier call has left there.
+Runs one search of five minutes on the demo digits, or on a folder of photos, and opens it in headless Chromium: its
+report in light and dark mode and on a phone, its run and the table of its trials in MLflow. Draws the diagram of the
+freeze line, too. No screenshot shows an image of the data set. ``--folder`` keeps the search, or uses the one that an
+earlier call has left there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,10 +18,10 @@ from benchmarks.screenshots.browser import Browser, Screen
 from benchmarks.screenshots.freezing import write_diagram
 from benchmarks.searches import ROOT, Search, load_search, search
 from tests.services import LOOPBACK, free_port, mlflow_server
+from tuning.tracking.ui_links import MlflowLinks
 
 OUT = ROOT / "docs" / "images"
-NAME = "digits"
-BUDGET = ("--minutes", "10")
+BUDGET = ("--minutes", "5")
 DESKTOP = Screen(1280, 800)
 WIDE = Screen(1440, 900)
 CLICKS = (
@@ -29,7 +31,6 @@ CLICKS = (
 CHART = "freeze.png"
 SCREENS = {"light": DESKTOP, "dark": DESKTOP._replace(dark=True), "phone": Screen(390, 844, scale=2)}
 COMPLETE = "document.readyState === 'complete'"
-DRAWN = "document.querySelector('.js-plotly-plot .main-svg')"  # a plotly chart is on the page
 SHOWS = "document.body && document.body.innerText.includes({})"
 
 
@@ -37,12 +38,14 @@ def main() -> None:
     """Search, and write the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="folder of the search; created if it is missing, and kept")
-    folder: Path | None = parser.parse_args().folder
+    parser.add_argument("--data", default="demo", help="folder of photos; its name becomes that of the model")
+    arguments = parser.parse_args()
+    folder: Path | None = arguments.folder
     OUT.mkdir(parents=True, exist_ok=True)
     write_diagram(OUT / "freeze-line.png")
     with tempfile.TemporaryDirectory() as temporary:
         search_folder = (folder or Path(temporary)).resolve()
-        finished = _search_in(search_folder)
+        finished = _search_in(search_folder, arguments.data)
         with Browser() as browser:
             _report(browser, search_folder)
             _mlflow(browser, finished, search_folder)
@@ -50,14 +53,16 @@ def main() -> None:
         print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} KB")
 
 
-def _search_in(folder: Path) -> Search:
+def _search_in(folder: Path, data: str) -> Search:
     """Return the search that is in ``folder``, or a new one."""
     from mlflow import MlflowClient
 
-    database = folder / "mlflow.db"
+    database, name = folder / "mlflow.db", Path(data).name
     if database.exists():
-        return load_search(MlflowClient(f"sqlite:///{database}"), NAME, minutes=0)
-    return search("demo", 0, folder, *BUDGET, name=NAME)
+        return load_search(MlflowClient(f"sqlite:///{database}"), name, minutes=0)
+    if data != "demo":  # the pages show where the data are: in a folder whose path is hidden
+        data = str(shutil.copytree(data, folder / "data" / name))
+    return search(data, 0, folder, *BUDGET, name=name)
 
 
 def _report(browser: Browser, folder: Path) -> None:
@@ -87,8 +92,9 @@ def _mlflow(browser: Browser, finished: Search, folder: Path) -> None:
             clicks=CLICKS,
             hidden=str(folder),
         )
-        link = f"{root}/#{finished.parent.data.tags['comparison'].partition('/#')[2]}"
-        browser.screenshot(link, WIDE, DRAWN, OUT / "mlflow-compare.png", clicks=CLICKS, hidden=str(folder))
+        link = f"{root}/{MlflowLinks(info.experiment_id, info.run_id, {}).trials_url()}"
+        condition = SHOWS.format(json.dumps("best_val_balanced_accuracy"))
+        browser.screenshot(link, WIDE, condition, OUT / "mlflow-compare.png", clicks=CLICKS, hidden=str(folder))
     finally:
         server.stop()
 

@@ -1,6 +1,6 @@
-"""Record the live view: ``python -m benchmarks.screenshots.live OUT.svg [--minutes 8] [--log FILE]``.
+"""Record the live view: ``python -m benchmarks.screenshots.live OUT.svg [--minutes 4] [--log FILE]``.
 
-Runs a real search on the demo digits in a terminal of 100 columns and writes the screen that showed most of the running
+Runs a real search on the demo digits, or on the photos of ``--data``, in a terminal of 100 columns and writes the screen that showed most of the running
 trials' curves. ``--log`` keeps the terminal output, or uses the one that an earlier call has left there.
 """
 
@@ -13,6 +13,7 @@ import io
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -34,7 +35,7 @@ FONT = re.compile(r"@font-face\s*{[^}]*}")  # rich's font would be downloaded wh
 TITLE = "freezeline tune"
 
 
-def record(minutes: str, log: Path | None) -> str:
+def record(data: str, minutes: str, log: Path | None) -> str:
     """Return the terminal output of a search, and write it to ``log``."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
@@ -43,9 +44,12 @@ def record(minutes: str, log: Path | None) -> str:
             "FREEZELINE_HOME": home,
             "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
             "TERM": "xterm-256color",
+            "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "-m", "tuning", "tune", "--minutes", minutes]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **variables}, stdin=slave, stdout=slave)
+        if data != "demo":
+            shutil.copytree(data, Path(home) / Path(data).name)
+        command = [sys.executable, "-m", "tuning", "tune", Path(data).name, "--minutes", minutes]
+        process = subprocess.Popen(command, cwd=home, env={**os.environ, **variables}, stdin=slave, stdout=slave)
         os.close(slave)
         chunks = []
         with contextlib.suppress(OSError):  # raised on Linux once no process has the terminal open
@@ -88,13 +92,14 @@ def main() -> None:
     """Write the SVG."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", default="8")
+    parser.add_argument("--data", default="demo")
+    parser.add_argument("--minutes", default="4")
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
     if arguments.log and arguments.log.exists():
         output = arguments.log.read_bytes().decode()
     else:
-        output = record(arguments.minutes, arguments.log)
+        output = record(arguments.data, arguments.minutes, arguments.log)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in richest(output):
         console.print(Text.from_ansi(line), soft_wrap=True)
