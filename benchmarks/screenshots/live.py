@@ -1,7 +1,8 @@
 """Record the live view: ``python -m benchmarks.screenshots.live OUT.svg [--minutes 4] [--log FILE]``.
 
-Runs a real search on the demo digits, or on the photos of ``--data``, in a terminal of 100 columns and writes the screen that showed most of the running
-trials' curves. ``--log`` keeps the terminal output, or uses the one that an earlier call has left there.
+Runs a real search on the demo digits, or on the photos of ``--data``, in a terminal of 100 columns and writes the
+screen that showed most of the running trials' curves. ``--log`` keeps the terminal output, or uses the one that an
+earlier call has left there.
 """
 
 from __future__ import annotations

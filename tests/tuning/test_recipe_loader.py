@@ -414,3 +414,12 @@ def test_the_example_in_the_docs_is_a_valid_recipe(tmp_path: Path) -> None:
     space = SearchSpace(recipe)
     enqueued = [*space.default_trials(), *space.linear_probes()]
     assert {settings["variant"] for settings in enqueued} == {"head-only", "deep"}
+
+
+def test_only_given_and_resolved_settings_are_logged() -> None:
+    given = load_recipe({"lr": "1e-3", "trials": "2"})
+    in_the_preset = {"backbone", "image_size", "variants"}
+    assert set(given.given_params()) - in_the_preset == {"lr", "trials"}
+    resolved = given.model_copy(update={"image_size": Categorical(options=(64,))})
+    assert resolved.given_params()["image_size"] == "64"
+    assert len(given.to_params()) > 40

@@ -189,8 +189,12 @@ class TrainingSettings(FrozenModel):
     events: EventsForm = EVENTS
 
     def to_params(self) -> dict[str, Any]:
-        """Return the requested settings as JSON values, to be logged; options of the output are excluded."""
+        """Return all settings as JSON values; options of the output are excluded."""
         return self.model_dump(mode="json", exclude={"quiet", "events", "dry_run"})
+
+    def given_params(self) -> dict[str, Any]:
+        """Return the settings that were given, by the user or a recipe file, or have been resolved; these are logged."""
+        return {name: value for name, value in self.to_params().items() if name in self.model_fields_set}
 
     @model_validator(mode="after")
     def _check_batch_norm(self) -> TrainingSettings:

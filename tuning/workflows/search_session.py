@@ -257,7 +257,7 @@ class SearchSession:
             REGISTERED_MODEL_TAG: recipe.name or dataset.name,
         }
         self._search.parent.rename(self._search.run_name)
-        self._search.parent.log_search_metadata(recipe.to_params(), tags, dataset)
+        self._search.parent.log_search_metadata(recipe.given_params(), tags, dataset)
 
     def _time_budget(self, recipe: Recipe, store: TrialStore) -> TimeBudget:
         return TimeBudget(

@@ -101,7 +101,7 @@ def _train_and_package(
     backbone, image_size = config.network.backbone, config.preprocessing.image_size
     name = f"{training.name or dataset.name} {short_network_name(backbone)}@{image_size}"
     parent.rename(name)
-    parent.log_search_metadata(training.to_params(), tags, dataset)
+    parent.log_search_metadata(training.given_params(), tags, dataset)
 
     def on_epoch_end(report: TrialReport) -> None:
         parent.log_epoch(report.epoch, report.metrics)
