@@ -193,7 +193,7 @@ class TrainingSettings(FrozenModel):
         return self.model_dump(mode="json", exclude={"quiet", "events", "dry_run"})
 
     def given_params(self) -> dict[str, Any]:
-        """Return the settings that were given, by the user or a recipe file, or have been resolved; these are logged."""
+        """Return the settings that the user or a recipe file gave, or that have been resolved; these are logged."""
         return {name: value for name, value in self.to_params().items() if name in self.model_fields_set}
 
     @model_validator(mode="after")
