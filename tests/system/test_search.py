@@ -123,7 +123,7 @@ def test_a_trials_run_has_its_settings_and_every_epoch(finished_search: Finished
 def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(finished_search: FinishedSearch) -> None:
     parent, children = runs_of(finished_search.client)
     assert parent.data.params["recipe.trials"] == "3"
-    assert "recipe.gate_metric" not in parent.data.params, "only what was given or resolved"
+    assert "recipe.gate_metric" not in parent.data.params, "only given or resolved settings"
     assert 0 < parent.data.metrics["search_minutes"] < 5
     inputs = parent.inputs.dataset_inputs
     assert inputs[0].dataset.name == "photos"
