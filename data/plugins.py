@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
 
 Group = Literal["backbones", "augmentations"]
 
 
+@lru_cache
 def plugins(group: Group) -> dict[str, EntryPoint]:
     """Return the entry points of installed packages in the group ``freezeline.GROUP``, by name."""
     return {entry.name: entry for entry in entry_points(group=f"freezeline.{group}")}

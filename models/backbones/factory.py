@@ -21,7 +21,7 @@ from torch import nn
 
 from data.errors import BackboneError, did_you_mean, first_line
 from data.preprocessing import INTERPOLATIONS, Preprocessing
-from models.backbones.weight_packages import PACKAGES, UNPRETRAINED
+from models.backbones.weight_packages import PACKAGES, unpretrained
 from models.backbones.weights import HINT, load_weights, source_error, weights_file, weights_source
 
 LIBRARIES = ("freezeline", "timm", "torchvision")
@@ -46,7 +46,7 @@ def resolve(name: str) -> str:
     library, slash, architecture = name.rpartition("/")
     candidates = [name] if slash else [f"{known}/{name}" for known in LIBRARIES]
     for candidate in candidates:
-        if candidate in PACKAGES or candidate in UNPRETRAINED or _exists(candidate):
+        if candidate in PACKAGES or candidate in unpretrained() or _exists(candidate):
             return candidate
     rule = "backbone must be an image classifier's name as NAME, timm/NAME or torchvision/NAME"
     untagged = architecture.partition(".")[0].lower()
@@ -66,7 +66,7 @@ def preprocessing_for(name: str, image_size: int) -> Preprocessing:
     if resolved in PACKAGES:
         package = PACKAGES[resolved]
         return Preprocessing(image_size, 1.0, package.interpolation, package.mean, package.std)
-    if resolved in UNPRETRAINED:
+    if resolved in unpretrained():
         return Preprocessing(image_size, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     if library == "timm":
         from timm.models import PretrainedCfg, get_pretrained_cfg
@@ -105,7 +105,7 @@ def _names(library: str) -> list[str]:
     libraries = (library,) if library in LIBRARIES else LIBRARIES
     names: list[str] = []
     if "freezeline" in libraries:
-        names += [name.partition("/")[2] for name in UNPRETRAINED]
+        names += [name.partition("/")[2] for name in unpretrained()]
     if "timm" in libraries:
         from timm import list_models
 
@@ -130,7 +130,7 @@ def _create_freezeline(_architecture: str, name: str, weights: str, _image_size:
     problem = source_error(name, weights)
     if problem:
         raise BackboneError(problem)
-    module, _, class_name = UNPRETRAINED[name].partition(":")
+    module, _, class_name = unpretrained()[name].partition(":")
     network: nn.Module = getattr(importlib.import_module(module), class_name)()
     return network
 

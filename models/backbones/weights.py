@@ -1,6 +1,6 @@
 """Sources of a network's weights, and checks that the weights are available and fit.
 
-A user names a source: ``auto`` (the package if there is one, else the hub; none for a network of ``UNPRETRAINED``),
+A user names a source: ``auto`` (the package if there is one, else the hub; none for a network that has no weights),
 ``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Only tensors are read,
 never pickled code.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import BackboneError, first_line
-from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, UNPRETRAINED
+from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, unpretrained
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
@@ -36,7 +36,7 @@ HINT = (
 
 def weights_source(name: str, weights: str) -> str:
     """Return the source of a backbone's requested weights: ``package``, ``hub``, ``none`` or ``file``."""
-    if weights == "auto" and name in UNPRETRAINED:
+    if weights == "auto" and name in unpretrained():
         return "none"
     if weights == "auto":
         return "package" if name in PACKAGES else "hub"
@@ -59,7 +59,7 @@ def weights_file(name: str, weights: str) -> Path:
 def source_error(name: str, weights: str) -> str | None:
     """Return why the requested weights are unavailable, or None. No file is read, and no hub is contacted."""
     source = weights_source(name, weights)
-    if name in UNPRETRAINED and source != "none":
+    if name in unpretrained() and source != "none":
         return (
             f"{name} is trained from scratch: its weights must be auto or none, got {weights!r}; "
             "or choose another backbone"

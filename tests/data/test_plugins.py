@@ -13,6 +13,7 @@ import pytest
 from data.errors import SettingError
 from data.loading.augmentation import VERSION, augmentation_version, build_augmentation, validate_augmentation
 from data.plugins import plugins
+from models.backbones.factory import create_backbone, resolve
 
 MODULE = """
 from torch import nn
@@ -22,8 +23,9 @@ def blur(size):
 
     return [A.GaussianBlur(sigma_limit=(1.0, 1.0), p=1.0)]
 
-class TwoBlocks(nn.Module):
-    pass
+class TwoBlocks(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 """
 ENTRY_POINTS = """
 [freezeline.backbones]
@@ -44,7 +46,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
+    plugins.cache_clear()
     yield
+    plugins.cache_clear()
     sys.modules.pop("their_package", None)
 
 
@@ -66,8 +70,5 @@ def test_an_unknown_augmentation_is_still_an_error_and_names_those_of_other_pack
 
 
 def test_a_network_of_another_package_is_known_by_its_name(installed: None) -> None:
-    assert plugins("backbones")["two_blocks"].value == "their_package:TwoBlocks"
-    from models.backbones import weight_packages
-
-    table = importlib.reload(weight_packages).UNPRETRAINED
-    assert table["freezeline/two_blocks"] == "their_package:TwoBlocks"
+    assert resolve("two_blocks") == "freezeline/two_blocks"
+    assert type(create_backbone("two_blocks", "none", 32).network).__name__ == "TwoBlocks"
