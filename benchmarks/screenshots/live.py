@@ -43,7 +43,7 @@ def record(data: str, minutes: str, log: Path | None) -> str:
     with tempfile.TemporaryDirectory() as home:
         variables = {
             "FREEZELINE_HOME": home,
-            "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+            "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
             "TERM": "xterm-256color",
             "PYTHONPATH": str(ROOT),
         }
