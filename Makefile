@@ -3,7 +3,7 @@
 # make test-fast  only the tests that start no Ray, server, browser or new environment
 # make check   lint, types and import rules
 # make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
-# make screenshots  create the images of README and docs from two real searches (20 minutes; needs Chromium)
+# make screenshots  create the images of README and docs from two real searches (12 minutes; needs Chromium; DATA=FOLDER for photos)
 # make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
 # setup creates .venv with the command freezeline; .venv/bin/activate puts it on the path
 # tune creates .venv from requirements.txt; test, test-fast, check, faults, screenshots and setup add requirements-dev.txt.
@@ -14,6 +14,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 RUNTIME := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DATA := demo
 export MLFLOW_DISABLE_TELEMETRY := true
 
 COMPOSE := docker compose -f mlflow-compose.yml
@@ -65,8 +66,8 @@ faults: $(DEV)
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 screenshots: $(DEV)
-	$(BIN)/python -m benchmarks.screenshots $(ARGS)
-	$(BIN)/python -m benchmarks.screenshots.live docs/images/live.svg
+	$(BIN)/python -m benchmarks.screenshots --data $(DATA) $(ARGS)
+	$(BIN)/python -m benchmarks.screenshots.live docs/images/live.svg --data $(DATA)
 
 clean:
 	rm -rf $(VENV)
