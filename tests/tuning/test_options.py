@@ -55,11 +55,6 @@ def test_a_value_is_not_changed(value: str) -> None:
     assert parse(Options, (f"--folder=--{value}",)).folder == f"--{value}"
 
 
-def test_an_argument_overrides_a_default() -> None:
-    options = parse(Options, ("--trials", "3", "--share", ""), folder="there", trials=5, share=0.25)
-    assert (options.folder, options.trials, options.share) == ("there", 3, 0.25)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

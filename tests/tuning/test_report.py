@@ -124,6 +124,12 @@ def test_scrollable_regions_have_a_label_and_keyboard_focus(page: Page) -> None:
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in regions)
 
 
+def assert_order(page: str, texts: list[str]) -> None:
+    """Check that a page has all texts, in this order."""
+    positions = [page.index(text) for text in texts]
+    assert positions == sorted(positions)
+
+
 def luminance(color: str) -> float:
     """Return the relative luminance of WCAG 2."""
     channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
@@ -222,8 +228,7 @@ def test_the_results_come_first(page: Page) -> None:
         "freezeline train --run 7e57",
         "Best trials by validation",
     ]
-    positions = [page.text.index(text) for text in texts]
-    assert positions == sorted(positions)
+    assert_order(page.text, texts)
 
 
 def test_scores_have_one_number_format() -> None:
@@ -400,8 +405,7 @@ def test_an_evaluation_has_metrics_classes_and_mistakes() -> None:
         "3.2%",
         "[59.6, 98.2]",
     ]
-    positions = [page.text.index(text) for text in texts]
-    assert positions == sorted(positions)
+    assert_order(page.text, texts)
     assert f"{HOSTILE_NAMES[0]}/x.png" in page.text
     assert "96.7% accuracy on pets (30 images)" in build_evaluation(evaluation_content(split="all"))
     assert "<script" not in text

@@ -35,16 +35,14 @@ MAX_UNGROUPED = 12  # options of a command that need no headings
 EXIT_STATUSES = "exit status: 0 success, 1 failure, 2 invalid input, 130 interrupted"
 
 
-def parse(
-    model: type[OptionsT], arguments: Sequence[str], positionals: Sequence[str] = (), **defaults: object
-) -> OptionsT:
-    """Return the options of a command line; ``defaults`` replace the model's defaults.
+def parse(model: type[OptionsT], arguments: Sequence[str], positionals: Sequence[str] = ()) -> OptionsT:
+    """Return the options of a command line.
 
     Raises:
         SettingError: with a message for each option that is unknown, invalid or lacks a value.
     """
     texts, problems = parse_args(model, arguments, positionals)
-    return validate(model, {**defaults, **texts}, problems)
+    return validate(model, texts, problems)
 
 
 def validate(model: type[OptionsT], values: Mapping[str, object], problems: Sequence[str] = ()) -> OptionsT:

@@ -31,8 +31,8 @@ def _backbone_name(network: NetworkConfig) -> str:
 
 
 def short_network_name(backbone: str) -> str:
-    """Return a network's name without the prefixes that many names share: ``lite2`` for ``tf_efficientnet_lite2``."""
-    return backbone.removeprefix("tf_").removeprefix("efficientnet_")
+    """Return a network's name without its library and its longest prefix: ``lite2`` for ``tf_efficientnet_lite2``."""
+    return backbone.rpartition("/")[2].removeprefix("tf_efficientnet_")
 
 
 def run_name(trial: TrialRecord) -> str:
@@ -63,7 +63,7 @@ def short_network(trial: TrialRecord, width: int) -> str:
     ``all`` marks a head that sees all blocks, a negative number the dropped blocks; a variant replaces the backbone.
     """
     network = trial.config.network
-    name = trial.variant or network.backbone.rpartition("/")[2].removeprefix("tf_efficientnet_")
+    name = trial.variant or short_network_name(network.backbone)
     suffix = " all" if network.head_features == "all" else ""
     suffix += f" -{network.truncate}" if network.truncate else ""
     room = width - len(suffix)

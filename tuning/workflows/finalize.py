@@ -52,8 +52,10 @@ def finalize(search: Search, session: SessionResult) -> int:
     baseline = _pixel_baseline(search)
     bus.emit(CandidateEvaluated(candidate, baseline))
     warnings = result_warnings(search.dataset, result, candidate)
-    for warning in warnings[len(small_splits(search.dataset)) :]:  # these were shown at the start
-        bus.warning(warning)
+    shown_at_start = small_splits(search.dataset)
+    for warning in warnings:
+        if warning not in shown_at_start:
+            bus.warning(warning)
     costs_table, note_tables = _compare_networks(search, result)
     result_block = _Result(result, candidate, baseline, costs_table)
     if search.signals.stop_requested:
