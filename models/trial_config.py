@@ -65,7 +65,9 @@ class FitConfig(FrozenModel):
     """Training hyperparameters.
 
     Attributes:
-        optimizer: SGD uses Nesterov momentum; Adam adds weight decay to the gradient, AdamW decouples it.
+        optimizer: SGD uses Nesterov momentum; Adam adds weight decay to the gradient, AdamW decouples it. ``lbfgs``
+            fits the linear head of a frozen network to convergence (``models.training.probe``) and uses no other
+            setting.
         lr: learning rate of the head after the warmup.
         layer_decay: factor between the learning rates of neighboring blocks, from the head toward the input
             (discriminative fine-tuning: Howard & Ruder, "ULMFiT", 2018); 1 trains all blocks at the same rate.
@@ -79,7 +81,7 @@ class FitConfig(FrozenModel):
         label_smoothing: probability mass of the training target that is spread over all classes.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw", "lbfgs"] = "adamw"
     lr: PositiveFloat = 1e-3
     weight_decay: float = Field(default=1e-2, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
@@ -109,3 +111,19 @@ class TrialConfig(FrozenModel):
     network: NetworkConfig
     fit: FitConfig
     features: FeaturesConfig = FeaturesConfig(feature_cache="off", cached_augmentations=0)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the head is fitted by logistic regression on the features of a frozen network."""
+        return self.fit.optimizer == "lbfgs"
+
+    @model_validator(mode="after")
+    def _check_probe(self) -> Self:
+        network, batches = self.network, self.batches
+        is_fixed = network.freeze_fraction == 1 and batches.augmentation == "none" and batches.mix == "none"
+        if self.is_probe and not (is_fixed and network.head == LINEAR and batches.balance in ("none", "weights")):
+            raise ValueError(
+                "optimizer=lbfgs needs freeze_fraction=1, head=linear, augmentation=none, mix=none and balance=none or "
+                "weights; change them, or use adamw"
+            )
+        return self

@@ -12,12 +12,17 @@ TABLE_WIDTH = 22  # characters of a network in a table
 NetworkText: TypeAlias = Callable[[TrialRecord], str]
 
 if TYPE_CHECKING:
-    from models.trial_config import NetworkConfig
+    from models.trial_config import NetworkConfig, TrialConfig
 
 
 def format_score(trial: TrialRecord) -> str:
     """Return a trial's score with four decimals."""
     return "-" if trial.score is None else f"{trial.score:.4f}"
+
+
+def format_lr(config: TrialConfig) -> str:
+    """Return the learning rate; ``-`` for a linear probe, which has none."""
+    return "-" if config.is_probe else f"{config.fit.lr:.1e}"
 
 
 def network_name(trial: TrialRecord) -> str:

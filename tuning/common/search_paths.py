@@ -97,6 +97,14 @@ class SearchPaths:
         """The existing weights files of a trial."""
         return list(self.trials.glob(f"{trial_uid}.*.safetensors"))
 
+    def predictions(self, trial_uid: str) -> Path:
+        """The predictions of a trial's best epoch for images that it was not trained on."""
+        return self.trials / f"{trial_uid}.predictions.npz"
+
+    def refitted_weights(self, trial_uid: str) -> Path:
+        """The weights of a linear probe that was fitted on the training and validation images."""
+        return self.trials / f"{trial_uid}.refitted.safetensors"
+
     def checkpoint(self, trial_uid: str) -> Path:
         """The checkpoint from which a stopped trial resumes."""
         return self.trials / f"{trial_uid}.checkpoint"

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Mapping
 
 from data.loading.class_balance import Balance
+from models.heads.spec import LINEAR
 from tuning.common.trial_record import ParamValue
 from tuning.recipe.domains import Categorical, FloatRange
 
@@ -41,7 +42,10 @@ DEFAULT_PARAMS: Mapping[str, ParamValue] = {
 SMALL_IMAGE_DEFAULTS: Mapping[str, ParamValue] = {"freeze_fraction": 0.0, "lr_scheduler": "one_cycle"}
 DEFAULT_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 SMALL_IMAGE_LR: Mapping[str, float] = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
-# A linear head tolerates, and needs, a higher learning rate.
+# A linear probe is fitted by logistic regression; its penalty is chosen by cross-validation (models.training.probe).
+CLOSED_FORM: Mapping[str, ParamValue] = {"optimizer": "lbfgs", "head": LINEAR}
+# With many images or classes, a probe is trained by gradient steps. A linear head tolerates, and needs, a higher
+# learning rate.
 PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}
 # The default uses the first option of each; the linear probes start with the small image sizes.
 NETWORK_AXES = ("image_size", "backbone")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuning.common.formatting import NetworkText, format_score, frozen_text, network_name, pluralize, table_network
+from tuning.common.formatting import (
+    NetworkText,
+    format_lr,
+    format_score,
+    frozen_text,
+    network_name,
+    pluralize,
+    table_network,
+)
 from tuning.common.names import TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
@@ -104,7 +112,7 @@ def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winne
         network,
         str(config.preprocessing.image_size),
         frozen_text(trial),
-        f"{config.fit.lr:.1e}",
+        format_lr(config),
         config.batches.augmentation,
     ]
 
