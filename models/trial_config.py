@@ -79,6 +79,9 @@ class FitConfig(FrozenModel):
         max_epochs: number of passes over the training images.
         patience: epochs without a lower validation loss before training stops; 0 disables early stopping.
         label_smoothing: probability mass of the training target that is spread over all classes.
+        validation: images that choose the penalty of ``lbfgs``: the validation split, or folds over the training and
+            validation images.
+        refit: whether the final weights of ``lbfgs`` are fitted on the training and validation images; needs folds.
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "lbfgs"] = "adamw"
@@ -90,6 +93,8 @@ class FitConfig(FrozenModel):
     max_epochs: PositiveInt = 10
     patience: NonNegativeInt = 0
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    validation: Literal["folds", "split"] = "split"
+    refit: bool = False
 
 
 class TrialConfig(FrozenModel):

@@ -162,8 +162,10 @@ class SearchSpace:
         recipe = self._variant_spaces[str(settings.get(VARIANT, ""))].recipe
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
         values = {**fixed, **settings}
-        if values.get("optimizer") == CLOSED_FORM["optimizer"]:
-            values["max_epochs"] = 1  # fitted at once
+        if values["optimizer"] == CLOSED_FORM["optimizer"]:
+            has_folds = recipe.validation != "split"
+            values |= {"max_epochs": 1, "validation": "folds" if has_folds else "split"}
+            values["refit"] = has_folds and recipe.refit == "auto"
         return TrialConfig(
             seed=recipe.seed,
             preprocessing=preprocessings[str(settings["backbone"]), int(settings["image_size"])],

@@ -199,11 +199,13 @@ class _Trial:
         from data.dataset.folds import development_folds
         from models.training.probe import fit_probe, oof_metrics, set_head
 
-        probe = fit_probe(self._classifier, train, val, development_folds(dataset))
+        fit = self._config.fit
+        folds = development_folds(dataset) if fit.validation == "folds" else None
+        probe = fit_probe(self._classifier, train, val, folds)
         save_predictions(self._paths.predictions(self._uid), HeldOutLogits(probe.val_logits, probe.oof_logits))
         save_weights(self._classifier, self._paths.weights(self._uid, epoch=1))
         metrics = {} if probe.oof_logits is None else oof_metrics(probe.oof_logits, train.labels, val.labels)
-        if probe.refitted:
+        if probe.refitted and fit.refit:
             set_head(self._classifier, probe.refitted)
             save_weights(self._classifier, self._paths.refitted_weights(self._uid))
         self._runtime_info["C"] = probe.c

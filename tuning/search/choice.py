@@ -1,0 +1,200 @@
+"""The choice of the winner: by log loss on held-out images, with ties going to the cheaper option.
+
+1. Linear probes are compared by cross-validation over the training and validation images, and so is an ensemble of the
+   best of them.
+2. The best of these is compared with the best trained trial on the validation images, on which no option was trained.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from models.evaluation.estimate import Estimate
+from models.profiling.serving_cost import ServingCost
+from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Preference
+from tuning.search.evidence import Evidence, Images, Member, Option, SelectionEstimate, corrected_estimate
+
+MAX_RELATIVE_COST = 2 / 3  # of a cheaper option: small savings are no reason to accept a loss
+# By preference: a cheaper option may be worse, and an ensemble must be better, by this number of standard errors of the
+# paired difference. ``python -m benchmarks.selection`` measures what they cost and bring.
+TOLERANCE: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
+ENSEMBLE_MARGIN: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
+
+CostOf = Callable[[TrialRecord], ServingCost | None]  # the serving cost of a trial's network, if known
+
+
+class Choice(NamedTuple):
+    """The chosen option.
+
+    Attributes:
+        members: one trial, or the members of an ensemble, the largest weight first.
+        estimate: what to expect of it.
+        is_cross_validated: whether the estimate is over the training and validation images; else over the validation
+            images.
+        num_images: number of images of the estimate.
+        tied: the other trials that are not worse by more than one standard error.
+        ensemble_gain: by how much the ensemble reduces the loss of the best single probe; None without an ensemble.
+    """
+
+    members: tuple[Member, ...]
+    estimate: SelectionEstimate
+    is_cross_validated: bool
+    num_images: int
+    tied: tuple[TrialRecord, ...]
+    ensemble_gain: Estimate | None = None
+
+
+def choose(
+    allowed: Sequence[TrialRecord],
+    reruns: Mapping[str, Sequence[TrialRecord]],
+    evidence: Evidence,
+    cost_of: CostOf,
+    rules: ChoiceRules,
+) -> Choice | None:
+    """Choose among the allowed trials; None if the evidence of all of them is missing.
+
+    ``reruns`` has the complete re-runs of each trial by its uid.
+    """
+    candidates = [trial for trial in allowed if evidence.has(trial)]
+    probes = [trial for trial in candidates if evidence.is_cross_validated(trial)]
+    finalists = [trial for trial in candidates if not evidence.is_cross_validated(trial)]
+    best_probes = _choose_probes(probes, evidence, cost_of, rules) if probes else None
+
+    def on_validation(trial: TrialRecord) -> Option:
+        return evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
+
+    trained = [on_validation(trial) for trial in finalists]
+    if not trained:
+        return best_probes
+    best_trained = prefer_cheaper(trained, evidence.val, rules.tolerance)
+    if best_probes is None:
+        return _choice_on_validation(best_trained, trained, evidence)
+    costs = [_latency(cost_of(member.trial)) for member in best_probes.members]
+    probe_option = evidence.on_validation(best_probes.members, (), total_cost(costs))
+    chosen = prefer_cheaper([probe_option, best_trained], evidence.val, rules.tolerance)
+    return best_probes if chosen is probe_option else _choice_on_validation(best_trained, trained, evidence)
+
+
+class ChoiceRules(NamedTuple):
+    """The rules of a choice.
+
+    Attributes:
+        tolerance: standard errors by which a cheaper option may be worse.
+        ensemble_margin: standard errors by which an ensemble must be better.
+        max_members: of an ensemble; 1: no ensembles.
+        is_allowed: whether members together keep the limits.
+    """
+
+    tolerance: float
+    ensemble_margin: float
+    max_members: int
+    is_allowed: Callable[[Sequence[TrialRecord]], bool]
+
+    @classmethod
+    def of_preference(
+        cls, preference: Preference, max_members: int, is_allowed: Callable[[Sequence[TrialRecord]], bool]
+    ) -> ChoiceRules:
+        """Return the rules of the option ``prefer``."""
+        return cls(TOLERANCE[preference], ENSEMBLE_MARGIN[preference], max_members, is_allowed)
+
+
+def prefer_cheaper(options: Sequence[Option], images: Images, tolerance: float) -> Option:
+    """Return the option with the lowest loss, or a much cheaper one that is worse by at most ``tolerance`` errors.
+
+    Of several such options the cheapest is returned (the one-standard-error rule of Breiman et al., "Classification
+    and Regression Trees", 1984, for paired differences).
+    """
+    best = min(options, key=lambda option: images.estimate(option.losses).mean)
+
+    def is_acceptable(option: Option) -> bool:
+        if option.cost_ms is None or best.cost_ms is None or option.cost_ms > MAX_RELATIVE_COST * best.cost_ms:
+            return False
+        excess = images.estimate(option.losses - best.losses)
+        return excess.mean <= tolerance * excess.standard_error
+
+    acceptable = [option for option in options if is_acceptable(option)]
+    return min(acceptable, key=lambda option: option.cost_ms or 0.0, default=best)
+
+
+def _latency(cost: ServingCost | None) -> float | None:
+    return None if cost is None else cost.latency_ms
+
+
+def total_cost(costs: Sequence[float | None]) -> float | None:
+    """Return the sum of costs; None if one is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: CostOf, rules: ChoiceRules) -> Choice:
+    """Choose among cross-validated probes, and an ensemble of the best of them."""
+    options = [evidence.on_development([Member(trial)], _latency(cost_of(trial))) for trial in probes]
+    images = evidence.development
+    best = prefer_cheaper(options, images, rules.tolerance)
+    chosen, gain = best, None
+    ensemble = _ensemble(options, evidence, rules)
+    if ensemble is not None:
+        reduction = images.estimate(best.losses - ensemble.losses)
+        if reduction.mean > rules.ensemble_margin * reduction.standard_error:
+            chosen, gain = ensemble, reduction
+    estimate = corrected_estimate([*options, *([chosen] if gain else [])], chosen, images)
+    tied = _tied(chosen, options, images)
+    num_images = int((~np.isnan(chosen.losses)).sum())
+    return Choice(chosen.members, estimate, True, num_images, tied, gain)
+
+
+def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules) -> Option | None:
+    """Return the best mean of probes of different networks or image sizes, or None if it has a single member.
+
+    Greedy selection with replacement by the loss of the mean (Caruana et al., "Ensemble Selection from Libraries of
+    Models", ICML 2004), from as many of the best probes as there may be members.
+    """
+    images = evidence.development
+    pool = _best_per_network(options, images)[: rules.max_members]
+    members: list[TrialRecord] = []
+
+    def mixed(trials: Sequence[TrialRecord]) -> Option:
+        counts = Counter(trial.trial_uid for trial in trials)
+        by_uid = {trial.trial_uid: trial for trial in trials}
+        weighted = [Member(by_uid[uid], count / len(trials)) for uid, count in counts.most_common()]
+        costs = {option.trial.trial_uid: option.cost_ms for option in pool}
+        return evidence.on_development(weighted, total_cost([costs[uid] for uid in counts]))
+
+    for _ in range(rules.max_members):
+        extended = [[*members, option.trial] for option in pool]
+        allowed = [trials for trials in extended if rules.is_allowed(list({t.trial_uid: t for t in trials}.values()))]
+        if not allowed:
+            break
+        members = min(allowed, key=lambda trials: images.estimate(mixed(trials).losses).mean)
+    ensemble = mixed(members) if members else None
+    return ensemble if ensemble and len(ensemble.members) > 1 else None
+
+
+def _best_per_network(options: Sequence[Option], images: Images) -> list[Option]:
+    """Return the best option of each network and image size, best first; others would compute nearly the same."""
+    best: dict[tuple[str, int], Option] = {}
+    for option in sorted(options, key=lambda option: images.estimate(option.losses).mean):
+        config = option.trial.config
+        best.setdefault((config.network.backbone, config.preprocessing.image_size), option)
+    return list(best.values())
+
+
+def _choice_on_validation(chosen: Option, options: Sequence[Option], evidence: Evidence) -> Choice:
+    estimate = corrected_estimate(options, chosen, evidence.val)
+    tied = _tied(chosen, options, evidence.val)
+    return Choice(chosen.members, estimate, False, len(evidence.val.labels), tied)
+
+
+def _tied(chosen: Option, options: Sequence[Option], images: Images) -> tuple[TrialRecord, ...]:
+    members = {member.trial.trial_uid for member in chosen.members}
+
+    def is_tied(option: Option) -> bool:
+        excess = images.estimate(option.losses - chosen.losses)
+        return option.trial.trial_uid not in members and excess.mean <= excess.standard_error
+
+    return tuple(option.trial for option in options if is_tied(option))
