@@ -20,7 +20,7 @@ from tests.tuning.factories import candidate, trial_record
 from tuning.common.promotion_types import Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
-from tuning.reporting.content import Decision, EvaluationContent, ReportContent
+from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, ReportContent
 from tuning.reporting.page import build_report
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Misclassification, Pair, to_webp
@@ -103,6 +103,7 @@ PROVENANCE = Provenance(
     recipe="auto",
     budget="5 minutes",
     seed=3,
+    minutes=8.5,
     started="2026-11-24 17:50:00 UTC",
     ended="2026-11-24 17:58:00 UTC",
     machine="a processor, 2 cores, no GPU",
@@ -137,13 +138,11 @@ def report_content(
     content = ReportContent(
         search="run",
         created="2026-11-24 18:00",
-        candidate=candidate(0.8, classes),
+        winner=EvaluatedWinner(candidate(0.8, classes), 0.42, probabilities, labels),
         scores=compute_metrics(probabilities, labels, classes),
         decision=Decision("models:/pets@champion is now version 2: better.", "models:/pets@champion", 2, PROMOTION),
         result=result or report_result(),
         machine="a processor",
-        baseline=0.42,
-        minutes=8.5,
         provenance=PROVENANCE,
         warnings=("only 45 validation images: one image is 2.2 points",),
         reliability=([ReliabilityBin(20, 0.9, 0.7), ReliabilityBin(10, 0.5, 0.6)], [ReliabilityBin(30, 0.8, 0.7)]),

@@ -12,7 +12,7 @@ from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
 from tests.tuning.factories import candidate, recipe, search_result, trial_record
 from tests.tuning.report_factory import PROVENANCE, built_report, report_trial
-from tuning.reporting.content import Decision, ReportContent, build_report_content
+from tuning.reporting.content import Decision, EvaluatedWinner, ReportContent, build_report_content
 from tuning.reporting.provenance import Provenance
 from tuning.search.reruns import RerunTrial
 from tuning.search.selection import serving_spec_of
@@ -34,9 +34,8 @@ def content(make_folder: MakeFolder) -> ReportContent:
     labels = np.array([sample.label for sample in dataset.split("test")])
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
     decision = Decision("Not decided yet: the server was away.", "")
-    predictions = (probabilities, labels)
-    winner = candidate(0.8, dataset.classes)
-    return build_report_content(dataset, result, winner, predictions, 0.5, decision, 3.5, PROVENANCE)
+    winner = EvaluatedWinner(candidate(0.8, dataset.classes), 0.5, probabilities, labels)
+    return build_report_content(dataset, result, winner, decision, ["only a few images"], PROVENANCE)
 
 
 def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent) -> None:
@@ -48,21 +47,23 @@ def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent)
     assert any(len(pair.paths) == 2 for pair in content.pairs["duplicate"])
     page = built_report(content)
     assert "Not decided yet" in page
+    assert "Only a few images." in page
     assert "max_mb=20" in page
 
 
 def test_the_provenance_has_the_requested_budget_and_the_times_of_the_trials() -> None:
     trials = [report_trial(number, 0.5) for number in range(3)]
     running = trials[2].model_copy(update={"status": "running", "ended_s": None})
-    provenance = Provenance.collect(recipe(minutes=2.5, seed=7), [*trials[:2], running], "", "")
+    provenance = Provenance.collect(recipe(minutes=2.5, seed=7), [*trials[:2], running], 3.5, "", "")
     assert (provenance.recipe, provenance.budget, provenance.seed) == ("auto", "2.5 minutes", 7)
+    assert provenance.minutes == 3.5
     assert provenance.started.startswith("1970-01-12 ")
     assert provenance.started < provenance.ended
     assert f"Python {platform.python_version()}, torch " in provenance.versions
     assert " core" in provenance.machine
-    assert Provenance.collect(recipe(trials=1, minutes=2), [], "", "").budget == "2 minutes or 1 trial"
+    assert Provenance.collect(recipe(trials=1, minutes=2), [], 0.0, "", "").budget == "2 minutes or 1 trial"
 
 
 def test_a_search_of_an_older_version_has_no_times() -> None:
-    provenance = Provenance.collect(recipe(), [trial_record()], "", "")
+    provenance = Provenance.collect(recipe(), [trial_record()], 0.0, "", "")
     assert (provenance.started, provenance.ended) == ("", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +24,6 @@ from tuning.reporting.thumbnails import (
     train_examples,
     val_examples,
 )
-from tuning.search.result_warnings import result_warnings
 from tuning.search.search_result import SearchResult
 
 if TYPE_CHECKING:
@@ -43,24 +43,35 @@ class Decision(NamedTuple):
 
 
 @dataclass(frozen=True)
+class EvaluatedWinner:
+    """The packaged winner and its evaluation on the test images.
+
+    ``probabilities`` [n, k] are calibrated; they and ``labels`` [n] are in the order of ``dataset.split("test")``.
+    ``baseline`` is the test accuracy of logistic regression on raw pixels.
+    """
+
+    candidate: Candidate
+    baseline: float
+    probabilities: Probabilities
+    labels: Labels
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """The content of a search's report.
 
     Thumbnails are the bytes of WebP files. ``search`` is the id of the parent run, ``machine`` the hardware that
-    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``minutes`` the
-    wall time of the search, ``warnings`` the reasons to distrust the result, ``reliability`` the bins of the test
+    latencies were measured on, ``warnings`` the reasons to distrust the result, ``reliability`` the bins of the test
     images before and after calibration, ``pairs`` related images by kind of finding.
     """
 
     search: str
     created: str
-    candidate: Candidate
+    winner: EvaluatedWinner
     scores: ClassificationMetrics
     decision: Decision
     result: SearchResult
     machine: str
-    baseline: float
-    minutes: float
     provenance: Provenance
     warnings: tuple[str, ...]
     reliability: tuple[list[ReliabilityBin], list[ReliabilityBin]]
@@ -70,41 +81,39 @@ class ReportContent:
     audit: Audit
     pairs: dict[str, tuple[Pair, ...]]
 
+    @property
+    def candidate(self) -> Candidate:
+        """The packaged winner."""
+        return self.winner.candidate
+
 
 def build_report_content(
     dataset: Dataset,
     result: SearchResult,
-    candidate: Candidate,
-    test_predictions: tuple[Probabilities, Labels],
-    baseline: float,
+    winner: EvaluatedWinner,
     decision: Decision,
-    minutes: float,
+    warnings: Sequence[str],
     provenance: Provenance,
 ) -> ReportContent:
-    """Return the content of a search's report; pixels are read from the cache, or decoded again.
-
-    ``test_predictions`` are the calibrated probabilities [n, k] and labels [n] of ``dataset.split("test")``.
-    """
-    probabilities, labels = test_predictions
+    """Return the content of a search's report; pixels are read from the cache, or decoded again."""
+    probabilities, labels = winner.probabilities, winner.labels
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)
     return ReportContent(
-        search=candidate.run_id,
+        search=winner.candidate.run_id,
         created=f"{datetime.now():%Y-%m-%d %H:%M}",
-        candidate=candidate,
-        scores=compute_metrics(*test_predictions, dataset.classes),
+        winner=winner,
+        scores=compute_metrics(probabilities, labels, dataset.classes),
         decision=decision,
         result=result,
         machine=hardware(),
-        baseline=baseline,
-        minutes=minutes,
         provenance=provenance,
-        warnings=tuple(result_warnings(dataset, result, candidate)),
+        warnings=tuple(warnings),
         reliability=(
-            reliability_bins(remove_temperature(probabilities, candidate.temperature), labels),
+            reliability_bins(remove_temperature(probabilities, winner.candidate.temperature), labels),
             reliability_bins(probabilities, labels),
         ),
-        mistakes=top_losses(dataset, dataset.split("test"), *test_predictions),
+        mistakes=top_losses(dataset, dataset.split("test"), probabilities, labels),
         train_examples=train_examples(dataset, cache.split("train")[0], result.winner),
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=data_audit,
