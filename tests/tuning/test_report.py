@@ -31,11 +31,12 @@ from tests.tuning.report_factory import (
 )
 from tuning.common.promotion_types import Promotion
 from tuning.reporting.charts import build_charts
+from tuning.reporting.classified_images import ClassifiedImage
 from tuning.reporting.content import Decision
 from tuning.reporting.page import build_evaluation
 from tuning.reporting.summary import configuration, confused_pairs, score_axis
 from tuning.reporting.theme import DARK, LIGHT
-from tuning.reporting.thumbnails import Example, Misclassification
+from tuning.reporting.thumbnails import Example
 from tuning.search.reruns import Improvement
 
 VIRTUAL_TIME = "--virtual-time-budget=60000"  # ms of the page's time before Chromium dumps it
@@ -89,7 +90,7 @@ def test_class_and_file_names_are_escaped(report: str, page: Page) -> None:
 
 
 def test_a_file_name_that_is_invalid_unicode_is_escaped() -> None:
-    mistake = Misclassification(THUMBNAIL, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
+    mistake = ClassifiedImage(THUMBNAIL, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
     text = built_report(report_content(mistakes=(mistake,)))
     assert "\\udcff\\u202egnp.exe" in text.encode().decode()
 
@@ -104,7 +105,7 @@ def test_the_same_content_gives_the_same_page(report: str) -> None:
 def test_every_image_and_chart_has_a_text_alternative(page: Page) -> None:
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     svgs = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(images) == 6
+    assert len(images) == 9
     assert len(svgs) == len(build_charts(report_content())) == 10
     assert all(attributes["alt"] for attributes in images)
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in svgs)
@@ -287,6 +288,16 @@ def test_a_first_champion_is_compared_with_no_other() -> None:
     assert "Against the previous champion" not in Page(built_report(report_content(decision=decision))).text
 
 
+def test_the_images_won_and_lost_against_the_champion_are_shown_with_their_numbers(page: Page) -> None:
+    images = page.text[page.text.index("Most confident mistakes") : page.text.index("Example inputs")]
+    won, lost = images.index("Won against the previous champion: 5 images"), images.index("Lost against the previous")
+    assert images.index("Classified correctly") < images.index("/c.png") < won
+    assert won < images.index("1 shown, highest probability first") < images.index("/w.png") < lost
+    assert lost < images.index(f"predicted: {HOSTILE_NAMES[0]} 50.0%") < images.index("/l.png")
+    first = Page(built_report(report_content(decision=Decision("first", "", 1)))).text
+    assert "Won against" not in first
+
+
 def test_a_challenger_is_compared_with_the_current_champion(page: Page) -> None:
     challenger = PROMOTION.model_copy(update={"alias": "challenger"})
     decision = Decision("models:/pets@challenger is now version 2: not better.", "", 2, challenger)
@@ -355,7 +366,7 @@ def test_without_augmentation_the_training_images_share_a_row() -> None:
     assert "trained without augmentation" in page.text
     assert "augmented 1" not in page.text
     rows = [attributes for _, attributes in page.elements if attributes.get("class") == "row"]
-    assert len(rows) == 3  # training images, validation images, one pair of the audit
+    assert len(rows) == 6  # correct, won, lost, training and validation images, one pair of the audit
 
 
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:

@@ -12,6 +12,7 @@ from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
 from tests.tuning.factories import candidate, recipe, search_result, trial_record
 from tests.tuning.report_factory import PROVENANCE, built_report, report_trial
+from tuning.common.promotion_types import Promotion
 from tuning.reporting.content import Decision, EvaluatedWinner, ReportContent, build_report_content
 from tuning.reporting.provenance import Provenance
 from tuning.search.reruns import RerunTrial
@@ -33,7 +34,8 @@ def content(make_folder: MakeFolder) -> ReportContent:
     )
     labels = np.array([sample.label for sample in dataset.split("test")])
     probabilities = np.eye(2)[1 - labels] * 0.8 + 0.1
-    decision = Decision("Not decided yet: the server was away.", "")
+    promotion = Promotion(alias="challenger", reason="not better", evidence={}, lost_images=tuple(range(3)))
+    decision = Decision("Not decided yet: the server was away.", "", 1, promotion)
     winner = EvaluatedWinner(candidate(0.8, dataset.classes), 0.5, probabilities, labels)
     return build_report_content(dataset, result, winner, decision, ["only a few images"], PROVENANCE)
 
@@ -42,6 +44,8 @@ def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent)
     assert content.search == "run"
     assert content.scores.accuracy == 0
     assert len(content.mistakes) == sum(row.support for row in content.scores.per_class) > 1
+    assert content.correct == content.won == ()
+    assert [image.path for image in content.lost] == [image.path for image in content.mistakes[:3]]
     assert {len(example.augmented) for example in content.train_examples} == {4}
     assert all(not example.augmented for example in content.val_examples)
     assert any(len(pair.paths) == 2 for pair in content.pairs["duplicate"])

@@ -14,16 +14,9 @@ from models.evaluation.calibration import ReliabilityBin, reliability_bins, remo
 from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate, Promotion
+from tuning.reporting.classified_images import MAX_LOST, MAX_WON, ClassifiedImage, ClassifiedSamples
 from tuning.reporting.provenance import Provenance
-from tuning.reporting.thumbnails import (
-    Example,
-    Misclassification,
-    Pair,
-    audit_pairs,
-    top_losses,
-    train_examples,
-    val_examples,
-)
+from tuning.reporting.thumbnails import Example, Pair, audit_pairs, train_examples, val_examples
 from tuning.search.search_result import SearchResult
 
 if TYPE_CHECKING:
@@ -62,7 +55,8 @@ class ReportContent:
 
     Thumbnails are the bytes of WebP files. ``search`` is the id of the parent run, ``machine`` the hardware that
     latencies were measured on, ``warnings`` the reasons to distrust the result, ``reliability`` the bins of the test
-    images before and after calibration, ``pairs`` related images by kind of finding.
+    images before and after calibration, ``won`` and ``lost`` some test images that only the model, or only the
+    champion, classifies correctly, ``pairs`` related images by kind of finding.
     """
 
     search: str
@@ -75,7 +69,10 @@ class ReportContent:
     provenance: Provenance
     warnings: tuple[str, ...]
     reliability: tuple[list[ReliabilityBin], list[ReliabilityBin]]
-    mistakes: tuple[Misclassification, ...]
+    mistakes: tuple[ClassifiedImage, ...]
+    correct: tuple[ClassifiedImage, ...]
+    won: tuple[ClassifiedImage, ...]
+    lost: tuple[ClassifiedImage, ...]
     train_examples: tuple[Example, ...]
     val_examples: tuple[Example, ...]
     audit: Audit
@@ -97,6 +94,8 @@ def build_report_content(
 ) -> ReportContent:
     """Return the content of a search's report; pixels are read from the cache, or decoded again."""
     probabilities, labels = winner.probabilities, winner.labels
+    test_images = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
+    promotion = decision.promotion
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)
     return ReportContent(
@@ -113,7 +112,10 @@ def build_report_content(
             reliability_bins(remove_temperature(probabilities, winner.candidate.temperature), labels),
             reliability_bins(probabilities, labels),
         ),
-        mistakes=top_losses(dataset, dataset.split("test"), probabilities, labels),
+        mistakes=test_images.mistakes(),
+        correct=test_images.correct(),
+        won=test_images.most_confident(promotion.won_images if promotion else (), MAX_WON),
+        lost=test_images.most_confident(promotion.lost_images if promotion else (), MAX_LOST),
         train_examples=train_examples(dataset, cache.split("train")[0], result.winner),
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=data_audit,
@@ -133,7 +135,7 @@ class EvaluationContent:
     scores: ClassificationMetrics
     intervals: dict[str, tuple[float, float]]
     calibration_error: float
-    mistakes: tuple[Misclassification, ...]
+    mistakes: tuple[ClassifiedImage, ...]
 
     @property
     def num_images(self) -> int:
