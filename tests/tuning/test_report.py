@@ -106,7 +106,7 @@ def test_every_image_and_chart_has_a_text_alternative(page: Page) -> None:
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     svgs = [attributes for tag, attributes in page.elements if tag == "svg"]
     assert len(images) == 9
-    assert len(svgs) == len(build_charts(report_content())) == 10
+    assert len(svgs) == len(build_charts(report_content())) == 11
     assert all(attributes["alt"] for attributes in images)
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in svgs)
 

@@ -35,7 +35,7 @@ from tuning.search.selection import serving_spec_of
 def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
     chart_images = build_chart_images(build_charts(report_content()))
     trial_charts = {"history", "timeline", "curves", "losses", "freeze"}
-    names = {*trial_charts, "latency", "size", "reliability", "confusion", "balance"}
+    names = {*trial_charts, "latency", "size", "reliability", "confidence", "confusion", "balance"}
     assert set(chart_images) == {f"{name}.png" for name in names}
     for png in chart_images.values():
         image = Image.open(io.BytesIO(png))
