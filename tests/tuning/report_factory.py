@@ -22,6 +22,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedImage
 from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, ReportContent
+from tuning.reporting.downloads import Table
 from tuning.reporting.page import build_report
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Pair, to_webp
@@ -155,6 +156,8 @@ def report_content(
         correct=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/c.png", classes[1], classes[1], 0.75, 0.75),),
         won=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/w.png", classes[0], classes[0], 0.625, 0.625),),
         lost=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/l.png", classes[1], classes[0], 0.5, 0.375),),
+        trials_table=Table("leaderboard.csv", "score,trial\n0.9,1\n"),
+        predictions_table=Table("test_predictions.csv", f'file,true_class\nx.png,"{classes[0]}"\n'),
         train_examples=(Example("a/x.png", classes[0], THUMBNAIL, (THUMBNAIL, THUMBNAIL)),),
         val_examples=(Example("a/y.png", classes[1], THUMBNAIL),),
         audit=audit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html
 import itertools
@@ -33,6 +34,7 @@ from tuning.common.promotion_types import Promotion
 from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedImage
 from tuning.reporting.content import Decision
+from tuning.reporting.downloads import MAX_EMBEDDED_BYTES, Table, package_command
 from tuning.reporting.page import build_evaluation
 from tuning.reporting.summary import configuration, confused_pairs, score_axis
 from tuning.reporting.theme import DARK, LIGHT
@@ -68,7 +70,7 @@ def test_the_page_loads_no_external_resource_and_runs_no_script(page: Page) -> N
     urls = [*page.values("src"), *page.values("href"), *page.values("xlink:href")]
     assert len(urls) > 10
     external = [url for url in urls if not url.startswith(("data:image/", "#"))]
-    assert external == [PROVENANCE.run_url]
+    assert [url for url in external if not url.startswith("data:text/csv")] == [PROVENANCE.run_url]
     assert [tag for tag, attributes in page.elements if attributes.get("href") == PROVENANCE.run_url] == ["a"]
     policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
@@ -97,6 +99,26 @@ def test_a_file_name_that_is_invalid_unicode_is_escaped() -> None:
 
 def test_the_same_content_gives_the_same_page(report: str) -> None:
     assert built_report(report_content()) == report
+
+
+def test_the_page_contains_the_tables_as_files_to_save(page: Page) -> None:
+    links = {a["download"]: a["href"] for tag, a in page.elements if tag == "a" and "download" in a}
+    content = report_content()
+    assert list(links) == ["leaderboard.csv", "test_predictions.csv"]
+    for table in (content.trials_table, content.predictions_table):
+        assert base64.b64decode(links[table.name].partition(";base64,")[2]).decode() == table.csv
+
+
+def test_a_large_table_is_downloaded_by_a_command() -> None:
+    page = Page(built_report(report_content(trials_table=Table("leaderboard.csv", "x" * (MAX_EMBEDDED_BYTES + 1)))))
+    assert page.values("download") == ["test_predictions.csv"]
+    assert "mlflow artifacts download --run-id run --artifact-path leaderboard.csv --dst-path ." in page.text
+
+
+def test_the_files_of_a_registered_model_are_downloaded_by_a_command(page: Page) -> None:
+    assert "mlflow artifacts download --artifact-uri models:/pets/2/artifacts --dst-path pets-2" in page.text
+    assert "--artifact-uri" not in Page(built_report(report_content(decision=Decision("Not decided.", "")))).text
+    assert package_command("my pets", 1).endswith("'models:/my pets/1/artifacts' --dst-path 'my pets-1'")
 
 
 # --- accessibility ---

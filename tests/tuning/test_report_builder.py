@@ -7,6 +7,7 @@ import platform
 import numpy as np
 import pytest
 
+from data.dataset.dataset import Sample
 from data.load_dataset import load_dataset
 from models.profiling.serving_cost import ServingCost
 from tests.conftest import MakeFolder
@@ -14,6 +15,7 @@ from tests.tuning.factories import candidate, recipe, search_result, trial_recor
 from tests.tuning.report_factory import PROVENANCE, built_report, report_trial
 from tuning.common.promotion_types import Promotion
 from tuning.reporting.content import Decision, EvaluatedWinner, ReportContent, build_report_content
+from tuning.reporting.downloads import predictions_csv
 from tuning.reporting.provenance import Provenance
 from tuning.search.reruns import RerunTrial
 from tuning.search.selection import serving_spec_of
@@ -44,6 +46,8 @@ def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent)
     assert content.search == "run"
     assert content.scores.accuracy == 0
     assert len(content.mistakes) == sum(row.support for row in content.scores.per_class) > 1
+    assert content.trials_table.csv.startswith("score,trial,")
+    assert content.predictions_table.csv.count("\n") == 1 + len(content.mistakes)
     assert content.correct == content.won == ()
     assert [image.path for image in content.lost] == [image.path for image in content.mistakes[:3]]
     assert {len(example.augmented) for example in content.train_examples} == {4}
@@ -53,6 +57,17 @@ def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent)
     assert "Not decided yet" in page
     assert "Only a few images." in page
     assert "max_mb=20" in page
+
+
+def test_the_predictions_have_the_probability_of_each_class() -> None:
+    names = ("a/1, 2.png", "b/\udcff.png")
+    samples = [Sample(path=name, label=0, split="test", content_hash=name) for name in names]
+    table = predictions_csv(samples, ("a", "b"), np.array([[0.25, 0.75], [2 / 3, 1 / 3]]), np.array([0, 0]))
+    assert table.splitlines() == [
+        "file,true_class,predicted_class,is_correct,a,b",
+        '"a/1, 2.png",a,b,0,0.25,0.75',
+        "b/\\udcff.png,a,a,1,0.666667,0.333333",
+    ]
 
 
 def test_the_provenance_has_the_requested_budget_and_the_times_of_the_trials() -> None:

@@ -15,8 +15,10 @@ from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.reporting.classified_images import MAX_LOST, MAX_WON, ClassifiedImage, ClassifiedSamples
+from tuning.reporting.downloads import LEADERBOARD, TEST_PREDICTIONS, Table, package_command, predictions_csv
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Pair, audit_pairs, train_examples, val_examples
+from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.search_result import SearchResult
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class ReportContent:
     correct: tuple[ClassifiedImage, ...]
     won: tuple[ClassifiedImage, ...]
     lost: tuple[ClassifiedImage, ...]
+    trials_table: Table
+    predictions_table: Table
     train_examples: tuple[Example, ...]
     val_examples: tuple[Example, ...]
     audit: Audit
@@ -82,6 +86,11 @@ class ReportContent:
     def candidate(self) -> Candidate:
         """The packaged winner."""
         return self.winner.candidate
+
+    @property
+    def package_command(self) -> str:
+        """The command that downloads the winner's files; empty if it is not registered."""
+        return package_command(self.candidate.name, self.decision.version)
 
 
 def build_report_content(
@@ -116,6 +125,10 @@ def build_report_content(
         correct=test_images.correct(),
         won=test_images.most_confident(promotion.won_images if promotion else (), MAX_WON),
         lost=test_images.most_confident(promotion.lost_images if promotion else (), MAX_LOST),
+        trials_table=Table(LEADERBOARD, leaderboard_csv(result.trials)),
+        predictions_table=Table(
+            TEST_PREDICTIONS, predictions_csv(test_images.samples, dataset.classes, probabilities, labels)
+        ),
         train_examples=train_examples(dataset, cache.split("train")[0], result.winner),
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=data_audit,

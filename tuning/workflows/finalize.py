@@ -216,7 +216,8 @@ def _write_report(
     write_atomically(paths.report, build_report(content, charts).encode())
     parent.log_file(paths.report)
     search.bus.emit(ReportWritten(paths.report))
-    parent.log_text(summary.leaderboard_csv(result.trials), "leaderboard.csv")
+    for table in (content.trials_table, content.predictions_table):
+        parent.log_text(table.csv, table.name)
     for name, image in build_chart_images(charts).items():
         file = paths.artifacts / "charts" / name
         write_atomically(file, image)
