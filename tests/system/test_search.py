@@ -132,7 +132,7 @@ def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(f
         assert [child_input.dataset.digest for child_input in run.inputs.dataset_inputs] == [inputs[0].dataset.digest]
     files = {file.path for file in finished_search.client.list_artifacts(parent.info.run_id)}
     assert {"environment.json", "internal", "test_scores.json", "report.html", "charts"} <= files
-    assert {"leaderboard.csv", "costs.json", "audit.json"} <= files
+    assert {"leaderboard.csv", "test_predictions.csv", "costs.json", "audit.json"} <= files
     best = max(run.data.metrics["best_val_balanced_accuracy"] for run in children)
     assert parent.data.metrics["best_val_balanced_accuracy"] == best
     assert 0 <= parent.data.metrics["test_balanced_accuracy"] <= 1

@@ -20,10 +20,12 @@ from tests.tuning.factories import candidate, trial_record
 from tuning.common.promotion_types import Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
-from tuning.reporting.content import Decision, EvaluationContent, ReportContent
+from tuning.reporting.classified_images import ClassifiedImage
+from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, ReportContent
+from tuning.reporting.downloads import Table
 from tuning.reporting.page import build_report
 from tuning.reporting.provenance import Provenance
-from tuning.reporting.thumbnails import Example, Misclassification, Pair, to_webp
+from tuning.reporting.thumbnails import Example, Pair, to_webp
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import serving_spec_of
@@ -103,6 +105,7 @@ PROVENANCE = Provenance(
     recipe="auto",
     budget="5 minutes",
     seed=3,
+    minutes=8.5,
     started="2026-11-24 17:50:00 UTC",
     ended="2026-11-24 17:58:00 UTC",
     machine="a processor, 2 cores, no GPU",
@@ -112,7 +115,11 @@ PROVENANCE = Provenance(
 )
 EVIDENCE = {"candidate": 0.8, "champion": 0.7, "low": 0.02, "high": 0.18, "p_value": 0.031, "gain": 0.1}
 PROMOTION = Promotion(
-    alias="champion", reason="better", evidence={**EVIDENCE, "wins": 5, "losses": 2, "num_images": 30}
+    alias="champion",
+    reason="better",
+    evidence={**EVIDENCE, "wins": 5, "losses": 2, "num_images": 30},
+    won_images=(1, 2, 3, 4, 5),
+    lost_images=(0, 7),
 )
 
 
@@ -137,17 +144,20 @@ def report_content(
     content = ReportContent(
         search="run",
         created="2026-11-24 18:00",
-        candidate=candidate(0.8, classes),
+        winner=EvaluatedWinner(candidate(0.8, classes), 0.42, probabilities, labels),
         scores=compute_metrics(probabilities, labels, classes),
         decision=Decision("models:/pets@champion is now version 2: better.", "models:/pets@champion", 2, PROMOTION),
         result=result or report_result(),
         machine="a processor",
-        baseline=0.42,
-        minutes=8.5,
         provenance=PROVENANCE,
         warnings=("only 45 validation images: one image is 2.2 points",),
         reliability=([ReliabilityBin(20, 0.9, 0.7), ReliabilityBin(10, 0.5, 0.6)], [ReliabilityBin(30, 0.8, 0.7)]),
-        mistakes=(Misclassification(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
+        mistakes=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
+        correct=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/c.png", classes[1], classes[1], 0.75, 0.75),),
+        won=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/w.png", classes[0], classes[0], 0.625, 0.625),),
+        lost=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/l.png", classes[1], classes[0], 0.5, 0.375),),
+        trials_table=Table("leaderboard.csv", "score,trial\n0.9,1\n"),
+        predictions_table=Table("test_predictions.csv", f'file,true_class\nx.png,"{classes[0]}"\n'),
         train_examples=(Example("a/x.png", classes[0], THUMBNAIL, (THUMBNAIL, THUMBNAIL)),),
         val_examples=(Example("a/y.png", classes[1], THUMBNAIL),),
         audit=audit,

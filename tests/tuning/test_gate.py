@@ -193,6 +193,15 @@ def test_the_evidence_holds_the_numbers_of_the_decision() -> None:
     assert decide(make_candidate((50, 34)), make_champion((30, 40))).evidence["worst_class_loss"] == pytest.approx(0.12)
 
 
+def test_a_decision_names_the_unseen_test_images_that_were_won_and_lost() -> None:
+    # Images 0 to 49 are cats, 50 to 99 dogs; the first ones of each class are correct.
+    promotion = decide(make_candidate((42, 38)), make_champion((40, 40)))
+    assert (promotion.won_images, promotion.lost_images) == ((40, 41), (88, 89))
+    promotion = decide(make_candidate((42, 38)), make_champion((40, 40), seen_hashes={"test41", "test88"}))
+    assert (promotion.won_images, promotion.lost_images) == ((40,), (89,))
+    assert decide(make_candidate(), None).won_images == ()
+
+
 def test_a_promotion_needs_a_reason() -> None:
     with pytest.raises(ValidationError, match="reason"):
         Promotion(alias="champion", reason="", evidence={})

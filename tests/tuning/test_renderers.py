@@ -30,6 +30,7 @@ from tuning.common.events import (
 from tuning.common.formatting import format_decision, format_score, short_network
 from tuning.common.promotion_types import Promotion
 from tuning.common.trial_record import TrialOrigin, TrialRecord
+from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.selection import ranked
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
@@ -44,7 +45,7 @@ from tuning.ui.result_text import (
     model_lines,
     next_commands,
 )
-from tuning.ui.summary import leaderboard, leaderboard_csv, plan_line, run_note
+from tuning.ui.summary import leaderboard, plan_line, run_note
 from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
 from tuning.workflows.phases import PhaseTracker

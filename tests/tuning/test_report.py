@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html
 import itertools
@@ -31,11 +32,13 @@ from tests.tuning.report_factory import (
 )
 from tuning.common.promotion_types import Promotion
 from tuning.reporting.charts import build_charts
+from tuning.reporting.classified_images import ClassifiedImage
 from tuning.reporting.content import Decision
+from tuning.reporting.downloads import MAX_EMBEDDED_BYTES, Table, package_command
 from tuning.reporting.page import build_evaluation
 from tuning.reporting.summary import configuration, confused_pairs, score_axis
 from tuning.reporting.theme import DARK, LIGHT
-from tuning.reporting.thumbnails import Example, Misclassification
+from tuning.reporting.thumbnails import Example
 from tuning.search.reruns import Improvement
 
 VIRTUAL_TIME = "--virtual-time-budget=60000"  # ms of the page's time before Chromium dumps it
@@ -67,7 +70,7 @@ def test_the_page_loads_no_external_resource_and_runs_no_script(page: Page) -> N
     urls = [*page.values("src"), *page.values("href"), *page.values("xlink:href")]
     assert len(urls) > 10
     external = [url for url in urls if not url.startswith(("data:image/", "#"))]
-    assert external == [PROVENANCE.run_url]
+    assert [url for url in external if not url.startswith("data:text/csv")] == [PROVENANCE.run_url]
     assert [tag for tag, attributes in page.elements if attributes.get("href") == PROVENANCE.run_url] == ["a"]
     policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
@@ -89,7 +92,7 @@ def test_class_and_file_names_are_escaped(report: str, page: Page) -> None:
 
 
 def test_a_file_name_that_is_invalid_unicode_is_escaped() -> None:
-    mistake = Misclassification(THUMBNAIL, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
+    mistake = ClassifiedImage(THUMBNAIL, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
     text = built_report(report_content(mistakes=(mistake,)))
     assert "\\udcff\\u202egnp.exe" in text.encode().decode()
 
@@ -98,14 +101,34 @@ def test_the_same_content_gives_the_same_page(report: str) -> None:
     assert built_report(report_content()) == report
 
 
+def test_the_page_contains_the_tables_as_files_to_save(page: Page) -> None:
+    links = {a["download"]: a["href"] for tag, a in page.elements if tag == "a" and "download" in a}
+    content = report_content()
+    assert list(links) == ["leaderboard.csv", "test_predictions.csv"]
+    for table in (content.trials_table, content.predictions_table):
+        assert base64.b64decode(links[table.name].partition(";base64,")[2]).decode() == table.csv
+
+
+def test_a_large_table_is_downloaded_by_a_command() -> None:
+    page = Page(built_report(report_content(trials_table=Table("leaderboard.csv", "x" * (MAX_EMBEDDED_BYTES + 1)))))
+    assert page.values("download") == ["test_predictions.csv"]
+    assert "mlflow artifacts download --run-id run --artifact-path leaderboard.csv --dst-path ." in page.text
+
+
+def test_the_files_of_a_registered_model_are_downloaded_by_a_command(page: Page) -> None:
+    assert "mlflow artifacts download --artifact-uri models:/pets/2/artifacts --dst-path pets-2" in page.text
+    assert "--artifact-uri" not in Page(built_report(report_content(decision=Decision("Not decided.", "")))).text
+    assert package_command("my pets", 1).endswith("'models:/my pets/1/artifacts' --dst-path 'my pets-1'")
+
+
 # --- accessibility ---
 
 
 def test_every_image_and_chart_has_a_text_alternative(page: Page) -> None:
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     svgs = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(images) == 6
-    assert len(svgs) == len(build_charts(report_content())) == 10
+    assert len(images) == 9
+    assert len(svgs) == len(build_charts(report_content())) == 11
     assert all(attributes["alt"] for attributes in images)
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in svgs)
 
@@ -287,6 +310,16 @@ def test_a_first_champion_is_compared_with_no_other() -> None:
     assert "Against the previous champion" not in Page(built_report(report_content(decision=decision))).text
 
 
+def test_the_images_won_and_lost_against_the_champion_are_shown_with_their_numbers(page: Page) -> None:
+    images = page.text[page.text.index("Most confident mistakes") : page.text.index("Example inputs")]
+    won, lost = images.index("Won against the previous champion: 5 images"), images.index("Lost against the previous")
+    assert images.index("Classified correctly") < images.index("/c.png") < won
+    assert won < images.index("1 shown, highest probability first") < images.index("/w.png") < lost
+    assert lost < images.index(f"predicted: {HOSTILE_NAMES[0]} 50.0%") < images.index("/l.png")
+    first = Page(built_report(report_content(decision=Decision("first", "", 1)))).text
+    assert "Won against" not in first
+
+
 def test_a_challenger_is_compared_with_the_current_champion(page: Page) -> None:
     challenger = PROMOTION.model_copy(update={"alias": "challenger"})
     decision = Decision("models:/pets@challenger is now version 2: not better.", "", 2, challenger)
@@ -355,7 +388,7 @@ def test_without_augmentation_the_training_images_share_a_row() -> None:
     assert "trained without augmentation" in page.text
     assert "augmented 1" not in page.text
     rows = [attributes for _, attributes in page.elements if attributes.get("class") == "row"]
-    assert len(rows) == 3  # training images, validation images, one pair of the audit
+    assert len(rows) == 6  # correct, won, lost, training and validation images, one pair of the audit
 
 
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:

@@ -20,11 +20,12 @@ from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
 from tests.tuning.report_factory import report_content, report_result, report_trial
 from tuning.reporting.charts import build_charts
+from tuning.reporting.classified_images import ClassifiedSamples
 from tuning.reporting.drawing import active_minutes, jitter, score_limits
 from tuning.reporting.importance import importances, to_study
 from tuning.reporting.page import build_chart_images
 from tuning.reporting.quality_charts import draw_confusion, draw_cost
-from tuning.reporting.thumbnails import _denormalized, audit_pairs, top_losses, train_examples, val_examples
+from tuning.reporting.thumbnails import _denormalized, audit_pairs, train_examples, val_examples
 from tuning.reporting.trial_charts import curve_trials, has_losses, pack_lanes
 from tuning.search.selection import serving_spec_of
 
@@ -34,7 +35,7 @@ from tuning.search.selection import serving_spec_of
 def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
     chart_images = build_chart_images(build_charts(report_content()))
     trial_charts = {"history", "timeline", "curves", "losses", "freeze"}
-    names = {*trial_charts, "latency", "size", "reliability", "confusion", "balance"}
+    names = {*trial_charts, "latency", "size", "reliability", "confidence", "confusion", "balance"}
     assert set(chart_images) == {f"{name}.png" for name in names}
     for png in chart_images.values():
         image = Image.open(io.BytesIO(png))
@@ -174,11 +175,12 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset(name="d", root=tmp_path, classes=("cat", "dog"), samples=tuple(samples), median_short_side=30)
 
 
-def test_top_losses_are_the_most_confident_mistakes(dataset: Dataset) -> None:
+def test_the_mistakes_are_the_most_confident_ones(dataset: Dataset) -> None:
     labels = np.array([0, 1, 0, 1, 0, 1])
     dog_probability = np.array([0.2, 0.4, 0.9, 0.9, 0.6, 0.02])
     probabilities = np.stack([1 - dog_probability, dog_probability], axis=1)
-    mistakes = top_losses(dataset, dataset.split("test"), probabilities, labels)
+    classified = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
+    mistakes = classified.mistakes()
     assert [(mistake.path, mistake.true_label, mistake.predicted_label) for mistake in mistakes] == [
         ("test5.png", "dog", "cat"),
         ("test2.png", "cat", "dog"),
@@ -188,7 +190,19 @@ def test_top_losses_are_the_most_confident_mistakes(dataset: Dataset) -> None:
     assert mistakes[0].probability == pytest.approx(0.98)
     assert mistakes[0].true_label_probability == pytest.approx(0.02)
     (dataset.root / "test5.png").unlink()
-    assert len(top_losses(dataset, dataset.split("test"), probabilities, labels)) == 3
+    assert len(classified.mistakes()) == 3
+
+
+def test_correct_images_are_spread_over_the_classes_and_the_most_confident_of_some_rows_come_first(
+    dataset: Dataset,
+) -> None:
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    dog_probability = np.array([0.2, 0.1, 0.3, 0.9, 0.1, 0.8])
+    probabilities = np.stack([1 - dog_probability, dog_probability], axis=1)
+    classified = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
+    assert [image.path for image in classified.correct()] == [f"test{row}.png" for row in (0, 3, 2, 5, 4)]
+    assert [image.path for image in classified.most_confident((0, 3, 4), 2)] == ["test3.png", "test4.png"]
+    assert classified.most_confident((), 2) == ()
 
 
 @pytest.mark.parametrize("views_shown", [0, 2])

@@ -115,11 +115,17 @@ class Champion(FrozenModel):
 
 
 class Promotion(FrozenModel):
-    """A promotion decision with its reason and evidence."""
+    """A promotion decision with its reason and evidence.
+
+    ``won_images`` are the positions of the candidate's test images that only the candidate classifies correctly,
+    ``lost_images`` of those that only the champion does; of images that neither was trained on.
+    """
 
     alias: Literal["champion", "challenger"]
     reason: str = Field(min_length=1)
     evidence: dict[str, float]
+    won_images: tuple[NonNegativeInt, ...] = ()
+    lost_images: tuple[NonNegativeInt, ...] = ()
     forced: bool = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -24,10 +25,10 @@ def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> 
     evaluation = _GateEvaluation(candidate, champion)
     if evaluation.reject_reasons and force:
         reason = f"forced ({force}) although the gate rejected it: {'; '.join(evaluation.reject_reasons)}"
-        return Promotion(alias="champion", reason=reason, evidence=evaluation.evidence, forced=True)
+        return evaluation.promotion("champion", reason, forced=True)
     if evaluation.reject_reasons:
-        return Promotion(alias="challenger", reason="; ".join(evaluation.reject_reasons), evidence=evaluation.evidence)
-    return Promotion(alias="champion", reason=evaluation.accept_reason, evidence=evaluation.evidence)
+        return evaluation.promotion("challenger", "; ".join(evaluation.reject_reasons))
+    return evaluation.promotion("champion", evaluation.accept_reason)
 
 
 class _GateEvaluation:
@@ -41,9 +42,16 @@ class _GateEvaluation:
         self._y_pred = np.array(candidate.y_pred)
         self.accept_reason = ""
         self.evidence: dict[str, float] = {}
+        self._won_images: tuple[int, ...] = ()
+        self._lost_images: tuple[int, ...] = ()
         absolute = list(self._absolute_checks())
         relative = list(self._baseline_check() if champion is None else self._compare_with_champion(champion))
         self.reject_reasons = [*relative, *absolute]
+
+    def promotion(self, alias: Literal["champion", "challenger"], reason: str, *, forced: bool = False) -> Promotion:
+        """Return a decision with the evidence and the images of the comparison."""
+        images = {"won_images": self._won_images, "lost_images": self._lost_images}
+        return Promotion(alias=alias, reason=reason, evidence=self.evidence, forced=forced, **images)
 
     def _absolute_checks(self) -> Iterator[str]:
         """Yield the reasons to reject the candidate that do not depend on the champion."""
@@ -112,6 +120,9 @@ class _GateEvaluation:
                 "(search again with new test images, or promote with --force REASON)"
             )
             return
+        correct, champion_correct = self._y_pred == self._y_true, np.array(champion.y_pred) == self._y_true
+        self._won_images = tuple(np.flatnonzero(unseen_mask & correct & ~champion_correct).tolist())
+        self._lost_images = tuple(np.flatnonzero(unseen_mask & ~correct & champion_correct).tolist())
         champion_pred = np.array(champion.y_pred)[unseen_mask]
         yield from self._compare_predictions(name, self._y_true[unseen_mask], self._y_pred[unseen_mask], champion_pred)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import matplotlib as mpl
 
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.reporting import quality_charts, trial_charts
-from tuning.reporting.content import ReportContent
+from tuning.reporting import prediction_charts, quality_charts, setting_charts, trial_charts
+from tuning.reporting.content import EvaluatedWinner, ReportContent
 from tuning.reporting.drawing import active_minutes, new_figure
 from tuning.reporting.importance import draw_importance, importance_trials, importances
 from tuning.reporting.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, png
@@ -57,6 +57,11 @@ def _trial_charts(result: SearchResult) -> Iterator[Chart]:
             f"Most important: {', '.join(list(shares)[:3])}."
         )
         yield Chart("importance", "Hyperparameter importance", caption, partial(draw_importance, shares))
+    if setting_charts.setting_axes(setting_charts.setting_trials(result)):
+        caption = setting_charts.caption_parallel(result)
+        yield Chart("parallel", "Parallel coordinates", caption, partial(setting_charts.draw_parallel, result))
+        caption = setting_charts.caption_slices(result)
+        yield Chart("slices", "Score by setting", caption, partial(setting_charts.draw_slices, result))
 
 
 def _quality_charts(content: ReportContent) -> Iterator[Chart]:
@@ -66,12 +71,24 @@ def _quality_charts(content: ReportContent) -> Iterator[Chart]:
             yield Chart(name, f"Accuracy against {name}", caption, partial(quality_charts.draw_cost, content, metric))
     caption = quality_charts.caption_reliability(content)
     yield Chart("reliability", "Reliability diagram", caption, partial(quality_charts.draw_reliability, content))
+    yield from _prediction_charts(content.winner)
     yield confusion_chart(content.scores, f"trial {content.result.winner.number}")
     classes = content.candidate.classes
     if len(classes) <= quality_charts.MAX_NAMED_CLASSES:
         caption = f"{content.audit.num_images:,} images in {len(classes)} classes."
         draw = partial(quality_charts.draw_class_balance, content.audit.counts, classes)
         yield Chart("balance", "Images by class and split", caption, draw)
+
+
+def _prediction_charts(winner: EvaluatedWinner) -> Iterator[Chart]:
+    caption = prediction_charts.caption_confidence(winner)
+    yield Chart("confidence", "Confidence", caption, partial(prediction_charts.draw_confidence, winner))
+    if prediction_charts.has_curves(winner):
+        caption = prediction_charts.caption_roc(winner)
+        yield Chart("roc", "ROC curve", caption, partial(prediction_charts.draw_roc, winner))
+        caption = prediction_charts.caption_precision_recall(winner)
+        draw = partial(prediction_charts.draw_precision_recall, winner)
+        yield Chart("precision-recall", "Precision-recall curve", caption, draw)
 
 
 def confusion_chart(scores: ClassificationMetrics, model: str) -> Chart:

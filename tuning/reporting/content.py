@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,17 +14,11 @@ from models.evaluation.calibration import ReliabilityBin, reliability_bins, remo
 from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate, Promotion
+from tuning.reporting.classified_images import MAX_LOST, MAX_WON, ClassifiedImage, ClassifiedSamples
+from tuning.reporting.downloads import LEADERBOARD, TEST_PREDICTIONS, Table, package_command, predictions_csv
 from tuning.reporting.provenance import Provenance
-from tuning.reporting.thumbnails import (
-    Example,
-    Misclassification,
-    Pair,
-    audit_pairs,
-    top_losses,
-    train_examples,
-    val_examples,
-)
-from tuning.search.result_warnings import result_warnings
+from tuning.reporting.thumbnails import Example, Pair, audit_pairs, train_examples, val_examples
+from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.search_result import SearchResult
 
 if TYPE_CHECKING:
@@ -43,68 +38,97 @@ class Decision(NamedTuple):
 
 
 @dataclass(frozen=True)
+class EvaluatedWinner:
+    """The packaged winner and its evaluation on the test images.
+
+    ``probabilities`` [n, k] are calibrated; they and ``labels`` [n] are in the order of ``dataset.split("test")``.
+    ``baseline`` is the test accuracy of logistic regression on raw pixels.
+    """
+
+    candidate: Candidate
+    baseline: float
+    probabilities: Probabilities
+    labels: Labels
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """The content of a search's report.
 
     Thumbnails are the bytes of WebP files. ``search`` is the id of the parent run, ``machine`` the hardware that
-    latencies were measured on, ``baseline`` the test accuracy of logistic regression on raw pixels, ``minutes`` the
-    wall time of the search, ``warnings`` the reasons to distrust the result, ``reliability`` the bins of the test
-    images before and after calibration, ``pairs`` related images by kind of finding.
+    latencies were measured on, ``warnings`` the reasons to distrust the result, ``reliability`` the bins of the test
+    images before and after calibration, ``won`` and ``lost`` some test images that only the model, or only the
+    champion, classifies correctly, ``pairs`` related images by kind of finding.
     """
 
     search: str
     created: str
-    candidate: Candidate
+    winner: EvaluatedWinner
     scores: ClassificationMetrics
     decision: Decision
     result: SearchResult
     machine: str
-    baseline: float
-    minutes: float
     provenance: Provenance
     warnings: tuple[str, ...]
     reliability: tuple[list[ReliabilityBin], list[ReliabilityBin]]
-    mistakes: tuple[Misclassification, ...]
+    mistakes: tuple[ClassifiedImage, ...]
+    correct: tuple[ClassifiedImage, ...]
+    won: tuple[ClassifiedImage, ...]
+    lost: tuple[ClassifiedImage, ...]
+    trials_table: Table
+    predictions_table: Table
     train_examples: tuple[Example, ...]
     val_examples: tuple[Example, ...]
     audit: Audit
     pairs: dict[str, tuple[Pair, ...]]
 
+    @property
+    def candidate(self) -> Candidate:
+        """The packaged winner."""
+        return self.winner.candidate
+
+    @property
+    def package_command(self) -> str:
+        """The command that downloads the winner's files; empty if it is not registered."""
+        return package_command(self.candidate.name, self.decision.version)
+
 
 def build_report_content(
     dataset: Dataset,
     result: SearchResult,
-    candidate: Candidate,
-    test_predictions: tuple[Probabilities, Labels],
-    baseline: float,
+    winner: EvaluatedWinner,
     decision: Decision,
-    minutes: float,
+    warnings: Sequence[str],
     provenance: Provenance,
 ) -> ReportContent:
-    """Return the content of a search's report; pixels are read from the cache, or decoded again.
-
-    ``test_predictions`` are the calibrated probabilities [n, k] and labels [n] of ``dataset.split("test")``.
-    """
-    probabilities, labels = test_predictions
+    """Return the content of a search's report; pixels are read from the cache, or decoded again."""
+    probabilities, labels = winner.probabilities, winner.labels
+    test_images = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
+    promotion = decision.promotion
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)
     return ReportContent(
-        search=candidate.run_id,
+        search=winner.candidate.run_id,
         created=f"{datetime.now():%Y-%m-%d %H:%M}",
-        candidate=candidate,
-        scores=compute_metrics(*test_predictions, dataset.classes),
+        winner=winner,
+        scores=compute_metrics(probabilities, labels, dataset.classes),
         decision=decision,
         result=result,
         machine=hardware(),
-        baseline=baseline,
-        minutes=minutes,
         provenance=provenance,
-        warnings=tuple(result_warnings(dataset, result, candidate)),
+        warnings=tuple(warnings),
         reliability=(
-            reliability_bins(remove_temperature(probabilities, candidate.temperature), labels),
+            reliability_bins(remove_temperature(probabilities, winner.candidate.temperature), labels),
             reliability_bins(probabilities, labels),
         ),
-        mistakes=top_losses(dataset, dataset.split("test"), *test_predictions),
+        mistakes=test_images.mistakes(),
+        correct=test_images.correct(),
+        won=test_images.most_confident(promotion.won_images if promotion else (), MAX_WON),
+        lost=test_images.most_confident(promotion.lost_images if promotion else (), MAX_LOST),
+        trials_table=Table(LEADERBOARD, leaderboard_csv(result.trials)),
+        predictions_table=Table(
+            TEST_PREDICTIONS, predictions_csv(test_images.samples, dataset.classes, probabilities, labels)
+        ),
         train_examples=train_examples(dataset, cache.split("train")[0], result.winner),
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=data_audit,
@@ -124,7 +148,7 @@ class EvaluationContent:
     scores: ClassificationMetrics
     intervals: dict[str, tuple[float, float]]
     calibration_error: float
-    mistakes: tuple[Misclassification, ...]
+    mistakes: tuple[ClassifiedImage, ...]
 
     @property
     def num_images(self) -> int:

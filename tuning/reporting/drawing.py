@@ -52,6 +52,19 @@ def new_figure(size: tuple[float, float] = FIGURE_SIZE) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def new_grid(num_rows: int, num_columns: int, size: tuple[float, float]) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of ``size`` in inches with rows of axes; those of a row share their y axis."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(num_rows, num_columns, figsize=size, squeeze=False, sharey="row")
+    return figure, axes.tolist()
+
+
+def shorten(name: str, max_length: int) -> str:
+    """Return a name cut to a length, with an ellipsis."""
+    return name if len(name) <= max_length else f"{name[: max_length - 1]}…"
+
+
 def percent_axis(axis: Axis) -> None:
     """Label the ticks of an axis of shares in percent."""
     from matplotlib.ticker import FuncFormatter

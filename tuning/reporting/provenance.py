@@ -21,14 +21,16 @@ LIBRARIES = ("torch", "timm", "onnxruntime", "optuna", "ray", "mlflow")
 class Provenance:
     """Where the result of a search comes from, as text.
 
-    ``started`` and ``ended`` are the local times of the first trial's start and of the last trial's end; empty if
-    unknown. ``run_url`` is the web address of the search's run; empty if the tracking store has none.
-    ``train_command`` trains the winner again; empty if neither its run nor its version is known.
+    ``minutes`` is the wall time of the search. ``started`` and ``ended`` are the local times of the first trial's start
+    and of the last trial's end; empty if unknown. ``run_url`` is the web address of the search's run; empty if the
+    tracking store has none. ``train_command`` trains the winner again; empty if neither its run nor its version is
+    known.
     """
 
     recipe: str
     budget: str
     seed: int
+    minutes: float
     started: str
     ended: str
     machine: str
@@ -37,7 +39,9 @@ class Provenance:
     train_command: str
 
     @classmethod
-    def collect(cls, recipe: Recipe, trials: Sequence[TrialRecord], run_url: str, train_command: str) -> Provenance:
+    def collect(
+        cls, recipe: Recipe, trials: Sequence[TrialRecord], minutes: float, run_url: str, train_command: str
+    ) -> Provenance:
         """Return the provenance of a search that ran on this machine."""
         starts = [trial.started_s for trial in trials if trial.started_s is not None]
         ends = [trial.ended_s for trial in trials if trial.ended_s is not None]
@@ -45,6 +49,7 @@ class Provenance:
             recipe=recipe.recipe,
             budget=_budget(recipe),
             seed=recipe.seed,
+            minutes=minutes,
             started=_local_time(min(starts)) if starts else "",
             ended=_local_time(max(ends)) if ends else "",
             machine=_machine(),

@@ -10,7 +10,7 @@ import numpy as np
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.formatting import describe_network
 from tuning.reporting.content import ReportContent
-from tuning.reporting.drawing import SCORE, draw_legend, mark_winner, new_figure, percent_axis
+from tuning.reporting.drawing import SCORE, draw_legend, mark_winner, new_figure, percent_axis, shorten
 from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED
 from tuning.search.selection import COST_FORMATS, CostMetric, pareto_front
 
@@ -45,7 +45,7 @@ def draw_confusion(scores: ClassificationMetrics) -> Figure:
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.grid(visible=False)
     if num_classes <= MAX_NAMED_CLASSES:
-        _name_classes(axes, [_shorten(row.name) for row in scores.per_class])
+        _name_classes(axes, [shorten(row.name, MAX_NAME_LENGTH) for row in scores.per_class])
     return figure
 
 
@@ -68,10 +68,6 @@ def _name_classes(axes: Axes, names: Sequence[str]) -> None:
         axes.set_xticks(rows, names)
     else:
         axes.set_xticks(rows, names, rotation=40, ha="right", rotation_mode="anchor")
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
 def caption_reliability(content: ReportContent) -> str:
@@ -148,7 +144,7 @@ def draw_class_balance(counts: Mapping[str, Mapping[str, int]], classes: Sequenc
         start += sizes
     for row, total in zip(rows, start, strict=True):
         axes.annotate(f"{total:.0f}", (total, row), xytext=(4, 0), textcoords="offset points", va="center", size=8.5)
-    axes.set_yticks(rows, [_shorten(name) for name in classes])
+    axes.set_yticks(rows, [shorten(name, MAX_NAME_LENGTH) for name in classes])
     axes.set(xlabel="images", ylim=(len(classes) - 0.5, -0.5))
     axes.grid(visible=False)
     axes.margins(x=0.12)

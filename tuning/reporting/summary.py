@@ -43,7 +43,7 @@ def score_axis(content: ReportContent) -> ScoreAxis:
     winner, default = content.result.winner, content.result.default
     scores = [
         ("this model", "test", content.candidate.metrics[TEST_METRIC]),
-        ("logistic regression on raw pixels", "test accuracy", content.baseline),
+        ("logistic regression on raw pixels", "test accuracy", content.winner.baseline),
         ("majority class", "test", 1 / len(content.candidate.classes)),
         ("this model", "validation", winner.score),
     ]

@@ -37,6 +37,7 @@ DARK = {
 }
 FIGURE_SIZE = (4.6, 3.2)  # inches, each 72 SVG units; small, so that text stays legible on a phone
 PNG_DPI = 180
+LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")  # of an SVG; a hundredth of a unit is invisible
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -91,6 +92,8 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r">\s+<", "><", text)
+    text = re.sub(r"<[^>]+>", lambda tag: LONG_NUMBER.sub(r"\1", tag[0]), text)  # only within tags: not the labels
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
     for variable, color in LIGHT.items():

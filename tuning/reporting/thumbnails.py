@@ -1,4 +1,4 @@
-"""Thumbnails of a report: the most confident mistakes, training and validation examples, and the audit's findings."""
+"""Thumbnails of a report: training and validation examples, and the audit's findings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from tuning.common.trial_record import TrialRecord
 
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset, Sample
-    from models.evaluation.metrics import Labels, Probabilities
 
-MAX_MISTAKES = 16
 MAX_EXAMPLES = 4  # per split
 NUM_AUGMENTED = 4  # per training image
 MAX_PAIRS = 6  # per kind of finding
@@ -28,18 +26,6 @@ MAX_IMAGES_PER_PAIR = 4
 MAX_SIZE = 160  # px; smaller images keep their size and are enlarged by the page
 MAX_LOSSLESS_SIZE = 64  # px; in images up to this size single pixels are visible
 QUALITY = 80  # of WebP
-
-
-@dataclass(frozen=True)
-class Misclassification:
-    """A misclassified image, with the model's probabilities of the predicted and the true class."""
-
-    thumbnail: bytes
-    path: str
-    true_label: str
-    predicted_label: str
-    probability: float
-    true_label_probability: float
 
 
 @dataclass(frozen=True)
@@ -60,43 +46,14 @@ class Pair:
     thumbnails: tuple[bytes | None, ...]
 
 
-def to_webp(image: Image.Image) -> bytes:
-    """Return a thumbnail of an image as WebP."""
+def to_webp(image: Image.Image, max_size: int = MAX_SIZE) -> bytes:
+    """Return a thumbnail of an image as WebP, at most ``max_size`` px wide and high."""
     thumbnail = image.copy()
-    thumbnail.thumbnail((MAX_SIZE, MAX_SIZE))
+    thumbnail.thumbnail((max_size, max_size))
     out = io.BytesIO()
     is_lossless = max(thumbnail.size) <= MAX_LOSSLESS_SIZE
     thumbnail.convert("RGB").save(out, "WEBP", quality=QUALITY, lossless=is_lossless)
     return out.getvalue()
-
-
-def top_losses(
-    dataset: Dataset, samples: Sequence[Sample], probabilities: Probabilities, labels: Labels
-) -> tuple[Misclassification, ...]:
-    """Return the misclassified samples with the highest predicted probability.
-
-    Row i of ``probabilities`` [n, k] and ``labels`` [n] belongs to ``samples[i]``. Unreadable files are left out.
-    """
-    classes = dataset.classes
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MAX_MISTAKES]
-    mistakes = []
-    for row in order.tolist():
-        thumbnail = _thumbnail_of_file(dataset.root / samples[row].path)
-        if thumbnail is not None:
-            predicted_label, true_label = int(predicted[row]), int(labels[row])
-            mistakes.append(
-                Misclassification(
-                    thumbnail,
-                    samples[row].path,
-                    classes[true_label],
-                    classes[predicted_label],
-                    float(probabilities[row, predicted_label]),
-                    float(probabilities[row, true_label]),
-                )
-            )
-    return tuple(mistakes)
 
 
 def train_examples(dataset: Dataset, pixels: Pixels, trial: TrialRecord) -> tuple[Example, ...]:
@@ -105,7 +62,7 @@ def train_examples(dataset: Dataset, pixels: Pixels, trial: TrialRecord) -> tupl
     ``pixels``, uint8 [n, s, s, 3], are those of ``dataset.split("train")`` with the trial's preprocessing.
     """
     samples = dataset.split("train")
-    rows = _example_rows(samples)
+    rows = example_rows(samples)
     if trial.config.batches.augmentation == "none" and trial.config.batches.mix == "none":
         augmented: list[list[bytes]] = [[] for _ in rows]
     else:
@@ -123,7 +80,7 @@ def val_examples(dataset: Dataset, pixels: Pixels) -> tuple[Example, ...]:
     samples = dataset.split("val")
     return tuple(
         Example(samples[row].path, dataset.classes[samples[row].label], _thumbnail_of_pixels(pixels[row]))
-        for row in _example_rows(samples)
+        for row in example_rows(samples)
     )
 
 
@@ -134,19 +91,19 @@ def audit_pairs(audit: Audit) -> dict[str, tuple[Pair, ...]]:
         if finding.kind in VISUAL_KINDS and finding.files:
             groups = [group[:MAX_IMAGES_PER_PAIR] for group in finding.files[:MAX_PAIRS]]
             pairs[finding.kind] = tuple(
-                Pair(group, tuple(_thumbnail_of_file(audit.root / path) for path in group)) for group in groups
+                Pair(group, tuple(thumbnail_of_file(audit.root / path) for path in group)) for group in groups
             )
     return pairs
 
 
-def _example_rows(samples: Sequence[Sample]) -> list[int]:
-    """Return the rows of up to ``MAX_EXAMPLES`` images, spread over as many classes as possible."""
+def example_rows(samples: Sequence[Sample], max_examples: int = MAX_EXAMPLES) -> list[int]:
+    """Return the rows of up to ``max_examples`` images, spread over as many classes as possible."""
     row_by_key: dict[tuple[int, int], int] = {}  # key: number of earlier images of the class, class
     last_index: dict[int, int] = {}
     for row, sample in enumerate(samples):
         last_index[sample.label] = last_index.get(sample.label, -1) + 1
         row_by_key[last_index[sample.label], sample.label] = row
-    return [row_by_key[key] for key in sorted(row_by_key)[:MAX_EXAMPLES]]
+    return [row_by_key[key] for key in sorted(row_by_key)[:max_examples]]
 
 
 def _augmented(
@@ -188,8 +145,9 @@ def _thumbnail_of_pixels(pixels: Pixels) -> bytes:
     return to_webp(Image.fromarray(np.asarray(pixels)))
 
 
-def _thumbnail_of_file(file: Path) -> bytes | None:
+def thumbnail_of_file(file: Path, max_size: int = MAX_SIZE) -> bytes | None:
+    """Return the thumbnail of an image file; None if it cannot be read."""
     try:
-        return to_webp(read_image(file))
+        return to_webp(read_image(file), max_size)
     except (ImageError, OSError):
         return None

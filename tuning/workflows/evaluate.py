@@ -12,8 +12,8 @@ from models.evaluation.intervals import confidence_interval
 from models.evaluation.metrics import compute_metrics
 from models.packaging.inference import PackagedModel, predict_proba
 from tuning.registry.build_candidate import METRICS_WITH_CI
+from tuning.reporting.classified_images import ClassifiedSamples
 from tuning.reporting.content import EvaluationContent
-from tuning.reporting.thumbnails import top_losses
 
 
 def evaluate(
@@ -35,5 +35,5 @@ def evaluate(
         scores=compute_metrics(probabilities, labels, dataset.classes),
         intervals={metric: confidence_interval(metric, probabilities, labels) for metric in METRICS_WITH_CI},
         calibration_error=expected_calibration_error(probabilities, labels),
-        mistakes=top_losses(dataset, samples, probabilities, labels),
+        mistakes=ClassifiedSamples(dataset, samples, probabilities, labels).mistakes(),
     )

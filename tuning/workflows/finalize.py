@@ -19,7 +19,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
-from tuning.reporting.content import Decision, build_report_content
+from tuning.reporting.content import Decision, EvaluatedWinner, build_report_content
 from tuning.reporting.provenance import Provenance
 from tuning.search.result_warnings import result_warnings, small_splits
 from tuning.search.search_result import SearchResult
@@ -57,7 +57,7 @@ def finalize(search: Search, session: SessionResult) -> int:
         if warning not in shown_at_start:
             bus.warning(warning)
     costs_table, note_tables = _compare_networks(search, result)
-    result_block = _Result(result, candidate, baseline, costs_table)
+    result_block = _Result(result, candidate, baseline, warnings, costs_table)
     if search.signals.stop_requested:
         _show_result(search, result_block, NOT_DECIDED, None)
         return _end_interrupted(search, candidate)
@@ -67,18 +67,19 @@ def finalize(search: Search, session: SessionResult) -> int:
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + note_tables})
     parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
-    _write_report(search, session, result, candidate, baseline, decision)
+    _write_report(search, session, result_block, decision, links)
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     _show_result(search, result_block, decision, links)
     return FINISHED
 
 
 class _Result(NamedTuple):
-    """What the terminal shows of a result; ``costs_table`` is None for a single network."""
+    """What the terminal and the report show of a result; ``costs_table`` is None for a single network."""
 
     result: SearchResult
     candidate: Candidate
     baseline: float
+    warnings: list[str]
     costs_table: TextTable | None
 
 
@@ -199,45 +200,41 @@ def _promote(search: Search, candidate: Candidate) -> Decision:
 
 
 def _write_report(
-    search: Search,
-    session: SessionResult,
-    result: SearchResult,
-    candidate: Candidate,
-    baseline: float,
-    decision: Decision,
+    search: Search, session: SessionResult, shown: _Result, decision: Decision, links: MlflowLinks
 ) -> None:
     """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
     from tuning.reporting.charts import build_charts
     from tuning.reporting.page import build_chart_images, build_report
 
     search.bus.stage("writing the report")
-    parent, paths = search.parent, search.paths
-    test_predictions = load_test_predictions(paths.package)
+    parent, paths, result = search.parent, search.paths, shown.result
+    winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(paths.package))
     minutes = session.time_budget.elapsed_s / 60
-    provenance = _provenance(search, session, result, decision)
-    content = build_report_content(
-        search.dataset, result, candidate, test_predictions, baseline, decision, minutes, provenance
-    )
+    provenance = _provenance(search, result, minutes, decision, links)
+    content = build_report_content(search.dataset, result, winner, decision, shown.warnings, provenance)
     charts = build_charts(content)
     write_atomically(paths.report, build_report(content, charts).encode())
     parent.log_file(paths.report)
     search.bus.emit(ReportWritten(paths.report))
-    parent.log_text(summary.leaderboard_csv(result.trials), "leaderboard.csv")
+    for table in (content.trials_table, content.predictions_table):
+        parent.log_text(table.csv, table.name)
     for name, image in build_chart_images(charts).items():
         file = paths.artifacts / "charts" / name
         write_atomically(file, image)
         parent.log_file(file, "charts")
 
 
-def _provenance(search: Search, session: SessionResult, result: SearchResult, decision: Decision) -> Provenance:
+def _provenance(
+    search: Search, result: SearchResult, minutes: float, decision: Decision, links: MlflowLinks
+) -> Provenance:
     """Return where the result comes from, with the run of the search and the command that trains the winner again."""
-    links = MlflowLinks(search.parent.experiment_id, search.parent.run_id, session.run_ids)
     uri, run_id = tracking_uri(), links.trial_run_id(result.winner)
     version = f"models:/{search.recipe.name or search.dataset.name}/{decision.version}"
     source = f"--run {run_id}" if run_id else f"--model {version}" if decision.version else ""
     return Provenance.collect(
         search.recipe,
         result.trials,
+        minutes,
         run_url=absolute_url(uri, links.run_url(search.parent.run_id)) if uri.startswith("http") else "",
         train_command=f"freezeline train {source}" if source else "",
     )

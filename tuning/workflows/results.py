@@ -17,8 +17,8 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.registry.build_candidate import PackagedWinner
 from tuning.registry.candidate_store import load_model
+from tuning.search.leaderboard import leaderboard_frame
 from tuning.search.study import load_study, trials_of
-from tuning.ui.summary import leaderboard_frame
 
 if TYPE_CHECKING:
     import numpy as np
