@@ -25,7 +25,5 @@ class Ensemble(nn.Module):
     def forward(self, *images: Tensor) -> Tensor:
         """Return the logarithm of the mean probabilities [b, k]."""
         members = zip(self.networks, self.inputs, self.log_weights, strict=True)
-        logits = [
-            network(images[number]).log_softmax(dim=1) + log_weight for network, number, log_weight in members
-        ]
+        logits = [network(images[number]).log_softmax(dim=1) + log_weight for network, number, log_weight in members]
         return torch.stack(logits).logsumexp(dim=0)

@@ -221,9 +221,7 @@ def _write_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) -> Non
 
 def _write_pt2(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
     with quiet_exporters(), torch.no_grad():
-        program = torch.export.export(
-            network, _examples(images), dynamic_shapes=_dynamic_shapes(network, images)
-        )
+        program = torch.export.export(network, _examples(images), dynamic_shapes=_dynamic_shapes(network, images))
         program.example_inputs = None  # they would be stored as a pickle, the only one in the file
         torch.export.save(program, file)
 
@@ -236,7 +234,7 @@ def _examples(images: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def _dynamic_shapes(network: nn.Module, images: Sequence[Tensor]) -> tuple[object, ...]:
     """Return the form of the inputs for torch.export: they have the same batch size, and it may vary."""
     shapes = tuple({0: torch.export.Dim("b")} for _ in images)
-    return (shapes,) if isinstance(network, Ensemble) else shapes  # an ensemble's ``forward`` has one parameter, *images
+    return (shapes,) if isinstance(network, Ensemble) else shapes  # *images is a single parameter
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
+from tuning.registry.member_predictions import TrainedMember
 from tuning.reporting.content import Decision, build_report_content
 from tuning.reporting.provenance import Provenance
 from tuning.search.result_warnings import result_warnings, small_splits
@@ -132,9 +133,8 @@ def _package_winner(search: Search, winner: TrialRecord) -> Candidate:
             return packaged.candidate
     search.bus.stage(f"packaging trial {winner.number}, the best, and evaluating it on the test split")
     weights = search.paths.weights(winner.trial_uid, winner.best_epoch)
-    candidate = build_candidate(
-        search.parent, search.dataset, search.recipe, winner.config, weights, search.paths.package
-    )
+    members = [TrainedMember(winner.config, weights)]
+    candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package)
     write_atomically(file, PackagedWinner(trial_uid=winner.trial_uid, candidate=candidate).to_json().encode())
     return candidate
 

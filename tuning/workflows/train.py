@@ -21,6 +21,7 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
 from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
+from tuning.registry.member_predictions import TrainedMember
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect
@@ -111,7 +112,8 @@ def _train_and_package(
     bus.stage("training")
     weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
     bus.stage("packaging the model and evaluating it on the test split")
-    candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
+    members = [TrainedMember(config, weights)]
+    candidate = build_candidate(parent, dataset, training, members, paths.package)
     parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
     bus.show_result(*result_text.metrics_lines(candidate, None))
