@@ -119,6 +119,11 @@ def distinct_preprocessings(configs: Iterable[TrialConfig]) -> tuple[Preprocessi
     return tuple(dict.fromkeys(config.preprocessing for config in configs))
 
 
+def input_names(count: int) -> list[str]:
+    """Return the names of the graph's inputs."""
+    return ["images"] if count == 1 else [f"images_{number}" for number in range(count)]
+
+
 def member_prefixes(count: int) -> list[str]:
     """Return the prefix of each network's tensors in weights.safetensors; a single network has none."""
     return [""] if count == 1 else [f"members.{number}." for number in range(count)]
@@ -209,7 +214,7 @@ def _write_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) -> Non
             network,
             _examples(images),
             dynamo=True,
-            input_names=["images"] if len(images) == 1 else [f"images_{number}" for number in range(len(images))],
+            input_names=input_names(len(images)),
             output_names=["logits"],
             dynamic_shapes=_dynamic_shapes(network, images),
             verbose=False,

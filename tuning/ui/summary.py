@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuning.common.formatting import NetworkText, format_score, frozen_text, network_name, pluralize, table_network
+from tuning.common.formatting import (
+    NetworkText,
+    format_score,
+    frozen_text,
+    member_text,
+    network_name,
+    pluralize,
+    table_network,
+)
 from tuning.common.names import TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
@@ -163,10 +171,12 @@ def run_note(
 ) -> str:
     """Return the parent run's description in Markdown: decision, links, warnings, test metrics and best trials."""
     metrics = "\n".join(metric_lines(candidate))
+    members = "".join(f"- {member_text(member)}\n" for member in candidate.members)
+    networks = f"**Networks** (weighted mean of their probabilities)\n\n{members}\n" if candidate.is_ensemble else ""
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     table = leaderboard(result.trials, result.winner, links, network_name)
     return (
         f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
-        f"{cautions}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
+        f"{cautions}{networks}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )

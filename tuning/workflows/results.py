@@ -119,8 +119,8 @@ class TrainingResult:
 
     @property
     def best_config(self) -> TrialConfig:
-        """Everything needed to train the model again."""
-        return self.candidate.members[0].config
+        """Everything needed to train the model again; of several networks (``candidate.members``), the weightiest."""
+        return max(self.candidate.members, key=lambda member: member.weight).config
 
     @cached_property
     def model(self) -> Model:

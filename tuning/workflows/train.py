@@ -12,7 +12,7 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
 from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
-from tuning.common.formatting import short_network_name
+from tuning.common.formatting import member_text, short_network_name
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TEST_METRIC, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
@@ -161,9 +161,16 @@ def load_version(client: MlflowClient, model_uri: str) -> ReproducibleTrial:
     """Return the configuration of a registered version, and the settings of the search or training that made it.
 
     Raises:
-        TrackingError: there is no such version, or it was not registered by a search or a training.
+        TrackingError: there is no such version, it was not registered by a search or a training, or it is an ensemble.
     """
     candidate = load_candidate_of_uri(client, model_uri)
+    if candidate.is_ensemble:
+        networks = "; ".join(map(member_text, candidate.members))
+        raise TrackingError(
+            f"model must have a single network to be trained again, but {model_uri} has {len(candidate.members)} "
+            f"({networks}); train one of them with --run and the ID of its trial's run, which mlflow ui lists below "
+            f"run {candidate.run_id}"
+        )
     (member,) = candidate.members
     return _reproducible_trial(candidate.run_id, client.get_run(candidate.run_id).data.tags, member.config)
 
