@@ -131,6 +131,14 @@ def predictions(num_correct: Sequence[int], images_per_class: int) -> tuple[int,
     )
 
 
+def ensemble(scored: Candidate | None = None) -> Candidate:
+    """Return a candidate with two networks: one of 32 px, and one of 48 px with a lower weight."""
+    config = trial_config()
+    other = config.model_copy(update={"preprocessing": Preprocessing(48), "seed": 4})
+    members = (CandidateMember(config=config, weight=0.75), CandidateMember(config=other, weight=0.25))
+    return (scored or candidate()).model_copy(update={"members": members, "latency_ms": 12.5})
+
+
 def candidate(
     score: float = 0.8,
     classes: Sequence[str] = CLASSES,

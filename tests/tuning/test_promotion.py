@@ -13,7 +13,7 @@ import pytest
 from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from tests.tuning.factories import candidate as scored_candidate
-from tests.tuning.factories import dataset
+from tests.tuning.factories import dataset, ensemble
 from tests.tuning.packaged_candidates import PackageCandidate, aliases
 from tuning.common.promotion_types import Promotion
 from tuning.registry.candidate_store import load_candidate_of_version, load_model
@@ -103,6 +103,14 @@ def test_the_model_card_has_the_license_of_the_pretrained_weights(backbone: str,
     promotion = Promotion(alias="champion", reason="better", evidence={})
     card = render_model_card(scored.model_copy(update={"members": (member,)}), 1, promotion, "`run`")
     assert f"- Pretrained weights: {expected}\n" in card
+
+
+def test_the_model_card_of_an_ensemble_has_each_network_with_its_weight() -> None:
+    card = render_model_card(ensemble(), 1, Promotion(alias="champion", reason="better", evidence={}), "`run`")
+    assert "- 2 networks; the probabilities are the weighted mean of theirs\n" in card
+    for part in ("at 32 px, weight 0.75", "at 48 px, weight 0.25", "seed 3\n", "seed 4\n", "freezeline train --run ID"):
+        assert part in card
+    assert "train --model" not in card
 
 
 def test_the_model_card_of_a_thousand_classes_ends_with_a_whole_line() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from models.evaluation.metrics import compute_metrics
 from tests.conftest import skip_without
+from tests.tuning.factories import candidate, ensemble
 from tests.tuning.report_factory import (
     HOSTILE_NAMES,
     PROMOTION,
@@ -282,13 +283,28 @@ def test_a_default_that_won_or_has_no_score_is_not_on_the_axis() -> None:
 
 
 def test_the_whole_configuration_of_the_winner_is_shown(page: Page) -> None:
-    settings = [name for _, values in configuration(report_result().winner.config) for name in values]
-    dumped = report_result().winner.config.model_dump()
+    settings = [name for _, values in configuration(candidate()) for name in values]
+    dumped = candidate().members[0].config.model_dump()
     parts = [value for value in dumped.values() if isinstance(value, dict)]
     assert sorted(settings) == sorted(["seed", *(name for part in parts for name in part)])
     model = page.text[page.text.index("Configuration: network") : page.text.index("Optimization history")]
     for name in settings:
         assert name in model
+
+
+def test_the_report_of_an_ensemble_has_each_network_with_its_weight_and_configuration() -> None:
+    text = Page(built_report(report_content(candidate=ensemble(candidate(0.8, HOSTILE_NAMES))))).text
+    for part in (
+        "mean of 2 networks",
+        "12.5 ms, 10.0 MB",
+        "first network",
+        "Train its first network again",
+    ):
+        assert part in text
+    for network in ("tf_efficientnet_lite0 at 32 px, weight 0.75", "tf_efficientnet_lite0 at 48 px, weight 0.25"):
+        assert text.count(network) == 4  # the summary and three parts of its configuration
+    axis = score_axis(report_content(candidate=ensemble(candidate(0.8, HOSTILE_NAMES))))
+    assert [mark.note for mark in axis.marks if mark.label == "this model"] == ["test"]
 
 
 def test_the_origin_of_the_result_is_shown(page: Page) -> None:

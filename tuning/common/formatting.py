@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.common.trial_record import TrialRecord
 
 TABLE_WIDTH = 22  # characters of a network in a table
@@ -60,6 +60,12 @@ def describe_network(trial: TrialRecord) -> str:
     network = trial.config.network
     truncation = f" without its last {network.truncate} blocks" if network.truncate else ""
     return f"{_backbone_name(network)}{truncation} at {trial.config.preprocessing.image_size} px"
+
+
+def member_text(member: CandidateMember) -> str:
+    """Return the network and the image size of a member, with its weight if it is one of several."""
+    weight = "" if member.weight == 1 else f", weight {member.weight:.2f}"
+    return f"{_backbone_name(member.config.network)} at {member.config.preprocessing.image_size} px{weight}"
 
 
 def short_network(trial: TrialRecord, width: int) -> str:

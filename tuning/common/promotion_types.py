@@ -33,8 +33,8 @@ class Candidate(FrozenModel):
     """A packaged model that was evaluated on the test images and may become champion.
 
     Attributes:
-        members: the networks whose probabilities are averaged, each with everything needed to train it again; exactly
-            one today.
+        members: the networks whose probabilities are averaged, usually one, each with everything needed to train it
+            again.
         run_id: the run that holds the packaged model.
         model_uri: the URI of the package.
         commit: the git commit of the code that trained it; empty outside a repository.
@@ -85,6 +85,11 @@ class Candidate(FrozenModel):
         if not math.isclose(total, 1):
             raise ValueError(f"weights of the members must sum to 1, got {total:g}; divide each by their sum")
         return self
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it has several networks."""
+        return len(self.members) > 1
 
     @property
     def num_test_images(self) -> int:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.evaluation.estimate import Estimate
+from models.evaluation.metrics import Floats, Labels
 from models.profiling.serving_cost import ServingCost
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Preference
@@ -36,7 +37,8 @@ class Choice(NamedTuple):
         estimate: what to expect of it.
         is_cross_validated: whether the estimate is over the training and validation images; else over the validation
             images.
-        num_images: number of images of the estimate.
+        logits: [n, k] of the images of the estimate, for which the option was not trained.
+        labels: [n] of these images.
         tied: the other trials that are not worse by more than one standard error.
         ensemble_gain: by how much the ensemble reduces the loss of the best single probe; None without an ensemble.
     """
@@ -44,7 +46,8 @@ class Choice(NamedTuple):
     members: tuple[Member, ...]
     estimate: SelectionEstimate
     is_cross_validated: bool
-    num_images: int
+    logits: Floats
+    labels: Labels
     tied: tuple[TrialRecord, ...]
     ensemble_gain: Estimate | None = None
 
@@ -144,8 +147,8 @@ def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: C
             chosen, gain = ensemble, reduction
     estimate = corrected_estimate([*options, *([chosen] if gain else [])], chosen, images)
     tied = _tied(chosen, options, images)
-    num_images = int((~np.isnan(chosen.losses)).sum())
-    return Choice(chosen.members, estimate, True, num_images, tied, gain)
+    known = ~np.isnan(chosen.losses)
+    return Choice(chosen.members, estimate, True, chosen.logits[known], images.labels[known], tied, gain)
 
 
 def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules) -> Option | None:
@@ -187,7 +190,7 @@ def _best_per_network(options: Sequence[Option], images: Images) -> list[Option]
 def _choice_on_validation(chosen: Option, options: Sequence[Option], evidence: Evidence) -> Choice:
     estimate = corrected_estimate(options, chosen, evidence.val)
     tied = _tied(chosen, options, evidence.val)
-    return Choice(chosen.members, estimate, False, len(evidence.val.labels), tied)
+    return Choice(chosen.members, estimate, False, chosen.logits, evidence.val.labels, tied)
 
 
 def _tied(chosen: Option, options: Sequence[Option], images: Images) -> tuple[TrialRecord, ...]:

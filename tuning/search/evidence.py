@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.dataset.dataset import Dataset, Sample
-from models.evaluation.calibration import cross_fitted_loss, softmax
+from models.evaluation.calibration import cross_fitted_loss
+from models.evaluation.ensemble import combine_logits
 from models.evaluation.estimate import Estimate, class_balanced_estimate, class_balanced_weights
 from models.evaluation.metrics import Floats, Labels
 from models.training.predictions import HeldOutLogits, load_predictions
@@ -112,13 +113,14 @@ class Evidence:
 
     def on_development(self, members: Sequence[Member], cost_ms: float | None) -> Option:
         """Return cross-validated members as an option on the development images."""
-        oof = [(self._logits[member.trial.trial_uid].oof, member.weight) for member in members]
-        logits = mixed_logits([(logits, weight) for logits, weight in oof if logits is not None])
+        oof = [self._logits[member.trial.trial_uid].oof for member in members]
+        logits = combine_logits([each for each in oof if each is not None], [member.weight for member in members])
         return _option(members, logits, self.development.labels, cost_ms)
 
     def on_validation(self, members: Sequence[Member], reruns: Sequence[TrialRecord], cost_ms: float | None) -> Option:
         """Return members as an option on the validation images; the losses are means over the trial and its re-runs."""
-        logits = mixed_logits([(self._logits[member.trial.trial_uid].val, member.weight) for member in members])
+        val = [self._logits[member.trial.trial_uid].val for member in members]
+        logits = combine_logits(val, [member.weight for member in members])
         option = _option(members, logits, self.val.labels, cost_ms)
         others = [
             _option(members, self._logits[rerun.trial_uid].val, self.val.labels, cost_ms).losses
@@ -126,17 +128,6 @@ class Evidence:
             if self.has(rerun)
         ]
         return Option(option.members, logits, np.mean([option.losses, *others], axis=0), cost_ms)
-
-
-def mixed_logits(members: Sequence[tuple[Floats, float]]) -> Floats:
-    """Return the logarithm [n, k] of the weighted mean of the members' probabilities; one member's logits as they are.
-
-    Each member is given as logits [n, k] and weight.
-    """
-    if len(members) == 1:
-        return members[0][0]
-    probabilities = sum(weight * softmax(logits) for logits, weight in members)
-    return np.asarray(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
 
 
 def _option(members: Sequence[Member], logits: Floats, labels: Labels, cost_ms: float | None) -> Option:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from models.evaluation.metrics import Floats, Labels
 from models.profiling.serving_cost import ServingCost
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
@@ -78,6 +79,15 @@ class SearchResult:
             limits=limits,
             num_classes=num_classes,
         )
+
+    @property
+    def held_out(self) -> tuple[Floats, Labels] | None:
+        """Logits [n, k] and labels [n] of images that the winner's fits left out; None without cross-validation.
+
+        The winner's final weights may have been fitted on these images.
+        """
+        choice = self.choice
+        return (choice.logits, choice.labels) if choice and choice.is_cross_validated else None
 
     @cached_property
     def default(self) -> TrialRecord | None:

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuning.common.formatting import format_score, frozen_text, network_name, pluralize
+from tuning.common.formatting import format_score, frozen_text, member_text, network_name, pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
+from tuning.common.trial_record import TrialRecord
 from tuning.search.search_result import SearchResult
+from tuning.ui import summary
 
 LABEL_WIDTH = 10
 MAX_WIDTH = 80
@@ -40,18 +42,30 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 
 
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
-    """Yield the winner, its costs, and the default that it was compared with."""
+    """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
     winner, default, cost = result.winner, result.default, result.winner_cost
-    network = f"{network_name(winner)}, {winner.config.preprocessing.image_size} px, {frozen_text(winner)} frozen"
-    latency = f", {cost.latency_ms:.1f} ms/image on one core" if cost else ""
-    yield from _wrapped("MODEL", network)
+    latency_ms = candidate.latency_ms if candidate.is_ensemble else cost.latency_ms if cost else None
+    latency = "" if latency_ms is None else f", {latency_ms:.1f} ms/image on one core"
+    for number, network in enumerate(_networks(winner, candidate)):
+        yield from _wrapped("" if number else "MODEL", network)
     yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
-    score = f"trial {winner.number}, validation {format_score(winner)}"
+    if expected := summary.selection_line(result):
+        yield from _wrapped("", expected)
+    first = "first network: " if candidate.is_ensemble else ""
+    score = f"{first}trial {winner.number}, validation {format_score(winner)}"
     if default is None or default.score is None or default.trial_uid == winner.trial_uid:
         yield from _wrapped("", f"{score}{' (the default configuration)' if default == winner else ''}")
     else:
         cut_off = " (out of time)" if default.status == "out of time" else ""
         yield from _wrapped("", f"{score}; default configuration {format_score(default)}{cut_off}")
+
+
+def _networks(winner: TrialRecord, candidate: Candidate) -> Iterator[str]:
+    if candidate.is_ensemble:
+        yield f"mean of {len(candidate.members)} networks"
+        yield from map(member_text, candidate.members)
+    else:
+        yield f"{network_name(winner)}, {winner.config.preprocessing.image_size} px, {frozen_text(winner)} frozen"
 
 
 def decision_lines(text: str, model: str) -> list[str]:

@@ -9,6 +9,7 @@ from tuning.common.formatting import (
     format_lr,
     format_score,
     frozen_text,
+    member_text,
     network_name,
     pluralize,
     table_network,
@@ -111,7 +112,28 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
             "gain_over_default": improvement.difference,
             "gain_standard_error": improvement.standard_error,
         }
+    if (choice := result.choice) is not None:
+        score, loss = choice.estimate
+        metrics |= {"selection_score": score.mean, "selection_se": score.standard_error, "selection_loss": loss.mean}
     return metrics
+
+
+def describe_winner(result: SearchResult) -> str:
+    """Return the number of the winning trial, or the numbers of an ensemble's trials."""
+    numbers = [str(member.trial.number) for member in result.members]
+    return f"trial {numbers[0]}" if len(numbers) == 1 else f"the mean of trials {', '.join(numbers)}"
+
+
+def selection_line(result: SearchResult) -> str:
+    """Return how good the winner is expected to be, from images that its fits left out; empty if that is unknown."""
+    choice = result.choice
+    if choice is None:
+        return ""
+    score = choice.estimate.score
+    method = "by cross-validation" if choice.is_cross_validated else "on validation"
+    ties = f"; {pluralize(len(choice.tied), 'trial')} within one standard error" if choice.tied else ""
+    images = pluralize(len(choice.labels), "image")
+    return f"expected balanced accuracy {score.mean:.4f} ± {score.standard_error:.4f} {method} ({images}){ties}"
 
 
 def metric_lines(candidate: Candidate) -> list[str]:
@@ -134,10 +156,12 @@ def run_note(
 ) -> str:
     """Return the parent run's description in Markdown: decision, links, warnings, test metrics and best trials."""
     metrics = "\n".join(metric_lines(candidate))
+    members = "".join(f"- {member_text(member)}\n" for member in candidate.members)
+    networks = f"**Networks** (weighted mean of their probabilities)\n\n{members}\n" if candidate.is_ensemble else ""
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     table = leaderboard(result.trials, result.winner, links, network_name)
     return (
         f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
-        f"{cautions}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
+        f"{cautions}{networks}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from data.atomic_write import write_atomically
@@ -15,12 +16,15 @@ from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision, network_name, pluralize
 from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
 from tuning.common.promotion_types import Candidate
+from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
+from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
 from tuning.reporting.content import Decision, EvaluatedWinner, build_report_content
 from tuning.reporting.provenance import Provenance
+from tuning.search.evidence import Evidence
 from tuning.search.result_warnings import result_warnings, small_splits
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
@@ -48,7 +52,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     bus.emit(session.final_phase)
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
-    candidate = _package_winner(search, result.winner)
+    candidate = _package_winner(search, result)
     baseline = _pixel_baseline(search)
     bus.emit(CandidateEvaluated(candidate, baseline))
     warnings = result_warnings(search.dataset, result, candidate)
@@ -121,23 +125,27 @@ def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResul
     if recipe.max_mb is not None:
         limits["mb"] = recipe.max_mb
     costs = measure_serving_costs(trials, len(dataset.classes), limits, COST_MEASUREMENT_BUDGET_S)
-    return SearchResult.select(trials, costs, limits, recipe.rerun_top_k, dataset)
+    return SearchResult.select(trials, costs, limits, recipe, Evidence.load(search.paths, dataset, trials))
 
 
-def _package_winner(search: Search, winner: TrialRecord) -> Candidate:
+def _package_winner(search: Search, result: SearchResult) -> Candidate:
     """Return the winner as a candidate; a resumed search reuses it, so the test split is evaluated once."""
-    file = search.paths.packaged_winner
+    file, trial_uids = search.paths.packaged_winner, tuple(member.trial.trial_uid for member in result.members)
     if file.exists():
         packaged = PackagedWinner.from_json(file.read_text())
-        if packaged.trial_uid == winner.trial_uid:
+        if packaged.trial_uids == trial_uids:
             return packaged.candidate
-    search.bus.stage(f"packaging trial {winner.number}, the best, and evaluating it on the test split")
-    weights = search.paths.weights(winner.trial_uid, winner.best_epoch)
-    candidate = build_candidate(
-        search.parent, search.dataset, search.recipe, winner.config, weights, search.paths.package
-    )
-    write_atomically(file, PackagedWinner(trial_uid=winner.trial_uid, candidate=candidate).to_json().encode())
+    search.bus.stage(f"packaging {summary.describe_winner(result)}, the best, and evaluating it on the test split")
+    members = [TrainedMember(trial.config, _weights(search.paths, trial), weight) for trial, weight in result.members]
+    held_out = HeldOutPredictions(*result.held_out) if result.held_out else None
+    candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
+    write_atomically(file, PackagedWinner(trial_uids=trial_uids, candidate=candidate).to_json().encode())
     return candidate
+
+
+def _weights(paths: SearchPaths, trial: TrialRecord) -> Path:
+    is_refitted = trial.config.fit.refit and paths.refitted_weights(trial.trial_uid).exists()
+    return paths.refitted_weights(trial.trial_uid) if is_refitted else paths.weights(trial.trial_uid, trial.best_epoch)
 
 
 def _pixel_baseline(search: Search) -> float:

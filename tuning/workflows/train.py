@@ -12,7 +12,7 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
 from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
-from tuning.common.formatting import short_network_name
+from tuning.common.formatting import member_text, short_network_name
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TEST_METRIC, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
@@ -21,6 +21,7 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
 from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
+from tuning.registry.member_predictions import TrainedMember
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect
@@ -111,7 +112,8 @@ def _train_and_package(
     bus.stage("training")
     weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
     bus.stage("packaging the model and evaluating it on the test split")
-    candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
+    members = [TrainedMember(config, weights)]
+    candidate = build_candidate(parent, dataset, training, members, paths.package)
     parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
     bus.show_result(*result_text.metrics_lines(candidate, None))
@@ -159,9 +161,16 @@ def load_version(client: MlflowClient, model_uri: str) -> ReproducibleTrial:
     """Return the configuration of a registered version, and the settings of the search or training that made it.
 
     Raises:
-        TrackingError: there is no such version, or it was not registered by a search or a training.
+        TrackingError: there is no such version, it was not registered by a search or a training, or it is an ensemble.
     """
     candidate = load_candidate_of_uri(client, model_uri)
+    if candidate.is_ensemble:
+        networks = "; ".join(map(member_text, candidate.members))
+        raise TrackingError(
+            f"model must have a single network to be trained again, but {model_uri} has {len(candidate.members)} "
+            f"({networks}); train one of them with --run and the ID of its trial's run, which mlflow ui lists below "
+            f"run {candidate.run_id}"
+        )
     (member,) = candidate.members
     return _reproducible_trial(candidate.run_id, client.get_run(candidate.run_id).data.tags, member.config)
 
