@@ -16,6 +16,7 @@ from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
+from tuning.search.evidence import Member
 from tuning.search.search_result import SearchResult
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import SearchState, SearchStrategy
@@ -67,7 +68,17 @@ def trial_record(
 
 def search_result(trials: Sequence[TrialRecord], winner: TrialRecord, **changes: Any) -> SearchResult:
     """Return the result of a search with two classes, without re-runs, costs and limits."""
-    result = SearchResult(tuple(trials), winner, (), None, {}, {}, 2)
+    result = SearchResult(
+        trials=tuple(trials),
+        winner=winner,
+        members=(Member(winner),),
+        choice=None,
+        reruns=(),
+        improvement=None,
+        costs={},
+        limits={},
+        num_classes=2,
+    )
     return dataclasses.replace(result, **changes)
 
 
