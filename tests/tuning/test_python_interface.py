@@ -25,7 +25,8 @@ from tuning.workflows.results import Metric, Predictions, PromotionResult, Repor
 IMPORTS = """
 import sys, time
 import freezeline
-heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations"} & set(sys.modules)
+heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations", "numpy"}
+heavy &= set(sys.modules)
 print(sorted(heavy), len(freezeline.__version__) > 2)
 """
 
