@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -14,10 +15,19 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.system.quick import export_quickly
+
 ROOT = Path(__file__).resolve().parents[3]
-# Serving costs and the smoke test of the registered version are tested elsewhere.
-SETUP = """
-import tuning.registry.promotion, tuning.workflows.finalize
+# As tests.system.quick, which the kernel cannot import: the slow parts of packaging are tested elsewhere.
+SETUP = f"""
+from pathlib import Path
+import torch
+from torch import Tensor, nn
+import models.packaging.export, tuning.registry.promotion, tuning.workflows.finalize
+
+{inspect.getsource(export_quickly)}
+
+models.packaging.export._write_onnx = export_quickly
 tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S = -1
 tuning.registry.promotion.verify_model_loads = lambda *_: None
 """
