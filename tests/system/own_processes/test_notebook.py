@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.system.own_processes.environments import environment_without_our_code
 from tests.system.quick import export_quickly
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,13 +50,9 @@ def installed_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = folder.glob("freezeline-*.whl")
-    environment = folder / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    python = environment / "bin" / "python"
+    python = environment_without_our_code(folder / "environment")
     install = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True)
-    (site_packages,) = environment.glob("lib/python*/site-packages")
-    (site_packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     return python
 
 
