@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 
-from data.loading.class_balance import Balance
-from tuning.common.trial_record import ParamValue
+from data.loading.batch_config import Balance
+from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Categorical, FloatRange
 
 # Learning rates for fine-tuning. Adam's steps have unit size regardless of the gradient, SGD's do not.
