@@ -3,6 +3,8 @@
 #   docker build -t freezeline:local .
 #   docker run --rm -v FOLDER:/images:ro -v searches:/home/freezeline/home freezeline:local -P data=/images
 #
+# --entrypoint freezeline runs the commands that a search prints, such as resume.
+#
 # The search service of mlflow-compose.yml runs the same image with the tracking server.
 FROM python:3.11.7-slim-bookworm
 
@@ -20,6 +22,7 @@ RUN if [ "$DEVICE" = cpu ]; then index="--index-url https://download.pytorch.org
 RUN pip install -r requirements.txt
 
 COPY --chown=freezeline . .
+RUN pip install --no-deps --editable .
 USER freezeline
 ENV FREEZELINE_HOME=/home/freezeline/home MLFLOW_DISABLE_TELEMETRY=true GIT_PYTHON_REFRESH=quiet
 ENTRYPOINT ["mlflow", "run", "/app", "-e", "tune", "--env-manager", "local"]

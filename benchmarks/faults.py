@@ -80,7 +80,7 @@ class SearchProcess:
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
             "FREEZELINE_HOME": f"{self.folder}/home",
         }
-        return {**os.environ, **variables, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        return {**os.environ, **variables, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
     @property
     def log(self) -> Path:
@@ -115,7 +115,7 @@ class SearchProcess:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module, *arguments],
-                cwd=ROOT,
+                cwd=self.folder,  # Ray's workers have it in their path
                 env={**self.environment, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,

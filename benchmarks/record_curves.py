@@ -29,8 +29,9 @@ from models.backbones.factory import preprocessing_for
 from models.training.train_step import Divergence
 from models.trial_config import FeaturesConfig, TrialConfig
 from tuning.common.environment import configure_environment
+from tuning.common.option_types import ParamValue
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import ParamValue, TrialReport
+from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.search.trial_worker import TrialTask, train

@@ -11,7 +11,8 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.record_curves import FOLDER
-from tuning.common.trial_record import ParamValue, TrialReport
+from tuning.common.option_types import ParamValue
+from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
 from tuning.search.study import TrialStatus

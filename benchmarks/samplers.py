@@ -25,8 +25,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.record_curves import SPACE, preprocessings
 from benchmarks.replay import NUM_VAL_IMAGES, UNLIMITED, Row, nearest, play, space_of, tables, top
+from tuning.common.option_types import ParamValue
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import ParamValue, TrialReport
+from tuning.common.trial_record import TrialReport
 from tuning.recipe.schema import Recipe
 from tuning.search.schedulers import build_scheduler
 from tuning.search.searcher import scheduler_flags

@@ -128,8 +128,7 @@ def test_the_image_installs_packages_before_the_code_and_does_not_run_as_root() 
     steps = instructions()
     names = [" ".join(step) for step in steps]
     packages, code = names.index("COPY requirements.txt ."), names.index("COPY --chown=freezeline . .")
-    last_run = max(index for index, (name, _) in enumerate(steps) if name == "RUN")
-    assert packages < last_run < code
+    assert packages < names.index("RUN pip install -r requirements.txt") < code
     assert steps.index(("USER", "freezeline")) > code
     assert ("ARG", "DEVICE=cpu") in steps
 
@@ -143,6 +142,13 @@ def test_the_image_and_the_search_service_run_the_tune_entry_point() -> None:
     assert "./photos:/images:ro" in search["volumes"]
     home = next(arguments for name, arguments in instructions() if "FREEZELINE_HOME" in arguments)
     assert f"FREEZELINE_HOME={search['volumes'][1].partition(':')[2]} " in home
+
+
+def test_the_image_has_the_command_that_a_search_prints() -> None:
+    steps = instructions()
+    assert steps.index(("RUN", "pip install --no-deps --editable .")) > steps.index(("COPY", "--chown=freezeline . ."))
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert not {"pyproject.toml", "README.md", "requirements.txt"} & set(ignored), "the installation reads them"
 
 
 def test_secrets_and_the_virtual_environment_are_not_in_the_image() -> None:

@@ -5,20 +5,20 @@ brightness_contrast, cutout), or several joined by ``+``, such as ``flip+crop+cu
 that takes the image size and returns Albumentations transforms, and register it in ``STRENGTHS`` or ``TRANSFORMS``, or
 offer it as an entry point of your own package.
 
-Albumentations is imported when an augmentation is built: the import takes seconds, and validation does not need it.
+Albumentations and numpy are imported when an augmentation is built: validation does not need them.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from data.errors import SettingError, did_you_mean
 from data.plugins import plugin_version, plugins
-from data.preprocessing import Pixels
+
+if TYPE_CHECKING:
+    from data.preprocessing import Pixels
 
 VERSION = 1  # part of the cache keys of augmented images; increment if the meaning of a name changes
 
@@ -36,6 +36,8 @@ class Augmentation:
 
     def __call__(self, image: Pixels, seed: int) -> Pixels:
         """Return an augmented copy of an image, uint8 [s, s, 3], deterministic given the seed."""
+        import numpy as np
+
         # A.Compose would seed all transforms equally, so that those with p=0.5 are applied all together or not at all.
         numpy_rng, python_rng = np.random.default_rng(seed), random.Random(seed)  # noqa: S311
         for transform in self._transforms:

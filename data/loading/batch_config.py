@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.augmentation import validate_augmentation
-from data.loading.class_balance import Balance
-from data.loading.mixup import Mix
+
+Balance = Literal["none", "weights", "sampler", "oversample"]
+Mix = Literal["none", "mixup", "cutmix"]
 
 
 class BatchConfig(FrozenModel):

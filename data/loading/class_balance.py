@@ -5,12 +5,11 @@ Shapes: n = number of images, k = number of classes.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
-Balance = Literal["none", "weights", "sampler", "oversample"]
+from data.loading.batch_config import Balance
+
 Indices = npt.NDArray[np.intp]
 
 

@@ -5,14 +5,11 @@ Shapes: b = batch size, images [b, 3, s, s], k = number of classes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-Mix = Literal["none", "mixup", "cutmix"]
 ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # parameter of the Beta distribution, as in the papers
 
 
@@ -23,8 +20,6 @@ def apply_mixup(
 
     mixup blends the whole images, cutmix replaces a rectangle. Labels are mixed in the same proportion.
     """
-    import torch  # imported here because the recipe schema imports this module
-
     shares = torch.nn.functional.one_hot(y, num_classes).float()
     order = torch.from_numpy(rng.permutation(len(x)))
     lam = float(rng.beta(ALPHA[mix], ALPHA[mix]))

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from data.loading.augmentation import Augmentation, build_augmentation
-from data.loading.class_balance import Balance, Indices
+from data.loading.batch_config import Balance
+from data.loading.class_balance import Indices
 from data.preprocessing import Pixels, Preprocessing, normalize
 
 GatherFn = Callable[[Indices, Indices], torch.Tensor]

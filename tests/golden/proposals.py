@@ -11,8 +11,8 @@ from data.preprocessing import Preprocessing
 from models.trial_config import TrialConfig
 from tests.tuning.factories import epoch_report
 from tuning.cli.parser import parse_args
+from tuning.common.option_types import ParamValue
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import ParamValue
 from tuning.recipe.loader import load_recipe
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace, SuggestTrial

@@ -12,9 +12,10 @@ from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
 from data.sources.base import SplitName
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
+from tuning.common.option_types import ParamValue
 from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import ParamValue, TrialRecord, TrialReport, TrialStatus
+from tuning.common.trial_record import TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
 from tuning.search.evidence import Member
 from tuning.search.search_result import SearchResult

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.metrics import compute_metrics
-from tuning.common.promotion_types import Metric
+from tuning.common.option_types import Metric
 from tuning.registry.paired_test import class_weights, compare_paired, permutation_p_value
 
 

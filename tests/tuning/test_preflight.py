@@ -130,15 +130,16 @@ def test_ray_starts_once_the_data_are_valid_and_before_the_server_is_contacted(
     monkeypatch.setattr("tuning.search.ray_runtime.RayRuntime.start_async", lambda _: calls.append("ray"))
     monkeypatch.setattr("tuning.tracking.connection._check_server", lambda _: calls.append("server"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
-    error_lines(capsys, "tune", "--data", str(image_folder / data), "--weights", "none", "--truncate", "40")
+    options = ("--backbone", "small_cnn", "--image-size", "32", "--weights", "none", "--truncate", "40")
+    error_lines(capsys, "tune", "--data", str(image_folder / data), *options)
     assert calls == ["ray"] * num_starts + ["server"]
 
 
 def test_a_truncation_is_limited_by_the_blocks_of_each_network(
     image_folder: Path, client: MlflowClient, capsys: Capture
 ) -> None:
-    options = ("--data", str(image_folder), "--backbone", "small_cnn,tf_efficientnet_lite0", "--truncate", "0,40")
-    first, second = error_lines(capsys, "tune", *options, "--weights", "none")
+    options = ("--data", str(image_folder), "--backbone", "small_cnn,tf_efficientnet_lite0", "--image-size", "32")
+    first, second = error_lines(capsys, "tune", *options, "--truncate", "0,40", "--weights", "none")
     assert first == "tune: truncate must be 0..3 for small_cnn, got 40; freezeline blocks lists its blocks."
     assert "truncate must be 0..17 for tf_efficientnet_lite0, got 40" in second
     assert_untouched(client)

@@ -25,7 +25,8 @@ from tuning.workflows.results import Metric, Predictions, PromotionResult, Repor
 IMPORTS = """
 import sys, time
 import freezeline
-heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations"} & set(sys.modules)
+heavy = {"torch", "ray", "mlflow", "optuna", "timm", "pandas", "sklearn", "albumentations", "numpy"}
+heavy &= set(sys.modules)
 print(sorted(heavy), len(freezeline.__version__) > 2)
 """
 
@@ -130,10 +131,10 @@ def test_an_audit_is_a_value(image_folder: Path) -> None:
     assert set(audit.counts["train"]) == {"blue", "green", "red"}
 
 
-@pytest.fixture
-def packaged(tmp_path: Path) -> Packaged:
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
     config = trial_config().model_copy(update={"network": NetworkConfig(backbone="test_efficientnet", weights="none")})
-    return make_package(tmp_path, config)
+    return make_package(tmp_path_factory.mktemp("packaged"), config)
 
 
 def test_predictions_have_a_table(packaged: Packaged, tmp_path: Path) -> None:
@@ -154,6 +155,18 @@ def test_a_loaded_model_accepts_every_kind_of_image(packaged: Packaged) -> None:
     labels = model.predict(kinds)["label"]
     assert len(labels) == len(kinds)
     assert set(labels) == {model.predict(image)["label"][0]} == {model.predict(np.array(image))["label"][0]}
+
+
+def test_loading_and_predicting_leaves_the_stored_package_unchanged(
+    packaged: Packaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(packaged.model.rglob("*"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for name in [name for name in sys.modules if name.startswith("_packaged_preprocess_")]:
+        monkeypatch.delitem(sys.modules, name)  # otherwise it is not loaded again
+    fl.load(str(packaged.model)).predict(packaged.image_file)
+    assert sorted(packaged.model.rglob("*")) == files
+    assert not sys.dont_write_bytecode
 
 
 def test_results_are_readable() -> None:

@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.tuning.factories import recipe
-from tuning.common.trial_record import ParamValue
+from tuning.common.option_types import ParamValue
 from tuning.recipe.schema import SamplerName
 from tuning.search.journal_backend import SingleWriterJournalBackend
 from tuning.search.samplers import (

@@ -55,6 +55,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_model_that_reproduces_its_reference_predictions_passes(model: str, tracking: str) -> None:
     verify_model_loads(model, build_reference_predictions([IMAGE], np.array([[len(IMAGE), 1.0]])), tracking)
+    assert not list(Path(model).rglob("__pycache__"))
 
 
 def test_a_model_with_other_predictions_fails_with_the_difference(model: str, tracking: str) -> None:

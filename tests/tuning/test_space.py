@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from data.preprocessing import Preprocessing
 from models.trial_config import TrialConfig
 from tests.tuning.factories import BACKBONE, PREPROCESSINGS, recipe
-from tuning.common.trial_record import ParamValue
+from tuning.common.option_types import ParamValue
 from tuning.recipe.schema import TrainingSettings
 from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES
 from tuning.search.space import SearchSpace

@@ -1,4 +1,4 @@
-"""Values of a promotion: the gate's limits, the candidate, the champion and the decision."""
+"""Values of a promotion: the candidate, the champion and the decision."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from data.frozen_model import FrozenModel
 from models.trial_config import TrialConfig
-
-
-class Gate(FrozenModel):
-    """The conditions of a promotion; the recipe's options of these names define and describe them."""
-
-    metric: Metric
-    min_gain: float
-    significance: float
-    max_class_loss: float
-    max_latency_ms: float | None = None
-    max_mb: float | None = None
+from tuning.common.option_types import Gate
 
 
 class CandidateMember(FrozenModel):
@@ -132,9 +122,6 @@ class Promotion(FrozenModel):
     won_images: tuple[NonNegativeInt, ...] = ()
     lost_images: tuple[NonNegativeInt, ...] = ()
     forced: bool = False
-
-
-Metric = Literal["balanced_accuracy", "accuracy"]
 
 
 ChangeKind = Literal["promoted", "forced", "rolled back"]

@@ -10,6 +10,7 @@ from pydantic import Field
 from data.frozen_model import FrozenModel
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC, VARIANT
+from tuning.common.option_types import ParamValue
 
 # "out of time": ended by the time budget of the search; "pruned": stopped by the scheduler.
 TrialStatus = Literal["running", "complete", "out of time", "pruned", "failed"]
@@ -103,9 +104,6 @@ class TrialRecord(FrozenModel):
 
 def _sort_key(metrics: dict[str, float]) -> tuple[float, float]:
     return metrics.get(OBJECTIVE_METRIC, 0.0), -metrics.get("val_loss", math.inf)
-
-
-ParamValue = str | int | float
 
 
 class TrialReport(FrozenModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from tuning.common.trial_record import ParamValue
+from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Domain
 from tuning.recipe.schema import Recipe, TrainingSettings
 

@@ -14,7 +14,7 @@ from pydantic import PlainSerializer
 
 from data.errors import did_you_mean
 from data.frozen_model import FrozenModel
-from tuning.common.trial_record import ParamValue
+from tuning.common.option_types import ParamValue
 
 OptionT = TypeVar("OptionT", str, int | float)
 

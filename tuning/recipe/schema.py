@@ -14,10 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.augmentation import validate_augmentation
-from data.loading.class_balance import Balance
-from data.loading.mixup import Mix
+from data.loading.batch_config import Balance, Mix
 from models.heads.spec import HeadFeatures, hidden_layers
-from tuning.common.promotion_types import Gate, Metric
+from tuning.common.option_types import Gate, Metric
 from tuning.recipe.domains import Categorical, Domain, FloatRange, parse_choices, parse_names, parse_numbers
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,10 +165,22 @@ def load_model(model_uri: str) -> PyFuncModel:
 
     try:
         # Its warnings compare the installed packages, which takes a second, and would not be shown.
-        model: PyFuncModel = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
+        with _without_bytecode():
+            model: PyFuncModel = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
         return model
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}; "
             "check the name and MLFLOW_TRACKING_URI"
         ) from error
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """Context manager in which no ``__pycache__`` is written: a local store's package is loaded where it is stored."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import NonNegativeInt
 
 from data.frozen_model import FrozenModel
-from tuning.common.promotion_types import Metric
+from tuning.common.option_types import Metric
 
 Labels = npt.NDArray[np.int64]
 

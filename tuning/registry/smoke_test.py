@@ -24,8 +24,8 @@ TOLERANCE = 1e-3  # largest allowed difference of a probability
 TIMEOUT_S = 600
 RETRY_HINT = "no alias was moved; fix the reported problem and run promote again"
 
-# Run by python -I in an empty folder. This project cannot be imported, even if it is installed: an application that
-# loads the model does not have it.
+# Run by python -I -B in an empty folder; -B: no __pycache__ in the package. This project cannot be imported, even if it
+# is installed: an application that loads the model does not have it.
 SUBPROCESS_SCRIPT = """
 import base64, json, sys
 sys.modules.update(dict.fromkeys(("data", "models", "tuning", "freezeline")))
@@ -71,7 +71,7 @@ def verify_model_loads(model_uri: str, reference: ReferencePredictions, tracking
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(  # noqa: S603
-                [sys.executable, "-I", "-c", SUBPROCESS_SCRIPT],
+                [sys.executable, "-I", "-B", "-c", SUBPROCESS_SCRIPT],
                 input=json.dumps({"model_uri": model_uri, "images": reference.images}),
                 capture_output=True,
                 text=True,

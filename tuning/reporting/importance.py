@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tuning.common.trial_record import ParamValue, TrialRecord
+from tuning.common.option_types import ParamValue
+from tuning.common.trial_record import TrialRecord
 from tuning.reporting.drawing import new_figure, percent_axis
 from tuning.reporting.theme import BLUE, FIGURE_SIZE
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 
-from data.loading.class_balance import Balance
+from data.loading.batch_config import Balance
 from models.heads.spec import LINEAR
-from tuning.common.trial_record import ParamValue
+from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Categorical, FloatRange
 
 # Learning rates for fine-tuning. Adam's steps have unit size regardless of the gradient, SGD's do not.

@@ -15,7 +15,7 @@ from data.preprocessing import Preprocessing
 from models.heads.spec import LINEAR
 from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tuning.common.names import VARIANT
-from tuning.common.trial_record import ParamValue
+from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Categorical, Domain, FloatRange
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.search.defaults import (

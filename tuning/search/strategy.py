@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord
+from tuning.common.option_types import ParamValue
+from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.reruns import next_rerun
 from tuning.search.selection import is_significantly_better

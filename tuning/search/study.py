@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC
+from tuning.common.option_types import ParamValue
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import ParamValue, TrialOrigin, TrialRecord, TrialReport, TrialStatus
+from tuning.common.trial_record import TrialOrigin, TrialRecord, TrialReport, TrialStatus
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import Proposal, Rerun
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from models.packaging.inference import Prediction
 from models.trial_config import TrialConfig
 from tuning.common.formatting import pluralize
+from tuning.common.option_types import ParamValue
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
-from tuning.common.trial_record import ParamValue, TrialRecord
+from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner
 from tuning.registry.candidate_store import load_model
 from tuning.search.leaderboard import leaderboard_frame

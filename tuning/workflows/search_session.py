@@ -25,10 +25,11 @@ from tuning.common.events import (
 )
 from tuning.common.formatting import search_name
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
+from tuning.common.option_types import ParamValue
 from tuning.common.redaction import without_credentials
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import ParamValue, TrialCallback, TrialRecord, TrialReport
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import (
     RayRuntime,

@@ -1,7 +1,9 @@
-"""A search on a Ray cluster of three local nodes, one of which is killed during a trial."""
+"""A search on a Ray cluster of three local nodes without our code, one of which is killed during a trial."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,26 @@ import pytest
 
 from benchmarks.faults import TIMEOUT_S, SearchProcess, damage, wait_for_epochs
 from tests.system import quick
+from tests.system.own_processes.environments import environment_without_our_code
 
 NODES = 3
+CHECK = "import importlib.util as u; assert u.find_spec('ray') and not u.find_spec('tuning')"
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a head node without CPUs and two nodes with one CPU each, in separate processes."""
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Start a head node without CPUs, and two nodes with one CPU each, whose Python cannot import our code."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    python = environment_without_our_code(tmp_path / "environment")
+    subprocess.run([python, "-c", CHECK], cwd=tmp_path, check=True)
     local_cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0})
-    for _ in range(NODES - 1):
-        local_cluster.add_node(num_cpus=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))  # Ray starts a node's processes with it
+        for _ in range(NODES - 1):
+            local_cluster.add_node(num_cpus=1)
     yield local_cluster
     local_cluster.shutdown()
 

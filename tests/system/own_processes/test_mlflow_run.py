@@ -36,7 +36,7 @@ def mlflow_run(workspace: Workspace, **options: str) -> list[str]:
 
 
 def test_ctrl_c_stops_cleanly_reports_finished_trials_and_leaves_no_run_running(workspace: Workspace) -> None:
-    terminal = Terminal(mlflow_run(workspace, trials="200", max_epochs="3", max_concurrent="2"), workspace.folder)
+    terminal = Terminal(mlflow_run(workspace, trials="200", max_epochs="3"), workspace.folder)
     terminal.read_until(r"\[1/2\] trials")
     processes = list(psutil.Process(terminal.pid).children(recursive=True))
     assert processes
