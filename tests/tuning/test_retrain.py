@@ -113,8 +113,8 @@ def test_an_ensemble_is_not_trained_again_as_a_whole(
     promote(client, packaged, pets)
     with pytest.raises(
         TrackingError,
-        match=r"must have a single network to be trained again, but models:/pets/1 has 2 \(tf_efficientnet_lite0 at 32 px, "
-        rf"weight 0.75; .* at 48 px, weight 0.25\); train one of them with --run .* below run {packaged.run_id}",
+        match=r"must have a single network to be trained again, but models:/pets/1 has 2 \(tf_efficientnet_lite0 at "
+        rf"32 px, weight 0.75; .* at 48 px, weight 0.25\); train one of them with --run .* below run {packaged.run_id}",
     ):
         load_version(client, "models:/pets/1")
 
