@@ -16,7 +16,7 @@ from models.trial_config import FitConfig
 from tests.tuning.factories import dataset, trial_record
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Preference
-from tuning.search.choice import Choice, ChoiceRules, choose
+from tuning.search.choice import TOLERANCE, Choice, ChoiceRules, choose, prefer_cheaper
 from tuning.search.evidence import Evidence, Images, Member, Option, corrected_estimate
 
 NUM_TRAIN, NUM_VAL = 40, 20  # images per class
@@ -102,16 +102,25 @@ def test_all_classes_have_the_same_weight(tmp_path: Path) -> None:
     assert winner(run_choice(evidence(pets, [(first, frequent_only), (second, fair)], []), [first, second])) == second
 
 
-@pytest.mark.parametrize(("prefer", "wins_cheap"), [("accuracy", False), ("balanced", True), ("small", True)])
-def test_a_much_cheaper_model_wins_a_tie(pets: Dataset, prefer: Preference, wins_cheap: bool) -> None:
+@pytest.mark.parametrize(
+    ("prefer", "excess", "wins_cheap"),
+    [("accuracy", 0.1, False), ("balanced", 0.4, True), ("balanced", 0.6, False), ("small", 0.9, True)],
+)
+def test_a_much_cheaper_model_wins_a_tie(pets: Dataset, prefer: Preference, excess: float, wins_cheap: bool) -> None:
+    """``excess`` is the mean difference of the losses in standard errors."""
     labels = labels_of(pets)
-    best, tied = logits(labels, 2.0, 0), logits(labels, 1.98, 1)
     expensive, cheap = probe(1, 64), probe(2, 32)
-    known = evidence(pets, [(expensive, best), (cheap, tied)], [])
-    if winner(run_choice(known, [expensive, cheap])) == cheap:  # by loss alone
-        expensive, cheap = cheap, expensive
-    costs = {expensive.trial_uid: 9.0, cheap.trial_uid: 3.0}
-    assert winner(run_choice(known, [expensive, cheap], costs, prefer)) == (cheap if wins_cheap else expensive)
+    differences = np.random.default_rng(0).normal(size=len(labels))
+    images = Images(labels, np.arange(len(labels)))
+    mean, error = images.estimate(differences)
+    losses = np.ones(len(labels)), 1 + differences - mean + excess * error
+    no_logits = np.zeros((len(labels), 2))
+    options = [
+        Option((Member(expensive),), no_logits, losses[0], cost_ms=9.0),
+        Option((Member(cheap),), no_logits, losses[1], cost_ms=3.0),
+    ]
+    chosen = prefer_cheaper(options, images, TOLERANCE[prefer])
+    assert chosen.trial == (cheap if wins_cheap else expensive)
 
 
 def test_a_slightly_cheaper_or_much_worse_model_does_not_win(pets: Dataset) -> None:

@@ -42,7 +42,7 @@ class ModelLoadError(FreezelineError):
 
 
 class ReferencePredictions(FrozenModel):
-    """Images as PNG in base64, at the network's input size, with the probabilities that a package must return."""
+    """Images as PNG in base64, at the first network's input size, and the probabilities that a package must return."""
 
     images: tuple[str, ...]
     probabilities: tuple[tuple[float, ...], ...]
