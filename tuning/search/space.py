@@ -218,7 +218,11 @@ class _VariantSpace:
         head_features = str(suggest("head_features"))
         settings = {"head_features": head_features, **{name: suggest(name) for name in PROBE_AXES[head_features]}}
         settings |= self._shared_probe_settings()
-        return {**settings, **CLOSED_FORM} if self._closed_form_probes else self.clip(settings, PROBE_LR)
+        clipped = self.clip(settings, PROBE_LR)
+        if not self._closed_form_probes:
+            return clipped
+        # Only settings that apply: a fit to convergence has no learning rate, batches or dropout.
+        return {name: clipped[name] for name in (*PROBE_AXES["last"], *settings)} | dict(CLOSED_FORM)
 
     def clip(self, settings: Mapping[str, ParamValue], learning_rates: Mapping[str, float]) -> dict[str, ParamValue]:
         """Return the settings, completed with the defaults, each moved to the nearest value of its domain."""
