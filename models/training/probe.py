@@ -62,7 +62,7 @@ def fit_probe(classifier: Classifier, train: BatchLoader, val: BatchLoader, fold
     choose the penalty.
     """
     started = time.perf_counter()
-    features = np.concatenate([_features(classifier, batches) for batches in (train, val)])
+    features = np.concatenate([features_of(classifier, batches) for batches in (train, val)])
     labels = np.concatenate([train.labels, val.labels])
     is_training = np.arange(len(labels)) < len(train.labels)
     space = FeatureSpace(features, is_training)
@@ -117,7 +117,7 @@ def _linear_layer(classifier: Classifier) -> nn.Linear:
 
 
 @torch.no_grad()
-def _features(classifier: Classifier, batches: BatchLoader) -> Features:
+def features_of(classifier: Classifier, batches: BatchLoader) -> Features:
     """Return the input [n, f] of the head's linear layer for all images, in order."""
     classifier.eval()
     head = classifier.head

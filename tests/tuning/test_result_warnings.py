@@ -14,12 +14,16 @@ from tuning.search.result_warnings import result_warnings
 
 
 def warnings(root: Path, *, images: int = 100, default: TrialRecord | None = None, **changes: Any) -> list[str]:
-    """Return the warnings of a search with ``images`` images per class in each split; its winner has a score of 0.8."""
+    """Return the warnings of a search with ``images`` images per class in each split; a score of 0.8 is expected."""
     pets = dataset(root, dict.fromkeys(("train", "val", "test"), images))
     winner = trial_record(1, 0.8)
     metrics = {"test_balanced_accuracy": 0.8, **changes.pop("metrics", {})}
     changed: Candidate = candidate().model_copy(update={"metrics": metrics, **changes})
-    return result_warnings(pets, search_result([default or trial_record(0, 0.7), winner], winner), changed)
+    labels = np.array([sample.label for sample in pets.split("val")])
+    estimate = SelectionEstimate(Estimate(0.8, 0.03), Estimate(0.5, 0.1))
+    choice = Choice((Member(winner),), estimate, False, np.zeros((len(labels), 2)), labels, ())
+    result = search_result([default or trial_record(0, 0.7), winner], winner, choice=choice)
+    return result_warnings(pets, result, changed)
 
 
 def test_a_sound_result_has_no_warning(tmp_path: Path) -> None:
