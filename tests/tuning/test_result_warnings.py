@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from models.evaluation.estimate import Estimate
 from tests.tuning.factories import candidate, dataset, search_result, trial_record
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
+from tuning.search.choice import Choice
+from tuning.search.evidence import Member, SelectionEstimate
 from tuning.search.result_warnings import result_warnings
 
 
