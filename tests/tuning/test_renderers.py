@@ -7,6 +7,7 @@ import re
 import shlex
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from tuning.ui.console import print_tables, progress_bar
 from tuning.ui.log_renderer import LogRenderer
 from tuning.ui.result_text import (
     MAX_WIDTH,
+    RegisteredVersion,
     command_lines,
     continue_lines,
     decision_lines,
@@ -194,8 +196,13 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
 RUN_URL = "http://127.0.0.1:5000/#/experiments/1/runs/" + "a" * 32
 
 
+def registered(alias: Literal["champion", "challenger"] = "champion", champion: int | None = None) -> RegisteredVersion:
+    """Return version 2 of pets, and the decision about it."""
+    return RegisteredVersion("pets", 2, Promotion(alias=alias, reason="r", evidence={}, champion=champion))
+
+
 def test_every_next_command_is_on_one_line_that_fits_into_80_columns() -> None:
-    lines = next_commands(LOCAL_URI, RUN_URL, "models:/pets@champion", Path("pets/cat.png"))
+    lines = next_commands(LOCAL_URI, RUN_URL, registered(), Path("pets/cat.png"))
     lines += continue_lines("a" * 32)
     assert lines == [
         "MLflow    mlflow ui",
@@ -203,9 +210,26 @@ def test_every_next_command_is_on_one_line_that_fits_into_80_columns() -> None:
         "Predict   freezeline predict models:/pets@champion pets/cat.png",
         "Serve",
         "  mlflow models serve -m models:/pets@champion --env-manager local -p 5001",
+        "          champion is version 2, the model of this search",
         f"Continue  freezeline resume {'a' * 32} --minutes 10",
     ]
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("champion", "alias", "note"),
+    [
+        (1, "champion", "champion is still version 1; the model of this search is version 2,"),
+        (None, "challenger", "there is no champion yet; the model of this search is version 2,"),
+    ],
+)
+def test_the_commands_of_a_rejected_model_use_the_champion_if_there_is_one(
+    champion: int | None, alias: str, note: str
+) -> None:
+    lines = next_commands(LOCAL_URI, "", registered("challenger", champion), Path("cat.png"))
+    assert lines[0] == f"Predict   freezeline predict models:/pets@{alias} cat.png"
+    assert f"mlflow models serve -m models:/pets@{alias} --env-manager" in "".join(lines[1:3])
+    assert [line.strip() for line in lines[-2:]] == [note, "models:/pets@challenger"]
 
 
 def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
@@ -214,18 +238,18 @@ def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
 
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:
     image = Path("/my photos/it's a cat.png")
-    predict = "".join(next_commands(LOCAL_URI, "", "models:/pets@champion", image)[:2]).partition("Serve")[0]
+    predict = "".join(next_commands(LOCAL_URI, "", registered(), image)[:2]).partition("Serve")[0]
     words = shlex.split(predict.removeprefix("Predict"))
     assert words == ["freezeline", "predict", "models:/pets@champion", str(image)]
 
 
 @pytest.mark.parametrize(("uri", "first"), [(LOCAL_URI, "MLflow    mlflow ui"), (REMOTE_URI, f"MLflow\n  {RUN_URL}")])
 def test_mlflow_ui_is_suggested_for_a_local_database_only(uri: str, first: str) -> None:
-    assert "\n".join(next_commands(uri, RUN_URL, "", Path("cat.png"))).startswith(first)
+    assert "\n".join(next_commands(uri, RUN_URL, None, Path("cat.png"))).startswith(first)
 
 
 def test_another_database_is_passed_to_mlflow_ui() -> None:
-    command = next_commands("sqlite:////srv/my runs.db", RUN_URL, "", Path("cat.png"))[0]
+    command = next_commands("sqlite:////srv/my runs.db", RUN_URL, None, Path("cat.png"))[0]
     assert command == "MLflow    mlflow ui --backend-store-uri 'sqlite:////srv/my runs.db'"
 
 

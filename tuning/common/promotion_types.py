@@ -115,12 +115,16 @@ class Champion(FrozenModel):
 
 
 class Promotion(FrozenModel):
-    """A promotion decision with its reason and evidence."""
+    """A promotion decision with its reason and evidence.
+
+    ``champion`` is the version of the champion at the time of the decision; None if there was none.
+    """
 
     alias: Literal["champion", "challenger"]
     reason: str = Field(min_length=1)
     evidence: dict[str, float]
     forced: bool = False
+    champion: PositiveInt | None = None
 
 
 Metric = Literal["balanced_accuracy", "accuracy"]

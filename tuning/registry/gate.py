@@ -22,12 +22,16 @@ def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> 
     ``force`` is a person's reason to make it champion even if the gate rejects it; the promotion's reason has both.
     """
     evaluation = _GateEvaluation(candidate, champion)
-    if evaluation.reject_reasons and force:
-        reason = f"forced ({force}) although the gate rejected it: {'; '.join(evaluation.reject_reasons)}"
-        return Promotion(alias="champion", reason=reason, evidence=evaluation.evidence, forced=True)
-    if evaluation.reject_reasons:
-        return Promotion(alias="challenger", reason="; ".join(evaluation.reject_reasons), evidence=evaluation.evidence)
-    return Promotion(alias="champion", reason=evaluation.accept_reason, evidence=evaluation.evidence)
+    rejection = "; ".join(evaluation.reject_reasons)
+    is_forced = bool(rejection and force)
+    reason = f"forced ({force}) although the gate rejected it: {rejection}" if is_forced else rejection
+    return Promotion(
+        alias="challenger" if rejection and not is_forced else "champion",
+        reason=reason or evaluation.accept_reason,
+        evidence=evaluation.evidence,
+        forced=is_forced,
+        champion=None if champion is None else champion.version,
+    )
 
 
 class _GateEvaluation:

@@ -8,10 +8,11 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tuning.common.formatting import format_score, frozen_text, network_name, pluralize
 from tuning.common.names import TEST_METRIC
-from tuning.common.promotion_types import Candidate
+from tuning.common.promotion_types import Candidate, Promotion
 from tuning.search.search_result import SearchResult
 
 LABEL_WIDTH = 10
@@ -67,15 +68,41 @@ def _wrapped(label: str, text: str) -> list[str]:
     return [f"{label if number == 0 else ' ' * len(label)}{line}" for number, line in enumerate(lines)]
 
 
-def next_commands(tracking_uri: str, run_url: str, model: str, image: Path) -> list[str]:
+class RegisteredVersion(NamedTuple):
+    """The version that a search has registered under ``name``, and the decision about it."""
+
+    name: str
+    version: int
+    promotion: Promotion
+
+    @property
+    def recommended_uri(self) -> str:
+        """The model to use: the champion, or the challenger if there is no champion."""
+        has_champion = self.promotion.alias == "champion" or self.promotion.champion is not None
+        return f"models:/{self.name}@{'champion' if has_champion else 'challenger'}"
+
+    @property
+    def note(self) -> str:
+        """Which version that is, and where the model of this search is."""
+        own = f"the model of this search is version {self.version}, models:/{self.name}@challenger"
+        if self.promotion.alias == "champion":
+            return f"champion is version {self.version}, the model of this search"
+        if self.promotion.champion is None:
+            return f"there is no champion yet; {own}"
+        return f"champion is still version {self.promotion.champion}; {own}"
+
+
+def next_commands(tracking_uri: str, run_url: str, registered: RegisteredVersion | None, image: Path) -> list[str]:
     """Return the page to look at and the commands to run next, each on one line.
 
-    ``run_url`` is empty for an offline search; ``model`` is the URI of the registered version, empty if there is none.
+    ``run_url`` is empty for an offline search; ``registered`` is None if no version was registered.
     """
     lines = _ui_lines(tracking_uri, run_url) if run_url else []
-    if model:
+    if registered:
+        model = registered.recommended_uri
         lines += command_lines("Predict", f"freezeline predict {model} {shlex.quote(_short(image))}")
         lines += command_lines("Serve", f"mlflow models serve -m {model} --env-manager local -p {SERVE_PORT}")
+        lines += _wrapped("", registered.note)
     return lines
 
 

@@ -98,7 +98,7 @@ def _show_result(search: Search, shown: _Result, decision: Decision, links: Mlfl
         search.bus.show("", table)
     search.bus.show(*(["", *reruns] if reruns else []), "")
     if links:
-        _show_next_commands(search, decision.model, links)
+        _show_next_commands(search, decision, links)
 
 
 def _end_without_model(search: Search, trials: Sequence[TrialRecord]) -> int:
@@ -243,11 +243,15 @@ def _provenance(search: Search, session: SessionResult, result: SearchResult, de
     )
 
 
-def _show_next_commands(search: Search, model: str, links: MlflowLinks) -> None:
+def _show_next_commands(search: Search, decision: Decision, links: MlflowLinks) -> None:
+    registered = None
+    if decision.version is not None and decision.promotion is not None:
+        name = search.recipe.name or search.dataset.name
+        registered = result_text.RegisteredVersion(name, decision.version, decision.promotion)
     run_url = absolute_url(tracking_uri(), links.parent_run_url) if links.experiment_id else ""
     image = search.dataset.root / search.dataset.split("test")[0].path
     search.bus.show_result(*result_text.command_lines("Report", str(search.paths.report)))
     search.bus.show(
-        *result_text.next_commands(tracking_uri(), run_url, model, image),
+        *result_text.next_commands(tracking_uri(), run_url, registered, image),
         *result_text.continue_lines(search.parent.run_id),
     )
