@@ -51,7 +51,9 @@ def test_a_search_ends_with_a_champion_and_suggests_next_commands(finished_searc
     assert "95% CI" in finished_search.screen
     assert "raw pixels" in finished_search.screen
     assert "freezeline predict models:/photos@champion" in finished_search.screen
-    assert "/#/experiments/1/runs/" in finished_search.screen
+    links = re.findall(r"/#/experiments/1/runs/\w+(\S*)", "".join(finished_search.screen.split("\n")))
+    assert links
+    assert all(parameters.startswith("?workflowType=machine_learning") for parameters in links)
     assert "CHAMPION  models:/photos@champion is now version 1" in finished_search.screen
     assert int(finished_search.client.get_model_version_by_alias("photos", "champion").version) == 1
 

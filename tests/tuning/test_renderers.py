@@ -171,6 +171,12 @@ def test_the_link_to_the_trials_is_short_and_names_the_view_of_the_search(uri: s
     assert link == f"{server}/#/experiments/12/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
+def test_every_link_opens_the_mode_of_the_ui_that_shows_models_and_trials() -> None:
+    links = MlflowLinks("12", "search", {})
+    urls = [links.run_url("search"), links.artifact_url("report.html"), links.trials_url()]
+    assert all("workflowType=machine_learning" in url for url in urls)
+
+
 def test_a_link_to_a_server_has_no_password() -> None:
     assert absolute_url("http://me:secret@host:5000/", "#/runs") == "http://host:5000/#/runs"
 

@@ -248,7 +248,7 @@ def _show_next_commands(search: Search, decision: Decision, links: MlflowLinks) 
     if decision.version is not None and decision.promotion is not None:
         name = search.recipe.name or search.dataset.name
         registered = result_text.RegisteredVersion(name, decision.version, decision.promotion)
-    run_url = absolute_url(tracking_uri(), links.parent_run_url) if links.experiment_id else ""
+    run_url = absolute_url(tracking_uri(), links.run_url(links.run_id)) if links.experiment_id else ""
     image = search.dataset.root / search.dataset.split("test")[0].path
     search.bus.show_result(*result_text.command_lines("Report", str(search.paths.report)))
     search.bus.show(
