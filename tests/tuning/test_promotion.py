@@ -15,6 +15,7 @@ from data.errors import TrackingError
 from tests.tuning.factories import candidate as scored_candidate
 from tests.tuning.factories import dataset
 from tests.tuning.packaged_candidates import PackageCandidate, aliases
+from tuning.common.events import STAGE_ATTRIBUTE
 from tuning.common.promotion_types import Promotion
 from tuning.registry.candidate_store import load_candidate_of_version, load_model
 from tuning.registry.client import ModelRegistry
@@ -165,6 +166,18 @@ def test_the_champion_loads_by_its_alias(client: MlflowClient, package: PackageC
     promote(client, package(10), pets)
     frame = load_model("models:/pets@champion").predict([Path("dog-1.png"), Path("cat-1.png")])
     assert list(frame["label"]) == ["dog", "cat"]
+
+
+def test_the_steps_of_a_promotion_are_stages(
+    package: PackageCandidate, client: MlflowClient, pets: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    promote(client, package(6), pets)
+    with caplog.at_level("INFO"):
+        promote(client, package(9), pets)
+    assert [record.getMessage() for record in caplog.records if getattr(record, STAGE_ATTRIBUTE, False)] == [
+        "checking that version 2 loads in a clean process",
+        "evaluating the champion, version 1, on the same images",
+    ]
 
 
 def test_a_better_candidate_becomes_champion(client: MlflowClient, package: PackageCandidate, pets: Dataset) -> None:

@@ -45,6 +45,7 @@ from tuning.ui.result_text import (
     metrics_lines,
     model_lines,
     next_commands,
+    time_lines,
 )
 from tuning.ui.summary import leaderboard, leaderboard_csv, plan_line, run_note
 from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
@@ -240,6 +241,20 @@ def test_the_commands_of_a_rejected_model_use_the_champion_if_there_is_one(
 
 def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
     assert command_lines("Report", "x" * 71) == ["Report", f"  {'x' * 71}"]
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "budget_s", "text"),
+    [
+        (269.0, 180.0, "4:29, 1:29 over the budget of 3:00"),
+        (180.4, 180.0, "3:00, within the budget of 3:00"),
+        (4000.0, None, "1:06:40"),
+    ],
+)
+def test_the_last_line_is_the_total_time_and_by_how_much_it_exceeds_the_budget(
+    elapsed_s: float, budget_s: float | None, text: str
+) -> None:
+    assert time_lines(elapsed_s, budget_s) == [f"Time      {text}"]
 
 
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:

@@ -19,6 +19,7 @@ from data.home import state_dir
 from data.loading.pixel_cache import PixelCache, pixel_cache
 from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
+from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.recipe.schema import TrainingSettings
@@ -77,6 +78,7 @@ def build_candidate(
     facts = PackageFacts(
         labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
     )
+    log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
     exported = export_package(classifier, config, facts, test_images, folder)
     for note in exported.notes:
         logger.info(note)
@@ -212,7 +214,10 @@ def _latency_ms(graph: Path, image_size: int) -> float | None:
     """Return the latency of the packaged graph for one image on one core; None if it is not an ONNX graph."""
     from models.profiling.serving_cost import latency_ms
 
-    return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
+    if graph.suffix != ".onnx":
+        return None
+    log_stage(logger, "measuring the latency of the exported model")
+    return latency_ms(graph, image_size)
 
 
 def count_leaks(dataset: Dataset) -> int:
@@ -230,6 +235,7 @@ def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
     """Log the package and return its model URI; empty if the server is unavailable and ``sync`` must log it."""
     if parent.client is None:
         return ""
+    log_stage(logger, "logging the model in MLflow")
     try:
         return log_candidate_package(parent.client, folder, parent.run_id)
     except Exception as error:

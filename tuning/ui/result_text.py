@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tuning.common.formatting import format_score, frozen_text, network_name, pluralize
+from tuning.common.formatting import clock, format_score, frozen_text, network_name, pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.search.search_result import SearchResult
@@ -109,6 +109,15 @@ def next_commands(tracking_uri: str, run_url: str, registered: RegisteredVersion
 def continue_lines(run_id: str) -> list[str]:
     """Return the command that continues a search."""
     return command_lines("Continue", f"freezeline resume {run_id} --minutes 10")
+
+
+def time_lines(elapsed_s: float, budget_s: float | None) -> list[str]:
+    """Return the total time of a search and, with a budget, by how much it was exceeded."""
+    if budget_s is None:
+        return command_lines("Time", clock(elapsed_s))
+    budget = f"the budget of {clock(budget_s)}"
+    over_s = elapsed_s - budget_s
+    return command_lines("Time", f"{clock(elapsed_s)}, {f'{clock(over_s)} over' if over_s >= 1 else 'within'} {budget}")
 
 
 def _ui_lines(tracking_uri: str, run_url: str) -> list[str]:

@@ -70,6 +70,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     _write_report(search, session, result, candidate, baseline, decision)
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     _show_result(search, result_block, decision, links)
+    bus.show(*result_text.time_lines(session.time_budget.elapsed_s, session.time_budget.budget_s))
     return FINISHED
 
 
@@ -130,7 +131,7 @@ def _package_winner(search: Search, winner: TrialRecord) -> Candidate:
         packaged = PackagedWinner.from_json(file.read_text())
         if packaged.trial_uid == winner.trial_uid:
             return packaged.candidate
-    search.bus.stage(f"packaging trial {winner.number}, the best, and evaluating it on the test split")
+    search.bus.stage(f"evaluating trial {winner.number}, the best, on the test split")
     weights = search.paths.weights(winner.trial_uid, winner.best_epoch)
     candidate = build_candidate(
         search.parent, search.dataset, search.recipe, winner.config, weights, search.paths.package
@@ -141,6 +142,7 @@ def _package_winner(search: Search, winner: TrialRecord) -> Candidate:
 
 def _pixel_baseline(search: Search) -> float:
     """Log and return the test accuracy of logistic regression on raw pixels."""
+    search.bus.stage("fitting the baseline on raw pixels")
     cache = pixel_cache(search.dataset, next(iter(search.inputs.preprocessings.values())))
     accuracy = pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
     search.parent.log_metrics({PIXEL_BASELINE_METRIC: accuracy})
@@ -149,6 +151,7 @@ def _pixel_baseline(search: Search) -> float:
 
 def _compare_networks(search: Search, result: SearchResult) -> tuple[TextTable | None, str]:
     """Log the scores and serving costs of the networks; return a table for the terminal and all tables in Markdown."""
+    search.bus.stage("comparing the networks")
     shown, note = None, ""
     if rows := networks.compare_networks(result.trials, result.num_classes):
         search.parent.log_text(networks.as_json(rows), "networks.json")
@@ -185,7 +188,7 @@ def _registered_version(search: Search, candidate: Candidate) -> int | None:
 
 def _promote(search: Search, candidate: Candidate) -> Decision:
     """Register the candidate and run the promotion gate; without a server both are deferred."""
-    search.bus.stage("registering the model and comparing it with the champion")
+    search.bus.stage("registering the model")
     parent = search.parent
     parent.writer.flush()  # other promotions read this run: it must be complete first
     outcome = promote_or_defer(parent.client, search.paths, candidate, search.dataset)

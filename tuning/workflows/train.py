@@ -110,7 +110,7 @@ def _train_and_package(
     task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
     bus.stage("training")
     weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
-    bus.stage("packaging the model and evaluating it on the test split")
+    bus.stage("evaluating the model on the test split")
     candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
     parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
