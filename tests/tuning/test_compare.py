@@ -94,7 +94,9 @@ def test_a_search_without_a_trial_has_an_empty_summary(client: MlflowClient) -> 
 def test_a_name_or_run_without_a_search_is_an_error(client: MlflowClient, kind: str) -> None:
     experiment = client.create_experiment("pets")
     name = "nothing" if kind == "unknown name" else client.create_run(experiment).info.run_id
-    with pytest.raises(TrackingError, match=f"ID of a search's parent run.* got '{name}'; use mlflow ui"):
+    with pytest.raises(
+        TrackingError, match=f"ID of a search's parent run.* got '{name}', which is not in sqlite.*; use mlflow ui"
+    ):
         load_search_summary(client, name)
 
 

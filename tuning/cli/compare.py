@@ -38,11 +38,11 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     if options.chart and Path(options.chart).suffix != ".png":
         raise SettingError(f"chart must be a .png file, got {options.chart!r}; use for example compared.png")
     from data.atomic_write import write_atomically
-    from tuning.tracking.connection import connect
+    from tuning.tracking.connection import connect_to_existing
     from tuning.tracking.search_summary import load_search_summary
     from tuning.ui.console import print_tables
 
-    client = connect()
+    client = connect_to_existing()
     searches = [load_search_summary(client, name) for name in names]
     print_tables(_table(searches))
     if len({search.data_fingerprint for search in searches}) > 1:

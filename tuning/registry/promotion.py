@@ -33,8 +33,8 @@ from tuning.registry.champion_change import change_champion, decide_until_unchan
 from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry, RegistryState
 from tuning.registry.gate import decide
 from tuning.registry.model_card import render_description, render_model_card
-from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, absolute_uri, verify_model_loads
-from tuning.tracking.connection import tracking_uri
+from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, verify_model_loads
+from tuning.tracking.connection import absolute_uri, tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 
 if TYPE_CHECKING:

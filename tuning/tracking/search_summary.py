@@ -18,6 +18,7 @@ from tuning.common.names import (
     VERSION_TAG,
     WINNER_METRIC,
 )
+from tuning.tracking.connection import store_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -102,7 +103,7 @@ def _find_parent(client: MlflowClient, name_or_run_id: str) -> Run:
     if run is None or SEARCH_FOLDER_TAG not in run.data.tags:
         raise TrackingError(
             "each run must be the ID of a search's parent run, or the name of an experiment with a search, "
-            f"got {name_or_run_id!r}; use mlflow ui to list them"
+            f"got {name_or_run_id!r}, which is not in {store_text()}; use mlflow ui to list them"
         )
     return run
 
