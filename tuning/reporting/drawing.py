@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.ticker import AutoLocator, FuncFormatter
 
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE
@@ -24,6 +25,7 @@ mpl.use("Agg")  # never open a window
 SCORE = "validation balanced accuracy"
 MANY_TRIALS = 150  # charts of more have smaller marks
 MIN_SPREAD = 0.02  # of the scores; a smaller one would make every other score an outlier
+MAX_ROUNDING = 1e-9  # of a tick
 OUTLIER_RANGES = 1.5  # below the first quartile, in interquartile ranges (Tukey's rule for outliers)
 
 
@@ -52,10 +54,17 @@ def new_figure(size: tuple[float, float] = FIGURE_SIZE) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+class ShareLocator(AutoLocator):
+    """Places the ticks of an axis of shares: none above 1, where the axis may have a margin for markers."""
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Return the ticks between two values."""
+        return [tick for tick in super().tick_values(vmin, vmax) if tick <= 1 + MAX_ROUNDING]
+
+
 def percent_axis(axis: Axis) -> None:
     """Label the ticks of an axis of shares in percent."""
-    from matplotlib.ticker import FuncFormatter
-
+    axis.set_major_locator(ShareLocator())
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}%"))
 
 
