@@ -34,6 +34,7 @@ from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.search.selection import ranked
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
+from tuning.ui import trial_rows
 from tuning.ui.console import print_tables, progress_bar
 from tuning.ui.log_renderer import LogRenderer
 from tuning.ui.result_text import (
@@ -92,14 +93,26 @@ def test_the_leaderboard_marks_the_winner_even_if_others_have_a_better_score() -
     winner = trial_record(9, 0.5).model_copy(update={"history": tuple(timed)})
     trials = [trial_record(number, 0.9) for number in range(7)] + [winner]
     lines = rendered(leaderboard(trials, winner))
-    assert lines[0] == "Best trials by validation (* winner)"
+    assert lines[0] == "Best trials by validation: 6 of 8 (* winner)"
     assert [line.split()[0] for line in lines[2:7]] == ["0", "1", "2", "3", "4"]
     assert lines[7].split()[:5] == ["*", "9", "0.5000", "2", "15"]
     assert max(map(len, lines)) <= 80
 
 
 def test_a_leaderboard_without_a_scored_trial_is_empty() -> None:
-    assert leaderboard([trial_record(0, None, "failed")]).rows == []
+    table = leaderboard([trial_record(0, None, "failed")])
+    assert (table.title, table.rows) == ("Best trials by validation: 0 of 1, 1 without a score", [])
+
+
+def test_the_seconds_of_a_trial_are_those_from_its_start_to_its_end() -> None:
+    epochs = tuple([epoch_metrics(0.5) | {"epoch_s": 7.0}] * 2)
+    changes = {"history": epochs, "started_s": 1000.0, "ended_s": 1060.0}
+    probe = trial_record().model_copy(update=changes)
+    assert (probe.seconds, probe.wall_s) == (14, 60)
+    assert leaderboard([probe]).rows[0][3] == "60"
+    assert trial_rows.row(probe, is_best=False).split()[6] == "60"
+    restarted = probe.model_copy(update={"started_s": 1055.0})
+    assert (restarted.wall_s, probe.model_copy(update={"ended_s": None}).wall_s) == (14, 14)
 
 
 def test_the_csv_has_the_best_trial_first_and_its_score_in_the_first_column() -> None:
@@ -324,7 +337,8 @@ def test_each_trial_has_one_aligned_row_that_fits_into_80_columns(capsys: pytest
     worse, better = trial_record(0, 0.5, "out of time"), trial_record(1, 0.7)
     network = better.config.network.model_copy(update={"head_features": "all", "truncate": 3})
     better = better.model_copy(update={"config": better.config.model_copy(update={"network": network})})
-    failed = trial_record(2, None, "failed", "ValueError: no")
+    times = {"started_s": 1000.0, "ended_s": 1012.0}
+    failed = trial_record(2, None, "failed", "ValueError: no").model_copy(update=times)
     lines = log_lines(
         capsys,
         TrialStarted(worse),
@@ -340,7 +354,7 @@ def test_each_trial_has_one_aligned_row_that_fits_into_80_columns(capsys: pytest
         "00:00:00     0  lite0            32   9/18    3/4     0  0.5000 * out of time",
         "00:00:00     1  lite0 all -3     32   9/18    3/4     0  0.7000 *",
         "00:00:00     3  lite0            32   9/18    3/4     0  0.6000   pruned",
-        "00:00:00     2  lite0            32   9/18    0/4     0       -   failed",
+        "00:00:00     2  lite0            32   9/18      -    12       -   failed",
         "          trial 2 failed: ValueError: no",
         "          4/3 done, best 0.7000 by trial 1",
         "",

@@ -28,7 +28,7 @@ from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MOD
 from tuning.common.redaction import without_credentials
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import ParamValue, TrialCallback, TrialRecord, TrialReport
+from tuning.common.trial_record import RAN_TO_ITS_END, ParamValue, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import (
     RayRuntime,
@@ -147,6 +147,16 @@ class SessionResult(NamedTuple):
     final_phase: PhaseStarted
 
 
+def outcome_at_end(trial: TrialRecord, *, is_out_of_time: bool) -> tuple[TrialStatus, str] | None:
+    """Return status and reason of a trial that runs when the trials end; None if ``resume`` continues it.
+
+    A trial that has reported all its epochs is complete, even if its worker has not sent the final report.
+    """
+    if trial.has_all_epochs:
+        return "complete", RAN_TO_ITS_END
+    return ("out of time", OUT_OF_TIME) if is_out_of_time else None
+
+
 class SearchSession:
     """Runs the trials of a search; a ``request`` resumes an earlier session."""
 
@@ -184,9 +194,10 @@ class SearchSession:
                 self._search.bus.stage("ending the trials")
         finally:
             with self._search.signals.block_signals():
+                is_out_of_time = time_budget.is_exhausted and not self._search.signals.stop_requested
                 for trial in store.running():
-                    if time_budget.is_exhausted and not self._search.signals.stop_requested:
-                        ended = store.finish(trial.trial_uid, "out of time", OUT_OF_TIME)
+                    if outcome := outcome_at_end(trial, is_out_of_time=is_out_of_time):
+                        ended = store.finish(trial.trial_uid, *outcome)
                         trial_logger.on_trial_end(ended, None)
                         event_callback.on_trial_end(ended, None)
                     else:
