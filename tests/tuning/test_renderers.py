@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import shlex
 from datetime import datetime
@@ -51,7 +52,7 @@ from tuning.ui.result_text import (
 from tuning.ui.summary import leaderboard, leaderboard_csv, plan_line, run_note
 from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
-from tuning.workflows.phases import PhaseTracker
+from tuning.workflows.phases import PhaseTracker, skipped_reruns
 
 
 def rendered(table: Table | TextTable, width: int = 80) -> list[str]:
@@ -390,6 +391,18 @@ def test_phases_follow_the_origins_of_the_trials_and_never_return() -> None:
         PhaseStarted(3, 4, "re-runs"), None,
     ]  # fmt: skip
     assert phases.final() == PhaseStarted(4, 4, "test, package, register")
+
+
+def test_skipped_reruns_are_explained_by_the_time_that_is_left() -> None:
+    epochs = tuple([epoch_metrics(0.5) | {"epoch_s": 10.0}] * 2)
+    trials = [trial_record().model_copy(update={"history": epochs})]
+    text = "re-runs skipped: 7 s left, the shortest needs about 25 s"
+    assert skipped_reruns(recipe(), trials, 100, 7.4) == text
+    assert skipped_reruns(recipe(), trials, 100, -3.0).startswith("re-runs skipped: 0 s left")
+    assert skipped_reruns(recipe(), trials, 100, math.inf) == ""
+    assert skipped_reruns(recipe(rerun_top_k="0"), trials, 100, 7.4) == ""
+    assert skipped_reruns(recipe(), [*trials, ended("rerun")], 100, 7.4) == ""
+    assert skipped_reruns(recipe(), [], 100, 7.4) == ""
 
 
 def test_without_probes_the_default_starts_the_trials() -> None:

@@ -50,7 +50,7 @@ from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.workflows.context import Context
-from tuning.workflows.phases import PhaseTracker
+from tuning.workflows.phases import PhaseTracker, skipped_reruns
 from tuning.workflows.preflight import SearchInputs
 
 OUT_OF_TIME = "the time budget ended before the trial"
@@ -204,6 +204,10 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
+        num_val_images = len(self._search.dataset.split("val"))
+        reason = skipped_reruns(recipe, store.trials(), num_val_images, time_budget.seconds_left)
+        if reason and not self._search.signals.stop_requested:
+            self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
         return SessionResult(store.trials(), run_ids, time_budget, phases.final())
 
