@@ -106,6 +106,20 @@ def test_the_model_card_has_the_license_of_the_pretrained_weights(backbone: str,
     assert f"- Pretrained weights: {expected}\n" in card
 
 
+def test_the_model_card_has_every_setting_of_the_configuration_once() -> None:
+    scored = scored_candidate()
+    parts = scored.members[0].config.model_dump(mode="json")
+    seed = parts.pop("seed")
+    settings = [(name, value) for part in parts.values() for name, value in part.items()]
+    assert len(dict(settings)) == len(settings)
+    assert {"head_features", "mix", "balance", "layer_decay", "cached_augmentations"} <= dict(settings).keys()
+    card = render_model_card(scored, 1, Promotion(alias="champion", reason="better", evidence={}), "`run`")
+    (line,) = [line for line in card.splitlines() if line.startswith("- Configuration: ")]
+    for name, value in (*settings, ("seed", seed)):
+        is_listed = f" {name} {json.dumps(value).strip(chr(34))}," in f"{line},"
+        assert is_listed != (name in {"backbone", "image_size", "weights"})
+
+
 def test_the_model_card_of_a_thousand_classes_ends_with_a_whole_line() -> None:
     names = [f"{number} a class with a name so long that not all of them fit {'x' * 60}" for number in range(1000)]
     card = render_model_card(
@@ -126,7 +140,7 @@ def test_the_description_of_a_version_is_a_model_card(
     for part in (
         "An image classifier: 2 classes (cat, dog).\n\n**Decision**",
         "- Data: photos (fingerprint `ffffffffffffffffffffffffffffffff`), 2 different images for training and",
-        "- Network: tf_efficientnet_lite0 at 32 px\n- Configuration: freeze_fraction ",
+        "- Network: tf_efficientnet_lite0 at 32 px\n- Configuration: seed ",
         "- Pretrained weights: none\n\n**Limits**\n\n- ",
         "**Intended use**",
         "has been evaluated 1 time, including",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import shlex
 from datetime import datetime
@@ -31,7 +30,6 @@ from tuning.common.events import (
 )
 from tuning.common.formatting import format_decision, format_score, short_network
 from tuning.common.promotion_types import Promotion
-from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.search.selection import ranked
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
@@ -52,7 +50,6 @@ from tuning.ui.result_text import (
 from tuning.ui.summary import leaderboard, leaderboard_csv, plan_line, run_note
 from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
-from tuning.workflows.phases import PhaseTracker, skipped_reruns
 
 
 def rendered(table: Table | TextTable, width: int = 80) -> list[str]:
@@ -376,39 +373,6 @@ def test_a_long_variant_is_shortened() -> None:
     trial = trial_record()
     trial = trial.model_copy(update={"settings": {**trial.settings, "variant": "mobilenetv3_large_100"}})
     assert short_network(trial, 14) == "mobilenetv3_l~"
-
-
-def ended(origin: TrialOrigin) -> TrialRecord:
-    return trial_record().model_copy(update={"origin": origin})
-
-
-def test_phases_follow_the_origins_of_the_trials_and_never_return() -> None:
-    phases = PhaseTracker(2, 5, has_reruns=True)
-    origins: list[TrialOrigin] = ["probe", "default", "probe", "sampler", "probe", "rerun", "sampler"]
-    started = [phases.on_trial_end(ended(origin)) for origin in origins]
-    assert started == [
-        PhaseStarted(1, 4, "probes", 2), None, None, PhaseStarted(2, 4, "trials", 5), None,
-        PhaseStarted(3, 4, "re-runs"), None,
-    ]  # fmt: skip
-    assert phases.final() == PhaseStarted(4, 4, "test, package, register")
-
-
-def test_skipped_reruns_are_explained_by_the_time_that_is_left() -> None:
-    epochs = tuple([epoch_metrics(0.5) | {"epoch_s": 10.0}] * 2)
-    trials = [trial_record().model_copy(update={"history": epochs})]
-    text = "re-runs skipped: 7 s left, the shortest needs about 25 s"
-    assert skipped_reruns(recipe(), trials, 100, 7.4) == text
-    assert skipped_reruns(recipe(), trials, 100, -3.0).startswith("re-runs skipped: 0 s left")
-    assert skipped_reruns(recipe(), trials, 100, math.inf) == ""
-    assert skipped_reruns(recipe(rerun_top_k="0"), trials, 100, 7.4) == ""
-    assert skipped_reruns(recipe(), [*trials, ended("rerun")], 100, 7.4) == ""
-    assert skipped_reruns(recipe(), [], 100, 7.4) == ""
-
-
-def test_without_probes_the_default_starts_the_trials() -> None:
-    phases = PhaseTracker(0, None, has_reruns=False)
-    assert phases.on_trial_end(ended("default")) == PhaseStarted(1, 2, "trials")
-    assert phases.on_trial_end(ended("probe")) is None  # of a resumed search
 
 
 def test_the_header_has_the_run_the_data_the_store_the_device_and_the_budget(

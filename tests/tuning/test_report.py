@@ -219,7 +219,7 @@ def test_the_results_come_first(page: Page) -> None:
         "this model validation90.0%",
         "default configuration validation, trial 070.0%",
         "tf_efficientnet_lite0, 32 px",
-        "9.0 ms, 14.0 MB",
+        "9.0 ms, 10.0 MB",
         "90 images, 3 classes",
         "8.5 min",
         "+19.0%, significant",
@@ -359,6 +359,7 @@ def test_without_augmentation_the_training_images_share_a_row() -> None:
 
 
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:
+    assert "the packaged file of the winner has 10.0 MB" in page.text
     assert "Limits for the winner: max_latency_ms=12.5" in page.text
     assert "latency, size" in page.text
     assert "3 of 3 networks measured" in page.text

@@ -43,7 +43,7 @@ def searches_table(searches: Sequence[ComparedSearch]) -> TextTable:
 
 
 def common_line(searches: Sequence[ComparedSearch]) -> str:
-    """Return what all searches have in common of the values that are columns if they differ; empty if nothing."""
+    """Return the values of ``VARYING`` that are the same in all searches; empty if there are none."""
     common = {name: cell(searches[0]) for name, cell in VARYING.items() if len(set(map(cell, searches))) == 1}
     texts = {"budget": "budget {}", "seed": "seed {}"}
     if (images := common.pop("images", MISSING)) != MISSING:
