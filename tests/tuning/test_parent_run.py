@@ -54,6 +54,11 @@ def status(parent: ParentRun) -> tuple[str, str | None]:
 # --- the run of mlflow run ---
 
 
+def test_a_run_starts_with_its_command(client: MlflowClient) -> None:
+    parent = ParentRun.open(client, None, "pets", started_s=1_000_000.5)
+    assert client.get_run(parent.run_id).info.start_time == 1_000_000_500
+
+
 def test_a_search_uses_the_run_of_mlflow_run(client: MlflowClient) -> None:
     run = client.create_run(client.create_experiment("elsewhere"))
     parent = ParentRun.open(client, run.info.run_id, "pets")

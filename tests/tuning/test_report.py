@@ -376,7 +376,16 @@ def test_two_measured_networks_are_no_pareto_front(page: Page) -> None:
 def test_warnings_stand_before_the_evidence(page: Page) -> None:
     title, warning = page.text.index("1 warning"), page.text.index("Only 45 validation images")
     assert title < warning < page.text.index("Test balanced")
+    luck = "0.9783 on validation and 1.0000 on test, p = 0.123"
+    text = Page(built_report(report_content(warnings=(luck,)))).text
+    assert "97.8% on validation and 100.0% on test, p = 0.123." in text
     assert "1 warning" not in Page(built_report(report_content(warnings=()))).text
+
+
+def test_the_note_of_every_table_ends_with_a_period() -> None:
+    notes = re.findall(r"<figcaption><b>.*?</b>\. (.*?)</figcaption>", built_report(report_content()))
+    assert len(notes) >= 4
+    assert all(note.endswith(".") and not note.endswith("..") for note in notes)
 
 
 def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Page) -> None:

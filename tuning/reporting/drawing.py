@@ -85,12 +85,14 @@ def scatter_by_origin(axes: Axes, points: Iterable[tuple[TrialRecord, float]]) -
     """Draw each trial's score at its x, in the color of its origin; trials that did not complete are hollow."""
     listed = list(points)
     size = 24 if len(listed) <= MANY_TRIALS else 8
+    lowest = score_limits([trial.score or 0.0 for trial, _ in listed])[0] if listed else 0.0
     for origin, (label, color, marker) in ORIGINS.items():
         own = [(trial, x) for trial, x in listed if trial.origin == origin]
         faces = [color if trial.status == "complete" else "none" for trial, _ in own]
         if own:
             x, y = [x for _, x in own], [trial.score for trial, _ in own]
             axes.scatter(x, y, s=size, marker=marker, c=faces, edgecolors=color, linewidths=1.2, zorder=3)
+        if any((trial.score or 0.0) >= lowest for trial, _ in own):  # others are below the chart
             axes.scatter([], [], s=24, marker=marker, color=color, label=label)  # the legend's marker is never hollow
 
 

@@ -68,7 +68,6 @@ def finalize(search: Search, session: SessionResult) -> int:
     parent.set_tags({NOTE_TAG: note + note_tables})
     parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     _write_report(search, session, result, candidate, baseline, decision)
-    parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     _show_result(search, result_block, decision, links)
     bus.show(*result_text.time_lines(session.time_budget.elapsed_s, session.time_budget.budget_s))
     return FINISHED
@@ -217,6 +216,7 @@ def _write_report(
     parent, paths = search.parent, search.paths
     test_predictions = load_test_predictions(paths.package)
     minutes = session.time_budget.elapsed_s / 60
+    parent.log_metrics({SEARCH_MINUTES_METRIC: minutes})
     provenance = _provenance(search, session, result, decision)
     content = build_report_content(
         search.dataset, result, candidate, test_predictions, baseline, decision, minutes, provenance
