@@ -54,7 +54,7 @@ def new_figure(size: tuple[float, float] = FIGURE_SIZE) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-class ShareLocator(AutoLocator):
+class ShareLocator(AutoLocator):  # type: ignore[misc]  # mypy ignores the types of matplotlib
     """Places the ticks of an axis of shares: none above 1, where the axis may have a margin for markers."""
 
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
