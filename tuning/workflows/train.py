@@ -82,8 +82,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
     training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
     data_audit = audit(dataset)
     context.bus.emit(AuditCompleted(data_audit))
-    name = training.name or dataset.name
-    parent = ParentRun.open(tracking, context.mlflow_run_id, name, context.started_s)
+    parent = ParentRun.open(tracking, context.mlflow_run_id, training.name or dataset.name)
     with parent_run_lifecycle(parent, context.signals):
         parent.log_audit(data_audit)
         _train_and_package(training, config or _default_config(training, inputs), dataset, parent, context.bus)
