@@ -153,6 +153,7 @@ def test_the_gate_decides_with_a_reason(case: str) -> None:
     new_candidate, current, alias, reason = CASES[case]
     promotion = decide(new_candidate, current)
     assert (promotion.alias, promotion.forced) == (alias, False)
+    assert promotion.champion == (current and current.version)
     assert reason in promotion.reason
     assert "  " not in promotion.reason
 

@@ -243,7 +243,7 @@ def test_the_results_come_first(page: Page) -> None:
         "this model validation90.0%",
         "default configuration validation, trial 070.0%",
         "tf_efficientnet_lite0, 32 px",
-        "9.0 ms, 14.0 MB",
+        "9.0 ms, 10.0 MB",
         "90 images, 3 classes",
         "8.5 min",
         "+19.0%, significant",
@@ -408,6 +408,7 @@ def test_without_augmentation_the_training_images_share_a_row() -> None:
 
 
 def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:
+    assert "the packaged file of the winner has 10.0 MB" in page.text
     assert "Limits for the winner: max_latency_ms=12.5" in page.text
     assert "latency, size" in page.text
     assert "3 of 3 networks measured" in page.text
@@ -424,7 +425,16 @@ def test_two_measured_networks_are_no_pareto_front(page: Page) -> None:
 def test_warnings_stand_before_the_evidence(page: Page) -> None:
     title, warning = page.text.index("1 warning"), page.text.index("Only 45 validation images")
     assert title < warning < page.text.index("Test balanced")
+    luck = "0.9783 on validation and 1.0000 on test, p = 0.123"
+    text = Page(built_report(report_content(warnings=(luck,)))).text
+    assert "97.8% on validation and 100.0% on test, p = 0.123." in text
     assert "1 warning" not in Page(built_report(report_content(warnings=()))).text
+
+
+def test_the_note_of_every_table_ends_with_a_period() -> None:
+    notes = re.findall(r"<figcaption><b>.*?</b>\. (.*?)</figcaption>", built_report(report_content()))
+    assert len(notes) >= 4
+    assert all(note.endswith(".") and not note.endswith("..") for note in notes)
 
 
 def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Page) -> None:

@@ -114,6 +114,7 @@ class Promotion(FrozenModel):
 
     ``won_images`` are the positions of the candidate's test images that only the candidate classifies correctly,
     ``lost_images`` of those that only the champion does; of images that neither was trained on.
+    ``champion`` is the version of the champion at the time of the decision; None if there was none.
     """
 
     alias: Literal["champion", "challenger"]
@@ -122,6 +123,7 @@ class Promotion(FrozenModel):
     won_images: tuple[NonNegativeInt, ...] = ()
     lost_images: tuple[NonNegativeInt, ...] = ()
     forced: bool = False
+    champion: PositiveInt | None = None
 
 
 ChangeKind = Literal["promoted", "forced", "rolled back"]

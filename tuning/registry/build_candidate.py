@@ -18,6 +18,7 @@ from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 from data.loading.pixel_cache import pixel_cache
+from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.recipe.schema import TrainingSettings
@@ -126,6 +127,7 @@ def _package(
     facts = PackageFacts(
         labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
     )
+    log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
     exported = export_package(members, facts, test_images, folder)
     for note in exported.notes:
         logger.info(note)
@@ -210,7 +212,10 @@ def _latency_ms(graph: Path) -> float | None:
     """Return the latency of the packaged graph for one image on one core; None if it is not an ONNX graph."""
     from models.profiling.serving_cost import latency_ms
 
-    return latency_ms(graph) if graph.suffix == ".onnx" else None
+    if graph.suffix != ".onnx":
+        return None
+    log_stage(logger, "measuring the latency of the exported model")
+    return latency_ms(graph)
 
 
 def count_leaks(dataset: Dataset) -> int:
@@ -228,6 +233,7 @@ def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
     """Log the package and return its model URI; empty if the server is unavailable and ``sync`` must log it."""
     if parent.client is None:
         return ""
+    log_stage(logger, "logging the model in MLflow")
     try:
         return log_candidate_package(parent.client, folder, parent.run_id)
     except Exception as error:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from models.backbones.weight_packages import weights_license
+from models.trial_config import TrialConfig
 from tuning.common.formatting import member_text, pluralize
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.registry.client import MAX_TAG_LENGTH
@@ -15,6 +16,7 @@ MAX_CLASSES = 20  # rows of the class table; the classes with the lowest recall 
 MAX_NAMES_LENGTH = 400  # characters of the listed class names
 SUMMARY_METRICS = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")
 MAX_REASON_LENGTH = 800  # characters
+LISTED_SEPARATELY = {"backbone", "image_size", "weights"}  # settings that have lines of their own in the model card
 CUT = "\n\n…\n"
 
 
@@ -93,23 +95,9 @@ def _training(candidate: Candidate) -> str:
 
 def _member(member: CandidateMember) -> list[str]:
     config = member.config
-    network, fit = config.network, config.fit
-    details = {
-        "freeze_fraction": network.freeze_fraction,
-        "truncate": network.truncate,
-        "head": network.head,
-        "dropout": network.dropout,
-        "optimizer": fit.optimizer,
-        "lr": fit.lr,
-        "weight_decay": fit.weight_decay,
-        "lr_scheduler": fit.lr_scheduler,
-        "label_smoothing": fit.label_smoothing,
-        "max_epochs": fit.max_epochs,
-        "batch_size": config.batches.batch_size,
-        "augmentation": config.batches.augmentation,
-        "seed": config.seed,
-    }
-    listed = ", ".join(f"{name} {json.dumps(value).strip(chr(34))}" for name, value in details.items())
+    network = config.network
+    settings = {name: value for name, value in _settings(config).items() if name not in LISTED_SEPARATELY}
+    listed = ", ".join(f"{name} {json.dumps(value).strip(chr(34))}" for name, value in settings.items())
     return [
         f"- Network: {member_text(member)}",
         f"- Configuration: {listed}",
@@ -121,6 +109,14 @@ def _train_again(candidate: Candidate, uri: str) -> str:
     if candidate.is_ensemble:
         return "`freezeline train --run ID` trains one of its networks again, with the ID of that trial's run."
     return f"`freezeline train --model {uri}` trains it again."
+
+
+def _settings(config: TrialConfig) -> dict[str, object]:
+    """Return every setting of a configuration by its name; no two of its parts have a name in common."""
+    settings: dict[str, object] = {}
+    for name, value in config.model_dump(mode="json").items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    return settings
 
 
 def _weights(backbone: str, weights: str) -> str:

@@ -28,7 +28,7 @@ TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 MAX_PX_PER_INCH = 112  # of a chart in the page; larger would make its text larger than the page's
 REPORT, EVALUATION = "report.html", "evaluation.html"
 LEADERBOARD_ROWS = 10  # visible rows; the other trials are in a collapsed table
-SCORE_IN_TEXT = re.compile(r"(?<![\d.])[01]\.\d{4}(?!\d)")  # of the gate's reasons; its p-values have three decimals
+SCORE_IN_TEXT = re.compile(r"(?<![\d.])[01]\.\d{4}(?!\d)")  # of reasons and warnings; other numbers have fewer decimals
 EVALUATION_SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",

@@ -58,9 +58,14 @@ def leaderboard(
     rows = [*best, *([winner] if winner is not None and winner.trial_uid not in uids else [])]
     winner_uid = winner.trial_uid if winner else ""
     cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid == winner_uid) for trial in rows]
-    mark = " (* winner)" if winner else ""
-    title = f"Best trials by validation{mark}"
+    title = f"Best trials by validation: {_counts(rows, trials)}{' (* winner)' if winner else ''}"
     return TextTable(title, COLUMNS, cells, text_columns={NETWORK, "augment"}, wrapped={NETWORK})
+
+
+def _counts(rows: Sequence[TrialRecord], trials: Sequence[TrialRecord]) -> str:
+    """Return how many of all trials are listed, and how many have no score and cannot be."""
+    without_score = sum(trial.score is None for trial in trials)
+    return f"{len(rows)} of {len(trials):,}" + (f", {without_score:,} without a score" if without_score else "")
 
 
 def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winner: bool) -> list[str]:
@@ -72,7 +77,7 @@ def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winne
         f"* {number}" if is_winner else number,
         format_score(trial),
         str(trial.epochs),
-        f"{trial.seconds:.0f}",
+        f"{trial.wall_s:.0f}",
         network,
         str(config.preprocessing.image_size),
         frozen_text(trial),

@@ -24,7 +24,7 @@ from tuning.registry.deferred import defer
 from tuning.registry.member_predictions import TrainedMember
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
-from tuning.tracking.connection import connect
+from tuning.tracking.connection import connect_to_existing, store_text
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.ui import result_text
 from tuning.workflows.context import Context
@@ -68,21 +68,22 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
     """
     config, trial = None, None
     if run_id or model_uri:
-        trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)
+        client = connect_to_existing()
+        trial = load_finished_trial(client, run_id) if run_id else load_version(client, model_uri)
         training, config = trial.training, trial.config
     problems = Problems()
     with problems.collect():
         dataset = load_data(training, context.bus.progress)
         inputs = prepare_inputs(training, dataset)
     with problems.collect():
-        client = connect_tracking(training, context.mlflow_run_id)
+        tracking = connect_tracking(training, context.mlflow_run_id)
     problems.raise_any()
     if trial:
         trial.warn_if_data_changed(dataset)
     training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
     data_audit = audit(dataset)
     context.bus.emit(AuditCompleted(data_audit))
-    parent = ParentRun.open(client, context.mlflow_run_id, training.name or dataset.name)
+    parent = ParentRun.open(tracking, context.mlflow_run_id, training.name or dataset.name)
     with parent_run_lifecycle(parent, context.signals):
         parent.log_audit(data_audit)
         _train_and_package(training, config or _default_config(training, inputs), dataset, parent, context.bus)
@@ -111,9 +112,8 @@ def _train_and_package(
     task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
     bus.stage("training")
     weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
-    bus.stage("packaging the model and evaluating it on the test split")
-    members = [TrainedMember(config, weights)]
-    candidate = build_candidate(parent, dataset, training, members, paths.package)
+    bus.stage("evaluating the model on the test split")
+    candidate = build_candidate(parent, dataset, training, [TrainedMember(config, weights)], paths.package)
     parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
     bus.show_result(*result_text.metrics_lines(candidate, None))
@@ -148,7 +148,8 @@ def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
         parent_tags = client.get_run(tags.get(PARENT_RUN_TAG, run_id)).data.tags
     except MlflowException:
         raise TrackingError(
-            f"run must be the id of a trial's run, got {run_id!r}, which does not exist; mlflow ui lists the runs"
+            f"run must be the id of a trial's run, got {run_id!r}, which does not exist in {store_text()}; "
+            "mlflow ui lists the runs"
         ) from None
     if TRIAL_CONFIG_TAG not in tags:
         raise TrackingError(
