@@ -105,6 +105,11 @@ class SearchPaths:
         """The weights of a linear probe that was fitted on the training and validation images."""
         return self.trials / f"{trial_uid}.refitted.safetensors"
 
+    def final_weights(self, trial_uid: str, epoch: int) -> Path:
+        """The weights to package: refitted ones if there are any, else those of the best ``epoch``."""
+        refitted = self.refitted_weights(trial_uid)
+        return refitted if refitted.exists() else self.weights(trial_uid, epoch)
+
     def checkpoint(self, trial_uid: str) -> Path:
         """The checkpoint from which a stopped trial resumes."""
         return self.trials / f"{trial_uid}.checkpoint"

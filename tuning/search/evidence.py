@@ -130,6 +130,16 @@ class Evidence:
         return Option(option.members, logits, np.mean([option.losses, *others], axis=0), cost_ms)
 
 
+def out_of_fold_predictions(paths: SearchPaths, dataset: Dataset, trial_uid: str) -> tuple[Floats, Labels] | None:
+    """Return a trial's out-of-fold logits [n, k] and the labels [n]; None if it was not cross-validated."""
+    predictions = load_predictions(paths.predictions(trial_uid))
+    if predictions is None or predictions.oof is None:
+        return None
+    known = ~np.isnan(predictions.oof[:, 0])
+    samples = (*dataset.split("train"), *dataset.split("val"))
+    return predictions.oof[known], np.array([sample.label for sample in samples], dtype=np.int64)[known]
+
+
 def _option(members: Sequence[Member], logits: Floats, labels: Labels, cost_ms: float | None) -> Option:
     known = ~np.isnan(logits[:, 0])
     losses = np.full(len(labels), np.nan)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from data.atomic_write import write_atomically
@@ -16,7 +15,6 @@ from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision, network_name, pluralize
 from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
 from tuning.common.promotion_types import Candidate
-from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.client import ModelRegistry
@@ -136,16 +134,14 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
         if packaged.trial_uids == trial_uids:
             return packaged.candidate
     search.bus.stage(f"evaluating {summary.describe_winner(result)}, the best, on the test split")
-    members = [TrainedMember(trial.config, _weights(search.paths, trial), weight) for trial, weight in result.members]
+    members = [
+        TrainedMember(trial.config, search.paths.final_weights(trial.trial_uid, trial.best_epoch), weight)
+        for trial, weight in result.members
+    ]
     held_out = HeldOutPredictions(*result.held_out) if result.held_out else None
     candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
     write_atomically(file, PackagedWinner(trial_uids=trial_uids, candidate=candidate).to_json().encode())
     return candidate
-
-
-def _weights(paths: SearchPaths, trial: TrialRecord) -> Path:
-    is_refitted = trial.config.fit.refit and paths.refitted_weights(trial.trial_uid).exists()
-    return paths.refitted_weights(trial.trial_uid) if is_refitted else paths.weights(trial.trial_uid, trial.best_epoch)
 
 
 def _pixel_baseline(search: Search) -> float:

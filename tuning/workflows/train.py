@@ -21,7 +21,8 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
 from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
-from tuning.registry.member_predictions import TrainedMember
+from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
+from tuning.search.evidence import out_of_fold_predictions
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect_to_existing, store_text
@@ -111,9 +112,11 @@ def _train_and_package(
 
     task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
     bus.stage("training")
-    weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
+    weights = paths.final_weights(TRIAL_UID, train_task(task, on_epoch_end))
     bus.stage("evaluating the model on the test split")
-    candidate = build_candidate(parent, dataset, training, [TrainedMember(config, weights)], paths.package)
+    oof = out_of_fold_predictions(paths, dataset, TRIAL_UID)
+    held_out = HeldOutPredictions(*oof) if oof else None
+    candidate = build_candidate(parent, dataset, training, [TrainedMember(config, weights)], paths.package, held_out)
     parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
     bus.show_result(*result_text.metrics_lines(candidate, None))
