@@ -293,7 +293,8 @@ def test_the_whole_configuration_of_the_winner_is_shown(page: Page) -> None:
 
 
 def test_the_report_of_an_ensemble_has_each_network_with_its_weight_and_configuration() -> None:
-    text = Page(built_report(report_content(candidate=ensemble(candidate(0.8, HOSTILE_NAMES))))).text
+    winner = dataclasses.replace(report_content().winner, candidate=ensemble(candidate(0.8, HOSTILE_NAMES)))
+    text = Page(built_report(report_content(winner=winner))).text
     for part in (
         "mean of 2 networks",
         "12.5 ms, 10.0 MB",
@@ -303,7 +304,7 @@ def test_the_report_of_an_ensemble_has_each_network_with_its_weight_and_configur
         assert part in text
     for network in ("tf_efficientnet_lite0 at 32 px, weight 0.75", "tf_efficientnet_lite0 at 48 px, weight 0.25"):
         assert text.count(network) == 4  # the summary and three parts of its configuration
-    axis = score_axis(report_content(candidate=ensemble(candidate(0.8, HOSTILE_NAMES))))
+    axis = score_axis(report_content(winner=winner))
     assert [mark.note for mark in axis.marks if mark.label == "this model"] == ["test"]
 
 
