@@ -109,7 +109,7 @@ def test_the_model_card_has_the_license_of_the_pretrained_weights(backbone: str,
 def test_the_model_card_of_an_ensemble_has_each_network_with_its_weight() -> None:
     card = render_model_card(ensemble(), 1, Promotion(alias="champion", reason="better", evidence={}), "`run`")
     assert "- 2 networks; the probabilities are the weighted mean of theirs\n" in card
-    for part in ("at 32 px, weight 0.75", "at 48 px, weight 0.25", "seed 3\n", "seed 4\n", "freezeline train --run ID"):
+    for part in ("at 32 px, weight 0.75", "at 48 px, weight 0.25", "seed 3", "seed 4", "freezeline train --run ID"):
         assert part in card
     assert "train --model" not in card
 

@@ -65,13 +65,12 @@ def choose(
     """
     candidates = [trial for trial in allowed if evidence.has(trial)]
     probes = [trial for trial in candidates if evidence.is_cross_validated(trial)]
-    finalists = [trial for trial in candidates if not evidence.is_cross_validated(trial)]
     best_probes = _choose_probes(probes, evidence, cost_of, rules) if probes else None
 
     def on_validation(trial: TrialRecord) -> Option:
         return evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
 
-    trained = [on_validation(trial) for trial in finalists]
+    trained = [on_validation(trial) for trial in candidates if not evidence.is_cross_validated(trial)]
     if not trained:
         return best_probes
     best_trained = prefer_cheaper(trained, evidence.val, rules.tolerance)
