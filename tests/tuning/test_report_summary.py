@@ -11,6 +11,7 @@ import pytest
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.factories import candidate, ensemble
 from tests.tuning.report_factory import HOSTILE_NAMES, Page, built_report, report_content, report_result, report_trial
+from tuning.reporting.content import Decision
 from tuning.reporting.summary import confused_pairs, score_axis
 
 
