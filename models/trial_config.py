@@ -102,6 +102,8 @@ class TrialConfig(FrozenModel):
 
     Attributes:
         seed: seed of new weights, image order, augmentation and dropout.
+        fold: the fold of ``data.dataset.folds.development_folds`` that validates the trial, which is trained on all
+            other training and validation images; None: the validation split.
         preprocessing: conversion of an image to the network's input.
         batches: batching, augmentation and class balance of training images.
         network: the network, and the part of it that is trained.
@@ -116,6 +118,7 @@ class TrialConfig(FrozenModel):
     network: NetworkConfig
     fit: FitConfig
     features: FeaturesConfig = FeaturesConfig(feature_cache="off", cached_augmentations=0)
+    fold: NonNegativeInt | None = None
 
     @property
     def is_probe(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.dataset.dataset import Dataset
+from data.sources.base import SplitName
 
 Folds = npt.NDArray[np.int64]
 
@@ -24,6 +25,12 @@ def development_folds(dataset: Dataset) -> Folds | None:
     samples = (*dataset.split("train"), *dataset.split("val"))
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return stratified_group_folds(labels, [sample.group or sample.content_hash for sample in samples])
+
+
+def count_folds(dataset: Dataset) -> int:
+    """Return the number of ``development_folds``; 0 if there can be none."""
+    folds = development_folds(dataset)
+    return 0 if folds is None else int(folds.max()) + 1
 
 
 def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str]) -> Folds | None:
@@ -53,3 +60,11 @@ def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str])
             group_folds[of_class] = ALWAYS_TRAINING
     folds = group_folds[group_ids]
     return folds if (folds != ALWAYS_TRAINING).any() else None
+
+
+def with_fold(dataset: Dataset, folds: Folds, fold: int) -> Dataset:
+    """Return the data set with one of its ``development_folds`` as the validation split; the order is unchanged."""
+    development = (*dataset.split("train"), *dataset.split("val"))
+    splits: list[SplitName] = ["val" if number == fold else "train" for number in folds]
+    changed = [sample.model_copy(update={"split": split}) for sample, split in zip(development, splits, strict=True)]
+    return dataset.model_copy(update={"samples": (*changed, *dataset.split("test"))})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.dataset.dataset import Dataset
+from data.dataset.folds import development_folds
 from data.preprocessing import Preprocessing
 from models.profiling.serving_cost import ServingCost
 from models.training.predictions import HeldOutLogits, load_predictions, save_predictions
@@ -189,6 +190,55 @@ def test_reruns_count_for_the_mean_loss_of_a_trained_trial(pets: Dataset) -> Non
     assert without is not None
     assert with_reruns is not None
     assert (winner(without), winner(with_reruns)) == (lucky, steady)
+
+
+def test_trials_that_were_rerun_on_folds_are_compared_on_these_folds(pets: Dataset) -> None:
+    """On the validation images the search has chosen among them; on the folds of the re-runs it has not."""
+    labels = labels_of(pets)
+    folds = development_folds(pets)
+    assert folds is not None
+    val = labels[len(pets.split("train")) :]
+    of_probe, lucky, steady = probe(1), trial_record(2, 0.9), trial_record(3, 0.8)
+    reruns = {
+        trial.trial_uid: [rerun_on(fold, 10 * trial.number + fold, trial) for fold in (0, 1)]
+        for trial in (lucky, steady)
+    }
+    skills = {lucky.trial_uid: 0.3, steady.trial_uid: 2.5}
+    on_folds = [
+        (rerun, logits(labels[folds == rerun.config.fold], skills[uid], rerun.number))
+        for uid, of_trial in reruns.items()
+        for rerun in of_trial
+    ]
+    known = evidence(
+        pets,
+        [(of_probe, logits(labels, 1.0, 0))],
+        [(lucky, logits(val, 4.0, 1)), (steady, logits(val, 2.0, 2)), *on_folds],
+    )
+    rules = ChoiceRules.of_preference("accuracy", 1, lambda _: True)
+    choice = choose([of_probe, lucky, steady], reruns, known, lambda _: None, rules)
+    assert choice is not None
+    assert winner(choice) == steady
+    assert len(choice.labels) == np.isin(folds, (0, 1)).sum()
+    weak = [(rerun, logits(labels[folds == rerun.config.fold], 0.1, rerun.number)) for rerun, _ in on_folds]
+    first_scores = [(lucky, logits(val, 4.0, 1)), (steady, logits(val, 2.0, 2))]
+    rules = ChoiceRules.of_preference("accuracy", 1, lambda _: True)
+
+    def choice_with(of_folds: Logits) -> Choice:
+        known = evidence(pets, [(of_probe, logits(labels, 1.0, 0))], [*first_scores, *of_folds])
+        choice = choose([of_probe, lucky, steady], reruns, known, lambda _: None, rules)
+        assert choice is not None
+        return choice
+
+    choice = choice_with(on_folds)
+    assert winner(choice) == steady
+    assert len(choice.labels) == np.isin(folds, (0, 1)).sum()
+    weak = [(rerun, logits(labels[folds == rerun.config.fold], 0.1, rerun.number)) for rerun, _ in on_folds]
+    assert winner(choice_with(weak)) == of_probe
+
+
+def rerun_on(fold: int, number: int, trial: TrialRecord) -> TrialRecord:
+    changes = {"config": trial.config.model_copy(update={"fold": fold}), "origin": "rerun", "rerun_of": trial.trial_uid}
+    return trial_record(number).model_copy(update=changes)
 
 
 def test_trials_without_evidence_cannot_be_chosen(pets: Dataset) -> None:

@@ -291,7 +291,10 @@ class Recipe(TrainingSettings):
     )
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="GPUs per trial (0.5: two trials share one)")
     rerun_top_k: int = Field(
-        3, ge=0, le=100, description="number of best trials to re-run; the best mean score wins; 0: none"
+        3,
+        ge=0,
+        le=100,
+        description="number of best trials to re-run with other seeds before the winner is chosen; 0: none",
     )
     rerun_seeds: int = Field(2, ge=0, le=100, description="number of additional seeds per re-run trial")
     dry_run: bool = Field(

@@ -2,7 +2,8 @@
 
 1. Linear probes are compared by cross-validation over the training and validation images, and so is an ensemble of the
    best of them.
-2. The best of these is compared with the best trained trial on the validation images, on which no option was trained.
+2. The best of these is compared with the trained trials: with those that were re-run on folds of the same images, on
+   these folds, else with all on the validation images.
 """
 
 from __future__ import annotations
@@ -65,21 +66,72 @@ def choose(
     """
     candidates = [trial for trial in allowed if evidence.has(trial)]
     probes = [trial for trial in candidates if evidence.is_cross_validated(trial)]
+    trained = [trial for trial in candidates if not evidence.is_cross_validated(trial)]
     best_probes = _choose_probes(probes, evidence, cost_of, rules) if probes else None
-
-    def on_validation(trial: TrialRecord) -> Option:
-        return evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
-
-    trained = [on_validation(trial) for trial in candidates if not evidence.is_cross_validated(trial)]
     if not trained:
         return best_probes
-    best_trained = prefer_cheaper(trained, evidence.val, rules.tolerance)
-    if best_probes is None:
-        return _choice_on_validation(best_trained, trained, evidence)
-    costs = [_latency(cost_of(member.trial)) for member in best_probes.members]
-    probe_option = evidence.on_validation(best_probes.members, (), total_cost(costs))
-    chosen = prefer_cheaper([probe_option, best_trained], evidence.val, rules.tolerance)
-    return best_probes if chosen is probe_option else _choice_on_validation(best_trained, trained, evidence)
+    comparison = _on_folds(trained, best_probes, reruns, evidence, cost_of)
+    if comparison is None:
+        comparison = _on_validation(trained, best_probes, reruns, evidence, cost_of)
+    chosen = prefer_cheaper(comparison.options, comparison.images, rules.tolerance)
+    if best_probes is not None and chosen.members == best_probes.members:
+        return best_probes
+    known = ~np.isnan(chosen.losses)
+    return Choice(
+        members=chosen.members,
+        estimate=corrected_estimate(comparison.options, chosen, comparison.images),
+        is_cross_validated=False,
+        logits=chosen.logits[known],
+        labels=comparison.images.labels[known],
+        tied=_tied(chosen, comparison.options, comparison.images),
+    )
+
+
+class _Comparison(NamedTuple):
+    """Options with their losses for the same images."""
+
+    options: list[Option]
+    images: Images
+
+
+def _on_folds(
+    trained: Sequence[TrialRecord],
+    best_probes: Choice | None,
+    reruns: Mapping[str, Sequence[TrialRecord]],
+    evidence: Evidence,
+    cost_of: CostOf,
+) -> _Comparison | None:
+    """Compare by re-runs on common folds, on which neither training nor the search has seen the images.
+
+    None if fewer than two options have results for them.
+    """
+    covered = {trial.trial_uid: evidence.covered_folds(reruns.get(trial.trial_uid, ())) for trial in trained}
+    folds = max(covered.values(), key=len)
+    rerun_trials = [trial for trial in trained if covered[trial.trial_uid] >= folds]
+    if not folds or len(rerun_trials) + (best_probes is not None) < 2:
+        return None
+    options = [evidence.on_folds(trial, reruns[trial.trial_uid], _latency(cost_of(trial))) for trial in rerun_trials]
+    if best_probes is not None:
+        options.append(evidence.on_development(best_probes.members, _total_latency(best_probes.members, cost_of)))
+    return _Comparison([evidence.restrict(option, folds) for option in options], evidence.development)
+
+
+def _on_validation(
+    trained: Sequence[TrialRecord],
+    best_probes: Choice | None,
+    reruns: Mapping[str, Sequence[TrialRecord]],
+    evidence: Evidence,
+    cost_of: CostOf,
+) -> _Comparison:
+    """Compare on the validation images; the losses of a re-run trial are means over its seeds."""
+    options = [
+        evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
+        for trial in trained
+    ]
+    if best_probes is not None:
+        cost_ms = _total_latency(best_probes.members, cost_of)
+        options.append(evidence.on_validation(best_probes.members, (), cost_ms))
+    return _Comparison(options, evidence.val)
 
 
 class ChoiceRules(NamedTuple):
@@ -125,6 +177,10 @@ def prefer_cheaper(options: Sequence[Option], images: Images, tolerance: float) 
 
 def _latency(cost: ServingCost | None) -> float | None:
     return None if cost is None else cost.latency_ms
+
+
+def _total_latency(members: Sequence[Member], cost_of: CostOf) -> float | None:
+    return total_cost([_latency(cost_of(member.trial)) for member in members])
 
 
 def total_cost(costs: Sequence[float | None]) -> float | None:
@@ -184,12 +240,6 @@ def _best_per_network(options: Sequence[Option], images: Images) -> list[Option]
         config = option.trial.config
         best.setdefault((config.network.backbone, config.preprocessing.image_size), option)
     return list(best.values())
-
-
-def _choice_on_validation(chosen: Option, options: Sequence[Option], evidence: Evidence) -> Choice:
-    estimate = corrected_estimate(options, chosen, evidence.val)
-    tied = _tied(chosen, options, evidence.val)
-    return Choice(chosen.members, estimate, False, chosen.logits, evidence.val.labels, tied)
 
 
 def _tied(chosen: Option, options: Sequence[Option], images: Images) -> tuple[TrialRecord, ...]:

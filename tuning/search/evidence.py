@@ -8,14 +8,16 @@ Shapes: n images, k classes, m options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data.dataset.dataset import Dataset, Sample
+from data.dataset.folds import Folds, development_folds
 from models.evaluation.calibration import cross_fitted_loss
 from models.evaluation.ensemble import combine_logits
 from models.evaluation.estimate import Estimate, class_balanced_estimate, class_balanced_weights
@@ -95,7 +97,13 @@ class Evidence:
         self.num_classes = len(dataset.classes)
         self.val = Images.from_samples(dataset.split("val"))
         self.development = Images.from_samples((*dataset.split("train"), *dataset.split("val")))
+        self._dataset = dataset
         self._logits = logits
+
+    @cached_property
+    def folds(self) -> Folds | None:
+        """The folds of the development images."""
+        return development_folds(self._dataset)
 
     @classmethod
     def load(cls, paths: SearchPaths, dataset: Dataset, trials: Sequence[TrialRecord]) -> Evidence:
@@ -117,6 +125,30 @@ class Evidence:
         logits = combine_logits([each for each in oof if each is not None], [member.weight for member in members])
         return _option(members, logits, self.development.labels, cost_ms)
 
+    def covered_folds(self, reruns: Sequence[TrialRecord]) -> frozenset[int]:
+        """Return the folds on which the re-runs of a trial were validated."""
+        return frozenset(rerun.config.fold for rerun in reruns if rerun.config.fold is not None and self.has(rerun))
+
+    def on_folds(self, trial: TrialRecord, reruns: Sequence[TrialRecord], cost_ms: float | None) -> Option:
+        """Return a trained trial as an option on the development images, by the re-runs that were validated on them.
+
+        Images in the folds of no re-run have NaN.
+        """
+        logits = np.full((len(self.development.labels), self.num_classes), np.nan)
+        for rerun in reruns:
+            if rerun.config.fold is not None and self.has(rerun):
+                logits[self.folds == rerun.config.fold] = self._logits[rerun.trial_uid].val
+        return _option([Member(trial)], logits, self.development.labels, cost_ms)
+
+    def restrict(self, option: Option, folds: Collection[int]) -> Option:
+        """Return an option on the development images with only the images in some folds; all others have NaN."""
+        outside = np.array([fold not in folds for fold in (() if self.folds is None else self.folds)])
+        return replace(
+            option,
+            logits=np.where(outside[:, None], np.nan, option.logits),
+            losses=np.where(outside, np.nan, option.losses),
+        )
+
     def on_validation(self, members: Sequence[Member], reruns: Sequence[TrialRecord], cost_ms: float | None) -> Option:
         """Return members as an option on the validation images; the losses are means over the trial and its re-runs."""
         val = [self._logits[member.trial.trial_uid].val for member in members]
@@ -125,7 +157,7 @@ class Evidence:
         others = [
             _option(members, self._logits[rerun.trial_uid].val, self.val.labels, cost_ms).losses
             for rerun in reruns
-            if self.has(rerun)
+            if rerun.config.fold is None and self.has(rerun)
         ]
         return Option(option.members, logits, np.mean([option.losses, *others], axis=0), cost_ms)
 

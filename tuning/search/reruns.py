@@ -60,25 +60,49 @@ def _all_scores(trial: TrialRecord, trials: Sequence[TrialRecord]) -> tuple[floa
     return tuple(other.score for other in scored if other.score is not None)
 
 
+class RerunPlan(NamedTuple):
+    """Which trials are re-run, and how often.
+
+    Attributes:
+        top_k: number of trials.
+        num_seeds: number of re-runs of each.
+        num_folds: number of folds of the training and validation images; the re-runs with the first seed are validated
+            on the first fold, those with the next seed on the next. 0: all on the validation split.
+    """
+
+    top_k: int
+    num_seeds: int
+    num_folds: int = 0
+
+
+class NextRerun(NamedTuple):
+    """A trial to re-run, with its seed and its fold."""
+
+    trial: TrialRecord
+    seed: int
+    fold: int | None
+
+
 def next_rerun(
     trials: Sequence[TrialRecord],
-    top_k: int,
-    num_seeds: int,
+    plan: RerunPlan,
     num_val_images: int,
     has_time_for: Callable[[TrialRecord], bool],
-) -> tuple[TrialRecord, int] | None:
-    """Return the next trial to re-run and its seed; None if there is none.
+) -> NextRerun | None:
+    """Return the next re-run; None if there is none.
 
-    Every top trial is re-run with one seed before any is re-run with the next, so that limited time is shared equally.
-    ``has_time_for`` returns whether the remaining time allows a trial to be re-run.
+    Every top trial is re-run with one seed, on the same fold, before any is re-run with the next, so that limited time
+    is shared equally and losses can be compared image by image. New folds for each seed make the choice depend less on
+    one division of the images (Nagler et al., "Reshuffling Resampling Splits Can Improve Generalization of
+    Hyperparameter Optimization", NeurIPS 2024). ``has_time_for`` returns whether the remaining time allows a re-run.
     """
-    for offset in range(1, num_seeds + 1):
-        for rerun_trial in top_trials(trials, top_k, num_val_images):
+    for offset in range(1, plan.num_seeds + 1):
+        for rerun_trial in top_trials(trials, plan.top_k, num_val_images):
             trial = rerun_trial.trial
             seed = trial.config.seed + offset
             started_seeds = {other.config.seed for other in trials if other.rerun_of == trial.trial_uid}
             if seed not in started_seeds and has_time_for(trial):
-                return trial, seed
+                return NextRerun(trial, seed, (offset - 1) % plan.num_folds if plan.num_folds else None)
     return None
 
 

@@ -130,7 +130,8 @@ def _train(
 ) -> int:
     import torch
 
-    from data.loading.pixel_cache import pixel_cache
+    from data.dataset.folds import development_folds, with_fold
+    from data.loading.pixel_cache import FoldPixels, PixelCache, pixel_cache
     from models.classifier import build_classifier
     from models.device import choose_device
     from models.features.trial_features import TrialFeatures
@@ -141,7 +142,12 @@ def _train(
     num_classes = len(dataset.classes)
     classifier = build_classifier(config.network, num_classes, config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
-    pixels = pixel_cache(dataset, config.preprocessing)
+    cache = pixel_cache(dataset, config.preprocessing)
+    pixels: PixelCache | FoldPixels = cache
+    if config.fold is not None:
+        folds = development_folds(dataset)
+        assert folds is not None, config.fold  # noqa: S101  (the search has folds if a trial has one)
+        dataset, pixels = with_fold(dataset, folds, config.fold), FoldPixels(cache, folds == config.fold)
     features = TrialFeatures(classifier, config, dataset, pixels, on_batch)
     with contextlib.closing(features):
         trial = _Trial(task, classifier, features, report)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from data.audit.report import Audit
 from data.dataset.dataset import Dataset
+from data.dataset.folds import count_folds
 from data.loading.pixel_cache import pixel_cache
 from data.sources.base import SPLITS
 from models.trial_config import TrialConfig
@@ -172,7 +173,9 @@ class SearchSession:
         store = self._open_store()
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
-        strategy = SearchStrategy(recipe, self._space, len(self._search.dataset.split("val")))
+        dataset = self._search.dataset
+        num_folds = count_folds(dataset) if recipe.validation == "folds" else 0
+        strategy = SearchStrategy(recipe, self._space, len(dataset.split("val")), num_folds)
         trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(self._search.dataset))
         time_budget = self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
