@@ -17,7 +17,7 @@ import numpy as np
 
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
-from models.packaging.export import PackageFacts, export_package
+from models.packaging.export import PackageFacts, PackageMember, export_package
 from models.profiling.serving_cost import ServingSpec, export_torchscript_onnx, latency_ms, randomly_initialized
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
@@ -49,12 +49,12 @@ def compare(name: str, size: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         fast = Path(folder) / "fast.onnx"
         start = time.process_time()
-        exported = export_package(classifier, config, facts, pixels, Path(folder))
+        exported = export_package([PackageMember(classifier, config)], facts, [pixels], Path(folder))
         package = Path(folder) / exported.graph
         between = time.process_time()
         export_torchscript_onnx(classifier, size, fast)
         seconds = between - start, time.process_time() - between
-        rounds = [(latency_ms(package, size), latency_ms(fast, size)) for _ in range(ROUNDS)]
+        rounds = [(latency_ms(package), latency_ms(fast)) for _ in range(ROUNDS)]
         ms = [min(times) for times in zip(*rounds, strict=True)]
         mb = [file.stat().st_size / 1e6 for file in (package, fast)]
     cells = [name, str(size)]

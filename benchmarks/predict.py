@@ -28,7 +28,7 @@ from PIL import Image
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing, normalize, read_image, to_pixels
 from models.classifier import Classifier, build_classifier
-from models.packaging.export import PackageFacts, export_package
+from models.packaging.export import PackageFacts, PackageMember, export_package
 from models.packaging.mlflow_model import save_package
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
@@ -62,7 +62,7 @@ def make_package(config: TrialConfig, folder: Path) -> Classifier:
     size = config.preprocessing.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (8, size, size, 3)).astype(np.uint8)
     facts = PackageFacts(labels=CLASSES, data_fingerprint="benchmark")
-    export_package(classifier, config, facts, pixels, folder / "package")
+    export_package([PackageMember(classifier, config)], facts, [pixels], folder / "package")
     save_package(folder / "package", folder / "model")
     return classifier.eval()
 

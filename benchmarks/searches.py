@@ -33,14 +33,14 @@ class Search(NamedTuple):
     trials: list[Run]
 
 
-def search(data: str, seed: int, folder: Path, *options: str, name: str = "search") -> Search:
-    """Run one search in ``folder``, which holds its tracking database, home and output."""
+def search(data: str, seed: int, folder: Path, *options: str, name: str = "search", checkout: Path = ROOT) -> Search:
+    """Run one search in ``folder``, which holds its tracking database, home and output, with the code of a checkout."""
     from mlflow import MlflowClient
 
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "FREEZELINE_HOME": str(folder / "home")}
-    environment["PYTHONPATH"] = str(ROOT)  # the command runs in the folder, because MLflow writes files there
+    environment["PYTHONPATH"] = str(checkout)  # the command runs in the folder, because MLflow writes files there
     command = [
         sys.executable,
         "-m",

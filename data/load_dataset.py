@@ -48,6 +48,7 @@ def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks
         skipped=(*source.skipped, *filtered.skipped, *excluded),
         median_short_side=round(statistics.median(image_index[path].short_side for path in assignment.splits)),
         findings=audit_context.findings(),
+        provided_splits=tuple(split for split in SPLITS if any(image.split == split for image in source.images)),
     )
 
 
@@ -85,7 +86,11 @@ def _samples(source: DataSource, items: Sequence[SplitItem], assignment: SplitAs
     labels = {name: label for label, name in enumerate(source.classes)}
     samples = [
         Sample(
-            path=item.path, label=labels[item.label], split=assignment.splits[item.path], content_hash=item.content_hash
+            path=item.path,
+            label=labels[item.label],
+            split=assignment.splits[item.path],
+            content_hash=item.content_hash,
+            group=assignment.groups.get(item.path, ""),
         )
         for item in items
         if item.path in assignment.splits

@@ -65,7 +65,9 @@ class FitConfig(FrozenModel):
     """Training hyperparameters.
 
     Attributes:
-        optimizer: SGD uses Nesterov momentum; Adam adds weight decay to the gradient, AdamW decouples it.
+        optimizer: SGD uses Nesterov momentum; Adam adds weight decay to the gradient, AdamW decouples it. ``lbfgs``
+            fits the linear head of a frozen network to convergence (``models.training.probe``) and uses no other
+            setting.
         lr: learning rate of the head after the warmup.
         layer_decay: factor between the learning rates of neighboring blocks, from the head toward the input
             (discriminative fine-tuning: Howard & Ruder, "ULMFiT", 2018); 1 trains all blocks at the same rate.
@@ -77,9 +79,12 @@ class FitConfig(FrozenModel):
         max_epochs: number of passes over the training images.
         patience: epochs without a lower validation loss before training stops; 0 disables early stopping.
         label_smoothing: probability mass of the training target that is spread over all classes.
+        validation: images that choose the penalty of ``lbfgs``: the validation split, or folds over the training and
+            validation images.
+        refit: whether the final weights of ``lbfgs`` are fitted on the training and validation images; needs folds.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw", "lbfgs"] = "adamw"
     lr: PositiveFloat = 1e-3
     weight_decay: float = Field(default=1e-2, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
@@ -88,6 +93,8 @@ class FitConfig(FrozenModel):
     max_epochs: PositiveInt = 10
     patience: NonNegativeInt = 0
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    validation: Literal["folds", "split"] = "split"
+    refit: bool = False
 
 
 class TrialConfig(FrozenModel):
@@ -95,6 +102,8 @@ class TrialConfig(FrozenModel):
 
     Attributes:
         seed: seed of new weights, image order, augmentation and dropout.
+        fold: the fold of ``data.dataset.folds.development_folds`` that validates the trial, which is trained on all
+            other training and validation images; None: the validation split.
         preprocessing: conversion of an image to the network's input.
         batches: batching, augmentation and class balance of training images.
         network: the network, and the part of it that is trained.
@@ -109,3 +118,20 @@ class TrialConfig(FrozenModel):
     network: NetworkConfig
     fit: FitConfig
     features: FeaturesConfig = FeaturesConfig(feature_cache="off", cached_augmentations=0)
+    fold: NonNegativeInt | None = None
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the head is fitted by logistic regression on the features of a frozen network."""
+        return self.fit.optimizer == "lbfgs"
+
+    @model_validator(mode="after")
+    def _check_probe(self) -> Self:
+        network, batches = self.network, self.batches
+        is_fixed = network.freeze_fraction == 1 and batches.augmentation == "none" and batches.mix == "none"
+        if self.is_probe and not (is_fixed and network.head == LINEAR and batches.balance in ("none", "weights")):
+            raise ValueError(
+                "optimizer=lbfgs needs freeze_fraction=1, head=linear, augmentation=none, mix=none and balance=none or "
+                "weights; change them, or use adamw"
+            )
+        return self

@@ -13,12 +13,21 @@ from data.sources.base import SPLITS, SkippedFile, SplitName
 
 
 class Sample(FrozenModel):
-    """One image: its path (relative to the root, with ``/``), class index, split, and hash of its RGB pixels."""
+    """One image of a data set.
+
+    Attributes:
+        path: relative to the root, with ``/``.
+        label: index of the class.
+        content_hash: hash of its RGB pixels.
+        group: name of its group of linked images (same pixels, near-duplicates, or a group of the manifest), which no
+            split and no fold separates; empty for an image without links.
+    """
 
     path: str
     label: int
     split: SplitName
     content_hash: str
+    group: str = ""
 
 
 class Dataset(FrozenModel):
@@ -32,6 +41,7 @@ class Dataset(FrozenModel):
         skipped: all other files, with the reason.
         median_short_side: median of the short sides of the samples, in pixels.
         findings: findings of the audit, one for each kind of problem.
+        provided_splits: the splits that the user provided; all others were cut from the training images.
     """
 
     name: str
@@ -41,6 +51,7 @@ class Dataset(FrozenModel):
     skipped: tuple[SkippedFile, ...] = ()
     median_short_side: int
     findings: tuple[Finding, ...] = ()
+    provided_splits: tuple[SplitName, ...] = ()
 
     @property
     def fingerprint(self) -> str:

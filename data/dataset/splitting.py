@@ -50,11 +50,19 @@ class SplitItem(ImageFile):
 
 @dataclasses.dataclass(frozen=True)
 class SplitAssignment:
-    """The split of each image and the excluded images, by path, and the new splits by content hash, to be persisted."""
+    """The result of ``assign_splits``.
 
-    splits: dict[str, SplitName]
-    excluded: dict[str, Excluded]
-    new_assignments: dict[str, SplitName]
+    Attributes:
+        splits: the split of each image by path.
+        excluded: the excluded images by path.
+        new_assignments: the new splits by content hash, to be persisted.
+        groups: the name of the group of each linked image by path; images without links are missing.
+    """
+
+    splits: dict[str, SplitName] = dataclasses.field(default_factory=dict)
+    excluded: dict[str, Excluded] = dataclasses.field(default_factory=dict)
+    new_assignments: dict[str, SplitName] = dataclasses.field(default_factory=dict)
+    groups: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def assign_splits(
@@ -70,9 +78,11 @@ def assign_splits(
     """
     given_splits = {item.split for item in items if item.split}
     managed_splits = tuple(split for split in SPLITS if split == "train" or split not in given_splits)
-    assignment = SplitAssignment({}, {}, {})
+    assignment = SplitAssignment()
     builder = _SplitBuilder(managed_splits, persisted or {})
     for group in _groups(items, near_duplicates):
+        if len(group.items) > 1:
+            assignment.groups.update((item.path, group.key) for item in group.items)
         if group.given_splits - {"train"} or len(managed_splits) == 1:
             _keep_given_splits(group, assignment, keep_leaks)
         else:

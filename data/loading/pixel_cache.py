@@ -34,9 +34,53 @@ class PixelCache:
 
         Index i corresponds to ``dataset.split(name)[i]``.
         """
-        start, stop = json.loads((self.folder / "splits.json").read_bytes())[name]
+        return self._rows(*self._ranges()[name])
+
+    def development(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        """Return the same for the training images, followed by the validation images."""
+        ranges = self._ranges()
+        return self._rows(ranges["train"][0], ranges["val"][1])
+
+    def _ranges(self) -> dict[SplitName, tuple[int, int]]:
+        ranges: dict[SplitName, tuple[int, int]] = json.loads((self.folder / "splits.json").read_bytes())
+        return ranges
+
+    def _rows(self, start: int, stop: int) -> tuple[Pixels, npt.NDArray[np.int64]]:
         pixels = np.load(self.folder / "pixels.npy", mmap_mode="r")
         return pixels[start:stop], np.load(self.folder / "labels.npy")[start:stop]
+
+
+class SelectedPixels:
+    """Rows of an array of pixels [n, s, s, 3], read when they are indexed."""
+
+    def __init__(self, pixels: Pixels, rows: npt.NDArray[np.int64]) -> None:
+        """Take the array, which may be memory-mapped, and the selected rows."""
+        self._pixels = pixels
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, indices: npt.NDArray[np.intp]) -> Pixels:
+        """Return the rows with these indices [b] among the selected ones."""
+        return np.asarray(self._pixels[self._rows[indices]])
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldPixels:
+    """The pixels of a data set of which one fold of the training and validation images is the validation split."""
+
+    pixels: PixelCache
+    is_validation: npt.NDArray[np.bool_]
+
+    def split(self, name: SplitName) -> tuple[Pixels | SelectedPixels, npt.NDArray[np.int64]]:
+        """Return the pixels of a split and its labels, int64 [n]; the test split is unchanged."""
+        if name == "test":
+            return self.pixels.split(name)
+        pixels, labels = self.pixels.development()
+        rows = np.flatnonzero(self.is_validation == (name == "val"))
+        return SelectedPixels(pixels, rows), labels[rows]
 
 
 def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: ProgressCallback | None = None) -> PixelCache:

@@ -18,6 +18,7 @@ import torch
 from data.loading.augmentation import Augmentation, build_augmentation
 from data.loading.batch_config import Balance
 from data.loading.class_balance import Indices
+from data.loading.pixel_cache import SelectedPixels
 from data.preprocessing import Pixels, Preprocessing, normalize
 
 GatherFn = Callable[[Indices, Indices], torch.Tensor]
@@ -60,7 +61,7 @@ class OnTheFlyImages:
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Pixels | SelectedPixels,
         preprocessing: Preprocessing,
         seed: int,
         augmentation: str = "none",
@@ -98,7 +99,7 @@ class FixedViewImages:
     """Normalized images in a fixed set of views, computed on demand."""
 
     def __init__(
-        self, pixels: Pixels, preprocessing: Preprocessing, seed: int, views: tuple[AugmentedView, ...]
+        self, pixels: Pixels | SelectedPixels, preprocessing: Preprocessing, seed: int, views: tuple[AugmentedView, ...]
     ) -> None:
         """Take pixels, uint8 [n, s, s, 3], and the views that alternate between epochs."""
         self.views = views

@@ -30,7 +30,7 @@ from data.dataset.dataset import Dataset
 from data.loading import pixel_cache
 from data.loading.augmentation import augmentation_version
 from data.loading.class_balance import Indices
-from data.loading.pixel_cache import PixelCache
+from data.loading.pixel_cache import FoldPixels, PixelCache
 from data.loading.views import IDENTITY_VIEW, FixedViewImages, GatherFn, views_for
 from data.sources.base import SplitName
 from models.backbones.pretrained_cache import pretrained
@@ -59,7 +59,7 @@ class TrialFeatures:
         classifier: Classifier,
         config: TrialConfig,
         dataset: Dataset,
-        pixels: PixelCache,
+        pixels: PixelCache | FoldPixels,
         on_batch: Callable[[], None],
     ) -> None:
         """Plan the features of a trial, and set ``classifier.expects_features`` accordingly.

@@ -4,12 +4,17 @@
 
     model.onnx             normalized images [b, 3, s, s] float32 -> logits [b, k]; any b; one file. If ONNX does not
                            support the network, model.pt2 of torch.export instead; the package then requires torch
-    facts.json             ``PackageFacts``, the preprocessing of each network, and the ``ExportResult``
+    facts.json             ``PackageFacts``, the preprocessing of each input, and the ``ExportResult``
     preprocess.py          data/preprocessing.py, verbatim
     weights.safetensors    and trial.json: everything needed to continue training
 
+A package has one network, or an ensemble of several in the same graph (``models.packaging.ensemble``). The graph has an
+input for each different preprocessing of its networks: ``images``, or ``images_0``, ``images_1``, ... For an ensemble,
+trial.json is a list with the configuration and the weight of each network, and the tensors of network i are named
+``members.i.NAME``.
+
 The softmax is not part of the graph (``models.packaging.pyfunc_model`` computes it in float64, as in training), so that
-the logits can be compared, calibrated and ensembled.
+the logits can be compared and calibrated.
 """
 
 from __future__ import annotations
@@ -21,8 +26,9 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +37,13 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from data import preprocessing
+from data import preprocessing as preprocessing_module
 from data.errors import FreezelineError, first_line
 from data.frozen_model import FrozenModel
-from data.preprocessing import Pixels, normalize
+from data.preprocessing import Pixels, Preprocessing, normalize
 from models.classifier import Classifier
 from models.packaging import pyfunc_model
+from models.packaging.ensemble import Ensemble
 from models.trial_config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
@@ -49,6 +56,14 @@ EXPORTER_LOGGERS = ("torch", "onnxscript", "onnx_ir", "mlflow")  # of torch's ex
 
 class ExportError(FreezelineError):
     """A network that neither ONNX nor torch.export supports."""
+
+
+class PackageMember(NamedTuple):
+    """A network of a package, its configuration, and its weight in the mean of the probabilities."""
+
+    classifier: Classifier
+    config: TrialConfig
+    weight: float = 1.0
 
 
 class PackageFacts(FrozenModel):
@@ -72,32 +87,80 @@ class ExportResult(FrozenModel):
 
 
 def export_package(
-    classifier: Classifier, config: TrialConfig, facts: PackageFacts, pixels: Pixels, folder: Path
+    members: Sequence[PackageMember], facts: PackageFacts, pixels: Sequence[Pixels], folder: Path
 ) -> ExportResult:
-    """Write the package's files into ``folder`` and check its graph on real images [n, s, s, 3].
+    """Write the package's files into ``folder`` and check its graph on real images.
 
-    Takes seconds to a minute. The classifier is not modified.
+    ``pixels`` are the same images for each of ``distinct_preprocessings``: [n, s, s, 3], where s may differ.
+
+    Takes seconds to a minute. The classifiers are not modified.
 
     Raises:
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network = nn.Sequential(copy.deepcopy(classifier.network), copy.deepcopy(classifier.head)).cpu().eval()
-    _disable_inplace(network)
-    sample = np.resize(pixels[:NUM_CHECKED_IMAGES], (max(2, min(len(pixels), NUM_CHECKED_IMAGES)), *pixels.shape[1:]))
-    images = torch.from_numpy(normalize(sample, config.preprocessing)).contiguous()
+    preprocessings = distinct_preprocessings(member.config for member in members)
+    network = _join(members, preprocessings)
+    images = [_sample(*pair) for pair in zip(pixels, preprocessings, strict=True)]
     result = _export_graph(network, images, folder)
     content = {
         **facts.model_dump(mode="json"),
-        "preprocessings": [config.preprocessing.to_dict()],
+        "preprocessings": [preprocessing.to_dict() for preprocessing in preprocessings],
         **result.model_dump(mode="json"),
     }
     (folder / ARTIFACTS["facts"]).write_text(json.dumps(content, indent=2))
-    (folder / ARTIFACTS["trial"]).write_text(config.to_json(indent=2))
-    shutil.copyfile(Path(preprocessing.__file__), folder / ARTIFACTS["preprocess"])
-    state_dict = {name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()}
-    save_file(state_dict, folder / ARTIFACTS["weights"])
+    shutil.copyfile(Path(preprocessing_module.__file__), folder / ARTIFACTS["preprocess"])
+    _write_training_files(members, folder)
     return result
+
+
+def distinct_preprocessings(configs: Iterable[TrialConfig]) -> tuple[Preprocessing, ...]:
+    """Return the different preprocessings of configurations in the order of first use: the inputs of the graph."""
+    return tuple(dict.fromkeys(config.preprocessing for config in configs))
+
+
+def input_names(count: int) -> list[str]:
+    """Return the names of the graph's inputs."""
+    return ["images"] if count == 1 else [f"images_{number}" for number in range(count)]
+
+
+def member_prefixes(count: int) -> list[str]:
+    """Return the prefix of each network's tensors in weights.safetensors; a single network has none."""
+    return [""] if count == 1 else [f"members.{number}." for number in range(count)]
+
+
+def _join(members: Sequence[PackageMember], preprocessings: Sequence[Preprocessing]) -> nn.Module:
+    """Return the network to export, a copy: [b, 3, s, s] for each preprocessing -> logits [b, k]."""
+    networks: list[nn.Module] = [
+        nn.Sequential(copy.deepcopy(member.classifier.network), copy.deepcopy(member.classifier.head))
+        for member in members
+    ]
+    inputs = [preprocessings.index(member.config.preprocessing) for member in members]
+    weights = [member.weight for member in members]
+    network = networks[0] if len(networks) == 1 else Ensemble(networks, inputs, weights)
+    network = network.cpu().eval()
+    _disable_inplace(network)
+    return network
+
+
+def _sample(pixels: Pixels, preprocessing: Preprocessing) -> Tensor:
+    """Return the images on which the graph is checked: at least 2, repeated if necessary."""
+    count = max(2, min(len(pixels), NUM_CHECKED_IMAGES))
+    sample = np.resize(pixels[:NUM_CHECKED_IMAGES], (count, *pixels.shape[1:]))
+    return torch.from_numpy(normalize(sample, preprocessing)).contiguous()
+
+
+def _write_training_files(members: Sequence[PackageMember], folder: Path) -> None:
+    """Write the configuration and all tensors of each network, for further training."""
+    trials = [{"config": member.config.model_dump(mode="json"), "weight": member.weight} for member in members]
+    text = members[0].config.to_json(indent=2) if len(members) == 1 else json.dumps(trials, indent=2)
+    (folder / ARTIFACTS["trial"]).write_text(text)
+    state_dict = {
+        f"{prefix}{name}": value.detach().cpu().contiguous()
+        for prefix, member in zip(member_prefixes(len(members)), members, strict=True)
+        for name, value in member.classifier.state_dict().items()
+    }
+    save_file(state_dict, folder / ARTIFACTS["weights"])
 
 
 def _disable_inplace(network: nn.Module) -> None:
@@ -107,22 +170,22 @@ def _disable_inplace(network: nn.Module) -> None:
             setattr(module, "inplace", False)  # noqa: B010  # the attribute is not part of nn.Module's type
 
 
-def _export_graph(network: nn.Module, images: Tensor, folder: Path) -> ExportResult:
+def _export_graph(network: nn.Module, images: Sequence[Tensor], folder: Path) -> ExportResult:
     """Write the graph in the first format that agrees with torch: ONNX, then torch.export."""
     with torch.no_grad():
-        expected = network(images).numpy()
+        expected = network(*images).numpy()
     failures: list[str] = []
     for suffix, write in (("onnx", _write_onnx), ("pt2", _write_pt2)):
         file = folder / f"model.{suffix}"
         try:
             write(network, images, file)
-            difference = _compare(expected, _run(file, images.numpy()))
+            difference = _compare(expected, _run(file, images))
         except Exception as error:  # exporters raise many types; the first line is reported, and the next format tried
             failures.append(f"{suffix}: {first_line(error)}")
             file.unlink(missing_ok=True)
             continue
         notes = tuple(f"packaged with torch.export, which requires torch at inference ({f})" for f in failures)
-        return ExportResult(graph=file.name, max_difference=difference, num_checked_images=len(images), notes=notes)
+        return ExportResult(graph=file.name, max_difference=difference, num_checked_images=len(images[0]), notes=notes)
     reasons = "; ".join(failures)
     raise ExportError(
         f"the exported graph must agree with torch, but the network cannot be exported ({reasons}); "
@@ -138,21 +201,22 @@ def _compare(expected: Logits, actual: Logits) -> float:
     return difference
 
 
-def _run(file: Path, images: Logits) -> Logits:
+def _run(file: Path, images: Sequence[Tensor]) -> Logits:
     """Run a graph as the packaged model does, with a batch of one image and with a larger batch."""
     graph = pyfunc_model.open_graph(file)
-    return np.concatenate([graph(images[:1]), graph(images[1:])])
+    arrays = [each.numpy() for each in images]
+    return np.concatenate([graph(*(each[:1] for each in arrays)), graph(*(each[1:] for each in arrays))])
 
 
-def _write_onnx(network: nn.Module, images: Tensor, file: Path) -> None:
+def _write_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
     with quiet_exporters():
         program = torch.onnx.export(
             network,
-            (images[:2],),
+            _examples(images),
             dynamo=True,
-            input_names=["images"],
+            input_names=input_names(len(images)),
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("b")},),
+            dynamic_shapes=_dynamic_shapes(network, images),
             verbose=False,
         )
     if program is None:
@@ -160,12 +224,22 @@ def _write_onnx(network: nn.Module, images: Tensor, file: Path) -> None:
     program.save(str(file), external_data=False)
 
 
-def _write_pt2(network: nn.Module, images: Tensor, file: Path) -> None:
-    # Two example images: with one, torch.export specializes the graph to a batch size of 1.
+def _write_pt2(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
     with quiet_exporters(), torch.no_grad():
-        program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("b")},))
+        program = torch.export.export(network, _examples(images), dynamic_shapes=_dynamic_shapes(network, images))
         program.example_inputs = None  # they would be stored as a pickle, the only one in the file
         torch.export.save(program, file)
+
+
+def _examples(images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return two images for each input: with one, torch.export specializes the graph to a batch size of 1."""
+    return tuple(each[:2] for each in images)
+
+
+def _dynamic_shapes(network: nn.Module, images: Sequence[Tensor]) -> tuple[object, ...]:
+    """Return the form of the inputs for torch.export: they have the same batch size, and it may vary."""
+    shapes = tuple({0: torch.export.Dim("b")} for _ in images)
+    return (shapes,) if isinstance(network, Ensemble) else shapes  # *images is a single parameter
 
 
 @contextlib.contextmanager

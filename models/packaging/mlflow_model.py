@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import load_file
 
-from models.classifier import Classifier, build_classifier
+from models.classifier import build_classifier
 from models.packaging import pyfunc_model
-from models.packaging.export import ARTIFACTS, quiet_exporters
+from models.packaging.export import ARTIFACTS, PackageMember, member_prefixes, quiet_exporters
 from models.trial_config import TrialConfig
 
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")
@@ -81,15 +81,14 @@ def input_example() -> list[str]:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A packaged model loaded for training: the classifier, its trial configuration, and its class names in order."""
+    """A packaged model loaded for training: its networks (an ensemble has several), and its class names in order."""
 
-    classifier: Classifier
-    config: TrialConfig
+    members: tuple[PackageMember, ...]
     classes: tuple[str, ...]
 
 
 def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
-    """Return the classifier of a packaged model, frozen as its configuration specifies; needs no weights or hub.
+    """Return the networks of a packaged model, frozen as their configurations specify; needs no weights or hub.
 
     Raises:
         mlflow.exceptions.MlflowException: the model does not exist, or its files could not be downloaded.
@@ -98,12 +97,19 @@ def load_checkpoint(model_uri: str) -> LoadedCheckpoint:
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch)) / "artifacts"
-        config = TrialConfig.from_json((folder / ARTIFACTS["trial"]).read_text())
+        trial = json.loads((folder / ARTIFACTS["trial"]).read_text())
         labels = tuple(json.loads((folder / ARTIFACTS["facts"]).read_text())["labels"])
+        state_dict = load_file(folder / ARTIFACTS["weights"])
+    trials = trial if isinstance(trial, list) else [{"config": trial, "weight": 1.0}]
+    members = []
+    for prefix, each in zip(member_prefixes(len(trials)), trials, strict=True):
+        config = TrialConfig.model_validate(each["config"])
         network = config.network.model_copy(update={"weights": "none"})  # the package contains all weights
         classifier = build_classifier(network, len(labels), config.preprocessing.image_size, config.seed)
-        classifier.load_state_dict(load_file(folder / ARTIFACTS["weights"]))
-    return LoadedCheckpoint(classifier, config, labels)
+        tensors = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+        classifier.load_state_dict(tensors)
+        members.append(PackageMember(classifier, config, each["weight"]))
+    return LoadedCheckpoint(tuple(members), labels)
 
 
 def requirements(graph: str) -> list[str]:

@@ -50,7 +50,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
-Graph = Callable[[Floats], Floats]
+Graph = Callable[..., Floats]  # one argument for each input
 
 BATCH_SIZE = 32
 MAX_BATCH_SIZE = 1024
@@ -61,22 +61,22 @@ CONFIG_VARIABLE = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # JSON that MLflow merges in
 
 
 def open_graph(file: Path) -> Graph:
-    """Return a function from normalized images float32 [b, 3, s, s] to logits [b, k]."""
+    """Return a function from normalized images to logits [b, k]: an argument float32 [b, 3, s, s] for each input."""
     if file.suffix == ".onnx":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        input_name = session.get_inputs()[0].name
-        return lambda images: np.asarray(session.run(None, {input_name: images})[0])
+        names = [each.name for each in session.get_inputs()]
+        return lambda *images: np.asarray(session.run(None, dict(zip(names, images, strict=True)))[0])
     import torch
 
     network = torch.export.load(file).module()
 
-    def run(images: Floats) -> Floats:
+    def run(*images: Floats) -> Floats:
         with torch.no_grad():
-            return np.asarray(network(torch.from_numpy(images)).numpy())
+            return np.asarray(network(*map(torch.from_numpy, images)).numpy())
 
     return run
 
@@ -91,7 +91,7 @@ class ImageClassifier(PythonModel):
         self.labels: list[str] = facts["labels"]
         self.temperature: float = facts["temperature"]
         self.preprocess = _load_module(files["preprocess"])
-        (self.preprocessing,) = map(self.preprocess.Preprocessing.from_dict, facts["preprocessings"])  # one per network
+        self.preprocessings = [self.preprocess.Preprocessing.from_dict(each) for each in facts["preprocessings"]]
         self.graph = open_graph(files["graph"])
         is_set_by_environment = "allow_paths" in os.environ.get(CONFIG_VARIABLE, "")
         self.allow_paths = context.model_config["allow_paths"] is True and not is_set_by_environment
@@ -123,7 +123,7 @@ class ImageClassifier(PythonModel):
 
     def _predict_batch(self, elements: list[object]) -> tuple[npt.NDArray[np.float64], list[str | None]]:
         """Return the probabilities [b, k] and errors [b] of images; the probabilities of unreadable ones are 0."""
-        pixels: dict[int, npt.NDArray[np.uint8]] = {}
+        pixels: dict[int, list[npt.NDArray[np.uint8]]] = {}
         errors: list[str | None] = [None] * len(elements)
         for index, element in enumerate(elements):
             try:
@@ -132,13 +132,15 @@ class ImageClassifier(PythonModel):
                 errors[index] = str(error)
         probabilities = np.zeros((len(elements), len(self.labels)))
         if pixels:
-            images = self.preprocess.normalize(np.stack(list(pixels.values())), self.preprocessing)
-            logits = self.graph(np.ascontiguousarray(images)).astype(np.float64) / self.temperature
+            inputs = zip(zip(*pixels.values(), strict=True), self.preprocessings, strict=True)
+            images = [self.preprocess.normalize(np.stack(batch), preprocessing) for batch, preprocessing in inputs]
+            logits = self.graph(*map(np.ascontiguousarray, images)).astype(np.float64) / self.temperature
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             probabilities[list(pixels)] = powers / powers.sum(axis=1, keepdims=True)
         return probabilities, errors
 
-    def _load_pixels(self, element: object) -> npt.NDArray[np.uint8]:
+    def _load_pixels(self, element: object) -> list[npt.NDArray[np.uint8]]:
+        """Return an image, decoded once, at the size of each input of the graph."""
         source = self._decode_text(element) if isinstance(element, str) else element
         if isinstance(source, (bytearray, memoryview)):
             source = bytes(source)
@@ -148,7 +150,7 @@ class ImageClassifier(PythonModel):
         if isinstance(source, bytes) and len(source) > MAX_TEXT_LENGTH:
             raise ValueError(f"must be at most {MAX_TEXT_LENGTH:,} bytes, got {len(source):,}")
         image = self.preprocess.read_image(source)
-        return np.asarray(self.preprocess.to_pixels(image, self.preprocessing))
+        return [self.preprocess.to_pixels(image, preprocessing) for preprocessing in self.preprocessings]
 
     def _decode_text(self, text: str) -> bytes | Path:
         if self.allow_paths and SERVER_MODULE not in sys.modules and os.path.isfile(text):  # noqa: PTH113  # never raises

@@ -75,7 +75,7 @@ def serving_cost(spec: ServingSpec) -> ServingCost:
 def _measure(spec: ServingSpec, folder: Path) -> None:
     graph = folder / "model.onnx"
     export_torchscript_onnx(randomly_initialized(spec), spec.image_size, graph)
-    cost = ServingCost(latency_ms=latency_ms(graph, spec.image_size), mb=graph.stat().st_size / 1e6)
+    cost = ServingCost(latency_ms=latency_ms(graph), mb=graph.stat().st_size / 1e6)
     graph.unlink()
     (folder / FILE).write_text(cost.to_json())
 
@@ -113,8 +113,8 @@ def export_torchscript_onnx(classifier: Classifier, image_size: int, file: Path)
         )
 
 
-def latency_ms(graph: Path, image_size: int) -> float:
-    """Return the minimum CPU time in milliseconds of an inference with one image on one thread.
+def latency_ms(graph: Path) -> float:
+    """Return the minimum CPU time in milliseconds of an inference with one image, for all inputs, on one thread.
 
     The minimum CPU time is used, because wall time and slower runs include the load of other processes
     on the same cores; see the documentation of Python's ``timeit``.
@@ -125,8 +125,11 @@ def latency_ms(graph: Path, image_size: int) -> float:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    image = np.random.default_rng(0).normal(size=(1, 3, image_size, image_size)).astype(np.float32)
-    inputs = {session.get_inputs()[0].name: image}
+    rng = np.random.default_rng(0)
+    inputs = {
+        each.name: rng.normal(size=(1, *each.shape[1:])).astype(np.float32)  # the first is the batch size
+        for each in session.get_inputs()
+    }
     times: list[float] = []
     while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and sum(times) < MIN_TIME_S):
         started = time.thread_time()

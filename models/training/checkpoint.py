@@ -28,7 +28,7 @@ class EpochResult(FrozenModel):
     Attributes:
         train_loss: mean of the optimized loss (with label smoothing) over the epoch's training steps.
         val: metrics on the validation images after the epoch.
-        lr: learning rate of the epoch's last step.
+        lr: learning rate of the epoch's last step; None if the fit has no steps.
         epoch_s: seconds for training and validation.
         images_per_s: training images per second of training.
     """
@@ -37,14 +37,15 @@ class EpochResult(FrozenModel):
     train_loss: float
     train_accuracy: float
     val: ClassificationMetrics
-    lr: float
+    lr: float | None = None
     epoch_s: float
     images_per_s: float
 
     def metrics(self) -> dict[str, float]:
         """Return the values by MLflow metric name; ``val_top5_accuracy`` only with more than five classes."""
         names = ("train_loss", "train_accuracy", "lr", "epoch_s", "images_per_s")
-        return self.val.to_dict("val_") | {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return self.val.to_dict("val_") | {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from data.loading.batch_loader import BatchLoader
 from models.classifier import Classifier
 from models.device import choose_device
 from models.evaluation.inference import predict, run_epoch
-from models.evaluation.metrics import compute_metrics
+from models.evaluation.metrics import Probabilities, compute_metrics
 from models.training.checkpoint import EpochResult, TrainingState
 from models.training.train_step import TrainStep, check_divergence, hard_labels
 from models.trial_config import FitConfig
@@ -35,11 +35,13 @@ class FitHooks:
 
     Attributes:
         on_batch: called after every training batch and every validation batch.
+        on_best: called with the validation probabilities [n, k] of the best epoch so far, before ``on_epoch``.
         on_epoch: called with (result, is_best) after every epoch.
         on_checkpoint: called after every epoch but the last, with a function that returns the current state.
     """
 
     on_batch: Callable[[], None] = _do_nothing
+    on_best: Callable[[Probabilities], None] = _do_nothing
     on_epoch: Callable[[EpochResult, bool], None] = _do_nothing
     on_checkpoint: Callable[[Callable[[], TrainingState]], None] = _do_nothing
 
@@ -87,8 +89,12 @@ def fit(
             break
         torch.manual_seed(1_000_003 * train.seed + epoch)
         train_batches, val_batches = (_notifying(batches.epoch(epoch), hooks.on_batch) for batches in (train, val))
-        history.append(_run_epoch(classifier, train_batches, val_batches, train_step, epoch))
-        hooks.on_epoch(history[-1], best_epoch(history) == epoch)
+        result, val_probabilities = _run_epoch(classifier, train_batches, val_batches, train_step, epoch)
+        history.append(result)
+        is_best = best_epoch(history) == epoch
+        if is_best:
+            hooks.on_best(val_probabilities)
+        hooks.on_epoch(result, is_best)
         if epoch < config.max_epochs:
             hooks.on_checkpoint(partial(_training_state, classifier, train_step, tuple(history)))
     return tuple(history)
@@ -109,15 +115,18 @@ def best_epoch(history: Sequence[EpochResult]) -> int:
     return max(history, key=lambda result: (result.val.balanced_accuracy, -result.val.loss)).epoch
 
 
-def _run_epoch(classifier: Classifier, train: Batches, val: Batches, train_step: TrainStep, epoch: int) -> EpochResult:
+def _run_epoch(
+    classifier: Classifier, train: Batches, val: Batches, train_step: TrainStep, epoch: int
+) -> tuple[EpochResult, Probabilities]:
     started = time.perf_counter()
     logits, labels = run_epoch(classifier, train_step.micro_batches(train), train_step)
     train_s = time.perf_counter() - started
     train_loss = float(train_step.loss(logits, labels))
-    val_metrics = compute_metrics(*predict(classifier, val))
+    val_probabilities, val_labels = predict(classifier, val)
+    val_metrics = compute_metrics(val_probabilities, val_labels)
     check_divergence(epoch, train_loss, val_metrics.loss, num_classes=logits.shape[1], lr=train_step.lr)
     train_step.val_losses.append(val_metrics.loss)
-    return EpochResult(
+    result = EpochResult(
         epoch=epoch,
         train_loss=train_loss,
         train_accuracy=float((logits.argmax(dim=1) == hard_labels(labels)).double().mean()),
@@ -126,6 +135,7 @@ def _run_epoch(classifier: Classifier, train: Batches, val: Batches, train_step:
         epoch_s=time.perf_counter() - started,
         images_per_s=len(labels) / train_s,
     )
+    return result, val_probabilities
 
 
 def _is_out_of_patience(history: list[EpochResult], patience: int) -> bool:

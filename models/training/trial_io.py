@@ -12,13 +12,17 @@ from models.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     from data.loading.batch_loader import BatchLoader
-    from data.loading.pixel_cache import PixelCache
+    from data.loading.pixel_cache import FoldPixels, PixelCache
     from data.loading.views import SampleSource
     from models.classifier import Classifier
 
 
 def split_batches(
-    pixels: PixelCache, config: TrialConfig, split: SplitName, num_classes: int, source: SampleSource | None = None
+    pixels: PixelCache | FoldPixels,
+    config: TrialConfig,
+    split: SplitName,
+    num_classes: int,
+    source: SampleSource | None = None,
 ) -> BatchLoader:
     """Return the batches of one split, read from the images or from ``source`` (cached features).
 

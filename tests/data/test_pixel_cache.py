@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import data.loading.pixel_cache
+from data.dataset.folds import with_fold
 from data.errors import DataError
 from data.load_dataset import load_dataset
-from data.loading.pixel_cache import pixel_cache
+from data.loading.pixel_cache import FoldPixels, pixel_cache
 from data.preprocessing import Preprocessing, read_image, to_pixels
 from tests.conftest import tiny_image
 
@@ -31,6 +32,21 @@ def test_pixels_and_labels_are_in_the_order_of_the_split(image_folder: Path) -> 
         for index, sample in enumerate(samples):
             expected = to_pixels(read_image(image_folder / sample.path), PREPROCESSING)
             np.testing.assert_array_equal(pixels[index], expected)
+
+
+def test_the_pixels_of_a_fold_are_those_of_the_data_set_with_that_fold(image_folder: Path) -> None:
+    dataset = load_dataset(str(image_folder))
+    folds = np.arange(len(dataset.split("train")) + len(dataset.split("val"))) % 2
+    cache = pixel_cache(dataset, PREPROCESSING)
+    of_fold, changed = FoldPixels(cache, folds == 1), with_fold(dataset, folds, 1)
+    for name in ("train", "val", "test"):
+        pixels, labels = of_fold.split(name)
+        samples = changed.split(name)
+        assert len(pixels) == len(samples)
+        assert labels.tolist() == [sample.label for sample in samples]
+        indices = np.arange(len(samples))[::-1]
+        expected = [to_pixels(read_image(image_folder / samples[index].path), PREPROCESSING) for index in indices]
+        np.testing.assert_array_equal(pixels[indices], expected)
 
 
 def test_pixels_are_memory_mapped_and_read_only(image_folder: Path) -> None:

@@ -20,7 +20,7 @@ from models.classifier import Classifier, build_classifier
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 
 if TYPE_CHECKING:
-    from models.packaging.export import ExportResult
+    from models.packaging.export import ExportResult, PackageMember
 
 SIZE = 32  # px
 CLASSES = ("blue", "green", "red")
@@ -112,6 +112,13 @@ class Packaged:
     model: Path
     image_file: Path
 
+    @property
+    def member(self) -> PackageMember:
+        """The exported network."""
+        from models.packaging.export import PackageMember
+
+        return PackageMember(self.classifier, self.config)
+
     def expected(self, count: int) -> np.ndarray:
         """Return the probabilities [n, k] of the training code for ``count`` copies of the image."""
         pixels = to_pixels(read_image(self.image_file), self.config.preprocessing)
@@ -123,13 +130,13 @@ class Packaged:
 
 def make_package(tmp_path: Path, config: TrialConfig) -> Packaged:
     """Export a classifier with random weights, save it as an MLflow model, and write an image file."""
-    from models.packaging.export import PackageFacts, export_package
+    from models.packaging.export import PackageFacts, PackageMember, export_package
     from models.packaging.mlflow_model import save_package  # imports MLflow, which takes seconds
 
     classifier = build_classifier(config.network, len(CLASSES), SIZE, seed=0)
     pixels, _ = colored_pixels(12)
     facts = PackageFacts(labels=CLASSES, data_fingerprint="fingerprint")
-    export_result = export_package(classifier, config, facts, pixels, tmp_path / "package")
+    export_result = export_package([PackageMember(classifier, config)], facts, [pixels], tmp_path / "package")
     save_package(tmp_path / "package", tmp_path / "model")
     image_file = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 40, 3)).astype(np.uint8)).save(image_file)

@@ -31,6 +31,7 @@ from models.packaging.export import (
     ExportError,
     ExportResult,
     PackageFacts,
+    PackageMember,
     export_package,
     quiet_exporters,
 )
@@ -79,17 +80,18 @@ def test_the_preprocessing_code_is_packaged_verbatim(packaged: Packaged) -> None
 
 def test_training_can_continue_from_the_package(packaged: Packaged) -> None:
     loaded = load_checkpoint(packaged.model.as_uri())
-    assert (loaded.config, loaded.classes) == (packaged.config, CLASSES)
+    (member,) = loaded.members
+    assert (member.config, member.weight, loaded.classes) == (packaged.config, 1, CLASSES)
     state = packaged.classifier.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in loaded.classifier.state_dict().items())
-    assert len(loaded.classifier.state_dict()) == len(state) > 10
+    assert all(torch.equal(value, state[name]) for name, value in member.classifier.state_dict().items())
+    assert len(member.classifier.state_dict()) == len(state) > 10
     frozen = [name for name, value in packaged.classifier.named_parameters() if not value.requires_grad]
-    assert [name for name, value in loaded.classifier.named_parameters() if not value.requires_grad] == frozen
-    before = loaded.classifier.head.state_dict()["1.weight"].clone()
-    loss = loaded.classifier(torch.randn(2, 3, SIZE, SIZE)).square().sum()
+    assert [name for name, value in member.classifier.named_parameters() if not value.requires_grad] == frozen
+    before = member.classifier.head.state_dict()["1.weight"].clone()
+    loss = member.classifier(torch.randn(2, 3, SIZE, SIZE)).square().sum()
     loss.backward()
-    torch.optim.SGD([value for _, value in loaded.classifier.trainable_parameters()], lr=0.1).step()
-    assert not torch.equal(loaded.classifier.head.state_dict()["1.weight"], before)
+    torch.optim.SGD([value for _, value in member.classifier.trainable_parameters()], lr=0.1).step()
+    assert not torch.equal(member.classifier.head.state_dict()["1.weight"], before)
 
 
 def test_requirements_are_pinned_like_those_of_the_project_and_exclude_torch(packaged: Packaged) -> None:
@@ -349,7 +351,7 @@ def test_packages_of_truncated_networks_other_heads_and_small_cnn_contain_only_u
     config = packaged.config.model_copy(update={"network": network})
     classifier = build_classifier(network, len(CLASSES), SIZE, seed=0)
     classifier.expects_features = True  # as after training on cached features
-    result = export_package(classifier, config, FACTS, colored_pixels(5)[0], tmp_path)
+    result = export_package([PackageMember(classifier, config)], FACTS, [colored_pixels(5)[0]], tmp_path)
     assert (result.graph, result.notes) == ("model.onnx", ())
     state = load_file(tmp_path / "weights.safetensors")
     assert state.keys() == classifier.state_dict().keys()
@@ -392,7 +394,7 @@ def test_a_network_that_onnx_does_not_support_is_packaged_with_torch_export_and_
         raise RuntimeError("no such operator: aten::strange\nlong traceback")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    result = export_package(packaged.classifier, packaged.config, FACTS, colored_pixels(5)[0], tmp_path / "package")
+    result = export_package([packaged.member], FACTS, [colored_pixels(5)[0]], tmp_path / "package")
     assert result.graph == "model.pt2"
     assert result.notes == (
         "packaged with torch.export, which requires torch at inference (onnx: no such operator: aten::strange)",
@@ -419,5 +421,5 @@ def test_a_graph_with_different_logits_is_not_packaged(
     monkeypatch.setattr(export_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
     monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
     with pytest.raises(ExportError, match=r"cannot be exported \(onnx: its logits differ .*; pt2: its logits differ"):
-        export_package(packaged.classifier, packaged.config, FACTS, colored_pixels(2)[0], tmp_path)
+        export_package([packaged.member], FACTS, [colored_pixels(2)[0]], tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -12,7 +12,7 @@ import models.profiling.hardware
 import models.profiling.serving_cost
 from data.cache.content_cache import ContentCache
 from data.errors import BackboneError
-from models.packaging.export import PackageFacts, export_package
+from models.packaging.export import PackageFacts, PackageMember, export_package
 from models.packaging.pyfunc_model import open_graph
 from models.profiling.flops import model_cost
 from models.profiling.hardware import hardware
@@ -67,7 +67,9 @@ def test_the_measured_graph_has_the_outputs_and_the_size_of_the_packaged_graph(
     classifier = randomly_initialized(SPEC._replace(backbone="test_resnet"))
     export_torchscript_onnx(classifier, 32, tmp_path / "torchscript.onnx")
     facts = PackageFacts(labels=("a", "b", "c"), data_fingerprint="data")
-    result = export_package(classifier, trial_config, facts, np.zeros((2, 32, 32, 3), np.uint8), tmp_path)
+    result = export_package(
+        [PackageMember(classifier, trial_config)], facts, [np.zeros((2, 32, 32, 3), np.uint8)], tmp_path
+    )
     graphs = [tmp_path / "torchscript.onnx", tmp_path / result.graph]
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     measured, packaged = (open_graph(graph)(image) for graph in graphs)
@@ -86,7 +88,7 @@ def test_a_larger_image_takes_longer(tmp_path: Path) -> None:
     times = []
     for size in (32, 160):
         export_torchscript_onnx(randomly_initialized(SPEC._replace(image_size=size)), size, tmp_path / f"{size}.onnx")
-        times.append(latency_ms(tmp_path / f"{size}.onnx", size))
+        times.append(latency_ms(tmp_path / f"{size}.onnx"))
     assert times[1] > 2 * times[0]
 
 

@@ -11,10 +11,10 @@ OWN_LINE = re.compile(
     | Freezeline\ \d | \w[\w-]*:\ [\d,]+\ images\ in\ \d+\ classes
     | \ +\S                                                # continuation lines and table rows
     | \[\d/\d\]\ \w | time\ +trial\ | trial\ +bal\.\ acc\.
-    | Best\ trials\ by\ validation | Accuracy\ and\ cost\ on\ one\ core | Networks\ by\ validation | network\ +px
+    | Best\ trials\ by\ validation | Accuracy\ and\ cost\ before | Networks\ by\ validation | network\ +px
     | Best\ trials\ re-run | Compared\ with\ the\ default
     | (RESULT|MODEL|CHAMPION|CHALLENGER|REGISTRY)\ +\S
-    | (Report|MLflow|Predict|Serve|Continue|Register)(\ +\S|$)
+    | (Report|MLflow|Predict|Serve|Continue|Register|Time)(\ +\S|$)
     """,
     re.VERBOSE,
 )

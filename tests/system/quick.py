@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,20 @@ MODULE = "tests.system.quick"
 NO_BUDGET_S = -1.0
 
 
-def export_quickly(network: nn.Module, images: Tensor, file: Path) -> None:
+def export_quickly(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
     """Write an ONNX graph as ``models.packaging.export`` does, in half a second instead of six to nine."""
-    from models.packaging.export import quiet_exporters
+    from models.packaging.export import input_names, quiet_exporters
 
+    names = input_names(len(images))
     with quiet_exporters():
         torch.onnx.export(
             network,
-            (images[:2],),
+            tuple(each[:2] for each in images),
             str(file),
             dynamo=False,
-            input_names=["images"],
+            input_names=names,
             output_names=["logits"],
-            dynamic_axes={"images": {0: "b"}, "logits": {0: "b"}},
+            dynamic_axes={name: {0: "b"} for name in (*names, "logits")},
         )
 
 

@@ -48,16 +48,20 @@ print(json.dumps({name: model.predict(data).to_dict("records") for name, data in
 def test_a_search_ends_with_a_champion_and_suggests_next_commands(finished_search: FinishedSearch) -> None:
     assert "60 images, 3 classes" in finished_search.screen
     assert "Best trials by validation" in finished_search.screen
+    assert re.search(r"^Time +\d+:\d\d$", finished_search.screen, re.MULTILINE)
     assert "95% CI" in finished_search.screen
     assert "raw pixels" in finished_search.screen
     assert "freezeline predict models:/photos@champion" in finished_search.screen
-    assert "/#/experiments/1/runs/" in finished_search.screen
+    links = re.findall(r"/#/experiments/1/runs/\w+(\S*)", "".join(finished_search.screen.split("\n")))
+    assert links
+    assert all(parameters.startswith("?workflowType=machine_learning") for parameters in links)
     assert "CHAMPION  models:/photos@champion is now version 1" in finished_search.screen
     assert int(finished_search.client.get_model_version_by_alias("photos", "champion").version) == 1
 
 
 def test_the_live_view_shows_the_trials_and_disappears_at_the_end(finished_search: FinishedSearch) -> None:
-    for part in ("packaging trial", "trial epoch  time  left  score curve", "trials 1/3 done", "▁"):
+    stages = ("the best, on the test split", "exporting the model to ONNX", "checking that version 1 loads")
+    for part in (*stages, "trial epoch  time  left  score curve", "trials 1/3 done", "▁"):
         assert part in finished_search.terminal_output
         assert part not in finished_search.screen
     assert finished_search.terminal_output.rfind("\x1b[?25h") > finished_search.terminal_output.rfind("\x1b[?25l")

@@ -17,6 +17,7 @@ from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
+from tuning.search.evidence import Member
 from tuning.search.search_result import SearchResult
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import SearchState, SearchStrategy
@@ -68,7 +69,17 @@ def trial_record(
 
 def search_result(trials: Sequence[TrialRecord], winner: TrialRecord, **changes: Any) -> SearchResult:
     """Return the result of a search with two classes, without re-runs, costs and limits."""
-    result = SearchResult(tuple(trials), winner, (), None, {}, {}, 2)
+    result = SearchResult(
+        trials=tuple(trials),
+        winner=winner,
+        members=(Member(winner),),
+        choice=None,
+        reruns=(),
+        improvement=None,
+        costs={},
+        limits={},
+        num_classes=2,
+    )
     return dataclasses.replace(result, **changes)
 
 
@@ -130,6 +141,14 @@ def predictions(num_correct: Sequence[int], images_per_class: int) -> tuple[int,
         for label in range(classes)
         for number in range(images_per_class)
     )
+
+
+def ensemble(scored: Candidate | None = None) -> Candidate:
+    """Return a candidate with two networks: one of 32 px, and one of 48 px with a lower weight."""
+    config = trial_config()
+    other = config.model_copy(update={"preprocessing": Preprocessing(48), "seed": 4})
+    members = (CandidateMember(config=config, weight=0.75), CandidateMember(config=other, weight=0.25))
+    return (scored or candidate()).model_copy(update={"members": members, "latency_ms": 12.5})
 
 
 def candidate(

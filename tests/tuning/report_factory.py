@@ -26,6 +26,7 @@ from tuning.reporting.downloads import Table
 from tuning.reporting.page import build_report
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Pair, to_webp
+from tuning.search.evidence import Member
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import serving_spec_of
@@ -97,7 +98,17 @@ def report_result(**changes: Any) -> SearchResult:
         serving_spec_of(trials[5], 3): ServingCost(latency_ms=10, mb=15),
     }
     reruns = (RerunTrial(trials[1], (0.9, 0.88)),)
-    result = SearchResult(trials, trials[1], reruns, Improvement(0.19, 0.05), costs, {"latency_ms": 12.5}, 3)
+    result = SearchResult(
+        trials=trials,
+        winner=trials[1],
+        members=(Member(trials[1]),),
+        choice=None,
+        reruns=reruns,
+        improvement=Improvement(0.19, 0.05),
+        costs=costs,
+        limits={"latency_ms": 12.5},
+        num_classes=3,
+    )
     return dataclasses.replace(result, **changes)
 
 

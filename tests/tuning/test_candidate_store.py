@@ -102,7 +102,9 @@ def test_the_uri_of_a_version_has_a_number_or_an_alias(
 
 
 @pytest.mark.parametrize("uri", ["models:/pets@champion", "models:/nothing/1", "runs:/0/model", "missing", "models:/"])
-@pytest.mark.usefixtures("client")
-def test_a_model_that_does_not_exist_is_rejected(uri: str) -> None:
-    with pytest.raises(TrackingError, match=f"must be a packaged model such as models:/NAME@champion, got '{uri}'"):
+def test_a_model_that_does_not_exist_is_rejected_with_the_store(uri: str, tracking: str) -> None:
+    with pytest.raises(
+        TrackingError, match=f"must be a packaged model such as models:/NAME@champion, got '{uri}'"
+    ) as error:
         load_model(uri)
+    assert (f"from {tracking}: " in str(error.value)) == ("/" in uri)

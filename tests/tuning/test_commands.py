@@ -29,6 +29,43 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuning.registry.candidate_store.load_model", lambda _: FakeModel(("blue", "green", "red")))
 
 
+READING_COMMANDS = (
+    ("predict", "models:/photos@champion", "cat.png"),
+    ("predict", "runs:/1/model", "cat.png"),
+    ("evaluate", "models:/photos@champion", "photos"),
+    ("champions", "photos"),
+    ("compare", "photos", "pets"),
+    ("promote", "1"),
+    ("rollback", "photos", "--reason", "r"),
+    ("train", "--run", "1"),
+    ("train", "--model", "models:/photos/1"),
+    ("resume", "1"),
+)
+
+
+@pytest.mark.parametrize("arguments", READING_COMMANDS, ids=" ".join)
+def test_a_command_that_reads_creates_no_database_and_names_the_missing_one(
+    arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "cat.png").touch()
+    assert main(arguments) == 2
+    assert f"there is no {tmp_path}/mlflow.db; run the command in the folder of the search" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["cat.png"]
+
+
+def test_a_packaged_model_in_a_folder_needs_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "cat.png").touch()
+    assert main(["predict", "missing", "cat.png"]) == 2
+    assert "check the path" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["cat.png"]
+
+
 @pytest.mark.usefixtures("client", "fake_model")
 def test_predict_prints_a_line_per_file_and_exits_with_1_if_one_is_broken(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "new"

@@ -40,6 +40,7 @@ from tuning.common.events import (
     TrainingEpochEnded,
     TrialEnded,
     TrialStarted,
+    log_stage,
 )
 from tuning.common.promotion_types import Promotion
 from tuning.common.redaction import MASK
@@ -242,7 +243,9 @@ def test_log_records_of_this_project_are_messages_and_warnings_on_the_bus() -> N
         WORKER_LOGGER.warning("the server is unavailable")
         WORKER_LOGGER.debug("not shown")
         OTHER_LOGGER.error("not shown")
-    assert renderer.events == [Message("exported a model"), Message("the server is unavailable", is_warning=True)]
+        log_stage(WORKER_LOGGER, "exporting")
+    messages = [Message("exported a model"), Message("the server is unavailable", is_warning=True)]
+    assert renderer.events == [*messages, StageStarted("exporting")]
 
 
 def test_log_records_are_shown_only_here_and_only_during_the_session(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from pydantic import ValidationError
 
-from tests.tuning.factories import GATE, candidate, predictions, trial_config
+from tests.tuning.factories import GATE, candidate, ensemble, predictions, trial_config
 from tuning.common.promotion_types import Candidate, Champion, Promotion
 from tuning.registry.gate import decide
 
@@ -153,6 +153,7 @@ def test_the_gate_decides_with_a_reason(case: str) -> None:
     new_candidate, current, alias, reason = CASES[case]
     promotion = decide(new_candidate, current)
     assert (promotion.alias, promotion.forced) == (alias, False)
+    assert promotion.champion == (current and current.version)
     assert reason in promotion.reason
     assert "  " not in promotion.reason
 
@@ -223,6 +224,16 @@ def test_a_candidate_has_members_whose_weights_sum_to_1(weights: Sequence[float]
     members = [{"config": trial_config(), "weight": weight} for weight in weights]
     with pytest.raises(ValidationError, match=message):
         Candidate.model_validate({**candidate().model_dump(), "members": members})
+
+
+def test_an_ensemble_is_restored_from_json() -> None:
+    restored = Candidate.from_json(ensemble().to_json())
+    assert restored == ensemble()
+    assert [(member.config.preprocessing.image_size, member.weight) for member in restored.members] == [
+        (32, 0.75),
+        (48, 0.25),
+    ]
+    assert (restored.is_ensemble, candidate().is_ensemble) == (True, False)
 
 
 def test_several_members_are_accepted_if_their_weights_sum_to_1() -> None:

@@ -167,7 +167,9 @@ MANY_TRIALS = reduced(planned(), *(TrialStarted(trial(number, 0.9)) for number i
 STATES = [
     LiveState(START_S, stage="starting"),
     reduced(ProgressUpdated("resizing images", 123_456, 1_234_567)),
-    reduced(planned(), StageStarted("packaging trial 12345, the best, and evaluating it on the test images")),
+    reduced(
+        planned(), StageStarted("evaluating trial 12345, the best, on the test split, and a stage with a long name")
+    ),
     MANY_TRIALS,
 ]
 

@@ -20,7 +20,7 @@ from mlflow.types import Schema
 from data.errors import TrackingError, UserError
 from tests.tuning.factories import dataset, recipe
 from tuning.common.signals import SignalHandler
-from tuning.tracking.connection import connect, tracking_uri
+from tuning.tracking.connection import absolute_uri, connect, connect_to_existing, store_text, tracking_uri
 from tuning.tracking.environment import REPOSITORY, code_version, environment_info
 from tuning.tracking.experiment import view_key
 from tuning.tracking.operations import StartRun
@@ -52,6 +52,11 @@ def status(parent: ParentRun) -> tuple[str, str | None]:
 
 
 # --- the run of mlflow run ---
+
+
+def test_a_run_starts_with_its_command(client: MlflowClient) -> None:
+    parent = ParentRun.open(client, None, "pets", started_s=1_000_000.5)
+    assert client.get_run(parent.run_id).info.start_time == 1_000_000_500
 
 
 def test_a_search_uses_the_run_of_mlflow_run(client: MlflowClient) -> None:
@@ -302,6 +307,27 @@ def test_a_deleted_experiment_is_an_error_with_a_next_step(client: MlflowClient)
 def test_the_configured_tracking_store_is_used(tracking: str) -> None:
     assert tracking_uri() == tracking
     assert [experiment.name for experiment in connect().search_experiments()] == ["Default"]
+
+
+def test_a_database_that_does_not_exist_is_not_created_by_a_command_that_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db?timeout=5")
+    with pytest.raises(TrackingError, match=f"there is no {tmp_path}/mlflow.db; run the command in the folder of the"):
+        connect_to_existing()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_message_names_the_store_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/mlflow")
+    assert store_text() == "postgresql://host/mlflow"
+
+
+def test_a_relative_database_uri_becomes_absolute() -> None:
+    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{Path.cwd()}/mlflow.db"
+    for uri in ("sqlite:////tmp/mlflow.db", "http://127.0.0.1:5000", "postgresql://u@host/db"):
+        assert absolute_uri(uri) == uri
 
 
 def test_a_server_that_is_not_running_is_reported_within_seconds(

@@ -13,8 +13,9 @@ import pytest
 from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from tests.tuning.factories import candidate as scored_candidate
-from tests.tuning.factories import dataset
+from tests.tuning.factories import dataset, ensemble
 from tests.tuning.packaged_candidates import PackageCandidate, aliases
+from tuning.common.events import STAGE_ATTRIBUTE
 from tuning.common.promotion_types import Promotion
 from tuning.registry.candidate_store import load_candidate_of_version, load_model
 from tuning.registry.client import ModelRegistry
@@ -105,6 +106,28 @@ def test_the_model_card_has_the_license_of_the_pretrained_weights(backbone: str,
     assert f"- Pretrained weights: {expected}\n" in card
 
 
+def test_the_model_card_of_an_ensemble_has_each_network_with_its_weight() -> None:
+    card = render_model_card(ensemble(), 1, Promotion(alias="champion", reason="better", evidence={}), "`run`")
+    assert "- 2 networks; the probabilities are the weighted mean of theirs\n" in card
+    for part in ("at 32 px, weight 0.75", "at 48 px, weight 0.25", "seed 3", "seed 4", "freezeline train --run ID"):
+        assert part in card
+    assert "train --model" not in card
+
+
+def test_the_model_card_has_every_setting_of_the_configuration_once() -> None:
+    scored = scored_candidate()
+    parts = scored.members[0].config.model_dump(mode="json")
+    seed = parts.pop("seed")
+    settings = [(name, value) for part in parts.values() for name, value in part.items()]
+    assert len(dict(settings)) == len(settings)
+    assert {"head_features", "mix", "balance", "layer_decay", "cached_augmentations"} <= dict(settings).keys()
+    card = render_model_card(scored, 1, Promotion(alias="champion", reason="better", evidence={}), "`run`")
+    (line,) = [line for line in card.splitlines() if line.startswith("- Configuration: ")]
+    for name, value in (*settings, ("seed", seed)):
+        is_listed = f" {name} {json.dumps(value).strip(chr(34))}," in f"{line},"
+        assert is_listed != (name in {"backbone", "image_size", "weights"})
+
+
 def test_the_model_card_of_a_thousand_classes_ends_with_a_whole_line() -> None:
     names = [f"{number} a class with a name so long that not all of them fit {'x' * 60}" for number in range(1000)]
     card = render_model_card(
@@ -125,7 +148,7 @@ def test_the_description_of_a_version_is_a_model_card(
     for part in (
         "An image classifier: 2 classes (cat, dog).\n\n**Decision**",
         "- Data: photos (fingerprint `ffffffffffffffffffffffffffffffff`), 2 different images for training and",
-        "- Network: tf_efficientnet_lite0 at 32 px\n- Configuration: freeze_fraction ",
+        "- Network: tf_efficientnet_lite0 at 32 px\n- Configuration: seed ",
         "- Pretrained weights: none\n\n**Limits**\n\n- ",
         "**Intended use**",
         "has been evaluated 1 time, including",
@@ -165,6 +188,18 @@ def test_the_champion_loads_by_its_alias(client: MlflowClient, package: PackageC
     promote(client, package(10), pets)
     frame = load_model("models:/pets@champion").predict([Path("dog-1.png"), Path("cat-1.png")])
     assert list(frame["label"]) == ["dog", "cat"]
+
+
+def test_the_steps_of_a_promotion_are_stages(
+    package: PackageCandidate, client: MlflowClient, pets: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    promote(client, package(6), pets)
+    with caplog.at_level("INFO"):
+        promote(client, package(9), pets)
+    assert [record.getMessage() for record in caplog.records if getattr(record, STAGE_ATTRIBUTE, False)] == [
+        "checking that version 2 loads in a clean process",
+        "evaluating the champion, version 1, on the same images",
+    ]
 
 
 def test_a_better_candidate_becomes_champion(client: MlflowClient, package: PackageCandidate, pets: Dataset) -> None:

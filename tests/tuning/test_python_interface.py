@@ -15,7 +15,7 @@ from PIL import Image
 import freezeline as fl
 from models.trial_config import NetworkConfig
 from tests.models.conftest import Packaged, make_package
-from tests.tuning.factories import candidate, trial_config
+from tests.tuning.factories import candidate, ensemble, trial_config
 from tuning.common.promotion_types import Promotion
 from tuning.recipe.domains import Categorical, FloatRange
 from tuning.recipe.loader import load_recipe
@@ -174,6 +174,7 @@ def test_results_are_readable() -> None:
     assert result.test_metrics["accuracy"] == Metric(0.8, pytest.approx(0.75), pytest.approx(0.85))
     assert str(result.test_metrics["accuracy"]) == "0.8000 [95% CI 0.7500, 0.8500]"
     assert result.best_config == candidate(0.8).members[0].config
+    assert TrainingResult(ensemble()).best_config == ensemble().members[0].config
     promotion = Promotion(alias="champion", reason="first", evidence={})
     assert str(PromotionResult(candidate(), 3, promotion)) == "models:/pets@champion is now version 3: first."
 

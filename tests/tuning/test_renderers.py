@@ -7,6 +7,7 @@ import re
 import shlex
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.conftest import FakeClock
-from tests.tuning.factories import candidate, epoch_metrics, epoch_report, recipe, search_result, trial_record
+from tests.tuning.factories import candidate, ensemble, epoch_metrics, epoch_report, recipe, search_result, trial_record
 from tuning.common.events import (
     EpochEnded,
     Event,
@@ -29,26 +30,27 @@ from tuning.common.events import (
 )
 from tuning.common.formatting import format_decision, format_score, short_network
 from tuning.common.promotion_types import Promotion
-from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.selection import ranked
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
+from tuning.ui import trial_rows
 from tuning.ui.console import print_tables, progress_bar
 from tuning.ui.log_renderer import LogRenderer
 from tuning.ui.result_text import (
     MAX_WIDTH,
+    RegisteredVersion,
     command_lines,
     continue_lines,
     decision_lines,
     metrics_lines,
     model_lines,
     next_commands,
+    time_lines,
 )
 from tuning.ui.summary import leaderboard, plan_line, run_note
 from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
 from tuning.ui.tables.text_table import TextTable
-from tuning.workflows.phases import PhaseTracker
 
 
 def rendered(table: Table | TextTable, width: int = 80) -> list[str]:
@@ -90,14 +92,26 @@ def test_the_leaderboard_marks_the_winner_even_if_others_have_a_better_score() -
     winner = trial_record(9, 0.5).model_copy(update={"history": tuple(timed)})
     trials = [trial_record(number, 0.9) for number in range(7)] + [winner]
     lines = rendered(leaderboard(trials, winner))
-    assert lines[0] == "Best trials by validation (* winner)"
+    assert lines[0] == "Best trials by validation: 6 of 8 (* winner)"
     assert [line.split()[0] for line in lines[2:7]] == ["0", "1", "2", "3", "4"]
     assert lines[7].split()[:5] == ["*", "9", "0.5000", "2", "15"]
     assert max(map(len, lines)) <= 80
 
 
 def test_a_leaderboard_without_a_scored_trial_is_empty() -> None:
-    assert leaderboard([trial_record(0, None, "failed")]).rows == []
+    table = leaderboard([trial_record(0, None, "failed")])
+    assert (table.title, table.rows) == ("Best trials by validation: 0 of 1, 1 without a score", [])
+
+
+def test_the_seconds_of_a_trial_are_those_from_its_start_to_its_end() -> None:
+    epochs = tuple([epoch_metrics(0.5) | {"epoch_s": 7.0}] * 2)
+    changes = {"history": epochs, "started_s": 1000.0, "ended_s": 1060.0}
+    probe = trial_record().model_copy(update=changes)
+    assert (probe.seconds, probe.wall_s) == (14, 60)
+    assert leaderboard([probe]).rows[0][3] == "60"
+    assert trial_rows.row(probe, is_best=False).split()[6] == "60"
+    restarted = probe.model_copy(update={"started_s": 1055.0})
+    assert (restarted.wall_s, probe.model_copy(update={"ended_s": None}).wall_s) == (14, 14)
 
 
 def test_the_csv_has_the_best_trial_first_and_its_score_in_the_first_column() -> None:
@@ -128,6 +142,21 @@ def test_the_model_has_its_network_its_costs_and_the_default() -> None:
         "          trial 1, validation 0.9000; default configuration 0.5000 (out of time)",
     ]
     assert list(model_lines(search_result(trials, trials[0]), candidate()))[2].endswith("(the default configuration)")
+
+
+def test_an_ensemble_is_shown_with_its_networks_and_its_own_latency() -> None:
+    trials = [trial_record(0, 0.9)]
+    lines = list(model_lines(search_result(trials, trials[0]), ensemble()))
+    assert lines[:4] == [
+        "MODEL     mean of 2 networks",
+        "          tf_efficientnet_lite0 at 32 px, weight 0.75",
+        "          tf_efficientnet_lite0 at 48 px, weight 0.25",
+        "          10.0 MB, 12.5 ms/image on one core",
+    ]
+    assert "first network: trial 0, validation 0.9000" in lines[4]
+    note = run_note(search_result(trials, trials[0]), ensemble(), "better")
+    assert "- tf_efficientnet_lite0 at 48 px, weight 0.25\n" in note
+    assert "Networks" not in run_note(search_result(trials, trials[0]), candidate(), "better")
 
 
 def test_the_decision_is_labeled_with_the_alias_and_fits_into_80_columns() -> None:
@@ -170,6 +199,12 @@ def test_the_link_to_the_trials_is_short_and_names_the_view_of_the_search(uri: s
     assert link == f"{server}/#/experiments/12/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
+def test_every_link_opens_the_mode_of_the_ui_that_shows_models_and_trials() -> None:
+    links = MlflowLinks("12", "search", {})
+    urls = [links.run_url("search"), links.artifact_url("report.html"), links.trials_url()]
+    assert all("workflowType=machine_learning" in url for url in urls)
+
+
 def test_a_link_to_a_server_has_no_password() -> None:
     assert absolute_url("http://me:secret@host:5000/", "#/runs") == "http://host:5000/#/runs"
 
@@ -195,8 +230,13 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
 RUN_URL = "http://127.0.0.1:5000/#/experiments/1/runs/" + "a" * 32
 
 
+def registered(alias: Literal["champion", "challenger"] = "champion", champion: int | None = None) -> RegisteredVersion:
+    """Return version 2 of pets, and the decision about it."""
+    return RegisteredVersion("pets", 2, Promotion(alias=alias, reason="r", evidence={}, champion=champion))
+
+
 def test_every_next_command_is_on_one_line_that_fits_into_80_columns() -> None:
-    lines = next_commands(LOCAL_URI, RUN_URL, "models:/pets@champion", Path("pets/cat.png"))
+    lines = next_commands(LOCAL_URI, RUN_URL, registered(), Path("pets/cat.png"))
     lines += continue_lines("a" * 32)
     assert lines == [
         "MLflow    mlflow ui",
@@ -204,29 +244,60 @@ def test_every_next_command_is_on_one_line_that_fits_into_80_columns() -> None:
         "Predict   freezeline predict models:/pets@champion pets/cat.png",
         "Serve",
         "  mlflow models serve -m models:/pets@champion --env-manager local -p 5001",
+        "          champion is version 2, the model of this search",
         f"Continue  freezeline resume {'a' * 32} --minutes 10",
     ]
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("champion", "alias", "note"),
+    [
+        (1, "champion", "champion is still version 1; the model of this search is version 2,"),
+        (None, "challenger", "there is no champion yet; the model of this search is version 2,"),
+    ],
+)
+def test_the_commands_of_a_rejected_model_use_the_champion_if_there_is_one(
+    champion: int | None, alias: str, note: str
+) -> None:
+    lines = next_commands(LOCAL_URI, "", registered("challenger", champion), Path("cat.png"))
+    assert lines[0] == f"Predict   freezeline predict models:/pets@{alias} cat.png"
+    assert f"mlflow models serve -m models:/pets@{alias} --env-manager" in "".join(lines[1:3])
+    assert [line.strip() for line in lines[-2:]] == [note, "models:/pets@challenger"]
 
 
 def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
     assert command_lines("Report", "x" * 71) == ["Report", f"  {'x' * 71}"]
 
 
+@pytest.mark.parametrize(
+    ("elapsed_s", "budget_s", "text"),
+    [
+        (269.0, 180.0, "4:29, 1:29 over the budget of 3:00"),
+        (180.4, 180.0, "3:00, within the budget of 3:00"),
+        (4000.0, None, "1:06:40"),
+    ],
+)
+def test_the_last_line_is_the_total_time_and_by_how_much_it_exceeds_the_budget(
+    elapsed_s: float, budget_s: float | None, text: str
+) -> None:
+    assert time_lines(elapsed_s, budget_s) == [f"Time      {text}"]
+
+
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:
     image = Path("/my photos/it's a cat.png")
-    predict = "".join(next_commands(LOCAL_URI, "", "models:/pets@champion", image)[:2]).partition("Serve")[0]
+    predict = "".join(next_commands(LOCAL_URI, "", registered(), image)[:2]).partition("Serve")[0]
     words = shlex.split(predict.removeprefix("Predict"))
     assert words == ["freezeline", "predict", "models:/pets@champion", str(image)]
 
 
 @pytest.mark.parametrize(("uri", "first"), [(LOCAL_URI, "MLflow    mlflow ui"), (REMOTE_URI, f"MLflow\n  {RUN_URL}")])
 def test_mlflow_ui_is_suggested_for_a_local_database_only(uri: str, first: str) -> None:
-    assert "\n".join(next_commands(uri, RUN_URL, "", Path("cat.png"))).startswith(first)
+    assert "\n".join(next_commands(uri, RUN_URL, None, Path("cat.png"))).startswith(first)
 
 
 def test_another_database_is_passed_to_mlflow_ui() -> None:
-    command = next_commands("sqlite:////srv/my runs.db", RUN_URL, "", Path("cat.png"))[0]
+    command = next_commands("sqlite:////srv/my runs.db", RUN_URL, None, Path("cat.png"))[0]
     assert command == "MLflow    mlflow ui --backend-store-uri 'sqlite:////srv/my runs.db'"
 
 
@@ -280,7 +351,8 @@ def test_each_trial_has_one_aligned_row_that_fits_into_80_columns(capsys: pytest
     worse, better = trial_record(0, 0.5, "out of time"), trial_record(1, 0.7)
     network = better.config.network.model_copy(update={"head_features": "all", "truncate": 3})
     better = better.model_copy(update={"config": better.config.model_copy(update={"network": network})})
-    failed = trial_record(2, None, "failed", "ValueError: no")
+    times = {"started_s": 1000.0, "ended_s": 1012.0}
+    failed = trial_record(2, None, "failed", "ValueError: no").model_copy(update=times)
     lines = log_lines(
         capsys,
         TrialStarted(worse),
@@ -296,7 +368,7 @@ def test_each_trial_has_one_aligned_row_that_fits_into_80_columns(capsys: pytest
         "00:00:00     0  lite0            32   9/18    3/4     0  0.5000 * out of time",
         "00:00:00     1  lite0 all -3     32   9/18    3/4     0  0.7000 *",
         "00:00:00     3  lite0            32   9/18    3/4     0  0.6000   pruned",
-        "00:00:00     2  lite0            32   9/18    0/4     0       -   failed",
+        "00:00:00     2  lite0            32   9/18      -    12       -   failed",
         "          trial 2 failed: ValueError: no",
         "          4/3 done, best 0.7000 by trial 1",
         "",
@@ -317,27 +389,6 @@ def test_a_long_variant_is_shortened() -> None:
     trial = trial_record()
     trial = trial.model_copy(update={"settings": {**trial.settings, "variant": "mobilenetv3_large_100"}})
     assert short_network(trial, 14) == "mobilenetv3_l~"
-
-
-def ended(origin: TrialOrigin) -> TrialRecord:
-    return trial_record().model_copy(update={"origin": origin})
-
-
-def test_phases_follow_the_origins_of_the_trials_and_never_return() -> None:
-    phases = PhaseTracker(2, 5, has_reruns=True)
-    origins: list[TrialOrigin] = ["probe", "default", "probe", "sampler", "probe", "rerun", "sampler"]
-    started = [phases.on_trial_end(ended(origin)) for origin in origins]
-    assert started == [
-        PhaseStarted(1, 4, "probes", 2), None, None, PhaseStarted(2, 4, "trials", 5), None,
-        PhaseStarted(3, 4, "re-runs"), None,
-    ]  # fmt: skip
-    assert phases.final() == PhaseStarted(4, 4, "test, package, register")
-
-
-def test_without_probes_the_default_starts_the_trials() -> None:
-    phases = PhaseTracker(0, None, has_reruns=False)
-    assert phases.on_trial_end(ended("default")) == PhaseStarted(1, 2, "trials")
-    assert phases.on_trial_end(ended("probe")) is None  # of a resumed search
 
 
 def test_the_header_has_the_run_the_data_the_store_the_device_and_the_budget(

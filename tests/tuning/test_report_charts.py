@@ -26,7 +26,14 @@ from tuning.reporting.importance import importances, to_study
 from tuning.reporting.page import build_chart_images
 from tuning.reporting.quality_charts import draw_confusion, draw_cost
 from tuning.reporting.thumbnails import _denormalized, audit_pairs, train_examples, val_examples
-from tuning.reporting.trial_charts import curve_trials, has_losses, pack_lanes
+from tuning.reporting.trial_charts import (
+    curve_trials,
+    draw_curves,
+    draw_freeze,
+    draw_history,
+    has_losses,
+    pack_lanes,
+)
 from tuning.search.selection import serving_spec_of
 
 # --- charts ---
@@ -76,6 +83,26 @@ def test_a_low_outlier_does_not_set_the_range_of_the_scores() -> None:
     assert 0.96 < high <= 1
     low, high = score_limits([1.0, 1.0])
     assert low < 1 <= high < 1.01
+
+
+def test_a_score_axis_has_no_tick_above_100_percent() -> None:
+    trials = (report_trial(0, 1.0), report_trial(1, 1.0), report_trial(2, 0.995))
+    result = report_result(trials=trials, winner=trials[0])
+    for figure in (draw_history(result), draw_freeze(result), draw_curves(result)):
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        ticks = [tick for tick in axes.get_yticks() if tick >= axes.get_ylim()[0]]
+        assert max(ticks) == pytest.approx(1)
+        plt.close(figure)
+
+
+def test_the_legend_has_only_origins_that_the_chart_shows() -> None:
+    scores = [0.2, *([0.9] * 8)]  # the default, trial 0, is a low outlier
+    trials = tuple(report_trial(number, score) for number, score in enumerate(scores))
+    figure = draw_history(report_result(trials=trials, winner=trials[1]))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sampler", "best so far"]
+    plt.close(figure)
 
 
 def test_the_learning_curves_are_those_of_the_five_best_and_of_all_that_are_no_probes() -> None:

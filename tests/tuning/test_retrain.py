@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from mlflow.projects.utils import _create_run
 
 from data.dataset.dataset import Dataset
 from data.errors import DataError, TrackingError
-from models.packaging.export import quiet_exporters
 from tests.tuning.command_line import Capture, error_lines
-from tests.tuning.factories import trial_config
+from tests.tuning.factories import ensemble, trial_config
 from tests.tuning.packaged_candidates import PackageCandidate
 from tuning.__main__ import main
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
 from tuning.recipe.schema import Recipe, TrainingSettings
+from tuning.registry.candidate_store import save_candidate
 from tuning.registry.promotion import promote
 from tuning.workflows.preflight import check_data_path_of_url_run
 from tuning.workflows.train import ReproducibleTrial, as_recipe, load_finished_trial, load_version
@@ -68,19 +67,6 @@ def test_train_with_a_run_accepts_no_other_settings(capsys: Capture) -> None:
 # --- a registered version ---
 
 
-@pytest.fixture
-def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Package with torch's TorchScript exporter, which takes a quarter of a second instead of five."""
-
-    def write(network: torch.nn.Module, images: torch.Tensor, file: Path) -> None:
-        names = {"input_names": ["images"], "output_names": ["logits"]}
-        axes = {"images": {0: "b"}, "logits": {0: "b"}}
-        with quiet_exporters():
-            torch.onnx.export(network, (images[:2],), str(file), dynamo=False, dynamic_axes=axes, **names)
-
-    monkeypatch.setattr("models.packaging.export._write_onnx", write)
-
-
 @pytest.mark.usefixtures("smoke_tested", "quick_export")
 def test_a_version_trained_again_has_the_same_validation_metrics(client: MlflowClient, image_folder: Path) -> None:
     settings = {"backbone": "small_cnn", "image_size": "16", "max_epochs": "2", "augmentation": "light", "seed": "5"}
@@ -116,6 +102,22 @@ def test_a_version_is_loaded_with_the_recipe_of_its_run(
         client.set_tag(packaged.run_id, name, value)
     trial = load_version(client, uri)
     assert (trial.config, trial.training.data, trial.data_fingerprint) == (trial_config(), "photos", "f")
+
+
+@pytest.mark.usefixtures("smoke_tested")
+def test_an_ensemble_is_not_trained_again_as_a_whole(
+    client: MlflowClient, package: PackageCandidate, pets: Dataset
+) -> None:
+    packaged = ensemble(package(8))
+    save_candidate(client, packaged)
+    promote(client, packaged, pets)
+    with pytest.raises(
+        TrackingError,
+        match=r"must have a single network to be trained again, but models:/pets/1 has 2 "
+        r"\(tf_efficientnet_lite0 at 32 px, weight 0.75; .* at 48 px, weight 0.25\); "
+        rf"train one of them with --run .* below run {packaged.run_id}",
+    ):
+        load_version(client, "models:/pets/1")
 
 
 def test_training_again_on_changed_images_logs_a_warning(pets: Dataset, caplog: pytest.LogCaptureFixture) -> None:

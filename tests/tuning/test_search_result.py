@@ -11,6 +11,8 @@ from models.profiling.serving_cost import ServingCost
 from tests.tuning.factories import dataset, search_result, trial_record
 from tests.tuning.report_factory import report_trial
 from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Recipe
+from tuning.search.evidence import Evidence
 from tuning.search.reruns import Improvement, RerunTrial
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import Costs, Limits, serving_spec_of
@@ -28,7 +30,9 @@ def costs(num_classes: int) -> Costs:
 
 def select(tmp_path: Path, *reruns: TrialRecord, limits: Limits | None = None) -> SearchResult:
     pets = dataset(tmp_path)
-    return SearchResult.select([LARGE, SMALL, FAILED, *reruns], costs(len(pets.classes)), limits or {}, 2, pets)
+    trials = [LARGE, SMALL, FAILED, *reruns]
+    rules = Recipe(rerun_top_k=2)
+    return SearchResult.select(trials, costs(len(pets.classes)), limits or {}, rules, Evidence(pets, {}))
 
 
 def rerun_of(trial: TrialRecord, number: int, score: float) -> TrialRecord:

@@ -127,7 +127,7 @@ def test_among_equal_scores_the_cheaper_trial_is_on_the_pareto_front() -> None:
 
 def test_the_table_fits_into_80_columns_and_names_the_pareto_fronts_of_a_network() -> None:
     lines = rendered(table(best_per_serving_spec(TRIALS, COSTS, NUM_CLASSES), 7))
-    assert lines[0] == "Accuracy and cost on one core, 4 of 7 networks"
+    assert lines[0] == "Accuracy and cost before packaging, 4 of 7 networks"
     assert max(map(len, lines)) <= 80
     assert lines[2].split() == ["0", "0.9000", "20.00", "40.0", "large", "32", "0", "latency,", "size"]
     assert lines[4].split() == ["3", "0.7000", "30.00", "5.0", "slow", "32", "0", "size"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from tuning.registry.smoke_test import (
     ModelLoadError,
-    absolute_uri,
     as_png,
     build_reference_predictions,
     verify_model_loads,
@@ -66,9 +64,3 @@ def test_a_model_with_other_predictions_fails_with_the_difference(model: str, tr
 def test_a_model_that_cannot_be_loaded_fails_with_the_error_message(tmp_path: Path, tracking: str) -> None:
     with pytest.raises(ModelLoadError, match=r"missing must load in a clean process, but failed: .*missing"):
         verify_model_loads(str(tmp_path / "missing"), build_reference_predictions([IMAGE], np.ones((1, 2))), tracking)
-
-
-def test_a_relative_database_uri_becomes_absolute() -> None:
-    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{os.getcwd()}/mlflow.db"  # noqa: PTH109  # as MLflow sees it
-    for uri in ("sqlite:////tmp/mlflow.db", "http://127.0.0.1:5000", "postgresql://u@host/db"):
-        assert absolute_uri(uri) == uri

@@ -14,7 +14,7 @@ from models.trial_config import TrialConfig
 from tests.tuning.factories import BACKBONE, PREPROCESSINGS, recipe
 from tuning.common.option_types import ParamValue
 from tuning.recipe.schema import TrainingSettings
-from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES
+from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES, allows_closed_form
 from tuning.search.space import SearchSpace
 
 SETTING_NAMES = (*NETWORK_AXES, *DEFAULT_PARAMS, "lr")
@@ -230,14 +230,48 @@ def test_there_is_a_linear_probe_for_each_backbone_image_size_and_truncation() -
     ]
     settings = space.suggest(EnqueuedTrial(probes[-1]), is_probe=True)
     assert settings == {
-        **DEFAULT_PARAMS,
         "image_size": 64,
         "backbone": "large",
         "truncate": 2,
+        "head_features": "last",
         "freeze_fraction": 1.0,
         "augmentation": "none",
-        "lr": 3e-3,
+        "mix": "none",
+        "balance": "none",
+        "optimizer": "lbfgs",
+        "head": "linear",
     }
+
+
+def test_a_probe_is_fitted_at_once_and_refitted_unless_the_recipe_says_otherwise() -> None:
+    for options, validation, refit in (
+        ({}, "folds", True),
+        ({"validation": "split"}, "split", False),
+        ({"refit": "off"}, "folds", False),
+    ):
+        space = SearchSpace(recipe(**options))
+        settings = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
+        config = space.trial_config(settings, PREPROCESSINGS)
+        assert config.is_probe
+        assert (config.fit.max_epochs, config.fit.validation, config.fit.refit) == (1, validation, refit)
+
+
+def test_probes_are_trained_by_gradient_steps_if_a_regression_is_too_slow_or_the_head_is_not_linear() -> None:
+    for space in (SearchSpace(recipe(), closed_form_probes=False), SearchSpace(recipe(head="256"))):
+        settings = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
+        assert (settings["optimizer"], settings["lr"]) == ("adamw", 3e-3)
+        assert not space.trial_config(settings, PREPROCESSINGS).is_probe
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_classes", "budget_s", "is_allowed"),
+    [(100, 6, 60, True), (1000, 6, 300, True), (5000, 6, 300, False), (5000, 6, 3600, True), (5000, 6, None, True),
+     (2000, 1000, 300, False), (20_001, 2, None, False)],
+)  # fmt: skip
+def test_a_regression_takes_a_small_part_of_the_budget(
+    num_images: int, num_classes: int, budget_s: float | None, is_allowed: bool
+) -> None:
+    assert allows_closed_form(num_images, num_classes, budget_s) == is_allowed
 
 
 def test_probes_with_the_features_of_all_blocks_come_before_those_with_the_last() -> None:

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import ray.tune
+import torch
+from safetensors.torch import load_file
 
 from data.dataset.dataset import Dataset
+from data.dataset.folds import development_folds
 from data.errors import SearchError
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import pixel_cache
 from models.classifier import build_classifier
 from models.evaluation.inference import predict
+from models.training.logistic_regression import C_PATH
+from models.training.predictions import load_predictions
 from models.training.trial_io import load_classifier, save_weights, split_batches
 from models.trial_config import TrialConfig
 from tests.tuning.factories import dataset, epoch_report, recipe, trial_config
@@ -145,6 +150,34 @@ def test_weights_trained_on_cached_features_classify_images(tmp_path: Path, imag
     pixels = pixel_cache(data, config.preprocessing)
     probabilities, labels = predict(classifier, split_batches(pixels, config, "test", 3).epoch(0))
     assert (classifier.expects_features, probabilities.shape) == (False, (len(labels), 3))
+
+
+def test_a_probe_reports_once_and_saves_its_predictions_and_two_fits(tmp_path: Path, image_folder: Path) -> None:
+    network = {**trial_config().network.model_dump(), "backbone": "timm/test_efficientnet", "freeze_fraction": 1.0}
+    fit = {"optimizer": "lbfgs", "validation": "folds", "refit": True, "max_epochs": 1}
+    (report,) = train_two_epochs(tmp_path, image_folder, network=network, fit=fit, batches={"augmentation": "none"})
+    paths = SearchPaths(tmp_path)
+    data = Dataset.from_json(paths.dataset.read_text())
+    logits = load_predictions(paths.predictions("uid"))
+    assert logits is not None
+    assert logits.oof is not None
+    assert len(logits.oof) == len(data.split("train")) + len(data.split("val"))
+    assert {"val_loss", "oof_loss", "oof_balanced_accuracy"} <= report.metrics.keys()
+    assert "lr" not in report.metrics
+    assert report.runtime_info["C"] in C_PATH
+    assert paths.final_weights("uid", 1) == paths.refitted_weights("uid")
+    fitted, refitted = (load_file(file) for file in (paths.weights("uid", 1), paths.refitted_weights("uid")))
+    assert not torch.equal(fitted["head.1.weight"], refitted["head.1.weight"])
+
+
+def test_a_trial_on_a_fold_is_validated_on_its_images(tmp_path: Path, image_folder: Path) -> None:
+    train_two_epochs(tmp_path, image_folder, fold=1)
+    paths = SearchPaths(tmp_path)
+    data = Dataset.from_json(paths.dataset.read_text())
+    folds, logits = development_folds(data), load_predictions(paths.predictions("uid"))
+    assert folds is not None
+    assert logits is not None
+    assert len(logits.val) == (folds == 1).sum()
 
 
 def test_weights_of_another_network_raise_an_error(tmp_path: Path) -> None:

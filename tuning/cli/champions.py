@@ -19,11 +19,11 @@ class Options(FrozenModel):
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the champion history of a registered model, and the current version of each alias."""
     from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry
-    from tuning.tracking.connection import connect
+    from tuning.tracking.connection import connect_to_existing
     from tuning.ui.console import print_tables
     from tuning.ui.tables.text_table import TextTable
 
-    registry = ModelRegistry(connect(), options.name)
+    registry = ModelRegistry(connect_to_existing(), options.name)
     registry.check_exists()
     state = registry.state()
     columns = ("time (UTC)", "version", "previous", "change", "reason")

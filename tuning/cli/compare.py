@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,9 @@ from data.frozen_model import FrozenModel
 from tuning.cli.parser import OutputPath, Several
 
 if TYPE_CHECKING:
-    from tuning.tracking.search_summary import SearchSummary
-    from tuning.ui.tables.text_table import TextTable
+    from mlflow import MlflowClient
+
+    from tuning.common.promotion_types import Candidate
 
 EXAMPLE = "freezeline compare photos PARENT_RUN_ID --chart compared.png"
 POSITIONALS = ("runs",)
@@ -38,44 +38,33 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     if options.chart and Path(options.chart).suffix != ".png":
         raise SettingError(f"chart must be a .png file, got {options.chart!r}; use for example compared.png")
     from data.atomic_write import write_atomically
-    from tuning.tracking.connection import connect
+    from tuning.tracking.connection import connect_to_existing
     from tuning.tracking.search_summary import load_search_summary
     from tuning.ui.console import print_tables
+    from tuning.ui.tables.searches import ComparedSearch, common_line, searches_table
 
-    client = connect()
+    client = connect_to_existing()
     searches = [load_search_summary(client, name) for name in names]
-    print_tables(_table(searches))
+    compared = [ComparedSearch(search, _packaged_candidate(client, search.run_id)) for search in searches]
+    print_tables(searches_table(compared), *filter(None, [common_line(compared)]))
     if len({search.data_fingerprint for search in searches}) > 1:
         print_tables("these searches use different images or splits: their scores are not comparable")
     if options.chart:
-        from tuning.reporting.charts import comparison_chart
+        from tuning.reporting.comparison import comparison_chart
 
         write_atomically(Path(options.chart), comparison_chart(searches))
         print_tables(f"chart of score over time: {options.chart}")
     return 0
 
 
-def _table(searches: Sequence[SearchSummary]) -> TextTable:
-    """Return a row per search, in the given order."""
-    from tuning.ui.tables.text_table import TextTable
+def _packaged_candidate(client: MlflowClient, run_id: str) -> Candidate | None:
+    """Return the candidate of a search, with the intervals of its test scores; None if it packaged no model."""
+    from mlflow.exceptions import MlflowException
 
-    columns = ("search", "name", "trials", "minutes", "val", "test", "winner", "status")
-    rows = [
-        [
-            search.short_id,
-            search.name,
-            str(search.num_trials),
-            f"{search.minutes:.1f}",
-            _score(search.score),
-            _score(search.test_score),
-            search.winner or "-",
-            search.promotion or search.status.lower(),
-        ]
-        for search in searches
-    ]
-    text_columns = {"search", "name", "winner", "status"}
-    return TextTable("Searches, balanced accuracy", columns, rows, text_columns=text_columns, wrapped=columns)
+    from data.errors import TrackingError
+    from tuning.registry.candidate_store import load_candidate
 
-
-def _score(score: float | None) -> str:
-    return "-" if score is None else f"{score:.4f}"
+    try:
+        return load_candidate(client, run_id)
+    except (TrackingError, MlflowException, OSError):  # also if it is of an earlier version, or its artifacts are gone
+        return None

@@ -33,12 +33,10 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from tuning.common.formatting import pluralize
     from tuning.registry.candidate_store import load_model
     from tuning.reporting.page import build_evaluation
-    from tuning.tracking.connection import connect
     from tuning.ui.console import print_tables
     from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
     from tuning.workflows.evaluate import evaluate
 
-    connect()
     content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
     print_tables(
         f"{content.model} on {pluralize(content.num_images, 'image')} of {content.data} ({content.split})",

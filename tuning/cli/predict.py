@@ -42,11 +42,9 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print a line for each image; if an image cannot be read, print the reason and return exit status 1."""
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
-    from tuning.tracking.connection import connect
     from tuning.ui.console import progress_bar
 
     files = [file for name in options.files for file in find_files(name)]
-    connect()
     model = load_model(options.model)
     with progress_bar(use_stderr=True) as progress:
         return 1 if write_predictions(predict_files(model, files, progress), options.format) else 0

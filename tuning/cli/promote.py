@@ -53,9 +53,9 @@ def promote_candidate(options: Options) -> tuple[Candidate, int, Promotion]:
     from data.load_dataset import load_dataset
     from tuning.registry.candidate_store import load_candidate, load_candidate_of_version
     from tuning.registry.promotion import promote
-    from tuning.tracking.connection import connect
+    from tuning.tracking.connection import connect_to_existing
 
-    client = connect()
+    client = connect_to_existing()
     if options.version is None:
         candidate = load_candidate(client, options.run)
     else:

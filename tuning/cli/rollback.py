@@ -20,10 +20,10 @@ class Options(FrozenModel):
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Move the champion alias back to the previous champion, after loading it in a clean process."""
     from tuning.registry.rollback import rollback
-    from tuning.tracking.connection import connect
+    from tuning.tracking.connection import connect_to_existing
     from tuning.ui.console import print_tables
 
-    change = rollback(connect(), options.name, options.reason)
+    change = rollback(connect_to_existing(), options.name, options.reason)
     print_tables(
         f"models:/{options.name}@champion is version {change.version} again, after {change.previous}: {change.reason}."
     )

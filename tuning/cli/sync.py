@@ -31,6 +31,9 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from tuning.ui.console import print_tables
 
     searches = find_searches(options.run)
+    if not searches:
+        print_tables("no search on this machine has anything to deliver")
+        return 0
     client = connect()
     problems: list[str] = []
     for paths in searches:
@@ -38,8 +41,6 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
             problems += _sync_search(client, paths)
         except UserError as error:
             problems += error.problems
-    if not searches:
-        print_tables("no search on this machine has anything to deliver")
     print_tables(*(f"not delivered: {problem}" for problem in problems))
     return 1 if problems else 0
 

@@ -1,12 +1,14 @@
 """Events of a search or a training run, and the bus that passes them to the renderers.
 
 A command opens a bus (``tuning.ui.session.open_event_bus``) and passes it to its workflow. Code below the workflows
-does not know it: it logs with ``logging``, and the session shows these records as messages. The JSON form of the events
+does not know it: it logs with ``logging``, and the session shows these records as messages, or as stages if they are
+logged with ``log_stage``. The JSON form of the events
 is defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     from data.audit.report import Audit
     from tuning.common.promotion_types import Candidate, Promotion
     from tuning.common.trial_record import TrialRecord, TrialReport
+
+
+STAGE_ATTRIBUTE = "is_stage"  # of a log record that names a stage
+
+
+def log_stage(logger: logging.Logger, stage: str) -> None:
+    """Log the start of a stage that takes a while, in code that does not know the bus."""
+    logger.info(stage, extra={STAGE_ATTRIBUTE: True})
 
 
 class Event:

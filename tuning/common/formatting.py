@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.common.trial_record import TrialRecord
 
 TABLE_WIDTH = 22  # characters of a network in a table
 NetworkText: TypeAlias = Callable[[TrialRecord], str]
 
 if TYPE_CHECKING:
-    from models.trial_config import NetworkConfig
+    from models.trial_config import NetworkConfig, TrialConfig
 
 
 def format_score(trial: TrialRecord) -> str:
     """Return a trial's score with four decimals."""
     return "-" if trial.score is None else f"{trial.score:.4f}"
+
+
+def format_lr(config: TrialConfig) -> str:
+    """Return the learning rate; ``-`` for a linear probe, which has none."""
+    return "-" if config.is_probe else f"{config.fit.lr:.1e}"
 
 
 def network_name(trial: TrialRecord) -> str:
@@ -55,6 +60,12 @@ def describe_network(trial: TrialRecord) -> str:
     network = trial.config.network
     truncation = f" without its last {network.truncate} blocks" if network.truncate else ""
     return f"{_backbone_name(network)}{truncation} at {trial.config.preprocessing.image_size} px"
+
+
+def member_text(member: CandidateMember) -> str:
+    """Return the network and the image size of a member, with its weight if it is one of several."""
+    weight = "" if member.weight == 1 else f", weight {member.weight:.2f}"
+    return f"{_backbone_name(member.config.network)} at {member.config.preprocessing.image_size} px{weight}"
 
 
 def short_network(trial: TrialRecord, width: int) -> str:

@@ -53,5 +53,5 @@ OBJECTIVE_METRIC = "val_balanced_accuracy"  # of each epoch; trials are compared
 BEST_OBJECTIVE_METRIC = f"best_{OBJECTIVE_METRIC}"
 TEST_METRIC = "test_balanced_accuracy"
 WINNER_METRIC = "best_trial"  # the number of the winning trial
-SEARCH_MINUTES_METRIC = "search_minutes"  # wall-clock time of the command, of all sessions of a resumed search
+SEARCH_MINUTES_METRIC = "search_minutes"  # of all sessions, from the start of each command to the decision
 PIXEL_BASELINE_METRIC = "test_raw_pixel_accuracy"

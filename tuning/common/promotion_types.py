@@ -23,8 +23,8 @@ class Candidate(FrozenModel):
     """A packaged model that was evaluated on the test images and may become champion.
 
     Attributes:
-        members: the networks whose probabilities are averaged, each with everything needed to train it again; exactly
-            one today.
+        members: the networks whose probabilities are averaged, usually one, each with everything needed to train it
+            again.
         run_id: the run that holds the packaged model.
         model_uri: the URI of the package.
         commit: the git commit of the code that trained it; empty outside a repository.
@@ -77,6 +77,11 @@ class Candidate(FrozenModel):
         return self
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether it has several networks."""
+        return len(self.members) > 1
+
+    @property
     def num_test_images(self) -> int:
         """The number of test images."""
         return len(self.y_true)
@@ -109,6 +114,7 @@ class Promotion(FrozenModel):
 
     ``won_images`` are the positions of the candidate's test images that only the candidate classifies correctly,
     ``lost_images`` of those that only the champion does; of images that neither was trained on.
+    ``champion`` is the version of the champion at the time of the decision; None if there was none.
     """
 
     alias: Literal["champion", "challenger"]
@@ -117,6 +123,7 @@ class Promotion(FrozenModel):
     won_images: tuple[NonNegativeInt, ...] = ()
     lost_images: tuple[NonNegativeInt, ...] = ()
     forced: bool = False
+    champion: PositiveInt | None = None
 
 
 ChangeKind = Literal["promoted", "forced", "rolled back"]

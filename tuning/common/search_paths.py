@@ -9,7 +9,7 @@ from data.errors import TrackingError
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 
-STATE_SCHEMA = 3  # increase it when a file or field of the state is renamed
+STATE_SCHEMA = 4  # increase it when a file or field of the state is renamed
 
 
 class SearchPaths:
@@ -96,6 +96,19 @@ class SearchPaths:
     def all_weights(self, trial_uid: str) -> list[Path]:
         """The existing weights files of a trial."""
         return list(self.trials.glob(f"{trial_uid}.*.safetensors"))
+
+    def predictions(self, trial_uid: str) -> Path:
+        """The predictions of a trial's best epoch for images that it was not trained on."""
+        return self.trials / f"{trial_uid}.predictions.npz"
+
+    def refitted_weights(self, trial_uid: str) -> Path:
+        """The weights of a linear probe that was fitted on the training and validation images."""
+        return self.trials / f"{trial_uid}.refitted.safetensors"
+
+    def final_weights(self, trial_uid: str, epoch: int) -> Path:
+        """The weights to package: refitted ones if there are any, else those of the best ``epoch``."""
+        refitted = self.refitted_weights(trial_uid)
+        return refitted if refitted.exists() else self.weights(trial_uid, epoch)
 
     def checkpoint(self, trial_uid: str) -> Path:
         """The checkpoint from which a stopped trial resumes."""

@@ -17,6 +17,9 @@ TrialStatus = Literal["running", "complete", "out of time", "pruned", "failed"]
 TrialOrigin = Literal["default", "probe", "fine-tune", "sampler", "rerun"]
 
 
+RAN_TO_ITS_END = "ran to its end"  # the reason of a complete trial
+
+
 class TrialRecord(FrozenModel):
     """The state of a trial.
 
@@ -85,6 +88,21 @@ class TrialRecord(FrozenModel):
     def seconds(self) -> float:
         """The total duration of its epochs in seconds."""
         return sum(metrics.get("epoch_s", 0.0) for metrics in self.history)
+
+    @property
+    def wall_s(self) -> float:
+        """The seconds from its start to its end, with the time to build it and to compute features.
+
+        At least those of its epochs: after a restart, or in a search of an older version, some times are unknown.
+        """
+        if self.started_s is None or self.ended_s is None:
+            return self.seconds
+        return max(self.ended_s - self.started_s, self.seconds)
+
+    @property
+    def has_all_epochs(self) -> bool:
+        """Whether it has completed the epochs of its configuration."""
+        return self.epochs >= self.config.fit.max_epochs
 
     @property
     def variant(self) -> str:

@@ -29,12 +29,14 @@ ERROR_MESSAGES = {
 
 # Headings of the help; options that are in none of them belong to the last.
 GROUPS = {
-    "data": ("data", "name", "on_leak", "split"),
+    "data": ("data", "name", "on_leak", "validation", "split"),
     "budget": (
         "minutes", "trials", "recipe", "dry_run", "max_epochs", "patience", "sweep", "rerun_top_k", "rerun_seeds",
         "max_concurrent", "cpus_per_trial", "gpus_per_trial", "seed",
     ),
-    "model": ("model", "run", "backbone", "weights", "image_size", "max_latency_ms", "max_mb"),
+    "model": (
+        "model", "run", "backbone", "weights", "image_size", "prefer", "ensemble", "refit", "max_latency_ms", "max_mb",
+    ),
     "search space": (
         "freeze_fraction", "truncate", "head", "head_features", "optimizer", "lr", "lr_scheduler", "step_epochs",
         "layer_decay", "weight_decay", "batch_size", "dropout", "label_smoothing", "augmentation", "mix", "balance",

@@ -52,6 +52,9 @@ LayerDecayDomain = Annotated[Domain, BeforeValidator(parse_numbers(0.01, 1.0))]
 
 SamplerName = Literal["tpe", "random"]  # implemented in tuning.search.samplers
 SchedulerName = Literal["asha", "median", "none"]  # implemented in tuning.search.schedulers
+Preference = Literal["accuracy", "balanced", "small"]  # implemented in tuning.search.choice
+ProbeValidation = Literal["auto", "folds", "split"]
+MAX_MEMBERS = 5  # of an ensemble
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024  # px; below 16 px, five stride-2 stages leave less than one pixel
 
 
@@ -156,6 +159,16 @@ class TrainingSettings(FrozenModel):
     )
     mix: MixDomain = Field(
         Categorical(options=("none",)), description="mixing of two training images: none, mixup or cutmix"
+    )
+    validation: ProbeValidation = Field(
+        "auto",
+        description="how linear probes are validated: folds over the training and validation images, or the validation "
+        "split alone; auto: folds, unless the data set provides a validation split",
+    )
+    refit: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: a linear probe that was validated with folds is refitted on the training and validation "
+        "images; off: it keeps the weights fitted on the training images",
     )
     on_leak: Literal["drop", "keep"] = Field(
         "drop", description="what to do with training images that also occur in a provided val/test split"
@@ -278,11 +291,25 @@ class Recipe(TrainingSettings):
     )
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="GPUs per trial (0.5: two trials share one)")
     rerun_top_k: int = Field(
-        3, ge=0, le=100, description="number of best trials to re-run; the best mean score wins; 0: none"
+        3,
+        ge=0,
+        le=100,
+        description="number of best trials to re-run with other seeds before the winner is chosen; 0: none",
     )
     rerun_seeds: int = Field(2, ge=0, le=100, description="number of additional seeds per re-run trial")
     dry_run: bool = Field(
         False, description="validate everything, print the plan and the resolved recipe, and start nothing"
+    )
+    prefer: Preference = Field(
+        "balanced",
+        description="what wins a tie: the lowest validation loss (accuracy), or a model that costs at most two thirds "
+        "as much and is worse by at most half a standard error (balanced) or one (small)",
+    )
+    ensemble: int = Field(
+        3,
+        ge=1,
+        le=MAX_MEMBERS,
+        description="maximum number of linear probes whose probabilities are averaged in one model; 1: no ensembles",
     )
     sampler: SamplerName = Field("tpe", description="search algorithm (tpe learns from previous trials)")
     scheduler: SchedulerName = Field("asha", description="early stopping of weak trials")

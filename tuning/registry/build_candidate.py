@@ -1,10 +1,11 @@
-"""Build a candidate: evaluate the best weights on the test split once, and package them."""
+"""Build a candidate: evaluate trained networks on the test split once, and package them."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,8 @@ from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
 from data.home import state_dir
-from data.loading.pixel_cache import PixelCache, pixel_cache
-from models.training.trial_io import load_classifier, split_batches
-from models.trial_config import TrialConfig
+from data.loading.pixel_cache import pixel_cache
+from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember
 from tuning.recipe.schema import TrainingSettings
@@ -29,7 +29,13 @@ from tuning.registry.candidate_store import (
     reference_predictions_path,
 )
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
-from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, build_reference_predictions
+from tuning.registry.member_predictions import (
+    HeldOutPredictions,
+    TrainedMember,
+    load_members,
+    predict_split,
+    reference_predictions,
+)
 from tuning.tracking.environment import code_version
 from tuning.tracking.mlflow_sink import is_unavailable
 from tuning.tracking.operations import PARENT_UID, LogEpoch, now_ms
@@ -37,21 +43,19 @@ from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
     from data.preprocessing import Pixels
-    from data.sources.base import SplitName
-    from models.classifier import Classifier
     from models.evaluation.metrics import ClassificationMetrics, Labels, MetricName, Probabilities
+    from models.packaging.export import ExportResult, PackageMember
 
 logger = logging.getLogger(__name__)
 
 LEAK_KINDS = ("leak", "group_leak")
-CALIBRATION_SPLITS: tuple[SplitName, ...] = ("val", "test")
 METRICS_WITH_CI: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 class PackagedWinner(FrozenModel):
-    """A packaged trial and the candidate built from it."""
+    """The trials that were packaged, and the candidate built from them."""
 
-    trial_uid: str
+    trial_uids: tuple[str, ...]
     candidate: Candidate
 
 
@@ -59,35 +63,31 @@ def build_candidate(
     parent: ParentRun,
     dataset: Dataset,
     settings: TrainingSettings,
-    config: TrialConfig,
-    weights: Path,
+    members: Sequence[TrainedMember],
     folder: Path,
+    held_out: HeldOutPredictions | None = None,
 ) -> Candidate:
-    """Evaluate trained weights on the test split, which is counted, package them, and log the package and the scores.
+    """Evaluate trained networks on the test split, which is counted, package them, and log the package and the scores.
 
     ``settings`` has the absolute path or URI of the data set, from which ``promote`` loads it again. The reference and
-    test predictions are saved beside ``folder``, the package's new folder.
+    test predictions are saved beside ``folder``, the package's new folder. The temperature is chosen on ``held_out``,
+    by default on the validation split: pass it if the networks were trained on the validation images too.
     """
-    from models.packaging.export import PackageFacts, export_package
+    from models.packaging.export import distinct_preprocessings
 
-    classifier = load_classifier(config, len(dataset.classes), weights)
-    pixels = pixel_cache(dataset, config.preprocessing)
-    evaluation = _evaluate(classifier, pixels, config, dataset.classes)
-    test_images, _ = pixels.split("test")
-    facts = PackageFacts(
-        labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
-    )
-    exported = export_package(classifier, config, facts, test_images, folder)
-    for note in exported.notes:
-        logger.info(note)
-    reference = _reference_predictions(classifier, config, test_images, evaluation.temperature)
-    write_atomically(reference_predictions_path(folder), reference.to_json().encode())
-    _save_test_predictions(folder, evaluation)
+    num_classes = len(dataset.classes)
+    loaded = load_members(members, num_classes)
+    preprocessings = distinct_preprocessings(member.config for member in members)
+    caches = {preprocessing: pixel_cache(dataset, preprocessing) for preprocessing in preprocessings}
+    held_out = held_out or predict_split(loaded, caches, "val", num_classes)
+    evaluation = _evaluate(held_out, predict_split(loaded, caches, "test", num_classes), dataset.classes)
+    test_images = [cache.split("test")[0] for cache in caches.values()]
+    exported = _package(loaded, dataset, evaluation, test_images, folder)
     split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
     evaluated_ms = now_ms()
     candidate = Candidate(
         name=settings.name or dataset.name,
-        members=(CandidateMember(config=config),),
+        members=tuple(CandidateMember(config=member.config, weight=member.weight) for member in members),
         run_id=parent.run_id,
         model_uri=_log_package_or_defer(parent, folder),
         commit=code_version().get(GIT_COMMIT_TAG, ""),
@@ -108,23 +108,51 @@ def build_candidate(
         max_difference=exported.max_difference,
         num_checked_images=exported.num_checked_images,
         size_mb=(folder / exported.graph).stat().st_size / 1e6,
-        latency_ms=_latency_ms(folder / exported.graph, config.preprocessing.image_size),
+        latency_ms=_latency_ms(folder / exported.graph),
     )
+    _log_evaluation(parent, candidate, evaluation, dataset.name)
+    return candidate
+
+
+def _package(
+    members: Sequence[PackageMember],
+    dataset: Dataset,
+    evaluation: _TestEvaluation,
+    test_images: Sequence[Pixels],
+    folder: Path,
+) -> ExportResult:
+    """Write the package into ``folder``, and its reference and test predictions beside it."""
+    from models.packaging.export import PackageFacts, export_package
+
+    facts = PackageFacts(
+        labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
+    )
+    log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
+    exported = export_package(members, facts, test_images, folder)
+    for note in exported.notes:
+        logger.info(note)
+    reference = reference_predictions(members, test_images[0], evaluation.temperature)
+    write_atomically(reference_predictions_path(folder), reference.to_json().encode())
+    _save_test_predictions(folder, evaluation)
+    return exported
+
+
+def _log_evaluation(parent: ParentRun, candidate: Candidate, evaluation: _TestEvaluation, dataset_name: str) -> None:
+    """Log the scores and the candidate on the run."""
     metrics = {**evaluation.metrics, "temperature": evaluation.temperature}
-    parent.writer.send(LogEpoch(PARENT_UID, 0, metrics, time_ms=evaluated_ms))
+    parent.writer.send(LogEpoch(PARENT_UID, 0, metrics, time_ms=candidate.evaluated_ms))
     parent.log_text(evaluation.scores.to_json(indent=2), "test_scores.json")
     columns, rows = _class_table(evaluation.scores)
     parent.log_table(columns, rows, "test_scores_by_class.json")
     if candidate.model_uri:
         for file in candidate_artifacts(candidate):
             parent.log_text(candidate.to_json(), file)
-        _link_metrics(parent, candidate, dataset.name)
-    return candidate
+        _link_metrics(parent, candidate, dataset_name)
 
 
 @dataclass(frozen=True)
 class _TestEvaluation:
-    """Scores and predictions on the test split; the temperature is chosen on the validation split."""
+    """Scores and predictions on the test split, and the temperature, which is chosen on other images."""
 
     temperature: float
     scores: ClassificationMetrics
@@ -151,37 +179,25 @@ def _test_predictions_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.test_predictions.npz")
 
 
-def _evaluate(
-    classifier: Classifier, pixels: PixelCache, config: TrialConfig, classes: tuple[str, ...]
-) -> _TestEvaluation:
-    """Choose the temperature on the validation split, then evaluate the test split.
+def _evaluate(held_out: HeldOutPredictions, test: HeldOutPredictions, classes: tuple[str, ...]) -> _TestEvaluation:
+    """Choose the temperature on ``held_out``, then evaluate the test split.
 
-    The loss and the calibration error are those of the trained network; ``_calibrated`` are those of the package.
+    The loss and the calibration error are those of the trained model; ``_calibrated`` are those of the package. The
+    calibration errors named ``val_`` are those on ``held_out``.
     """
-    from models.evaluation.calibration import (
-        choose_temperature,
-        cross_entropy,
-        expected_calibration_error,
-        softmax,
-    )
-    from models.evaluation.inference import run_epoch
+    from models.evaluation.calibration import choose_temperature, cross_entropy, expected_calibration_error, softmax
     from models.evaluation.intervals import confidence_interval
     from models.evaluation.metrics import compute_metrics
 
-    outputs = {
-        split: tuple(tensor.numpy() for tensor in run_epoch(classifier, batches.epoch(0)))
-        for split in CALIBRATION_SPLITS
-        for batches in [split_batches(pixels, config, split, len(classes))]
-    }
-    temperature = choose_temperature(*outputs["val"])
+    temperature = choose_temperature(held_out.logits, held_out.labels)
     metrics: dict[str, float] = {}
-    for split, (logits, labels) in outputs.items():
-        metrics[f"{split}_ece"] = expected_calibration_error(softmax(logits), labels)
-        metrics[f"{split}_ece_calibrated"] = expected_calibration_error(softmax(logits, temperature), labels)
-    logits, labels = outputs["test"]
-    metrics["test_loss_calibrated"] = float(cross_entropy(logits, labels, temperature).mean())
-    probabilities = softmax(logits, temperature)
-    scores = compute_metrics(softmax(logits), labels, classes)
+    for prefix, outputs in (("val", held_out), ("test", test)):
+        before, after = softmax(outputs.logits), softmax(outputs.logits, temperature)
+        metrics[f"{prefix}_ece"] = expected_calibration_error(before, outputs.labels)
+        metrics[f"{prefix}_ece_calibrated"] = expected_calibration_error(after, outputs.labels)
+    metrics["test_loss_calibrated"] = float(cross_entropy(test.logits, test.labels, temperature).mean())
+    probabilities, labels = softmax(test.logits, temperature), test.labels
+    scores = compute_metrics(softmax(test.logits), labels, classes)
     return _TestEvaluation(
         temperature=temperature,
         scores=scores,
@@ -192,27 +208,14 @@ def _evaluate(
     )
 
 
-def _reference_predictions(
-    classifier: Classifier, config: TrialConfig, pixels: Pixels, temperature: float
-) -> ReferencePredictions:
-    """Return the training code's probabilities for a few test images, which the loaded package must reproduce."""
-    import torch
-
-    from data.preprocessing import normalize, read_image, to_pixels
-    from models.evaluation.calibration import softmax
-
-    files = [as_png(image) for image in pixels[:NUM_IMAGES]]
-    inputs = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
-    with torch.inference_mode():
-        logits = classifier.eval()(torch.from_numpy(normalize(inputs, config.preprocessing)).to(classifier.device))
-    return build_reference_predictions(files, softmax(logits.double().cpu().numpy(), temperature))
-
-
-def _latency_ms(graph: Path, image_size: int) -> float | None:
+def _latency_ms(graph: Path) -> float | None:
     """Return the latency of the packaged graph for one image on one core; None if it is not an ONNX graph."""
     from models.profiling.serving_cost import latency_ms
 
-    return latency_ms(graph, image_size) if graph.suffix == ".onnx" else None
+    if graph.suffix != ".onnx":
+        return None
+    log_stage(logger, "measuring the latency of the exported model")
+    return latency_ms(graph)
 
 
 def count_leaks(dataset: Dataset) -> int:
@@ -230,6 +233,7 @@ def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
     """Log the package and return its model URI; empty if the server is unavailable and ``sync`` must log it."""
     if parent.client is None:
         return ""
+    log_stage(logger, "logging the model in MLflow")
     try:
         return log_candidate_package(parent.client, folder, parent.run_id)
     except Exception as error:

@@ -15,6 +15,7 @@ from data.errors import TrackingError
 from tuning.common.names import MODEL_ID_TAG
 from tuning.common.promotion_types import Candidate
 from tuning.registry.client import ModelRegistry, retry_when_busy
+from tuning.tracking.connection import check_available, check_database_exists, store_text
 from tuning.tracking.dataset_input import dataset_digest
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 INTERNAL_FOLDER = "internal"  # of a run's artifacts; read by programs only
 CANDIDATE_FILE = f"{INTERNAL_FOLDER}/candidate.json"  # the newest candidate of a run
 CANDIDATES_FOLDER = f"{INTERNAL_FOLDER}/candidates"  # every candidate of a run, by the model id of its package
+STORE_SCHEMES = ("models:/", "runs:/")  # of models in the tracking store
 VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
@@ -87,7 +89,7 @@ def load_candidate(client: MlflowClient, run_id: str) -> Candidate:
         client.get_run(run_id)
     except MlflowException:
         raise TrackingError(
-            f"run must be the id of a search or a training, got {run_id!r}, which does not exist; "
+            f"run must be the id of a search or a training, got {run_id!r}, which does not exist in {store_text()}; "
             "mlflow ui lists the runs"
         ) from None
     if CANDIDATE_FILE not in {file.path for file in client.list_artifacts(run_id, INTERNAL_FOLDER)}:
@@ -158,20 +160,27 @@ def load_model(model_uri: str) -> PyFuncModel:
     """Return the packaged model at ``model_uri``, loaded with pickle disabled by ``tuning.common.environment``.
 
     Raises:
-        TrackingError: there is no model, or it is not a packaged model of this project.
+        TrackingError: there is no model, it is not a packaged model of this project, or the tracking store is not
+            available; a local database is not created.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    is_in_store = model_uri.startswith(STORE_SCHEMES)
+    if is_in_store:
+        check_available()
+        check_database_exists()
     try:
         # Its warnings compare the installed packages, which takes a second, and would not be shown.
         with _without_bytecode():
             model: PyFuncModel = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
         return model
     except (MlflowException, OSError) as error:
+        place = f" from {store_text()}" if is_in_store else ""
+        store = "; check the name, run in the folder of the search, or set MLFLOW_TRACKING_URI" if is_in_store else ""
         raise TrackingError(
-            f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}: {error}; "
-            "check the name and MLFLOW_TRACKING_URI"
+            f"model must be a packaged model such as models:/NAME@champion, got {model_uri!r}{place}: "
+            f"{error}{store or '; check the path'}"
         ) from error
 
 

@@ -22,8 +22,7 @@ from data.home import state_dir
 from tuning.common.promotion_types import ChampionChange, ChangeKind
 from tuning.common.redaction import without_credentials
 from tuning.registry.client import CHAMPION, ModelRegistry, RegistryState
-from tuning.registry.smoke_test import absolute_uri
-from tuning.tracking.connection import tracking_uri
+from tuning.tracking.connection import absolute_uri, tracking_uri
 
 MAX_ATTEMPTS = 20
 PAUSE_S = 0.5  # longest pause before the state is read again; doubled after each attempt, up to MAX_PAUSE_S

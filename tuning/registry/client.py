@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 from data.errors import TrackingError
 from tuning.common.names import CHAMPION_CHANGE_TAG, CLAIM_TAG, MODEL_ID_TAG
 from tuning.common.promotion_types import ChampionChange
+from tuning.tracking.connection import store_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,7 +98,8 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise TrackingError(
-                f"name must be a registered model, got {self.name!r}, which does not exist; mlflow ui lists the models"
+                f"name must be a registered model, got {self.name!r}, which does not exist in {store_text()}; "
+                "mlflow ui lists the models"
             ) from None
 
     def register(self, source: str, run_id: str, model_id: str, tags: Mapping[str, str]) -> int:

@@ -23,12 +23,11 @@ def decide(candidate: Candidate, champion: Champion | None, force: str = "") -> 
     ``force`` is a person's reason to make it champion even if the gate rejects it; the promotion's reason has both.
     """
     evaluation = _GateEvaluation(candidate, champion)
-    if evaluation.reject_reasons and force:
-        reason = f"forced ({force}) although the gate rejected it: {'; '.join(evaluation.reject_reasons)}"
-        return evaluation.promotion("champion", reason, forced=True)
-    if evaluation.reject_reasons:
-        return evaluation.promotion("challenger", "; ".join(evaluation.reject_reasons))
-    return evaluation.promotion("champion", evaluation.accept_reason)
+    rejection = "; ".join(evaluation.reject_reasons)
+    is_forced = bool(rejection and force)
+    reason = f"forced ({force}) although the gate rejected it: {rejection}" if is_forced else rejection
+    alias: Literal["champion", "challenger"] = "challenger" if rejection and not is_forced else "champion"
+    return evaluation.promotion(alias, reason or evaluation.accept_reason, forced=is_forced)
 
 
 class _GateEvaluation:
@@ -42,6 +41,7 @@ class _GateEvaluation:
         self._y_pred = np.array(candidate.y_pred)
         self.accept_reason = ""
         self.evidence: dict[str, float] = {}
+        self._champion_version = None if champion is None else champion.version
         self._won_images: tuple[int, ...] = ()
         self._lost_images: tuple[int, ...] = ()
         absolute = list(self._absolute_checks())
@@ -51,7 +51,14 @@ class _GateEvaluation:
     def promotion(self, alias: Literal["champion", "challenger"], reason: str, *, forced: bool = False) -> Promotion:
         """Return a decision with the evidence and the images of the comparison."""
         images = {"won_images": self._won_images, "lost_images": self._lost_images}
-        return Promotion(alias=alias, reason=reason, evidence=self.evidence, forced=forced, **images)
+        return Promotion(
+            alias=alias,
+            reason=reason,
+            evidence=self.evidence,
+            forced=forced,
+            champion=self._champion_version,
+            **images,
+        )
 
     def _absolute_checks(self) -> Iterator[str]:
         """Yield the reasons to reject the candidate that do not depend on the champion."""

@@ -7,7 +7,8 @@ import json
 import numpy as np
 
 from models.backbones.weight_packages import weights_license
-from tuning.common.formatting import pluralize
+from models.trial_config import TrialConfig
+from tuning.common.formatting import member_text, pluralize
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.registry.client import MAX_TAG_LENGTH
 
@@ -15,6 +16,7 @@ MAX_CLASSES = 20  # rows of the class table; the classes with the lowest recall 
 MAX_NAMES_LENGTH = 400  # characters of the listed class names
 SUMMARY_METRICS = ("test_accuracy", "test_balanced_accuracy", "test_macro_f1")
 MAX_REASON_LENGTH = 800  # characters
+LISTED_SEPARATELY = {"backbone", "image_size", "weights"}  # settings that have lines of their own in the model card
 CUT = "\n\n…\n"
 
 
@@ -47,7 +49,7 @@ def render_model_card(candidate: Candidate, version: int, promotion: Promotion, 
         _training(candidate),
         "**Limits**",
         _limits(candidate),
-        f"Created by run {run_link}{commit}. `freezeline train --model {uri}` trains it again.",
+        f"Created by run {run_link}{commit}. {_train_again(candidate, uri)}",
         _class_scores(candidate),
     ]
     card = "\n\n".join(sections) + "\n"
@@ -86,34 +88,35 @@ def _training(candidate: Candidate) -> str:
     lines = [
         f"- Data: {candidate.data} (fingerprint `{candidate.data_fingerprint}`), {seen} for training and validation"
     ]
+    if candidate.is_ensemble:
+        lines.append(f"- {len(candidate.members)} networks; the probabilities are the weighted mean of theirs")
     return "\n".join([*lines, *(line for member in candidate.members for line in _member(member))])
 
 
 def _member(member: CandidateMember) -> list[str]:
     config = member.config
-    network, fit = config.network, config.fit
-    weight = "" if member.weight == 1 else f", weight {member.weight:.2f}"
-    details = {
-        "freeze_fraction": network.freeze_fraction,
-        "truncate": network.truncate,
-        "head": network.head,
-        "dropout": network.dropout,
-        "optimizer": fit.optimizer,
-        "lr": fit.lr,
-        "weight_decay": fit.weight_decay,
-        "lr_scheduler": fit.lr_scheduler,
-        "label_smoothing": fit.label_smoothing,
-        "max_epochs": fit.max_epochs,
-        "batch_size": config.batches.batch_size,
-        "augmentation": config.batches.augmentation,
-        "seed": config.seed,
-    }
-    listed = ", ".join(f"{name} {json.dumps(value).strip(chr(34))}" for name, value in details.items())
+    network = config.network
+    settings = {name: value for name, value in _settings(config).items() if name not in LISTED_SEPARATELY}
+    listed = ", ".join(f"{name} {json.dumps(value).strip(chr(34))}" for name, value in settings.items())
     return [
-        f"- Network: {network.backbone} at {config.preprocessing.image_size} px{weight}",
+        f"- Network: {member_text(member)}",
         f"- Configuration: {listed}",
         f"- Pretrained weights: {_weights(network.backbone, network.weights)}",
     ]
+
+
+def _train_again(candidate: Candidate, uri: str) -> str:
+    if candidate.is_ensemble:
+        return "`freezeline train --run ID` trains one of its networks again, with the ID of that trial's run."
+    return f"`freezeline train --model {uri}` trains it again."
+
+
+def _settings(config: TrialConfig) -> dict[str, object]:
+    """Return every setting of a configuration by its name; no two of its parts have a name in common."""
+    settings: dict[str, object] = {}
+    for name, value in config.model_dump(mode="json").items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    return settings
 
 
 def _weights(backbone: str, weights: str) -> str:
@@ -148,8 +151,8 @@ def _limits(candidate: Candidate) -> str:
             "probability.",
             f"- The test split of this data set has been evaluated {pluralize(candidate.test_evaluations, 'time')}, "
             "including this model. The best of many evaluations is optimistic.",
-            f"- Probabilities are calibrated on the validation split (temperature {candidate.temperature:.3f}, 1: not "
-            "changed); on other kinds of images they may be off.",
+            f"- Probabilities are calibrated on images that were not used for training (temperature "
+            f"{candidate.temperature:.3f}, 1: not changed); on other kinds of images they may be off.",
             f"- The package was compared with PyTorch on {candidate.num_checked_images} test images: same predictions, "
             f"logits differ by at most {candidate.max_difference:.1e}.",
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from data.errors import TrackingError
 from models.packaging.inference import predict_proba
+from tuning.common.events import log_stage
 from tuning.common.names import (
     CLASSES_TAG,
     DATA_FINGERPRINT_TAG,
@@ -31,14 +33,16 @@ from tuning.registry.champion_change import change_champion, decide_until_unchan
 from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry, RegistryState
 from tuning.registry.gate import decide
 from tuning.registry.model_card import render_description, render_model_card
-from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, absolute_uri, verify_model_loads
-from tuning.tracking.connection import tracking_uri
+from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, verify_model_loads
+from tuning.tracking.connection import absolute_uri, tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from data.dataset.dataset import Dataset
+
+logger = logging.getLogger(__name__)
 
 SET_MANUALLY = "the alias was set manually"
 
@@ -69,6 +73,7 @@ def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) ->
     """Run the smoke test of a version; write a failure on the version as tags."""
     import mlflow
 
+    log_stage(logger, f"checking that version {version} loads in a clean process")
     artifact = reference_predictions_artifact(candidate.model_id)
     reference = ReferencePredictions.from_json(mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{artifact}"))
     try:
@@ -109,6 +114,7 @@ def _already_champion(registry: ModelRegistry, before: RegistryState, version: i
 
 def _evaluate_champion(registry: ModelRegistry, candidate: Candidate, dataset: Dataset, version: int) -> Champion:
     """Return the current champion, with its predictions for the candidate's test images where they can be computed."""
+    log_stage(logger, f"evaluating the champion, version {version}, on the same images")
     classes = tuple(json.loads(registry.tags(version).get(CLASSES_TAG, "[]")))
     y_pred, champion_candidate = None, None
     if set(classes) == set(candidate.classes):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,7 @@ class ModelLoadError(FreezelineError):
 
 
 class ReferencePredictions(FrozenModel):
-    """Images as PNG in base64, at the network's input size, with the probabilities that a package must return."""
+    """Images as PNG in base64, at the first network's input size, and the probabilities that a package must return."""
 
     images: tuple[str, ...]
     probabilities: tuple[tuple[float, ...], ...]
@@ -102,11 +101,3 @@ def _compare(model_uri: str, expected: npt.NDArray[np.float64], actual: npt.NDAr
             f"{model_uri} must reproduce its reference predictions within {TOLERANCE:g}, but a probability differs by "
             f"{difference:.2g}; {RETRY_HINT}"
         )
-
-
-def absolute_uri(tracking_uri: str) -> str:
-    """Return a tracking URI that is valid in any working directory."""
-    path = tracking_uri.removeprefix("sqlite:///")
-    if path == tracking_uri or path.startswith("/"):
-        return tracking_uri
-    return f"sqlite:///{Path(path).resolve()}"

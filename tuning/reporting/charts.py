@@ -1,8 +1,8 @@
-"""The list of a report's charts, drawn from its content alone, and the chart that compares searches."""
+"""The list of a report's charts, drawn from its content alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,12 +12,11 @@ import matplotlib as mpl
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.reporting import prediction_charts, quality_charts, setting_charts, trial_charts
 from tuning.reporting.content import EvaluatedWinner, ReportContent
-from tuning.reporting.drawing import active_minutes, new_figure
+from tuning.reporting.drawing import active_minutes
 from tuning.reporting.importance import draw_importance, importance_trials, importances
-from tuning.reporting.theme import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, png
+from tuning.reporting.theme import STYLE
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import PARETO_LABELS
-from tuning.tracking.search_summary import SearchSummary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,24 +110,3 @@ def render_figure(chart: Chart) -> Iterator[Figure]:
             yield figure
         finally:
             plt.close(figure)
-
-
-def comparison_chart(searches: Sequence[SearchSummary]) -> bytes:
-    """Return a PNG of each search's best validation score over the minutes since its first trial began."""
-    import matplotlib.pyplot as plt
-
-    lines = [(color, style) for style in ("-", "--", ":") for color in (BLUE, ORANGE, GREEN, RED, MUTED)]
-    with mpl.rc_context(STYLE):
-        figure, axes = new_figure()
-        for search, (color, style) in zip(searches, lines, strict=False):
-            minutes = [point.seconds / 60 for point in search.improvements]
-            scores = [point.score for point in search.improvements]
-            if scores:  # the line continues at the best score until the search's end
-                label = f"{search.name} {search.short_id}"
-                steps = [*minutes, search.minutes], [*scores, scores[-1]]
-                axes.plot(*steps, color=color, linestyle=style, drawstyle="steps-post", label=label)
-        axes.set(xlabel="minutes since the first trial began", ylabel="best validation balanced accuracy")
-        axes.legend(loc="lower right", labelcolor=INK)
-        image = png(figure)
-        plt.close(figure)
-    return image

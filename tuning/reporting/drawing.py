@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.ticker import AutoLocator, FuncFormatter
 
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE
@@ -24,6 +25,7 @@ mpl.use("Agg")  # never open a window
 SCORE = "validation balanced accuracy"
 MANY_TRIALS = 150  # charts of more have smaller marks
 MIN_SPREAD = 0.02  # of the scores; a smaller one would make every other score an outlier
+MAX_ROUNDING = 1e-9  # of a tick
 OUTLIER_RANGES = 1.5  # below the first quartile, in interquartile ranges (Tukey's rule for outliers)
 
 
@@ -65,10 +67,17 @@ def shorten(name: str, max_length: int) -> str:
     return name if len(name) <= max_length else f"{name[: max_length - 1]}…"
 
 
+class ShareLocator(AutoLocator):  # type: ignore[misc]  # mypy ignores the types of matplotlib
+    """Places the ticks of an axis of shares: none above 1, where the axis may have a margin for markers."""
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Return the ticks between two values."""
+        return [tick for tick in super().tick_values(vmin, vmax) if tick <= 1 + MAX_ROUNDING]
+
+
 def percent_axis(axis: Axis) -> None:
     """Label the ticks of an axis of shares in percent."""
-    from matplotlib.ticker import FuncFormatter
-
+    axis.set_major_locator(ShareLocator())
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}%"))
 
 
@@ -89,12 +98,14 @@ def scatter_by_origin(axes: Axes, points: Iterable[tuple[TrialRecord, float]]) -
     """Draw each trial's score at its x, in the color of its origin; trials that did not complete are hollow."""
     listed = list(points)
     size = 24 if len(listed) <= MANY_TRIALS else 8
+    lowest = score_limits([trial.score or 0.0 for trial, _ in listed])[0] if listed else 0.0
     for origin, (label, color, marker) in ORIGINS.items():
         own = [(trial, x) for trial, x in listed if trial.origin == origin]
         faces = [color if trial.status == "complete" else "none" for trial, _ in own]
         if own:
             x, y = [x for _, x in own], [trial.score for trial, _ in own]
             axes.scatter(x, y, s=size, marker=marker, c=faces, edgecolors=color, linewidths=1.2, zorder=3)
+        if any((trial.score or 0.0) >= lowest for trial, _ in own):  # others are below the chart
             axes.scatter([], [], s=24, marker=marker, color=color, label=label)  # the legend's marker is never hollow
 
 

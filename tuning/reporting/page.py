@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.common.formatting import network_name, pluralize
+from tuning.common.formatting import member_text, network_name, pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.reporting.charts import Chart, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
@@ -28,7 +28,7 @@ TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 MAX_PX_PER_INCH = 112  # of a chart in the page; larger would make its text larger than the page's
 REPORT, EVALUATION = "report.html", "evaluation.html"
 LEADERBOARD_ROWS = 10  # visible rows; the other trials are in a collapsed table
-SCORE_IN_TEXT = re.compile(r"(?<![\d.])[01]\.\d{4}(?!\d)")  # of the gate's reasons; its p-values have three decimals
+SCORE_IN_TEXT = re.compile(r"(?<![\d.])[01]\.\d{4}(?!\d)")  # of reasons and warnings; other numbers have fewer decimals
 EVALUATION_SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -52,7 +52,7 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
         ],
         axis=score_axis(content),
         compares_champion=compares_champion(content.decision.promotion),
-        configuration=list(configuration(content.result.winner.config)),
+        configuration=list(configuration(content.candidate)),
         has_augmentation=any(example.augmented for example in content.train_examples),
         confusions=confused_pairs(content.scores),
         classes=_class_rows(content.scores),
@@ -139,6 +139,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         data_uri=lambda thumbnail: f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}",
+        member=member_text,
         network=network_name,
         percent=lambda share: "–" if share is None else f"{100 * share:.1f}%",
         interval=lambda ci: f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]" if ci else "–",

@@ -14,7 +14,8 @@ import numpy as np
 
 from tuning.common.formatting import pluralize, short_network_name
 from tuning.common.names import VARIANT
-from tuning.common.trial_record import ParamValue, TrialRecord
+from tuning.common.option_types import ParamValue
+from tuning.common.trial_record import TrialRecord
 from tuning.reporting.drawing import (
     SCORE,
     caption_outliers,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from models.evaluation.metrics import ClassificationMetrics
-from models.trial_config import TrialConfig
+from tuning.common.formatting import member_text
 from tuning.common.names import TEST_METRIC
-from tuning.common.promotion_types import Promotion
+from tuning.common.promotion_types import Candidate, Promotion
 from tuning.reporting.content import ReportContent
 
 MAX_CONFUSED_PAIRS = 5
@@ -41,11 +41,13 @@ class ScoreAxis(NamedTuple):
 def score_axis(content: ReportContent) -> ScoreAxis:
     """Return the test scores of the model and its baselines, and its validation score beside that of the default."""
     winner, default = content.result.winner, content.result.default
+    choice = content.result.choice
     scores = [
         ("this model", "test", content.candidate.metrics[TEST_METRIC]),
+        ("this model", "expected before the test", choice.estimate.score.mean if choice else None),
         ("logistic regression on raw pixels", "test accuracy", content.winner.baseline),
         ("majority class", "test", 1 / len(content.candidate.classes)),
-        ("this model", "validation", winner.score),
+        ("first network" if content.candidate.is_ensemble else "this model", "validation", winner.score),
     ]
     if default is not None and default.number != winner.number:
         scores.append(("default configuration", f"validation, trial {default.number}", default.score))
@@ -65,12 +67,14 @@ def score_axis(content: ReportContent) -> ScoreAxis:
     return ScoreAxis(low, marks)
 
 
-def configuration(config: TrialConfig) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the parts of a configuration, each with its settings by name."""
-    parts = config.model_dump()
-    yield "network", parts["network"]
-    yield "training", {**parts["fit"], "seed": config.seed}
-    yield "images", {**parts["preprocessing"], **parts["batches"], **parts["features"]}
+def configuration(candidate: Candidate) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the parts of each network's configuration, each part with its settings by name."""
+    for member in candidate.members:
+        of_network = f" ({member_text(member)})" if candidate.is_ensemble else ""
+        parts = member.config.model_dump()
+        yield f"network{of_network}", parts["network"]
+        yield f"training{of_network}", {**parts["fit"], "seed": member.config.seed}
+        yield f"images{of_network}", {**parts["preprocessing"], **parts["batches"], **parts["features"]}
 
 
 class ConfusedPair(NamedTuple):

@@ -31,6 +31,8 @@ TRIAL_MODULES = (
     "models.training.checkpoint",
     "models.features.trial_features",
     "models.training.loop",
+    "models.training.probe",
+    "sklearn.linear_model",
 )
 
 

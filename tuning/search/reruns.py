@@ -1,4 +1,4 @@
-"""Re-running the best trials with other seeds before the winner is selected by its mean score.
+"""Re-running the best trials with other seeds before the winner is chosen by its mean loss.
 
 The best score of many trials is biased upward by selection, the more so the more trials there are. The score with
 another seed is not. Pure functions of the trials.
@@ -23,7 +23,7 @@ class RerunTrial(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The mean score, by which the winner is selected."""
+        """The mean score."""
         return statistics.fmean(self.scores)
 
     @property
@@ -35,63 +35,75 @@ class RerunTrial(NamedTuple):
 def top_trials(trials: Sequence[TrialRecord], top_k: int, num_val_images: int) -> list[RerunTrial]:
     """Return the best ``top_k`` finished trials, best first, with the scores of their re-runs.
 
-    Trials that are significantly worse than the best are excluded. Otherwise a cheap trial could win merely because
-    the best one was too slow to re-run.
+    Linear probes are excluded, because another seed gives the same probe. Trials that are significantly worse than the
+    best are excluded. Otherwise a cheap trial could win merely because the best one was too slow to re-run.
     """
     best_first = ranked(trials)
     best_score = best_first[0].score or 0.0 if best_first else 0.0
     comparable = [
         trial
         for trial in best_first
-        if trial.status != "running" and not is_significantly_better(best_score, trial.score or 0.0, num_val_images)
+        if trial.status != "running"
+        and not trial.config.is_probe
+        and not is_significantly_better(best_score, trial.score or 0.0, num_val_images)
     ]
     return [RerunTrial(trial, _all_scores(trial, trials)) for trial in comparable[:top_k]]
 
 
+def reruns_of(trial: TrialRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the complete re-runs of a trial."""
+    return [other for other in trials if other.rerun_of == trial.trial_uid and other.status == "complete"]
+
+
 def _all_scores(trial: TrialRecord, trials: Sequence[TrialRecord]) -> tuple[float, ...]:
-    reruns = [other for other in trials if other.rerun_of == trial.trial_uid and other.status == "complete"]
-    return tuple(score for score in (trial.score, *(rerun.score for rerun in reruns)) if score is not None)
+    scored = (trial, *reruns_of(trial, trials))
+    return tuple(other.score for other in scored if other.score is not None)
+
+
+class RerunPlan(NamedTuple):
+    """Which trials are re-run, and how often.
+
+    Attributes:
+        top_k: number of trials.
+        num_seeds: number of re-runs of each.
+        num_folds: number of folds of the training and validation images; the re-runs with the first seed are validated
+            on the first fold, those with the next seed on the next. 0: all on the validation split.
+    """
+
+    top_k: int
+    num_seeds: int
+    num_folds: int = 0
+
+
+class NextRerun(NamedTuple):
+    """A trial to re-run, with its seed and its fold."""
+
+    trial: TrialRecord
+    seed: int
+    fold: int | None
 
 
 def next_rerun(
     trials: Sequence[TrialRecord],
-    top_k: int,
-    num_seeds: int,
+    plan: RerunPlan,
     num_val_images: int,
     has_time_for: Callable[[TrialRecord], bool],
-) -> tuple[TrialRecord, int] | None:
-    """Return the next trial to re-run and its seed; None if there is none.
+) -> NextRerun | None:
+    """Return the next re-run; None if there is none.
 
-    Every top trial is re-run with one seed before any is re-run with the next, so that limited time is shared equally.
-    ``has_time_for`` returns whether the remaining time allows a trial to be re-run.
+    Every top trial is re-run with one seed, on the same fold, before any is re-run with the next, so that limited time
+    is shared equally and losses can be compared image by image. New folds for each seed make the choice depend less on
+    one division of the images (Nagler et al., "Reshuffling Resampling Splits Can Improve Generalization of
+    Hyperparameter Optimization", NeurIPS 2024). ``has_time_for`` returns whether the remaining time allows a re-run.
     """
-    for offset in range(1, num_seeds + 1):
-        for rerun_trial in top_trials(trials, top_k, num_val_images):
+    for offset in range(1, plan.num_seeds + 1):
+        for rerun_trial in top_trials(trials, plan.top_k, num_val_images):
             trial = rerun_trial.trial
             seed = trial.config.seed + offset
             started_seeds = {other.config.seed for other in trials if other.rerun_of == trial.trial_uid}
             if seed not in started_seeds and has_time_for(trial):
-                return trial, seed
+                return NextRerun(trial, seed, (offset - 1) % plan.num_folds if plan.num_folds else None)
     return None
-
-
-def select_winner(
-    allowed: Sequence[TrialRecord], trials: Sequence[TrialRecord], top_k: int, num_val_images: int
-) -> TrialRecord | None:
-    """Return the winner among the ``allowed`` trials, which are ordered best first.
-
-    It is the re-run trial with the highest mean score. If fewer than two were re-run, it is the trial with the best
-    score, because a mean cannot be compared with a score that is biased by selection.
-    """
-    allowed_uids = {trial.trial_uid for trial in allowed}
-    rerun_trials = [
-        rerun_trial
-        for rerun_trial in top_trials(trials, top_k, num_val_images)
-        if len(rerun_trial.scores) > 1 and rerun_trial.trial.trial_uid in allowed_uids
-    ]
-    if len(rerun_trials) < 2:
-        return next(iter(allowed), None)
-    return max(rerun_trials, key=lambda rerun_trial: (rerun_trial.mean, rerun_trial.trial.sort_key)).trial
 
 
 class Improvement(NamedTuple):

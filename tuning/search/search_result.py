@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from data.dataset.dataset import Dataset
+from models.evaluation.metrics import Floats, Labels
 from models.profiling.serving_cost import ServingCost
 from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Recipe
 from tuning.search import selection
-from tuning.search.reruns import Improvement, RerunTrial, improvement_over_default, select_winner, top_trials
+from tuning.search.choice import Choice, ChoiceRules, choose
+from tuning.search.evidence import Evidence, Member
+from tuning.search.reruns import Improvement, RerunTrial, improvement_over_default, reruns_of, top_trials
 from tuning.search.selection import CostedTrial, Costs, Limits
 
 
@@ -19,7 +22,10 @@ class SearchResult:
     """The trials of a search, the winner, and what supports its selection.
 
     Attributes:
-        winner: the trial with the highest score, or mean score if trials were re-run, within the limits.
+        winner: the chosen trial; of an ensemble the member with the largest weight.
+        members: the winner, or the members of the chosen ensemble.
+        choice: the evidence of the choice; None if the held-out predictions of all trials are missing, in which case
+            the trial with the best score wins.
         reruns: the trials that were to be re-run with other seeds, best first; empty if none was. A trial with a single
             score was not re-run, because the time was over.
         improvement: of the winner over the default; None if the default won or was not trained to its end.
@@ -27,6 +33,8 @@ class SearchResult:
 
     trials: tuple[TrialRecord, ...]
     winner: TrialRecord
+    members: tuple[Member, ...]
+    choice: Choice | None
     reruns: tuple[RerunTrial, ...]
     improvement: Improvement | None
     costs: Costs
@@ -35,22 +43,51 @@ class SearchResult:
 
     @classmethod
     def select(
-        cls, trials: Sequence[TrialRecord], costs: Costs, limits: Limits, top_k: int, dataset: Dataset
+        cls, trials: Sequence[TrialRecord], costs: Costs, limits: Limits, recipe: Recipe, evidence: Evidence
     ) -> SearchResult:
-        """Select the winner; ``top_k`` is the number of trials that were to be re-run.
+        """Select the winner; the recipe has the rules of the choice.
 
         Raises:
             SearchError: no trial's network keeps the limits.
         """
-        num_classes, num_val_images = len(dataset.classes), len(dataset.split("val"))
+        num_classes, num_val_images = evidence.num_classes, len(evidence.val.labels)
         allowed = selection.within_limits(trials, costs, limits, num_classes)
-        winner = select_winner(allowed, trials, top_k, num_val_images)
-        if winner is None:
+        if not allowed:
             raise ValueError("a search without a scored trial has no winner")
-        top = top_trials(trials, top_k, num_val_images)
-        reruns = top if any(len(trial.scores) > 1 for trial in top) else []
-        improvement = improvement_over_default(winner, trials, top_k, num_val_images)
-        return cls(tuple(trials), winner, tuple(reruns), improvement, costs, limits, num_classes)
+
+        def cost_of(trial: TrialRecord) -> ServingCost | None:
+            return costs.get(selection.serving_spec_of(trial, num_classes))
+
+        def keeps_limits(members: Sequence[TrialRecord]) -> bool:
+            return selection.keep_limits([cost_of(trial) for trial in members], limits)
+
+        rules = ChoiceRules.of_preference(recipe.prefer, recipe.ensemble, keeps_limits)
+        choice = choose(
+            allowed, {trial.trial_uid: reruns_of(trial, trials) for trial in allowed}, evidence, cost_of, rules
+        )
+        members = choice.members if choice else (Member(allowed[0]),)
+        winner = members[0].trial
+        top = top_trials(trials, recipe.rerun_top_k, num_val_images)
+        return cls(
+            trials=tuple(trials),
+            winner=winner,
+            members=members,
+            choice=choice,
+            reruns=tuple(top) if any(len(trial.scores) > 1 for trial in top) else (),
+            improvement=improvement_over_default(winner, trials, recipe.rerun_top_k, num_val_images),
+            costs=costs,
+            limits=limits,
+            num_classes=num_classes,
+        )
+
+    @property
+    def held_out(self) -> tuple[Floats, Labels] | None:
+        """Logits [n, k] and labels [n] of images that the winner's fits left out; None without cross-validation.
+
+        The winner's final weights may have been fitted on these images.
+        """
+        choice = self.choice
+        return (choice.logits, choice.labels) if choice and choice.is_cross_validated else None
 
     @cached_property
     def default(self) -> TrialRecord | None:

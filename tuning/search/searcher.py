@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport, TrialStatus
+from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.search.schedulers import EXCLUDED, NEVER_STOP
 from tuning.search.strategy import NextStep
 from tuning.search.study import TrialStore
@@ -75,8 +75,8 @@ class StudySearcher(Searcher):
             return
         if report.status == "running":  # stopped after this epoch, which Ray reports only here
             self._report_epoch(trial_uid, report)
-        if report.status == "complete" or report.epoch >= self._store.get(trial_uid).config.fit.max_epochs:
-            self._finish(trial_uid, "complete", "ran to its end", report)
+        if report.status == "complete" or self._store.get(trial_uid).has_all_epochs:
+            self._finish(trial_uid, "complete", RAN_TO_ITS_END, report)
         else:
             self._finish(trial_uid, "pruned", f"stopped by the scheduler after epoch {report.epoch}", report)
 

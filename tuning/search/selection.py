@@ -97,6 +97,13 @@ def within_limits(trials: Sequence[TrialRecord], costs: Costs, limits: Limits, n
     return allowed
 
 
+def keep_limits(costs: Sequence[ServingCost | None], limits: Limits) -> bool:
+    """Return whether the members of an ensemble together are within the limits; if one is set, all costs are needed."""
+    known = [cost for cost in costs if cost is not None]
+    totals = {metric: sum(getattr(cost, metric) for cost in known) for metric in limits}
+    return not limits or (len(known) == len(costs) and all(totals[metric] <= limits[metric] for metric in limits))
+
+
 def best_per_serving_spec(trials: Sequence[TrialRecord], costs: Costs, num_classes: int) -> list[CostedTrial]:
     """Return the best trial of each serving spec with a known cost, best first."""
     best: dict[ServingSpec, TrialRecord] = {}

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
+from models.heads.spec import LINEAR
 from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tuning.common.names import VARIANT
 from tuning.common.option_types import ParamValue
@@ -20,6 +21,7 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.search.defaults import (
     ADAM_LR,
     CLASS_BALANCES,
+    CLOSED_FORM,
     DEFAULT_LR,
     DEFAULT_PARAMS,
     FINE_TUNE_FRACTIONS,
@@ -63,6 +65,7 @@ class SearchSpace:
         unsplittable: Collection[str] = (),
         *,
         small_images: bool = False,
+        closed_form_probes: bool = True,
     ) -> None:
         """Create the space.
 
@@ -71,6 +74,7 @@ class SearchSpace:
             imbalance_ratio: number of images of the largest class divided by that of the smallest.
             unsplittable: backbones without cut points; their features cannot be cached, so they are not probed.
             small_images: whether images are upscaled; then the default freezes no block and uses larger learning rates.
+            closed_form_probes: whether linear probes are fitted by logistic regression instead of by gradient steps.
         """
         self._recipe = recipe
         self._small_images = small_images
@@ -82,9 +86,9 @@ class SearchSpace:
             else {}
         )
         self._variant_spaces = {
-            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, f"@{name}")
+            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, closed_form_probes, f"@{name}")
             for name, variant in variants.items()
-        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults)}
+        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults, closed_form_probes)}
 
     def suggest(self, trial: SuggestTrial, *, is_probe: bool = False) -> dict[str, ParamValue]:
         """Sample the settings of one trial, or of a linear probe."""
@@ -158,6 +162,10 @@ class SearchSpace:
         recipe = self._variant_spaces[str(settings.get(VARIANT, ""))].recipe
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
         values = {**fixed, **settings}
+        if values["optimizer"] == CLOSED_FORM["optimizer"]:
+            has_folds = recipe.validation != "split"
+            values |= {"max_epochs": 1, "validation": "folds" if has_folds else "split"}
+            values["refit"] = has_folds and recipe.refit == "auto"
         return TrialConfig(
             seed=recipe.seed,
             preprocessing=preprocessings[str(settings["backbone"]), int(settings["image_size"])],
@@ -179,9 +187,11 @@ class _VariantSpace:
         imbalance_ratio: float,
         unsplittable: Collection[str],
         defaults: Mapping[str, ParamValue],
+        closed_form_probes: bool,
         suffix: str = "",
     ) -> None:
         self.recipe = recipe
+        self._closed_form_probes = closed_form_probes and LINEAR in recipe.head.options
         self._defaults = defaults
         self._unsplittable = unsplittable
         self._suffix = suffix
@@ -207,7 +217,12 @@ class _VariantSpace:
 
         head_features = str(suggest("head_features"))
         settings = {"head_features": head_features, **{name: suggest(name) for name in PROBE_AXES[head_features]}}
-        return self.clip({**self._shared_probe_settings(), **settings}, PROBE_LR)
+        settings |= self._shared_probe_settings()
+        clipped = self.clip(settings, PROBE_LR)
+        if not self._closed_form_probes:
+            return clipped
+        # Only settings that apply: a fit to convergence has no learning rate, batches or dropout.
+        return {name: clipped[name] for name in (*PROBE_AXES["last"], *settings)} | dict(CLOSED_FORM)
 
     def clip(self, settings: Mapping[str, ParamValue], learning_rates: Mapping[str, float]) -> dict[str, ParamValue]:
         """Return the settings, completed with the defaults, each moved to the nearest value of its domain."""

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.reruns import next_rerun
+from tuning.search.reruns import NextRerun, RerunPlan, next_rerun
 from tuning.search.selection import is_significantly_better
 from tuning.search.space import SearchSpace
 
@@ -57,14 +57,7 @@ class Proposal(NamedTuple):
     params: Mapping[str, ParamValue]
 
 
-class Rerun(NamedTuple):
-    """A new trial that re-runs an ended trial with another seed."""
-
-    trial: TrialRecord
-    seed: int
-
-
-NextStep: TypeAlias = Proposal | Rerun | TrialRecord | Literal["wait", "end"]  # a record: an interrupted trial
+NextStep: TypeAlias = Proposal | NextRerun | TrialRecord | Literal["wait", "end"]  # a record: an interrupted trial
 
 
 @dataclass(frozen=True)
@@ -87,13 +80,14 @@ class SearchState:
 class SearchStrategy:
     """The phases of a search, in order; the recipe has the remaining budget.
 
-    ``num_val_images`` determines the standard error of a score.
+    ``num_val_images`` determines the standard error of a score; ``num_folds`` is that of the re-runs.
     """
 
-    def __init__(self, recipe: Recipe, space: SearchSpace, num_val_images: int) -> None:
+    def __init__(self, recipe: Recipe, space: SearchSpace, num_val_images: int, num_folds: int = 0) -> None:
         self._recipe = recipe
         self._space = space
         self._num_val_images = num_val_images
+        self._rerun_plan = RerunPlan(recipe.rerun_top_k, recipe.rerun_seeds, num_folds)
         self._has_reruns = bool(recipe.rerun_top_k and recipe.rerun_seeds)
 
     def next(self, state: SearchState) -> NextStep:
@@ -165,18 +159,15 @@ class SearchStrategy:
         """Return a trial that the sampler proposes."""
         return None if self._all_trials_started(state) else Proposal("sampler", {})
 
-    def rerun(self, state: SearchState) -> Rerun | None:
+    def rerun(self, state: SearchState) -> NextRerun | None:
         """Return a re-run of one of the best trials, if the time suffices."""
         if not self._has_reruns:
             return None
-        rerun = next_rerun(
-            state.trials,
-            self._recipe.rerun_top_k,
-            self._recipe.rerun_seeds,
-            self._num_val_images,
-            lambda trial: RERUN_SAFETY_FACTOR * trial.seconds < state.seconds_left,
-        )
-        return None if rerun is None else Rerun(*rerun)
+
+        def has_time_for(trial: TrialRecord) -> bool:
+            return RERUN_SAFETY_FACTOR * trial.seconds < state.seconds_left
+
+        return next_rerun(state.trials, self._rerun_plan, self._num_val_images, has_time_for)
 
     def _all_trials_started(self, state: SearchState) -> bool:
         max_trials = self._recipe.max_trials

@@ -17,8 +17,9 @@ from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.option_types import ParamValue
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialOrigin, TrialRecord, TrialReport, TrialStatus
+from tuning.search.reruns import NextRerun
 from tuning.search.space import SearchSpace
-from tuning.search.strategy import Proposal, Rerun
+from tuning.search.strategy import Proposal
 
 if TYPE_CHECKING:
     import optuna
@@ -79,23 +80,23 @@ class TrialStore:
         """Mark all running trials as interrupted, after their workers were lost."""
         self._interrupted = list(self._open_trials)
 
-    def start(self, step: Proposal | Rerun | TrialRecord) -> TrialRecord:
+    def start(self, step: Proposal | NextRerun | TrialRecord) -> TrialRecord:
         """Return the trial of a step, already saved; a record is an interrupted trial, which restarts."""
         if isinstance(step, TrialRecord):
             self._interrupted.remove(step.trial_uid)
             self._save(self._records[step.trial_uid].model_copy(update={"started_s": time.time()}))
             return self._records[step.trial_uid]
-        if isinstance(step, Rerun):
+        if isinstance(step, NextRerun):
             return self._start_rerun(step)
         trial = self._ask(step.params)
         settings = self._space.suggest(trial, is_probe=step.origin == "probe")
         return self._create(trial, step.origin, settings, self._make_config(settings), fixed_params=dict(step.params))
 
-    def _start_rerun(self, rerun: Rerun) -> TrialRecord:
+    def _start_rerun(self, rerun: NextRerun) -> TrialRecord:
         original = rerun.trial
         trial = self._ask(self._study.get_trials(deepcopy=False)[original.number].params)
         self._space.suggest(trial, is_probe=original.origin == "probe")
-        config = original.config.model_copy(update={"seed": rerun.seed})
+        config = original.config.model_copy(update={"seed": rerun.seed, "fold": rerun.fold})
         return self._create(trial, "rerun", original.settings, config, rerun_of=original.trial_uid)
 
     def _ask(self, params: Mapping[str, ParamValue]) -> optuna.Trial:

@@ -15,8 +15,8 @@ from tuning.common.background import background_thread
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
 # Time after the trials on two cores: measuring serving costs (8 s), export (15 to 30 s), test evaluation, smoke test of
-# the registered version, report. With a short budget only a fraction is reserved: the command then exceeds its budget,
-# which is better than ending without a trial.
+# the registered version, report. With a short budget only a fraction is reserved, and a busy machine needs more: the
+# command then exceeds its budget, which is better than ending without a trial.
 FINALIZE_RESERVE_S = 75.0
 FINALIZE_RESERVE_FRACTION = 0.35
 POLL_INTERVAL_S = 0.2
@@ -34,6 +34,7 @@ class TimeBudget(TrialCallback):
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
 
     Attributes:
+        budget_s: the budget in seconds, including earlier sessions; None without a budget.
         ends_s: the expected end of the command as Unix time in seconds; None without a budget.
     """
 
@@ -55,6 +56,7 @@ class TimeBudget(TrialCallback):
             has_progress: whether an epoch or a trial has ended in an earlier session.
             previous_s: elapsed seconds of earlier sessions.
         """
+        self.budget_s = budget_s
         self._elapsed_file = elapsed_file
         self._previous_s = previous_s
         self._command_s = started_s

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
+from models.training.predictions import HeldOutLogits, save_predictions
 from models.training.trial_io import save_weights, split_batches
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC
@@ -28,7 +29,10 @@ from tuning.common.trial_record import TrialReport
 from tuning.search.stall_watchdog import HeartbeatSender
 
 if TYPE_CHECKING:
+    from data.loading.batch_loader import BatchLoader
     from models.classifier import Classifier
+    from models.evaluation.metrics import Probabilities
+    from models.features.trial_features import TrialFeatures
     from models.training.checkpoint import EpochResult, TrainingState
 
 logger = logging.getLogger(__name__)
@@ -126,57 +130,116 @@ def _train(
 ) -> int:
     import torch
 
-    from data.loading.pixel_cache import pixel_cache
+    from data.dataset.folds import development_folds, with_fold
+    from data.loading.pixel_cache import FoldPixels, PixelCache, pixel_cache
     from models.classifier import build_classifier
     from models.device import choose_device
     from models.features.trial_features import TrialFeatures
-    from models.training.checkpoint import load_checkpoint
-    from models.training.loop import FitHooks, best_epoch, fit
-    from models.training.peak_memory import PeakMemory
 
-    memory = PeakMemory()
     torch.set_num_threads(task.threads)
-    paths, config = SearchPaths(task.search_root), task.config
-    dataset = Dataset.from_json(paths.dataset.read_text())
-    classifier = build_classifier(config.network, len(dataset.classes), config.preprocessing.image_size, config.seed)
+    config = task.config
+    dataset = Dataset.from_json(SearchPaths(task.search_root).dataset.read_text())
+    num_classes = len(dataset.classes)
+    classifier = build_classifier(config.network, num_classes, config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
-    pixels = pixel_cache(dataset, config.preprocessing)
+    cache = pixel_cache(dataset, config.preprocessing)
+    pixels: PixelCache | FoldPixels = cache
+    if config.fold is not None:
+        folds = development_folds(dataset)
+        assert folds is not None, config.fold  # noqa: S101  (the search has folds if a trial has one)
+        dataset, pixels = with_fold(dataset, folds, config.fold), FoldPixels(cache, folds == config.fold)
     features = TrialFeatures(classifier, config, dataset, pixels, on_batch)
-    runtime_info = _runtime_info(classifier)
-    if accumulation_steps > 1:
-        runtime_info["accumulation_steps"] = accumulation_steps
-    state = load_checkpoint(paths.checkpoint(task.trial_uid))
-
-    def make_report(result: EpochResult, is_best: bool) -> TrialReport:
-        return TrialReport(
-            status="running",
-            epoch=result.epoch,
-            metrics=result.metrics() | memory.metrics(),
-            is_best=is_best,
-            runtime_info=runtime_info | features.runtime_info(),
-        )
-
-    def on_epoch(result: EpochResult, is_best: bool) -> None:
-        if is_best:
-            save_weights(classifier, paths.weights(task.trial_uid, result.epoch))
-        report(make_report(result, is_best))
-        if is_best:  # the driver has received the report, so the previous best weights can be deleted
-            _delete_weights(paths, task.trial_uid, keep=result.epoch)
-
     with contextlib.closing(features):
+        trial = _Trial(task, classifier, features, report)
+        train_batches = split_batches(pixels, config, "train", num_classes, features.loader("train"))
+        val_batches = split_batches(pixels, config, "val", num_classes, features.loader("val"))
+        if config.is_probe:
+            return trial.fit_probe(train_batches, val_batches, dataset)
+        return trial.fit(train_batches, val_batches, on_batch, accumulation_steps)
+
+
+class _Trial:
+    """A trial in its worker: trains the classifier, saves its best weights and predictions, and reports its epochs."""
+
+    def __init__(
+        self,
+        task: TrialTask,
+        classifier: Classifier,
+        features: TrialFeatures,
+        report: Callable[[TrialReport], None],
+    ) -> None:
+        from models.training.peak_memory import PeakMemory
+
+        self._uid, self._paths, self._config = task.trial_uid, SearchPaths(task.search_root), task.config
+        self._classifier = classifier
+        self._features = features
+        self._report = report
+        self._memory = PeakMemory()
+        self._runtime_info = _runtime_info(classifier)
+
+    def fit(self, train: BatchLoader, val: BatchLoader, on_batch: Callable[[], None], accumulation_steps: int) -> int:
+        """Train by gradient steps, from the checkpoint if there is one; return the best epoch."""
+        from models.training.checkpoint import load_checkpoint
+        from models.training.loop import FitHooks, best_epoch, fit
+
+        if accumulation_steps > 1:
+            self._runtime_info["accumulation_steps"] = accumulation_steps
+        checkpoint = self._paths.checkpoint(self._uid)
+        state = load_checkpoint(checkpoint)
         history = state.history if state else ()
         for index, result in enumerate(history):
-            report(make_report(result, best_epoch(history[: index + 1]) == result.epoch))
+            self._report_epoch(result, best_epoch(history[: index + 1]) == result.epoch)
         history = fit(
-            classifier,
-            split_batches(pixels, config, "train", len(dataset.classes), features.loader("train")),
-            split_batches(pixels, config, "val", len(dataset.classes), features.loader("val")),
-            config.fit,
-            FitHooks(on_batch, on_epoch, _CheckpointWriter(paths.checkpoint(task.trial_uid))),
+            self._classifier,
+            train,
+            val,
+            self._config.fit,
+            FitHooks(on_batch, self._save_val_predictions, self._on_epoch, _CheckpointWriter(checkpoint)),
             accumulation_steps=accumulation_steps,
             state=state,
         )
         return best_epoch(history)
+
+    def fit_probe(self, train: BatchLoader, val: BatchLoader, dataset: Dataset) -> int:
+        """Fit a linear probe, save it also refitted on the training and validation images; return its only epoch."""
+        from data.dataset.folds import development_folds
+        from models.training.probe import fit_probe, oof_metrics, set_head
+
+        fit = self._config.fit
+        folds = development_folds(dataset) if fit.validation == "folds" else None
+        probe = fit_probe(self._classifier, train, val, folds)
+        save_predictions(self._paths.predictions(self._uid), HeldOutLogits(probe.val_logits, probe.oof_logits))
+        save_weights(self._classifier, self._paths.weights(self._uid, epoch=1))
+        metrics = {} if probe.oof_logits is None else oof_metrics(probe.oof_logits, train.labels, val.labels)
+        if probe.refitted and fit.refit:
+            set_head(self._classifier, probe.refitted)
+            save_weights(self._classifier, self._paths.refitted_weights(self._uid))
+        self._runtime_info["C"] = probe.c
+        self._report_epoch(probe.result, is_best=True, extra_metrics=metrics)
+        return 1
+
+    def _save_val_predictions(self, probabilities: Probabilities) -> None:
+        import numpy as np
+
+        logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        save_predictions(self._paths.predictions(self._uid), HeldOutLogits(logits))
+
+    def _on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        if is_best:
+            save_weights(self._classifier, self._paths.weights(self._uid, result.epoch))
+        self._report_epoch(result, is_best)
+        if is_best:  # the driver has received the report, so the previous best weights can be deleted
+            _delete_weights(self._paths, self._uid, keep=result.epoch)
+
+    def _report_epoch(self, result: EpochResult, is_best: bool, extra_metrics: dict[str, float] | None = None) -> None:
+        report = TrialReport(
+            status="running",
+            epoch=result.epoch,
+            metrics=result.metrics() | self._memory.metrics() | (extra_metrics or {}),
+            is_best=is_best,
+            runtime_info=self._runtime_info | self._features.runtime_info(),
+        )
+        self._report(report)
 
 
 class _CheckpointWriter:

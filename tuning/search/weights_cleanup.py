@@ -30,6 +30,8 @@ class WeightsCleanup(TrialCallback):
     def _delete_unneeded(self, trial: TrialRecord) -> None:
         with contextlib.suppress(OSError):  # a remaining file only takes disk space
             self._paths.checkpoint(trial.trial_uid).unlink(missing_ok=True)
+            if trial.config.is_probe:  # only the weights of a linear layer, which an ensemble may need
+                return
             self._with_weights[trial.trial_uid] = trial
             best_uids = {best.trial_uid for best in ranked(list(self._with_weights.values()))[:KEEP_TOP_K]}
             for trial_uid in [trial_uid for trial_uid in self._with_weights if trial_uid not in best_uids]:

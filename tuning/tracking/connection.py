@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 import urllib.parse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import TrackingError
-from tuning.common.redaction import redact
+from tuning.common.redaction import redact, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 CONNECT_TIMEOUT_S = 5.0
+SQLITE = "sqlite:///"  # before the path of a local database
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -36,6 +38,44 @@ def connect() -> MlflowClient:
             "correct MLFLOW_TRACKING_URI or unset it for a local database"
         ) from error
     return client
+
+
+def connect_to_existing() -> MlflowClient:
+    """Return a client as ``connect`` does, for commands that need a run or a model: they create no database.
+
+    Raises:
+        TrackingError: the store cannot be reached, or the local database does not exist.
+    """
+    check_database_exists()
+    return connect()
+
+
+def check_database_exists() -> None:
+    """Check that the configured database exists, if it is a local file.
+
+    Raises:
+        TrackingError: it does not.
+    """
+    uri = absolute_uri(tracking_uri())
+    file = Path(uri.removeprefix(SQLITE).partition("?")[0])
+    if uri.startswith(SQLITE) and not file.exists():
+        raise TrackingError(
+            f"the tracking store must hold the run or the model, but there is no {file}; run the command in the folder "
+            "of the search, or set MLFLOW_TRACKING_URI, for example to sqlite:////home/me/project/mlflow.db"
+        )
+
+
+def store_text() -> str:
+    """Return the configured tracking store for a message, without credentials."""
+    return redact(without_credentials(absolute_uri(tracking_uri())))
+
+
+def absolute_uri(tracking_uri: str) -> str:
+    """Return a tracking URI that is valid in any working directory."""
+    path = tracking_uri.removeprefix(SQLITE)
+    if path == tracking_uri or path.startswith("/"):
+        return tracking_uri
+    return f"{SQLITE}{Path(path).resolve()}"
 
 
 def check_available() -> None:

@@ -177,8 +177,13 @@ class ParentRun:
     owned_by_mlflow_run: bool = False
 
     @classmethod
-    def open(cls, client: MlflowClient | None, run_id: str | None, name: str) -> ParentRun:
+    def open(
+        cls, client: MlflowClient | None, run_id: str | None, name: str, started_s: float | None = None
+    ) -> ParentRun:
         """Use the run ``run_id``, or create one in the experiment ``name``; offline, ``sync`` creates it later.
+
+        A new run starts at ``started_s``, Unix time in seconds, by default now: its duration in MLflow's UI is then
+        that of the whole command.
 
         Raises:
             TrackingError: the run does not exist, or the experiment cannot be created.
@@ -191,7 +196,7 @@ class ParentRun:
             run_id=run_id or "",
             experiment_id="",
             tags=resolve_tags(),
-            time_ms=now_ms(),
+            time_ms=now_ms() if started_s is None else int(1000 * started_s),
         )
         if client is not None:
             target = target.resolve(client)

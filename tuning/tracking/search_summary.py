@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from data.errors import TrackingError
 from data.frozen_model import FrozenModel
+from tuning.common.formatting import pluralize, short_network_name
 from tuning.common.names import (
     BEST_OBJECTIVE_METRIC,
     DATA_FINGERPRINT_TAG,
     PARENT_RUN_TAG,
     PROMOTION_TAG,
+    RECIPE_TAG,
     SEARCH_FOLDER_TAG,
     SEARCH_MINUTES_METRIC,
     TEST_METRIC,
@@ -18,6 +23,8 @@ from tuning.common.names import (
     VERSION_TAG,
     WINNER_METRIC,
 )
+from tuning.recipe.schema import Recipe
+from tuning.tracking.connection import store_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,10 +45,13 @@ class SearchSummary(FrozenModel):
         name: name of the experiment.
         status: FINISHED, KILLED, FAILED or RUNNING.
         num_trials: number of trials with a run.
-        winner: number and network of the winner, or of the best trial so far; empty if there is none.
+        winner: number, network and image size of the winner, or of the best trial so far; empty if there is none.
         score: its validation balanced accuracy.
         test_score: test balanced accuracy of the candidate; None if it was not measured.
         minutes: wall-clock time of the search, of all sessions if it was resumed.
+        trials_s: seconds from the start of the first trial to the end of the last one.
+        budget: the minutes and trials of its recipe, such as ``5 min``; empty if unknown.
+        seed: its seed; None if unknown.
         promotion: ``champion`` or ``challenger`` and the version; empty if no model was registered.
         improvements: each new best score, in order of time.
     """
@@ -55,6 +65,9 @@ class SearchSummary(FrozenModel):
     score: float | None
     test_score: float | None
     minutes: float
+    trials_s: float
+    budget: str
+    seed: int | None
     promotion: str
     improvements: tuple[ScorePoint, ...]
 
@@ -75,7 +88,7 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
     scored = [run for run in children if BEST_OBJECTIVE_METRIC in run.data.metrics and run.info.status != "FAILED"]
     best = _find_winner(parent, scored)
     start_ms = min((run.info.start_time for run in children), default=0)
-    tags = parent.data.tags
+    tags, recipe = parent.data.tags, _recipe(parent)
     return SearchSummary(
         run_id=parent.info.run_id,
         name=str(client.get_experiment(parent.info.experiment_id).name),
@@ -86,6 +99,9 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
         score=best.data.metrics[BEST_OBJECTIVE_METRIC] if best else None,
         test_score=parent.data.metrics.get(TEST_METRIC),
         minutes=_minutes(parent, children),
+        trials_s=max(((run.info.end_time or run.info.start_time) - start_ms for run in children), default=0) / 1000,
+        budget=_budget(recipe) if recipe else "",
+        seed=recipe.seed if recipe else None,
         promotion=f"{tags[PROMOTION_TAG]} {tags.get(VERSION_TAG, '')}".rstrip() if PROMOTION_TAG in tags else "",
         improvements=_improvements(scored, start_ms),
     )
@@ -102,7 +118,7 @@ def _find_parent(client: MlflowClient, name_or_run_id: str) -> Run:
     if run is None or SEARCH_FOLDER_TAG not in run.data.tags:
         raise TrackingError(
             "each run must be the ID of a search's parent run, or the name of an experiment with a search, "
-            f"got {name_or_run_id!r}; use mlflow ui to list them"
+            f"got {name_or_run_id!r}, which is not in {store_text()}; use mlflow ui to list them"
         )
     return run
 
@@ -149,10 +165,23 @@ def _minutes(parent: Run, children: list[Run]) -> float:
     return float(end_ms - start_ms) / 60_000
 
 
+def _recipe(parent: Run) -> Recipe | None:
+    """Return the recipe of a search; None if it has none, or one of another version."""
+    with contextlib.suppress(KeyError, ValidationError):
+        return Recipe.from_json(parent.data.tags[RECIPE_TAG])
+    return None
+
+
+def _budget(recipe: Recipe) -> str:
+    minutes = "" if recipe.budget_s is None else f"{recipe.budget_s / 60:g} min"
+    trials = "" if recipe.max_trials is None else pluralize(recipe.max_trials, "trial")
+    return ", ".join(part for part in (minutes, trials) if part)
+
+
 def _describe(run: Run) -> str:
     params = run.data.params
-    network = f"{params.get('backbone', '?')} at {params.get('image_size', '?')} px"
-    return f"trial {params.get(TRIAL_NUMBER_PARAM, '?')}: {network}"
+    network = f"{short_network_name(params.get('backbone', '?'))}@{params.get('image_size', '?')}"
+    return f"{params.get(TRIAL_NUMBER_PARAM, '?')} {network}"
 
 
 def _improvements(scored: list[Run], start_ms: int) -> tuple[ScorePoint, ...]:

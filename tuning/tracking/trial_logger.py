@@ -105,14 +105,19 @@ class TrialLogger(TrialCallback):
 def trial_params(trial: TrialRecord) -> Mapping[str, object]:
     """Return a trial's parameters under the names of the options."""
     config = trial.config
-    return {
+    params: dict[str, object] = {
         **trial.settings,
-        "log10_lr": round(math.log10(config.fit.lr), 6),
         "weights": config.network.weights,
         "feature_cache": config.features.feature_cache,
-        "cached_augmentations": config.features.cached_augmentations,
         "max_epochs": config.fit.max_epochs,
+        "seed": config.seed,
+    }
+    if config.is_probe:  # the other settings do not apply
+        return params
+    return {
+        **params,
+        "log10_lr": round(math.log10(config.fit.lr), 6),
+        "cached_augmentations": config.features.cached_augmentations,
         "patience": config.fit.patience,
         "step_epochs": config.fit.step_epochs,
-        "seed": config.seed,
     }

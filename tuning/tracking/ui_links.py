@@ -32,11 +32,6 @@ class MlflowLinks(NamedTuple):
         """Return the link to a run."""
         return f"#/experiments/{self.experiment_id}/runs/{run_id}?{UI_MODE}"
 
-    @property
-    def parent_run_url(self) -> str:
-        """The short link to the parent run, for a terminal."""
-        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
-
     def artifact_url(self, path: str) -> str:
         """Return the link to an artifact of the parent run."""
         return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{path}?{UI_MODE}"

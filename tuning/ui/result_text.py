@@ -8,11 +8,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from tuning.common.formatting import format_score, frozen_text, network_name, pluralize
+from tuning.common.formatting import clock, format_score, frozen_text, member_text, network_name, pluralize
 from tuning.common.names import TEST_METRIC
-from tuning.common.promotion_types import Candidate
+from tuning.common.promotion_types import Candidate, Promotion
+from tuning.common.trial_record import TrialRecord
 from tuning.search.search_result import SearchResult
+from tuning.ui import summary
 
 LABEL_WIDTH = 10
 MAX_WIDTH = 80
@@ -40,18 +43,30 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 
 
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
-    """Yield the winner, its costs, and the default that it was compared with."""
+    """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
     winner, default, cost = result.winner, result.default, result.winner_cost
-    network = f"{network_name(winner)}, {winner.config.preprocessing.image_size} px, {frozen_text(winner)} frozen"
-    latency = f", {cost.latency_ms:.1f} ms/image on one core" if cost else ""
-    yield from _wrapped("MODEL", network)
+    latency_ms = candidate.latency_ms if candidate.is_ensemble else cost.latency_ms if cost else None
+    latency = "" if latency_ms is None else f", {latency_ms:.1f} ms/image on one core"
+    for number, network in enumerate(_networks(winner, candidate)):
+        yield from _wrapped("" if number else "MODEL", network)
     yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
-    score = f"trial {winner.number}, validation {format_score(winner)}"
+    if expected := summary.selection_line(result):
+        yield from _wrapped("", expected)
+    first = "first network: " if candidate.is_ensemble else ""
+    score = f"{first}trial {winner.number}, validation {format_score(winner)}"
     if default is None or default.score is None or default.trial_uid == winner.trial_uid:
         yield from _wrapped("", f"{score}{' (the default configuration)' if default == winner else ''}")
     else:
         cut_off = " (out of time)" if default.status == "out of time" else ""
         yield from _wrapped("", f"{score}; default configuration {format_score(default)}{cut_off}")
+
+
+def _networks(winner: TrialRecord, candidate: Candidate) -> Iterator[str]:
+    if candidate.is_ensemble:
+        yield f"mean of {len(candidate.members)} networks"
+        yield from map(member_text, candidate.members)
+    else:
+        yield f"{network_name(winner)}, {winner.config.preprocessing.image_size} px, {frozen_text(winner)} frozen"
 
 
 def decision_lines(text: str, model: str) -> list[str]:
@@ -67,21 +82,56 @@ def _wrapped(label: str, text: str) -> list[str]:
     return [f"{label if number == 0 else ' ' * len(label)}{line}" for number, line in enumerate(lines)]
 
 
-def next_commands(tracking_uri: str, run_url: str, model: str, image: Path) -> list[str]:
+class RegisteredVersion(NamedTuple):
+    """The version that a search has registered under ``name``, and the decision about it."""
+
+    name: str
+    version: int
+    promotion: Promotion
+
+    @property
+    def recommended_uri(self) -> str:
+        """The model to use: the champion, or the challenger if there is no champion."""
+        has_champion = self.promotion.alias == "champion" or self.promotion.champion is not None
+        return f"models:/{self.name}@{'champion' if has_champion else 'challenger'}"
+
+    @property
+    def note(self) -> str:
+        """Which version that is, and where the model of this search is."""
+        own = f"the model of this search is version {self.version}, models:/{self.name}@challenger"
+        if self.promotion.alias == "champion":
+            return f"champion is version {self.version}, the model of this search"
+        if self.promotion.champion is None:
+            return f"there is no champion yet; {own}"
+        return f"champion is still version {self.promotion.champion}; {own}"
+
+
+def next_commands(tracking_uri: str, run_url: str, registered: RegisteredVersion | None, image: Path) -> list[str]:
     """Return the page to look at and the commands to run next, each on one line.
 
-    ``run_url`` is empty for an offline search; ``model`` is the URI of the registered version, empty if there is none.
+    ``run_url`` is empty for an offline search; ``registered`` is None if no version was registered.
     """
     lines = _ui_lines(tracking_uri, run_url) if run_url else []
-    if model:
+    if registered:
+        model = registered.recommended_uri
         lines += command_lines("Predict", f"freezeline predict {model} {shlex.quote(_short(image))}")
         lines += command_lines("Serve", f"mlflow models serve -m {model} --env-manager local -p {SERVE_PORT}")
+        lines += _wrapped("", registered.note)
     return lines
 
 
 def continue_lines(run_id: str) -> list[str]:
     """Return the command that continues a search."""
     return command_lines("Continue", f"freezeline resume {run_id} --minutes 10")
+
+
+def time_lines(elapsed_s: float, budget_s: float | None) -> list[str]:
+    """Return the total time of a search and, with a budget, by how much it was exceeded."""
+    if budget_s is None:
+        return command_lines("Time", clock(elapsed_s))
+    budget = f"the budget of {clock(budget_s)}"
+    over_s = elapsed_s - budget_s
+    return command_lines("Time", f"{clock(elapsed_s)}, {f'{clock(over_s)} over' if over_s >= 1 else 'within'} {budget}")
 
 
 def _ui_lines(tracking_uri: str, run_url: str) -> list[str]:

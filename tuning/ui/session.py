@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from data.errors import FreezelineError, UserError
 from tuning.common.events import (
+    STAGE_ATTRIBUTE,
     CandidateEvaluated,
     Event,
     EventBus,
@@ -19,6 +20,7 @@ from tuning.common.events import (
     PromotionDecided,
     Renderer,
     SearchPlanned,
+    StageStarted,
 )
 from tuning.common.exit_codes import exit_code_of
 from tuning.recipe.schema import EventsForm
@@ -104,7 +106,7 @@ def _renderers(command: str, quiet: bool, events: EventsForm) -> Iterator[tuple[
 
 
 class BusHandler(logging.Handler):
-    """Shows log records as messages, those of level WARNING and above as warnings."""
+    """Shows log records as messages, those of level WARNING and above as warnings, and those of stages as stages."""
 
     def __init__(self, bus: EventBus) -> None:
         super().__init__()
@@ -113,7 +115,9 @@ class BusHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record's message to the event bus."""
         try:
-            self._bus.emit(Message(record.getMessage(), is_warning=record.levelno >= logging.WARNING))
+            text, is_stage = record.getMessage(), getattr(record, STAGE_ATTRIBUTE, False)
+            is_warning = record.levelno >= logging.WARNING
+            self._bus.emit(StageStarted(text) if is_stage else Message(text, is_warning))
         except Exception:  # a closed pipe must not fail the code that logs
             self.handleError(record)
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuning.common.formatting import NetworkText, format_score, frozen_text, network_name, pluralize, table_network
+from tuning.common.formatting import (
+    NetworkText,
+    format_lr,
+    format_score,
+    frozen_text,
+    member_text,
+    network_name,
+    pluralize,
+    table_network,
+)
 from tuning.common.names import TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
@@ -49,9 +58,14 @@ def leaderboard(
     rows = [*best, *([winner] if winner is not None and winner.trial_uid not in uids else [])]
     winner_uid = winner.trial_uid if winner else ""
     cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid == winner_uid) for trial in rows]
-    mark = " (* winner)" if winner else ""
-    title = f"Best trials by validation{mark}"
+    title = f"Best trials by validation: {_counts(rows, trials)}{' (* winner)' if winner else ''}"
     return TextTable(title, COLUMNS, cells, text_columns={NETWORK, "augment"}, wrapped={NETWORK})
+
+
+def _counts(rows: Sequence[TrialRecord], trials: Sequence[TrialRecord]) -> str:
+    """Return how many of all trials are listed, and how many have no score and cannot be."""
+    without_score = sum(trial.score is None for trial in trials)
+    return f"{len(rows)} of {len(trials):,}" + (f", {without_score:,} without a score" if without_score else "")
 
 
 def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winner: bool) -> list[str]:
@@ -63,11 +77,11 @@ def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winne
         f"* {number}" if is_winner else number,
         format_score(trial),
         str(trial.epochs),
-        f"{trial.seconds:.0f}",
+        f"{trial.wall_s:.0f}",
         network,
         str(config.preprocessing.image_size),
         frozen_text(trial),
-        f"{config.fit.lr:.1e}",
+        format_lr(config),
         config.batches.augmentation,
     ]
 
@@ -103,7 +117,28 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
             "gain_over_default": improvement.difference,
             "gain_standard_error": improvement.standard_error,
         }
+    if (choice := result.choice) is not None:
+        score, loss = choice.estimate
+        metrics |= {"selection_score": score.mean, "selection_se": score.standard_error, "selection_loss": loss.mean}
     return metrics
+
+
+def describe_winner(result: SearchResult) -> str:
+    """Return the number of the winning trial, or the numbers of an ensemble's trials."""
+    numbers = [str(member.trial.number) for member in result.members]
+    return f"trial {numbers[0]}" if len(numbers) == 1 else f"the mean of trials {', '.join(numbers)}"
+
+
+def selection_line(result: SearchResult) -> str:
+    """Return how good the winner is expected to be, from images that its fits left out; empty if that is unknown."""
+    choice = result.choice
+    if choice is None:
+        return ""
+    score = choice.estimate.score
+    method = "by cross-validation" if choice.is_cross_validated else "on validation"
+    ties = f"; {pluralize(len(choice.tied), 'trial')} within one standard error" if choice.tied else ""
+    images = pluralize(len(choice.labels), "image")
+    return f"expected balanced accuracy {score.mean:.4f} ± {score.standard_error:.4f} {method} ({images}){ties}"
 
 
 def metric_lines(candidate: Candidate) -> list[str]:
@@ -126,10 +161,12 @@ def run_note(
 ) -> str:
     """Return the parent run's description in Markdown: decision, links, warnings, test metrics and best trials."""
     metrics = "\n".join(metric_lines(candidate))
+    members = "".join(f"- {member_text(member)}\n" for member in candidate.members)
+    networks = f"**Networks** (weighted mean of their probabilities)\n\n{members}\n" if candidate.is_ensemble else ""
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     table = leaderboard(result.trials, result.winner, links, network_name)
     return (
         f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
-        f"{cautions}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
+        f"{cautions}{networks}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )

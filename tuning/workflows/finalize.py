@@ -19,8 +19,10 @@ from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
+from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
 from tuning.reporting.content import Decision, EvaluatedWinner, build_report_content
 from tuning.reporting.provenance import Provenance
+from tuning.search.evidence import Evidence
 from tuning.search.result_warnings import result_warnings, small_splits
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
@@ -48,7 +50,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     bus.emit(session.final_phase)
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
-    candidate = _package_winner(search, result.winner)
+    candidate = _package_winner(search, result)
     baseline = _pixel_baseline(search)
     bus.emit(CandidateEvaluated(candidate, baseline))
     warnings = result_warnings(search.dataset, result, candidate)
@@ -68,8 +70,8 @@ def finalize(search: Search, session: SessionResult) -> int:
     parent.set_tags({NOTE_TAG: note + note_tables})
     parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     _write_report(search, session, result_block, decision, links)
-    parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed_s / 60})
     _show_result(search, result_block, decision, links)
+    bus.show(*result_text.time_lines(session.time_budget.elapsed_s, session.time_budget.budget_s))
     return FINISHED
 
 
@@ -99,7 +101,7 @@ def _show_result(search: Search, shown: _Result, decision: Decision, links: Mlfl
         search.bus.show("", table)
     search.bus.show(*(["", *reruns] if reruns else []), "")
     if links:
-        _show_next_commands(search, decision.model, links)
+        _show_next_commands(search, decision, links)
 
 
 def _end_without_model(search: Search, trials: Sequence[TrialRecord]) -> int:
@@ -121,27 +123,30 @@ def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResul
     if recipe.max_mb is not None:
         limits["mb"] = recipe.max_mb
     costs = measure_serving_costs(trials, len(dataset.classes), limits, COST_MEASUREMENT_BUDGET_S)
-    return SearchResult.select(trials, costs, limits, recipe.rerun_top_k, dataset)
+    return SearchResult.select(trials, costs, limits, recipe, Evidence.load(search.paths, dataset, trials))
 
 
-def _package_winner(search: Search, winner: TrialRecord) -> Candidate:
+def _package_winner(search: Search, result: SearchResult) -> Candidate:
     """Return the winner as a candidate; a resumed search reuses it, so the test split is evaluated once."""
-    file = search.paths.packaged_winner
+    file, trial_uids = search.paths.packaged_winner, tuple(member.trial.trial_uid for member in result.members)
     if file.exists():
         packaged = PackagedWinner.from_json(file.read_text())
-        if packaged.trial_uid == winner.trial_uid:
+        if packaged.trial_uids == trial_uids:
             return packaged.candidate
-    search.bus.stage(f"packaging trial {winner.number}, the best, and evaluating it on the test split")
-    weights = search.paths.weights(winner.trial_uid, winner.best_epoch)
-    candidate = build_candidate(
-        search.parent, search.dataset, search.recipe, winner.config, weights, search.paths.package
-    )
-    write_atomically(file, PackagedWinner(trial_uid=winner.trial_uid, candidate=candidate).to_json().encode())
+    search.bus.stage(f"evaluating {summary.describe_winner(result)}, the best, on the test split")
+    members = [
+        TrainedMember(trial.config, search.paths.final_weights(trial.trial_uid, trial.best_epoch), weight)
+        for trial, weight in result.members
+    ]
+    held_out = HeldOutPredictions(*result.held_out) if result.held_out else None
+    candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
+    write_atomically(file, PackagedWinner(trial_uids=trial_uids, candidate=candidate).to_json().encode())
     return candidate
 
 
 def _pixel_baseline(search: Search) -> float:
     """Log and return the test accuracy of logistic regression on raw pixels."""
+    search.bus.stage("fitting the baseline on raw pixels")
     cache = pixel_cache(search.dataset, next(iter(search.inputs.preprocessings.values())))
     accuracy = pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
     search.parent.log_metrics({PIXEL_BASELINE_METRIC: accuracy})
@@ -150,6 +155,7 @@ def _pixel_baseline(search: Search) -> float:
 
 def _compare_networks(search: Search, result: SearchResult) -> tuple[TextTable | None, str]:
     """Log the scores and serving costs of the networks; return a table for the terminal and all tables in Markdown."""
+    search.bus.stage("comparing the networks")
     shown, note = None, ""
     if rows := networks.compare_networks(result.trials, result.num_classes):
         search.parent.log_text(networks.as_json(rows), "networks.json")
@@ -186,7 +192,7 @@ def _registered_version(search: Search, candidate: Candidate) -> int | None:
 
 def _promote(search: Search, candidate: Candidate) -> Decision:
     """Register the candidate and run the promotion gate; without a server both are deferred."""
-    search.bus.stage("registering the model and comparing it with the champion")
+    search.bus.stage("registering the model")
     parent = search.parent
     parent.writer.flush()  # other promotions read this run: it must be complete first
     outcome = promote_or_defer(parent.client, search.paths, candidate, search.dataset)
@@ -210,6 +216,7 @@ def _write_report(
     parent, paths, result = search.parent, search.paths, shown.result
     winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(paths.package))
     minutes = session.time_budget.elapsed_s / 60
+    parent.log_metrics({SEARCH_MINUTES_METRIC: minutes})
     provenance = _provenance(search, result, minutes, decision, links)
     content = build_report_content(search.dataset, result, winner, decision, shown.warnings, provenance)
     charts = build_charts(content)
@@ -240,11 +247,15 @@ def _provenance(
     )
 
 
-def _show_next_commands(search: Search, model: str, links: MlflowLinks) -> None:
-    run_url = absolute_url(tracking_uri(), links.parent_run_url) if links.experiment_id else ""
+def _show_next_commands(search: Search, decision: Decision, links: MlflowLinks) -> None:
+    registered = None
+    if decision.version is not None and decision.promotion is not None:
+        name = search.recipe.name or search.dataset.name
+        registered = result_text.RegisteredVersion(name, decision.version, decision.promotion)
+    run_url = absolute_url(tracking_uri(), links.run_url(links.run_id)) if links.experiment_id else ""
     image = search.dataset.root / search.dataset.split("test")[0].path
     search.bus.show_result(*result_text.command_lines("Report", str(search.paths.report)))
     search.bus.show(
-        *result_text.next_commands(tracking_uri(), run_url, model, image),
+        *result_text.next_commands(tracking_uri(), run_url, registered, image),
         *result_text.continue_lines(search.parent.run_id),
     )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from tuning.common.events import PhaseStarted
 from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Recipe
+from tuning.search.reruns import top_trials
+from tuning.search.strategy import RERUN_SAFETY_FACTOR
 
 PROBES, TRIALS, RERUNS = "probes", "trials", "re-runs"
 FINAL = "test, package, register"
@@ -51,3 +57,21 @@ class PhaseTracker:
     def _event(self, index: int) -> PhaseStarted:
         name = self._names[index]
         return PhaseStarted(index + 1, len(self._names), name, self._planned[name])
+
+
+def skipped_reruns(recipe: Recipe, trials: Sequence[TrialRecord], num_val_images: int, left_s: float) -> str:
+    """Return why no trial of a finished search was re-run, with ``left_s`` seconds left; empty if there is no reason.
+
+    Without a time budget ``left_s`` is infinite, and every re-run takes place.
+    """
+    has_reruns = bool(recipe.rerun_top_k and recipe.rerun_seeds)
+    best = top_trials(trials, recipe.rerun_top_k, num_val_images)
+    if not (has_reruns and best) or any(trial.origin == "rerun" for trial in trials):
+        return ""
+    needed_s = RERUN_SAFETY_FACTOR * min(rerun.trial.seconds for rerun in best)
+    left_s = max(0.0, left_s)
+    return (
+        f"re-runs skipped: {left_s:.0f} s left, the shortest needs about {needed_s:.0f} s"
+        if math.isfinite(left_s)
+        else ""
+    )

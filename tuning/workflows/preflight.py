@@ -29,6 +29,7 @@ from tuning.recipe.auto import (
 )
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
+from tuning.search.defaults import allows_closed_form
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import connect
 from tuning.tracking.system_metrics import system_metrics_enabled
@@ -68,10 +69,24 @@ class SearchInputs:
     def search_space(self, training: TrainingSettings) -> SearchSpace:
         """Return the search space of the settings on this data set."""
         data = self.dataset
-        return SearchSpace(training, data.imbalance, self.unsplittable_backbones, small_images=data.has_small_images)
+        num_images = len(data.split("train")) + len(data.split("val"))
+        budget_s = training.budget_s if isinstance(training, Recipe) else None
+        return SearchSpace(
+            training,
+            data.imbalance,
+            self.unsplittable_backbones,
+            small_images=data.has_small_images,
+            closed_form_probes=allows_closed_form(num_images, len(data.classes), budget_s),
+        )
 
     def resolve_auto(self, training: TrainingT) -> TrainingT:
-        """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant."""
+        """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant.
+
+        ``validation=auto`` becomes ``folds``, or ``split`` if the data set provides a validation split.
+        """
+        if training.validation == "auto":
+            validation = "split" if "val" in self.dataset.provided_splits else "folds"
+            training = training.model_copy(update={"validation": validation})
         if not isinstance(training, Recipe) or not training.variants:
             return training.model_copy(update=self._auto_values(training))
         variants = []

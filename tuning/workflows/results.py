@@ -120,8 +120,8 @@ class TrainingResult:
 
     @property
     def best_config(self) -> TrialConfig:
-        """Everything needed to train the model again."""
-        return self.candidate.members[0].config
+        """Everything needed to train the model again; of several networks (``candidate.members``), the weightiest."""
+        return max(self.candidate.members, key=lambda member: member.weight).config
 
     @cached_property
     def model(self) -> Model:
@@ -155,7 +155,7 @@ class SearchResult(TrainingResult):
         paths = SearchPaths.from_search_id(run_id)
         packaged = PackagedWinner.from_json(paths.packaged_winner.read_text())
         trials = trials_of(load_study(paths))
-        winner = next(trial for trial in trials if trial.trial_uid == packaged.trial_uid)
+        winner = next(trial for trial in trials if trial.trial_uid == packaged.trial_uids[0])
         return cls(packaged.candidate, trials, winner, promotion, tuple(warnings))
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from data.errors import DataError, TrackingError
 from tuning.common.names import RESUMES_TAG, SEARCH_FOLDER_TAG
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import RayRuntime
-from tuning.tracking.connection import connect
+from tuning.tracking.connection import connect, connect_to_existing, store_text
 from tuning.tracking.parent_run import ParentRun, RunTarget, find_searches, parent_run_lifecycle
 from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
@@ -54,13 +54,22 @@ def _missing_folder_message(client: MlflowClient, run: str) -> str:
     try:
         tags = client.get_run(run).data.tags
     except MlflowException:
-        return f"{rule}, which does not exist; mlflow ui lists the runs"
+        return f"{rule}, which does not exist in {store_text()}; mlflow ui lists the runs"
     if SEARCH_FOLDER_TAG not in tags:
         return f"{rule}, which is another kind of run; use the parent of the trials' runs"
     return (
         f"the folder of a search must be on this machine, but that of {run} is not: it was {tags[SEARCH_FOLDER_TAG]}; "
         "resume on that machine, or set FREEZELINE_HOME to the home that holds the folder"
     )
+
+
+def connect_to_store_of(run: str) -> MlflowClient:
+    """Return a client of the tracking store; only a search that started offline may create a database there."""
+    with suppress(TrackingError, OSError, ValidationError):  # reported by ``load_search``
+        (paths,) = find_searches(run)
+        if not RunTarget.from_json(paths.target.read_text()).run_id:
+            return connect()
+    return connect_to_existing()
 
 
 def check_same_data(before: Dataset, now: Dataset) -> None:
@@ -85,7 +94,7 @@ def resume(request: ResumeRequest, context: Context) -> int:
         UserError: the state or the images are missing or have changed; raised before any trial starts.
     """
     context.bus.stage("connecting to MLflow")
-    client = connect()
+    client = connect_to_store_of(request.run)
     target, recipe, dataset_before = load_search(client, request.run)
     with closing(RayRuntime(recipe)) as ray:
         context.bus.stage("checking the networks")

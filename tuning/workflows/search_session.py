@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from data.audit.report import Audit
 from data.dataset.dataset import Dataset
+from data.dataset.folds import count_folds
 from data.loading.pixel_cache import pixel_cache
 from data.sources.base import SPLITS
 from models.trial_config import TrialConfig
@@ -29,7 +30,7 @@ from tuning.common.option_types import ParamValue
 from tuning.common.redaction import without_credentials
 from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
-from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
+from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.ray_runtime import (
     RayRuntime,
@@ -51,7 +52,7 @@ from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.workflows.context import Context
-from tuning.workflows.phases import PhaseTracker
+from tuning.workflows.phases import PhaseTracker, skipped_reruns
 from tuning.workflows.preflight import SearchInputs
 
 OUT_OF_TIME = "the time budget ended before the trial"
@@ -148,6 +149,16 @@ class SessionResult(NamedTuple):
     final_phase: PhaseStarted
 
 
+def outcome_at_end(trial: TrialRecord, *, is_out_of_time: bool) -> tuple[TrialStatus, str] | None:
+    """Return status and reason of a trial that runs when the trials end; None if ``resume`` continues it.
+
+    A trial that has reported all its epochs is complete, even if its worker has not sent the final report.
+    """
+    if trial.has_all_epochs:
+        return "complete", RAN_TO_ITS_END
+    return ("out of time", OUT_OF_TIME) if is_out_of_time else None
+
+
 class SearchSession:
     """Runs the trials of a search; a ``request`` resumes an earlier session."""
 
@@ -162,7 +173,9 @@ class SearchSession:
         store = self._open_store()
         recipe = self._recipe_with_remaining_budget(store)
         self._save_search_metadata(recipe, is_new=not store.trials())
-        strategy = SearchStrategy(recipe, self._space, len(self._search.dataset.split("val")))
+        dataset = self._search.dataset
+        num_folds = count_folds(dataset) if recipe.validation == "folds" else 0
+        strategy = SearchStrategy(recipe, self._space, len(dataset.split("val")), num_folds)
         trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(self._search.dataset))
         time_budget = self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
@@ -185,15 +198,20 @@ class SearchSession:
                 self._search.bus.stage("ending the trials")
         finally:
             with self._search.signals.block_signals():
+                is_out_of_time = time_budget.is_exhausted and not self._search.signals.stop_requested
                 for trial in store.running():
-                    if time_budget.is_exhausted and not self._search.signals.stop_requested:
-                        ended = store.finish(trial.trial_uid, "out of time", OUT_OF_TIME)
+                    if outcome := outcome_at_end(trial, is_out_of_time=is_out_of_time):
+                        ended = store.finish(trial.trial_uid, *outcome)
                         trial_logger.on_trial_end(ended, None)
                         event_callback.on_trial_end(ended, None)
                     else:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
+        num_val_images = len(self._search.dataset.split("val"))
+        reason = skipped_reruns(recipe, store.trials(), num_val_images, time_budget.seconds_left)
+        if reason and not self._search.signals.stop_requested:
+            self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
         return SessionResult(store.trials(), run_ids, time_budget, phases.final())
 

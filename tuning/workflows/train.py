@@ -12,7 +12,7 @@ from data.dataset.dataset import Dataset
 from data.errors import TrackingError
 from models.trial_config import TrialConfig
 from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
-from tuning.common.formatting import short_network_name
+from tuning.common.formatting import member_text, short_network_name
 from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TEST_METRIC, TRIAL_CONFIG_TAG
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
@@ -21,9 +21,11 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.build_candidate import build_candidate, resolve_data_path
 from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
+from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
+from tuning.search.evidence import out_of_fold_predictions
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
-from tuning.tracking.connection import connect
+from tuning.tracking.connection import connect_to_existing, store_text
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.ui import result_text
 from tuning.workflows.context import Context
@@ -67,21 +69,22 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
     """
     config, trial = None, None
     if run_id or model_uri:
-        trial = load_finished_trial(connect(), run_id) if run_id else load_version(connect(), model_uri)
+        client = connect_to_existing()
+        trial = load_finished_trial(client, run_id) if run_id else load_version(client, model_uri)
         training, config = trial.training, trial.config
     problems = Problems()
     with problems.collect():
         dataset = load_data(training, context.bus.progress)
         inputs = prepare_inputs(training, dataset)
     with problems.collect():
-        client = connect_tracking(training, context.mlflow_run_id)
+        tracking = connect_tracking(training, context.mlflow_run_id)
     problems.raise_any()
     if trial:
         trial.warn_if_data_changed(dataset)
     training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
     data_audit = audit(dataset)
     context.bus.emit(AuditCompleted(data_audit))
-    parent = ParentRun.open(client, context.mlflow_run_id, training.name or dataset.name)
+    parent = ParentRun.open(tracking, context.mlflow_run_id, training.name or dataset.name)
     with parent_run_lifecycle(parent, context.signals):
         parent.log_audit(data_audit)
         _train_and_package(training, config or _default_config(training, inputs), dataset, parent, context.bus)
@@ -109,9 +112,11 @@ def _train_and_package(
 
     task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
     bus.stage("training")
-    weights = paths.weights(TRIAL_UID, train_task(task, on_epoch_end))
-    bus.stage("packaging the model and evaluating it on the test split")
-    candidate = build_candidate(parent, dataset, training, config, weights, paths.package)
+    weights = paths.final_weights(TRIAL_UID, train_task(task, on_epoch_end))
+    bus.stage("evaluating the model on the test split")
+    oof = out_of_fold_predictions(paths, dataset, TRIAL_UID)
+    held_out = HeldOutPredictions(*oof) if oof else None
+    candidate = build_candidate(parent, dataset, training, [TrainedMember(config, weights)], paths.package, held_out)
     parent.rename(f"{name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     bus.emit(CandidateEvaluated(candidate, None))
     bus.show_result(*result_text.metrics_lines(candidate, None))
@@ -146,7 +151,8 @@ def load_finished_trial(client: MlflowClient, run_id: str) -> ReproducibleTrial:
         parent_tags = client.get_run(tags.get(PARENT_RUN_TAG, run_id)).data.tags
     except MlflowException:
         raise TrackingError(
-            f"run must be the id of a trial's run, got {run_id!r}, which does not exist; mlflow ui lists the runs"
+            f"run must be the id of a trial's run, got {run_id!r}, which does not exist in {store_text()}; "
+            "mlflow ui lists the runs"
         ) from None
     if TRIAL_CONFIG_TAG not in tags:
         raise TrackingError(
@@ -159,9 +165,16 @@ def load_version(client: MlflowClient, model_uri: str) -> ReproducibleTrial:
     """Return the configuration of a registered version, and the settings of the search or training that made it.
 
     Raises:
-        TrackingError: there is no such version, or it was not registered by a search or a training.
+        TrackingError: there is no such version, it was not registered by a search or a training, or it is an ensemble.
     """
     candidate = load_candidate_of_uri(client, model_uri)
+    if candidate.is_ensemble:
+        networks = "; ".join(map(member_text, candidate.members))
+        raise TrackingError(
+            f"model must have a single network to be trained again, but {model_uri} has {len(candidate.members)} "
+            f"({networks}); train one of them with --run and the ID of its trial's run, which mlflow ui lists below "
+            f"run {candidate.run_id}"
+        )
     (member,) = candidate.members
     return _reproducible_trial(candidate.run_id, client.get_run(candidate.run_id).data.tags, member.config)
 

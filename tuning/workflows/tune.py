@@ -61,7 +61,8 @@ def run_search(recipe: Recipe, context: Context) -> int:
         with problems.collect():
             client = connect_tracking(recipe, context.mlflow_run_id)
         problems.raise_any()
-        parent = ParentRun.open(client, context.mlflow_run_id, recipe.name or dataset.name)
+        name = recipe.name or dataset.name
+        parent = ParentRun.open(client, context.mlflow_run_id, name, context.started_s)
         with parent_run_lifecycle(parent, context.signals):
             recipe = inputs.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
             search = Search(recipe, inputs, parent, context)

@@ -45,8 +45,9 @@ def test_a_search_survives_a_stop_by_the_user_a_killed_worker_and_a_killed_drive
     assert len(after) == TRIALS
     assert {trial.status for trial in after.values()} == {"complete"}
     assert all(after[uid].history == history for uid, history in before.items())
-    files = {file.name for file in (search.search_folder / "trials").iterdir()}
-    assert len(files) == TRIALS  # the weights of each trial's best epoch, and no checkpoint
+    # Of each trial the weights of its best epoch and its predictions, and no checkpoint.
+    suffixes = sorted(file.suffix for file in (search.search_folder / "trials").iterdir())
+    assert suffixes == [".npz"] * TRIALS + [".safetensors"] * TRIALS
 
 
 def parent_run(search: SearchProcess) -> Run:

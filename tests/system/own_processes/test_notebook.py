@@ -17,7 +17,7 @@ from tests.system.own_processes.environments import environment_without_our_code
 
 ROOT = Path(__file__).resolve().parents[3]
 # Serving costs and the smoke test of the registered version are tested elsewhere. The exporter is the real one: its
-# imports warn in a notebook, and the test shows that nobody sees this.
+# imports warn in a notebook, and the test shows that no one sees this.
 SETUP = """
 import tuning.registry.promotion, tuning.workflows.finalize
 tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S = -1

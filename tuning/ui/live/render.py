@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tuning.common.formatting import clock, format_score, frozen_text, network_name, pluralize, short_network
+from tuning.common.formatting import (
+    clock,
+    format_lr,
+    format_score,
+    frozen_text,
+    network_name,
+    pluralize,
+    short_network,
+)
 from tuning.ui.live.state import LiveState, RunningTrial
 
 if TYPE_CHECKING:
@@ -101,7 +109,7 @@ def _trial_line(row: RunningTrial, now_s: float, scale: tuple[float, float], cur
         (f"{format_score(trial):>6}", SCORE),
         (f" {curve:{curve_width}} ", CURVE_STYLE),
         f"{short_network(trial, NETWORK_WIDTH):{NETWORK_WIDTH}} {config.preprocessing.image_size:>4} ",
-        f"{frozen_text(trial):>6} {config.fit.lr:>7.1e} {config.batches.batch_size:>5}",
+        f"{frozen_text(trial):>6} {format_lr(config):>7} {config.batches.batch_size:>5}",
     )
 
 

@@ -20,7 +20,7 @@ def table(costed_trials: Sequence[CostedTrial], num_networks: int, network: Netw
     ``num_networks`` is the number of networks of the search, of which some were not measured.
     """
     rows = [_cells(costed, costed_trials, network) for costed in on_a_pareto_front(costed_trials)]
-    title = f"Accuracy and cost on one core, {len(costed_trials)} of {num_networks} networks"
+    title = f"Accuracy and cost before packaging, {len(costed_trials)} of {num_networks} networks"
     return TextTable(title, COLUMNS, rows, text_columns={"network", "Pareto front"}, wrapped={"network"})
 
 

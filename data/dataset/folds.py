@@ -1,0 +1,70 @@
+"""Cross-validation folds of images: stratified by class, and no group of linked images is divided.
+
+Shapes: n = number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from data.dataset.dataset import Dataset
+from data.sources.base import SplitName
+
+Folds = npt.NDArray[np.int64]
+
+MAX_FOLDS = 5  # Kohavi, "A Study of Cross-Validation and Bootstrap ...", IJCAI 1995: 5 to 10 are as good as more
+ALWAYS_TRAINING = -1  # instead of a fold: the image is never held out
+FOLD_SEED = 0  # fixed, so that all trials of a data set use the same folds
+
+
+def development_folds(dataset: Dataset) -> Folds | None:
+    """Return the folds of the training images, followed by the validation images; None if there can be none."""
+    samples = (*dataset.split("train"), *dataset.split("val"))
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    return stratified_group_folds(labels, [sample.group or sample.content_hash for sample in samples])
+
+
+def count_folds(dataset: Dataset) -> int:
+    """Return the number of ``development_folds``; 0 if there can be none."""
+    folds = development_folds(dataset)
+    return 0 if folds is None else int(folds.max()) + 1
+
+
+def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str]) -> Folds | None:
+    """Return the fold of each image [n], or ``ALWAYS_TRAINING``; None if no two folds can be formed.
+
+    There are as many folds as the rarest class has groups, at most ``MAX_FOLDS``. A class with a single group, and a
+    class whose groups would all be in one fold, is never held out, so that each class is in the training part of
+    every fold. Groups count for the class of their first image.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    _, first_rows, group_ids = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+    group_labels = labels[first_rows]
+    num_groups = np.bincount(group_labels)
+    is_divisible = num_groups[group_labels] > 1
+    if not is_divisible.any():
+        return None
+    num_folds = min(MAX_FOLDS, int(num_groups[num_groups > 1].min()))
+    group_folds = np.full(len(group_labels), ALWAYS_TRAINING, dtype=np.int64)
+    rows = np.flatnonzero(is_divisible)
+    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=FOLD_SEED)
+    for fold, (_, held_out) in enumerate(splitter.split(rows, group_labels[rows])):
+        group_folds[rows[held_out]] = fold
+    for label in np.unique(labels):
+        of_class = np.unique(group_ids[labels == label])
+        if len(np.unique(group_folds[of_class])) == 1:
+            group_folds[of_class] = ALWAYS_TRAINING
+    folds = group_folds[group_ids]
+    return folds if (folds != ALWAYS_TRAINING).any() else None
+
+
+def with_fold(dataset: Dataset, folds: Folds, fold: int) -> Dataset:
+    """Return the data set with one of its ``development_folds`` as the validation split; the order is unchanged."""
+    development = (*dataset.split("train"), *dataset.split("val"))
+    splits: list[SplitName] = ["val" if number == fold else "train" for number in folds]
+    changed = [sample.model_copy(update={"split": split}) for sample, split in zip(development, splits, strict=True)]
+    return dataset.model_copy(update={"samples": (*changed, *dataset.split("test"))})

@@ -1,0 +1,134 @@
+"""A linear probe: logistic regression on the features of a frozen network, instead of training by gradient steps.
+
+One fit takes seconds, so the penalty is chosen by cross-validation, and each image gets a prediction of a fit that
+did not see it ("out of fold"). Standardization of the features is folded into the head's linear layer.
+
+Shapes: n images, f features, k classes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.dataset.folds import Folds
+from data.loading.batch_loader import BatchLoader
+from models.classifier import Classifier
+from models.device import autocast
+from models.evaluation.calibration import cross_entropy, softmax
+from models.evaluation.estimate import class_balanced_mean
+from models.evaluation.metrics import Floats, Labels, balanced_accuracy, compute_metrics, confusion_matrix
+from models.training.checkpoint import EpochResult
+from models.training.logistic_regression import (
+    Features,
+    FeatureSpace,
+    LinearLayer,
+    choose_on_validation,
+    cross_validate,
+    fit,
+)
+
+CHUNK_SIZE = 256  # images per pass through the rest of the network
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A fitted probe; its weights are in the classifier.
+
+    Attributes:
+        result: the metrics on the training and validation images.
+        c: the inverse penalty.
+        val_logits: [n, k] of the validation images.
+        oof_logits: [n, k] of the training images, followed by the validation images, each from a fit without it; NaN
+            for images that are never held out. None without folds.
+        refitted: the head fitted on the training and validation images; None without folds.
+    """
+
+    result: EpochResult
+    c: float
+    val_logits: Floats
+    oof_logits: Floats | None
+    refitted: LinearLayer | None
+
+
+def fit_probe(classifier: Classifier, train: BatchLoader, val: BatchLoader, folds: Folds | None) -> ProbeResult:
+    """Fit the head of a fully frozen classifier on the training images; the weights are set in place.
+
+    ``folds`` are those of the training images, followed by the validation images. Without them, the validation images
+    choose the penalty.
+    """
+    started = time.perf_counter()
+    features = np.concatenate([features_of(classifier, batches) for batches in (train, val)])
+    labels = np.concatenate([train.labels, val.labels])
+    is_training = np.arange(len(labels)) < len(train.labels)
+    space = FeatureSpace(features, is_training)
+    x, num_classes, is_balanced = space.coordinates, train.num_classes, train.config.balance == "weights"
+    chosen = (
+        choose_on_validation(x, labels, is_training, num_classes, is_balanced)
+        if folds is None
+        else cross_validate(x, labels, folds, num_classes, is_balanced)
+    )
+    layer = space.to_linear_layer(*fit(x[is_training], labels[is_training], chosen.c, num_classes, is_balanced))
+    set_head(classifier, layer)
+    train_logits, val_logits = layer.logits(features[is_training]), layer.logits(features[~is_training])
+    seconds = time.perf_counter() - started
+    result = EpochResult(
+        epoch=1,
+        train_loss=float(cross_entropy(train_logits, train.labels, 1.0).mean()),
+        train_accuracy=float((train_logits.argmax(axis=1) == train.labels).mean()),
+        val=compute_metrics(softmax(val_logits), val.labels),
+        epoch_s=seconds,
+        images_per_s=len(train.labels) / seconds,
+    )
+    if folds is None:
+        return ProbeResult(result, chosen.c, val_logits, None, None)
+    refitted = space.to_linear_layer(*fit(x, labels, chosen.c, num_classes, is_balanced))
+    return ProbeResult(result, chosen.c, val_logits, chosen.logits, refitted)
+
+
+def set_head(classifier: Classifier, layer: LinearLayer) -> None:
+    """Set the weights of a linear head."""
+    linear = _linear_layer(classifier)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(layer.weight))
+        linear.bias.copy_(torch.from_numpy(layer.bias))
+
+
+def oof_metrics(oof_logits: Floats, *labels_of_splits: Labels) -> dict[str, float]:
+    """Return the metrics of out-of-fold logits [n, k] by name, given the labels of the two splits, in order."""
+    is_scored = ~np.isnan(oof_logits[:, 0])
+    logits, labels = oof_logits[is_scored], np.concatenate(labels_of_splits)[is_scored]
+    confusion = confusion_matrix(logits.argmax(axis=1), labels, logits.shape[1])
+    return {
+        "oof_loss": class_balanced_mean(cross_entropy(logits, labels, 1.0), labels),
+        "oof_balanced_accuracy": float(balanced_accuracy(confusion)),
+    }
+
+
+def _linear_layer(classifier: Classifier) -> nn.Linear:
+    head = classifier.head
+    if not (isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear)):
+        raise TypeError(f"a probe's head must end with a linear layer, got {type(head).__name__}")
+    return head[-1]
+
+
+@torch.no_grad()
+def features_of(classifier: Classifier, batches: BatchLoader) -> Features:
+    """Return the input [n, f] of the head's linear layer for all images, in order."""
+    classifier.eval()
+    head = classifier.head
+    assert isinstance(head, nn.Sequential)  # noqa: S101  (``build_head`` returns nothing else)
+    before_linear = head[:-1]
+    gather = batches.source.epoch(0)
+    outputs = []
+    for rows in np.array_split(np.arange(len(batches.labels)), max(1, len(batches.labels) // CHUNK_SIZE)):
+        x: Tensor = gather(rows, np.zeros_like(rows)).to(classifier.device)
+        with autocast(classifier.device):
+            if not classifier.expects_features:
+                x = classifier.prefix(x)
+            outputs.append(before_linear(classifier.suffix(x)).float().cpu().numpy())
+    return np.concatenate(outputs)

@@ -1,0 +1,133 @@
+"""Building a candidate from one or several trained networks, with a real package and a real tracking database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from data.dataset.dataset import Dataset
+from data.load_dataset import load_dataset
+from data.loading.batch_config import BatchConfig
+from data.loading.pixel_cache import pixel_cache
+from data.preprocessing import Preprocessing
+from models.classifier import build_classifier
+from models.evaluation.calibration import choose_temperature, expected_calibration_error, softmax
+from models.evaluation.inference import predict
+from models.packaging.inference import predict_proba
+from models.training.trial_io import save_weights, split_batches
+from models.trial_config import FitConfig, NetworkConfig, TrialConfig
+from tuning.common.promotion_types import Candidate
+from tuning.recipe.schema import TrainingSettings
+from tuning.registry.build_candidate import build_candidate, load_test_predictions
+from tuning.registry.candidate_store import load_candidate, load_model, reference_predictions_path
+from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
+from tuning.registry.smoke_test import ReferencePredictions
+from tuning.tracking.parent_run import ParentRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.usefixtures("no_pauses", "quick_export")
+
+
+@pytest.fixture
+def images(image_folder: Path) -> Dataset:
+    return load_dataset(str(image_folder))
+
+
+@pytest.fixture
+def parent(client: MlflowClient) -> ParentRun:
+    return ParentRun.open(client, None, "images")
+
+
+@pytest.fixture
+def members(images: Dataset, tmp_path: Path) -> list[TrainedMember]:
+    """Return two networks of different image sizes with random weights."""
+    members = []
+    for size, seed, weight in ((24, 1, 0.75), (16, 2, 0.25)):
+        network = NetworkConfig(backbone="small_cnn", weights="none", freeze_fraction=0)
+        config = TrialConfig(
+            seed=seed, preprocessing=Preprocessing(size), batches=BatchConfig(), network=network, fit=FitConfig()
+        )
+        file = tmp_path / f"{size}.safetensors"
+        save_weights(build_classifier(network, len(images.classes), size, seed), file)
+        members.append(TrainedMember(config, file, weight))
+    return members
+
+
+def mean_probabilities(images: Dataset, members: list[TrainedMember]) -> np.ndarray:
+    """Return the weighted mean of the networks' probabilities for the test images."""
+    total = np.zeros((len(images.split("test")), len(images.classes)))
+    for config, _, weight in members:
+        classifier = build_classifier(config.network, len(images.classes), config.preprocessing.image_size, config.seed)
+        pixels = pixel_cache(images, config.preprocessing)
+        total += weight * predict(classifier, split_batches(pixels, config, "test", len(images.classes)).epoch(0))[0]
+    return total
+
+
+def build(
+    parent: ParentRun,
+    images: Dataset,
+    members: list[TrainedMember],
+    folder: Path,
+    held_out: HeldOutPredictions | None = None,
+) -> Candidate:
+    return build_candidate(parent, images, TrainingSettings(data="photos"), members, folder, held_out)
+
+
+def logged_metrics(parent: ParentRun) -> dict[str, float]:
+    assert parent.client is not None
+    assert parent.writer.flush() == ()
+    metrics: dict[str, float] = parent.client.get_run(parent.run_id).data.metrics
+    return metrics
+
+
+def test_an_ensemble_is_evaluated_and_packaged_with_the_mean_of_its_networks(
+    parent: ParentRun, client: MlflowClient, images: Dataset, members: list[TrainedMember], tmp_path: Path
+) -> None:
+    folder = tmp_path / "package"
+    candidate = build(parent, images, members, folder)
+    assert [(each.config, each.weight) for each in candidate.members] == [
+        (each.config, each.weight) for each in members
+    ]
+    assert candidate.test_evaluations == 1
+    assert candidate.latency_ms is not None
+    probabilities, labels = load_test_predictions(folder)
+    expected = mean_probabilities(images, members) ** (1 / candidate.temperature)
+    expected /= expected.sum(axis=1, keepdims=True)
+    assert probabilities == pytest.approx(expected, abs=1e-5)
+    assert candidate.y_pred == tuple(probabilities.argmax(axis=1))
+    assert candidate.metrics["test_accuracy"] == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
+    packaged = load_model(candidate.model_uri)
+    assert predict_proba(packaged, images, images.split("test"))[0] == pytest.approx(probabilities, abs=1e-4)
+    reference = ReferencePredictions.from_json(reference_predictions_path(folder).read_text())
+    frame = packaged.predict(list(reference.images))
+    assert frame[list(images.classes)].to_numpy() == pytest.approx(np.array(reference.probabilities), abs=1e-4)
+    assert parent.writer.flush() == ()
+    assert load_candidate(client, parent.run_id) == candidate
+
+
+def test_the_temperature_is_chosen_on_the_validation_split_or_on_held_out_predictions(
+    parent: ParentRun, images: Dataset, members: list[TrainedMember], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(images.classes), 200)
+    logits = 3 * rng.normal(size=(200, len(images.classes)))
+    logits[np.arange(200), labels] += 3  # right in most cases, and too confident
+    temperature = choose_temperature(logits, labels)
+    assert temperature > 1.2
+    single = [members[0]._replace(weight=1.0)]
+    by_default = build(parent, images, single, tmp_path / "first")
+    assert by_default.temperature != temperature
+    candidate = build(parent, images, single, tmp_path / "second", HeldOutPredictions(logits, labels))
+    assert candidate.temperature == temperature
+    metrics = logged_metrics(parent)
+    assert metrics["val_ece"] == pytest.approx(expected_calibration_error(softmax(logits), labels))
+    assert metrics["val_ece_calibrated"] == pytest.approx(
+        expected_calibration_error(softmax(logits, temperature), labels)
+    )
+    assert candidate.metrics["test_ece"] == by_default.metrics["test_ece"]
+    assert candidate.y_pred == by_default.y_pred

@@ -1,0 +1,84 @@
+"""Predictions of a candidate's networks, combined as in the graph of its package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from data.loading.pixel_cache import PixelCache
+from data.preprocessing import Pixels, Preprocessing, normalize, read_image, to_pixels
+from data.sources.base import SplitName
+from models.training.trial_io import load_classifier, split_batches
+from models.trial_config import TrialConfig
+from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, build_reference_predictions
+
+if TYPE_CHECKING:
+    from models.evaluation.ensemble import Floats
+    from models.evaluation.metrics import Labels
+    from models.packaging.export import PackageMember
+
+
+class TrainedMember(NamedTuple):
+    """A trained network of a candidate: its configuration, the file of its weights, and its weight in the mean."""
+
+    config: TrialConfig
+    weights: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class HeldOutPredictions:
+    """The logits [n, k] of a model, and the labels [n], for images on which it was not trained.
+
+    For several networks, they are the logits of the combined probabilities (``models.evaluation.ensemble``).
+    """
+
+    logits: Floats
+    labels: Labels
+
+
+def load_members(members: Sequence[TrainedMember], num_classes: int) -> list[PackageMember]:
+    """Return the networks with their trained weights."""
+    from models.packaging.export import PackageMember
+
+    return [
+        PackageMember(load_classifier(member.config, num_classes, member.weights), member.config, member.weight)
+        for member in members
+    ]
+
+
+def predict_split(
+    members: Sequence[PackageMember], caches: Mapping[Preprocessing, PixelCache], split: SplitName, num_classes: int
+) -> HeldOutPredictions:
+    """Return the combined logits of one split, ``val`` or ``test``; each network reads its own pixels."""
+    from models.evaluation.ensemble import combine_logits
+    from models.evaluation.inference import run_epoch
+
+    outputs = []
+    for classifier, config, _ in members:
+        batches = split_batches(caches[config.preprocessing], config, split, num_classes)
+        outputs.append(run_epoch(classifier, batches.epoch(0)))
+    logits = combine_logits([each.numpy() for each, _ in outputs], [member.weight for member in members])
+    return HeldOutPredictions(logits, outputs[0][1].numpy())
+
+
+def reference_predictions(members: Sequence[PackageMember], pixels: Pixels, temperature: float) -> ReferencePredictions:
+    """Return the training code's probabilities for a few of the images, which the loaded package must reproduce."""
+    import torch
+
+    from models.evaluation.calibration import softmax
+    from models.evaluation.ensemble import combine_logits
+
+    files = [as_png(image) for image in pixels[:NUM_IMAGES]]
+    outputs = []
+    with torch.inference_mode():
+        for classifier, config, _ in members:
+            inputs = np.stack([to_pixels(read_image(file), config.preprocessing) for file in files])
+            images = torch.from_numpy(normalize(inputs, config.preprocessing))
+            outputs.append(classifier.eval()(images.to(classifier.device)).double().cpu().numpy())
+    logits = combine_logits(outputs, [member.weight for member in members])
+    return build_reference_predictions(files, softmax(logits, temperature))

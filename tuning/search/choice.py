@@ -1,0 +1,252 @@
+"""The choice of the winner: by log loss on held-out images, with ties going to the cheaper option.
+
+1. Linear probes are compared by cross-validation over the training and validation images, and so is an ensemble of the
+   best of them.
+2. The best of these is compared with the trained trials: with those that were re-run on folds of the same images, on
+   these folds, else with all on the validation images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from models.evaluation.estimate import Estimate
+from models.evaluation.metrics import Floats, Labels
+from models.profiling.serving_cost import ServingCost
+from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Preference
+from tuning.search.evidence import Evidence, Images, Member, Option, SelectionEstimate, corrected_estimate
+
+MAX_RELATIVE_COST = 2 / 3  # of a cheaper option: small savings are no reason to accept a loss
+# By preference: a cheaper option may be worse, and an ensemble must be better, by this number of standard errors of the
+# paired difference. ``python -m benchmarks.selection`` measures what they cost and bring.
+TOLERANCE: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
+ENSEMBLE_MARGIN: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
+
+CostOf = Callable[[TrialRecord], ServingCost | None]  # the serving cost of a trial's network, if known
+
+
+class Choice(NamedTuple):
+    """The chosen option.
+
+    Attributes:
+        members: one trial, or the members of an ensemble, the largest weight first.
+        estimate: what to expect of it.
+        is_cross_validated: whether the estimate is over the training and validation images; else over the validation
+            images.
+        logits: [n, k] of the images of the estimate, for which the option was not trained.
+        labels: [n] of these images.
+        tied: the other trials that are not worse by more than one standard error.
+        ensemble_gain: by how much the ensemble reduces the loss of the best single probe; None without an ensemble.
+    """
+
+    members: tuple[Member, ...]
+    estimate: SelectionEstimate
+    is_cross_validated: bool
+    logits: Floats
+    labels: Labels
+    tied: tuple[TrialRecord, ...]
+    ensemble_gain: Estimate | None = None
+
+
+def choose(
+    allowed: Sequence[TrialRecord],
+    reruns: Mapping[str, Sequence[TrialRecord]],
+    evidence: Evidence,
+    cost_of: CostOf,
+    rules: ChoiceRules,
+) -> Choice | None:
+    """Choose among the allowed trials; None if the evidence of all of them is missing.
+
+    ``reruns`` has the complete re-runs of each trial by its uid.
+    """
+    candidates = [trial for trial in allowed if evidence.has(trial)]
+    probes = [trial for trial in candidates if evidence.is_cross_validated(trial)]
+    trained = [trial for trial in candidates if not evidence.is_cross_validated(trial)]
+    best_probes = _choose_probes(probes, evidence, cost_of, rules) if probes else None
+    if not trained:
+        return best_probes
+    comparison = _on_folds(trained, best_probes, reruns, evidence, cost_of)
+    if comparison is None:
+        comparison = _on_validation(trained, best_probes, reruns, evidence, cost_of)
+    chosen = prefer_cheaper(comparison.options, comparison.images, rules.tolerance)
+    if best_probes is not None and chosen.members == best_probes.members:
+        return best_probes
+    known = ~np.isnan(chosen.losses)
+    return Choice(
+        members=chosen.members,
+        estimate=corrected_estimate(comparison.options, chosen, comparison.images),
+        is_cross_validated=False,
+        logits=chosen.logits[known],
+        labels=comparison.images.labels[known],
+        tied=_tied(chosen, comparison.options, comparison.images),
+    )
+
+
+class _Comparison(NamedTuple):
+    """Options with their losses for the same images."""
+
+    options: list[Option]
+    images: Images
+
+
+def _on_folds(
+    trained: Sequence[TrialRecord],
+    best_probes: Choice | None,
+    reruns: Mapping[str, Sequence[TrialRecord]],
+    evidence: Evidence,
+    cost_of: CostOf,
+) -> _Comparison | None:
+    """Compare by re-runs on common folds, on which neither training nor the search has seen the images.
+
+    None if fewer than two options have results for them.
+    """
+    covered = {trial.trial_uid: evidence.covered_folds(reruns.get(trial.trial_uid, ())) for trial in trained}
+    folds = max(covered.values(), key=len)
+    rerun_trials = [trial for trial in trained if covered[trial.trial_uid] >= folds]
+    if not folds or len(rerun_trials) + (best_probes is not None) < 2:
+        return None
+    options = [evidence.on_folds(trial, reruns[trial.trial_uid], _latency(cost_of(trial))) for trial in rerun_trials]
+    if best_probes is not None:
+        options.append(evidence.on_development(best_probes.members, _total_latency(best_probes.members, cost_of)))
+    return _Comparison([evidence.restrict(option, folds) for option in options], evidence.development)
+
+
+def _on_validation(
+    trained: Sequence[TrialRecord],
+    best_probes: Choice | None,
+    reruns: Mapping[str, Sequence[TrialRecord]],
+    evidence: Evidence,
+    cost_of: CostOf,
+) -> _Comparison:
+    """Compare on the validation images; the losses of a re-run trial are means over its seeds."""
+    options = [
+        evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
+        for trial in trained
+    ]
+    if best_probes is not None:
+        cost_ms = _total_latency(best_probes.members, cost_of)
+        options.append(evidence.on_validation(best_probes.members, (), cost_ms))
+    return _Comparison(options, evidence.val)
+
+
+class ChoiceRules(NamedTuple):
+    """The rules of a choice.
+
+    Attributes:
+        tolerance: standard errors by which a cheaper option may be worse.
+        ensemble_margin: standard errors by which an ensemble must be better.
+        max_members: of an ensemble; 1: no ensembles.
+        is_allowed: whether members together keep the limits.
+    """
+
+    tolerance: float
+    ensemble_margin: float
+    max_members: int
+    is_allowed: Callable[[Sequence[TrialRecord]], bool]
+
+    @classmethod
+    def of_preference(
+        cls, preference: Preference, max_members: int, is_allowed: Callable[[Sequence[TrialRecord]], bool]
+    ) -> ChoiceRules:
+        """Return the rules of the option ``prefer``."""
+        return cls(TOLERANCE[preference], ENSEMBLE_MARGIN[preference], max_members, is_allowed)
+
+
+def prefer_cheaper(options: Sequence[Option], images: Images, tolerance: float) -> Option:
+    """Return the option with the lowest loss, or a much cheaper one that is worse by at most ``tolerance`` errors.
+
+    Of several such options the cheapest is returned (the one-standard-error rule of Breiman et al., "Classification
+    and Regression Trees", 1984, for paired differences).
+    """
+    best = min(options, key=lambda option: images.estimate(option.losses).mean)
+
+    def is_acceptable(option: Option) -> bool:
+        if option.cost_ms is None or best.cost_ms is None or option.cost_ms > MAX_RELATIVE_COST * best.cost_ms:
+            return False
+        excess = images.estimate(option.losses - best.losses)
+        return excess.mean <= tolerance * excess.standard_error
+
+    acceptable = [option for option in options if is_acceptable(option)]
+    return min(acceptable, key=lambda option: option.cost_ms or 0.0, default=best)
+
+
+def _latency(cost: ServingCost | None) -> float | None:
+    return None if cost is None else cost.latency_ms
+
+
+def _total_latency(members: Sequence[Member], cost_of: CostOf) -> float | None:
+    return total_cost([_latency(cost_of(member.trial)) for member in members])
+
+
+def total_cost(costs: Sequence[float | None]) -> float | None:
+    """Return the sum of costs; None if one is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: CostOf, rules: ChoiceRules) -> Choice:
+    """Choose among cross-validated probes, and an ensemble of the best of them."""
+    options = [evidence.on_development([Member(trial)], _latency(cost_of(trial))) for trial in probes]
+    images = evidence.development
+    best = prefer_cheaper(options, images, rules.tolerance)
+    chosen, gain = best, None
+    ensemble = _ensemble(options, evidence, rules)
+    if ensemble is not None:
+        reduction = images.estimate(best.losses - ensemble.losses)
+        if reduction.mean > rules.ensemble_margin * reduction.standard_error:
+            chosen, gain = ensemble, reduction
+    estimate = corrected_estimate([*options, *([chosen] if gain else [])], chosen, images)
+    tied = _tied(chosen, options, images)
+    known = ~np.isnan(chosen.losses)
+    return Choice(chosen.members, estimate, True, chosen.logits[known], images.labels[known], tied, gain)
+
+
+def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules) -> Option | None:
+    """Return the best mean of probes of different networks or image sizes, or None if it has a single member.
+
+    Greedy selection with replacement by the loss of the mean (Caruana et al., "Ensemble Selection from Libraries of
+    Models", ICML 2004), from as many of the best probes as there may be members.
+    """
+    images = evidence.development
+    pool = _best_per_network(options, images)[: rules.max_members]
+    members: list[TrialRecord] = []
+
+    def mixed(trials: Sequence[TrialRecord]) -> Option:
+        counts = Counter(trial.trial_uid for trial in trials)
+        by_uid = {trial.trial_uid: trial for trial in trials}
+        weighted = [Member(by_uid[uid], count / len(trials)) for uid, count in counts.most_common()]
+        costs = {option.trial.trial_uid: option.cost_ms for option in pool}
+        return evidence.on_development(weighted, total_cost([costs[uid] for uid in counts]))
+
+    for _ in range(rules.max_members):
+        extended = [[*members, option.trial] for option in pool]
+        allowed = [trials for trials in extended if rules.is_allowed(list({t.trial_uid: t for t in trials}.values()))]
+        if not allowed:
+            break
+        members = min(allowed, key=lambda trials: images.estimate(mixed(trials).losses).mean)
+    ensemble = mixed(members) if members else None
+    return ensemble if ensemble and len(ensemble.members) > 1 else None
+
+
+def _best_per_network(options: Sequence[Option], images: Images) -> list[Option]:
+    """Return the best option of each network and image size, best first; others would compute nearly the same."""
+    best: dict[tuple[str, int], Option] = {}
+    for option in sorted(options, key=lambda option: images.estimate(option.losses).mean):
+        config = option.trial.config
+        best.setdefault((config.network.backbone, config.preprocessing.image_size), option)
+    return list(best.values())
+
+
+def _tied(chosen: Option, options: Sequence[Option], images: Images) -> tuple[TrialRecord, ...]:
+    members = {member.trial.trial_uid for member in chosen.members}
+
+    def is_tied(option: Option) -> bool:
+        excess = images.estimate(option.losses - chosen.losses)
+        return option.trial.trial_uid not in members and excess.mean <= excess.standard_error
+
+    return tuple(option.trial for option in options if is_tied(option))
