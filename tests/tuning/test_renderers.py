@@ -91,10 +91,10 @@ def test_the_leaderboard_marks_the_winner_even_if_others_have_a_better_score() -
     timed = [epoch_metrics(0.5) | {"epoch_s": 7.4}] * 2
     winner = trial_record(9, 0.5).model_copy(update={"history": tuple(timed)})
     trials = [trial_record(number, 0.9) for number in range(7)] + [winner]
-    lines = rendered(leaderboard(trials, winner))
+    lines = rendered(leaderboard(trials, [winner]))
     assert lines[0] == "Best trials by validation: 6 of 8 (* winner)"
     assert [line.split()[0] for line in lines[2:7]] == ["0", "1", "2", "3", "4"]
-    assert lines[7].split()[:5] == ["*", "9", "0.5000", "2", "15"]
+    assert lines[7].split()[:6] == ["*", "9", "0.5000", "-", "2", "15"]
     assert max(map(len, lines)) <= 80
 
 
@@ -108,7 +108,7 @@ def test_the_seconds_of_a_trial_are_those_from_its_start_to_its_end() -> None:
     changes = {"history": epochs, "started_s": 1000.0, "ended_s": 1060.0}
     probe = trial_record().model_copy(update=changes)
     assert (probe.seconds, probe.wall_s) == (14, 60)
-    assert leaderboard([probe]).rows[0][3] == "60"
+    assert leaderboard([probe]).rows[0][4] == "60"
     assert trial_rows.row(probe, is_best=False).split()[6] == "60"
     restarted = probe.model_copy(update={"started_s": 1055.0})
     assert (restarted.wall_s, probe.model_copy(update={"ended_s": None}).wall_s) == (14, 14)

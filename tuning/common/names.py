@@ -21,6 +21,7 @@ PROJECT_SOURCE_TAG = "mlflow.source.name"
 
 # Tags of runs
 SEARCH_UID_TAG = "freezeline.search_uid"  # identifies the parent run of a search that started without a server
+OOF_LOSS_METRIC = "oof_loss"  # of a probe: log loss over cross-validation, by which probes are compared
 SEARCH_FOLDER_TAG = "freezeline.search_folder"  # holds the state of the search
 RECIPE_TAG = "freezeline.recipe"
 DATA_FINGERPRINT_TAG = "freezeline.data_fingerprint"

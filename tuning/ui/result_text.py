@@ -45,7 +45,7 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
     winner, default, cost = result.winner, result.default, result.winner_cost
-    latency_ms = candidate.latency_ms if candidate.is_ensemble else cost.latency_ms if cost else None
+    latency_ms = candidate.latency_ms or (cost.latency_ms if cost and not candidate.is_ensemble else None)
     latency = "" if latency_ms is None else f", {latency_ms:.1f} ms/image on one core"
     for number, network in enumerate(_networks(winner, candidate)):
         yield from _wrapped("" if number else "MODEL", network)

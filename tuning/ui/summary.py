@@ -14,7 +14,7 @@ from tuning.common.formatting import (
     pluralize,
     table_network,
 )
-from tuning.common.names import TEST_METRIC, WINNER_METRIC
+from tuning.common.names import OOF_LOSS_METRIC, TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
@@ -26,7 +26,7 @@ from tuning.ui.tables.text_table import TextTable
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
-COLUMNS = ("trial", "bal. acc.", "epochs", "s", NETWORK, "px", "frozen", "lr", "augment")
+COLUMNS = ("trial", "bal. acc.", "cv loss", "epochs", "s", NETWORK, "px", "frozen", "lr", "augment")
 
 
 def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, num_dropped: int) -> str:
@@ -45,20 +45,22 @@ def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, nu
 
 def leaderboard(
     trials: Sequence[TrialRecord],
-    winner: TrialRecord | None = None,
+    winners: Sequence[TrialRecord] = (),
     links: MlflowLinks | None = None,
     network: NetworkText = table_network,
 ) -> TextTable:
-    """Return the table of the best trials, which fits into 80 columns; ``*`` marks the winner.
+    """Return the table of the best trials, which fits into 80 columns; ``*`` marks the winners.
 
-    With ``links``, the trials' numbers link to their runs.
+    There are several winners if they form an ensemble. ``cv loss`` is the log loss of a probe over the folds. With
+    ``links``, the trials' numbers link to their runs.
     """
     best = ranked(trials)[:MAX_ROWS]
     uids = {trial.trial_uid for trial in best}
-    rows = [*best, *([winner] if winner is not None and winner.trial_uid not in uids else [])]
-    winner_uid = winner.trial_uid if winner else ""
-    cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid == winner_uid) for trial in rows]
-    title = f"Best trials by validation: {_counts(rows, trials)}{' (* winner)' if winner else ''}"
+    rows = [*best, *(winner for winner in winners if winner.trial_uid not in uids)]
+    winner_uids = {winner.trial_uid for winner in winners}
+    cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid in winner_uids) for trial in rows]
+    mark = "" if not winners else " (* winner)" if len(winners) == 1 else " (* members of the winner)"
+    title = f"Best trials by validation: {_counts(rows, trials)}{mark}"
     return TextTable(title, COLUMNS, cells, text_columns={NETWORK, "augment"}, wrapped={NETWORK})
 
 
@@ -76,6 +78,7 @@ def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winne
     return [
         f"* {number}" if is_winner else number,
         format_score(trial),
+        f"{trial.metrics[OOF_LOSS_METRIC]:.3f}" if OOF_LOSS_METRIC in trial.metrics else "-",
         str(trial.epochs),
         f"{trial.wall_s:.0f}",
         network,
@@ -165,7 +168,7 @@ def run_note(
     networks = f"**Networks** (weighted mean of their probabilities)\n\n{members}\n" if candidate.is_ensemble else ""
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
-    table = leaderboard(result.trials, result.winner, links, network_name)
+    table = leaderboard(result.trials, [member.trial for member in result.members], links, network_name)
     return (
         f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
         f"{cautions}{networks}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"

@@ -95,8 +95,8 @@ def _show_result(search: Search, shown: _Result, decision: Decision, links: Mlfl
         *result_text.model_lines(result, candidate),
         *decision_lines,
     )
-    reruns = summary.rerun_lines(result)
-    tables = [summary.leaderboard(result.trials, result.winner), *([shown.costs_table] if shown.costs_table else [])]
+    reruns, winners = summary.rerun_lines(result), [member.trial for member in result.members]
+    tables = [summary.leaderboard(result.trials, winners), *([shown.costs_table] if shown.costs_table else [])]
     for table in tables:
         search.bus.show("", table)
     search.bus.show(*(["", *reruns] if reruns else []), "")
