@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from data.dataset.dataset import Dataset
+from data.dataset.folds import never_held_out
 from data.sources.base import SplitName
 from tuning.common.formatting import pluralize
 from tuning.common.names import TEST_METRIC
@@ -28,7 +29,7 @@ def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate
 
 
 def small_splits(dataset: Dataset) -> list[str]:
-    """Return a sentence for each evaluation split that is small; these are known before the search."""
+    """Return a sentence for each small evaluation split, and for classes without folds, all known before a search."""
     consequences: dict[SplitName, tuple[str, str]] = {
         "val": ("validation image", "small differences between trials are noise"),
         "test": ("test image", "the confidence intervals are wide"),
@@ -39,6 +40,11 @@ def small_splits(dataset: Dataset) -> list[str]:
         if count < SMALL_SPLIT:
             points = f"one image is {100 / count:.1f} points of accuracy"
             texts.append(f"only {pluralize(count, name)}: {points}, so {consequence}")
+    if "val" not in dataset.provided_splits and (classes := never_held_out(dataset)):
+        texts.append(
+            f"{', '.join(classes)}: all training and validation images of a class are linked (near-duplicates or one "
+            "group), so they are in the training part of every fold, and cross-validation says nothing about them"
+        )
     return texts
 
 
