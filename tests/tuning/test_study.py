@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from tests.tuning.factories import epoch_report, recipe, start_trial, trial_record, trial_store
 from tests.tuning.study_helpers import best_trial, read_journal, run_trial
 from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.reruns import NextRerun
 from tuning.search.space import SearchSpace
-from tuning.search.strategy import Rerun, num_counted
+from tuning.search.strategy import num_counted
 from tuning.search.study import TrialStore, trial_from_attrs
 
 
@@ -189,8 +190,8 @@ def test_every_trial_has_a_unique_uid(store: TrialStore) -> None:
 def test_a_rerun_is_the_same_trial_with_another_seed_and_does_not_count_as_a_trial(tmp_path: Path) -> None:
     store = trial_store(tmp_path)
     first = run_trial(store, 0.9)
-    rerun = store.start(Rerun(first, seed=7))
-    assert rerun.config == first.config.model_copy(update={"seed": 7})
+    rerun = store.start(NextRerun(first, seed=7, fold=1))
+    assert rerun.config == first.config.model_copy(update={"seed": 7, "fold": 1})
     assert (rerun.origin, rerun.rerun_of, rerun.settings) == ("rerun", first.trial_uid, first.settings)
     store.report(rerun.trial_uid, epoch_report(1, 0.95))
     assert store.finish(rerun.trial_uid, "complete", "").is_eligible is False
