@@ -32,6 +32,7 @@ GIT_DIRTY_TAG = "freezeline.git_dirty"
 TRIAL_UID_TAG = "freezeline.trial_uid"
 TRIAL_CONFIG_TAG = "freezeline.trial_config"
 RERUN_OF_TAG = "freezeline.rerun_of"
+WINNER_TAG = "winner"  # of a search: its networks in short
 ORIGIN_TAG = "origin"
 REASON_TAG = "reason"
 STATUS_TAG = "status"  # of a trial; MLflow has no status for pruned and out of time

@@ -53,9 +53,10 @@ METRICS_WITH_CI: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "mac
 
 
 class PackagedWinner(FrozenModel):
-    """The trials that were packaged, and the candidate built from them."""
+    """The trials that were packaged, how they were chosen, and the candidate built from them."""
 
     trial_uids: tuple[str, ...]
+    choice: str = ""
     candidate: Candidate
 
 

@@ -63,7 +63,9 @@ def _optimistic_validation(dataset: Dataset, result: SearchResult, candidate: Ca
 
 def _default_out_of_time(result: SearchResult) -> Iterator[str]:
     default = result.default
-    if default is not None and default.status == "out of time":
+    if default is None or (default.status == "out of time" and default.score is None):
+        yield "the default configuration was not tried: the time was over before its first epoch; give it more minutes"
+    elif default.status == "out of time":
         epochs = default.config.fit.max_epochs
         yield (
             f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs} "

@@ -15,7 +15,6 @@ from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.search.search_result import SearchResult
-from tuning.ui import summary
 
 LABEL_WIDTH = 10
 MAX_WIDTH = 80
@@ -50,8 +49,8 @@ def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     for number, network in enumerate(_networks(winner, candidate)):
         yield from _wrapped("" if number else "MODEL", network)
     yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
-    if expected := summary.selection_line(result):
-        yield from _wrapped("", expected)
+    if result.choice:
+        yield from _wrapped("CHOICE", result.choice.text)
     first = "first network: " if candidate.is_ensemble else ""
     score = f"{first}trial {winner.number}, validation {format_score(winner)}"
     if default is None or default.score is None or default.trial_uid == winner.trial_uid:

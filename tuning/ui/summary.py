@@ -12,6 +12,7 @@ from tuning.common.formatting import (
     member_text,
     network_name,
     pluralize,
+    short_network_name,
     table_network,
 )
 from tuning.common.names import OOF_LOSS_METRIC, TEST_METRIC, WINNER_METRIC
@@ -126,22 +127,17 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
     return metrics
 
 
+def winner_text(result: SearchResult) -> str:
+    """Return the winner's networks in short: ``lite2@224``, or ``mean of lite0@160, lite1@224``."""
+    configs = [member.trial.config for member in result.members]
+    networks = [f"{short_network_name(each.network.backbone)}@{each.preprocessing.image_size}" for each in configs]
+    return networks[0] if len(networks) == 1 else f"mean of {', '.join(networks)}"
+
+
 def describe_winner(result: SearchResult) -> str:
     """Return the number of the winning trial, or the numbers of an ensemble's trials."""
     numbers = [str(member.trial.number) for member in result.members]
     return f"trial {numbers[0]}" if len(numbers) == 1 else f"the mean of trials {', '.join(numbers)}"
-
-
-def selection_line(result: SearchResult) -> str:
-    """Return how good the winner is expected to be, from images that its fits left out; empty if that is unknown."""
-    choice = result.choice
-    if choice is None:
-        return ""
-    score = choice.estimate.score
-    method = "by cross-validation" if choice.is_cross_validated else "on validation"
-    ties = f"; {pluralize(len(choice.tied), 'trial')} within one standard error" if choice.tied else ""
-    images = pluralize(len(choice.labels), "image")
-    return f"expected balanced accuracy {score.mean:.4f} ± {score.standard_error:.4f} {method} ({images}){ties}"
 
 
 def metric_lines(candidate: Candidate) -> list[str]:
@@ -169,7 +165,8 @@ def run_note(
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
     table = leaderboard(result.trials, [member.trial for member in result.members], links, network_name)
+    chosen = f"**Choice**: {result.choice.text}\n\n" if result.choice else ""
     return (
         f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
-        f"{cautions}{networks}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
+        f"{cautions}{networks}{chosen}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )

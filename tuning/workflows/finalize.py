@@ -13,7 +13,7 @@ from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision, network_name, pluralize
-from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
+from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC, WINNER_TAG
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
@@ -50,6 +50,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     bus.emit(session.final_phase)
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
+    parent.set_tags({WINNER_TAG: summary.winner_text(result)})
     candidate = _package_winner(search, result)
     baseline = _pixel_baseline(search)
     bus.emit(CandidateEvaluated(candidate, baseline))
@@ -140,7 +141,9 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
     ]
     held_out = HeldOutPredictions(*result.held_out) if result.held_out else None
     candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
-    write_atomically(file, PackagedWinner(trial_uids=trial_uids, candidate=candidate).to_json().encode())
+    choice = result.choice.text if result.choice else ""
+    packaged = PackagedWinner(trial_uids=trial_uids, choice=choice, candidate=candidate)
+    write_atomically(file, packaged.to_json().encode())
     return candidate
 
 

@@ -139,13 +139,15 @@ class SearchResult(TrainingResult):
 
     Attributes:
         trials: all trials by number.
-        winner: the trial that won.
+        winner: the trial that won; of an ensemble the member with the largest weight.
+        choice: how the winner was chosen, and how good it was expected to be before the test.
         promotion: the registry's decision; None if the MLflow server was not available.
         warnings: reasons to distrust the result.
     """
 
     trials: tuple[TrialRecord, ...]
     winner: TrialRecord
+    choice: str
     promotion: PromotionResult | None
     warnings: tuple[str, ...]
 
@@ -156,7 +158,7 @@ class SearchResult(TrainingResult):
         packaged = PackagedWinner.from_json(paths.packaged_winner.read_text())
         trials = trials_of(load_study(paths))
         winner = next(trial for trial in trials if trial.trial_uid == packaged.trial_uids[0])
-        return cls(packaged.candidate, trials, winner, promotion, tuple(warnings))
+        return cls(packaged.candidate, trials, winner, packaged.choice, promotion, tuple(warnings))
 
     @property
     def best_params(self) -> dict[str, ParamValue]:
@@ -184,6 +186,7 @@ class SearchResult(TrainingResult):
 
     def __str__(self) -> str:
         lines = [f"{name} on test: {metric}" for name, metric in self.test_metrics.items()]
+        lines += [self.choice] if self.choice else []
         lines += [str(self.promotion)] if self.promotion else []
         title = (
             f"search {self.run_id}: {pluralize(len(self.trials), 'trial')}, the winner is trial {self.winner.number}"
