@@ -61,7 +61,7 @@ def test_all_mistakes_are_one_exception_before_anything_starts() -> None:
     assert problems[0] == "there is no option 'trails'; did you mean trials?"
     assert problems[1].startswith("lr must be a range (low, high), got (1, 2, 3)")
     assert problems[2].startswith("dropout must be a range with low and high")
-    assert problems[3].startswith("optimizer must be one or more of adamw, adam, sgd, got 'adm'")
+    assert problems[3].startswith("optimizer must be one or more of adamw, adam, sgd, lbfgs, got 'adm'")
 
 
 @pytest.mark.parametrize("call", [fl.resume, fl.promote, fl.load])

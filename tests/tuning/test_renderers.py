@@ -218,7 +218,7 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     linked = run_note(result, candidate(), "decided.", (), MlflowLinks("12", "search", {"uid1": "run1"}))
     run_link = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(
-        f"decided.\n\n[Trial 1, the best]({run_link}) · [all trials by score](#/experiments/12/runs?"
+        f"decided.\n\n[Trial 1, the winner]({run_link}) · [all trials by score](#/experiments/12/runs?"
     )
     assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
     assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked
