@@ -13,13 +13,15 @@ All errors are subclasses of ``FreezelineError``; those that the caller can fix 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, overload
 
 from tuning import __version__, shadowing_message
 
@@ -34,6 +36,7 @@ from data.errors import (
     SettingError,
     TrackingError,
     UserError,
+    did_you_mean,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from tuning.ui.session import Recorder
     from tuning.workflows.context import Context
     from tuning.workflows.results import Model, Predictions, PromotionResult, SearchResult, TrainingResult
+    from tuning.workflows.tune import Plan
 
 __all__ = [
     "BackboneError",
@@ -65,11 +69,36 @@ __all__ = [
 ]
 
 PathLike = str | Path
-COMMAND_LINE_ONLY = {"quiet", "events", "dry_run"}  # here, ``verbose``
+COMMAND_LINE_ONLY = {"quiet", "events"}  # here, ``verbose``
+Arguments = ParamSpec("Arguments")
+ResultT = TypeVar("ResultT")
 
 
-def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult:
+def _refuse_unknown_keywords(function: Callable[Arguments, ResultT]) -> Callable[Arguments, ResultT]:
+    """Return a function that raises a SettingError for unknown keywords, as those with ``**options`` do."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **options: Arguments.kwargs) -> ResultT:
+        if problems := [_unknown_option(name, known) for name in options if name not in known]:
+            raise SettingError(*problems)
+        return function(*args, **options)
+
+    return call
+
+
+@overload
+def tune(data: PathLike = "demo", *, verbose: bool = False, dry_run: Literal[True], **options: object) -> Plan: ...
+
+
+@overload
+def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult: ...
+
+
+def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult | Plan:
     """Search for the best fine-tune of a classifier for the images in ``data``, and register it.
+
+    With ``dry_run=True``, validate everything and return the plan, which can be printed, without starting anything.
 
     Raises:
         UserError: with all problems, before any trial starts.
@@ -82,8 +111,10 @@ def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -
     texts, problems = _texts(Recipe, {"data": data, **options})
     recipe = load_recipe(texts, problems)
     with _command(verbose) as (context, recorder):
-        from tuning.workflows.tune import run_search
+        from tuning.workflows.tune import make_plan, run_search
 
+        if recipe.dry_run:
+            return make_plan(recipe, context)
         run_search(recipe, context)
         return _search_result(recorder)
 
@@ -128,6 +159,7 @@ def train(data: PathLike = "demo", *, verbose: bool = False, **options: object) 
         return TrainingResult(recorder.candidate)
 
 
+@_refuse_unknown_keywords
 def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> EvaluationContent:
     """Evaluate a packaged model on one split of a data set (``test``, ``val``, ``train``) or on all its images.
 
@@ -146,6 +178,7 @@ def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> Evalua
         return evaluate_model(load_model(options.model), options.model, load_dataset(options.data), options.split)
 
 
+@_refuse_unknown_keywords
 def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
     """Classify images: files, folders (all files in them) or patterns such as ``new/*.jpg``.
 
@@ -163,6 +196,7 @@ def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
         return Predictions(tuple(predict_files(load_model(model), paths)))
 
 
+@_refuse_unknown_keywords
 def load(model: str) -> Model:
     """Return a packaged model, whose ``predict`` takes paths, bytes, PIL images or arrays and returns a DataFrame.
 
@@ -175,6 +209,7 @@ def load(model: str) -> Model:
         return Model.load(model)
 
 
+@_refuse_unknown_keywords
 def promote(run_id: str = "", *, name: str = "", version: int | None = None, force: str = "") -> PromotionResult:
     """Decide whether the model of a search, a training or a registered version becomes champion.
 
@@ -192,6 +227,7 @@ def promote(run_id: str = "", *, name: str = "", version: int | None = None, for
         return PromotionResult(*promote_candidate(options))
 
 
+@_refuse_unknown_keywords
 def audit(data: PathLike) -> Audit:
     """Return the problems of a data set, file by file; nothing is changed.
 
@@ -217,7 +253,6 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
 
     None and an empty text are the same as an omitted option.
     """
-    from data.errors import did_you_mean
     from tuning.recipe.options import option_fields
 
     known = [name for name in option_fields(model) if name not in COMMAND_LINE_ONLY]
@@ -225,8 +260,7 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
     problems: list[str] = []
     for name, value in options.items():
         if name not in known:
-            hint = did_you_mean(name, known) or f"; options: {', '.join(known)}."
-            problems.append(f"there is no option {name!r}{hint}")
+            problems.append(_unknown_option(name, known))
             continue
         try:
             text = "" if value is None else _text(name, value)
@@ -235,6 +269,11 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
             continue
         texts |= {name: text} if text else {}
     return texts, problems
+
+
+def _unknown_option(name: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(name, known) or f"; options: {', '.join(known)}."
+    return f"there is no option {name!r}{hint}"
 
 
 def _text(name: str, value: object) -> str:

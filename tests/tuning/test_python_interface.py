@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,38 @@ def test_all_mistakes_are_one_exception_before_anything_starts() -> None:
     assert problems[1].startswith("lr must be a range (low, high), got (1, 2, 3)")
     assert problems[2].startswith("dropout must be a range with low and high")
     assert problems[3].startswith("optimizer must be one or more of adamw, adam, sgd, got 'adm'")
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "similar"),
+    [
+        (fl.tune, "trails", "trials"),
+        (fl.resume, "minuets", "minutes"),
+        (fl.train, "optimiser", "optimizer"),
+        (fl.evaluate, "spilt", "split"),
+        (fl.predict, "file", "files"),
+        (fl.load, "modle", "model"),
+        (fl.promote, "forced", "force"),
+        (fl.audit, "date", "data"),
+    ],
+)
+def test_every_function_reports_an_unknown_keyword_alike(call: Callable[..., object], name: str, similar: str) -> None:
+    with pytest.raises(fl.UserError, match=f"^there is no option '{name}'; did you mean {similar}[ ?]"):
+        call("demo", **{name: 1})
+
+
+def test_a_dry_run_returns_a_plan_that_can_be_printed(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    plan = fl.tune(image_folder, trials=2, sweep=False, dry_run=True)
+    assert plan.audit.num_images == 24
+    assert plan.recipe.backbone is not None, "auto is resolved"
+    assert "24 images in 3 classes" in str(plan)
+    assert "plan: 2 trials of up to 8 epochs" in str(plan)
+    assert repr(plan) == str(plan), "it is readable in a notebook"
+    assert not (tmp_path / "mlflow.db").exists(), "nothing is tracked"
 
 
 @pytest.mark.parametrize("call", [fl.resume, fl.promote, fl.load])
