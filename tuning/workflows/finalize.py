@@ -71,7 +71,8 @@ def finalize(search: Search, session: SessionResult) -> int:
     parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     _write_report(search, session, result_block, decision, links)
     _show_result(search, result_block, decision, links)
-    bus.show(*result_text.time_lines(session.time_budget.elapsed_s, session.time_budget.budget_s))
+    session.time_budget.save()
+    bus.show(*result_text.time_lines(session.time_budget.elapsed, session.time_budget.budget_s))
     return FINISHED
 
 
@@ -215,9 +216,8 @@ def _write_report(
     search.bus.stage("writing the report")
     parent, paths, result = search.parent, search.paths, shown.result
     winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(paths.package))
-    minutes = session.time_budget.elapsed_s / 60
-    parent.log_metrics({SEARCH_MINUTES_METRIC: minutes})
-    provenance = _provenance(search, result, minutes, decision, links)
+    parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed.total_s / 60})
+    provenance = _provenance(search, session, result, decision, links)
     content = build_report_content(search.dataset, result, winner, decision, shown.warnings, provenance)
     charts = build_charts(content)
     write_atomically(paths.report, build_report(content, charts).encode())
@@ -232,16 +232,16 @@ def _write_report(
 
 
 def _provenance(
-    search: Search, result: SearchResult, minutes: float, decision: Decision, links: MlflowLinks
+    search: Search, session: SessionResult, result: SearchResult, decision: Decision, links: MlflowLinks
 ) -> Provenance:
     """Return where the result comes from, with the run of the search and the command that trains the winner again."""
     uri, run_id = tracking_uri(), links.trial_run_id(result.winner)
     version = f"models:/{search.recipe.name or search.dataset.name}/{decision.version}"
     source = f"--run {run_id}" if run_id else f"--model {version}" if decision.version else ""
     return Provenance.collect(
-        search.recipe,
+        session.recipe,
         result.trials,
-        minutes,
+        session.time_budget.elapsed,
         run_url=absolute_url(uri, links.run_url(search.parent.run_id)) if uri.startswith("http") else "",
         train_command=f"freezeline train {source}" if source else "",
     )
