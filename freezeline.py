@@ -2,7 +2,8 @@
 
     import freezeline as fl
 
-    result = fl.tune("photos/", minutes=20, backbone=["resnet34", "tf_efficientnet_lite0"], lr=(1e-4, 1e-2))
+    networks = ["tf_efficientnet_lite0", "tf_efficientnet_lite1"]
+    result = fl.tune("photos/", minutes=20, backbone=networks, lr=(1e-4, 1e-2))
     result.leaderboard                                # a pandas DataFrame
     result.model.predict(["a.jpg", "b.jpg"])          # another one
 
@@ -14,10 +15,12 @@ All errors are subclasses of ``FreezelineError``; those that the caller can fix 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +64,7 @@ __all__ = [
     "audit",
     "evaluate",
     "load",
+    "load_result",
     "predict",
     "promote",
     "resume",
@@ -210,6 +214,19 @@ def load(model: str) -> Model:
 
 
 @_refuse_unknown_keywords
+def load_result(run_id: str) -> SearchResult:
+    """Return the result of the search with the parent run ``run_id``, also one of the command line.
+
+    Raises:
+        TrackingError: this machine has no such search, or it has no model yet.
+    """
+    with _environment():
+        from tuning.workflows.results import SearchResult
+
+        return SearchResult.load(run_id)
+
+
+@_refuse_unknown_keywords
 def promote(run_id: str = "", *, name: str = "", version: int | None = None, force: str = "") -> PromotionResult:
     """Decide whether the model of a search, a training or a registered version becomes champion.
 
@@ -241,11 +258,9 @@ def audit(data: PathLike) -> Audit:
 
 
 def _search_result(recorder: Recorder) -> SearchResult:
-    from tuning.workflows.results import PromotionResult, SearchResult
+    from tuning.workflows.results import SearchResult
 
-    decided = recorder.promotion
-    promotion = PromotionResult(decided.candidate, decided.version, decided.promotion) if decided else None
-    return SearchResult.load(recorder.run_id, promotion, recorder.warnings)
+    return SearchResult.load(recorder.run_id)
 
 
 def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
@@ -300,6 +315,7 @@ def _environment() -> Iterator[None]:
 
     before = dict(os.environ)
     configure_environment()
+    _import_tqdm()
     try:
         yield
     finally:
@@ -307,6 +323,13 @@ def _environment() -> Iterator[None]:
             if not name.startswith("RAY_AUTH_"):
                 del os.environ[name]
         os.environ.update(before)
+
+
+def _import_tqdm() -> None:
+    """Import tqdm, which libraries use, without its warning that a notebook has no ipywidgets."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        importlib.import_module("tqdm.autonotebook")
 
 
 @contextmanager

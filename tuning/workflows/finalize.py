@@ -16,7 +16,12 @@ from tuning.common.formatting import format_decision, network_name, pluralize
 from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
-from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
+from tuning.registry.build_candidate import (
+    PackagedWinner,
+    build_candidate,
+    count_test_evaluations,
+    load_test_predictions,
+)
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
@@ -64,6 +69,7 @@ def finalize(search: Search, session: SessionResult) -> int:
         _show_result(search, result_block, NOT_DECIDED, None)
         return _end_interrupted(search, candidate)
     decision = _promote(search, candidate)
+    _save_end(search, decision, warnings)
     links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
@@ -128,12 +134,12 @@ def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResul
 
 
 def _package_winner(search: Search, result: SearchResult) -> Candidate:
-    """Return the winner as a candidate; a resumed search reuses it, so the test split is evaluated once."""
+    """Return the winner as a candidate; a resumed search reuses it, with the present number of test evaluations."""
     file, trial_uids = search.paths.packaged_winner, tuple(member.trial.trial_uid for member in result.members)
     if file.exists():
         packaged = PackagedWinner.from_json(file.read_text())
         if packaged.trial_uids == trial_uids:
-            return packaged.candidate
+            return packaged.candidate.model_copy(update={"test_evaluations": count_test_evaluations(search.dataset)})
     search.bus.stage(f"evaluating {summary.describe_winner(result)}, the best, on the test split")
     members = [
         TrainedMember(trial.config, search.paths.final_weights(trial.trial_uid, trial.best_epoch), weight)
@@ -143,6 +149,13 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
     candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
     write_atomically(file, PackagedWinner(trial_uids=trial_uids, candidate=candidate).to_json().encode())
     return candidate
+
+
+def _save_end(search: Search, decision: Decision, warnings: Sequence[str]) -> None:
+    """Save the decision and the warnings beside the candidate, from which Python loads the result."""
+    file = search.paths.packaged_winner
+    end = {"version": decision.version, "promotion": decision.promotion, "warnings": tuple(warnings)}
+    write_atomically(file, PackagedWinner.from_json(file.read_text()).model_copy(update=end).to_json().encode())
 
 
 def _pixel_baseline(search: Search) -> float:

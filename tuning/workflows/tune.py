@@ -87,9 +87,7 @@ def run_search(recipe: Recipe, context: Context) -> int:
             ray.start_async()  # in the background, while the networks are validated and the server is contacted
             inputs = prepare_inputs(recipe, dataset)
         context.bus.stage("connecting to MLflow")
-        with problems.collect():
-            client = connect_tracking(recipe, context.mlflow_run_id)
-        problems.raise_any()
+        client = connect_tracking(recipe, context.mlflow_run_id, problems)
         name = recipe.name or dataset.name
         parent = ParentRun.open(client, context.mlflow_run_id, name, context.started_s)
         with parent_run_lifecycle(parent, context.signals):
