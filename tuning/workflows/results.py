@@ -102,7 +102,8 @@ class PromotionResult(NamedTuple):
     def __str__(self) -> str:
         return f"{self.model_uri} is now version {self.version}: {self.promotion.reason}."
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True)
