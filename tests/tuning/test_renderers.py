@@ -32,6 +32,7 @@ from tuning.common.formatting import format_decision, format_score, short_networ
 from tuning.common.promotion_types import Promotion
 from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.selection import ranked
+from tuning.search.time_budget import Elapsed
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import trial_rows
@@ -271,17 +272,18 @@ def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed_s", "budget_s", "text"),
+    ("elapsed", "budget_s", "text"),
     [
-        (269.0, 180.0, "4:29, 1:29 over the budget of 3:00"),
-        (180.4, 180.0, "3:00, within the budget of 3:00"),
-        (4000.0, None, "1:06:40"),
+        (Elapsed(269.0), 180.0, "4:29, 1:29 over the budget of 3:00"),
+        (Elapsed(180.4), 180.0, "3:00, within the budget of 3:00"),
+        (Elapsed(4000.0), None, "1:06:40"),
+        (Elapsed(68.0, 128.0), 60.0, "1:08, 0:08 over the budget of 1:00; 3:16 with earlier sessions"),
     ],
 )
 def test_the_last_line_is_the_total_time_and_by_how_much_it_exceeds_the_budget(
-    elapsed_s: float, budget_s: float | None, text: str
+    elapsed: Elapsed, budget_s: float | None, text: str
 ) -> None:
-    assert time_lines(elapsed_s, budget_s) == [f"Time      {text}"]
+    assert time_lines(elapsed, budget_s) == [f"Time      {text}"]
 
 
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:

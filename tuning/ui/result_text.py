@@ -15,6 +15,7 @@ from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.search.search_result import SearchResult
+from tuning.search.time_budget import Elapsed
 
 LABEL_WIDTH = 10
 MAX_WIDTH = 80
@@ -124,13 +125,17 @@ def continue_lines(run_id: str) -> list[str]:
     return command_lines("Continue", f"freezeline resume {run_id} --minutes 10")
 
 
-def time_lines(elapsed_s: float, budget_s: float | None) -> list[str]:
-    """Return the total time of a search and, with a budget, by how much it was exceeded."""
-    if budget_s is None:
-        return command_lines("Time", clock(elapsed_s))
-    budget = f"the budget of {clock(budget_s)}"
-    over_s = elapsed_s - budget_s
-    return command_lines("Time", f"{clock(elapsed_s)}, {f'{clock(over_s)} over' if over_s >= 1 else 'within'} {budget}")
+def time_lines(elapsed: Elapsed, budget_s: float | None) -> list[str]:
+    """Return the time that counts against the budget, by how much it was exceeded, and the time of all sessions."""
+    return command_lines("Time", time_text(elapsed, budget_s))
+
+
+def time_text(elapsed: Elapsed, budget_s: float | None) -> str:
+    """Return the text of ``time_lines``."""
+    text, over_s = clock(elapsed.counted_s), elapsed.counted_s - (budget_s or 0.0)
+    if budget_s is not None:
+        text += f", {f'{clock(over_s)} over' if over_s >= 1 else 'within'} the budget of {clock(budget_s)}"
+    return f"{text}; {clock(elapsed.total_s)} with earlier sessions" if elapsed.earlier_s else text
 
 
 def _ui_lines(tracking_uri: str, run_url: str) -> list[str]:
