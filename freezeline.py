@@ -2,7 +2,8 @@
 
     import freezeline as fl
 
-    result = fl.tune("photos/", minutes=20, backbone=["resnet34", "tf_efficientnet_lite0"], lr=(1e-4, 1e-2))
+    networks = ["tf_efficientnet_lite0", "tf_efficientnet_lite1"]
+    result = fl.tune("photos/", minutes=20, backbone=networks, lr=(1e-4, 1e-2))
     result.leaderboard                                # a pandas DataFrame
     result.model.predict(["a.jpg", "b.jpg"])          # another one
 
@@ -13,13 +14,17 @@ All errors are subclasses of ``FreezelineError``; those that the caller can fix 
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, overload
 
 from tuning import __version__, shadowing_message
 
@@ -34,6 +39,7 @@ from data.errors import (
     SettingError,
     TrackingError,
     UserError,
+    did_you_mean,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from tuning.ui.session import Recorder
     from tuning.workflows.context import Context
     from tuning.workflows.results import Model, Predictions, PromotionResult, SearchResult, TrainingResult
+    from tuning.workflows.tune import Plan
 
 __all__ = [
     "BackboneError",
@@ -57,6 +64,7 @@ __all__ = [
     "audit",
     "evaluate",
     "load",
+    "load_result",
     "predict",
     "promote",
     "resume",
@@ -65,11 +73,36 @@ __all__ = [
 ]
 
 PathLike = str | Path
-COMMAND_LINE_ONLY = {"quiet", "events", "dry_run"}  # here, ``verbose``
+COMMAND_LINE_ONLY = {"quiet", "events"}  # here, ``verbose``
+Arguments = ParamSpec("Arguments")
+ResultT = TypeVar("ResultT")
 
 
-def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult:
+def _refuse_unknown_keywords(function: Callable[Arguments, ResultT]) -> Callable[Arguments, ResultT]:
+    """Return a function that raises a SettingError for unknown keywords, as those with ``**options`` do."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **options: Arguments.kwargs) -> ResultT:
+        if problems := [_unknown_option(name, known) for name in options if name not in known]:
+            raise SettingError(*problems)
+        return function(*args, **options)
+
+    return call
+
+
+@overload
+def tune(data: PathLike = "demo", *, verbose: bool = False, dry_run: Literal[True], **options: object) -> Plan: ...
+
+
+@overload
+def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult: ...
+
+
+def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -> SearchResult | Plan:
     """Search for the best fine-tune of a classifier for the images in ``data``, and register it.
+
+    With ``dry_run=True``, validate everything and return the plan, which can be printed, without starting anything.
 
     Raises:
         UserError: with all problems, before any trial starts.
@@ -82,8 +115,10 @@ def tune(data: PathLike = "demo", *, verbose: bool = False, **options: object) -
     texts, problems = _texts(Recipe, {"data": data, **options})
     recipe = load_recipe(texts, problems)
     with _command(verbose) as (context, recorder):
-        from tuning.workflows.tune import run_search
+        from tuning.workflows.tune import make_plan, run_search
 
+        if recipe.dry_run:
+            return make_plan(recipe, context)
         run_search(recipe, context)
         return _search_result(recorder)
 
@@ -128,6 +163,7 @@ def train(data: PathLike = "demo", *, verbose: bool = False, **options: object) 
         return TrainingResult(recorder.candidate)
 
 
+@_refuse_unknown_keywords
 def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> EvaluationContent:
     """Evaluate a packaged model on one split of a data set (``test``, ``val``, ``train``) or on all its images.
 
@@ -146,6 +182,7 @@ def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> Evalua
         return evaluate_model(load_model(options.model), options.model, load_dataset(options.data), options.split)
 
 
+@_refuse_unknown_keywords
 def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
     """Classify images: files, folders (all files in them) or patterns such as ``new/*.jpg``.
 
@@ -163,6 +200,7 @@ def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
         return Predictions(tuple(predict_files(load_model(model), paths)))
 
 
+@_refuse_unknown_keywords
 def load(model: str) -> Model:
     """Return a packaged model, whose ``predict`` takes paths, bytes, PIL images or arrays and returns a DataFrame.
 
@@ -175,6 +213,20 @@ def load(model: str) -> Model:
         return Model.load(model)
 
 
+@_refuse_unknown_keywords
+def load_result(run_id: str) -> SearchResult:
+    """Return the result of the search with the parent run ``run_id``, also one of the command line.
+
+    Raises:
+        TrackingError: this machine has no such search, or it has no model yet.
+    """
+    with _environment():
+        from tuning.workflows.results import SearchResult
+
+        return SearchResult.load(run_id)
+
+
+@_refuse_unknown_keywords
 def promote(run_id: str = "", *, name: str = "", version: int | None = None, force: str = "") -> PromotionResult:
     """Decide whether the model of a search, a training or a registered version becomes champion.
 
@@ -192,6 +244,7 @@ def promote(run_id: str = "", *, name: str = "", version: int | None = None, for
         return PromotionResult(*promote_candidate(options))
 
 
+@_refuse_unknown_keywords
 def audit(data: PathLike) -> Audit:
     """Return the problems of a data set, file by file; nothing is changed.
 
@@ -205,11 +258,9 @@ def audit(data: PathLike) -> Audit:
 
 
 def _search_result(recorder: Recorder) -> SearchResult:
-    from tuning.workflows.results import PromotionResult, SearchResult
+    from tuning.workflows.results import SearchResult
 
-    decided = recorder.promotion
-    promotion = PromotionResult(decided.candidate, decided.version, decided.promotion) if decided else None
-    return SearchResult.load(recorder.run_id, promotion, recorder.warnings)
+    return SearchResult.load(recorder.run_id)
 
 
 def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
@@ -217,7 +268,6 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
 
     None and an empty text are the same as an omitted option.
     """
-    from data.errors import did_you_mean
     from tuning.recipe.options import option_fields
 
     known = [name for name in option_fields(model) if name not in COMMAND_LINE_ONLY]
@@ -225,8 +275,7 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
     problems: list[str] = []
     for name, value in options.items():
         if name not in known:
-            hint = did_you_mean(name, known) or f"; options: {', '.join(known)}."
-            problems.append(f"there is no option {name!r}{hint}")
+            problems.append(_unknown_option(name, known))
             continue
         try:
             text = "" if value is None else _text(name, value)
@@ -235,6 +284,11 @@ def _texts(model: type[BaseModel], options: Mapping[str, object]) -> tuple[dict[
             continue
         texts |= {name: text} if text else {}
     return texts, problems
+
+
+def _unknown_option(name: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(name, known) or f"; options: {', '.join(known)}."
+    return f"there is no option {name!r}{hint}"
 
 
 def _text(name: str, value: object) -> str:
@@ -261,6 +315,7 @@ def _environment() -> Iterator[None]:
 
     before = dict(os.environ)
     configure_environment()
+    _import_tqdm()
     try:
         yield
     finally:
@@ -268,6 +323,13 @@ def _environment() -> Iterator[None]:
             if not name.startswith("RAY_AUTH_"):
                 del os.environ[name]
         os.environ.update(before)
+
+
+def _import_tqdm() -> None:
+    """Import tqdm, which libraries use, without its warning that a notebook has no ipywidgets."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        importlib.import_module("tqdm.autonotebook")
 
 
 @contextmanager

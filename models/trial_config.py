@@ -120,6 +120,12 @@ class TrialConfig(FrozenModel):
     features: FeaturesConfig = FeaturesConfig(feature_cache="off", cached_augmentations=0)
     fold: NonNegativeInt | None = None
 
+    def __repr__(self) -> str:
+        values = self.network.model_dump() | self.fit.model_dump() | self.batches.model_dump()
+        names = ("backbone", "truncate", "freeze_fraction", "optimizer", "lr", "batch_size", "augmentation")
+        settings = ", ".join(f"{name}={values[name]!r}" for name in names)
+        return f"TrialConfig({settings}, image_size={self.preprocessing.image_size}, seed={self.seed})"
+
     @property
     def is_probe(self) -> bool:
         """Whether the head is fitted by logistic regression on the features of a frozen network."""

@@ -43,6 +43,12 @@ class Audit(FrozenModel):
         by_split = ", ".join(f"{sum(self.counts[split].values()):,} {split}" for split in SPLITS)
         return f"{self.name}: {self.num_images:,} images in {len(self.counts['train'])} classes ({by_split})"
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines(max_files=0))
+
     def lines(self, max_files: int = MAX_NAMED_FILES) -> list[str]:
         """Return the audit as text: totals, then each finding with up to ``max_files`` files (0: titles only)."""
         lines = [f"{self.headline}, median short side {self.median_short_side} px, {self.num_skipped:,} files skipped"]

@@ -27,6 +27,16 @@ def development_folds(dataset: Dataset) -> Folds | None:
     return stratified_group_folds(labels, [sample.group or sample.content_hash for sample in samples])
 
 
+def never_held_out(dataset: Dataset) -> list[str]:
+    """Return the classes that are in the training part of every fold; empty if there are no folds."""
+    folds = development_folds(dataset)
+    if folds is None:
+        return []
+    samples = (*dataset.split("train"), *dataset.split("val"))
+    held_out = {sample.label for sample, fold in zip(samples, folds, strict=True) if fold != ALWAYS_TRAINING}
+    return [name for label, name in enumerate(dataset.classes) if label not in held_out]
+
+
 def count_folds(dataset: Dataset) -> int:
     """Return the number of ``development_folds``; 0 if there can be none."""
     folds = development_folds(dataset)
@@ -40,8 +50,6 @@ def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str])
     class whose groups would all be in one fold, is never held out, so that each class is in the training part of
     every fold. Groups count for the class of their first image.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     _, first_rows, group_ids = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     group_labels = labels[first_rows]
     num_groups = np.bincount(group_labels)
@@ -50,10 +58,11 @@ def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str])
         return None
     num_folds = min(MAX_FOLDS, int(num_groups[num_groups > 1].min()))
     group_folds = np.full(len(group_labels), ALWAYS_TRAINING, dtype=np.int64)
-    rows = np.flatnonzero(is_divisible)
-    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=FOLD_SEED)
-    for fold, (_, held_out) in enumerate(splitter.split(rows, group_labels[rows])):
-        group_folds[rows[held_out]] = fold
+    rng, next_fold = np.random.default_rng(FOLD_SEED), 0
+    for label in np.unique(group_labels[is_divisible]):
+        of_class = rng.permutation(np.flatnonzero(group_labels == label))
+        group_folds[of_class] = (next_fold + np.arange(len(of_class))) % num_folds
+        next_fold += len(of_class)  # the next class continues, so that the folds have equal sizes
     for label in np.unique(labels):
         of_class = np.unique(group_ids[labels == label])
         if len(np.unique(group_folds[of_class])) == 1:

@@ -17,6 +17,7 @@ from torch import Tensor
 from data.atomic_write import write_atomically
 from data.frozen_model import FrozenModel
 from models.evaluation.metrics import ClassificationMetrics
+from models.training.best_epoch import EpochScore
 
 HISTORY = "history"  # key in the file's metadata
 SECTIONS = ("trainable_state", "optimizer")  # fields of TrainingState; tensors are stored as SECTION/NAME
@@ -40,6 +41,11 @@ class EpochResult(FrozenModel):
     lr: float | None = None
     epoch_s: float
     images_per_s: float
+
+    @property
+    def score(self) -> EpochScore:
+        """What the best epoch is chosen by."""
+        return EpochScore(self.val.balanced_accuracy, self.val.loss)
 
     def metrics(self) -> dict[str, float]:
         """Return the values by MLflow metric name; ``val_top5_accuracy`` only with more than five classes."""

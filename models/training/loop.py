@@ -6,7 +6,7 @@ Shapes: b images of s x s pixels, n images in an epoch, k classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from models.classifier import Classifier
 from models.device import choose_device
 from models.evaluation.inference import predict, run_epoch
 from models.evaluation.metrics import Probabilities, compute_metrics
+from models.training.best_epoch import best_epoch
 from models.training.checkpoint import EpochResult, TrainingState
 from models.training.train_step import TrainStep, check_divergence, hard_labels
 from models.trial_config import FitConfig
@@ -91,7 +92,7 @@ def fit(
         train_batches, val_batches = (_notifying(batches.epoch(epoch), hooks.on_batch) for batches in (train, val))
         result, val_probabilities = _run_epoch(classifier, train_batches, val_batches, train_step, epoch)
         history.append(result)
-        is_best = best_epoch(history) == epoch
+        is_best = best_epoch([result.score for result in history]) == epoch
         if is_best:
             hooks.on_best(val_probabilities)
         hooks.on_epoch(result, is_best)
@@ -108,11 +109,6 @@ def _notifying(batches: Batches, on_batch: Callable[[], None]) -> Batches:
 
 def _training_state(classifier: Classifier, train_step: TrainStep, history: tuple[EpochResult, ...]) -> TrainingState:
     return TrainingState(history, classifier.trainable_state_dict(), train_step.state())
-
-
-def best_epoch(history: Sequence[EpochResult]) -> int:
-    """Return the first epoch with the highest balanced accuracy; ties are broken by the lower validation loss."""
-    return max(history, key=lambda result: (result.val.balanced_accuracy, -result.val.loss)).epoch
 
 
 def _run_epoch(

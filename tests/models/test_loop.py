@@ -16,8 +16,9 @@ from models.classifier import Classifier, build_classifier
 from models.evaluation.inference import predict, run_epoch
 from models.evaluation.metrics import compute_metrics
 from models.freezing.blocks import find_blocks
+from models.training.best_epoch import EpochScore, best_epoch
 from models.training.checkpoint import EpochResult
-from models.training.loop import FitHooks, best_epoch, fit
+from models.training.loop import FitHooks, fit
 from models.training.train_step import Divergence, TrainStep
 from models.trial_config import FitConfig, NetworkConfig
 from tests.models import deterministic_fit
@@ -39,7 +40,7 @@ def test_every_optimizer_and_lr_scheduler_reduces_the_loss(
         }
     )
     history = fit(make_classifier(0.5), make_batches(48, training=True), make_batches(24, seed=1), config)
-    assert history[best_epoch(history) - 1].val.accuracy > 0.6
+    assert history[best_epoch([epoch.score for epoch in history]) - 1].val.accuracy > 0.6
     assert history[-1].train_loss < history[0].train_loss
 
 
@@ -82,10 +83,27 @@ def test_on_epoch_is_called_after_each_epoch_with_whether_it_is_the_best(
         FitConfig(lr=0.03, max_epochs=6),
         FitHooks(on_epoch=lambda epoch, is_best: calls.append((epoch.epoch, is_best))),
     )
-    ranks = [(epoch.val.balanced_accuracy, -epoch.val.loss) for epoch in history]
-    expected = [rank == max(ranks[: index + 1]) and rank not in ranks[:index] for index, rank in enumerate(ranks)]
-    assert calls == list(enumerate(expected, start=1))
-    assert ranks[best_epoch(history) - 1] == max(ranks)
+    scores = [epoch.score for epoch in history]
+    assert calls == [(epoch, best_epoch(scores[:epoch]) == epoch) for epoch in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [
+        ((0.5,), 1),
+        ((0.5, 0.6, 0.7), 3),
+        ((0.6, 0.95, 0.6, 0.75, 0.8, 0.85), 6),  # the second epoch was lucky
+        ((0.9, 0.9, 0.9), 1),
+        ((0.5, 0.8, 0.8, 0.8, 0.6, 0.6), 4),
+    ],
+)
+def test_the_best_epoch_has_the_highest_trailing_mean(accuracies: tuple[float, ...], best: int) -> None:
+    assert best_epoch([EpochScore(accuracy, 0.5) for accuracy in accuracies]) == best
+
+
+def test_of_epochs_with_equal_accuracy_the_one_with_the_lowest_mean_loss_is_the_best() -> None:
+    assert best_epoch([EpochScore(0.5, loss) for loss in (0.9, 0.5, 0.4, 0.6)]) == 4
+    assert best_epoch([]) == 0
 
 
 def test_the_weights_saved_in_on_epoch_reproduce_the_metrics_of_the_best_epoch(
@@ -99,7 +117,10 @@ def test_the_weights_saved_in_on_epoch_reproduce_the_metrics_of_the_best_epoch(
 
     config = FitConfig(lr=0.1, max_epochs=5)
     history = fit(classifier, make_batches(32, training=True), val, config, FitHooks(on_epoch=on_epoch))
-    assert compute_metrics(*predict(fresh, val.epoch(0))) == history[best_epoch(history) - 1].val
+    assert (
+        compute_metrics(*predict(fresh, val.epoch(0)))
+        == history[best_epoch([epoch.score for epoch in history]) - 1].val
+    )
 
 
 def test_the_hooks_are_called_after_each_batch_epoch_and_checkpoint_in_order(
@@ -163,7 +184,7 @@ def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
     config = FitConfig(max_epochs=7, patience=patience)
     history = fit(with_head(make_classifier(), WorseningHead), make_batches(8, training=True), make_batches(8), config)
     assert len(history) == epochs
-    assert best_epoch(history) == 1
+    assert best_epoch([epoch.score for epoch in history]) == 1
 
 
 def test_plateau_lowers_the_learning_rate_when_the_validation_loss_stops_falling(

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from data.load_dataset import load_dataset
 from tests.tuning.command_line import Capture, error_lines
 from tests.tuning.factories import candidate
 from tests.tuning.test_predict import FakeModel
 from tuning.__main__ import main
+from tuning.registry.build_candidate import count_test_evaluations
 from tuning.registry.candidate_store import save_candidate
 
 if TYPE_CHECKING:
@@ -127,6 +129,15 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
     assert numbers["scores"]["accuracy"] == 1.0
     assert set(numbers["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
     assert "100.0% accuracy on images (24 images)" in page.read_text()
+
+
+@pytest.mark.usefixtures("client", "fake_model")
+@pytest.mark.parametrize(("split", "count"), [("test", 1), ("all", 1), ("val", 0)])
+def test_an_evaluation_of_test_images_is_counted(split: str, count: int, image_folder: Path) -> None:
+    for file in image_folder.rglob("*.png"):
+        file.rename(file.with_name(f"{file.parent.name}{file.name}"))
+    assert main(["evaluate", "--model", "m", "--data", str(image_folder), "--split", split]) == 0
+    assert count_test_evaluations(load_dataset(str(image_folder))) == count
 
 
 @pytest.mark.usefixtures("client")

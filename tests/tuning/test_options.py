@@ -190,7 +190,7 @@ def test_an_option_of_a_recipe_is_parsed(option: str, text: str, value: object) 
         (
             "optimizer",
             "adm",
-            "optimizer must be one or more of adamw, adam, sgd, got 'adm'; did you mean adam or adamw?",
+            "optimizer must be one or more of adamw, adam, sgd, lbfgs, got 'adm'; did you mean adam or adamw?",
         ),
         ("scheduler", "ash", "scheduler must be 'asha', 'median' or 'none', got 'ash'; did you mean asha?"),
         ("seed", "-1", "seed must be at least 0, got '-1'."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from models.trial_config import FitConfig
 from tests.tuning.factories import epoch_metrics, recipe, trial_record
 from tuning.common.events import PhaseStarted
 from tuning.common.trial_record import TrialOrigin, TrialRecord
@@ -35,6 +36,14 @@ def test_skipped_reruns_are_explained_by_the_time_that_is_left() -> None:
     assert skipped_reruns(recipe(rerun_top_k="0"), trials, 100, 7.4) == ""
     assert skipped_reruns(recipe(), [*trials, ended("rerun")], 100, 7.4) == ""
     assert skipped_reruns(recipe(), [], 100, 7.4) == ""
+
+
+def test_if_the_best_trials_are_probes_there_are_no_reruns() -> None:
+    trial = trial_record(1, 0.9)
+    network = trial.config.network.model_copy(update={"freeze_fraction": 1.0})
+    changes = {"fit": FitConfig(optimizer="lbfgs"), "network": network}
+    probe = trial.model_copy(update={"config": trial.config.model_copy(update=changes)})
+    assert skipped_reruns(recipe(), [probe], 100, 7.4).startswith("no re-runs: the best trials are linear probes")
 
 
 def test_without_probes_the_default_starts_the_trials() -> None:

@@ -65,6 +65,14 @@ def test_the_audit_lists_images_that_cannot_be_read(make_folder: MakeFolder, tmp
         assert name in report.read_text()
 
 
+def test_an_audit_of_data_that_cannot_be_split_is_one_message(make_folder: MakeFolder, capsys: Capture) -> None:
+    folder = make_folder(counts={"cat": 4, "dog": 1})
+    (folder / "cat" / "bad.png").write_text("not an image")
+    (line,) = error_lines(capsys, "audit", "--data", str(folder))
+    assert line.startswith("audit: every class must have at least 3 distinct ")
+    assert "dog (1)" in line
+
+
 # --- networks and weights ---
 
 

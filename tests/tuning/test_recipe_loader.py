@@ -345,7 +345,7 @@ def test_a_missing_file_is_one_message(tmp_path: Path, monkeypatch: pytest.Monke
         (
             "variants: {a: {optimizer: adm}}",
             [
-                "own.yaml, variant a: optimizer must be one or more of adamw, adam, sgd, got 'adm'; "
+                "own.yaml, variant a: optimizer must be one or more of adamw, adam, sgd, lbfgs, got 'adm'; "
                 "did you mean adam or adamw?"
             ],
         ),

@@ -32,6 +32,7 @@ from tuning.common.formatting import format_decision, format_score, short_networ
 from tuning.common.promotion_types import Promotion
 from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.selection import ranked
+from tuning.search.time_budget import Elapsed
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import trial_rows
@@ -91,10 +92,10 @@ def test_the_leaderboard_marks_the_winner_even_if_others_have_a_better_score() -
     timed = [epoch_metrics(0.5) | {"epoch_s": 7.4}] * 2
     winner = trial_record(9, 0.5).model_copy(update={"history": tuple(timed)})
     trials = [trial_record(number, 0.9) for number in range(7)] + [winner]
-    lines = rendered(leaderboard(trials, winner))
+    lines = rendered(leaderboard(trials, [winner]))
     assert lines[0] == "Best trials by validation: 6 of 8 (* winner)"
     assert [line.split()[0] for line in lines[2:7]] == ["0", "1", "2", "3", "4"]
-    assert lines[7].split()[:5] == ["*", "9", "0.5000", "2", "15"]
+    assert lines[7].split()[:6] == ["*", "9", "0.5000", "-", "2", "15"]
     assert max(map(len, lines)) <= 80
 
 
@@ -108,7 +109,7 @@ def test_the_seconds_of_a_trial_are_those_from_its_start_to_its_end() -> None:
     changes = {"history": epochs, "started_s": 1000.0, "ended_s": 1060.0}
     probe = trial_record().model_copy(update=changes)
     assert (probe.seconds, probe.wall_s) == (14, 60)
-    assert leaderboard([probe]).rows[0][3] == "60"
+    assert leaderboard([probe]).rows[0][4] == "60"
     assert trial_rows.row(probe, is_best=False).split()[6] == "60"
     restarted = probe.model_copy(update={"started_s": 1055.0})
     assert (restarted.wall_s, probe.model_copy(update={"ended_s": None}).wall_s) == (14, 14)
@@ -218,7 +219,7 @@ def test_the_run_description_links_the_trials_the_report_and_the_freeze_chart() 
     linked = run_note(result, candidate(), "decided.", (), MlflowLinks("12", "search", {"uid1": "run1"}))
     run_link = "#/experiments/12/runs/run1?workflowType=machine_learning"
     assert linked.startswith(
-        f"decided.\n\n[Trial 1, the best]({run_link}) · [all trials by score](#/experiments/12/runs?"
+        f"decided.\n\n[Trial 1, the winner]({run_link}) · [all trials by score](#/experiments/12/runs?"
     )
     assert "[report](#/experiments/12/runs/search/artifacts/report.html?workflowType=machine_learning)" in linked
     assert "![accuracy by freeze depth](get-artifact?path=charts%2Ffreeze.png&run_uuid=search)" in linked
@@ -271,17 +272,18 @@ def test_a_command_that_is_too_long_gets_a_line_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed_s", "budget_s", "text"),
+    ("elapsed", "budget_s", "text"),
     [
-        (269.0, 180.0, "4:29, 1:29 over the budget of 3:00"),
-        (180.4, 180.0, "3:00, within the budget of 3:00"),
-        (4000.0, None, "1:06:40"),
+        (Elapsed(269.0), 180.0, "4:29, 1:29 over the budget of 3:00"),
+        (Elapsed(180.4), 180.0, "3:00, within the budget of 3:00"),
+        (Elapsed(4000.0), None, "1:06:40"),
+        (Elapsed(68.0, 128.0), 60.0, "1:08, 0:08 over the budget of 1:00; 3:16 with earlier sessions"),
     ],
 )
 def test_the_last_line_is_the_total_time_and_by_how_much_it_exceeds_the_budget(
-    elapsed_s: float, budget_s: float | None, text: str
+    elapsed: Elapsed, budget_s: float | None, text: str
 ) -> None:
-    assert time_lines(elapsed_s, budget_s) == [f"Time      {text}"]
+    assert time_lines(elapsed, budget_s) == [f"Time      {text}"]
 
 
 def test_a_path_with_spaces_is_quoted_in_the_predict_command() -> None:

@@ -238,7 +238,7 @@ def test_the_results_come_first(page: Page) -> None:
         "Only 45 validation images",
         "80.0% [75.0, 85.0]",
         "logistic regression on raw pixels test accuracy42.0%",
-        "majority class test33.3%",
+        "always the same class test33.3%",
         "this model validation90.0%",
         "default configuration validation, trial 070.0%",
         "tf_efficientnet_lite0, 32 px",

@@ -19,6 +19,7 @@ from tuning.reporting.downloads import predictions_csv
 from tuning.reporting.provenance import Provenance
 from tuning.search.reruns import RerunTrial
 from tuning.search.selection import serving_spec_of
+from tuning.search.time_budget import Elapsed
 
 
 @pytest.fixture
@@ -73,16 +74,22 @@ def test_the_predictions_have_the_probability_of_each_class() -> None:
 def test_the_provenance_has_the_requested_budget_and_the_times_of_the_trials() -> None:
     trials = [report_trial(number, 0.5) for number in range(3)]
     running = trials[2].model_copy(update={"status": "running", "ended_s": None})
-    provenance = Provenance.collect(recipe(minutes=2.5, seed=7), [*trials[:2], running], 3.5, "", "")
+    provenance = Provenance.collect(recipe(minutes=2.5, seed=7), [*trials[:2], running], Elapsed(210.0), "", "")
     assert (provenance.recipe, provenance.budget, provenance.seed) == ("auto", "2.5 minutes", 7)
     assert provenance.minutes == 3.5
     assert provenance.started.startswith("1970-01-12 ")
     assert provenance.started < provenance.ended
     assert f"Python {platform.python_version()}, torch " in provenance.versions
     assert " core" in provenance.machine
-    assert Provenance.collect(recipe(trials=1, minutes=2), [], 0.0, "", "").budget == "2 minutes or 1 trial"
+    assert Provenance.collect(recipe(trials=1, minutes=2), [], Elapsed(), "", "").budget == "2 minutes or 1 trial"
+
+
+def test_the_provenance_of_a_resumed_search_has_the_time_of_all_sessions_and_names_the_budget_of_the_last() -> None:
+    provenance = Provenance.collect(recipe(minutes=1), [], Elapsed(68.0, 112.0), "", "")
+    assert provenance.minutes == 3.0
+    assert provenance.budget == "1 minutes for the last session, which took 1:08"
 
 
 def test_a_search_of_an_older_version_has_no_times() -> None:
-    provenance = Provenance.collect(recipe(), [trial_record()], 0.0, "", "")
+    provenance = Provenance.collect(recipe(), [trial_record()], Elapsed(), "", "")
     assert (provenance.started, provenance.ended) == ("", "")

@@ -14,7 +14,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.search.choice import Choice
 from tuning.search.evidence import Member, SelectionEstimate
-from tuning.search.result_warnings import result_warnings
+from tuning.search.result_warnings import result_warnings, small_splits
 
 
 def warnings(root: Path, *, images: int = 100, default: TrialRecord | None = None, **changes: Any) -> list[str]:
@@ -60,3 +60,15 @@ def test_kept_leaks_and_worse_calibration_are_named(tmp_path: Path) -> None:
     (calibration,) = warnings(tmp_path, metrics={"test_ece": 0.02, "test_ece_calibrated": 0.05})
     assert "from 0.020 to 0.050" in calibration
     assert warnings(tmp_path, metrics={"test_ece": 0.05, "test_ece_calibrated": 0.02}) == []
+
+
+def test_a_class_whose_images_are_all_linked_is_named(tmp_path: Path) -> None:
+    pets = dataset(tmp_path, {"train": 110, "val": 100, "test": 100})
+    linked = [
+        sample.model_copy(update={"group": "one"}) if sample.label == 1 and sample.split != "test" else sample
+        for sample in pets.samples
+    ]
+    (warning,) = small_splits(pets.model_copy(update={"samples": tuple(linked)}))
+    assert warning.startswith("dog: all training and validation images of a class are linked")
+    provided = {"samples": tuple(linked), "provided_splits": ("train", "val")}
+    assert small_splits(pets.model_copy(update=provided)) == small_splits(pets) == []

@@ -10,6 +10,7 @@ from optuna.trial import FixedTrial
 
 from tests.tuning.factories import NUM_VAL_IMAGES, PREPROCESSINGS, epoch_metrics, recipe, trial_record
 from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.reruns import NextRerun
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import (
     LATEST_START,
@@ -18,7 +19,6 @@ from tuning.search.strategy import (
     Leader,
     NextStep,
     Proposal,
-    Rerun,
     SearchState,
     SearchStrategy,
     leader,
@@ -46,9 +46,9 @@ class Search:
 
     def start(self) -> TrialRecord:
         step = self.next()
-        assert isinstance(step, Proposal | Rerun)
+        assert isinstance(step, Proposal | NextRerun)
         trial = trial_record(len(self.trials), None, "running")
-        if isinstance(step, Rerun):
+        if isinstance(step, NextRerun):
             config = step.trial.config.model_copy(update={"seed": step.seed})
             values: dict[str, Any] = {"origin": "rerun", "rerun_of": step.trial.trial_uid, "config": config}
         else:

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from tests.tuning.factories import epoch_report, recipe, start_trial, trial_record, trial_store
 from tests.tuning.study_helpers import best_trial, read_journal, run_trial
 from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.reruns import NextRerun
 from tuning.search.space import SearchSpace
-from tuning.search.strategy import Rerun, num_counted
+from tuning.search.strategy import num_counted
 from tuning.search.study import TrialStore, trial_from_attrs
 
 
@@ -54,8 +55,8 @@ def test_epochs_of_a_running_trial_are_in_the_journal(store: TrialStore, tmp_pat
 
 def test_a_complete_trial_has_the_score_of_its_best_epoch(store: TrialStore, tmp_path: Path) -> None:
     uid = start_trial(store).trial_uid
-    for number, score in enumerate((0.5, 0.9, 0.8), start=1):
-        store.report(uid, epoch_report(number, score, is_best=score >= 0.5 and number < 3))
+    for number, score in enumerate((0.5, 0.9, 0.6), start=1):
+        store.report(uid, epoch_report(number, score, is_best=number < 3))
     record = store.finish(uid, "complete", "ran to its end")
     (trial,) = read_journal(tmp_path)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.9)
@@ -189,8 +190,8 @@ def test_every_trial_has_a_unique_uid(store: TrialStore) -> None:
 def test_a_rerun_is_the_same_trial_with_another_seed_and_does_not_count_as_a_trial(tmp_path: Path) -> None:
     store = trial_store(tmp_path)
     first = run_trial(store, 0.9)
-    rerun = store.start(Rerun(first, seed=7))
-    assert rerun.config == first.config.model_copy(update={"seed": 7})
+    rerun = store.start(NextRerun(first, seed=7, fold=1))
+    assert rerun.config == first.config.model_copy(update={"seed": 7, "fold": 1})
     assert (rerun.origin, rerun.rerun_of, rerun.settings) == ("rerun", first.trial_uid, first.settings)
     store.report(rerun.trial_uid, epoch_report(1, 0.95))
     assert store.finish(rerun.trial_uid, "complete", "").is_eligible is False

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuning.factories import epoch_report, recipe, trial_record
-from tuning.search.time_budget import TimeBudget, finalize_reserve_s, load_elapsed_s
+from tuning.search.time_budget import Elapsed, TimeBudget, finalize_reserve_s
 
 
 @pytest.fixture
@@ -126,19 +126,29 @@ def test_a_resumed_search_has_the_remaining_time(
     first = TimeBudget(1075, file, start_s)
     now = start_s + 400
     end_epoch(first)
-    assert load_elapsed_s(file) == pytest.approx(400, abs=0.1)
-    second = TimeBudget(1075, file, start_s, has_progress=True, previous_s=load_elapsed_s(file))
+    assert Elapsed.load(file).counted_s == pytest.approx(400, abs=0.1)
+    second = TimeBudget(1075, file, start_s, has_progress=True, previous=Elapsed.load(file))
     now = start_s + 590
     assert not second.is_exhausted
     now = start_s + 610
     assert second.is_exhausted
     end_epoch(second)
-    assert load_elapsed_s(file) == pytest.approx(1010, abs=0.1)
+    assert Elapsed.load(file).counted_s == pytest.approx(1010, abs=0.1)
 
 
-@pytest.mark.parametrize("content", [None, "", "soon"])
+def test_the_time_of_earlier_budgets_is_kept_and_does_not_count(start_s: float, tmp_path: Path) -> None:
+    file = tmp_path / "elapsed_s"
+    Elapsed(0.0, 128.0).save(file)
+    resumed = TimeBudget(60, file, start_s, previous=Elapsed.load(file))
+    assert resumed.ends_s == start_s + 60
+    assert resumed.elapsed.total_s == pytest.approx(128, abs=5)
+    resumed.save()
+    assert Elapsed.load(file).earlier_s == 128.0
+
+
+@pytest.mark.parametrize("content", [None, "", "soon", "1 2 3"])
 def test_without_a_valid_file_the_elapsed_time_is_zero(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "elapsed_s"
     if content is not None:
         file.write_text(content)
-    assert load_elapsed_s(file) == 0.0
+    assert Elapsed.load(file) == Elapsed(0.0, 0.0)

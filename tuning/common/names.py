@@ -21,6 +21,7 @@ PROJECT_SOURCE_TAG = "mlflow.source.name"
 
 # Tags of runs
 SEARCH_UID_TAG = "freezeline.search_uid"  # identifies the parent run of a search that started without a server
+OOF_LOSS_METRIC = "oof_loss"  # of a probe: log loss over cross-validation, by which probes are compared
 SEARCH_FOLDER_TAG = "freezeline.search_folder"  # holds the state of the search
 RECIPE_TAG = "freezeline.recipe"
 DATA_FINGERPRINT_TAG = "freezeline.data_fingerprint"
@@ -31,6 +32,7 @@ GIT_DIRTY_TAG = "freezeline.git_dirty"
 TRIAL_UID_TAG = "freezeline.trial_uid"
 TRIAL_CONFIG_TAG = "freezeline.trial_config"
 RERUN_OF_TAG = "freezeline.rerun_of"
+WINNER_TAG = "winner"  # of a search: its networks in short
 ORIGIN_TAG = "origin"
 REASON_TAG = "reason"
 STATUS_TAG = "status"  # of a trial; MLflow has no status for pruned and out of time

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from data.frozen_model import FrozenModel
+from models.training.best_epoch import EpochScore, best_epoch
 from models.trial_config import TrialConfig
 from tuning.common.names import OBJECTIVE_METRIC, VARIANT
 from tuning.common.option_types import ParamValue
@@ -66,8 +67,8 @@ class TrialRecord(FrozenModel):
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the highest score, ties broken by the lowest loss; 0 before the first epoch."""
-        return max(range(1, self.epochs + 1), key=lambda epoch: _sort_key(self.history[epoch - 1]), default=0)
+        """The epoch with the highest trailing mean of the score (``models.training.best_epoch``), or 0."""
+        return best_epoch([_epoch_score(metrics) for metrics in self.history])
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -117,11 +118,12 @@ class TrialRecord(FrozenModel):
     @property
     def sort_key(self) -> tuple[float, float]:
         """The key that the best trial maximizes: the score, ties broken by the lowest loss."""
-        return _sort_key(self.metrics)
+        score = _epoch_score(self.metrics)
+        return score.balanced_accuracy, -score.loss
 
 
-def _sort_key(metrics: dict[str, float]) -> tuple[float, float]:
-    return metrics.get(OBJECTIVE_METRIC, 0.0), -metrics.get("val_loss", math.inf)
+def _epoch_score(metrics: dict[str, float]) -> EpochScore:
+    return EpochScore(metrics.get(OBJECTIVE_METRIC, 0.0), metrics.get("val_loss", math.inf))
 
 
 class TrialReport(FrozenModel):

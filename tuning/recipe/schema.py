@@ -32,8 +32,10 @@ def _each_option(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
+PROBE_OPTIMIZER = "lbfgs"  # fits a linear probe; a search uses it for its probes only
+
 NameDomain = Annotated[Domain, BeforeValidator(parse_names)]
-OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam", "sgd"))]
+OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam", "sgd", PROBE_OPTIMIZER))]
 LRSchedulerDomain = Annotated[
     Domain, BeforeValidator(parse_choices("constant", "step", "cosine", "one_cycle", "plateau"))
 ]
@@ -126,7 +128,10 @@ class TrainingSettings(FrozenModel):
         Categorical(options=("linear",)),
         description="classification head: linear, or hidden layers SIZE[:relu|leaky_relu][:norm] joined by +",
     )
-    optimizer: OptimizerDomain = Field(Categorical(options=("adamw", "adam", "sgd")), description="optimizer")
+    optimizer: OptimizerDomain = Field(
+        Categorical(options=("adamw", "adam", "sgd")),
+        description="optimizer; train also accepts lbfgs, which fits a linear probe",
+    )
     lr: LearningRateDomain | None = Field(
         None, description="learning rate; empty: 1e-4..1e-2 for Adam and AdamW, 1e-3..1e-1 for SGD"
     )
@@ -218,6 +223,18 @@ class TrainingSettings(FrozenModel):
         return self
 
     @model_validator(mode="after")
+    def _check_probe(self) -> TrainingSettings:
+        required = {"optimizer": PROBE_OPTIMIZER, **PROBE_SETTINGS}
+        wrong = [name for name, value in required.items() if getattr(self, name).options != (value,)]
+        if PROBE_OPTIMIZER in self.optimizer.options and (wrong or isinstance(self, Recipe)):
+            settings = ", ".join(f"{name}={value}" for name, value in required.items())
+            raise ValueError(
+                f"optimizer must be adamw, adam or sgd in a search, and {PROBE_OPTIMIZER} in train needs {settings}, "
+                f"got {self.optimizer}; choose another optimizer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_head_features(self) -> TrainingSettings:
         if "last" not in self.head_features.options and self.freeze_fraction.clip(1.0) != 1:
             raise ValueError(
@@ -226,6 +243,9 @@ class TrainingSettings(FrozenModel):
             )
         return self
 
+
+# What a linear probe needs besides its optimizer.
+PROBE_SETTINGS = {"freeze_fraction": 1.0, "head": "linear", "augmentation": "none", "mix": "none"}
 
 # The budget if neither trials nor minutes is given; the search ends at the first limit reached.
 DEFAULT_TRIALS = 16

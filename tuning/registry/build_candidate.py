@@ -20,7 +20,7 @@ from data.home import state_dir
 from data.loading.pixel_cache import pixel_cache
 from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
-from tuning.common.promotion_types import Candidate, CandidateMember
+from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.recipe.schema import TrainingSettings
 from tuning.registry.candidate_store import (
     candidate_artifacts,
@@ -53,10 +53,22 @@ METRICS_WITH_CI: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "mac
 
 
 class PackagedWinner(FrozenModel):
-    """The trials that were packaged, and the candidate built from them."""
+    """The trials that were packaged, the candidate built from them, and what the search ended with.
+
+    Attributes:
+        trial_uids: the packaged trials.
+        choice: how they were chosen.
+        version: the registered version; None before the decision, and if the server was not available.
+        promotion: the decision about it.
+        warnings: reasons to distrust the result.
+    """
 
     trial_uids: tuple[str, ...]
+    choice: str = ""
     candidate: Candidate
+    version: int | None = None
+    promotion: Promotion | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def build_candidate(
@@ -263,12 +275,22 @@ def resolve_data_path(data: str) -> str:
 
 def record_test_evaluation(dataset: Dataset) -> int:
     """Count an evaluation on this data set's test split; return the number of evaluations so far."""
-    path = state_dir() / "test_evaluations" / f"{dataset.fingerprint}.json"
+    path = _test_evaluations_file(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        evaluations = 1 + (json.loads(path.read_text()) if path.exists() else 0)
+        evaluations = 1 + count_test_evaluations(dataset)
         write_atomically(path, json.dumps(evaluations).encode())
     return evaluations
+
+
+def count_test_evaluations(dataset: Dataset) -> int:
+    """Return the number of recorded evaluations on this data set's test split."""
+    path = _test_evaluations_file(dataset)
+    return int(json.loads(path.read_text())) if path.exists() else 0
+
+
+def _test_evaluations_file(dataset: Dataset) -> Path:
+    return state_dir() / "test_evaluations" / f"{dataset.fingerprint}.json"
 
 
 def _class_table(scores: ClassificationMetrics) -> tuple[list[str], list[list[object]]]:

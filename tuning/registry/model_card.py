@@ -115,7 +115,7 @@ def _settings(config: TrialConfig) -> dict[str, object]:
     """Return every setting of a configuration by its name; no two of its parts have a name in common."""
     settings: dict[str, object] = {}
     for name, value in config.model_dump(mode="json").items():
-        settings |= value if isinstance(value, dict) else {name: value}
+        settings |= value if isinstance(value, dict) else {} if value is None else {name: value}
     return settings
 
 

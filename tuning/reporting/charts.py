@@ -71,7 +71,7 @@ def _quality_charts(content: ReportContent) -> Iterator[Chart]:
     caption = quality_charts.caption_reliability(content)
     yield Chart("reliability", "Reliability diagram", caption, partial(quality_charts.draw_reliability, content))
     yield from _prediction_charts(content.winner)
-    yield confusion_chart(content.scores, f"trial {content.result.winner.number}")
+    yield confusion_chart(content.scores, "the packaged model")
     classes = content.candidate.classes
     if len(classes) <= quality_charts.MAX_NAMED_CLASSES:
         caption = f"{content.audit.num_images:,} images in {len(classes)} classes."

@@ -155,6 +155,13 @@ class EvaluationContent:
         """The number of evaluated images."""
         return sum(row.support for row in self.scores.per_class)
 
+    def __repr__(self) -> str:
+        metrics = [
+            f"{name} {getattr(self.scores, name):.4f} [95% CI {low:.4f}, {high:.4f}]"
+            for name, (low, high) in self.intervals.items()
+        ]
+        return "\n".join([f"{self.model} on {self.num_images:,} images of {self.data} ({self.split})", *metrics])
+
     def to_dict(self) -> dict[str, object]:
         """Return all numbers for a JSON file."""
         return {

@@ -10,9 +10,10 @@ from datetime import datetime
 
 from data.parallel import available_cores
 from models.profiling.hardware import hardware
-from tuning.common.formatting import pluralize
+from tuning.common.formatting import clock, pluralize
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
+from tuning.search.time_budget import Elapsed
 
 LIBRARIES = ("torch", "timm", "onnxruntime", "optuna", "ray", "mlflow")
 
@@ -21,10 +22,10 @@ LIBRARIES = ("torch", "timm", "onnxruntime", "optuna", "ray", "mlflow")
 class Provenance:
     """Where the result of a search comes from, as text.
 
-    ``minutes`` is the wall time of the search. ``started`` and ``ended`` are the local times of the first trial's start
-    and of the last trial's end; empty if unknown. ``run_url`` is the web address of the search's run; empty if the
-    tracking store has none. ``train_command`` trains the winner again; empty if neither its run nor its version is
-    known.
+    ``minutes`` is the wall time of all sessions of the search. ``started`` and ``ended`` are the local times of the
+    first trial's start and of the last trial's end; empty if unknown. ``run_url`` is the web address of the search's
+    run; empty if the tracking store has none. ``train_command`` trains the winner again; empty if neither its run nor
+    its version is known.
     """
 
     recipe: str
@@ -40,16 +41,16 @@ class Provenance:
 
     @classmethod
     def collect(
-        cls, recipe: Recipe, trials: Sequence[TrialRecord], minutes: float, run_url: str, train_command: str
+        cls, recipe: Recipe, trials: Sequence[TrialRecord], elapsed: Elapsed, run_url: str, train_command: str
     ) -> Provenance:
         """Return the provenance of a search that ran on this machine."""
         starts = [trial.started_s for trial in trials if trial.started_s is not None]
         ends = [trial.ended_s for trial in trials if trial.ended_s is not None]
         return cls(
             recipe=recipe.recipe,
-            budget=_budget(recipe),
+            budget=_budget(recipe, elapsed),
             seed=recipe.seed,
-            minutes=minutes,
+            minutes=elapsed.total_s / 60,
             started=_local_time(min(starts)) if starts else "",
             ended=_local_time(max(ends)) if ends else "",
             machine=_machine(),
@@ -59,8 +60,11 @@ class Provenance:
         )
 
 
-def _budget(recipe: Recipe) -> str:
+def _budget(recipe: Recipe, elapsed: Elapsed) -> str:
+    """Return the budget; the minutes of a resumed search are those of its last session."""
     minutes = "" if recipe.budget_s is None else f"{recipe.budget_s / 60:g} minutes"
+    if minutes and elapsed.earlier_s:
+        minutes += f" for the last session, which took {clock(elapsed.counted_s)}"
     trials = "" if recipe.max_trials is None else pluralize(recipe.max_trials, "trial")
     return " or ".join(part for part in (minutes, trials) if part)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from models.evaluation.metrics import ClassificationMetrics
+from models.trial_config import TrialConfig
 from tuning.common.formatting import member_text
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
@@ -46,7 +47,7 @@ def score_axis(content: ReportContent) -> ScoreAxis:
         ("this model", "test", content.candidate.metrics[TEST_METRIC]),
         ("this model", "expected before the test", choice.estimate.score.mean if choice else None),
         ("logistic regression on raw pixels", "test accuracy", content.winner.baseline),
-        ("majority class", "test", 1 / len(content.candidate.classes)),
+        ("always the same class", "test", 1 / len(content.candidate.classes)),
         ("first network" if content.candidate.is_ensemble else "this model", "validation", winner.score),
     ]
     if default is not None and default.number != winner.number:
@@ -73,8 +74,16 @@ def configuration(candidate: Candidate) -> Iterator[tuple[str, dict[str, object]
         of_network = f" ({member_text(member)})" if candidate.is_ensemble else ""
         parts = member.config.model_dump()
         yield f"network{of_network}", parts["network"]
-        yield f"training{of_network}", {**parts["fit"], "seed": member.config.seed}
+        yield f"training{of_network}", _training(member.config)
         yield f"images{of_network}", {**parts["preprocessing"], **parts["batches"], **parts["features"]}
+
+
+def _training(config: TrialConfig) -> dict[str, object]:
+    """Return the settings of the training; a linear probe has no others than those of the regression."""
+    settings = config.fit.model_dump()
+    if config.is_probe:
+        settings = {name: settings[name] for name in ("optimizer", "validation", "refit")}
+    return {**settings, "seed": config.seed}
 
 
 class ConfusedPair(NamedTuple):

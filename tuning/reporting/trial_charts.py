@@ -166,7 +166,7 @@ def caption_curves(result: SearchResult) -> str:
     return (
         f"{len(shown)} of {pluralize(len(result.trials), 'trial')}: the {TOP_CURVES} best and those that are neither "
         f"probes nor re-runs, at most {MAX_CURVES}; {pruned} pruned, {out_of_time} out of time. The winner, trial "
-        f"{best.number}, peaked at epoch {best.best_epoch} of {best.epochs}; the loss decides between equal scores."
+        f"{best.number}, has its best epoch, by the mean of three, at {best.best_epoch} of {best.epochs}."
     )
 
 

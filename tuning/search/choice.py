@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from models.evaluation.estimate import Estimate
 from models.evaluation.metrics import Floats, Labels
 from models.profiling.serving_cost import ServingCost
+from tuning.common.formatting import pluralize
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Preference
 from tuning.search.evidence import Evidence, Images, Member, Option, SelectionEstimate, corrected_estimate
@@ -27,6 +28,7 @@ MAX_RELATIVE_COST = 2 / 3  # of a cheaper option: small savings are no reason to
 TOLERANCE: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
 ENSEMBLE_MARGIN: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
 
+Basis = Literal["all folds", "folds of the re-runs", "validation"]
 CostOf = Callable[[TrialRecord], ServingCost | None]  # the serving cost of a trial's network, if known
 
 
@@ -36,7 +38,7 @@ class Choice(NamedTuple):
     Attributes:
         members: one trial, or the members of an ensemble, the largest weight first.
         estimate: what to expect of it.
-        is_cross_validated: whether the estimate is over the training and validation images; else over the validation
+        basis: the images of the estimate: those of all folds, those in the folds of the re-runs, or the validation
             images.
         logits: [n, k] of the images of the estimate, for which the option was not trained.
         labels: [n] of these images.
@@ -46,11 +48,34 @@ class Choice(NamedTuple):
 
     members: tuple[Member, ...]
     estimate: SelectionEstimate
-    is_cross_validated: bool
+    basis: Basis
     logits: Floats
     labels: Labels
     tied: tuple[TrialRecord, ...]
     ensemble_gain: Estimate | None = None
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether each training and validation image was held out once."""
+        return self.basis == "all folds"
+
+    @property
+    def text(self) -> str:
+        """How the winner was chosen, and how good it is expected to be, as a sentence without a period."""
+        score, images = self.estimate.score, pluralize(len(self.labels), "image")
+        where = {
+            "all folds": f"over folds of the {images} for training and validation",
+            "folds of the re-runs": f"on {images} in the folds of the re-runs",
+            "validation": f"on {images} of the validation split",
+        }[self.basis]
+        parts = [
+            f"chosen by log loss {where}: expected balanced accuracy {score.mean:.4f} ± {score.standard_error:.4f}"
+        ]
+        if gain := self.ensemble_gain:
+            parts.append(f"the mean reduces the loss by {gain.mean:.3f} ± {gain.standard_error:.3f}")
+        if self.tied:
+            parts.append(f"{pluralize(len(self.tied), 'other trial')} within one standard error")
+        return "; ".join(parts)
 
 
 def choose(
@@ -80,7 +105,7 @@ def choose(
     return Choice(
         members=chosen.members,
         estimate=corrected_estimate(comparison.options, chosen, comparison.images),
-        is_cross_validated=False,
+        basis=comparison.basis,
         logits=chosen.logits[known],
         labels=comparison.images.labels[known],
         tied=_tied(chosen, comparison.options, comparison.images),
@@ -92,6 +117,7 @@ class _Comparison(NamedTuple):
 
     options: list[Option]
     images: Images
+    basis: Basis
 
 
 def _on_folds(
@@ -113,7 +139,9 @@ def _on_folds(
     options = [evidence.on_folds(trial, reruns[trial.trial_uid], _latency(cost_of(trial))) for trial in rerun_trials]
     if best_probes is not None:
         options.append(evidence.on_development(best_probes.members, _total_latency(best_probes.members, cost_of)))
-    return _Comparison([evidence.restrict(option, folds) for option in options], evidence.development)
+    return _Comparison(
+        [evidence.restrict(option, folds) for option in options], evidence.development, "folds of the re-runs"
+    )
 
 
 def _on_validation(
@@ -131,7 +159,7 @@ def _on_validation(
     if best_probes is not None:
         cost_ms = _total_latency(best_probes.members, cost_of)
         options.append(evidence.on_validation(best_probes.members, (), cost_ms))
-    return _Comparison(options, evidence.val)
+    return _Comparison(options, evidence.val, "validation")
 
 
 class ChoiceRules(NamedTuple):
@@ -203,7 +231,7 @@ def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: C
     estimate = corrected_estimate([*options, *([chosen] if gain else [])], chosen, images)
     tied = _tied(chosen, options, images)
     known = ~np.isnan(chosen.losses)
-    return Choice(chosen.members, estimate, True, chosen.logits[known], images.labels[known], tied, gain)
+    return Choice(chosen.members, estimate, "all folds", chosen.logits[known], images.labels[known], tied, gain)
 
 
 def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules) -> Option | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from data.dataset.dataset import Dataset
+from data.dataset.folds import never_held_out
 from data.sources.base import SplitName
 from tuning.common.formatting import pluralize
 from tuning.common.names import TEST_METRIC
@@ -28,7 +29,7 @@ def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate
 
 
 def small_splits(dataset: Dataset) -> list[str]:
-    """Return a sentence for each evaluation split that is small; these are known before the search."""
+    """Return a sentence for each small evaluation split, and for classes without folds, all known before a search."""
     consequences: dict[SplitName, tuple[str, str]] = {
         "val": ("validation image", "small differences between trials are noise"),
         "test": ("test image", "the confidence intervals are wide"),
@@ -39,6 +40,11 @@ def small_splits(dataset: Dataset) -> list[str]:
         if count < SMALL_SPLIT:
             points = f"one image is {100 / count:.1f} points of accuracy"
             texts.append(f"only {pluralize(count, name)}: {points}, so {consequence}")
+    if "val" not in dataset.provided_splits and (classes := never_held_out(dataset)):
+        texts.append(
+            f"{', '.join(classes)}: all training and validation images of a class are linked (near-duplicates or one "
+            "group), so they are in the training part of every fold, and cross-validation says nothing about them"
+        )
     return texts
 
 
@@ -57,7 +63,9 @@ def _optimistic_validation(dataset: Dataset, result: SearchResult, candidate: Ca
 
 def _default_out_of_time(result: SearchResult) -> Iterator[str]:
     default = result.default
-    if default is not None and default.status == "out of time":
+    if default is None or (default.status == "out of time" and default.score is None):
+        yield "the default configuration was not tried: the time was over before its first epoch; give it more minutes"
+    elif default.status == "out of time":
         epochs = default.config.fit.max_epochs
         yield (
             f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs} "

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from data.errors import SearchError
 from models.profiling.serving_cost import ServingCost, ServingSpec, serving_cost
 from tuning.common.formatting import describe_network
+from tuning.common.names import OOF_LOSS_METRIC
 from tuning.common.trial_record import TrialRecord
 
 Costs = Mapping[ServingSpec, ServingCost]
@@ -62,15 +63,15 @@ def serving_spec_of(trial: TrialRecord, num_classes: int) -> ServingSpec:
 def measure_serving_costs(
     trials: Sequence[TrialRecord], num_classes: int, limits: Limits, time_limit_s: float
 ) -> dict[ServingSpec, ServingCost]:
-    """Return the serving costs of the trials' networks, measured in the order of their best scores.
+    """Return the serving costs of the trials' networks, measured in the order of their lowest losses.
 
     Measuring stops after ``time_limit_s``; if limits are set, it continues until one network is within them. Because
-    of the order, the first network within the limits is the best of all that are. A network that cannot be measured
-    is skipped.
+    of the order, the first network within the limits is likely the best of all that are. A network that cannot be
+    measured is skipped.
     """
     start_s, is_any_allowed = time.monotonic(), False
     costs: dict[ServingSpec, ServingCost] = {}
-    for spec in dict.fromkeys(serving_spec_of(trial, num_classes) for trial in ranked(trials)):
+    for spec in dict.fromkeys(serving_spec_of(trial, num_classes) for trial in _by_loss(trials)):
         if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits):
             break
         try:
@@ -79,6 +80,15 @@ def measure_serving_costs(
             continue
         is_any_allowed = is_any_allowed or violation_ratio(costs[spec], limits) <= 1
     return costs
+
+
+def _by_loss(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the eligible trials by their log loss, over folds if there are any, else on the validation images."""
+
+    def loss(trial: TrialRecord) -> float:
+        return trial.metrics.get(OOF_LOSS_METRIC, trial.metrics.get("val_loss", math.inf))
+
+    return sorted((trial for trial in trials if trial.is_eligible), key=loss)
 
 
 def within_limits(trials: Sequence[TrialRecord], costs: Costs, limits: Limits, num_classes: int) -> list[TrialRecord]:

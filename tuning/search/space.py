@@ -232,7 +232,7 @@ class _VariantSpace:
         if not self._allows_all_features(clipped):
             clipped["head_features"] = "last"
         optimizer = str(clipped["optimizer"])
-        clipped["lr"] = self._lr_domain(optimizer).clip(learning_rates[optimizer])
+        clipped["lr"] = self._lr_domain(optimizer).clip(learning_rates.get(optimizer, ADAM_LR.low))
         return clipped
 
     def to_study_params(self, settings: Mapping[str, ParamValue]) -> dict[str, ParamValue]:

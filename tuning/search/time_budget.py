@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from data.atomic_write import write_atomically
 from tuning.common.background import background_thread
@@ -20,6 +21,34 @@ from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 FINALIZE_RESERVE_S = 75.0
 FINALIZE_RESERVE_FRACTION = 0.35
 POLL_INTERVAL_S = 0.2
+
+
+class Elapsed(NamedTuple):
+    """Elapsed seconds of a search: those that count against its current budget, and those of earlier budgets."""
+
+    counted_s: float = 0.0
+    earlier_s: float = 0.0
+
+    @classmethod
+    def load(cls, path: Path) -> Elapsed:
+        """Return the saved elapsed seconds of a search; 0 without a valid file."""
+        try:
+            return cls(*map(float, path.read_text().split()))
+        except (OSError, ValueError, TypeError):
+            return cls()
+
+    @property
+    def total_s(self) -> float:
+        """The seconds of all sessions."""
+        return self.counted_s + self.earlier_s
+
+    def save(self, path: Path) -> None:
+        """Save the seconds to a file."""
+        with contextlib.suppress(OSError):  # disk full: a resumed search gets slightly more time
+            write_atomically(path, f"{self.counted_s:.1f} {self.earlier_s:.1f}".encode())
+
+
+NOTHING_ELAPSED = Elapsed()
 
 
 def finalize_reserve_s(budget_s: float) -> float:
@@ -34,7 +63,7 @@ class TimeBudget(TrialCallback):
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
 
     Attributes:
-        budget_s: the budget in seconds, including earlier sessions; None without a budget.
+        budget_s: the budget in seconds, including the sessions that count against it; None without a budget.
         ends_s: the expected end of the command as Unix time in seconds; None without a budget.
     """
 
@@ -45,23 +74,24 @@ class TimeBudget(TrialCallback):
         started_s: float,
         *,
         has_progress: bool = False,
-        previous_s: float = 0.0,
+        previous: Elapsed = NOTHING_ELAPSED,
     ) -> None:
         """Start the time budget.
 
         Args:
-            budget_s: seconds from the start of the command to its end, including earlier sessions; None: no budget.
+            budget_s: seconds from the start of the command to its end, including earlier sessions that count against
+                it; None: no budget.
             elapsed_file: the file with the elapsed seconds of the search.
             started_s: start of the command as Unix time in seconds.
             has_progress: whether an epoch or a trial has ended in an earlier session.
-            previous_s: elapsed seconds of earlier sessions.
+            previous: elapsed seconds of earlier sessions.
         """
         self.budget_s = budget_s
         self._elapsed_file = elapsed_file
-        self._previous_s = previous_s
+        self._previous = previous
         self._command_s = started_s
         self._start_s = time.time()
-        remaining_s = None if budget_s is None else max(0.0, budget_s - previous_s)
+        remaining_s = None if budget_s is None else max(0.0, budget_s - previous.counted_s)
         self.ends_s = None if remaining_s is None else self._command_s + remaining_s
         self._deadline_s = (
             None if remaining_s is None else self._command_s + remaining_s - finalize_reserve_s(remaining_s)
@@ -114,26 +144,23 @@ class TimeBudget(TrialCallback):
     def on_epoch_end(self, trial: TrialRecord, report: TrialReport) -> None:
         """Record progress and save the elapsed time."""
         self._has_progress.set()
-        self._save()
+        self.save()
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """Record progress and save the elapsed time, so that a search whose trials all fail ends too."""
         self._has_progress.set()
-        self._save()
+        self.save()
 
     @property
     def elapsed_s(self) -> float:
-        """The seconds since the start of the command, and those of earlier sessions."""
-        return self._previous_s + time.time() - self._command_s
+        """The seconds since the start of the command, and those of earlier sessions that count against the budget."""
+        return self._previous.counted_s + time.time() - self._command_s
 
-    def _save(self) -> None:
-        with contextlib.suppress(OSError):  # disk full: a resumed search gets slightly more time
-            write_atomically(self._elapsed_file, f"{self.elapsed_s:.1f}".encode())
+    @property
+    def elapsed(self) -> Elapsed:
+        """The elapsed seconds of all sessions."""
+        return Elapsed(self.elapsed_s, self._previous.earlier_s)
 
-
-def load_elapsed_s(path: Path) -> float:
-    """Return the saved elapsed seconds of a search; 0 without a valid file."""
-    try:
-        return float(path.read_text())
-    except (OSError, ValueError):
-        return 0.0
+    def save(self) -> None:
+        """Save the elapsed time for a resumed search."""
+        self.elapsed.save(self._elapsed_file)

@@ -179,16 +179,18 @@ class _Trial:
 
     def fit(self, train: BatchLoader, val: BatchLoader, on_batch: Callable[[], None], accumulation_steps: int) -> int:
         """Train by gradient steps, from the checkpoint if there is one; return the best epoch."""
+        from models.training.best_epoch import best_epoch
         from models.training.checkpoint import load_checkpoint
-        from models.training.loop import FitHooks, best_epoch, fit
+        from models.training.loop import FitHooks, fit
 
         if accumulation_steps > 1:
             self._runtime_info["accumulation_steps"] = accumulation_steps
         checkpoint = self._paths.checkpoint(self._uid)
         state = load_checkpoint(checkpoint)
         history = state.history if state else ()
-        for index, result in enumerate(history):
-            self._report_epoch(result, best_epoch(history[: index + 1]) == result.epoch)
+        scores = [result.score for result in history]
+        for result in history:
+            self._report_epoch(result, best_epoch(scores[: result.epoch]) == result.epoch)
         history = fit(
             self._classifier,
             train,
@@ -198,7 +200,7 @@ class _Trial:
             accumulation_steps=accumulation_steps,
             state=state,
         )
-        return best_epoch(history)
+        return best_epoch([result.score for result in history])
 
     def fit_probe(self, train: BatchLoader, val: BatchLoader, dataset: Dataset) -> int:
         """Fit a linear probe, save it also refitted on the training and validation images; return its only epoch."""

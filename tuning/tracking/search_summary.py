@@ -22,6 +22,7 @@ from tuning.common.names import (
     TRIAL_NUMBER_PARAM,
     VERSION_TAG,
     WINNER_METRIC,
+    WINNER_TAG,
 )
 from tuning.recipe.schema import Recipe
 from tuning.tracking.connection import store_text
@@ -95,7 +96,7 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
         data_fingerprint=tags.get(DATA_FINGERPRINT_TAG, ""),
         status=parent.info.status,
         num_trials=len(children),
-        winner=_describe(best) if best else "",
+        winner=parent.data.tags.get(WINNER_TAG) or (_describe(best) if best else ""),
         score=best.data.metrics[BEST_OBJECTIVE_METRIC] if best else None,
         test_score=parent.data.metrics.get(TEST_METRIC),
         minutes=_minutes(parent, children),

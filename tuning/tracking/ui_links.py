@@ -43,7 +43,7 @@ class MlflowLinks(NamedTuple):
     def markdown(self, best: TrialRecord) -> str:
         """Return the links and the freeze-depth chart for the description of the parent run."""
         run_id = self.trial_run_id(best)
-        best_link = f"[Trial {best.number}, the best]({self.run_url(run_id)}) · " if run_id else ""
+        best_link = f"[Trial {best.number}, the winner]({self.run_url(run_id)}) · " if run_id else ""
         chart = urllib.parse.urlencode({"path": FREEZE_CHART, "run_uuid": self.run_id})
         return (
             f"{best_link}[all trials by score]({self.trials_url()}) · "

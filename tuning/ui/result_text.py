@@ -15,7 +15,7 @@ from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.search.search_result import SearchResult
-from tuning.ui import summary
+from tuning.search.time_budget import Elapsed
 
 LABEL_WIDTH = 10
 MAX_WIDTH = 80
@@ -45,13 +45,13 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
     winner, default, cost = result.winner, result.default, result.winner_cost
-    latency_ms = candidate.latency_ms if candidate.is_ensemble else cost.latency_ms if cost else None
+    latency_ms = candidate.latency_ms or (cost.latency_ms if cost and not candidate.is_ensemble else None)
     latency = "" if latency_ms is None else f", {latency_ms:.1f} ms/image on one core"
     for number, network in enumerate(_networks(winner, candidate)):
         yield from _wrapped("" if number else "MODEL", network)
     yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
-    if expected := summary.selection_line(result):
-        yield from _wrapped("", expected)
+    if result.choice:
+        yield from _wrapped("CHOICE", result.choice.text)
     first = "first network: " if candidate.is_ensemble else ""
     score = f"{first}trial {winner.number}, validation {format_score(winner)}"
     if default is None or default.score is None or default.trial_uid == winner.trial_uid:
@@ -125,13 +125,17 @@ def continue_lines(run_id: str) -> list[str]:
     return command_lines("Continue", f"freezeline resume {run_id} --minutes 10")
 
 
-def time_lines(elapsed_s: float, budget_s: float | None) -> list[str]:
-    """Return the total time of a search and, with a budget, by how much it was exceeded."""
-    if budget_s is None:
-        return command_lines("Time", clock(elapsed_s))
-    budget = f"the budget of {clock(budget_s)}"
-    over_s = elapsed_s - budget_s
-    return command_lines("Time", f"{clock(elapsed_s)}, {f'{clock(over_s)} over' if over_s >= 1 else 'within'} {budget}")
+def time_lines(elapsed: Elapsed, budget_s: float | None) -> list[str]:
+    """Return the time that counts against the budget, by how much it was exceeded, and the time of all sessions."""
+    return command_lines("Time", time_text(elapsed, budget_s))
+
+
+def time_text(elapsed: Elapsed, budget_s: float | None) -> str:
+    """Return the text of ``time_lines``."""
+    text, over_s = clock(elapsed.counted_s), elapsed.counted_s - (budget_s or 0.0)
+    if budget_s is not None:
+        text += f", {f'{clock(over_s)} over' if over_s >= 1 else 'within'} the budget of {clock(budget_s)}"
+    return f"{text}; {clock(elapsed.total_s)} with earlier sessions" if elapsed.earlier_s else text
 
 
 def _ui_lines(tracking_uri: str, run_url: str) -> list[str]:

@@ -17,7 +17,6 @@ from tuning.common.events import (
     Event,
     EventBus,
     Message,
-    PromotionDecided,
     Renderer,
     SearchPlanned,
     StageStarted,
@@ -50,14 +49,10 @@ def open_event_bus(command: str, quiet: bool, events: EventsForm) -> Iterator[Ev
 
 
 class Recorder:
-    """Keeps what the Python interface returns: the run, the candidate, the registry's decision and the warnings."""
+    """Keeps what the Python interface returns: the run and the candidate."""
 
     run_id = ""
     candidate: Candidate | None = None
-    promotion: PromotionDecided | None = None
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
 
     def handle(self, event: Event) -> None:
         """Keep an event's values."""
@@ -66,10 +61,6 @@ class Recorder:
                 self.run_id = event.run_id
             case CandidateEvaluated():
                 self.candidate = event.candidate
-            case PromotionDecided():
-                self.promotion = event
-            case Message() if event.is_warning:
-                self.warnings.append(event.text)
 
     def close(self) -> None:
         """Do nothing."""

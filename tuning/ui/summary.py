@@ -12,9 +12,10 @@ from tuning.common.formatting import (
     member_text,
     network_name,
     pluralize,
+    short_network_name,
     table_network,
 )
-from tuning.common.names import TEST_METRIC, WINNER_METRIC
+from tuning.common.names import OOF_LOSS_METRIC, TEST_METRIC, WINNER_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
@@ -26,7 +27,7 @@ from tuning.ui.tables.text_table import TextTable
 
 MAX_ROWS = 5  # of the leaderboard
 NETWORK = "network"
-COLUMNS = ("trial", "bal. acc.", "epochs", "s", NETWORK, "px", "frozen", "lr", "augment")
+COLUMNS = ("trial", "bal. acc.", "cv loss", "epochs", "s", NETWORK, "px", "frozen", "lr", "augment")
 
 
 def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, num_dropped: int) -> str:
@@ -45,20 +46,22 @@ def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, nu
 
 def leaderboard(
     trials: Sequence[TrialRecord],
-    winner: TrialRecord | None = None,
+    winners: Sequence[TrialRecord] = (),
     links: MlflowLinks | None = None,
     network: NetworkText = table_network,
 ) -> TextTable:
-    """Return the table of the best trials, which fits into 80 columns; ``*`` marks the winner.
+    """Return the table of the best trials, which fits into 80 columns; ``*`` marks the winners.
 
-    With ``links``, the trials' numbers link to their runs.
+    There are several winners if they form an ensemble. ``cv loss`` is the log loss of a probe over the folds. With
+    ``links``, the trials' numbers link to their runs.
     """
     best = ranked(trials)[:MAX_ROWS]
     uids = {trial.trial_uid for trial in best}
-    rows = [*best, *([winner] if winner is not None and winner.trial_uid not in uids else [])]
-    winner_uid = winner.trial_uid if winner else ""
-    cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid == winner_uid) for trial in rows]
-    title = f"Best trials by validation: {_counts(rows, trials)}{' (* winner)' if winner else ''}"
+    rows = [*best, *(winner for winner in winners if winner.trial_uid not in uids)]
+    winner_uids = {winner.trial_uid for winner in winners}
+    cells = [_cells(trial, links, network(trial), is_winner=trial.trial_uid in winner_uids) for trial in rows]
+    mark = "" if not winners else " (* winner)" if len(winners) == 1 else " (* members of the winner)"
+    title = f"Best trials by validation: {_counts(rows, trials)}{mark}"
     return TextTable(title, COLUMNS, cells, text_columns={NETWORK, "augment"}, wrapped={NETWORK})
 
 
@@ -76,6 +79,7 @@ def _cells(trial: TrialRecord, links: MlflowLinks | None, network: str, is_winne
     return [
         f"* {number}" if is_winner else number,
         format_score(trial),
+        f"{trial.metrics[OOF_LOSS_METRIC]:.3f}" if OOF_LOSS_METRIC in trial.metrics else "-",
         str(trial.epochs),
         f"{trial.wall_s:.0f}",
         network,
@@ -123,22 +127,17 @@ def winner_metrics(result: SearchResult) -> dict[str, float]:
     return metrics
 
 
+def winner_text(result: SearchResult) -> str:
+    """Return the winner's networks in short: ``lite2@224``, or ``mean of lite0@160, lite1@224``."""
+    configs = [member.trial.config for member in result.members]
+    networks = [f"{short_network_name(each.network.backbone)}@{each.preprocessing.image_size}" for each in configs]
+    return networks[0] if len(networks) == 1 else f"mean of {', '.join(networks)}"
+
+
 def describe_winner(result: SearchResult) -> str:
     """Return the number of the winning trial, or the numbers of an ensemble's trials."""
     numbers = [str(member.trial.number) for member in result.members]
     return f"trial {numbers[0]}" if len(numbers) == 1 else f"the mean of trials {', '.join(numbers)}"
-
-
-def selection_line(result: SearchResult) -> str:
-    """Return how good the winner is expected to be, from images that its fits left out; empty if that is unknown."""
-    choice = result.choice
-    if choice is None:
-        return ""
-    score = choice.estimate.score
-    method = "by cross-validation" if choice.is_cross_validated else "on validation"
-    ties = f"; {pluralize(len(choice.tied), 'trial')} within one standard error" if choice.tied else ""
-    images = pluralize(len(choice.labels), "image")
-    return f"expected balanced accuracy {score.mean:.4f} ± {score.standard_error:.4f} {method} ({images}){ties}"
 
 
 def metric_lines(candidate: Candidate) -> list[str]:
@@ -165,8 +164,9 @@ def run_note(
     networks = f"**Networks** (weighted mean of their probabilities)\n\n{members}\n" if candidate.is_ensemble else ""
     images = pluralize(candidate.num_test_images, "image")
     cautions = "".join(f"- Warning: {text}\n" for text in warnings) + "\n" if warnings else ""
-    table = leaderboard(result.trials, result.winner, links, network_name)
+    table = leaderboard(result.trials, [member.trial for member in result.members], links, network_name)
+    chosen = f"**Choice**: {result.choice.text}\n\n" if result.choice else ""
     return (
         f"{decision}\n\n{links.markdown(result.winner) if links else ''}"
-        f"{cautions}{networks}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
+        f"{cautions}{networks}{chosen}**Test** ({images})\n\n{metrics}\n{table.to_markdown()}"
     )

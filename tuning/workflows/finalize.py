@@ -13,10 +13,15 @@ from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision, network_name, pluralize
-from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC
+from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC, WINNER_TAG
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
-from tuning.registry.build_candidate import PackagedWinner, build_candidate, load_test_predictions
+from tuning.registry.build_candidate import (
+    PackagedWinner,
+    build_candidate,
+    count_test_evaluations,
+    load_test_predictions,
+)
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
@@ -50,6 +55,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     bus.emit(session.final_phase)
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
+    parent.set_tags({WINNER_TAG: summary.winner_text(result)})
     candidate = _package_winner(search, result)
     baseline = _pixel_baseline(search)
     bus.emit(CandidateEvaluated(candidate, baseline))
@@ -64,6 +70,7 @@ def finalize(search: Search, session: SessionResult) -> int:
         _show_result(search, result_block, NOT_DECIDED, None)
         return _end_interrupted(search, candidate)
     decision = _promote(search, candidate)
+    _save_end(search, decision, warnings)
     links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
@@ -71,7 +78,8 @@ def finalize(search: Search, session: SessionResult) -> int:
     parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
     _write_report(search, session, result_block, decision, links)
     _show_result(search, result_block, decision, links)
-    bus.show(*result_text.time_lines(session.time_budget.elapsed_s, session.time_budget.budget_s))
+    session.time_budget.save()
+    bus.show(*result_text.time_lines(session.time_budget.elapsed, session.time_budget.budget_s))
     return FINISHED
 
 
@@ -95,8 +103,8 @@ def _show_result(search: Search, shown: _Result, decision: Decision, links: Mlfl
         *result_text.model_lines(result, candidate),
         *decision_lines,
     )
-    reruns = summary.rerun_lines(result)
-    tables = [summary.leaderboard(result.trials, result.winner), *([shown.costs_table] if shown.costs_table else [])]
+    reruns, winners = summary.rerun_lines(result), [member.trial for member in result.members]
+    tables = [summary.leaderboard(result.trials, winners), *([shown.costs_table] if shown.costs_table else [])]
     for table in tables:
         search.bus.show("", table)
     search.bus.show(*(["", *reruns] if reruns else []), "")
@@ -127,12 +135,12 @@ def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResul
 
 
 def _package_winner(search: Search, result: SearchResult) -> Candidate:
-    """Return the winner as a candidate; a resumed search reuses it, so the test split is evaluated once."""
+    """Return the winner as a candidate; a resumed search reuses it, with the present number of test evaluations."""
     file, trial_uids = search.paths.packaged_winner, tuple(member.trial.trial_uid for member in result.members)
     if file.exists():
         packaged = PackagedWinner.from_json(file.read_text())
         if packaged.trial_uids == trial_uids:
-            return packaged.candidate
+            return packaged.candidate.model_copy(update={"test_evaluations": count_test_evaluations(search.dataset)})
     search.bus.stage(f"evaluating {summary.describe_winner(result)}, the best, on the test split")
     members = [
         TrainedMember(trial.config, search.paths.final_weights(trial.trial_uid, trial.best_epoch), weight)
@@ -140,8 +148,17 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
     ]
     held_out = HeldOutPredictions(*result.held_out) if result.held_out else None
     candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
-    write_atomically(file, PackagedWinner(trial_uids=trial_uids, candidate=candidate).to_json().encode())
+    choice = result.choice.text if result.choice else ""
+    packaged = PackagedWinner(trial_uids=trial_uids, choice=choice, candidate=candidate)
+    write_atomically(file, packaged.to_json().encode())
     return candidate
+
+
+def _save_end(search: Search, decision: Decision, warnings: Sequence[str]) -> None:
+    """Save the decision and the warnings beside the candidate, from which Python loads the result."""
+    file = search.paths.packaged_winner
+    end = {"version": decision.version, "promotion": decision.promotion, "warnings": tuple(warnings)}
+    write_atomically(file, PackagedWinner.from_json(file.read_text()).model_copy(update=end).to_json().encode())
 
 
 def _pixel_baseline(search: Search) -> float:
@@ -215,9 +232,8 @@ def _write_report(
     search.bus.stage("writing the report")
     parent, paths, result = search.parent, search.paths, shown.result
     winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(paths.package))
-    minutes = session.time_budget.elapsed_s / 60
-    parent.log_metrics({SEARCH_MINUTES_METRIC: minutes})
-    provenance = _provenance(search, result, minutes, decision, links)
+    parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed.total_s / 60})
+    provenance = _provenance(search, session, result, decision, links)
     content = build_report_content(search.dataset, result, winner, decision, shown.warnings, provenance)
     charts = build_charts(content)
     write_atomically(paths.report, build_report(content, charts).encode())
@@ -232,16 +248,16 @@ def _write_report(
 
 
 def _provenance(
-    search: Search, result: SearchResult, minutes: float, decision: Decision, links: MlflowLinks
+    search: Search, session: SessionResult, result: SearchResult, decision: Decision, links: MlflowLinks
 ) -> Provenance:
     """Return where the result comes from, with the run of the search and the command that trains the winner again."""
     uri, run_id = tracking_uri(), links.trial_run_id(result.winner)
     version = f"models:/{search.recipe.name or search.dataset.name}/{decision.version}"
     source = f"--run {run_id}" if run_id else f"--model {version}" if decision.version else ""
     return Provenance.collect(
-        search.recipe,
+        session.recipe,
         result.trials,
-        minutes,
+        session.time_budget.elapsed,
         run_url=absolute_url(uri, links.run_url(search.parent.run_id)) if uri.startswith("http") else "",
         train_command=f"freezeline train {source}" if source else "",
     )

@@ -31,7 +31,7 @@ from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.search.defaults import allows_closed_form
 from tuning.search.space import Preprocessings, SearchSpace
-from tuning.tracking.connection import connect
+from tuning.tracking.connection import check_available, connect
 from tuning.tracking.system_metrics import system_metrics_enabled
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class Problems:
             yield
         except UserError as error:
             self._texts.extend(error.problems)
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
 
     def raise_any(self) -> None:
         """Raise a UserError with all problems, if there are any."""
@@ -160,17 +163,24 @@ def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs
     return SearchInputs(dataset, preprocessings, unsplittable)
 
 
-def connect_tracking(training: TrainingSettings, given_run: str | None) -> MlflowClient | None:
+def connect_tracking(training: TrainingSettings, given_run: str | None, problems: Problems) -> MlflowClient | None:
     """Return a client of the tracking server; None with ``tracking=offline``.
 
     Raises:
-        UserError: the server cannot be reached, or ``data`` is relative and ``given_run`` is a run from a git URL.
+        UserError: with ``problems``, and: the server cannot be reached, or ``data`` is relative and ``given_run`` is a
+            run from a git URL.
     """
-    if training.tracking == "offline":
-        return None
-    client = connect()
-    if given_run:
-        check_data_path_of_url_run(client, given_run, training.data)
+    client = None
+    with problems.collect():
+        if training.tracking == "offline":
+            pass
+        elif problems and not given_run:
+            check_available()  # a command that will not start creates no local database
+        else:
+            client = connect()
+            if given_run:
+                check_data_path_of_url_run(client, given_run, training.data)
+    problems.raise_any()
     return client
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from data.errors import TrackingError
 from models.packaging.inference import Prediction
 from models.trial_config import TrialConfig
 from tuning.common.formatting import pluralize
@@ -16,10 +17,14 @@ from tuning.common.option_types import ParamValue
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord
+from tuning.recipe.schema import Recipe
 from tuning.registry.build_candidate import PackagedWinner
 from tuning.registry.candidate_store import load_model
 from tuning.search.leaderboard import leaderboard_frame
 from tuning.search.study import load_study, trials_of
+from tuning.search.time_budget import Elapsed
+from tuning.tracking.parent_run import find_searches
+from tuning.ui.result_text import time_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,12 +85,25 @@ class PromotionResult(NamedTuple):
     promotion: Promotion
 
     @property
+    def alias(self) -> str:
+        """``champion`` or ``challenger``."""
+        return self.promotion.alias
+
+    @property
+    def reason(self) -> str:
+        """The reason of the decision."""
+        return self.promotion.reason
+
+    @property
     def model_uri(self) -> str:
         """The address of the model in the registry, by its alias."""
         return f"models:/{self.candidate.name}@{self.promotion.alias}"
 
     def __str__(self) -> str:
         return f"{self.model_uri} is now version {self.version}: {self.promotion.reason}."
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,16 @@ class TrainingResult:
         """The packaged model."""
         return Model.load(self.candidate.model_uri or str(self._paths.package))
 
+    def __str__(self) -> str:
+        metrics = [f"{name} on test: {metric}" for name, metric in self.test_metrics.items()]
+        return "\n".join([self._title, *metrics])
+
+    __repr__ = __str__
+
+    @property
+    def _title(self) -> str:
+        return f"training {self.run_id}"
+
     @property
     def _paths(self) -> SearchPaths:
         return SearchPaths.from_search_id(self.run_id)
@@ -139,24 +167,36 @@ class SearchResult(TrainingResult):
 
     Attributes:
         trials: all trials by number.
-        winner: the trial that won.
+        winner: the trial that won; of an ensemble the member with the largest weight.
+        choice: how the winner was chosen, and how good it was expected to be before the test.
         promotion: the registry's decision; None if the MLflow server was not available.
         warnings: reasons to distrust the result.
     """
 
     trials: tuple[TrialRecord, ...]
     winner: TrialRecord
+    choice: str
     promotion: PromotionResult | None
     warnings: tuple[str, ...]
 
     @classmethod
-    def load(cls, run_id: str, promotion: PromotionResult | None, warnings: Sequence[str]) -> SearchResult:
-        """Return the result of the search with this parent run from its folder."""
-        paths = SearchPaths.from_search_id(run_id)
+    def load(cls, run_id: str) -> SearchResult:
+        """Return the result of the search with this parent run from its folder.
+
+        Raises:
+            TrackingError: this machine has no such search, or it has no model yet.
+        """
+        (paths,) = find_searches(run_id)
+        paths.check_schema()
+        if not paths.packaged_winner.exists():
+            raise TrackingError(f"run must be a search that has a model, got {run_id!r}, which has none yet; resume it")
         packaged = PackagedWinner.from_json(paths.packaged_winner.read_text())
+        promotion = None
+        if packaged.version is not None and packaged.promotion is not None:
+            promotion = PromotionResult(packaged.candidate, packaged.version, packaged.promotion)
         trials = trials_of(load_study(paths))
         winner = next(trial for trial in trials if trial.trial_uid == packaged.trial_uids[0])
-        return cls(packaged.candidate, trials, winner, promotion, tuple(warnings))
+        return cls(packaged.candidate, trials, winner, packaged.choice, promotion, packaged.warnings)
 
     @property
     def best_params(self) -> dict[str, ParamValue]:
@@ -182,13 +222,24 @@ class SearchResult(TrainingResult):
         """The report; a notebook displays it."""
         return Report(self._paths.report)
 
+    @property
+    def time(self) -> str:
+        """The time of the search, and by how much it exceeded the budget."""
+        recipe = Recipe.from_json(self._paths.recipe.read_text())
+        return time_text(Elapsed.load(self._paths.elapsed), recipe.budget_s)
+
     def __str__(self) -> str:
-        lines = [f"{name} on test: {metric}" for name, metric in self.test_metrics.items()]
+        lines = [super().__str__(), *([self.choice] if self.choice else [])]
         lines += [str(self.promotion)] if self.promotion else []
-        title = (
-            f"search {self.run_id}: {pluralize(len(self.trials), 'trial')}, the winner is trial {self.winner.number}"
-        )
-        return "\n".join([title, *lines])
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, f"time: {self.time}"])
+
+    __repr__ = __str__
+
+    @property
+    def _title(self) -> str:
+        trials = pluralize(len(self.trials), "trial")
+        return f"search {self.run_id}: {trials}, the winner is trial {self.winner.number}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from data.audit.report import Audit
@@ -43,7 +44,7 @@ from tuning.search.result_warnings import small_splits
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
 from tuning.search.study import TrialStore, open_trial_store
-from tuning.search.time_budget import TimeBudget, load_elapsed_s
+from tuning.search.time_budget import Elapsed, TimeBudget
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.connection import tracking_uri
@@ -141,8 +142,12 @@ class EventCallback(TrialCallback):
 
 
 class SessionResult(NamedTuple):
-    """All trials of a search, the known ids of their MLflow runs, the used time, and the phase after the trials."""
+    """All trials of a search, the known ids of their MLflow runs, the used time, and the phase after the trials.
 
+    ``recipe`` has the budget of this session.
+    """
+
+    recipe: Recipe
     trials: Sequence[TrialRecord]
     run_ids: Mapping[str, str]
     time_budget: TimeBudget
@@ -159,6 +164,17 @@ def outcome_at_end(trial: TrialRecord, *, is_out_of_time: bool) -> tuple[TrialSt
     return ("out of time", OUT_OF_TIME) if is_out_of_time else None
 
 
+def with_requested_budget(
+    recipe: Recipe, request: ResumeRequest | None, trials: Sequence[TrialRecord], elapsed_file: Path
+) -> Recipe:
+    """Return the recipe with the budget of a request, if it has one: the time used before does not count against it."""
+    if request is None or (request.trials is None and request.minutes is None):
+        return recipe
+    Elapsed(0.0, Elapsed.load(elapsed_file).total_s).save(elapsed_file)
+    max_trials = None if request.trials is None else num_counted(trials) + request.trials
+    return recipe.model_copy(update={"trials": max_trials, "minutes": request.minutes})
+
+
 class SearchSession:
     """Runs the trials of a search; a ``request`` resumes an earlier session."""
 
@@ -171,7 +187,7 @@ class SearchSession:
     def run(self) -> SessionResult:
         """Run all trials until the budget ends or the user requests a stop."""
         store = self._open_store()
-        recipe = self._recipe_with_remaining_budget(store)
+        recipe = with_requested_budget(self._search.recipe, self._request, store.trials(), self._search.paths.elapsed)
         self._save_search_metadata(recipe, is_new=not store.trials())
         dataset = self._search.dataset
         num_folds = count_folds(dataset) if recipe.validation == "folds" else 0
@@ -213,7 +229,7 @@ class SearchSession:
         if reason and not self._search.signals.stop_requested:
             self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
-        return SessionResult(store.trials(), run_ids, time_budget, phases.final())
+        return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final())
 
     def _phases(self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy) -> PhaseTracker:
         trials = store.trials()
@@ -255,14 +271,6 @@ class SearchSession:
             probes_dropped=num_dropped,
         )
 
-    def _recipe_with_remaining_budget(self, store: TrialStore) -> Recipe:
-        recipe, request = self._search.recipe, self._request
-        if request is None or (request.trials is None and request.minutes is None):
-            return recipe
-        self._search.paths.elapsed.unlink(missing_ok=True)  # time used before does not count against a new budget
-        trials = None if request.trials is None else num_counted(store.trials()) + request.trials
-        return recipe.model_copy(update={"trials": trials, "minutes": request.minutes})
-
     def _save_search_metadata(self, recipe: Recipe, is_new: bool) -> None:
         """Save the recipe and the data set on disk and, for a new search, log them on the parent run."""
         dataset = self._search.dataset
@@ -284,5 +292,5 @@ class SearchSession:
             self._search.paths.elapsed,
             self._search.context.started_s,
             has_progress=has_result(store.trials()),
-            previous_s=load_elapsed_s(self._search.paths.elapsed),
+            previous=Elapsed.load(self._search.paths.elapsed),
         )

@@ -76,9 +76,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
     with problems.collect():
         dataset = load_data(training, context.bus.progress)
         inputs = prepare_inputs(training, dataset)
-    with problems.collect():
-        tracking = connect_tracking(training, context.mlflow_run_id)
-    problems.raise_any()
+    tracking = connect_tracking(training, context.mlflow_run_id, problems)
     if trial:
         trial.warn_if_data_changed(dataset)
     training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 
-from data.audit.report import audit
+from data.audit.report import Audit, audit
 from data.parallel import available_cores
 from tuning.common.events import AuditCompleted
 from tuning.common.exit_codes import FINISHED
@@ -22,8 +23,38 @@ from tuning.workflows.preflight import Problems, connect_tracking, load_data, pr
 from tuning.workflows.search_session import Search, SearchSession, announce
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a search would do: the audit of its data, its trials as text, and its recipe with resolved values."""
+
+    audit: Audit
+    trials: str
+    recipe: Recipe
+
+    def lines(self) -> list[str]:
+        """Return the plan and the resolved recipe as text."""
+        return [f"plan: {self.trials}", "resolved recipe:", recipe_text(self.recipe)]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.audit.lines(), *self.lines()])
+
+    __repr__ = __str__
+
+
 def show_plan(recipe: Recipe, context: Context) -> int:
-    """Validate a recipe, and show its data, plan and resolved values without starting anything; return the exit status.
+    """Show the plan of a search without starting anything; return the exit status.
+
+    Raises:
+        UserError: with all problems.
+    """
+    plan = make_plan(recipe, context)
+    context.bus.emit(AuditCompleted(plan.audit))
+    context.bus.show(*plan.lines())
+    return FINISHED
+
+
+def make_plan(recipe: Recipe, context: Context) -> Plan:
+    """Validate a recipe, and return the plan of its search.
 
     Raises:
         UserError: with all problems.
@@ -32,13 +63,11 @@ def show_plan(recipe: Recipe, context: Context) -> int:
     inputs = prepare_inputs(recipe, dataset)
     if recipe.tracking == "server":
         check_available()
-    context.bus.emit(AuditCompleted(audit(dataset)))
     recipe = inputs.resolve_auto(recipe)
     strategy = SearchStrategy(recipe, inputs.search_space(recipe), len(dataset.split("val")))
-    plan = summary.plan_line(recipe, (), len(strategy.probes_left(())), num_dropped=0)
+    trials = summary.plan_line(recipe, (), len(strategy.probes_left(())), num_dropped=0)
     max_concurrent = concurrency(recipe, {"CPU": available_cores()})
-    context.bus.show(f"plan: {plan}, {max_concurrent} in parallel", "resolved recipe:", recipe_text(recipe))
-    return FINISHED
+    return Plan(audit(dataset), f"{trials}, {max_concurrent} in parallel", recipe)
 
 
 def run_search(recipe: Recipe, context: Context) -> int:
@@ -58,9 +87,7 @@ def run_search(recipe: Recipe, context: Context) -> int:
             ray.start_async()  # in the background, while the networks are validated and the server is contacted
             inputs = prepare_inputs(recipe, dataset)
         context.bus.stage("connecting to MLflow")
-        with problems.collect():
-            client = connect_tracking(recipe, context.mlflow_run_id)
-        problems.raise_any()
+        client = connect_tracking(recipe, context.mlflow_run_id, problems)
         name = recipe.name or dataset.name
         parent = ParentRun.open(client, context.mlflow_run_id, name, context.started_s)
         with parent_run_lifecycle(parent, context.signals):
