@@ -16,6 +16,7 @@ from tuning.common.option_types import ParamValue
 from tuning.recipe.schema import TrainingSettings
 from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES, allows_closed_form
 from tuning.search.space import SearchSpace
+from tuning.workflows.train import as_recipe
 
 SETTING_NAMES = (*NETWORK_AXES, *DEFAULT_PARAMS, "lr")
 
@@ -256,6 +257,24 @@ def test_a_probe_is_fitted_at_once_and_refitted_unless_the_recipe_says_otherwise
         assert (config.fit.max_epochs, config.fit.validation, config.fit.refit) == (1, validation, refit)
 
 
+def test_the_settings_of_a_probe_train_it_again() -> None:
+    space = SearchSpace(recipe())
+    settings = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
+    again = TrainingSettings.model_validate({name: str(value) for name, value in settings.items()})
+    training_space = SearchSpace(again)
+    config = training_space.trial_config(training_space.default_settings(), PREPROCESSINGS)
+    assert config == space.trial_config(settings, PREPROCESSINGS)
+    assert as_recipe(again).optimizer == again.optimizer
+
+
+@pytest.mark.parametrize("changes", [{"augmentation": "light"}, {"optimizer": "adamw,lbfgs"}, {"head": "256"}])
+def test_a_probe_needs_its_settings(changes: dict[str, str]) -> None:
+    settings = {"optimizer": "lbfgs", "freeze_fraction": "1", "head": "linear", "augmentation": "none", "mix": "none"}
+    TrainingSettings.model_validate(settings)
+    with pytest.raises(ValidationError, match="optimizer=lbfgs must be the only optimizer and needs freeze_fraction=1"):
+        TrainingSettings.model_validate(settings | changes)
+
+
 def test_probes_are_trained_by_gradient_steps_if_a_regression_is_too_slow_or_the_head_is_not_linear() -> None:
     for space in (SearchSpace(recipe(), closed_form_probes=False), SearchSpace(recipe(head="256"))):
         settings = space.suggest(EnqueuedTrial(space.linear_probes()[0]), is_probe=True)
@@ -266,7 +285,7 @@ def test_probes_are_trained_by_gradient_steps_if_a_regression_is_too_slow_or_the
 @pytest.mark.parametrize(
     ("num_images", "num_classes", "budget_s", "is_allowed"),
     [(100, 6, 60, True), (1000, 6, 300, True), (5000, 6, 300, False), (5000, 6, 3600, True), (5000, 6, None, True),
-     (2000, 1000, 300, False), (20_001, 2, None, False)],
+     (2000, 1000, 300, False), (20_001, 2, None, False), (10_000, 100, None, False)],
 )  # fmt: skip
 def test_a_regression_takes_a_small_part_of_the_budget(
     num_images: int, num_classes: int, budget_s: float | None, is_allowed: bool

@@ -32,7 +32,7 @@ def _each_option(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-PROBE_OPTIMIZER = "lbfgs"  # fits a linear probe; a search uses it for its probes only
+PROBE_OPTIMIZER = "lbfgs"  # fits a linear probe
 
 NameDomain = Annotated[Domain, BeforeValidator(parse_names)]
 OptimizerDomain = Annotated[Domain, BeforeValidator(parse_choices("adamw", "adam", "sgd", PROBE_OPTIMIZER))]
@@ -130,7 +130,7 @@ class TrainingSettings(FrozenModel):
     )
     optimizer: OptimizerDomain = Field(
         Categorical(options=("adamw", "adam", "sgd")),
-        description="optimizer; train also accepts lbfgs, which fits a linear probe",
+        description="optimizer; lbfgs fits a linear probe and needs freeze_fraction=1, augmentation=none",
     )
     lr: LearningRateDomain | None = Field(
         None, description="learning rate; empty: 1e-4..1e-2 for Adam and AdamW, 1e-3..1e-1 for SGD"
@@ -225,12 +225,12 @@ class TrainingSettings(FrozenModel):
     @model_validator(mode="after")
     def _check_probe(self) -> TrainingSettings:
         required = {"optimizer": PROBE_OPTIMIZER, **PROBE_SETTINGS}
-        wrong = [name for name, value in required.items() if getattr(self, name).options != (value,)]
-        if PROBE_OPTIMIZER in self.optimizer.options and (wrong or isinstance(self, Recipe)):
-            settings = ", ".join(f"{name}={value}" for name, value in required.items())
+        is_fixed = all(getattr(self, name).options == (value,) for name, value in required.items())
+        if PROBE_OPTIMIZER in self.optimizer.options and not is_fixed:
+            settings = ", ".join(f"{name}={value}" for name, value in PROBE_SETTINGS.items())
             raise ValueError(
-                f"optimizer must be adamw, adam or sgd in a search, and {PROBE_OPTIMIZER} in train needs {settings}, "
-                f"got {self.optimizer}; choose another optimizer"
+                f"optimizer={PROBE_OPTIMIZER} must be the only optimizer and needs {settings}, got {self.optimizer}; "
+                "set them, or use adamw"
             )
         return self
 
@@ -245,7 +245,7 @@ class TrainingSettings(FrozenModel):
 
 
 # What a linear probe needs besides its optimizer.
-PROBE_SETTINGS = {"freeze_fraction": 1.0, "head": "linear", "augmentation": "none", "mix": "none"}
+PROBE_SETTINGS = {"freeze_fraction": 1, "head": "linear", "augmentation": "none", "mix": "none"}
 
 # The budget if neither trials nor minutes is given; the search ends at the first limit reached.
 DEFAULT_TRIALS = 16

@@ -44,8 +44,14 @@ DEFAULT_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 SMALL_IMAGE_LR: Mapping[str, float] = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
 # A linear probe is fitted by logistic regression; its penalty is chosen by cross-validation (models.training.probe).
 CLOSED_FORM: Mapping[str, ParamValue] = {"optimizer": "lbfgs", "head": LINEAR}
+# Settings without effect on such a fit.
+UNUSED_BY_PROBES = (
+    "lr", "weight_decay", "lr_scheduler", "step_epochs", "layer_decay", "label_smoothing", "patience", "batch_size",
+    "dropout",
+)  # fmt: skip
 MAX_CLOSED_FORM_IMAGES = 20_000
 MAX_CLOSED_FORM_SHARE = 0.05  # of the time budget, for the fits of one probe
+MAX_CLOSED_FORM_S = 60.0  # for the fits of one probe without a time budget
 CLOSED_FORM_S = 2.5e-6  # per image and feature on one core, of a probe's fits; measured with 1,070 images, 6 classes
 CLOSED_FORM_FEATURES = 2_000  # of a typical network; with fewer images, only as many dimensions as images count
 CLOSED_FORM_CLASSES = 8  # up to this number the fits are limited by memory, above they take longer
@@ -78,5 +84,5 @@ def allows_closed_form(num_images: int, num_classes: int, budget_s: float | None
     """Return whether the logistic regressions of a probe take a small part of the time budget (None: no limit)."""
     dimensions = min(num_images, CLOSED_FORM_FEATURES)
     seconds = CLOSED_FORM_S * num_images * dimensions * max(1, num_classes / CLOSED_FORM_CLASSES)
-    is_quick = budget_s is None or seconds <= MAX_CLOSED_FORM_SHARE * budget_s
-    return num_images <= MAX_CLOSED_FORM_IMAGES and is_quick
+    limit_s = MAX_CLOSED_FORM_S if budget_s is None else min(MAX_CLOSED_FORM_S, MAX_CLOSED_FORM_SHARE * budget_s)
+    return num_images <= MAX_CLOSED_FORM_IMAGES and seconds <= limit_s

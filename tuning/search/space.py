@@ -36,6 +36,7 @@ from tuning.search.defaults import (
     SGD_LR,
     SMALL_IMAGE_DEFAULTS,
     SMALL_IMAGE_LR,
+    UNUSED_BY_PROBES,
 )
 
 Preprocessings = Mapping[tuple[str, int], Preprocessing]  # by backbone and image size
@@ -163,6 +164,7 @@ class SearchSpace:
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
         values = {**fixed, **settings}
         if values["optimizer"] == CLOSED_FORM["optimizer"]:
+            values = {name: value for name, value in values.items() if name not in UNUSED_BY_PROBES}
             has_folds = recipe.validation != "split"
             values |= {"max_epochs": 1, "validation": "folds" if has_folds else "split"}
             values["refit"] = has_folds and recipe.refit == "auto"
