@@ -146,6 +146,21 @@ def test_a_trained_trial_is_compared_with_the_probe_on_the_validation_images(pet
         assert len(choice.labels) == (len(labels) if expected == of_probe else len(val))
 
 
+def test_a_trained_trial_that_is_hardly_better_on_few_validation_images_does_not_win(tmp_path: Path) -> None:
+    pets = dataset(tmp_path, {"train": NUM_TRAIN, "val": 6, "test": 2})
+    labels = labels_of(pets)
+    of_probe, trained = probe(1), trial_record(2, 0.9)
+    val = labels[len(pets.split("train")) :]
+    probe_logits = logits(labels, 1.5, 0)
+    noise = np.zeros((len(val), 2))
+    noise[np.arange(len(val)), val] = np.where(np.arange(len(val)) % 2, 0.9, -0.5)
+    known = evidence(pets, [(of_probe, probe_logits)], [(trained, probe_logits[-len(val) :] + noise)])
+    options = [known.on_validation([Member(trial)], (), None).losses for trial in (of_probe, trained)]
+    better = known.val.estimate(options[0] - options[1])
+    assert 0 < better.mean < better.standard_error
+    assert winner(run_choice(known, [of_probe, trained])) == of_probe
+
+
 def test_overconfidence_that_a_temperature_removes_does_not_decide(pets: Dataset) -> None:
     labels = labels_of(pets)
     better, worse = 10 * logits(labels, 2.0, 0), logits(labels, 1.0, 1)

@@ -29,6 +29,9 @@ TOLERANCE: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "smal
 ENSEMBLE_MARGIN: Mapping[Preference, float] = {"accuracy": 0.0, "balanced": 0.5, "small": 1.0}
 
 Basis = Literal["all folds", "folds of the re-runs", "validation"]
+# A trained trial must be better than the best probes by this number of standard errors. Its best epoch was chosen on
+# these images, and without re-runs the trial as well; a probe is refitted on more images.
+TRAINED_MARGIN: Mapping[Basis, float] = {"validation": 1.0, "folds of the re-runs": 0.5}
 CostOf = Callable[[TrialRecord], ServingCost | None]  # the serving cost of a trial's network, if known
 
 
@@ -98,24 +101,27 @@ def choose(
     comparison = _on_folds(trained, best_probes, reruns, evidence, cost_of)
     if comparison is None:
         comparison = _on_validation(trained, best_probes, reruns, evidence, cost_of)
-    chosen = prefer_cheaper(comparison.options, comparison.images, rules.tolerance)
-    if best_probes is not None and chosen.members == best_probes.members:
-        return best_probes
+    chosen = prefer_cheaper(comparison.trained, comparison.images, rules.tolerance)
+    if best_probes is not None and comparison.probes is not None:
+        reduction = comparison.images.estimate(comparison.probes.losses - chosen.losses)
+        if reduction.mean <= TRAINED_MARGIN[comparison.basis] * reduction.standard_error:
+            return best_probes
     known = ~np.isnan(chosen.losses)
     return Choice(
         members=chosen.members,
-        estimate=corrected_estimate(comparison.options, chosen, comparison.images),
+        estimate=corrected_estimate(comparison.trained, chosen, comparison.images),
         basis=comparison.basis,
         logits=chosen.logits[known],
         labels=comparison.images.labels[known],
-        tied=_tied(chosen, comparison.options, comparison.images),
+        tied=_tied(chosen, comparison.trained, comparison.images),
     )
 
 
 class _Comparison(NamedTuple):
-    """Options with their losses for the same images."""
+    """Trained trials and the chosen probes, if there are any, with their losses for the same images."""
 
-    options: list[Option]
+    trained: list[Option]
+    probes: Option | None
     images: Images
     basis: Basis
 
@@ -137,11 +143,12 @@ def _on_folds(
     if not folds or len(rerun_trials) + (best_probes is not None) < 2:
         return None
     options = [evidence.on_folds(trial, reruns[trial.trial_uid], _latency(cost_of(trial))) for trial in rerun_trials]
+    restricted = [evidence.restrict(option, folds) for option in options]
+    of_probes = None
     if best_probes is not None:
-        options.append(evidence.on_development(best_probes.members, _total_latency(best_probes.members, cost_of)))
-    return _Comparison(
-        [evidence.restrict(option, folds) for option in options], evidence.development, "folds of the re-runs"
-    )
+        cost_ms = _total_latency(best_probes.members, cost_of)
+        of_probes = evidence.restrict(evidence.on_development(best_probes.members, cost_ms), folds)
+    return _Comparison(restricted, of_probes, evidence.development, "folds of the re-runs")
 
 
 def _on_validation(
@@ -156,10 +163,10 @@ def _on_validation(
         evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
         for trial in trained
     ]
+    of_probes = None
     if best_probes is not None:
-        cost_ms = _total_latency(best_probes.members, cost_of)
-        options.append(evidence.on_validation(best_probes.members, (), cost_ms))
-    return _Comparison(options, evidence.val, "validation")
+        of_probes = evidence.on_validation(best_probes.members, (), _total_latency(best_probes.members, cost_of))
+    return _Comparison(options, of_probes, evidence.val, "validation")
 
 
 class ChoiceRules(NamedTuple):
