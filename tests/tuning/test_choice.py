@@ -153,7 +153,7 @@ def test_a_trained_trial_that_is_hardly_better_on_few_validation_images_does_not
     val = labels[len(pets.split("train")) :]
     probe_logits = logits(labels, 1.5, 0)
     noise = np.zeros((len(val), 2))
-    noise[np.arange(len(val)), val] = np.where(np.arange(len(val)) % 2, 0.9, -0.5)
+    noise[np.arange(len(val)), val] = np.where(np.arange(len(val)) % 2, 1.5, -0.3)
     known = evidence(pets, [(of_probe, probe_logits)], [(trained, probe_logits[-len(val) :] + noise)])
     options = [known.on_validation([Member(trial)], (), None).losses for trial in (of_probe, trained)]
     better = known.val.estimate(options[0] - options[1])
