@@ -12,6 +12,12 @@ from data.preprocessing import Preprocessing
 from models.backbones.weight_packages import DEFAULT_BACKBONE
 from models.heads.spec import LINEAR, HeadFeatures, hidden_layers
 
+# Settings without effect on a linear probe that is fitted by ``lbfgs``.
+UNUSED_BY_PROBES = (
+    "lr", "weight_decay", "lr_scheduler", "step_epochs", "max_epochs", "layer_decay", "label_smoothing", "patience",
+    "batch_size", "dropout", "cached_augmentations",
+)  # fmt: skip
+
 
 class NetworkConfig(FrozenModel):
     """Network architecture, weights, and the part that is trained.
@@ -130,6 +136,15 @@ class TrialConfig(FrozenModel):
     def is_probe(self) -> bool:
         """Whether the head is fitted by logistic regression on the features of a frozen network."""
         return self.fit.optimizer == "lbfgs"
+
+    def settings(self) -> dict[str, dict[str, object]]:
+        """Return the settings that have an effect, by part: ``preprocessing``, ``batches``, ``network`` and so on."""
+        unused = UNUSED_BY_PROBES if self.is_probe else ()
+        return {
+            part: {name: value for name, value in values.items() if name not in unused}
+            for part, values in self.model_dump(mode="json").items()
+            if isinstance(values, dict)
+        }
 
     @model_validator(mode="after")
     def _check_probe(self) -> Self:

@@ -112,10 +112,10 @@ def _train_again(candidate: Candidate, uri: str) -> str:
 
 
 def _settings(config: TrialConfig) -> dict[str, object]:
-    """Return every setting of a configuration by its name; no two of its parts have a name in common."""
-    settings: dict[str, object] = {}
-    for name, value in config.model_dump(mode="json").items():
-        settings |= value if isinstance(value, dict) else {} if value is None else {name: value}
+    """Return every setting that has an effect by its name; no two parts of a configuration have a name in common."""
+    settings: dict[str, object] = {"seed": config.seed}
+    for part in config.settings().values():
+        settings |= part
     return settings
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from models.evaluation.metrics import ClassificationMetrics
-from models.trial_config import TrialConfig
 from tuning.common.formatting import member_text
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
@@ -72,18 +71,10 @@ def configuration(candidate: Candidate) -> Iterator[tuple[str, dict[str, object]
     """Yield the parts of each network's configuration, each part with its settings by name."""
     for member in candidate.members:
         of_network = f" ({member_text(member)})" if candidate.is_ensemble else ""
-        parts = member.config.model_dump()
+        parts = member.config.settings()
         yield f"network{of_network}", parts["network"]
-        yield f"training{of_network}", _training(member.config)
+        yield f"training{of_network}", {**parts["fit"], "seed": member.config.seed}
         yield f"images{of_network}", {**parts["preprocessing"], **parts["batches"], **parts["features"]}
-
-
-def _training(config: TrialConfig) -> dict[str, object]:
-    """Return the settings of the training; a linear probe has no others than those of the regression."""
-    settings = config.fit.model_dump()
-    if config.is_probe:
-        settings = {name: settings[name] for name in ("optimizer", "validation", "refit")}
-    return {**settings, "seed": config.seed}
 
 
 class ConfusedPair(NamedTuple):

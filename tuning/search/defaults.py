@@ -44,11 +44,6 @@ DEFAULT_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 SMALL_IMAGE_LR: Mapping[str, float] = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
 # A linear probe is fitted by logistic regression; its penalty is chosen by cross-validation (models.training.probe).
 CLOSED_FORM: Mapping[str, ParamValue] = {"optimizer": "lbfgs", "head": LINEAR}
-# Settings without effect on such a fit.
-UNUSED_BY_PROBES = (
-    "lr", "weight_decay", "lr_scheduler", "step_epochs", "layer_decay", "label_smoothing", "patience", "batch_size",
-    "dropout",
-)  # fmt: skip
 MAX_CLOSED_FORM_IMAGES = 20_000
 MAX_CLOSED_FORM_SHARE = 0.05  # of the time budget, for the fits of one probe
 MAX_CLOSED_FORM_S = 60.0  # for the fits of one probe without a time budget

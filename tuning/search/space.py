@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
 from models.heads.spec import LINEAR
-from models.trial_config import FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
+from models.trial_config import UNUSED_BY_PROBES, FeaturesConfig, FitConfig, NetworkConfig, TrialConfig
 from tuning.common.names import VARIANT
 from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Categorical, Domain, FloatRange
@@ -36,7 +36,6 @@ from tuning.search.defaults import (
     SGD_LR,
     SMALL_IMAGE_DEFAULTS,
     SMALL_IMAGE_LR,
-    UNUSED_BY_PROBES,
 )
 
 Preprocessings = Mapping[tuple[str, int], Preprocessing]  # by backbone and image size
