@@ -74,6 +74,11 @@ class Dataset(FrozenModel):
         """Return the samples of one split, in order."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
+    @property
+    def development(self) -> tuple[Sample, ...]:
+        """The training samples, followed by the validation samples."""
+        return (*self.split("train"), *self.split("val"))
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images by split and class name."""
         counts = Counter((sample.split, sample.label) for sample in self.samples)

@@ -22,7 +22,7 @@ FOLD_SEED = 0  # fixed, so that all trials of a data set use the same folds
 
 def development_folds(dataset: Dataset) -> Folds | None:
     """Return the folds of the training images, followed by the validation images; None if there can be none."""
-    samples = (*dataset.split("train"), *dataset.split("val"))
+    samples = dataset.development
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return stratified_group_folds(labels, [sample.group or sample.content_hash for sample in samples])
 
@@ -32,8 +32,8 @@ def never_held_out(dataset: Dataset) -> list[str]:
     folds = development_folds(dataset)
     if folds is None:
         return []
-    samples = (*dataset.split("train"), *dataset.split("val"))
-    held_out = {sample.label for sample, fold in zip(samples, folds, strict=True) if fold != ALWAYS_TRAINING}
+    pairs = zip(dataset.development, folds, strict=True)
+    held_out = {sample.label for sample, fold in pairs if fold != ALWAYS_TRAINING}
     return [name for label, name in enumerate(dataset.classes) if label not in held_out]
 
 
@@ -73,7 +73,7 @@ def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str])
 
 def with_fold(dataset: Dataset, folds: Folds, fold: int) -> Dataset:
     """Return the data set with one of its ``development_folds`` as the validation split; the order is unchanged."""
-    development = (*dataset.split("train"), *dataset.split("val"))
     splits: list[SplitName] = ["val" if number == fold else "train" for number in folds]
-    changed = [sample.model_copy(update={"split": split}) for sample, split in zip(development, splits, strict=True)]
+    pairs = zip(dataset.development, splits, strict=True)
+    changed = [sample.model_copy(update={"split": split}) for sample, split in pairs]
     return dataset.model_copy(update={"samples": (*changed, *dataset.split("test"))})

@@ -21,11 +21,11 @@ def best_epoch(scores: Sequence[EpochScore]) -> int:
     Ties are broken by the lowest trailing mean of the loss. The maximum of the single points would be an epoch that
     was lucky on few validation images, the more so the more epochs there are.
     """
-    return max(range(1, len(scores) + 1), key=lambda epoch: _smoothed(scores[:epoch]), default=0)
+    windows = {epoch: scores[max(0, epoch - WINDOW) : epoch] for epoch in range(1, len(scores) + 1)}
+    return max(windows, key=lambda epoch: _mean(windows[epoch]), default=0)
 
 
-def _smoothed(scores: Sequence[EpochScore]) -> tuple[float, float]:
-    window = scores[-WINDOW:]
+def _mean(window: Sequence[EpochScore]) -> tuple[float, float]:
     mean_accuracy = sum(score.balanced_accuracy for score in window) / len(window)
     # Rounded, because equal means of different sums would differ in the last bits.
     return round(mean_accuracy, 9), -sum(score.loss for score in window) / len(window)

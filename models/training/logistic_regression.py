@@ -9,7 +9,6 @@ Shapes: n images, f features, k classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,30 +132,17 @@ def cross_validate(
         held_out = folds == fold
         paths.append((held_out, _Path(coordinates[~held_out], labels[~held_out], num_classes, is_balanced)))
     is_scored = folds != ALWAYS_TRAINING
-
-    def logits_of(c: float) -> Floats:
+    best, best_loss = CrossValidation(C_PATH[0], np.zeros((0, 0))), np.inf
+    for c in C_PATH:
         logits = np.full((len(labels), num_classes), np.nan)
         for held_out, path in paths:
             coefficients, intercept = path.fit(c)
             logits[held_out] = coordinates[held_out] @ coefficients.T + intercept
-        return logits
-
-    return _best_of_path(logits_of, labels, is_scored)
-
-
-def choose_on_validation(
-    coordinates: Features, labels: Labels, is_training: npt.NDArray[np.bool_], num_classes: int, is_balanced: bool
-) -> CrossValidation:
-    """Like ``cross_validate``, with the images outside ``is_training`` as the only held-out part."""
-    path = _Path(coordinates[is_training], labels[is_training], num_classes, is_balanced)
-
-    def logits_of(c: float) -> Floats:
-        coefficients, intercept = path.fit(c)
-        logits = np.full((len(labels), num_classes), np.nan)
-        logits[~is_training] = coordinates[~is_training] @ coefficients.T + intercept
-        return logits
-
-    return _best_of_path(logits_of, labels, ~is_training)
+        loss = class_balanced_mean(cross_entropy(logits[is_scored], labels[is_scored], 1.0), labels[is_scored])
+        if loss >= best_loss:
+            break
+        best, best_loss = CrossValidation(c, logits), loss
+    return best
 
 
 def fit(coordinates: Features, labels: Labels, c: float, num_classes: int, is_balanced: bool) -> tuple[Floats, Floats]:
@@ -166,16 +152,3 @@ def fit(coordinates: Features, labels: Labels, c: float, num_classes: int, is_ba
         if earlier < c:
             path.fit(earlier)
     return path.fit(c)
-
-
-def _best_of_path(
-    logits_of: Callable[[float], Floats], labels: Labels, is_scored: npt.NDArray[np.bool_]
-) -> CrossValidation:
-    best, best_loss = CrossValidation(C_PATH[0], np.zeros((0, 0))), np.inf
-    for c in C_PATH:
-        logits = logits_of(c)
-        loss = class_balanced_mean(cross_entropy(logits[is_scored], labels[is_scored], 1.0), labels[is_scored])
-        if loss >= best_loss:
-            break
-        best, best_loss = CrossValidation(c, logits), loss
-    return best

@@ -41,7 +41,7 @@ def save_predictions(path: Path, logits: HeldOutLogits) -> None:
 
 
 def load_predictions(path: Path) -> HeldOutLogits | None:
-    """Return the logits in ``path``; None if the file does not exist, as for trials of an earlier version."""
+    """Return the logits in ``path``; None if the file does not exist."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: arrays[name].astype(np.float64) for name in arrays.files}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.dataset.folds import Folds
+from data.dataset.folds import ALWAYS_TRAINING, Folds
 from data.loading.batch_loader import BatchLoader
 from models.classifier import Classifier
 from models.device import autocast
@@ -27,7 +27,6 @@ from models.training.logistic_regression import (
     Features,
     FeatureSpace,
     LinearLayer,
-    choose_on_validation,
     cross_validate,
     fit,
 )
@@ -67,11 +66,8 @@ def fit_probe(classifier: Classifier, train: BatchLoader, val: BatchLoader, fold
     is_training = np.arange(len(labels)) < len(train.labels)
     space = FeatureSpace(features, is_training)
     x, num_classes, is_balanced = space.coordinates, train.num_classes, train.config.balance == "weights"
-    chosen = (
-        choose_on_validation(x, labels, is_training, num_classes, is_balanced)
-        if folds is None
-        else cross_validate(x, labels, folds, num_classes, is_balanced)
-    )
+    split_as_fold = np.where(is_training, ALWAYS_TRAINING, 0)
+    chosen = cross_validate(x, labels, split_as_fold if folds is None else folds, num_classes, is_balanced)
     layer = space.to_linear_layer(*fit(x[is_training], labels[is_training], chosen.c, num_classes, is_balanced))
     set_head(classifier, layer)
     train_logits, val_logits = layer.logits(features[is_training]), layer.logits(features[~is_training])

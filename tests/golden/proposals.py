@@ -87,7 +87,7 @@ def hash_of(number: float) -> int:
 
 def proposals(recipe: Recipe, root: Path) -> list[dict[str, ParamValue]]:
     """Return the settings of all trials up to the sampler's thirtieth; every fifth trial is pruned."""
-    space = _Space(recipe, imbalance_ratio=2.0, closed_form_probes=False)  # the recorded probes have learning rates
+    space = _Space(recipe, imbalance_ratio=2.0, regression_probes=False)  # the recorded probes have learning rates
     pairs = [(str(name), int(size)) for part in variants(recipe) for name in options(part.backbone)
              for size in options(part.image_size)]  # fmt: skip
     preprocessings = {pair: Preprocessing(pair[1]) for pair in pairs}

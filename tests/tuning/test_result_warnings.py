@@ -14,7 +14,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord
 from tuning.search.choice import Choice
 from tuning.search.evidence import Member, SelectionEstimate
-from tuning.search.result_warnings import result_warnings, small_splits
+from tuning.search.result_warnings import result_warnings, split_warnings
 
 
 def warnings(root: Path, *, images: int = 100, default: TrialRecord | None = None, **changes: Any) -> list[str]:
@@ -68,7 +68,7 @@ def test_a_class_whose_images_are_all_linked_is_named(tmp_path: Path) -> None:
         sample.model_copy(update={"group": "one"}) if sample.label == 1 and sample.split != "test" else sample
         for sample in pets.samples
     ]
-    (warning,) = small_splits(pets.model_copy(update={"samples": tuple(linked)}))
+    (warning,) = split_warnings(pets.model_copy(update={"samples": tuple(linked)}))
     assert warning.startswith("dog: all training and validation images of a class are linked")
     provided = {"samples": tuple(linked), "provided_splits": ("train", "val")}
-    assert small_splits(pets.model_copy(update=provided)) == small_splits(pets) == []
+    assert split_warnings(pets.model_copy(update=provided)) == split_warnings(pets) == []

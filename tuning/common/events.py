@@ -2,8 +2,8 @@
 
 A command opens a bus (``tuning.ui.session.open_event_bus``) and passes it to its workflow. Code below the workflows
 does not know it: it logs with ``logging``, and the session shows these records as messages, or as stages if they are
-logged with ``log_stage``. The JSON form of the events
-is defined in ``tuning.ui.jsonl_renderer`` and described in docs/events.md.
+logged with ``log_stage``. The JSON form of the events is defined in ``tuning.ui.jsonl_renderer`` and described in
+docs/events.md.
 """
 
 from __future__ import annotations

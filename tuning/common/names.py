@@ -21,7 +21,6 @@ PROJECT_SOURCE_TAG = "mlflow.source.name"
 
 # Tags of runs
 SEARCH_UID_TAG = "freezeline.search_uid"  # identifies the parent run of a search that started without a server
-OOF_LOSS_METRIC = "oof_loss"  # of a probe: log loss over cross-validation, by which probes are compared
 SEARCH_FOLDER_TAG = "freezeline.search_folder"  # holds the state of the search
 RECIPE_TAG = "freezeline.recipe"
 DATA_FINGERPRINT_TAG = "freezeline.data_fingerprint"
@@ -52,6 +51,7 @@ PREVIOUS_CHAMPION_TAG = "previous_champion"
 
 # Metrics
 OBJECTIVE_METRIC = "val_balanced_accuracy"  # of each epoch; trials are compared by that of their best epoch
+OOF_LOSS_METRIC = "oof_loss"  # of a probe: log loss over cross-validation, by which probes are compared
 BEST_OBJECTIVE_METRIC = f"best_{OBJECTIVE_METRIC}"
 TEST_METRIC = "test_balanced_accuracy"
 WINNER_METRIC = "best_trial"  # the number of the winning trial

@@ -102,7 +102,7 @@ def choose(
     if comparison is None:
         comparison = _on_validation(trained, best_probes, reruns, evidence, cost_of)
     chosen = prefer_cheaper(comparison.trained, comparison.images, rules.tolerance)
-    if best_probes is not None and comparison.probes is not None:
+    if best_probes and comparison.probes:
         reduction = comparison.images.estimate(comparison.probes.losses - chosen.losses)
         if reduction.mean <= TRAINED_MARGIN[comparison.basis] * reduction.standard_error:
             return best_probes
@@ -146,8 +146,7 @@ def _on_folds(
     restricted = [evidence.restrict(option, folds) for option in options]
     of_probes = None
     if best_probes is not None:
-        cost_ms = _total_latency(best_probes.members, cost_of)
-        of_probes = evidence.restrict(evidence.on_development(best_probes.members, cost_ms), folds)
+        of_probes = evidence.restrict(evidence.on_development(best_probes.members), folds)
     return _Comparison(restricted, of_probes, evidence.development, "folds of the re-runs")
 
 
@@ -163,9 +162,7 @@ def _on_validation(
         evidence.on_validation([Member(trial)], reruns.get(trial.trial_uid, ()), _latency(cost_of(trial)))
         for trial in trained
     ]
-    of_probes = None
-    if best_probes is not None:
-        of_probes = evidence.on_validation(best_probes.members, (), _total_latency(best_probes.members, cost_of))
+    of_probes = None if best_probes is None else evidence.on_validation(best_probes.members)
     return _Comparison(options, of_probes, evidence.val, "validation")
 
 
@@ -214,16 +211,6 @@ def _latency(cost: ServingCost | None) -> float | None:
     return None if cost is None else cost.latency_ms
 
 
-def _total_latency(members: Sequence[Member], cost_of: CostOf) -> float | None:
-    return total_cost([_latency(cost_of(member.trial)) for member in members])
-
-
-def total_cost(costs: Sequence[float | None]) -> float | None:
-    """Return the sum of costs; None if one is unknown."""
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None
-
-
 def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: CostOf, rules: ChoiceRules) -> Choice:
     """Choose among cross-validated probes, and an ensemble of the best of them."""
     options = [evidence.on_development([Member(trial)], _latency(cost_of(trial))) for trial in probes]
@@ -248,24 +235,20 @@ def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules)
     Models", ICML 2004), from as many of the best probes as there may be members.
     """
     images = evidence.development
-    pool = _best_per_network(options, images)[: rules.max_members]
-    members: list[TrialRecord] = []
+    pool = [option.trial for option in _best_per_network(options, images)[: rules.max_members]]
+    chosen: list[int] = []  # positions in the pool
 
-    def mixed(trials: Sequence[TrialRecord]) -> Option:
-        counts = Counter(trial.trial_uid for trial in trials)
-        by_uid = {trial.trial_uid: trial for trial in trials}
-        weighted = [Member(by_uid[uid], count / len(trials)) for uid, count in counts.most_common()]
-        costs = {option.trial.trial_uid: option.cost_ms for option in pool}
-        return evidence.on_development(weighted, total_cost([costs[uid] for uid in counts]))
+    def mean_of(positions: Sequence[int]) -> Option:
+        counts = Counter(positions).most_common()
+        return evidence.on_development([Member(pool[each], count / len(positions)) for each, count in counts])
 
     for _ in range(rules.max_members):
-        extended = [[*members, option.trial] for option in pool]
-        allowed = [trials for trials in extended if rules.is_allowed(list({t.trial_uid: t for t in trials}.values()))]
+        extended = [[*chosen, position] for position in range(len(pool))]
+        allowed = [positions for positions in extended if rules.is_allowed([pool[each] for each in set(positions)])]
         if not allowed:
             break
-        members = min(allowed, key=lambda trials: images.estimate(mixed(trials).losses).mean)
-    ensemble = mixed(members) if members else None
-    return ensemble if ensemble and len(ensemble.members) > 1 else None
+        chosen = min(allowed, key=lambda positions: images.estimate(mean_of(positions).losses).mean)
+    return mean_of(chosen) if len(set(chosen)) > 1 else None
 
 
 def _best_per_network(options: Sequence[Option], images: Images) -> list[Option]:

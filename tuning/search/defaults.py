@@ -9,6 +9,7 @@ from data.loading.batch_config import Balance
 from models.heads.spec import LINEAR
 from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Categorical, FloatRange
+from tuning.recipe.schema import PROBE_OPTIMIZER
 
 # Learning rates for fine-tuning. Adam's steps have unit size regardless of the gradient, SGD's do not.
 ADAM_LR = FloatRange(low=1e-4, high=1e-2, log=True)
@@ -43,13 +44,13 @@ SMALL_IMAGE_DEFAULTS: Mapping[str, ParamValue] = {"freeze_fraction": 0.0, "lr_sc
 DEFAULT_LR: Mapping[str, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 SMALL_IMAGE_LR: Mapping[str, float] = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
 # A linear probe is fitted by logistic regression; its penalty is chosen by cross-validation (models.training.probe).
-CLOSED_FORM: Mapping[str, ParamValue] = {"optimizer": "lbfgs", "head": LINEAR}
-MAX_CLOSED_FORM_IMAGES = 20_000
-MAX_CLOSED_FORM_SHARE = 0.05  # of the time budget, for the fits of one probe
-MAX_CLOSED_FORM_S = 60.0  # for the fits of one probe without a time budget
-CLOSED_FORM_S = 2.5e-6  # per image and feature on one core, of a probe's fits; measured with 1,070 images, 6 classes
-CLOSED_FORM_FEATURES = 2_000  # of a typical network; with fewer images, only as many dimensions as images count
-CLOSED_FORM_CLASSES = 8  # up to this number the fits are limited by memory, above they take longer
+REGRESSION_PARAMS: Mapping[str, ParamValue] = {"optimizer": PROBE_OPTIMIZER, "head": LINEAR}
+MAX_REGRESSION_IMAGES = 20_000
+MAX_REGRESSION_SHARE = 0.05  # of the time budget, for the fits of one probe
+MAX_REGRESSION_S = 60.0  # for the fits of one probe without a time budget
+REGRESSION_S = 2.5e-6  # per image and feature on one core, of a probe's fits; measured with 1,070 images, 6 classes
+REGRESSION_FEATURES = 2_000  # of a typical network; with fewer images, only as many dimensions as images count
+REGRESSION_CLASSES = 8  # up to this number the fits are limited by memory, above they take longer
 # With many images or classes, a probe is trained by gradient steps. A linear head tolerates, and needs, a higher
 # learning rate.
 PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}
@@ -75,9 +76,9 @@ MOSTLY_TRAINED_FRACTIONS = (0.0, 0.2)
 MAX_PROBED_TRUNCATIONS = 3  # smallest truncations of each backbone that are probed
 
 
-def allows_closed_form(num_images: int, num_classes: int, budget_s: float | None) -> bool:
+def allows_regression(num_images: int, num_classes: int, budget_s: float | None) -> bool:
     """Return whether the logistic regressions of a probe take a small part of the time budget (None: no limit)."""
-    dimensions = min(num_images, CLOSED_FORM_FEATURES)
-    seconds = CLOSED_FORM_S * num_images * dimensions * max(1, num_classes / CLOSED_FORM_CLASSES)
-    limit_s = MAX_CLOSED_FORM_S if budget_s is None else min(MAX_CLOSED_FORM_S, MAX_CLOSED_FORM_SHARE * budget_s)
-    return num_images <= MAX_CLOSED_FORM_IMAGES and seconds <= limit_s
+    dimensions = min(num_images, REGRESSION_FEATURES)
+    seconds = REGRESSION_S * num_images * dimensions * max(1, num_classes / REGRESSION_CLASSES)
+    limit_s = MAX_REGRESSION_S if budget_s is None else min(MAX_REGRESSION_S, MAX_REGRESSION_SHARE * budget_s)
+    return num_images <= MAX_REGRESSION_IMAGES and seconds <= limit_s

@@ -28,7 +28,6 @@ from tuning.common.trial_record import TrialRecord
 
 NUM_RESAMPLES = 200  # of the bootstrap that corrects an estimate for selection
 BOOTSTRAP_SEED = 0
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Option:
         members: one trial, or several whose weights sum to 1.
         logits: [n, k]; NaN for images that were in the training part of every fold.
         losses: [n], after the temperature that cross-validation finds better; NaN as above.
-        cost_ms: the serving latency; None if it is not known.
+        cost_ms: the serving latency of a trial's network; None if it is not known, and for an ensemble.
     """
 
     members: tuple[Member, ...]
@@ -96,7 +95,7 @@ class Evidence:
         """Take the logits of the trials by uid."""
         self.num_classes = len(dataset.classes)
         self.val = Images.from_samples(dataset.split("val"))
-        self.development = Images.from_samples((*dataset.split("train"), *dataset.split("val")))
+        self.development = Images.from_samples(dataset.development)
         self._dataset = dataset
         self._logits = logits
 
@@ -119,7 +118,7 @@ class Evidence:
         """Return whether a trial has out-of-fold logits."""
         return self.has(trial) and self._logits[trial.trial_uid].oof is not None
 
-    def on_development(self, members: Sequence[Member], cost_ms: float | None) -> Option:
+    def on_development(self, members: Sequence[Member], cost_ms: float | None = None) -> Option:
         """Return cross-validated members as an option on the development images."""
         oof = [self._logits[member.trial.trial_uid].oof for member in members]
         logits = combine_logits([each for each in oof if each is not None], [member.weight for member in members])
@@ -142,14 +141,16 @@ class Evidence:
 
     def restrict(self, option: Option, folds: Collection[int]) -> Option:
         """Return an option on the development images with only the images in some folds; all others have NaN."""
-        outside = np.array([fold not in folds for fold in (() if self.folds is None else self.folds)])
+        outside = ~np.isin(np.asarray(self.folds), list(folds))
         return replace(
             option,
             logits=np.where(outside[:, None], np.nan, option.logits),
             losses=np.where(outside, np.nan, option.losses),
         )
 
-    def on_validation(self, members: Sequence[Member], reruns: Sequence[TrialRecord], cost_ms: float | None) -> Option:
+    def on_validation(
+        self, members: Sequence[Member], reruns: Sequence[TrialRecord] = (), cost_ms: float | None = None
+    ) -> Option:
         """Return members as an option on the validation images; the losses are means over the trial and its re-runs."""
         val = [self._logits[member.trial.trial_uid].val for member in members]
         logits = combine_logits(val, [member.weight for member in members])
@@ -168,8 +169,7 @@ def out_of_fold_predictions(paths: SearchPaths, dataset: Dataset, trial_uid: str
     if predictions is None or predictions.oof is None:
         return None
     known = ~np.isnan(predictions.oof[:, 0])
-    samples = (*dataset.split("train"), *dataset.split("val"))
-    return predictions.oof[known], np.array([sample.label for sample in samples], dtype=np.int64)[known]
+    return predictions.oof[known], Images.from_samples(dataset.development).labels[known]
 
 
 def _option(members: Sequence[Member], logits: Floats, labels: Labels, cost_ms: float | None) -> Option:

@@ -20,7 +20,7 @@ MAX_CALIBRATION_LOSS = 0.01  # increase of the expected calibration error on the
 def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate) -> list[str]:
     """Return a sentence for each reason, most important first."""
     return [
-        *small_splits(dataset),
+        *split_warnings(dataset),
         *_optimistic_validation(dataset, result, candidate),
         *_default_out_of_time(result),
         *_kept_leaks(candidate),
@@ -28,8 +28,8 @@ def result_warnings(dataset: Dataset, result: SearchResult, candidate: Candidate
     ]
 
 
-def small_splits(dataset: Dataset) -> list[str]:
-    """Return a sentence for each small evaluation split, and for classes without folds, all known before a search."""
+def split_warnings(dataset: Dataset) -> list[str]:
+    """Return the warnings about splits that are known before a search: small ones, and classes in no fold."""
     consequences: dict[SplitName, tuple[str, str]] = {
         "val": ("validation image", "small differences between trials are noise"),
         "test": ("test image", "the confidence intervals are wide"),

@@ -17,11 +17,10 @@ from models.trial_config import UNUSED_BY_PROBES, FeaturesConfig, FitConfig, Net
 from tuning.common.names import VARIANT
 from tuning.common.option_types import ParamValue
 from tuning.recipe.domains import Categorical, Domain, FloatRange
-from tuning.recipe.schema import Recipe, TrainingSettings
+from tuning.recipe.schema import PROBE_OPTIMIZER, Recipe, TrainingSettings
 from tuning.search.defaults import (
     ADAM_LR,
     CLASS_BALANCES,
-    CLOSED_FORM,
     DEFAULT_LR,
     DEFAULT_PARAMS,
     FINE_TUNE_FRACTIONS,
@@ -33,6 +32,7 @@ from tuning.search.defaults import (
     PROBE_BALANCES,
     PROBE_LR,
     PROBE_PARAMS,
+    REGRESSION_PARAMS,
     SGD_LR,
     SMALL_IMAGE_DEFAULTS,
     SMALL_IMAGE_LR,
@@ -65,7 +65,7 @@ class SearchSpace:
         unsplittable: Collection[str] = (),
         *,
         small_images: bool = False,
-        closed_form_probes: bool = True,
+        regression_probes: bool = True,
     ) -> None:
         """Create the space.
 
@@ -74,7 +74,7 @@ class SearchSpace:
             imbalance_ratio: number of images of the largest class divided by that of the smallest.
             unsplittable: backbones without cut points; their features cannot be cached, so they are not probed.
             small_images: whether images are upscaled; then the default freezes no block and uses larger learning rates.
-            closed_form_probes: whether linear probes are fitted by logistic regression instead of by gradient steps.
+            regression_probes: whether linear probes are fitted by logistic regression instead of by gradient steps.
         """
         self._recipe = recipe
         self._small_images = small_images
@@ -86,9 +86,9 @@ class SearchSpace:
             else {}
         )
         self._variant_spaces = {
-            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, closed_form_probes, f"@{name}")
+            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, regression_probes, f"@{name}")
             for name, variant in variants.items()
-        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults, closed_form_probes)}
+        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults, regression_probes)}
 
     def suggest(self, trial: SuggestTrial, *, is_probe: bool = False) -> dict[str, ParamValue]:
         """Sample the settings of one trial, or of a linear probe."""
@@ -162,7 +162,7 @@ class SearchSpace:
         recipe = self._variant_spaces[str(settings.get(VARIANT, ""))].recipe
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
         values = {**fixed, **settings}
-        if values["optimizer"] == CLOSED_FORM["optimizer"]:
+        if values["optimizer"] == PROBE_OPTIMIZER:
             values = {name: value for name, value in values.items() if name not in UNUSED_BY_PROBES}
             has_folds = recipe.validation != "split"
             values |= {"max_epochs": 1, "validation": "folds" if has_folds else "split"}
@@ -188,11 +188,11 @@ class _VariantSpace:
         imbalance_ratio: float,
         unsplittable: Collection[str],
         defaults: Mapping[str, ParamValue],
-        closed_form_probes: bool,
+        regression_probes: bool,
         suffix: str = "",
     ) -> None:
         self.recipe = recipe
-        self._closed_form_probes = closed_form_probes and LINEAR in recipe.head.options
+        self._regression_probes = regression_probes and LINEAR in recipe.head.options
         self._defaults = defaults
         self._unsplittable = unsplittable
         self._suffix = suffix
@@ -220,10 +220,10 @@ class _VariantSpace:
         settings = {"head_features": head_features, **{name: suggest(name) for name in PROBE_AXES[head_features]}}
         settings |= self._shared_probe_settings()
         clipped = self.clip(settings, PROBE_LR)
-        if not self._closed_form_probes:
+        if not self._regression_probes:
             return clipped
         # Only settings that apply: a fit to convergence has no learning rate, batches or dropout.
-        return {name: clipped[name] for name in (*PROBE_AXES["last"], *settings)} | dict(CLOSED_FORM)
+        return {name: clipped[name] for name in (*PROBE_AXES["last"], *settings)} | dict(REGRESSION_PARAMS)
 
     def clip(self, settings: Mapping[str, ParamValue], learning_rates: Mapping[str, float]) -> dict[str, ParamValue]:
         """Return the settings, completed with the defaults, each moved to the nearest value of its domain."""

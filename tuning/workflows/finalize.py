@@ -28,7 +28,7 @@ from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
 from tuning.reporting.content import Decision, EvaluatedWinner, build_report_content
 from tuning.reporting.provenance import Provenance
 from tuning.search.evidence import Evidence
-from tuning.search.result_warnings import result_warnings, small_splits
+from tuning.search.result_warnings import result_warnings, split_warnings
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
 from tuning.tracking.connection import tracking_uri
@@ -60,7 +60,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     baseline = _pixel_baseline(search)
     bus.emit(CandidateEvaluated(candidate, baseline))
     warnings = result_warnings(search.dataset, result, candidate)
-    shown_at_start = small_splits(search.dataset)
+    shown_at_start = split_warnings(search.dataset)
     for warning in warnings:
         if warning not in shown_at_start:
             bus.warning(warning)
@@ -70,7 +70,7 @@ def finalize(search: Search, session: SessionResult) -> int:
         _show_result(search, result_block, NOT_DECIDED, None)
         return _end_interrupted(search, candidate)
     decision = _promote(search, candidate)
-    _save_end(search, decision, warnings)
+    _save_outcome(search, decision, warnings)
     links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
@@ -154,11 +154,11 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
     return candidate
 
 
-def _save_end(search: Search, decision: Decision, warnings: Sequence[str]) -> None:
+def _save_outcome(search: Search, decision: Decision, warnings: Sequence[str]) -> None:
     """Save the decision and the warnings beside the candidate, from which Python loads the result."""
     file = search.paths.packaged_winner
-    end = {"version": decision.version, "promotion": decision.promotion, "warnings": tuple(warnings)}
-    write_atomically(file, PackagedWinner.from_json(file.read_text()).model_copy(update=end).to_json().encode())
+    outcome = {"version": decision.version, "promotion": decision.promotion, "warnings": tuple(warnings)}
+    write_atomically(file, PackagedWinner.from_json(file.read_text()).model_copy(update=outcome).to_json().encode())
 
 
 def _pixel_baseline(search: Search) -> float:

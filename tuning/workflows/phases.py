@@ -65,9 +65,9 @@ def skipped_reruns(recipe: Recipe, trials: Sequence[TrialRecord], num_val_images
     Without a time budget ``left_s`` is infinite, and every re-run takes place.
     """
     has_reruns = bool(recipe.rerun_top_k and recipe.rerun_seeds)
-    best = top_trials(trials, recipe.rerun_top_k, num_val_images)
     if not has_reruns or any(trial.origin == "rerun" for trial in trials):
         return ""
+    best = top_trials(trials, recipe.rerun_top_k, num_val_images)
     if not best:
         has_probes = any(trial.is_eligible and trial.config.is_probe for trial in trials)
         return "no re-runs: the best trials are linear probes, which another seed does not change" if has_probes else ""

@@ -29,7 +29,7 @@ from tuning.recipe.auto import (
 )
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
-from tuning.search.defaults import allows_closed_form
+from tuning.search.defaults import allows_regression
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import check_available, connect
 from tuning.tracking.system_metrics import system_metrics_enabled
@@ -72,14 +72,14 @@ class SearchInputs:
     def search_space(self, training: TrainingSettings) -> SearchSpace:
         """Return the search space of the settings on this data set."""
         data = self.dataset
-        num_images = len(data.split("train")) + len(data.split("val"))
+        num_images = len(data.development)
         budget_s = training.budget_s if isinstance(training, Recipe) else None
         return SearchSpace(
             training,
             data.imbalance,
             self.unsplittable_backbones,
             small_images=data.has_small_images,
-            closed_form_probes=allows_closed_form(num_images, len(data.classes), budget_s),
+            regression_probes=allows_regression(num_images, len(data.classes), budget_s),
         )
 
     def resolve_auto(self, training: TrainingT) -> TrainingT:
@@ -172,15 +172,20 @@ def connect_tracking(training: TrainingSettings, given_run: str | None, problems
     """
     client = None
     with problems.collect():
-        if training.tracking == "offline":
-            pass
-        elif problems and not given_run:
-            check_available()  # a command that will not start creates no local database
-        else:
-            client = connect()
-            if given_run:
-                check_data_path_of_url_run(client, given_run, training.data)
+        client = _connect(training, given_run, will_start=not problems)
     problems.raise_any()
+    return client
+
+
+def _connect(training: TrainingSettings, given_run: str | None, *, will_start: bool) -> MlflowClient | None:
+    if training.tracking == "offline":
+        return None
+    if not (will_start or given_run):
+        check_available()  # a command that will not start creates no local database
+        return None
+    client = connect()
+    if given_run:
+        check_data_path_of_url_run(client, given_run, training.data)
     return client
 
 

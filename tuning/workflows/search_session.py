@@ -40,7 +40,7 @@ from tuning.search.ray_runtime import (
     cluster_resources,
     concurrency,
 )
-from tuning.search.result_warnings import small_splits
+from tuning.search.result_warnings import split_warnings
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
 from tuning.search.study import TrialStore, open_trial_store
@@ -115,7 +115,7 @@ def announce(search: Search, command: str, data_audit: Audit | None = None) -> N
     search.bus.emit(started)
     if data_audit is not None:
         search.bus.emit(AuditCompleted(data_audit))
-    for warning in small_splits(dataset):
+    for warning in split_warnings(dataset):
         search.bus.warning(warning)
 
 
@@ -190,9 +190,10 @@ class SearchSession:
         recipe = with_requested_budget(self._search.recipe, self._request, store.trials(), self._search.paths.elapsed)
         self._save_search_metadata(recipe, is_new=not store.trials())
         dataset = self._search.dataset
+        num_val_images = len(dataset.split("val"))
         num_folds = count_folds(dataset) if recipe.validation == "folds" else 0
-        strategy = SearchStrategy(recipe, self._space, len(dataset.split("val")), num_folds)
-        trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(self._search.dataset))
+        strategy = SearchStrategy(recipe, self._space, num_val_images, num_folds)
+        trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(dataset))
         time_budget = self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
         phases = self._phases(recipe, store, strategy)
@@ -224,7 +225,6 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
-        num_val_images = len(self._search.dataset.split("val"))
         reason = skipped_reruns(recipe, store.trials(), num_val_images, time_budget.seconds_left)
         if reason and not self._search.signals.stop_requested:
             self._search.bus.info(reason)
