@@ -276,6 +276,14 @@ def test_lines_stay_above_the_block_and_the_block_is_removed(monkeypatch: pytest
     assert reason.strip() == "trial 1 failed:"
 
 
+def test_a_stage_is_drawn_however_short_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [f"stage {number}" for number in range(20)]
+    with live(monkeypatch) as (renderer, out):
+        for stage in stages:
+            renderer.handle(StageStarted(stage))
+        assert [stage for stage in stages if stage not in out.getvalue()] == []
+
+
 def test_a_long_message_is_wrapped_unless_it_holds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"the model is saved on this machine; freezeline sync {'a' * 32} delivers it when the server is back"
     with live(monkeypatch) as (renderer, out):

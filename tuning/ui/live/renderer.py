@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class LiveRenderer(LogRenderer):
     """Shows the progress of a search in a block at the bottom of the terminal; finished trials are printed above it.
 
-    An event only replaces the state; a thread redraws the block ``REFRESH_PER_S`` times per second. The cursor is never
-    hidden, so that the terminal stays usable however the process ends, ``kill -9`` included.
+    An event only replaces the state; a thread redraws the block ``REFRESH_PER_S`` times per second. A new stage is drawn
+    at once, so that no stage stays invisible because it was short. The cursor is never hidden, so that the terminal
+    stays usable however the process ends, ``kill -9`` included.
     """
 
     def __init__(self, use_stderr: bool = False) -> None:
@@ -42,7 +43,9 @@ class LiveRenderer(LogRenderer):
         """Update the state, and print the lines that stay."""
         self._state = reduce(self._state, event, time.time())
         match event:
-            case StageStarted() | ProgressUpdated():
+            case StageStarted():
+                self._live.refresh()
+            case ProgressUpdated():
                 pass
             case _:
                 super().handle(event)
