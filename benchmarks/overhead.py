@@ -177,7 +177,8 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
     with ray.running():
         data = {"name": "overhead", "digest": "0", "source_type": "local", "source": "{}"}
-        callbacks, time_budget = [TrialLogger(parent.writer, data)], TimeBudget(None, search.paths.elapsed)
+        callbacks = [TrialLogger(parent.writer, data, search.paths)]
+        time_budget = TimeBudget(None, search.paths.elapsed)
         runner = tuning.search.tune_runner.TuneRunner(
             search.recipe, search.paths, store, strategy, callbacks, SignalHandler(), time_budget
         )

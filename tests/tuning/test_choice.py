@@ -224,17 +224,6 @@ def test_trials_that_were_rerun_on_folds_are_compared_on_these_folds(pets: Datas
         for uid, of_trial in reruns.items()
         for rerun in of_trial
     ]
-    known = evidence(
-        pets,
-        [(of_probe, logits(labels, 1.0, 0))],
-        [(lucky, logits(val, 4.0, 1)), (steady, logits(val, 2.0, 2)), *on_folds],
-    )
-    rules = ChoiceRules.of_preference("accuracy", 1, lambda _: True)
-    choice = choose([of_probe, lucky, steady], reruns, known, lambda _: None, rules)
-    assert choice is not None
-    assert winner(choice) == steady
-    assert len(choice.labels) == np.isin(folds, (0, 1)).sum()
-    weak = [(rerun, logits(labels[folds == rerun.config.fold], 0.1, rerun.number)) for rerun, _ in on_folds]
     first_scores = [(lucky, logits(val, 4.0, 1)), (steady, logits(val, 2.0, 2))]
     rules = ChoiceRules.of_preference("accuracy", 1, lambda _: True)
 
@@ -249,6 +238,30 @@ def test_trials_that_were_rerun_on_folds_are_compared_on_these_folds(pets: Datas
     assert len(choice.labels) == np.isin(folds, (0, 1)).sum()
     weak = [(rerun, logits(labels[folds == rerun.config.fold], 0.1, rerun.number)) for rerun, _ in on_folds]
     assert winner(choice_with(weak)) == of_probe
+
+
+def test_a_trained_trial_joins_an_ensemble_only_if_its_reruns_cover_all_folds(pets: Dataset) -> None:
+    labels = labels_of(pets)
+    folds = development_folds(pets)
+    assert folds is not None
+    of_probe, trained = probe(1, 32), trial_record(2, 0.8)
+    oof = logits(labels, 1.2, 1)
+    reruns = [rerun_on(fold, 10 + fold, trained) for fold in range(folds.max() + 1)]
+    on_folds = [(rerun, oof[folds == rerun.config.fold]) for rerun in reruns]
+    known = evidence(
+        pets,
+        [(of_probe, logits(labels, 1.2, 0))],
+        [(trained, logits(labels[len(pets.split("train")) :], 1.2, 2)), *on_folds],
+    )
+    rules = ChoiceRules.of_preference("accuracy", 3, lambda _: True)
+    for covering, expected in ((reruns, {of_probe.trial_uid, trained.trial_uid}), (reruns[:-1], None)):
+        choice = choose([of_probe, trained], {trained.trial_uid: covering}, known, lambda _: None, rules)
+        assert choice is not None
+        if expected is None:
+            assert len(choice.members) == 1
+        else:
+            assert {member.trial.trial_uid for member in choice.members} == expected
+            assert choice.is_cross_validated
 
 
 def rerun_on(fold: int, number: int, trial: TrialRecord) -> TrialRecord:

@@ -114,7 +114,9 @@ def test_no_secret_reaches_a_run_or_the_outbox(client: MlflowClient, tmp_path: P
     report = tmp_path / "report.html"
     report.write_text(f"<p>{TEXT}</p>")
     parent.log_file(report)
-    runs = TrialLogger(parent.writer, {"name": "pets", "digest": "f00d", "source_type": "local", "source": "{}"})
+    runs = TrialLogger(
+        parent.writer, {"name": "pets", "digest": "f00d", "source_type": "local", "source": "{}"}, parent._paths
+    )
     failed = trial_record(score=None, status="failed", reason=TEXT)
     runs.on_trial_start(failed)
     runs.on_trial_end(failed, TrialReport(status="failed", epoch=0, traceback=TEXT))

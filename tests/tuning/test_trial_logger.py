@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from tests.tuning.factories import epoch_report, trial_record
+from models.training.predictions import HeldOutLogits, load_predictions, save_predictions
+from models.trial_config import FitConfig
+from tests.tuning.factories import dataset, epoch_report, trial_record
 from tests.tuning.mlflow_helpers import EXPERIMENT, metric_points, only_run, open_writer
 from tuning.common.formatting import run_name, search_name
 from tuning.common.names import OBJECTIVE_METRIC
+from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord, TrialReport
+from tuning.tracking.dataset_input import folds_csv
 from tuning.tracking.trial_logger import TrialLogger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+PATHS = SearchPaths(Path("no search"))
 DATASET = {"name": "pets", "digest": "f00d", "source_type": "local", "source": "{}"}
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -26,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 def run_after(client: MlflowClient, *calls: Callable[[TrialLogger], None]) -> Run:
     """Return the only run after the calls of a new trial logger."""
     writer = open_writer(client)
-    trial_logger = TrialLogger(writer, DATASET)
+    trial_logger = TrialLogger(writer, DATASET, PATHS)
     for call in calls:
         call(trial_logger)
     assert writer.close() == ()
@@ -60,7 +68,7 @@ def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: Mlf
     first, second, third = trial_record(1), trial_record(2), trial_record(3)
     not_started, resumed = trial_record(4, None, "running"), trial_record(5, 0.5, "running")
     writer = open_writer(client)
-    trial_logger = TrialLogger(writer, DATASET)
+    trial_logger = TrialLogger(writer, DATASET, PATHS)
     for trial in (first, resumed):
         trial_logger.on_trial_start(before_first_epoch(trial))
         trial_logger.on_epoch_end(trial, epoch_report(1, 0.45))
@@ -70,7 +78,7 @@ def test_operations_that_a_killed_process_did_not_send_are_sent_once(client: Mlf
     trial_logger.on_trial_end(third, None)
     writer.close()
     next_writer = open_writer(client)
-    TrialLogger(next_writer, DATASET).replay_missing([first, second, third, not_started, resumed])
+    TrialLogger(next_writer, DATASET, PATHS).replay_missing([first, second, third, not_started, resumed])
     next_writer.close()
     runs = client.search_runs([EXPERIMENT])
     assert sorted((run.data.params["trial"], run.info.status) for run in runs) == [
@@ -127,6 +135,33 @@ def test_a_failed_trials_run_has_the_traceback(client: MlflowClient) -> None:
 
     assert load_text(f"{run.info.artifact_uri}/traceback.txt") == "Traceback: no"
     assert run.data.metrics == {}
+
+
+def test_the_out_of_fold_predictions_are_an_artifact_whose_rows_the_folds_name(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    pets, paths, trial = dataset(tmp_path), SearchPaths(tmp_path), trial_record()
+    config = trial.config.model_copy(update={"fit": FitConfig(optimizer="lbfgs", validation="folds")})
+    probe = trial.model_copy(update={"config": config})
+    paths.trials.mkdir()
+    oof = np.arange(2.0 * len(pets.development)).reshape(-1, 2)
+    save_predictions(paths.predictions(probe.trial_uid), HeldOutLogits(oof[8:], oof))
+    writer = open_writer(client)
+    trial_logger = TrialLogger(writer, DATASET, paths)
+    trial_logger.on_trial_start(probe)
+    trial_logger.on_trial_end(probe, None)
+    assert writer.close() == ()
+    uri = f"{only_run(client).info.artifact_uri}/{probe.trial_uid}.predictions.npz"
+    logged = load_predictions(Path(download_artifacts(uri, dst_path=str(tmp_path / "logged"))))
+    assert logged is not None
+    assert logged.oof is not None
+    rows = list(csv.DictReader(folds_csv(pets).splitlines()))
+    assert len(rows) == len(logged.oof)
+    assert rows[0].keys() == {"image", "class", "split", "fold"}
+    assert [row["image"] for row in rows] == [sample.path for sample in pets.development]
+    assert {row["fold"] for row in rows} == {"0", "1", "2", "3", "4"}
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ class Recipe(TrainingSettings):
         3,
         ge=1,
         le=MAX_MEMBERS,
-        description="maximum number of linear probes whose probabilities are averaged in one model; 1: no ensembles",
+        description="maximum number of networks whose probabilities are averaged in one model; 1: no ensembles",
     )
     sampler: SamplerName = Field("tpe", description="search algorithm (tpe learns from previous trials)")
     scheduler: SchedulerName = Field("asha", description="early stopping of weak trials")

@@ -1,7 +1,7 @@
 """The choice of the winner: by log loss on held-out images, with ties going to the cheaper option.
 
 1. Linear probes are compared by cross-validation over the training and validation images, and so is an ensemble of the
-   best of them.
+   best of them. A trained trial can be a member if its re-runs cover all folds.
 2. The best of these is compared with the trained trials: with those that were re-run on folds of the same images, on
    these folds, else with all on the validation images.
 """
@@ -95,7 +95,9 @@ def choose(
     candidates = [trial for trial in allowed if evidence.has(trial)]
     probes = [trial for trial in candidates if evidence.is_cross_validated(trial)]
     trained = [trial for trial in candidates if not evidence.is_cross_validated(trial)]
-    best_probes = _choose_probes(probes, evidence, cost_of, rules) if probes else None
+    evidence = evidence.with_reruns(reruns)
+    covered = [trial for trial in trained if evidence.is_cross_validated(trial)]
+    best_probes = _choose_probes(probes, covered, evidence, cost_of, rules) if probes else None
     if not trained:
         return best_probes
     comparison = _on_folds(trained, best_probes, reruns, evidence, cost_of)
@@ -211,13 +213,22 @@ def _latency(cost: ServingCost | None) -> float | None:
     return None if cost is None else cost.latency_ms
 
 
-def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: CostOf, rules: ChoiceRules) -> Choice:
-    """Choose among cross-validated probes, and an ensemble of the best of them."""
-    options = [evidence.on_development([Member(trial)], _latency(cost_of(trial))) for trial in probes]
+def _choose_probes(
+    probes: Sequence[TrialRecord],
+    trained: Sequence[TrialRecord],
+    evidence: Evidence,
+    cost_of: CostOf,
+    rules: ChoiceRules,
+) -> Choice:
+    """Choose among probes and an ensemble of the best of them and of trained trials, all cross-validated."""
+    options, others = (
+        [evidence.on_development([Member(trial)], _latency(cost_of(trial))) for trial in trials]
+        for trials in (probes, trained)
+    )
     images = evidence.development
     best = prefer_cheaper(options, images, rules.tolerance)
     chosen, gain = best, None
-    ensemble = _ensemble(options, evidence, rules)
+    ensemble = _ensemble([*options, *others], evidence, rules)
     if ensemble is not None:
         reduction = images.estimate(best.losses - ensemble.losses)
         if reduction.mean > rules.ensemble_margin * reduction.standard_error:
@@ -229,10 +240,10 @@ def _choose_probes(probes: Sequence[TrialRecord], evidence: Evidence, cost_of: C
 
 
 def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules) -> Option | None:
-    """Return the best mean of probes of different networks or image sizes, or None if it has a single member.
+    """Return the best mean of different networks or image sizes, or None if it has a single member.
 
     Greedy selection with replacement by the loss of the mean (Caruana et al., "Ensemble Selection from Libraries of
-    Models", ICML 2004), from as many of the best probes as there may be members.
+    Models", ICML 2004), from as many of the best options as there may be members.
     """
     images = evidence.development
     pool = [option.trial for option in _best_per_network(options, images)[: rules.max_members]]
@@ -252,11 +263,14 @@ def _ensemble(options: Sequence[Option], evidence: Evidence, rules: ChoiceRules)
 
 
 def _best_per_network(options: Sequence[Option], images: Images) -> list[Option]:
-    """Return the best option of each network and image size, best first; others would compute nearly the same."""
-    best: dict[tuple[str, int], Option] = {}
+    """Return the best option of each network and image size, best first; others would compute nearly the same.
+
+    A trained network is another than the pretrained one of a probe.
+    """
+    best: dict[tuple[str, int, bool], Option] = {}
     for option in sorted(options, key=lambda option: images.estimate(option.losses).mean):
         config = option.trial.config
-        best.setdefault((config.network.backbone, config.preprocessing.image_size), option)
+        best.setdefault((config.network.backbone, config.preprocessing.image_size, config.is_probe), option)
     return list(best.values())
 
 

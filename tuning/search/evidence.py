@@ -133,11 +133,26 @@ class Evidence:
 
         Images in the folds of no re-run have NaN.
         """
+        logits = self._logits_on_folds(reruns)
+        return _option([Member(trial)], logits, self.development.labels, cost_ms)
+
+    def with_reruns(self, reruns: Mapping[str, Sequence[TrialRecord]]) -> Evidence:
+        """Return the evidence in which a trial whose re-runs cover all folds is cross-validated by them."""
+        if self.folds is None:
+            return self
+        known, num_folds = dict(self._logits), int(self.folds.max()) + 1
+        for uid, of_trial in reruns.items():
+            if uid in known and known[uid].oof is None and len(self.covered_folds(of_trial)) == num_folds:
+                known[uid] = HeldOutLogits(known[uid].val, self._logits_on_folds(of_trial))
+        return Evidence(self._dataset, known)
+
+    def _logits_on_folds(self, reruns: Sequence[TrialRecord]) -> Floats:
+        """Return the logits [n, k] of the development images by the re-runs that were validated on them."""
         logits = np.full((len(self.development.labels), self.num_classes), np.nan)
         for rerun in reruns:
             if rerun.config.fold is not None and self.has(rerun):
                 logits[self.folds == rerun.config.fold] = self._logits[rerun.trial_uid].val
-        return _option([Member(trial)], logits, self.development.labels, cost_ms)
+        return logits
 
     def restrict(self, option: Option, folds: Collection[int]) -> Option:
         """Return an option on the development images with only the images in some folds; all others have NaN."""

@@ -1,9 +1,13 @@
-"""A data set as MLflow's input of a run."""
+"""A data set as MLflow's input of a run, and the folds of its images as an artifact."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import TYPE_CHECKING
+
+from data.dataset.folds import ALWAYS_TRAINING, development_folds
 
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset
@@ -33,3 +37,18 @@ def dataset_fields(dataset: Dataset) -> dict[str, str]:
         "schema": json.dumps(SCHEMA),
         "profile": json.dumps({"num_rows": len(dataset.samples), **images, "classes": list(dataset.classes)}),
     }
+
+
+def folds_csv(dataset: Dataset) -> str:
+    """Return the fold of each training and validation image as CSV, in the order of the out-of-fold predictions.
+
+    The fold is empty for images that are in the training part of every fold.
+    """
+    folds = development_folds(dataset)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["image", "class", "split", "fold"])
+    for row, sample in enumerate(dataset.development):
+        fold = "" if folds is None or folds[row] == ALWAYS_TRAINING else int(folds[row])
+        table.writerow([sample.path, dataset.classes[sample.label], sample.split, fold])
+    return text.getvalue()

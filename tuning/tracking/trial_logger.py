@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tuning.common.formatting import run_name
 from tuning.common.names import (
@@ -18,7 +19,10 @@ from tuning.common.names import (
 )
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.tracking.async_writer import AsyncWriter
-from tuning.tracking.operations import EndRun, LogEpoch, LogInput, LogText, StartRun
+from tuning.tracking.operations import EndRun, LogEpoch, LogFile, LogInput, LogText, StartRun
+
+if TYPE_CHECKING:
+    from tuning.common.search_paths import SearchPaths
 
 TRACEBACK_FILE = "traceback.txt"
 RUN_STATUS: Mapping[TrialStatus, str] = {  # MLflow's names
@@ -33,9 +37,10 @@ RUN_STATUS: Mapping[TrialStatus, str] = {  # MLflow's names
 class TrialLogger(TrialCallback):
     """Logs one child run per trial, with the data set as its input; ``dataset_fields`` are those of ``LogInput``."""
 
-    def __init__(self, writer: AsyncWriter, dataset_fields: Mapping[str, str]) -> None:
+    def __init__(self, writer: AsyncWriter, dataset_fields: Mapping[str, str], paths: SearchPaths) -> None:
         self._writer = writer
         self._dataset_fields = dataset_fields
+        self._paths = paths
         self._runtime_info: dict[str, Mapping[str, object]] = {}  # as logged, by trial uid
 
     def replay_missing(self, trials: Sequence[TrialRecord]) -> None:
@@ -85,6 +90,8 @@ class TrialLogger(TrialCallback):
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """End the run with its name, status and reason, the best epoch's metrics, and changed runtime info.
 
+        Out-of-fold predictions become an artifact; the artifact ``folds.csv`` of the parent run names their rows.
+
         MLflow parameters are immutable: runtime info that changed after it was logged (for example because the disk is
         full) is stored as a tag.
         """
@@ -97,6 +104,9 @@ class TrialLogger(TrialCallback):
             name: str(value) for name, value in trial.runtime_info.items() if name in logged and logged[name] != value
         }
         tags |= {RUN_NAME_TAG: run_name(trial), REASON_TAG: trial.reason, STATUS_TAG: trial.status}
+        predictions = self._paths.predictions(trial.trial_uid)
+        if trial.config.fit.validation == "folds" and predictions.exists():
+            self._writer.send(LogFile(trial.trial_uid, str(predictions), ""))
         if report is not None and report.traceback:
             self._writer.send(LogText(trial.trial_uid, TRACEBACK_FILE, report.traceback))
         self._writer.send(EndRun(trial.trial_uid, RUN_STATUS[trial.status], tags))

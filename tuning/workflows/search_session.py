@@ -33,6 +33,7 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
+from tuning.search.defaults import MAX_REGRESSION_IMAGES
 from tuning.search.ray_runtime import (
     RayRuntime,
     check_resources,
@@ -48,7 +49,7 @@ from tuning.search.time_budget import Elapsed, TimeBudget
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
 from tuning.tracking.connection import tracking_uri
-from tuning.tracking.dataset_input import dataset_fields
+from tuning.tracking.dataset_input import dataset_fields, folds_csv
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
@@ -193,7 +194,7 @@ class SearchSession:
         num_val_images = len(dataset.split("val"))
         num_folds = count_folds(dataset) if recipe.validation == "folds" else 0
         strategy = SearchStrategy(recipe, self._space, num_val_images, num_folds)
-        trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(dataset))
+        trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(dataset), self._search.paths)
         time_budget = self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
         phases = self._phases(recipe, store, strategy)
@@ -285,6 +286,8 @@ class SearchSession:
         }
         self._search.parent.rename(self._search.run_name)
         self._search.parent.log_search_metadata(recipe.given_params(), tags, dataset)
+        if recipe.validation == "folds" and len(dataset.development) <= MAX_REGRESSION_IMAGES:
+            self._search.parent.log_text(folds_csv(dataset), "folds.csv")
 
     def _time_budget(self, recipe: Recipe, store: TrialStore) -> TimeBudget:
         return TimeBudget(
