@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class LiveRenderer(LogRenderer):
     """Shows the progress of a search in a block at the bottom of the terminal; finished trials are printed above it.
 
-    An event only replaces the state; a thread redraws the block ``REFRESH_PER_S`` times per second. A new stage is drawn
-    at once, so that no stage stays invisible because it was short. The cursor is never hidden, so that the terminal
-    stays usable however the process ends, ``kill -9`` included.
+    An event only replaces the state; a thread redraws the block ``REFRESH_PER_S`` times per second. A new stage is
+    drawn at once, so that no stage stays invisible because it was short. The cursor is never hidden, so that the
+    terminal stays usable however the process ends, ``kill -9`` included.
     """
 
     def __init__(self, use_stderr: bool = False) -> None:
