@@ -150,7 +150,7 @@ def test_the_test_score_has_its_interval_and_what_differs_is_a_column(
         ["0.7500", "[0.750-0.850]", "1000", "3"],
         ["0.7500", "[0.650-0.750]", "20", "3"],
     ]
-    assert "3 min, 4" in "\n".join(rows)
+    assert "3 min or 4" in "\n".join(rows)
     assert common == "the same in all: seed 0"
 
 

@@ -266,7 +266,8 @@ def test_the_whole_configuration_of_the_winner_is_shown(page: Page) -> None:
 
 def test_the_origin_of_the_result_is_shown(page: Page) -> None:
     model = page.text[page.text.index("Where it comes from") : page.text.index("Configuration: network")]
-    for text in ("auto, seed 3", "5 minutes", PROVENANCE.started, PROVENANCE.machine, PROVENANCE.versions, "c0ffee"):
+    origin = PROVENANCE.budget, PROVENANCE.started, PROVENANCE.machine, PROVENANCE.versions
+    for text in ("auto, seed 3", *origin, "c0ffee"):
         assert text in model
 
 

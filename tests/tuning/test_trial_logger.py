@@ -9,7 +9,7 @@ import pytest
 
 from tests.tuning.factories import epoch_report, trial_record
 from tests.tuning.mlflow_helpers import EXPERIMENT, metric_points, only_run, open_writer
-from tuning.common.formatting import run_name, search_name
+from tuning.common.formatting import budget_text, run_name, search_name
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.trial_logger import TrialLogger
@@ -146,7 +146,16 @@ def test_a_running_trials_name_has_its_number_network_and_image_size(backbone: s
 
 
 @pytest.mark.parametrize(
-    ("minutes", "trials", "name"), [(5.0, 16, "pets 5 min"), (None, 1, "pets 1 trial"), (None, None, "pets")]
+    ("budget_s", "trials", "budget", "name"),
+    [
+        (300.0, 16, "5 min or 16 trials", "pets 5 min"),
+        (90.0, None, "1.5 min", "pets 1.5 min"),
+        (None, 1, "1 trial", "pets 1 trial"),
+        (None, None, "", "pets"),
+    ],
 )
-def test_a_searchs_name_has_its_budget(minutes: float | None, trials: int | None, name: str) -> None:
-    assert search_name("pets", minutes, trials) == name
+def test_a_searchs_name_has_the_first_part_of_its_budget(
+    budget_s: float | None, trials: int | None, budget: str, name: str
+) -> None:
+    assert budget_text(budget_s, trials) == budget
+    assert search_name("pets", budget_s, trials) == name

@@ -48,11 +48,16 @@ def run_name(trial: TrialRecord) -> str:
     return name if depth is None or blocks is None else f"{name} {depth}/{blocks}"
 
 
-def search_name(name: str, minutes: float | None, trials: int | None) -> str:
-    """Return the name of a search's run: the experiment and the budget, such as ``photos 5 min``."""
-    if minutes is not None:
-        return f"{name} {minutes:g} min"
-    return name if trials is None else f"{name} {pluralize(trials, 'trial')}"
+def budget_text(budget_s: float | None, max_trials: int | None) -> str:
+    """Return the budget of a search, such as ``5 min or 16 trials``; empty without one."""
+    minutes = "" if budget_s is None else f"{budget_s / 60:g} min"
+    trials = "" if max_trials is None else pluralize(max_trials, "trial")
+    return " or ".join(filter(None, (minutes, trials)))
+
+
+def search_name(name: str, budget_s: float | None, max_trials: int | None) -> str:
+    """Return the name of a search's run: the experiment, and the minutes or else the trials: ``photos 5 min``."""
+    return f"{name} {budget_text(budget_s, None) or budget_text(None, max_trials)}".rstrip()
 
 
 def describe_network(trial: TrialRecord) -> str:

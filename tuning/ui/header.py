@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.sources.base import SPLITS
 from tuning.common.events import SearchPlanned, SearchStarted
-from tuning.common.formatting import pluralize
+from tuning.common.formatting import budget_text, pluralize
 from tuning.ui.console import wrap_hanging
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def plan_lines(event: SearchPlanned) -> Iterator[str]:
     """Yield the device, the budget and the plan."""
     yield _line("device", f"{event.device}, {pluralize(event.max_concurrent, 'trial')} in parallel")
     if event.budget_s is not None and event.ends_s is not None:
-        yield _line("budget", f"{event.budget_s / 60:g} min, ends at {datetime.fromtimestamp(event.ends_s):%H:%M:%S}")
+        ends = datetime.fromtimestamp(event.ends_s)
+        yield _line("budget", f"{budget_text(event.budget_s, None)}, ends at {ends:%H:%M:%S}")
     yield _line("plan", event.text)
 
 
