@@ -139,7 +139,7 @@ def test_the_model_has_its_network_its_costs_and_the_default() -> None:
     trials = [trial_record(0, 0.5, "out of time"), trial_record(1, 0.9)]
     assert list(model_lines(search_result(trials, trials[1]), candidate())) == [
         "MODEL     tf_efficientnet_lite0, 32 px, 9/18 frozen",
-        "          10.0 MB",
+        "          10.0 MB, latency not measured",
         "          trial 1, validation 0.9000; default configuration 0.5000 (out of time)",
     ]
     assert list(model_lines(search_result(trials, trials[0]), candidate()))[2].endswith("(the default configuration)")

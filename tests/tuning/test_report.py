@@ -242,7 +242,7 @@ def test_the_results_come_first(page: Page) -> None:
         "this model validation90.0%",
         "default configuration validation, trial 070.0%",
         "tf_efficientnet_lite0, 32 px",
-        "9.0 ms, 10.0 MB",
+        "10.0 MB, 9.0 ms/image on one core",
         "90 images, 3 classes",
         "8.5 min",
         "+19.0%, significant",
@@ -306,7 +306,7 @@ def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
     content = report_content(result=result, decision=Decision("Not registered.", ""), mistakes=())
     text = Page(built_report(content)).text
     assert "the default, trial 0, won" in text
-    assert "latency not measured" in text
+    assert "10.0 MB, latency not measured" in text
     assert "All 30 test images were classified correctly" in text
     assert "0 of 3 networks measured" in text
     for absent in ("load_model", "Pareto front"):

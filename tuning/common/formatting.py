@@ -12,6 +12,7 @@ TABLE_WIDTH = 22  # characters of a network in a table
 NetworkText: TypeAlias = Callable[[TrialRecord], str]
 
 if TYPE_CHECKING:
+    from models.profiling.serving_cost import ServingCost
     from models.trial_config import NetworkConfig, TrialConfig
 
 
@@ -71,6 +72,15 @@ def member_text(member: CandidateMember) -> str:
     """Return the network and the image size of a member, with its weight if it is one of several."""
     weight = "" if member.weight == 1 else f", weight {member.weight:.2f}"
     return f"{_backbone_name(member.config.network)} at {member.config.preprocessing.image_size} px{weight}"
+
+
+def cost_text(candidate: Candidate, winner_cost: ServingCost | None) -> str:
+    """Return the size and the latency of a model; a network without a latency of its own has that of its trial."""
+    latency_ms = candidate.latency_ms
+    if latency_ms is None and winner_cost is not None and not candidate.is_ensemble:
+        latency_ms = winner_cost.latency_ms
+    latency = "latency not measured" if latency_ms is None else f"{latency_ms:.1f} ms/image on one core"
+    return f"{candidate.size_mb:.1f} MB, {latency}"
 
 
 def short_network(trial: TrialRecord, width: int) -> str:

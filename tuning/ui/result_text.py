@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tuning.common.formatting import clock, format_score, frozen_text, member_text, network_name, pluralize
+from tuning.common.formatting import (
+    clock,
+    cost_text,
+    format_score,
+    frozen_text,
+    member_text,
+    network_name,
+    pluralize,
+)
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialRecord
@@ -44,12 +52,10 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
-    winner, default, cost = result.winner, result.default, result.winner_cost
-    latency_ms = candidate.latency_ms or (cost.latency_ms if cost and not candidate.is_ensemble else None)
-    latency = "" if latency_ms is None else f", {latency_ms:.1f} ms/image on one core"
+    winner, default = result.winner, result.default
     for number, network in enumerate(_networks(winner, candidate)):
         yield from _wrapped("" if number else "MODEL", network)
-    yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
+    yield from _wrapped("", cost_text(candidate, result.winner_cost))
     if result.choice:
         yield from _wrapped("CHOICE", result.choice.text)
     first = "first network: " if candidate.is_ensemble else ""
