@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from models.trial_config import UNUSED_BY_PROBES
 from tests.tuning.factories import epoch_report, trial_record
 from tests.tuning.mlflow_helpers import EXPERIMENT, metric_points, only_run, open_writer
 from tuning.common.formatting import budget_text, run_name, search_name
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.trial_record import TrialRecord, TrialReport
-from tuning.tracking.trial_logger import TrialLogger
+from tuning.tracking.trial_logger import TrialLogger, trial_params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,6 +102,20 @@ def test_a_trials_run_has_its_settings_epochs_runtime_info_and_best_scores(clien
     assert [value for _, value, _ in metric_points(client, run, "val_balanced_accuracy")] == [0.7, 0.8]
     assert (run.data.metrics["best_val_balanced_accuracy"], run.data.metrics["best_epoch"]) == (0.8, 2)
     assert trial.config.from_json(run.data.tags["freezeline.trial_config"]) == trial.config
+
+
+def test_the_params_of_a_trial_are_its_settings_that_have_an_effect() -> None:
+    trial = trial_record()
+    dumped = trial.config.model_dump()
+    names = {name for part in ("network", "batches", "fit", "features") for name in dumped[part]}
+    assert set(trial_params(trial)) == names | {"image_size", "seed", "log10_lr"}
+    network = trial.config.network.model_copy(update={"freeze_fraction": 1})
+    fit = trial.config.fit.model_copy(update={"optimizer": "lbfgs"})
+    config = trial.config.model_copy(update={"network": network, "fit": fit})
+    settings = {"image_size": 32, "freeze_fraction": 1, "optimizer": "lbfgs", "variant": "small"}
+    params = trial_params(trial.model_copy(update={"config": config, "settings": settings}))
+    assert set(params) == names - set(UNUSED_BY_PROBES) | {"image_size", "seed", "variant"}
+    assert (params["seed"], params["weights"], params["optimizer"]) == (3, "none", "lbfgs")
 
 
 def test_runtime_info_that_changed_by_the_end_becomes_a_tag(client: MlflowClient) -> None:
