@@ -51,20 +51,22 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 
 
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
-    """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
-    winner, default = result.winner, result.default
-    for number, network in enumerate(_networks(winner, candidate)):
+    """Yield the networks of the model, its costs, its trial with the default configuration, and why it was chosen."""
+    for number, network in enumerate(_networks(result.winner, candidate)):
         yield from _wrapped("" if number else "MODEL", network)
     yield from _wrapped("", cost_text(candidate, result.winner_cost))
+    first = "first network: " if candidate.is_ensemble else ""
+    yield from _wrapped("", f"{first}{_winner_text(result.winner, result.default)}")
     if result.choice:
         yield from _wrapped("CHOICE", result.choice.text)
-    first = "first network: " if candidate.is_ensemble else ""
-    score = f"{first}trial {winner.number}, validation {format_score(winner)}"
+
+
+def _winner_text(winner: TrialRecord, default: TrialRecord | None) -> str:
+    score = f"trial {winner.number}, validation {format_score(winner)}"
     if default is None or default.score is None or default.trial_uid == winner.trial_uid:
-        yield from _wrapped("", f"{score}{' (the default configuration)' if default == winner else ''}")
-    else:
-        cut_off = " (out of time)" if default.status == "out of time" else ""
-        yield from _wrapped("", f"{score}; default configuration {format_score(default)}{cut_off}")
+        return f"{score}{' (the default configuration)' if default == winner else ''}"
+    cut_off = " (out of time)" if default.status == "out of time" else ""
+    return f"{score}; default configuration {format_score(default)}{cut_off}"
 
 
 def _networks(winner: TrialRecord, candidate: Candidate) -> Iterator[str]:
