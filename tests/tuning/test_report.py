@@ -389,8 +389,13 @@ def test_the_note_of_every_table_ends_with_a_period() -> None:
 
 
 def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Page) -> None:
-    assert "2 exact duplicates within a class" in page.text
+    assert "2 images with an exact duplicate in their class (1 group): kept." in page.text
     assert page.text.count("b.png") == 1
+    assert "Only 1 shown" not in page.text
+    audit = report_content().audit
+    finding = audit.findings[0].model_copy(update={"count": 4, "files": (*audit.findings[0].files, ("c.png", "d.png"))})
+    text = Page(built_report(report_content(audit=audit.model_copy(update={"findings": (finding,)})))).text
+    assert "4 images with an exact duplicate in their class (2 groups): kept. Only 1 shown." in text
 
 
 def test_a_search_of_one_trial_has_a_report() -> None:

@@ -37,7 +37,7 @@ def audit_lines(audit: Audit) -> Iterator[str]:
         yield _line("audit", "no problems found")
     for label, finding in zip(labels, audit.findings, strict=False):
         detail = f" ({finding.detail})" if finding.detail else ""
-        yield _line(label, f"{finding.count:,} {finding.title}: {finding.action}{detail}")
+        yield _line(label, f"{finding.headline}: {finding.action}{detail}")
     if any(finding.files for finding in audit.findings):
         yield _line("", f"files: freezeline audit {_short_path(audit)}")
 
