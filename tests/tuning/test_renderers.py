@@ -380,7 +380,7 @@ def test_the_header_has_the_run_the_data_the_store_the_device_and_the_budget(
         "  data      1,254 images, 2 classes: 1,200 train, 45 val, 9 test",
         "  tracking  sqlite:///mlflow.db",
         "  device    CPU, 1 trial in parallel",
-        f"  budget    1.5 min, ends at {datetime.fromtimestamp(0):%H:%M:%S}",
+        f"  budget    1.5 min, target {datetime.fromtimestamp(0):%H:%M:%S}: trials stop before, the end may be later",
     ]
     assert lines[6:] == ["  plan      a plan"]
 

@@ -46,8 +46,9 @@ def plan_lines(event: SearchPlanned) -> Iterator[str]:
     """Yield the device, the budget and the plan."""
     yield _line("device", f"{event.device}, {pluralize(event.max_concurrent, 'trial')} in parallel")
     if event.budget_s is not None and event.ends_s is not None:
-        ends = datetime.fromtimestamp(event.ends_s)
-        yield _line("budget", f"{budget_text(event.budget_s, None)}, ends at {ends:%H:%M:%S}")
+        target = f"{datetime.fromtimestamp(event.ends_s):%H:%M:%S}"
+        text = f"{budget_text(event.budget_s, None)}, target {target}: trials stop before, the end may be later"
+        yield _line("budget", text)
     yield _line("plan", event.text)
 
 
