@@ -201,28 +201,40 @@ def test_the_page_does_not_scroll_horizontally_in_a_browser(width: int, tmp_path
     assert int(match[2]) > 1500
 
 
+@pytest.fixture(scope="module")
+def long_report() -> str:
+    """Return a report with all folded parts: more trials than the leaderboard shows, and their settings."""
+    more = [report_trial(number, 0.4 + 0.02 * number, lr=number / 1e4, depth=number) for number in range(7, 15)]
+    return built_report(report_content(result=report_result(trials=(*report_result().trials, *more))))
+
+
 @pytest.mark.system
 @pytest.mark.parametrize(
     ("kind", "scheme", "width"), [("search", "light", 390), ("search", "dark", 1200), ("evaluation", "light", 390)]
 )
-def test_axe_finds_no_accessibility_violation(kind: str, scheme: str, width: int, tmp_path: Path, report: str) -> None:
+def test_axe_finds_no_accessibility_violation(
+    kind: str, scheme: str, width: int, tmp_path: Path, long_report: str
+) -> None:
     file = tmp_path / "page.html"
-    file.write_text(with_axe(report if kind == "search" else build_evaluation(evaluation_content())))
+    file.write_text(with_axe(long_report if kind == "search" else build_evaluation(evaluation_content())))
     number = {"dark": 0, "light": 1}[scheme]  # Chromium's own enumeration
     dom = dump_dom(file, f"--blink-settings=preferredColorScheme={number}", f"--window-size={width},900", VIRTUAL_TIME)
     match = re.search(r'data-axe="([^"]*)"', dom)
     assert match
     result = json.loads(html.unescape(match[1]))
     assert result["dark"] == (scheme == "dark")
+    assert result["details"] == (3 if kind == "search" else 0)
     assert result["rules"] > 20
     assert result["violations"] == []
 
 
 def with_axe(page: str) -> str:
-    """Return a page that runs axe-core on itself and writes the result to ``data-axe``; reports run no script."""
+    """Return a page that opens all its details, runs axe-core on itself and writes the result to ``data-axe``."""
     axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
-    run = """axe.run().then(result => { document.body.dataset.axe = JSON.stringify({
+    run = """document.querySelectorAll("details").forEach(part => part.open = true)
+        axe.run().then(result => { document.body.dataset.axe = JSON.stringify({
         dark: matchMedia("(prefers-color-scheme: dark)").matches, rules: result.passes.length,
+        details: document.querySelectorAll("details[open]").length,
         violations: result.violations.map(rule => [rule.id, rule.nodes.map(node => node.html)])}) })"""
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     return without_policy.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>")
