@@ -1,9 +1,10 @@
-"""Searches with few images: this version against an earlier one, its best single probe, and its default configuration.
+"""Searches with few images: this version against an earlier one, stock Ray Tune, its best probe, and its default trial.
 
 Run ``python -m benchmarks.few_images FOLDER [FOLDER ...] --rows FILE --before CHECKOUT`` on an otherwise idle machine;
 a search takes about three minutes. Stratified subsets of each folder are the training images, from which the search
 cuts its validation split; up to ``MAX_TEST_IMAGES`` others are the test split. A row of ``FILE`` is one search; rows
-that exist are not measured again. Both versions run in turn, with the same images, seed and budget.
+that exist are not measured again. The searches run in turn, with the same images, seed and budget; the stock search is
+``benchmarks.stock_search``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +28,7 @@ from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import pixel_cache
 from models.evaluation.inference import predict
-from models.evaluation.metrics import compute_metrics
+from models.evaluation.metrics import Floats, compute_metrics
 from models.training.trial_io import load_classifier, split_batches
 from tuning.common.names import ORIGIN_TAG, SEARCH_FOLDER_TAG
 from tuning.common.search_paths import SearchPaths
@@ -34,6 +37,15 @@ from tuning.search.evidence import Evidence, Member
 from tuning.search.study import load_study, trials_of
 
 MAX_TEST_IMAGES = 800
+COMPARED = ("before", "stock", "probe", "default")
+
+
+class Cell(NamedTuple):
+    """A subset of a data set."""
+
+    data: str
+    images: int
+    seed: int
 
 
 def copy_subset(dataset: Dataset, count: int, seed: int, folder: Path) -> None:
@@ -81,45 +93,68 @@ def _test_accuracy(paths: SearchPaths, dataset: Dataset, trial: TrialRecord) -> 
     return compute_metrics(*predict(classifier, batches.epoch(0))).accuracy
 
 
-def measure(folder: str, count: int, seed: int, minutes: float, checkouts: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each version."""
-    dataset = load_dataset(folder)
+def stock_search(images: Path, seed: int, minutes: float) -> dict[str, Any]:
+    """Return the result of the stock search, run as a command."""
+    options = ("--seed", str(seed), "--minutes", str(minutes))
+    command = (sys.executable, "-m", "benchmarks.stock_search", str(images), *options)
+    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    (result,) = (line for line in printed.splitlines() if line.startswith(b"{"))
+    return json.loads(result)  # type: ignore[no-any-return]
+
+
+def measure(cell: Cell, folder: str, minutes: float, versions: Mapping[str, Path | None]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each version, given with its checkout; None: the stock search."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        copy_subset(dataset, count, seed, root / "images")
-        for version, checkout in checkouts.items():
+        copy_subset(load_dataset(folder), cell.images, cell.seed, root / "images")
+        for version, checkout in versions.items():
+            row = {**cell._asdict(), "version": version}
+            if checkout is None:
+                yield {**row, **stock_search(root / "images", cell.seed, minutes)}
+                continue
             options = ("--minutes", str(minutes))
-            found = search(str(root / "images"), seed, root / version, *options, checkout=checkout)
-            row = {"data": dataset.name, "images": count, "seed": seed, "version": version, **result_of(found)}
+            found = search(str(root / "images"), cell.seed, root / version, *options, checkout=checkout)
+            row |= result_of(found)
             yield {**row, "alternatives": alternatives(found)} if version == "now" else row
 
 
 def _print_tables(rows: Sequence[dict[str, Any]]) -> None:
-    cells = sorted({(row["data"], row["images"], row["seed"]) for row in rows})
-    print(f"{'data':24} {'images':>6} {'seed':>4} {'before':>7} {'now':>7} {'probe':>7} {'default':>7} {'expected':>8}")
-    differences: dict[str, list[float]] = {"before": [], "probe": [], "default": []}
-    optimism: list[float] = []
-    for cell in cells:
-        of_cell = {row["version"]: row for row in rows if (row["data"], row["images"], row["seed"]) == cell}
-        if "now" not in of_cell:
+    cells: dict[Cell, dict[str, Any]] = {}
+    for row in rows:
+        cells.setdefault(Cell(row["data"], row["images"], row["seed"]), {})[row["version"]] = row
+    columns = " ".join(f"{name:>7}" for name in ("now", *COMPARED))
+    print(f"{'data':16} {'images':>6} {'seed':>4} {columns} {'expected':>8}")
+    gaps: list[float] = []
+    for cell, versions in sorted(cells.items()):
+        if "now" not in versions:
             continue
-        now = of_cell["now"]
-        accuracies = {**now["alternatives"]}
-        if "before" in of_cell:
-            accuracies["before"] = of_cell["before"]["test_accuracy"]
-        for name, values in differences.items():
-            if name in accuracies:
-                values.append(now["test_accuracy"] - accuracies[name])
-        expected = now.get("selection_score", float("nan"))
-        optimism.append(expected - now["test_balanced_accuracy"])
-        shown = [accuracies.get("before"), now["test_accuracy"], accuracies.get("probe"), accuracies.get("default")]
-        texts = " ".join("      -" if value is None else f"{value:7.4f}" for value in shown)
-        print(f"{cell[0]:24} {cell[1]:6} {cell[2]:4} {texts} {expected:8.4f}")
-    for name, values in differences.items():
-        if values:
-            error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-            print(f"now - {name}: {np.mean(values):+.4f} (standard error {error:.4f}, n={len(values)})")
+        now = versions["now"]
+        accuracies = {**now["alternatives"], **{name: row["test_accuracy"] for name, row in versions.items()}}
+        texts = " ".join(f"{accuracies[name]:7.4f}" if name in accuracies else "      -" for name in ("now", *COMPARED))
+        gaps.append((now["selection_score"] - now["test_balanced_accuracy"]) / now["selection_se"])
+        print(f"{cell.data:16} {cell.images:6} {cell.seed:4} {texts} {now['selection_score']:8.4f}")
+        versions["accuracies"] = accuracies
+    for images, name in itertools.product(sorted({cell.images for cell in cells}), COMPARED):
+        pairs = [
+            (versions["accuracies"]["now"], versions["accuracies"][name])
+            for cell, versions in cells.items()
+            if cell.images == images and name in versions.get("accuracies", {})
+        ]
+        if pairs:
+            _print_difference(images, name, np.array(pairs))
+    optimism = [row["selection_score"] - row["test_balanced_accuracy"] for row in rows if row["version"] == "now"]
     print(f"expected - test balanced accuracy: {np.mean(optimism):+.4f} (n={len(optimism)})")
+    print(f"test within 2 standard errors of the expected: {np.mean(np.abs(gaps) < 2):.2f} of {len(gaps)}")
+
+
+def _print_difference(images: int, name: str, pairs: Floats) -> None:
+    differences = pairs[:, 0] - pairs[:, 1]
+    error = differences.std(ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else float("nan")
+    ratio = (1 - pairs[:, 0]).mean() / (1 - pairs[:, 1]).mean()
+    print(
+        f"{images} images, now - {name}: {differences.mean():+.4f} (standard error {error:.4f}, n={len(pairs)}), "
+        f"error x {ratio:.2f}"
+    )
 
 
 def main() -> None:
@@ -133,16 +168,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2)
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()] if arguments.rows.exists() else []
-    done = {(row["data"], row["images"], row["seed"]) for row in rows}
-    checkouts = {"now": ROOT} | ({"before": arguments.before.resolve()} if arguments.before else {})
+    done = {(row["data"], row["images"], row["seed"], row["version"]) for row in rows}
+    versions: dict[str, Path | None] = {"now": ROOT, "stock": None}
+    if arguments.before:
+        versions["before"] = arguments.before.resolve()
     for seed, count, folder in itertools.product(range(arguments.seeds), arguments.images, arguments.folders):
-        if (Path(folder).name, count, seed) in done:
-            continue
-        new = list(measure(folder, count, seed, arguments.minutes, checkouts))
-        rows += new
-        with arguments.rows.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in new)
-        print(folder, count, seed, {row["version"]: round(row["test_accuracy"], 4) for row in new}, flush=True)
+        cell = Cell(Path(folder).name, count, seed)
+        missing = {name: checkout for name, checkout in versions.items() if (*cell, name) not in done}
+        for row in measure(cell, folder, arguments.minutes, missing) if missing else ():
+            rows.append(row)
+            with arguments.rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(*cell, row["version"], round(row["test_accuracy"], 4), flush=True)
     _print_tables(rows)
 
 

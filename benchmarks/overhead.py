@@ -178,7 +178,7 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     with ray.running():
         data = {"name": "overhead", "digest": "0", "source_type": "local", "source": "{}"}
         callbacks = [TrialLogger(parent.writer, data, search.paths)]
-        time_budget = TimeBudget(None, search.paths.elapsed)
+        time_budget = TimeBudget(None, search.paths.elapsed, time.time())
         runner = tuning.search.tune_runner.TuneRunner(
             search.recipe, search.paths, store, strategy, callbacks, SignalHandler(), time_budget
         )

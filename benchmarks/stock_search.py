@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from ray import train, tune
 from ray.tune.schedulers import ASHAScheduler
@@ -25,7 +24,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
-from models.backbones.weights import weights_file
+from models.backbones.factory import create_backbone
 
 BACKBONE = "tf_efficientnet_lite0"
 MAX_EPOCHS, BATCH_SIZE, TEST_BATCH_SIZE = 10, 32, 64
@@ -44,24 +43,22 @@ OPTIMIZERS = {
 }
 
 
-def build_model(num_classes: int, frozen_blocks: int) -> nn.Module:
+def build_model(num_classes: int, frozen_blocks: int) -> nn.Sequential:
     """Return the pretrained network with a new head and frozen first blocks."""
-    file = str(weights_file(BACKBONE, "auto"))
-    model: Any = timm.create_model(
-        BACKBONE, pretrained=True, pretrained_cfg_overlay={"file": file}, num_classes=num_classes
-    )
-    frozen = [model.conv_stem, model.bn1, *model.blocks[:frozen_blocks]] if frozen_blocks else []
-    if frozen_blocks == len(model.blocks):
-        frozen += [model.conv_head, model.bn2]
+    backbone = create_backbone(BACKBONE)
+    network: Any = backbone.network
+    frozen = [network.conv_stem, network.bn1, *network.blocks[:frozen_blocks]] if frozen_blocks else []
+    if frozen_blocks == len(network.blocks):
+        frozen += [network.conv_head, network.bn2]
     for module in frozen:
         module.requires_grad_(requires_grad=False)
-    model.frozen = frozen
-    return model  # type: ignore[no-any-return]
+    return nn.Sequential(network, nn.Linear(backbone.num_features, num_classes))
 
 
 def load_images(folder: Path, image_size: int) -> tuple[Tensor, Tensor]:
     """Return the normalized images [n, 3, s, s] and the labels [n] of a class folder."""
-    config = resolve_data_config({"input_size": (3, image_size, image_size), "crop_pct": 1.0}, model=build_model(2, 0))
+    network = build_model(1, 0)[0]
+    config = resolve_data_config({"input_size": (3, image_size, image_size), "crop_pct": 1.0}, model=network)
     images = ImageFolder(str(folder), create_transform(**config))
     pairs = [images[row] for row in range(len(images))]
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
@@ -88,11 +85,12 @@ def trainable(config: dict[str, Any], folder: Path, seed: int) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, MAX_EPOCHS) if is_cosine else None
     for _ in range(MAX_EPOCHS):
         model.train()
-        for module in model.frozen:  # type: ignore[union-attr]
-            module.eval()
+        for module in model.modules():
+            if all(not parameter.requires_grad for parameter in module.parameters()):
+                module.eval()  # batch norm of frozen blocks keeps its statistics
         for batch in torch.randperm(len(train_rows)).split(BATCH_SIZE):
             rows = torch.tensor(train_rows)[batch]
-            inputs = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, images[rows].flip(3), images[rows])  # noqa: PLR2004
+            inputs = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, images[rows].flip(3), images[rows])
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs), labels[rows]).backward()
             optimizer.step()

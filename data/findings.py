@@ -35,7 +35,9 @@ class FindingText(NamedTuple):
 FINDING_TEXTS: dict[FindingKind, FindingText] = {
     "unreadable": FindingText("unreadable files", "skipped"),
     "conflict": FindingText("images that occur with different labels", "excluded from all splits"),
-    "near_conflict": FindingText("near-duplicates with different labels", "kept in the same split; check the labels"),
+    "near_conflict": FindingText(
+        "images with a near-duplicate of another label", "kept in the same split; check the labels"
+    ),
     "leak": FindingText(
         "images with a duplicate or near-duplicate in another provided split", "excluded from the earlier split"
     ),
@@ -43,8 +45,8 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
         "images whose group spans several provided splits", "excluded from all but the last of these splits"
     ),
     "split_conflict": FindingText("new images that match existing images in several splits", "skipped"),
-    "duplicate": FindingText("exact duplicates within a class", "kept in the same split"),
-    "near_duplicate": FindingText("near-duplicates", "kept in the same split"),
+    "duplicate": FindingText("images with an exact duplicate in their class", "kept in the same split"),
+    "near_duplicate": FindingText("images with a near-duplicate", "kept in the same split"),
     "class_missing": FindingText("classes without images in a split", "add images"),
     "imbalance": FindingText("imbalanced classes", "kept; consider the option balance"),
     "similar_names": FindingText("class names that differ only in case or separators", "kept as separate classes"),
@@ -78,3 +80,14 @@ class Finding(FrozenModel):
     def title(self) -> str:
         """The title of the kind."""
         return FINDING_TEXTS[self.kind].title
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether an element of ``files`` is a group of related images rather than a single file."""
+        return any(len(group) > 1 for group in self.files)
+
+    @property
+    def headline(self) -> str:
+        """The number of affected images (or classes) with the title, and the number of their groups."""
+        num_groups = f"{len(self.files):,} group{'' if len(self.files) == 1 else 's'}"
+        return f"{self.count:,} {self.title}{f' ({num_groups})' if self.is_grouped else ''}"

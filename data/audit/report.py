@@ -10,7 +10,7 @@ from data.findings import Finding
 from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS
 
-MAX_NAMED_FILES = 20  # per finding, in the terminal; the JSON lists all files
+MAX_NAMED_FILES = 20  # or groups, per finding, in the terminal; the JSON lists all files
 
 
 class Audit(FrozenModel):
@@ -50,7 +50,7 @@ class Audit(FrozenModel):
         return "\n".join(self.lines(max_files=0))
 
     def lines(self, max_files: int = MAX_NAMED_FILES) -> list[str]:
-        """Return the audit as text: totals, then each finding with up to ``max_files`` files (0: titles only)."""
+        """Return the audit as text: totals, then each finding with up to ``max_files`` files or groups (0: none)."""
         lines = [f"{self.headline}, median short side {self.median_short_side} px, {self.num_skipped:,} files skipped"]
         for finding in self.findings:
             lines += _finding_lines(finding, max_files, affects_all=finding.count == self.num_images)
@@ -72,14 +72,16 @@ def audit(dataset: Dataset) -> Audit:
 
 
 def _finding_lines(finding: Finding, max_files: int, affects_all: bool) -> list[str]:
-    title = f"  {finding.count:,} {finding.title}: {finding.action}"
+    title = f"  {finding.headline}: {finding.action}"
     if affects_all and finding.files:
         return [f"{title} (all images)"]
     rows = [finding.detail] if finding.detail else []
     max_rows = max(max_files, len(rows))
     for group, reason in zip_longest(finding.files, finding.reasons, fillvalue=""):
         rows.append(f"{' = '.join(group)} {reason}".rstrip())
-    omitted = [f"    ... and {len(rows) - max_rows:,} more"] if max_files and len(rows) > max_rows else []
+    num_omitted = len(rows) - max_rows if max_files else 0
+    noun = f" group{'' if num_omitted == 1 else 's'}" if finding.is_grouped else ""
+    omitted = [f"    ... and {num_omitted:,} more{noun}"] if num_omitted > 0 else []
     return [title, *(f"    {_escaped(row)}" for row in rows[:max_rows]), *omitted]
 
 

@@ -120,6 +120,16 @@ def test_a_finding_about_all_images_is_one_line(image_folder: Path) -> None:
     assert line.endswith("(all images)")
 
 
+def test_images_are_counted_with_the_number_of_groups_in_which_they_are_listed(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 6, "dog": 6}, size=LARGE)
+    for original, copy in (("000", "a"), ("000", "b"), ("001", "c")):
+        shutil.copy(root / "cat" / f"{original}.png", root / "cat" / f"{copy}.png")
+    _, title, *groups = audit(load_dataset(str(root))).lines()
+    assert title == "  5 images with an exact duplicate in their class (2 groups): kept in the same split"
+    assert groups == ["    cat/000.png = cat/a.png = cat/b.png", "    cat/001.png = cat/c.png"]
+    assert audit(load_dataset(str(root))).lines(max_files=1)[2:] == [groups[0], "    ... and 1 more group"]
+
+
 def test_the_imbalance_is_measured_on_the_training_split(make_folder: MakeFolder) -> None:
     report = audit(load_dataset(str(make_folder({"cat": 40, "dog": 10}, size=LARGE))))
     assert report.imbalance == 28 / 6

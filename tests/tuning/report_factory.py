@@ -114,7 +114,7 @@ def report_result(**changes: Any) -> SearchResult:
 
 PROVENANCE = Provenance(
     recipe="auto",
-    budget="5 minutes",
+    budget="5 min or 16 trials",
     seed=3,
     minutes=8.5,
     started="2026-11-24 17:50:00 UTC",

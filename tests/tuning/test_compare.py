@@ -130,6 +130,18 @@ def test_the_command_prints_a_table_and_writes_the_chart(client: MlflowClient, t
     assert Image.open(io.BytesIO(file.read_bytes())).width > 600
 
 
+def test_a_search_is_not_compared_with_itself(client: MlflowClient, capsys: Capture) -> None:
+    earlier, latest = log_search(client, "pets", [0.5]), log_search(client, "pets", [0.6], start_ms=9_000_000)
+    assert main(["compare", "pets", latest]) == 2
+    assert capsys.readouterr().err.strip() == (
+        f"compare: runs must be two or more different searches, got 'pets' and '{latest}', which are the same "
+        f"search {latest[:8]}; replace one by the parent run ID of another search (mlflow ui lists them)."
+    )
+    assert main(["compare", "pets", latest, earlier]) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows.count(latest[:8]) == rows.count(earlier[:8]) == 1
+
+
 def log_recipe(client: MlflowClient, run_id: str, **options: object) -> None:
     client.set_tag(run_id, "freezeline.recipe", recipe(**options).to_json())
 
@@ -150,7 +162,7 @@ def test_the_test_score_has_its_interval_and_what_differs_is_a_column(
         ["0.7500", "[0.750-0.850]", "1000", "3"],
         ["0.7500", "[0.650-0.750]", "20", "3"],
     ]
-    assert "3 min, 4" in "\n".join(rows)
+    assert "3 min or 4" in "\n".join(rows)
     assert common == "the same in all: seed 0"
 
 

@@ -283,7 +283,7 @@ def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(caps
     duplicates = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
     LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (duplicates,)})))
     _, finding, hint = capsys.readouterr().out.splitlines()
-    assert finding == "  audit     2 exact duplicates within a class: kept"
+    assert finding == "  audit     2 images with an exact duplicate in their class (1 group): kept"
     assert hint.split()[:3] == ["files:", "freezeline", "audit"]
 
 
@@ -312,7 +312,7 @@ def test_lines_of_libraries_are_detected() -> None:
         "03:04:05    12  lite0           128   9/18    8/8    36  0.9348 * default",
         "[1/4] probes: 27 planned",
         "Freezeline 0.5.0  tune pets, seed 0",
-        "  2 near-duplicates",
+        "  2 images with a near-duplicate (1 group)",
         "",
         "RESULT    test balanced accuracy 0.9",
         "Report    /searches/report.html",

@@ -201,28 +201,40 @@ def test_the_page_does_not_scroll_horizontally_in_a_browser(width: int, tmp_path
     assert int(match[2]) > 1500
 
 
+@pytest.fixture(scope="module")
+def long_report() -> str:
+    """Return a report with all folded parts: more trials than the leaderboard shows, and their settings."""
+    more = [report_trial(number, 0.4 + 0.02 * number, lr=number / 1e4, depth=number) for number in range(7, 15)]
+    return built_report(report_content(result=report_result(trials=(*report_result().trials, *more))))
+
+
 @pytest.mark.system
 @pytest.mark.parametrize(
     ("kind", "scheme", "width"), [("search", "light", 390), ("search", "dark", 1200), ("evaluation", "light", 390)]
 )
-def test_axe_finds_no_accessibility_violation(kind: str, scheme: str, width: int, tmp_path: Path, report: str) -> None:
+def test_axe_finds_no_accessibility_violation(
+    kind: str, scheme: str, width: int, tmp_path: Path, long_report: str
+) -> None:
     file = tmp_path / "page.html"
-    file.write_text(with_axe(report if kind == "search" else build_evaluation(evaluation_content())))
+    file.write_text(with_axe(long_report if kind == "search" else build_evaluation(evaluation_content())))
     number = {"dark": 0, "light": 1}[scheme]  # Chromium's own enumeration
     dom = dump_dom(file, f"--blink-settings=preferredColorScheme={number}", f"--window-size={width},900", VIRTUAL_TIME)
     match = re.search(r'data-axe="([^"]*)"', dom)
     assert match
     result = json.loads(html.unescape(match[1]))
     assert result["dark"] == (scheme == "dark")
+    assert result["details"] == (3 if kind == "search" else 0)
     assert result["rules"] > 20
     assert result["violations"] == []
 
 
 def with_axe(page: str) -> str:
-    """Return a page that runs axe-core on itself and writes the result to ``data-axe``; reports run no script."""
+    """Return a page that opens all its details, runs axe-core on itself and writes the result to ``data-axe``."""
     axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
-    run = """axe.run().then(result => { document.body.dataset.axe = JSON.stringify({
+    run = """document.querySelectorAll("details").forEach(part => part.open = true)
+        axe.run().then(result => { document.body.dataset.axe = JSON.stringify({
         dark: matchMedia("(prefers-color-scheme: dark)").matches, rules: result.passes.length,
+        details: document.querySelectorAll("details[open]").length,
         violations: result.violations.map(rule => [rule.id, rule.nodes.map(node => node.html)])}) })"""
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     return without_policy.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>")
@@ -242,7 +254,7 @@ def test_the_results_come_first(page: Page) -> None:
         "this model validation90.0%",
         "default configuration validation, trial 070.0%",
         "tf_efficientnet_lite0, 32 px",
-        "9.0 ms, 10.0 MB",
+        "10.0 MB, 9.0 ms/image on one core",
         "90 images, 3 classes",
         "8.5 min",
         "+19.0%, significant",
@@ -266,7 +278,8 @@ def test_the_whole_configuration_of_the_winner_is_shown(page: Page) -> None:
 
 def test_the_origin_of_the_result_is_shown(page: Page) -> None:
     model = page.text[page.text.index("Where it comes from") : page.text.index("Configuration: network")]
-    for text in ("auto, seed 3", "5 minutes", PROVENANCE.started, PROVENANCE.machine, PROVENANCE.versions, "c0ffee"):
+    origin = PROVENANCE.budget, PROVENANCE.started, PROVENANCE.machine, PROVENANCE.versions
+    for text in ("auto, seed 3", *origin, "c0ffee"):
         assert text in model
 
 
@@ -305,7 +318,7 @@ def test_a_winning_default_and_missing_results_are_reported(page: Page) -> None:
     content = report_content(result=result, decision=Decision("Not registered.", ""), mistakes=())
     text = Page(built_report(content)).text
     assert "the default, trial 0, won" in text
-    assert "latency not measured" in text
+    assert "10.0 MB, latency not measured" in text
     assert "All 30 test images were classified correctly" in text
     assert "0 of 3 networks measured" in text
     for absent in ("load_model", "Pareto front"):
@@ -388,8 +401,13 @@ def test_the_note_of_every_table_ends_with_a_period() -> None:
 
 
 def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Page) -> None:
-    assert "2 exact duplicates within a class" in page.text
+    assert "2 images with an exact duplicate in their class (1 group): kept." in page.text
     assert page.text.count("b.png") == 1
+    assert "Only 1 shown" not in page.text
+    audit = report_content().audit
+    finding = audit.findings[0].model_copy(update={"count": 4, "files": (*audit.findings[0].files, ("c.png", "d.png"))})
+    text = Page(built_report(report_content(audit=audit.model_copy(update={"findings": (finding,)})))).text
+    assert "4 images with an exact duplicate in their class (2 groups): kept. Only 1 shown." in text
 
 
 def test_a_search_of_one_trial_has_a_report() -> None:

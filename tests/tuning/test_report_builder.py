@@ -75,19 +75,19 @@ def test_the_provenance_has_the_requested_budget_and_the_times_of_the_trials() -
     trials = [report_trial(number, 0.5) for number in range(3)]
     running = trials[2].model_copy(update={"status": "running", "ended_s": None})
     provenance = Provenance.collect(recipe(minutes=2.5, seed=7), [*trials[:2], running], Elapsed(210.0), "", "")
-    assert (provenance.recipe, provenance.budget, provenance.seed) == ("auto", "2.5 minutes", 7)
+    assert (provenance.recipe, provenance.budget, provenance.seed) == ("auto", "2.5 min", 7)
     assert provenance.minutes == 3.5
     assert provenance.started.startswith("1970-01-12 ")
     assert provenance.started < provenance.ended
     assert f"Python {platform.python_version()}, torch " in provenance.versions
     assert " core" in provenance.machine
-    assert Provenance.collect(recipe(trials=1, minutes=2), [], Elapsed(), "", "").budget == "2 minutes or 1 trial"
+    assert Provenance.collect(recipe(trials=1, minutes=2), [], Elapsed(), "", "").budget == "2 min or 1 trial"
 
 
 def test_the_provenance_of_a_resumed_search_has_the_time_of_all_sessions_and_names_the_budget_of_the_last() -> None:
     provenance = Provenance.collect(recipe(minutes=1), [], Elapsed(68.0, 112.0), "", "")
     assert provenance.minutes == 3.0
-    assert provenance.budget == "1 minutes for the last session, which took 1:08"
+    assert provenance.budget == "1 min (minutes of the last session, which took 1:08)"
 
 
 def test_a_search_of_an_older_version_has_no_times() -> None:

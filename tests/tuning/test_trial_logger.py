@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from models.training.predictions import HeldOutLogits, load_predictions, save_predictions
-from models.trial_config import FitConfig
+from models.trial_config import UNUSED_BY_PROBES, FitConfig
 from tests.tuning.factories import dataset, epoch_report, trial_record
 from tests.tuning.mlflow_helpers import EXPERIMENT, metric_points, only_run, open_writer
-from tuning.common.formatting import run_name, search_name
+from tuning.common.formatting import budget_text, run_name, search_name
 from tuning.common.names import OBJECTIVE_METRIC
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialRecord, TrialReport
 from tuning.tracking.dataset_input import folds_csv
-from tuning.tracking.trial_logger import TrialLogger
+from tuning.tracking.trial_logger import TrialLogger, trial_params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,6 +111,20 @@ def test_a_trials_run_has_its_settings_epochs_runtime_info_and_best_scores(clien
     assert trial.config.from_json(run.data.tags["freezeline.trial_config"]) == trial.config
 
 
+def test_the_params_of_a_trial_are_its_settings_that_have_an_effect() -> None:
+    trial = trial_record()
+    dumped = trial.config.model_dump()
+    names = {name for part in ("network", "batches", "fit", "features") for name in dumped[part]}
+    assert set(trial_params(trial)) == names | {"image_size", "seed", "log10_lr"}
+    network = trial.config.network.model_copy(update={"freeze_fraction": 1})
+    fit = trial.config.fit.model_copy(update={"optimizer": "lbfgs"})
+    config = trial.config.model_copy(update={"network": network, "fit": fit})
+    settings = {"image_size": 32, "freeze_fraction": 1, "optimizer": "lbfgs", "variant": "small"}
+    params = trial_params(trial.model_copy(update={"config": config, "settings": settings}))
+    assert set(params) == names - set(UNUSED_BY_PROBES) | {"image_size", "seed", "variant"}
+    assert (params["seed"], params["weights"], params["optimizer"]) == (3, "none", "lbfgs")
+
+
 def test_runtime_info_that_changed_by_the_end_becomes_a_tag(client: MlflowClient) -> None:
     first, last = {"blocks": 18, "features": "fp16"}, {"blocks": 18, "features": "uncached (disk full)"}
     trial = trial_record().model_copy(update={"runtime_info": last})
@@ -181,7 +195,16 @@ def test_a_running_trials_name_has_its_number_network_and_image_size(backbone: s
 
 
 @pytest.mark.parametrize(
-    ("minutes", "trials", "name"), [(5.0, 16, "pets 5 min"), (None, 1, "pets 1 trial"), (None, None, "pets")]
+    ("budget_s", "trials", "budget", "name"),
+    [
+        (300.0, 16, "5 min or 16 trials", "pets 5 min"),
+        (90.0, None, "1.5 min", "pets 1.5 min"),
+        (None, 1, "1 trial", "pets 1 trial"),
+        (None, None, "", "pets"),
+    ],
 )
-def test_a_searchs_name_has_its_budget(minutes: float | None, trials: int | None, name: str) -> None:
-    assert search_name("pets", minutes, trials) == name
+def test_a_searchs_name_has_the_first_part_of_its_budget(
+    budget_s: float | None, trials: int | None, budget: str, name: str
+) -> None:
+    assert budget_text(budget_s, trials) == budget
+    assert search_name("pets", budget_s, trials) == name

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from tuning.common.promotion_types import Candidate
+    from tuning.tracking.search_summary import SearchSummary
 
 EXAMPLE = "freezeline compare photos PARENT_RUN_ID --chart compared.png"
 POSITIONALS = ("runs",)
@@ -24,7 +25,8 @@ class Options(FrozenModel):
     """The options of ``compare``."""
 
     runs: Several = Field(
-        min_length=1, description="two or more parent run IDs, or experiment names (the latest search of each)"
+        min_length=1,
+        description="two or more different searches: parent run IDs, or experiment names (the latest search of each)",
     )
     chart: OutputPath = Field("", description=".png file to write a chart of score over time to")
 
@@ -44,7 +46,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from tuning.ui.tables.searches import ComparedSearch, common_line, searches_table
 
     client = connect_to_existing()
-    searches = [load_search_summary(client, name) for name in names]
+    searches = _different([load_search_summary(client, name) for name in names], names)
     compared = [ComparedSearch(search, _packaged_candidate(client, search.run_id)) for search in searches]
     print_tables(searches_table(compared), *filter(None, [common_line(compared)]))
     if len({search.data_fingerprint for search in searches}) > 1:
@@ -55,6 +57,17 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
         write_atomically(Path(options.chart), comparison_chart(searches))
         print_tables(f"chart of score over time: {options.chart}")
     return 0
+
+
+def _different(searches: list[SearchSummary], names: list[str]) -> list[SearchSummary]:
+    """Return each search once: the name of an experiment and a run ID may be the same search."""
+    different = list({search.run_id: search for search in searches}.values())
+    if len(different) < 2:
+        raise SettingError(
+            f"runs must be two or more different searches, got {' and '.join(map(repr, names))}, which are the same "
+            f"search {different[0].short_id}; replace one by the parent run ID of another search (mlflow ui lists them)"
+        )
+    return different
 
 
 def _packaged_candidate(client: MlflowClient, run_id: str) -> Candidate | None:

@@ -133,7 +133,7 @@ class SearchPlanned(Event):
         finished: the number of trials that a resumed search had finished before, without probes and re-runs.
         max_epochs: the maximum number of epochs of a trial.
         max_concurrent: the maximum number of concurrent trials.
-        ends_s: the deadline of the command as Unix time in seconds; None: no time limit.
+        ends_s: the target for the end of the command as Unix time in seconds; None: no time limit.
         budget_s: the time limit of the command in seconds; None: no time limit.
         device: the kind of device that trains a trial.
         best: the best trial so far of a resumed search.

@@ -12,6 +12,7 @@ TABLE_WIDTH = 22  # characters of a network in a table
 NetworkText: TypeAlias = Callable[[TrialRecord], str]
 
 if TYPE_CHECKING:
+    from models.profiling.serving_cost import ServingCost
     from models.trial_config import NetworkConfig, TrialConfig
 
 
@@ -48,11 +49,16 @@ def run_name(trial: TrialRecord) -> str:
     return name if depth is None or blocks is None else f"{name} {depth}/{blocks}"
 
 
-def search_name(name: str, minutes: float | None, trials: int | None) -> str:
-    """Return the name of a search's run: the experiment and the budget, such as ``photos 5 min``."""
-    if minutes is not None:
-        return f"{name} {minutes:g} min"
-    return name if trials is None else f"{name} {pluralize(trials, 'trial')}"
+def budget_text(budget_s: float | None, max_trials: int | None) -> str:
+    """Return the budget of a search, such as ``5 min or 16 trials``; empty without one."""
+    minutes = "" if budget_s is None else f"{budget_s / 60:g} min"
+    trials = "" if max_trials is None else pluralize(max_trials, "trial")
+    return " or ".join(filter(None, (minutes, trials)))
+
+
+def search_name(name: str, budget_s: float | None, max_trials: int | None) -> str:
+    """Return the name of a search's run: the experiment, and the minutes or else the trials: ``photos 5 min``."""
+    return f"{name} {budget_text(budget_s, None) or budget_text(None, max_trials)}".rstrip()
 
 
 def describe_network(trial: TrialRecord) -> str:
@@ -66,6 +72,15 @@ def member_text(member: CandidateMember) -> str:
     """Return the network and the image size of a member, with its weight if it is one of several."""
     weight = "" if member.weight == 1 else f", weight {member.weight:.2f}"
     return f"{_backbone_name(member.config.network)} at {member.config.preprocessing.image_size} px{weight}"
+
+
+def cost_text(candidate: Candidate, winner_cost: ServingCost | None) -> str:
+    """Return the size and the latency of a model; a network without a latency of its own has that of its trial."""
+    latency_ms = candidate.latency_ms
+    if latency_ms is None and winner_cost is not None and not candidate.is_ensemble:
+        latency_ms = winner_cost.latency_ms
+    latency = "latency not measured" if latency_ms is None else f"{latency_ms:.1f} ms/image on one core"
+    return f"{candidate.size_mb:.1f} MB, {latency}"
 
 
 def short_network(trial: TrialRecord, width: int) -> str:

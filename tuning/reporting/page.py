@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.common.formatting import member_text, network_name, pluralize
+from tuning.common.formatting import cost_text, member_text, network_name, pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.reporting.charts import Chart, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent
@@ -51,6 +51,7 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
             for name, label in SCORES.items()
         ],
         axis=score_axis(content),
+        cost=cost_text(content.candidate, content.result.winner_cost),
         compares_champion=compares_champion(content.decision.promotion),
         configuration=list(configuration(content.candidate)),
         has_augmentation=any(example.augmented for example in content.train_examples),

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from data.parallel import available_cores
 from models.profiling.hardware import hardware
-from tuning.common.formatting import clock, pluralize
+from tuning.common.formatting import budget_text, clock, pluralize
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.time_budget import Elapsed
@@ -62,11 +62,10 @@ class Provenance:
 
 def _budget(recipe: Recipe, elapsed: Elapsed) -> str:
     """Return the budget; the minutes of a resumed search are those of its last session."""
-    minutes = "" if recipe.budget_s is None else f"{recipe.budget_s / 60:g} minutes"
-    if minutes and elapsed.earlier_s:
-        minutes += f" for the last session, which took {clock(elapsed.counted_s)}"
-    trials = "" if recipe.max_trials is None else pluralize(recipe.max_trials, "trial")
-    return " or ".join(part for part in (minutes, trials) if part)
+    text = budget_text(recipe.budget_s, recipe.max_trials)
+    if recipe.budget_s is None or not elapsed.earlier_s:
+        return text
+    return f"{text} (minutes of the last session, which took {clock(elapsed.counted_s)})"
 
 
 def _machine() -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data.errors import TrackingError
 from data.frozen_model import FrozenModel
-from tuning.common.formatting import pluralize, short_network_name
+from tuning.common.formatting import budget_text, short_network_name
 from tuning.common.names import (
     BEST_OBJECTIVE_METRIC,
     DATA_FINGERPRINT_TAG,
@@ -51,7 +51,7 @@ class SearchSummary(FrozenModel):
         test_score: test balanced accuracy of the candidate; None if it was not measured.
         minutes: wall-clock time of the search, of all sessions if it was resumed.
         trials_s: seconds from the start of the first trial to the end of the last one.
-        budget: the minutes and trials of its recipe, such as ``5 min``; empty if unknown.
+        budget: the minutes and trials of its recipe, such as ``5 min or 16 trials``; empty if unknown.
         seed: its seed; None if unknown.
         promotion: ``champion`` or ``challenger`` and the version; empty if no model was registered.
         improvements: each new best score, in order of time.
@@ -101,7 +101,7 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
         test_score=parent.data.metrics.get(TEST_METRIC),
         minutes=_minutes(parent, children),
         trials_s=max(((run.info.end_time or run.info.start_time) - start_ms for run in children), default=0) / 1000,
-        budget=_budget(recipe) if recipe else "",
+        budget=budget_text(recipe.budget_s, recipe.max_trials) if recipe else "",
         seed=recipe.seed if recipe else None,
         promotion=f"{tags[PROMOTION_TAG]} {tags.get(VERSION_TAG, '')}".rstrip() if PROMOTION_TAG in tags else "",
         improvements=_improvements(scored, start_ms),
@@ -171,12 +171,6 @@ def _recipe(parent: Run) -> Recipe | None:
     with contextlib.suppress(KeyError, ValidationError):
         return Recipe.from_json(parent.data.tags[RECIPE_TAG])
     return None
-
-
-def _budget(recipe: Recipe) -> str:
-    minutes = "" if recipe.budget_s is None else f"{recipe.budget_s / 60:g} min"
-    trials = "" if recipe.max_trials is None else pluralize(recipe.max_trials, "trial")
-    return ", ".join(part for part in (minutes, trials) if part)
 
 
 def _describe(run: Run) -> str:

@@ -113,21 +113,11 @@ class TrialLogger(TrialCallback):
 
 
 def trial_params(trial: TrialRecord) -> Mapping[str, object]:
-    """Return a trial's parameters under the names of the options."""
-    config = trial.config
-    params: dict[str, object] = {
-        **trial.settings,
-        "weights": config.network.weights,
-        "feature_cache": config.features.feature_cache,
-        "max_epochs": config.fit.max_epochs,
-        "seed": config.seed,
-    }
-    if config.is_probe:  # the other settings do not apply
-        return params
-    return {
-        **params,
-        "log10_lr": round(math.log10(config.fit.lr), 6),
-        "cached_augmentations": config.features.cached_augmentations,
-        "patience": config.fit.patience,
-        "step_epochs": config.fit.step_epochs,
-    }
+    """Return the parameters of a trial that have an effect, under the names of the options, and ``log10_lr``."""
+    parts = trial.config.settings()
+    of_config = {**parts["network"], **parts["batches"], **parts["fit"], **parts["features"]}
+    # Searched values come last: MLflow rejects a changed text, such as 1.0 for 1, when a search is resumed.
+    params = {**of_config, **trial.settings, "seed": trial.config.seed}
+    if "lr" in of_config:
+        params["log10_lr"] = round(math.log10(trial.config.fit.lr), 6)
+    return params

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.sources.base import SPLITS
 from tuning.common.events import SearchPlanned, SearchStarted
-from tuning.common.formatting import pluralize
+from tuning.common.formatting import budget_text, pluralize
 from tuning.ui.console import wrap_hanging
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def audit_lines(audit: Audit) -> Iterator[str]:
         yield _line("audit", "no problems found")
     for label, finding in zip(labels, audit.findings, strict=False):
         detail = f" ({finding.detail})" if finding.detail else ""
-        yield _line(label, f"{finding.count:,} {finding.title}: {finding.action}{detail}")
+        yield _line(label, f"{finding.headline}: {finding.action}{detail}")
     if any(finding.files for finding in audit.findings):
         yield _line("", f"files: freezeline audit {_short_path(audit)}")
 
@@ -46,7 +46,9 @@ def plan_lines(event: SearchPlanned) -> Iterator[str]:
     """Yield the device, the budget and the plan."""
     yield _line("device", f"{event.device}, {pluralize(event.max_concurrent, 'trial')} in parallel")
     if event.budget_s is not None and event.ends_s is not None:
-        yield _line("budget", f"{event.budget_s / 60:g} min, ends at {datetime.fromtimestamp(event.ends_s):%H:%M:%S}")
+        target = f"{datetime.fromtimestamp(event.ends_s):%H:%M:%S}"
+        text = f"{budget_text(event.budget_s, None)}, target {target}: trials stop before, the end may be later"
+        yield _line("budget", text)
     yield _line("plan", event.text)
 
 

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tuning.common.formatting import clock, format_score, frozen_text, member_text, network_name, pluralize
+from tuning.common.formatting import (
+    clock,
+    cost_text,
+    format_score,
+    frozen_text,
+    member_text,
+    network_name,
+    pluralize,
+)
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialRecord
@@ -43,22 +51,22 @@ def _metric(candidate: Candidate, name: str, label: str, ci: str = "") -> str:
 
 
 def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
-    """Yield the networks of the model, its costs, and the winner with the default that it was compared with."""
-    winner, default, cost = result.winner, result.default, result.winner_cost
-    latency_ms = candidate.latency_ms or (cost.latency_ms if cost and not candidate.is_ensemble else None)
-    latency = "" if latency_ms is None else f", {latency_ms:.1f} ms/image on one core"
-    for number, network in enumerate(_networks(winner, candidate)):
+    """Yield the networks of the model, its costs, its trial with the default configuration, and why it was chosen."""
+    for number, network in enumerate(_networks(result.winner, candidate)):
         yield from _wrapped("" if number else "MODEL", network)
-    yield from _wrapped("", f"{candidate.size_mb:.1f} MB{latency}")
+    yield from _wrapped("", cost_text(candidate, result.winner_cost))
+    first = "first network: " if candidate.is_ensemble else ""
+    yield from _wrapped("", f"{first}{_winner_text(result.winner, result.default)}")
     if result.choice:
         yield from _wrapped("CHOICE", result.choice.text)
-    first = "first network: " if candidate.is_ensemble else ""
-    score = f"{first}trial {winner.number}, validation {format_score(winner)}"
+
+
+def _winner_text(winner: TrialRecord, default: TrialRecord | None) -> str:
+    score = f"trial {winner.number}, validation {format_score(winner)}"
     if default is None or default.score is None or default.trial_uid == winner.trial_uid:
-        yield from _wrapped("", f"{score}{' (the default configuration)' if default == winner else ''}")
-    else:
-        cut_off = " (out of time)" if default.status == "out of time" else ""
-        yield from _wrapped("", f"{score}; default configuration {format_score(default)}{cut_off}")
+        return f"{score}{' (the default configuration)' if default == winner else ''}"
+    cut_off = " (out of time)" if default.status == "out of time" else ""
+    return f"{score}; default configuration {format_score(default)}{cut_off}"
 
 
 def _networks(winner: TrialRecord, candidate: Candidate) -> Iterator[str]:

@@ -87,8 +87,7 @@ class Search:
     @property
     def run_name(self) -> str:
         """The name of its run, before the result is known."""
-        name, minutes = self.recipe.name or self.dataset.name, self.recipe.budget_s and self.recipe.budget_s / 60
-        return search_name(name, minutes, self.recipe.max_trials)
+        return search_name(self.recipe.name or self.dataset.name, self.recipe.budget_s, self.recipe.max_trials)
 
     @cached_property
     def paths(self) -> SearchPaths:
