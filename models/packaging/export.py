@@ -19,14 +19,10 @@ the logits can be compared and calibrated.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
-import logging
 import shutil
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,12 +34,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data import preprocessing as preprocessing_module
-from data.errors import FreezelineError, first_line
+from data.errors import first_line
 from data.frozen_model import FrozenModel
 from data.preprocessing import Pixels, Preprocessing, normalize
 from models.classifier import Classifier
 from models.packaging import pyfunc_model
 from models.packaging.ensemble import Ensemble
+from models.packaging.exporters import ExportError, write_onnx, write_pt2, write_traced_onnx
 from models.trial_config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
@@ -51,11 +48,6 @@ Logits = npt.NDArray[np.float32]
 # Largest accepted absolute difference in a logit; layer fusion in ONNX Runtime changes it by about 1e-5.
 TOLERANCE = 1e-3
 NUM_CHECKED_IMAGES = 64
-EXPORTER_LOGGERS = ("torch", "onnxscript", "onnx_ir", "mlflow")  # of torch's exporters and of MLflow's save_model
-
-
-class ExportError(FreezelineError):
-    """A network that neither ONNX nor torch.export supports."""
 
 
 class PackageMember(NamedTuple):
@@ -93,7 +85,7 @@ def export_package(
 
     ``pixels`` are the same images for each of ``distinct_preprocessings``: [n, s, s, 3], where s may differ.
 
-    Takes seconds to a minute. The classifiers are not modified.
+    Takes a second, or up to a minute if the first exporter fails. The classifiers are not modified.
 
     Raises:
         ExportError: neither ONNX nor torch.export gives a graph that agrees with torch.
@@ -117,11 +109,6 @@ def export_package(
 def distinct_preprocessings(configs: Iterable[TrialConfig]) -> tuple[Preprocessing, ...]:
     """Return the different preprocessings of configurations in the order of first use: the inputs of the graph."""
     return tuple(dict.fromkeys(config.preprocessing for config in configs))
-
-
-def input_names(count: int) -> list[str]:
-    """Return the names of the graph's inputs."""
-    return ["images"] if count == 1 else [f"images_{number}" for number in range(count)]
 
 
 def member_prefixes(count: int) -> list[str]:
@@ -171,20 +158,20 @@ def _disable_inplace(network: nn.Module) -> None:
 
 
 def _export_graph(network: nn.Module, images: Sequence[Tensor], folder: Path) -> ExportResult:
-    """Write the graph in the first format that agrees with torch: ONNX, then torch.export."""
+    """Write the graph with the first exporter whose graph agrees with torch."""
     with torch.no_grad():
         expected = network(*images).numpy()
     failures: list[str] = []
-    for suffix, write in (("onnx", _write_onnx), ("pt2", _write_pt2)):
+    for suffix, write in EXPORTERS:
         file = folder / f"model.{suffix}"
         try:
             write(network, images, file)
             difference = _compare(expected, _run(file, images))
-        except Exception as error:  # exporters raise many types; the first line is reported, and the next format tried
+        except Exception as error:  # exporters raise many types; the first line is reported, and the next one tried
             failures.append(f"{suffix}: {first_line(error)}")
             file.unlink(missing_ok=True)
             continue
-        notes = tuple(f"packaged with torch.export, which requires torch at inference ({f})" for f in failures)
+        notes = () if suffix == "onnx" else (f"{PT2_NOTE} ({'; '.join(failures)})",)
         return ExportResult(graph=file.name, max_difference=difference, num_checked_images=len(images[0]), notes=notes)
     reasons = "; ".join(failures)
     raise ExportError(
@@ -208,56 +195,9 @@ def _run(file: Path, images: Sequence[Tensor]) -> Logits:
     return np.concatenate([graph(*(each[:1] for each in arrays)), graph(*(each[1:] for each in arrays))])
 
 
-def _write_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
-    with quiet_exporters():
-        program = torch.onnx.export(
-            network,
-            _examples(images),
-            dynamo=True,
-            input_names=input_names(len(images)),
-            output_names=["logits"],
-            dynamic_shapes=_dynamic_shapes(network, images),
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("torch.onnx.export returned no program")
-    program.save(str(file), external_data=False)
-
-
-def _write_pt2(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
-    with quiet_exporters(), torch.no_grad():
-        program = torch.export.export(network, _examples(images), dynamic_shapes=_dynamic_shapes(network, images))
-        program.example_inputs = None  # they would be stored as a pickle, the only one in the file
-        torch.export.save(program, file)
-
-
-def _examples(images: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return two images for each input: with one, torch.export specializes the graph to a batch size of 1."""
-    return tuple(each[:2] for each in images)
-
-
-def _dynamic_shapes(network: nn.Module, images: Sequence[Tensor]) -> tuple[object, ...]:
-    """Return the form of the inputs for torch.export: they have the same batch size, and it may vary."""
-    shapes = tuple({0: torch.export.Dim("b")} for _ in images)
-    return (shapes,) if isinstance(network, Ensemble) else shapes  # *images is a single parameter
-
-
-@contextlib.contextmanager
-def quiet_exporters() -> Iterator[None]:
-    """Context manager that silences the exporters' own loggers, warnings and stdout; errors are still raised."""
-    loggers = [logging.getLogger(name) for name in EXPORTER_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
+# By suffix, the fastest first: TorchScript takes about a second, the newer exporter five to twenty.
+EXPORTERS = (("onnx", write_traced_onnx), ("onnx", write_onnx), ("pt2", write_pt2))
+PT2_NOTE = "packaged with torch.export, which requires torch at inference"
 ARTIFACTS = {
     "facts": "facts.json",
     "preprocess": "preprocess.py",

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from models.classifier import build_classifier
 from models.packaging import pyfunc_model
-from models.packaging.export import ARTIFACTS, PackageMember, member_prefixes, quiet_exporters
+from models.packaging.export import ARTIFACTS, PackageMember, member_prefixes
+from models.packaging.exporters import quiet_exporters
 from models.trial_config import TrialConfig
 
 REQUIREMENTS = ("mlflow-skinny", "numpy", "pillow", "pandas")

@@ -1,15 +1,12 @@
 """The serving cost of a packaged classifier: latency in milliseconds per image, and size in megabytes.
 
-The package is an ONNX graph that runs in ONNX Runtime (``models.packaging.export``). Its exporter takes 10 seconds or
-more per network, too long for every network of a search. Therefore the measured graph comes from torch's older
-TorchScript exporter, which takes about 1 second; ONNX Runtime optimizes both to the same graph.
-``python -m benchmarks.latency`` compares them.
+The measured graph is written and run as that of the package (``models.packaging.export``), with random weights.
+``python -m benchmarks.latency`` compares the two.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +19,11 @@ from data.cache.content_cache import ContentCache
 from data.frozen_model import FrozenModel
 from models.classifier import Classifier, build_classifier
 from models.heads.spec import HeadFeatures
+from models.packaging.exporters import write_traced_onnx
 from models.profiling.hardware import measurement_key
 from models.trial_config import NetworkConfig
 
-VERSION = 1  # of the measurement method
-OPSET = 18  # the newest ONNX opset of the TorchScript exporter
+VERSION = 2  # of the measurement method
 MIN_RUNS, MAX_RUNS = 10, 500
 MIN_TIME_S = 0.5  # CPU time of all runs; more than ``MIN_RUNS`` runs if they are faster
 FILE = "cost.json"
@@ -74,7 +71,9 @@ def serving_cost(spec: ServingSpec) -> ServingCost:
 
 def _measure(spec: ServingSpec, folder: Path) -> None:
     graph = folder / "model.onnx"
-    export_torchscript_onnx(randomly_initialized(spec), spec.image_size, graph)
+    classifier = randomly_initialized(spec)
+    network = nn.Sequential(classifier.network, classifier.head).eval()
+    write_traced_onnx(network, [torch.zeros(2, 3, spec.image_size, spec.image_size)], graph)
     cost = ServingCost(latency_ms=latency_ms(graph), mb=graph.stat().st_size / 1e6)
     graph.unlink()
     (folder / FILE).write_text(cost.to_json())
@@ -101,16 +100,6 @@ def randomly_initialized(spec: ServingSpec) -> Classifier:
             if parameter.ndim == 1:
                 parameter.normal_(1.0, 0.02, generator=generator)
     return classifier
-
-
-def export_torchscript_onnx(classifier: Classifier, image_size: int, file: Path) -> None:
-    """Write a classifier as an ONNX graph for one image with torch's TorchScript exporter, leaving it in eval mode."""
-    network = nn.Sequential(classifier.network, classifier.head).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the deprecation of this exporter, and tracing for a fixed image size
-        torch.onnx.export(
-            network, (torch.zeros(1, 3, image_size, image_size),), str(file), dynamo=False, opset_version=OPSET
-        )
 
 
 def latency_ms(graph: Path) -> float:

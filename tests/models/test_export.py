@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import math
 import os
 import socket
@@ -13,7 +12,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,38 +22,14 @@ import torch
 from data import preprocessing
 from data.preprocessing import normalize
 from models.classifier import build_classifier
-from models.packaging import export as export_module
 from models.packaging import pyfunc_model
-from models.packaging.export import (
-    EXPORTER_LOGGERS,
-    ExportError,
-    ExportResult,
-    PackageFacts,
-    PackageMember,
-    export_package,
-    quiet_exporters,
-)
-from models.packaging.mlflow_model import load_checkpoint, log_package, requirements, save_package
+from models.packaging.export import ExportResult, PackageFacts, PackageMember, export_package
+from models.packaging.mlflow_model import load_checkpoint, log_package, requirements
 from models.trial_config import NetworkConfig, TrialConfig
 from tests.models.conftest import CLASSES, NETWORK, SIZE, Packaged, colored_pixels
 
 ROOT = Path(__file__).parents[2]
 FACTS = PackageFacts(labels=CLASSES, data_fingerprint="fingerprint")
-
-# --- output of the exporters ---
-
-
-def test_only_the_exporters_are_silenced_and_only_while_they_run(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = [logging.getLogger(name).level for name in EXPORTER_LOGGERS]
-    with quiet_exporters():
-        print("progress")
-        logging.getLogger("onnxscript.optimizer").warning("from an exporter")
-        logging.getLogger("models.training").warning("from the project")
-    assert (caplog.messages, capsys.readouterr().out) == (["from the project"], "")
-    assert [logging.getLogger(name).level for name in EXPORTER_LOGGERS] == before
-
 
 # --- files of the package ---
 
@@ -382,44 +356,3 @@ def test_packages_of_truncated_networks_other_heads_and_small_cnn_contain_only_u
     with torch.inference_mode():
         expected = rebuilt.eval()(torch.from_numpy(x)).numpy()
     assert np.abs(pyfunc_model.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
-
-
-# --- fallback to torch.export ---
-
-
-def test_a_network_that_onnx_does_not_support_is_packaged_with_torch_export_and_a_note(
-    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("no such operator: aten::strange\nlong traceback")
-
-    monkeypatch.setattr(torch.onnx, "export", fail)
-    result = export_package([packaged.member], FACTS, [colored_pixels(5)[0]], tmp_path / "package")
-    assert result.graph == "model.pt2"
-    assert result.notes == (
-        "packaged with torch.export, which requires torch at inference (onnx: no such operator: aten::strange)",
-    )
-    save_package(tmp_path / "package", tmp_path / "model")
-    assert "torch==" in (tmp_path / "model" / "requirements.txt").read_text()
-    with zipfile.ZipFile(tmp_path / "package" / "model.pt2") as archive:
-        prefixes = [archive.read(name)[:2] for name in archive.namelist()]
-    assert len(prefixes) > 10
-    assert not [
-        prefix for prefix in prefixes if prefix in {b"PK", b"\x80\x02", b"\x80\x04"}
-    ]  # no pickle and no nested archive
-    graph = pyfunc_model.open_graph(tmp_path / "package" / "model.pt2")
-    x = normalize(colored_pixels(5)[0], packaged.config.preprocessing)
-    with torch.inference_mode():
-        expected = packaged.classifier.eval()(torch.from_numpy(x)).numpy()
-    for count in (1, 2, 5):
-        assert np.abs(graph(x[:count]) - expected[:count]).max() < 1e-4
-
-
-def test_a_graph_with_different_logits_is_not_packaged(
-    packaged: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export_module, "_write_onnx", lambda *arguments: arguments[-1].touch())
-    monkeypatch.setattr(pyfunc_model, "open_graph", lambda _: lambda x: np.ones((len(x), 3), np.float32))
-    with pytest.raises(ExportError, match=r"cannot be exported \(onnx: its logits differ .*; pt2: its logits differ"):
-        export_package([packaged.member], FACTS, [colored_pixels(2)[0]], tmp_path)
-    assert not [file for file in tmp_path.iterdir() if file.suffix in {".onnx", ".pt2"}]

@@ -49,14 +49,6 @@ def client(tracking: str) -> MlflowClient:
 
 
 @pytest.fixture
-def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Package with torch's TorchScript exporter, which takes a quarter of a second instead of five."""
-    from tests.system.quick import export_quickly
-
-    monkeypatch.setattr("models.packaging.export._write_onnx", export_quickly)
-
-
-@pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the writer send without waiting for a batch, and retry without a pause."""
     monkeypatch.setattr("tuning.tracking.async_writer.BATCH_WAIT_S", 0.0)

@@ -30,7 +30,7 @@ from tuning.tracking.parent_run import ParentRun
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.usefixtures("no_pauses", "quick_export")
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_train_with_a_run_accepts_no_other_settings(capsys: Capture) -> None:
 # --- a registered version ---
 
 
-@pytest.mark.usefixtures("smoke_tested", "quick_export")
+@pytest.mark.usefixtures("smoke_tested")
 def test_a_version_trained_again_has_the_same_validation_metrics(client: MlflowClient, image_folder: Path) -> None:
     settings = {"backbone": "small_cnn", "image_size": "16", "max_epochs": "2", "augmentation": "light", "seed": "5"}
     options = [text for name, value in settings.items() for text in (f"--{name}", value)]
