@@ -168,7 +168,8 @@ STATES = [
     LiveState(START_S, stage="starting"),
     reduced(ProgressUpdated("resizing images", 123_456, 1_234_567)),
     reduced(
-        planned(), StageStarted("evaluating trial 12345, the best, on the test split, and a stage with a long name")
+        planned(),
+        StageStarted("packaging trial 12345, the best: a stage with a long name that does not fit"),
     ),
     MANY_TRIALS,
 ]

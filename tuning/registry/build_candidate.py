@@ -1,11 +1,11 @@
-"""Build a candidate: evaluate trained networks on the test split once, and package them."""
+"""Build a candidate: package trained networks, and evaluate the package on the test split once."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from tuning.registry.member_predictions import (
     TrainedMember,
     load_members,
     predict_split,
+    predict_with_graph,
     reference_predictions,
 )
 from tuning.tracking.environment import code_version
@@ -42,7 +43,8 @@ from tuning.tracking.operations import PARENT_UID, LogEpoch, now_ms
 from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
-    from data.preprocessing import Pixels
+    from data.loading.pixel_cache import PixelCache
+    from data.preprocessing import Preprocessing
     from models.evaluation.metrics import ClassificationMetrics, Labels, MetricName, Probabilities
     from models.packaging.export import ExportResult, PackageMember
 
@@ -79,22 +81,30 @@ def build_candidate(
     folder: Path,
     held_out: HeldOutPredictions | None = None,
 ) -> Candidate:
-    """Evaluate trained networks on the test split, which is counted, package them, and log the package and the scores.
+    """Package trained networks, evaluate them on the test split, which is counted, and log the package and the scores.
 
     ``settings`` has the absolute path or URI of the data set, from which ``promote`` loads it again. The reference and
     test predictions are saved beside ``folder``, the package's new folder. The temperature is chosen on ``held_out``,
     by default on the validation split: pass it if the networks were trained on the validation images too.
     """
+    from models.device import choose_device
+    from models.evaluation.calibration import choose_temperature
     from models.packaging.export import distinct_preprocessings
 
     num_classes = len(dataset.classes)
+    log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
     loaded = load_members(members, num_classes)
     preprocessings = distinct_preprocessings(member.config for member in members)
     caches = {preprocessing: pixel_cache(dataset, preprocessing) for preprocessing in preprocessings}
     held_out = held_out or predict_split(loaded, caches, "val", num_classes)
-    evaluation = _evaluate(held_out, predict_split(loaded, caches, "test", num_classes), dataset.classes)
-    test_images = [cache.split("test")[0] for cache in caches.values()]
-    exported = _package(loaded, dataset, evaluation, test_images, folder)
+    temperature = choose_temperature(held_out.logits, held_out.labels)
+    exported = _package(loaded, dataset, temperature, caches, folder)
+    log_stage(logger, "evaluating the package on the test split")
+    graph = folder / exported.graph
+    is_served_faster = graph.suffix == ".onnx" and choose_device().type == "cpu"
+    test = predict_with_graph(graph, caches) if is_served_faster else predict_split(loaded, caches, "test", num_classes)
+    evaluation = _evaluate(held_out, test, temperature, dataset.classes)
+    _save_test_predictions(folder, evaluation)
     split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
     evaluated_ms = now_ms()
     candidate = Candidate(
@@ -119,8 +129,8 @@ def build_candidate(
         temperature=evaluation.temperature,
         max_difference=exported.max_difference,
         num_checked_images=exported.num_checked_images,
-        size_mb=(folder / exported.graph).stat().st_size / 1e6,
-        latency_ms=_latency_ms(folder / exported.graph),
+        size_mb=graph.stat().st_size / 1e6,
+        latency_ms=_latency_ms(graph),
     )
     _log_evaluation(parent, candidate, evaluation, dataset.name)
     return candidate
@@ -129,23 +139,20 @@ def build_candidate(
 def _package(
     members: Sequence[PackageMember],
     dataset: Dataset,
-    evaluation: _TestEvaluation,
-    test_images: Sequence[Pixels],
+    temperature: float,
+    caches: Mapping[Preprocessing, PixelCache],
     folder: Path,
 ) -> ExportResult:
-    """Write the package into ``folder``, and its reference and test predictions beside it."""
+    """Write the package into ``folder``, checked on validation images, and its reference predictions beside it."""
     from models.packaging.export import PackageFacts, export_package
 
-    facts = PackageFacts(
-        labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=evaluation.temperature
-    )
-    log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
-    exported = export_package(members, facts, test_images, folder)
+    facts = PackageFacts(labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=temperature)
+    images = [cache.split("val")[0] for cache in caches.values()]
+    exported = export_package(members, facts, images, folder)
     for note in exported.notes:
         logger.info(note)
-    reference = reference_predictions(members, test_images[0], evaluation.temperature)
+    reference = reference_predictions(members, images[0], temperature)
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
-    _save_test_predictions(folder, evaluation)
     return exported
 
 
@@ -191,17 +198,18 @@ def _test_predictions_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.test_predictions.npz")
 
 
-def _evaluate(held_out: HeldOutPredictions, test: HeldOutPredictions, classes: tuple[str, ...]) -> _TestEvaluation:
-    """Choose the temperature on ``held_out``, then evaluate the test split.
+def _evaluate(
+    held_out: HeldOutPredictions, test: HeldOutPredictions, temperature: float, classes: tuple[str, ...]
+) -> _TestEvaluation:
+    """Return the scores on the test split.
 
     The loss and the calibration error are those of the trained model; ``_calibrated`` are those of the package. The
     calibration errors named ``val_`` are those on ``held_out``.
     """
-    from models.evaluation.calibration import choose_temperature, cross_entropy, expected_calibration_error, softmax
+    from models.evaluation.calibration import cross_entropy, expected_calibration_error, softmax
     from models.evaluation.intervals import confidence_interval
     from models.evaluation.metrics import compute_metrics
 
-    temperature = choose_temperature(held_out.logits, held_out.labels)
     metrics: dict[str, float] = {}
     for prefix, outputs in (("val", held_out), ("test", test)):
         before, after = softmax(outputs.logits), softmax(outputs.logits, temperature)

@@ -16,6 +16,8 @@ from models.training.trial_io import load_classifier, split_batches
 from models.trial_config import TrialConfig
 from tuning.registry.smoke_test import NUM_IMAGES, ReferencePredictions, as_png, build_reference_predictions
 
+BATCH_SIZE = 32  # of the package's graph
+
 if TYPE_CHECKING:
     from models.evaluation.ensemble import Floats
     from models.evaluation.metrics import Labels
@@ -64,6 +66,20 @@ def predict_split(
         outputs.append(run_epoch(classifier, batches.epoch(0)))
     logits = combine_logits([each.numpy() for each, _ in outputs], [member.weight for member in members])
     return HeldOutPredictions(logits, outputs[0][1].numpy())
+
+
+def predict_with_graph(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> HeldOutPredictions:
+    """Return the logits of the test split by a package's graph; ``caches`` are in the order of its inputs."""
+    from models.packaging.pyfunc_model import open_graph
+
+    run = open_graph(graph)
+    splits = {preprocessing: cache.split("test") for preprocessing, cache in caches.items()}
+    labels = next(iter(splits.values()))[1]
+    logits = [
+        run(*(normalize(pixels[first : first + BATCH_SIZE], each) for each, (pixels, _) in splits.items()))
+        for first in range(0, len(labels), BATCH_SIZE)
+    ]
+    return HeldOutPredictions(np.concatenate(logits).astype(np.float64), labels)
 
 
 def reference_predictions(members: Sequence[PackageMember], pixels: Pixels, temperature: float) -> ReferencePredictions:

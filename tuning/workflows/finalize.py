@@ -141,7 +141,7 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
         packaged = PackagedWinner.from_json(file.read_text())
         if packaged.trial_uids == trial_uids:
             return packaged.candidate.model_copy(update={"test_evaluations": count_test_evaluations(search.dataset)})
-    search.bus.stage(f"evaluating {summary.describe_winner(result)}, the best, on the test split")
+    search.bus.stage(f"packaging {summary.describe_winner(result)}, the best")
     members = [
         TrainedMember(trial.config, search.paths.final_weights(trial.trial_uid, trial.best_epoch), weight)
         for trial, weight in result.members

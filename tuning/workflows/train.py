@@ -111,7 +111,6 @@ def _train_and_package(
     task = TrialTask(trial_uid=TRIAL_UID, config=config, search_root=paths.root, threads=training.cpus_per_trial)
     bus.stage("training")
     weights = paths.final_weights(TRIAL_UID, train_task(task, on_epoch_end))
-    bus.stage("evaluating the model on the test split")
     oof = out_of_fold_predictions(paths, dataset, TRIAL_UID)
     held_out = HeldOutPredictions(*oof) if oof else None
     candidate = build_candidate(parent, dataset, training, [TrainedMember(config, weights)], paths.package, held_out)
