@@ -285,6 +285,13 @@ def test_a_stage_is_drawn_however_short_it_is(monkeypatch: pytest.MonkeyPatch) -
         assert [stage for stage in stages if stage not in out.getvalue()] == []
 
 
+def test_the_block_is_drawn_while_a_library_has_replaced_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example while an exporter is silenced."""
+    with live(monkeypatch) as (renderer, out), contextlib.redirect_stdout(io.StringIO()):
+        renderer.handle(StageStarted("exporting"))
+        assert "exporting" in out.getvalue()
+
+
 def test_a_long_message_is_wrapped_unless_it_holds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"the model is saved on this machine; freezeline sync {'a' * 32} delivers it when the server is back"
     with live(monkeypatch) as (renderer, out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ class ConsolePrinter:
 
     def __init__(self, use_stderr: bool = False) -> None:
         """Print to standard output, or to standard error if standard output is machine-readable."""
-        self.console = Console(stderr=use_stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        # The stream of now: a library that replaces sys.stdout for a while must not receive the user's lines.
+        file = sys.stderr if use_stderr else sys.stdout
+        self.console = Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._task = ""  # of the last progress event
         self._last_progress_s = 0.0  # when the task began or its progress was last printed
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from data.atomic_write import write_atomically
@@ -38,7 +40,8 @@ from tuning.ui.tables import networks, pareto
 from tuning.ui.tables.text_table import TextTable
 from tuning.workflows.search_session import Search, SessionResult
 
-COST_MEASUREMENT_BUDGET_S = 8.0  # for measuring serving costs when the recipe has no serving limits
+# For measuring serving costs when the recipe has no serving limits: at most 8 s, and a small part of a short budget.
+COST_MEASUREMENT_BUDGET_S, COST_MEASUREMENT_SHARE = 8.0, 0.025
 NOT_DECIDED = Decision("Not decided yet: the MLflow server was unavailable.", "")
 
 
@@ -56,20 +59,25 @@ def finalize(search: Search, session: SessionResult) -> int:
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
     parent.set_tags({WINNER_TAG: summary.winner_text(result)})
-    candidate = _package_winner(search, result)
-    baseline = _pixel_baseline(search)
-    bus.emit(CandidateEvaluated(candidate, baseline))
-    warnings = result_warnings(search.dataset, result, candidate)
-    shown_at_start = split_warnings(search.dataset)
-    for warning in warnings:
-        if warning not in shown_at_start:
-            bus.warning(warning)
-    costs_table, note_tables = _compare_networks(search, result)
+    with ThreadPoolExecutor(max_workers=1) as background:  # its work overlaps with the export and the smoke test
+        pixel_baseline = background.submit(_pixel_baseline, search)
+        network_rows = background.submit(networks.compare_networks, result.trials, result.num_classes)
+        candidate = _package_winner(search, result)
+        baseline = pixel_baseline.result()
+        parent.log_metrics({PIXEL_BASELINE_METRIC: baseline})
+        bus.emit(CandidateEvaluated(candidate, baseline))
+        warnings = result_warnings(search.dataset, result, candidate)
+        shown_at_start = split_warnings(search.dataset)
+        for warning in warnings:
+            if warning not in shown_at_start:
+                bus.warning(warning)
+        is_interrupted = search.signals.stop_requested
+        decision = NOT_DECIDED if is_interrupted else _promote(search, candidate)
+        costs_table, note_tables = _log_networks(search, result, network_rows.result())
     result_block = _Result(result, candidate, baseline, warnings, costs_table)
-    if search.signals.stop_requested:
-        _show_result(search, result_block, NOT_DECIDED, None)
+    if is_interrupted:
+        _show_result(search, result_block, decision, None)
         return _end_interrupted(search, candidate)
-    decision = _promote(search, candidate)
     _save_outcome(search, decision, warnings)
     links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
@@ -130,7 +138,9 @@ def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResul
         limits["latency_ms"] = recipe.max_latency_ms
     if recipe.max_mb is not None:
         limits["mb"] = recipe.max_mb
-    costs = measure_serving_costs(trials, len(dataset.classes), limits, COST_MEASUREMENT_BUDGET_S)
+    budget_s = math.inf if recipe.budget_s is None else COST_MEASUREMENT_SHARE * recipe.budget_s
+    time_limit_s = min(COST_MEASUREMENT_BUDGET_S, budget_s)
+    costs = measure_serving_costs(trials, len(dataset.classes), limits, time_limit_s)
     return SearchResult.select(trials, costs, limits, recipe, Evidence.load(search.paths, dataset, trials))
 
 
@@ -162,19 +172,17 @@ def _save_outcome(search: Search, decision: Decision, warnings: Sequence[str]) -
 
 
 def _pixel_baseline(search: Search) -> float:
-    """Log and return the test accuracy of logistic regression on raw pixels."""
-    search.bus.stage("fitting the baseline on raw pixels")
+    """Return the test accuracy of logistic regression on raw pixels."""
     cache = pixel_cache(search.dataset, next(iter(search.inputs.preprocessings.values())))
-    accuracy = pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
-    search.parent.log_metrics({PIXEL_BASELINE_METRIC: accuracy})
-    return accuracy
+    return pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
 
 
-def _compare_networks(search: Search, result: SearchResult) -> tuple[TextTable | None, str]:
+def _log_networks(
+    search: Search, result: SearchResult, rows: Sequence[networks.NetworkSummary]
+) -> tuple[TextTable | None, str]:
     """Log the scores and serving costs of the networks; return a table for the terminal and all tables in Markdown."""
-    search.bus.stage("comparing the networks")
     shown, note = None, ""
-    if rows := networks.compare_networks(result.trials, result.num_classes):
+    if rows:
         search.parent.log_text(networks.as_json(rows), "networks.json")
         shown = networks.table(rows)
         note = shown.to_markdown()
