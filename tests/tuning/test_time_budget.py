@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from models.trial_config import FitConfig
 from tests.tuning.factories import epoch_report, recipe, trial_record
-from tuning.search.time_budget import Elapsed, TimeBudget, finalize_reserve_s
+from tuning.search.time_budget import Elapsed, TimeBudget, estimate_finalize_s
 
 
 @pytest.fixture
@@ -48,9 +49,38 @@ def test_a_budget_is_trials_minutes_or_both(options: dict[str, str], trials: int
     assert (limited.max_trials, limited.budget_s) == (trials, seconds)
 
 
-@pytest.mark.parametrize(("budget_s", "expected_s"), [(10, 3.5), (150, 52.5), (600, 75)])
-def test_time_is_reserved_for_the_work_after_the_trials(budget_s: float, expected_s: float) -> None:
-    assert finalize_reserve_s(budget_s) == pytest.approx(expected_s)
+@pytest.mark.parametrize(
+    ("startup_s", "num_test_images", "s_per_image", "expected_s"),
+    [
+        (2, 0, [], 15),
+        (20, 0, [], 30),
+        (1000, 0, [], 60),
+        (20, 100, [0.05, 0.1, 5.0], 40),
+    ],
+)
+def test_the_work_after_the_trials_is_estimated_from_the_startup_and_the_probes(
+    startup_s: float, num_test_images: int, s_per_image: list[float], expected_s: float
+) -> None:
+    assert estimate_finalize_s(startup_s, num_test_images, s_per_image) == pytest.approx(expected_s)
+
+
+def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
+    start_s: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = start_s
+    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
+    time_budget = make_time_budget(300, num_test_images=100)
+    now = start_s + 20
+    time_budget.start_trials()
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 30)
+    probe = trial_record(1)
+    fit = FitConfig(optimizer="lbfgs", max_epochs=1)
+    changes = {
+        "config": probe.config.model_copy(update={"fit": fit}),
+        "history": ({**probe.history[0], "images_per_s": 5.0},),
+    }
+    time_budget.on_trial_end(probe.model_copy(update=changes), None)
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 30 - 100 / 5)
 
 
 def test_without_minutes_the_time_is_never_exhausted(make_time_budget: MakeTimeBudget) -> None:
@@ -99,7 +129,7 @@ def test_the_used_fraction_and_the_seconds_left_are_those_of_the_trials(
 ) -> None:
     now = start_s
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    limited, unlimited = make_time_budget(275), make_time_budget(None)
+    limited, unlimited = make_time_budget(215), make_time_budget(None)
     now = start_s + 50
     assert (limited.fraction_used, limited.seconds_left) == (pytest.approx(0.25), pytest.approx(150))
     assert (unlimited.fraction_used, unlimited.seconds_left) == (0.0, math.inf)
@@ -110,7 +140,7 @@ def test_the_time_before_the_first_trial_is_not_a_part_of_the_trials_time(
 ) -> None:
     now = start_s
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    time_budget = make_time_budget(275)
+    time_budget = make_time_budget(260)
     now = start_s + 100  # resizing images, starting Ray
     time_budget.start_trials()
     assert (time_budget.fraction_used, time_budget.seconds_left) == (0.0, pytest.approx(100))
@@ -123,11 +153,11 @@ def test_a_resumed_search_has_the_remaining_time(
 ) -> None:
     now, file = start_s, tmp_path / "elapsed_s"
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    first = TimeBudget(1075, file, start_s)
+    first = TimeBudget(1060, file, start_s)
     now = start_s + 400
     end_epoch(first)
     assert Elapsed.load(file).counted_s == pytest.approx(400, abs=0.1)
-    second = TimeBudget(1075, file, start_s, has_progress=True, previous=Elapsed.load(file))
+    second = TimeBudget(1060, file, start_s, has_progress=True, previous=Elapsed.load(file))
     now = start_s + 590
     assert not second.is_exhausted
     now = start_s + 610

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,11 @@ from data.atomic_write import write_atomically
 from tuning.common.background import background_thread
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
-# Time after the trials on two cores: measuring serving costs (8 s), export (15 to 30 s), test evaluation, smoke test of
-# the registered version, report. With a short budget only a fraction is reserved, and a busy machine needs more: the
-# command then exceeds its budget, which is better than ending without a trial.
-FINALIZE_RESERVE_S = 75.0
-FINALIZE_RESERVE_FRACTION = 0.35
+# What follows the trials (serving costs, export, registration, the check in a clean process, report) imports the same
+# libraries and builds the same networks as what precedes them, and is as slow on a busy machine. Measured on two cores:
+# 14 s before the trials, 20 s after them, without the evaluation of the test images.
+FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 1.5, 15.0, 60.0
+MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
 POLL_INTERVAL_S = 0.2
 
 
@@ -51,15 +52,20 @@ class Elapsed(NamedTuple):
 NOTHING_ELAPSED = Elapsed()
 
 
-def finalize_reserve_s(budget_s: float) -> float:
-    """Return the seconds of a budget that are reserved for the work after the trials."""
-    return min(FINALIZE_RESERVE_S, FINALIZE_RESERVE_FRACTION * budget_s)
+def estimate_finalize_s(startup_s: float, num_test_images: int, s_per_image: Sequence[float]) -> float:
+    """Return the expected seconds after the trials.
+
+    ``s_per_image`` are those of the linear probes, which compute the features of each image once, as evaluation does.
+    """
+    fixed_s = min(MAX_FINALIZE_S, max(MIN_FINALIZE_S, FINALIZE_PER_STARTUP * startup_s))
+    return fixed_s + num_test_images * (statistics.median(s_per_image) if s_per_image else 0.0)
 
 
 class TimeBudget(TrialCallback):
     """Measures the elapsed time and determines the deadline of the trials, if there is a budget.
 
-    The time is not exhausted before one epoch or one trial has ended, so that a search has a result if it can have one.
+    The deadline leaves time for what follows the trials, estimated by what the search has measured so far. The time is
+    not exhausted before one epoch or one trial has ended, so that a search has a result if it can have one.
     The elapsed time is saved to a file, so that a resumed search continues with the remaining time.
 
     Attributes:
@@ -73,6 +79,7 @@ class TimeBudget(TrialCallback):
         elapsed_file: Path,
         started_s: float,
         *,
+        num_test_images: int = 0,
         has_progress: bool = False,
         previous: Elapsed = NOTHING_ELAPSED,
     ) -> None:
@@ -83,6 +90,7 @@ class TimeBudget(TrialCallback):
                 it; None: no budget.
             elapsed_file: the file with the elapsed seconds of the search.
             started_s: start of the command as Unix time in seconds.
+            num_test_images: number of images on which the winner will be evaluated.
             has_progress: whether an epoch or a trial has ended in an earlier session.
             previous: elapsed seconds of earlier sessions.
         """
@@ -93,9 +101,8 @@ class TimeBudget(TrialCallback):
         self._start_s = time.time()
         remaining_s = None if budget_s is None else max(0.0, budget_s - previous.counted_s)
         self.ends_s = None if remaining_s is None else self._command_s + remaining_s
-        self._deadline_s = (
-            None if remaining_s is None else self._command_s + remaining_s - finalize_reserve_s(remaining_s)
-        )
+        self._remaining_s, self._num_test_images = remaining_s, num_test_images
+        self._s_per_image: list[float] = []
         self._has_progress = threading.Event()
         if has_progress:
             self._has_progress.set()
@@ -103,6 +110,14 @@ class TimeBudget(TrialCallback):
     def start_trials(self) -> None:
         """Start the trials' time: what precedes the first trial counts in no phase's share."""
         self._start_s = time.time()
+
+    @property
+    def _deadline_s(self) -> float | None:
+        """The Unix time in seconds at which the trials must end; None without a budget."""
+        if self.ends_s is None or self._remaining_s is None:
+            return None
+        finalize_s = estimate_finalize_s(self._start_s - self._command_s, self._num_test_images, self._s_per_image)
+        return self.ends_s - min(finalize_s, MAX_RESERVE_FRACTION * self._remaining_s)
 
     @property
     def fraction_used(self) -> float:
@@ -127,10 +142,8 @@ class TimeBudget(TrialCallback):
         """Context manager that calls ``on_deadline`` once, in another thread, when the trials' time is exhausted."""
 
         def wait(ended: threading.Event) -> None:
-            if self._deadline_s is None or ended.wait(max(0.0, self._deadline_s - time.time())):
-                return
-            while not self._has_progress.wait(POLL_INTERVAL_S):
-                if ended.is_set():
+            while not self.is_exhausted:  # polled, because the deadline moves
+                if self.budget_s is None or ended.wait(POLL_INTERVAL_S):
                     return
             if not ended.is_set():
                 on_deadline()
@@ -148,6 +161,8 @@ class TimeBudget(TrialCallback):
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """Record progress and save the elapsed time, so that a search whose trials all fail ends too."""
+        if trial.config.is_probe and "images_per_s" in trial.metrics:
+            self._s_per_image.append(1 / trial.metrics["images_per_s"])
         self._has_progress.set()
         self.save()
 

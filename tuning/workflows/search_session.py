@@ -293,6 +293,7 @@ class SearchSession:
             recipe.budget_s,
             self._search.paths.elapsed,
             self._search.context.started_s,
+            num_test_images=len(self._search.dataset.split("test")),
             has_progress=has_result(store.trials()),
             previous=Elapsed.load(self._search.paths.elapsed),
         )
