@@ -172,12 +172,19 @@ def _print_tables(rows: Sequence[dict[str, Any]]) -> None:
         values = [[row["rules"][label][name] for row in chosen if row["data"] == data] for data in _names(chosen)]
         return float(np.mean([np.mean(each) for each in values]))
 
-    print(f"{'rule':30} {'bal. acc.':>9} {'loss':>7} {'ms':>6} {'optimism':>9} {'uncorrected':>11}  n={len(rows)}")
+    def coverage(label: str) -> float:
+        """Return the share of subsets whose test score is within two standard errors of the expected one."""
+        results = [row["rules"][label] for row in rows]
+        gaps = [abs(each["expected"] - each["balanced_accuracy"]) / each["standard_error"] for each in results]
+        return float(np.mean(np.array(gaps) < 2))
+
+    columns = f"{'optimism':>9} {'uncorrected':>11} {'coverage':>8}"
+    print(f"{'rule':30} {'bal. acc.':>9} {'loss':>7} {'ms':>6} {columns}  n={len(rows)}")
     for label in (rule.label for rule in RULES):
         score, expected = mean(label, "balanced_accuracy", rows), mean(label, "expected", rows)
         print(
             f"{label:30} {score:9.4f} {mean(label, 'loss', rows):7.4f} {mean(label, 'latency_ms', rows):6.1f} "
-            f"{expected - score:+9.4f} {mean(label, 'uncorrected', rows) - score:+11.4f}"
+            f"{expected - score:+9.4f} {mean(label, 'uncorrected', rows) - score:+11.4f} {coverage(label):8.2f}"
         )
     for data in _names(rows):
         others, own = ([row for row in rows if (row["data"] == data) == is_own] for is_own in (False, True))

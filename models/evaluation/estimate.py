@@ -43,3 +43,17 @@ def class_balanced_estimate(values: Floats, labels: Labels, groups: npt.NDArray[
     num_groups = len(np.unique(groups))
     variance = float((deviations**2).sum()) * num_groups / max(1, num_groups - 1)
     return Estimate(mean, math.sqrt(variance))
+
+
+def balanced_accuracy_estimate(correct: Floats, labels: Labels, groups: npt.NDArray[np.int64]) -> Estimate:
+    """Return the balanced accuracy of correct [n] (1 or 0) with its standard error.
+
+    The error is at least that of recalls with Jeffreys' prior, Beta(1/2, 1/2), because the variance in a sample without
+    a mistake is 0, which says little about the next images.
+    """
+    mean, standard_error = class_balanced_estimate(correct, labels, groups)
+    counts, hits = np.bincount(labels), np.bincount(labels, correct)
+    occurs = counts > 0
+    recalls = (hits[occurs] + 0.5) / (counts[occurs] + 1)
+    variances = recalls * (1 - recalls) / (counts[occurs] + 2)
+    return Estimate(mean, max(standard_error, math.sqrt(variances.sum()) / occurs.sum()))

@@ -20,7 +20,12 @@ from data.dataset.dataset import Dataset, Sample
 from data.dataset.folds import Folds, development_folds
 from models.evaluation.calibration import cross_fitted_loss
 from models.evaluation.ensemble import combine_logits
-from models.evaluation.estimate import Estimate, class_balanced_estimate, class_balanced_weights
+from models.evaluation.estimate import (
+    Estimate,
+    balanced_accuracy_estimate,
+    class_balanced_estimate,
+    class_balanced_weights,
+)
 from models.evaluation.metrics import Floats, Labels
 from models.training.predictions import HeldOutLogits, load_predictions
 from tuning.common.search_paths import SearchPaths
@@ -232,7 +237,8 @@ def corrected_estimate(options: Sequence[Option], chosen: Option, images: Images
             )
         )
     score_price, loss_price = np.mean(price, axis=0) if price else (0.0, 0.0)
-    score, loss = images.estimate(chosen.is_correct(images.labels)), images.estimate(chosen.losses)
+    score = balanced_accuracy_estimate(chosen_correct, labels, images.groups[known])
+    loss = images.estimate(chosen.losses)
     return SelectionEstimate(
         Estimate(min(1.0, score.mean + min(0.0, score_price)), score.standard_error),
         Estimate(loss.mean + max(0.0, loss_price), loss.standard_error),
