@@ -64,8 +64,8 @@ def copy_subset(dataset: Dataset, count: int, seed: int, folder: Path) -> None:
 def result_of(found: Search) -> dict[str, Any]:
     """Return the metrics of a search of either version."""
     metrics = found.parent.data.metrics
-    names = ("test_accuracy", "test_balanced_accuracy", "test_loss", "best_val_balanced_accuracy")
-    names += ("selection_score", "selection_se", "selection_loss")
+    scores = ("test_accuracy", "test_balanced_accuracy", "test_loss", "best_val_balanced_accuracy")
+    names = (*scores, "selection_score", "selection_se", "selection_loss")
     origins = [run.data.tags.get(ORIGIN_TAG, "") for run in found.trials]
     row: dict[str, Any] = {name: metrics[name] for name in names if name in metrics}
     return {**row, "minutes": found.minutes, "trials": {origin: origins.count(origin) for origin in set(origins)}}
@@ -99,7 +99,7 @@ def stock_search(images: Path, seed: int, minutes: float) -> dict[str, Any]:
     command = (sys.executable, "-m", "benchmarks.stock_search", str(images), *options)
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     (result,) = (line for line in printed.splitlines() if line.startswith(b"{"))
-    return json.loads(result)  # type: ignore[no-any-return]
+    return json.loads(result)
 
 
 def measure(cell: Cell, folder: str, minutes: float, versions: Mapping[str, Path | None]) -> Iterator[dict[str, Any]]:

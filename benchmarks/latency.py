@@ -47,8 +47,8 @@ def compare(name: str, size: int) -> str:
         ms = [min(times) for times in zip(*rounds, strict=True)]
         mb = [file.stat().st_size / 1e6 for file in (newer, fast)]
     cells = [name, str(size)]
-    for newer_value, fast_value, form in ((*seconds, "{:.1f}"), (*ms, "{:.2f}"), (*mb, "{:.2f}")):
-        cells += [form.format(newer_value), form.format(fast_value)]
+    for values, digits in ((seconds, 1), (ms, 2), (mb, 2)):
+        cells += [f"{value:.{digits}f}" for value in values]
     return f"| {' | '.join(cells)} | {ms[1] / ms[0] - 1:+.1%} | {mb[1] / mb[0] - 1:+.1%} |"
 
 

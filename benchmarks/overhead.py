@@ -23,7 +23,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +83,7 @@ class Search(NamedTuple):
     recipe: Recipe
     space: SearchSpace
 
-    def make_config(self, settings: dict[str, Any]) -> TrialConfig:
+    def make_config(self, settings: Mapping[str, Any]) -> TrialConfig:
         """Return the configuration of one trial."""
         return self.space.trial_config(settings, {(BACKBONE, SIZE): preprocessing_for(BACKBONE, SIZE)})
 
@@ -174,7 +174,7 @@ def run_freezeline(search: Search, kind: Kind) -> None:
     parent = ParentRun.open(connect(), None, "overhead")
     store = open_trial_store(search.paths, search.space, search.make_config, 0, search.recipe.sampler)
     strategy = SearchStrategy(search.recipe, search.space, num_val_images=100)
-    tuning.search.tune_runner.run_trial = trial_of(kind.seconds)
+    tuning.search.tune_runner.run_trial = trial_of(kind.seconds)  # type: ignore[attr-defined,assignment]
     with ray.running():
         data = {"name": "overhead", "digest": "0", "source_type": "local", "source": "{}"}
         callbacks = [TrialLogger(parent.writer, data, search.paths)]

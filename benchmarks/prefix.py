@@ -115,9 +115,9 @@ def compare_engines(name: str, size: int, rounds: int, engines: list[str]) -> No
         for engine, (run, _) in ready.items():
             times_ms[engine].append(ms_per_image(run, x))
     for engine, (run, ready_s) in ready.items():
-        error = float((run(x) - exact).abs().max() / exact.abs().max())
+        difference = float((run(x) - exact).abs().max() / exact.abs().max())
         median_ms = statistics.median(times_ms[engine])
-        print(f"{name:24} {engine:14} {median_ms:8.2f} {ready_s:8.1f} {error:10.1e}", flush=True)
+        print(f"{name:24} {engine:14} {median_ms:8.2f} {ready_s:8.1f} {difference:10.1e}", flush=True)
 
 
 def compare_batches(name: str, size: int, rounds: int) -> None:

@@ -53,7 +53,9 @@ class MeasuredCache(ContentCache):
 
     created_s: dict[str, float] = {}  # noqa: RUF012  # shared by all caches of this process: they have one root
 
-    def get_or_create(self, key: str, create: Callable[[Path], None]) -> Path:
+    def get_or_create(
+        self, key: str, create: Callable[[Path], None], on_wait: Callable[[], None] = lambda: None
+    ) -> Path:
         """Return the entry's folder; create it if it is missing."""
 
         def measured(folder: Path) -> None:
@@ -61,7 +63,7 @@ class MeasuredCache(ContentCache):
             create(folder)
             self.created_s[key] = time.process_time() - start
 
-        return super().get_or_create(key, measured)
+        return super().get_or_create(key, measured, on_wait)
 
 
 def configurations(space: SearchSpace, count: int) -> Iterator[dict[str, ParamValue]]:
@@ -151,7 +153,7 @@ def main() -> None:
         os.environ["FREEZELINE_HOME"] = folder
         import models.features.trial_features
 
-        models.features.trial_features.ContentCache = MeasuredCache  # type: ignore[misc]
+        models.features.trial_features.ContentCache = MeasuredCache  # type: ignore[attr-defined]
         dataset = load_dataset(arguments.data)
         run(dataset, arguments.configurations, FOLDER / f"{dataset.name}.jsonl", Path(folder) / "trial")
 

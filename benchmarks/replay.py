@@ -12,10 +12,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.record_curves import FOLDER
 from tuning.common.option_types import ParamValue
-from tuning.common.trial_record import TrialReport
+from tuning.common.trial_record import TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
-from tuning.search.study import TrialStatus
 
 UNLIMITED = {"trials": "1000", "rerun_top_k": "0"}  # a replay ends by itself
 NUM_VAL_IMAGES = 180  # of the smaller recorded data set

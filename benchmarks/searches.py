@@ -63,7 +63,9 @@ def search(data: str, seed: int, folder: Path, *options: str, name: str = "searc
 
 def load_search(client: MlflowClient, name: str, minutes: float) -> Search:
     """Return the only search of the experiment ``name``."""
-    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None, name  # noqa: S101
+    runs = client.search_runs([experiment.experiment_id])
     trials = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     return Search(minutes, client, parent, trials)

@@ -78,7 +78,7 @@ def total_cpu_s(pid: int) -> float:
     """Return the CPU seconds of a process and its descendants so far, including those that have exited."""
     parent = psutil.Process(pid)
     cpu_times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
-    return sum(used.user + used.system + used.children_user + used.children_system for used in cpu_times)
+    return float(sum(used.user + used.system + used.children_user + used.children_system for used in cpu_times))
 
 
 def main() -> None:

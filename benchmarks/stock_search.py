@@ -20,7 +20,8 @@ from ray import train, tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from sklearn.model_selection import train_test_split
-from timm.data import create_transform, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
@@ -36,7 +37,7 @@ SPACE = {
     "frozen_blocks": tune.choice([0, 3, 5, 7]),  # of 7; the stem is frozen with the first
     "image_size": tune.choice([128, 224]),
 }
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Any] = {
     "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
