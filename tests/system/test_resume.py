@@ -57,7 +57,7 @@ def test_the_best_trials_are_rerun_with_other_seeds_and_the_best_mean_wins(
     assert tune(workspace, trials="2", rerun_top_k="2", rerun_seeds="1") == 0
     output = capsys.readouterr().out
     parent, children = runs_of(workspace.client)
-    reruns = [run for run in children if run.data.tags["origin"] == "rerun"]
+    reruns = [run for run in children if run.data.tags["freezeline.origin"] == "rerun"]
     assert len(children) == 4
     assert {run.data.tags["freezeline.rerun_of"] for run in reruns} == {
         run.data.tags["freezeline.trial_uid"] for run in children[:2]

@@ -154,7 +154,7 @@ def test_the_parent_run_has_the_recipe_the_data_the_environment_and_the_result(f
 
 def test_the_default_configuration_is_tried_and_the_winner_is_at_least_as_good(finished_search: FinishedSearch) -> None:
     parent, children = runs_of(finished_search.client)
-    default = next(run for run in children if run.data.tags["origin"] == "default")
+    default = next(run for run in children if run.data.tags["freezeline.origin"] == "default")
     assert (default.data.params["optimizer"], default.data.params["lr_scheduler"]) == ("adamw", "cosine")
     assert parent.data.metrics["best_val_balanced_accuracy"] >= default.data.metrics["best_val_balanced_accuracy"]
 

@@ -18,6 +18,7 @@ def test_the_model_has_its_network_its_costs_and_the_default() -> None:
         "MODEL     tf_efficientnet_lite0, 32 px, 9/18 frozen",
         "          10.0 MB, latency not measured",
         "          trial 1, validation 0.9000; default configuration 0.5000 (out of time)",
+        "TRIALS    1 default, 1 sampler proposal",
     ]
     assert list(model_lines(search_result(trials, trials[0]), candidate()))[2].endswith("(the default configuration)")
 
@@ -46,4 +47,12 @@ def test_the_trial_of_the_model_stands_above_the_reason_of_the_choice() -> None:
         "          trial 1, validation 0.9000; default configuration 0.5000",
         "CHOICE    chosen by log loss on 20 images of the validation split: expected",
         "          balanced accuracy 0.8000 ± 0.0300",
+        "TRIALS    1 default, 1 sampler proposal",
     ]
+
+
+def test_the_number_of_trials_of_each_origin_is_shown() -> None:
+    origins = ("probe", "default", "fine_tune", "sampler", "sampler", "rerun")
+    trials = [trial_record(number).model_copy(update={"origin": origin}) for number, origin in enumerate(origins)]
+    lines = list(model_lines(search_result(trials, trials[0]), candidate()))
+    assert lines[-1] == "TRIALS    1 linear probe, 1 default, 1 fine-tune, 2 sampler proposals, 1 re-run"

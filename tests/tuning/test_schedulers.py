@@ -63,7 +63,7 @@ def test_a_trial_that_must_not_be_stopped_still_counts_in_comparisons(name: Sche
     scheduler = build_scheduler(name, 8)
     run_good_trials(scheduler, 8)
     assert stopping_epoch(scheduler, "default", 0.5, 8, **{NEVER_STOP: True}) == 0
-    assert stopping_epoch(scheduler, "poor", 0.1, 8, **{NEVER_STOP: False}) == (0 if name == "none" else 2)
+    assert stopping_epoch(scheduler, "poor", 0.1, 8, **{NEVER_STOP: False}) == {"none": 0, "asha": 1, "median": 2}[name]
 
 
 def test_an_excluded_trial_is_neither_stopped_nor_compared_with_others(name: SchedulerName) -> None:
@@ -95,9 +95,14 @@ def test_a_trial_whose_worker_was_lost_continues_and_repeats_epochs(name: Schedu
     assert decisions == [TrialScheduler.CONTINUE] * 6
 
 
-@pytest.mark.parametrize("name", STOPPING_NAMES)
-@pytest.mark.parametrize(("max_epochs", "grace_epochs"), [(2, 1), (4, 1), (5, 2), (8, 2), (16, 4), (100, 25)])
-def test_a_poor_trial_is_stopped_after_a_quarter_of_the_epochs(
+@pytest.mark.parametrize(
+    ("name", "max_epochs", "grace_epochs"),
+    [
+        *(("median", *epochs) for epochs in ((2, 1), (4, 1), (5, 2), (8, 2), (16, 4), (100, 25))),
+        *(("asha", *epochs) for epochs in ((2, 1), (8, 1), (9, 2), (16, 2), (100, 13))),
+    ],
+)
+def test_a_poor_trial_is_stopped_after_a_quarter_of_the_epochs_or_an_eighth_by_asha(
     name: SchedulerName, max_epochs: int, grace_epochs: int
 ) -> None:
     scheduler = build_scheduler(name, max_epochs)

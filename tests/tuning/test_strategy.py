@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from optuna.trial import FixedTrial
 
 from tests.tuning.factories import NUM_VAL_IMAGES, PREPROCESSINGS, epoch_metrics, recipe, trial_record
+from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.search.defaults import MIN_SAMPLED
 from tuning.search.reruns import NextRerun
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import (
@@ -71,14 +74,14 @@ class Search:
 def test_the_phases_follow_each_other_in_order() -> None:
     search = Search(**FOUR_PROBES, trials=4)
     origins = [search.run(score).origin for score in (0.5, 0.9, 0.92, 0.6, 0.7, 0.91, 0.93, 0.5, 0.9, 0.9)]
-    assert origins == [*["probe"] * 2, "default", *["probe"] * 2, *["fine-tune"] * 2, "sampler", *["rerun"] * 2]
+    assert origins == [*["probe"] * 2, "default", *["probe"] * 2, "fine_tune", *["sampler"] * 2, *["rerun"] * 2]
     assert search.next() == "end"
     assert [(usage.name, usage.num_trials, usage.seconds) for usage in phase_usage(search.trials)] == [
         ("warm-up probes", 2, 20.0),
         ("default", 1, 10.0),
         ("probe sweep", 2, 20.0),
-        ("fine-tunes of the best probe", 2, 20.0),
-        ("sampler", 1, 10.0),
+        ("fine-tunes of the best probe", 1, 10.0),
+        ("sampler", 2, 20.0),
         ("re-runs of the best", 2, 20.0),
     ]
 
@@ -130,7 +133,7 @@ def test_the_better_the_probes_are_the_more_time_the_sweep_has(default_score: fl
     assert step.origin == "probe"
     search.fraction_used = LATEST_SWEEP[who_leads]
     assert isinstance(step := search.next(), Proposal)
-    assert step.origin == "fine-tune"
+    assert step.origin == "fine_tune"
 
 
 def test_the_sweep_is_over_once_a_later_phase_has_begun() -> None:
@@ -138,10 +141,10 @@ def test_the_sweep_is_over_once_a_later_phase_has_begun() -> None:
     for score in (0.5, 0.6, 0.9):
         search.run(score)
     search.fraction_used = LATEST_START["probe sweep"]
-    assert search.run().origin == "fine-tune"
+    assert search.run().origin == "fine_tune"
     search.fraction_used = 0.0  # resumed with a new budget
     assert search.strategy.probes_left(search.trials) == []
-    assert [search.run().origin for _ in range(2)] == ["fine-tune", "rerun"]
+    assert [search.run().origin for _ in range(2)] == ["sampler", "rerun"]
 
 
 def test_the_defaults_of_all_variants_start_before_the_sampler() -> None:
@@ -159,11 +162,14 @@ def test_the_defaults_of_all_variants_start_before_the_sampler() -> None:
 def test_fewer_blocks_are_frozen_if_the_default_is_significantly_better_than_the_probes(
     default_score: float, fractions: list[float]
 ) -> None:
-    search = Search(**{**FOUR_PROBES, "image_size": "32", "truncate": "3,4"}, trials=9)
+    search = Search(**{**FOUR_PROBES, "image_size": "32", "truncate": "3,4"}, trials=99)
     for score in (0.9, default_score, 0.91):
         search.run(score)
-    assert [search.run(0.99).settings["freeze_fraction"] for _ in range(2)] == fractions
-    assert search.run().origin == "sampler"
+    first = search.run(0.99)
+    assert [search.run().origin for _ in range(MIN_SAMPLED)] == ["sampler"] * MIN_SAMPLED
+    second = search.run(0.99)
+    assert [first.settings["freeze_fraction"], second.settings["freeze_fraction"]] == fractions
+    assert [first.origin, second.origin, search.run().origin] == ["fine_tune", "fine_tune", "sampler"]
 
 
 @pytest.mark.parametrize(
@@ -181,15 +187,77 @@ def test_among_probes_within_one_standard_error_the_best_of_the_smallest_size_is
 
 
 def test_a_probe_that_ends_late_is_fine_tuned_but_there_are_never_more_than_two_fine_tunes() -> None:
-    search = Search(**FOUR_PROBES, trials=9)
+    search = Search(**FOUR_PROBES, trials=99)
     for score in (0.9, 0.5, 0.5, 0.5):
         search.run(score)
     late = search.start()
     search.run()
     search.finish(late, 0.99)
-    last = search.run()
-    assert (last.origin, last.settings["truncate"]) == ("fine-tune", late.settings["truncate"])
-    assert search.run().origin == "sampler"
+    origins = [search.run().origin for _ in range(2 * MIN_SAMPLED)]
+    assert origins.count("fine_tune") == 1
+    assert origins[MIN_SAMPLED] == "fine_tune"
+    last = next(trial for trial in reversed(search.trials) if trial.origin == "fine_tune")
+    assert last.settings["truncate"] == late.settings["truncate"]
+
+
+class FakeProposals:
+    """Predicts ``trial_s`` for every trial and a tenth of it for one epoch; proposes ``params``."""
+
+    def __init__(self, trial_s: float, params: Mapping[str, ParamValue] | None = None) -> None:
+        self.trial_s = trial_s
+        self.params = params
+
+    def propose(self, state: SearchState) -> Mapping[str, ParamValue] | None:
+        return self.params
+
+    def seconds(
+        self, params: Mapping[str, ParamValue], trials: Sequence[TrialRecord], epochs: int | None = None
+    ) -> float:
+        assert params
+        return self.trial_s / 10 if epochs == 1 else self.trial_s
+
+
+def search_with_probes(proposals: FakeProposals, **options: Any) -> Search:
+    """Return a search of 100 s whose probes and default have ended."""
+    search = Search(**{**FOUR_PROBES, "trials": 99, **options})
+    search.strategy = SearchStrategy(search.recipe, search.space, NUM_VAL_IMAGES, proposals=proposals)
+    search.seconds_left = 100.0
+    for _ in range(5):
+        search.run()
+    return search
+
+
+@pytest.mark.parametrize(("trial_s", "origin"), [(25.0, "fine_tune"), (26.0, "sampler")])
+def test_only_a_fine_tune_that_takes_a_quarter_of_the_time_precedes_the_sampler(trial_s: float, origin: str) -> None:
+    search = search_with_probes(FakeProposals(trial_s, params={}))
+    assert search.start().origin == origin
+    search.trials.pop()
+    search.fraction_used, search.seconds_left = 0.2, 80.0  # a quarter of all the time, not of the rest
+    assert search.start().origin == origin
+
+
+@pytest.mark.parametrize(("seconds_left", "origin"), [(30.0, "fine_tune"), (29.0, "sampler")])
+def test_a_long_fine_tune_starts_after_the_sampler_if_its_first_epoch_fits(seconds_left: float, origin: str) -> None:
+    search = search_with_probes(FakeProposals(300.0, params={}))
+    assert [search.run().origin for _ in range(MIN_SAMPLED)] == ["sampler"] * MIN_SAMPLED
+    search.seconds_left = seconds_left
+    assert search.start().origin == origin
+
+
+def test_if_no_proposal_of_the_sampler_fits_nothing_is_proposed() -> None:
+    search = search_with_probes(FakeProposals(1000.0, params=None), rerun_top_k=0)
+    assert search.next() == "end"
+
+
+def test_the_sampler_may_use_the_time_of_the_reruns_if_none_of_them_fits() -> None:
+    search = search_with_probes(FakeProposals(1.0, params={}))
+    search.fraction_used = LATEST_START["sampler"]
+    assert search.start().origin == "rerun"
+    search.trials.pop()
+    search.seconds_left = 9.0  # each trial took 10 s
+    assert search.start().origin == "sampler"
+    search.fraction_used = 1.0
+    assert search.next() == "end"
 
 
 def test_if_all_probes_fail_the_sampler_proposes_next() -> None:

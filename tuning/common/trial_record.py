@@ -15,7 +15,7 @@ from tuning.common.option_types import ParamValue
 
 # "out of time": ended by the time budget of the search; "pruned": stopped by the scheduler.
 TrialStatus = Literal["running", "complete", "out of time", "pruned", "failed"]
-TrialOrigin = Literal["default", "probe", "fine-tune", "sampler", "rerun"]
+TrialOrigin = Literal["default", "probe", "fine_tune", "sampler", "rerun"]
 
 
 RAN_TO_ITS_END = "ran to its end"  # the reason of a complete trial
@@ -28,7 +28,7 @@ class TrialRecord(FrozenModel):
         trial_uid: identifies the trial in the trial store, in Ray and in MLflow.
         number: the number of the Optuna trial.
         origin: the source of its settings. ``default``: the defaults of the recipe, or of a variant that the linear
-            probes do not cover. ``probe``: a linear probe. ``fine-tune``: the best probe, fine-tuned. ``sampler``: a
+            probes do not cover. ``probe``: a linear probe. ``fine_tune``: the best probe, fine-tuned. ``sampler``: a
             proposal of the sampler. ``rerun``: one of the best trials with another seed.
         fixed_params: the parameters that its phase fixed, under their names in the study.
         rerun_of: the uid of the trial that it re-runs; empty if it is no re-run.

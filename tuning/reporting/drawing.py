@@ -40,7 +40,7 @@ class OriginStyle(NamedTuple):
 ORIGINS: dict[TrialOrigin, OriginStyle] = {
     "default": OriginStyle("default", ORANGE, "D"),
     "probe": OriginStyle("linear probe", MUTED, "s"),
-    "fine-tune": OriginStyle("fine-tuned probe", GREEN, "^"),
+    "fine_tune": OriginStyle("fine-tuned probe", GREEN, "^"),
     "sampler": OriginStyle("sampler", BLUE, "o"),
     "rerun": OriginStyle("re-run", INK, "v"),
 }

@@ -70,6 +70,9 @@ PROBE_AXES: Mapping[str, tuple[str, ...]] = {  # by head_features; the last axis
 }
 PROBE_PARAMS: Mapping[str, ParamValue] = {"freeze_fraction": 1.0, "augmentation": "none", "mix": "none"}
 PROBE_BALANCES = ("weights", "none")  # the first allowed one; the objective is balanced accuracy
+# Trials of the sampler that share the time left equally. They precede the second fine-tune of the best probe, and the
+# first one if it takes long.
+MIN_SAMPLED = 12
 FINE_TUNE_FRACTIONS = (0.5, 0.2)  # freeze fractions of the fine-tunes of the best probe
 # The same if fine-tuning is significantly better than all probes: these images need other features.
 MOSTLY_TRAINED_FRACTIONS = (0.0, 0.2)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.recipe.schema import Recipe
+from tuning.search.defaults import MIN_SAMPLED
 from tuning.search.reruns import NextRerun, RerunPlan, next_rerun
 from tuning.search.selection import is_significantly_better
 from tuning.search.space import SearchSpace
@@ -30,23 +31,25 @@ EXPLORATION_SHARE = 0.8  # of the trials' time; the rest is for re-runs
 LATEST_START: Mapping[PhaseName, float] = {
     "warm-up probes": 0.1,
     "default": EXPLORATION_SHARE,
-    "probe sweep": 0.6,
+    "probe sweep": 0.45,
     "fine-tunes of the best probe": EXPLORATION_SHARE,
     "sampler": EXPLORATION_SHARE,
     "re-runs of the best": 1.0,
 }
-LATEST_SWEEP: Mapping[Leader, float] = {"defaults": 0.15, "neither": 0.35, "probes": LATEST_START["probe sweep"]}
+LATEST_SWEEP: Mapping[Leader, float] = {"defaults": 0.15, "neither": 0.3, "probes": LATEST_START["probe sweep"]}
 
 PHASE_OF_ORIGIN: Mapping[TrialOrigin, PhaseName] = {
     "probe": "probe sweep",
     "default": "default",
-    "fine-tune": "fine-tunes of the best probe",
+    "fine_tune": "fine-tunes of the best probe",
     "sampler": "sampler",
     "rerun": "re-runs of the best",
 }
 
 MAX_FINE_TUNES = 2  # of the best probe
+MAX_FINE_TUNE_SHARE = 0.25  # of the trials' time, for a fine-tune that precedes the sampler
 MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search ends
+MIN_FRACTION_LEFT = 0.01  # of the trials' time, to divide by
 RERUN_SAFETY_FACTOR = 1.25  # largest expected duration of a re-run relative to the original trial
 
 
@@ -77,14 +80,50 @@ class SearchState:
     seconds_left: float = math.inf
 
 
+class Proposals(Protocol):
+    """Chooses the proposals of the sampler and predicts times (``tuning.search.cost_aware``)."""
+
+    def propose(self, state: SearchState) -> Mapping[str, ParamValue] | None:
+        """Return the parameters of the next trial; empty: the sampler decides; None: no trial fits into the time."""
+
+    def seconds(
+        self, params: Mapping[str, ParamValue], trials: Sequence[TrialRecord], epochs: int | None = None
+    ) -> float:
+        """Return the predicted seconds of a trial or its first epochs; 0 if they are unknown."""
+
+
+class PlainProposals:
+    """The sampler's own proposals, of unknown duration."""
+
+    def propose(self, state: SearchState) -> Mapping[str, ParamValue] | None:
+        """Return nothing: the sampler decides."""
+        del state
+        return {}
+
+    def seconds(
+        self, params: Mapping[str, ParamValue], trials: Sequence[TrialRecord], epochs: int | None = None
+    ) -> float:
+        """Return 0."""
+        del params, trials, epochs
+        return 0.0
+
+
 class SearchStrategy:
     """The phases of a search, in order; the recipe has the remaining budget.
 
     ``num_val_images`` determines the standard error of a score; ``num_folds`` is that of the re-runs.
     """
 
-    def __init__(self, recipe: Recipe, space: SearchSpace, num_val_images: int, num_folds: int = 0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        space: SearchSpace,
+        num_val_images: int,
+        num_folds: int = 0,
+        proposals: Proposals | None = None,
+    ) -> None:
         self._recipe = recipe
+        self._proposals = proposals or PlainProposals()
         self._space = space
         self._num_val_images = num_val_images
         self._rerun_plan = RerunPlan(recipe.rerun_top_k, recipe.rerun_seeds, num_folds)
@@ -109,6 +148,8 @@ class SearchStrategy:
             yield self.fine_tune(state)
             yield self.sample(state)
         yield self.rerun(state)
+        if state.fraction_used < 1:
+            yield self.sample(state)  # the time of the re-runs is left over
 
     def _exploration_is_over(self, state: SearchState) -> bool:
         latest_start = EXPLORATION_SHARE if self._has_reruns else 1.0
@@ -135,7 +176,7 @@ class SearchStrategy:
 
     def probes_left(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
         """Return the probes that may still start."""
-        if _started(trials, "fine-tune") or _started(trials, "sampler"):
+        if _started(trials, "fine_tune") or _started(trials, "sampler"):
             return []
         return self._new_probes(trials)
 
@@ -147,17 +188,33 @@ class SearchStrategy:
         return _new("probe", self._space.linear_probes(), trials)
 
     def fine_tune(self, state: SearchState) -> Proposal | None:
-        """Return a fine-tune of the best probe so far, of which there are at most ``MAX_FINE_TUNES``."""
+        """Return a fine-tune of the best probe so far, of which there are at most ``MAX_FINE_TUNES``.
+
+        One may precede the sampler, if it is predicted to take at most ``MAX_FINE_TUNE_SHARE`` of the trials' time.
+        """
         best = best_probe(state.trials, self._num_val_images)
-        num_started = len(_started(state.trials, "fine-tune"))
-        if best is None or num_started >= MAX_FINE_TUNES or self._all_trials_started(state):
+        num_started = len(_started(state.trials, "fine_tune"))
+        is_sampler_next = len(_started(state.trials, "sampler")) < MIN_SAMPLED
+        if best is None or num_started >= (1 if is_sampler_next else MAX_FINE_TUNES) or self._all_trials_started(state):
             return None
         mostly_trained = leader(state.trials, self._num_val_images) == "defaults"
-        return _first_new("fine-tune", self._space.fine_tunes(best.settings, mostly_trained), state.trials)
+        proposal = _first_new("fine_tune", self._space.fine_tunes(best.settings, mostly_trained), state.trials)
+        return proposal if proposal and self._has_time_for(proposal, state, is_sampler_next) else None
+
+    def _has_time_for(self, proposal: Proposal, state: SearchState, is_sampler_next: bool) -> bool:
+        if math.isinf(state.seconds_left):
+            return True
+        if is_sampler_next:
+            total_s = state.seconds_left / max(1 - state.fraction_used, MIN_FRACTION_LEFT)
+            return self._proposals.seconds(proposal.params, state.trials) <= MAX_FINE_TUNE_SHARE * total_s
+        return self._proposals.seconds(proposal.params, state.trials, epochs=1) <= state.seconds_left
 
     def sample(self, state: SearchState) -> Proposal | None:
-        """Return a trial that the sampler proposes."""
-        return None if self._all_trials_started(state) else Proposal("sampler", {})
+        """Return a trial that the sampler proposes, unless none can end its first epoch in the time left."""
+        if self._all_trials_started(state):
+            return None
+        params = self._proposals.propose(state)
+        return None if params is None else Proposal("sampler", params)
 
     def rerun(self, state: SearchState) -> NextRerun | None:
         """Return a re-run of one of the best trials, if the time suffices."""

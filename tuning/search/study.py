@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import optuna
 
     from tuning.recipe.schema import SamplerName
+    from tuning.search.cost_aware import CandidateTrial
 
 STUDY_NAME = "search"
 
@@ -90,7 +91,28 @@ class TrialStore:
             return self._start_rerun(step)
         trial = self._ask(step.params)
         settings = self._space.suggest(trial, is_probe=step.origin == "probe")
-        return self._create(trial, step.origin, settings, self._make_config(settings), fixed_params=dict(step.params))
+        fixed_params = {} if step.origin == "sampler" else dict(step.params)
+        return self._create(trial, step.origin, settings, self._make_config(settings), fixed_params=fixed_params)
+
+    def candidates(self, count: int) -> list[CandidateTrial]:
+        """Return ``count`` proposals of the sampler for the next trial, the first being its own; none is started."""
+        from tuning.search.cost_aware import CandidateTrial
+        from tuning.search.samplers import PerTrialSampler
+
+        sampler = self._study.sampler
+        assert isinstance(sampler, PerTrialSampler)  # noqa: S101  (open_trial_store built it)
+        candidates = sampler.candidates(self._study, count)
+        configs = [self._make_config(self._space.suggest(candidate)) for candidate in candidates]
+        return [
+            CandidateTrial(candidate.params, config, candidate.log_improvement)
+            for candidate, config in zip(candidates, configs, strict=True)
+        ]
+
+    def config_of(self, params: Mapping[str, ParamValue]) -> TrialConfig:
+        """Return the configuration of a trial with these parameters, which must be complete."""
+        from optuna.trial import FixedTrial
+
+        return self._make_config(self._space.suggest(FixedTrial(dict(params))))
 
     def _start_rerun(self, rerun: NextRerun) -> TrialRecord:
         original = rerun.trial

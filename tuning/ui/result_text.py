@@ -6,7 +6,7 @@ import os
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +21,20 @@ from tuning.common.formatting import (
 )
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
-from tuning.common.trial_record import TrialRecord
+from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.search.search_result import SearchResult
 from tuning.search.time_budget import Elapsed
 
 LABEL_WIDTH = 10
 MAX_WIDTH = 80
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
+ORIGIN_NOUNS: Mapping[TrialOrigin, str] = {
+    "probe": "linear probe",
+    "default": "default",
+    "fine_tune": "fine-tune",
+    "sampler": "sampler proposal",
+    "rerun": "re-run",
+}
 SERVE_PORT = 5001  # mlflow ui uses 5000
 
 
@@ -59,6 +66,13 @@ def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     yield from _wrapped("", f"{first}{_winner_text(result.winner, result.default)}")
     if result.choice:
         yield from _wrapped("CHOICE", result.choice.text)
+    yield from _wrapped("TRIALS", _origins_text(result.trials))
+
+
+def _origins_text(trials: Sequence[TrialRecord]) -> str:
+    """Return the number of trials of each origin, in the order in which they start."""
+    counts = Counter(trial.origin for trial in trials)
+    return ", ".join(pluralize(counts[origin], noun) for origin, noun in ORIGIN_NOUNS.items() if counts[origin])
 
 
 def _winner_text(winner: TrialRecord, default: TrialRecord | None) -> str:

@@ -13,6 +13,7 @@ from data.dataset.dataset import Dataset
 from data.dataset.folds import count_folds
 from data.loading.pixel_cache import pixel_cache
 from data.sources.base import SPLITS
+from models.profiling.training_cost import network_flops
 from models.trial_config import TrialConfig
 from tuning import __version__
 from tuning.common.events import (
@@ -33,6 +34,7 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
+from tuning.search.cost_aware import CostAwareProposals
 from tuning.search.defaults import MAX_REGRESSION_IMAGES
 from tuning.search.ray_runtime import (
     RayRuntime,
@@ -192,7 +194,8 @@ class SearchSession:
         dataset = self._search.dataset
         num_val_images = len(dataset.split("val"))
         num_folds = count_folds(dataset) if recipe.validation == "folds" else 0
-        strategy = SearchStrategy(recipe, self._space, num_val_images, num_folds)
+        proposals = CostAwareProposals(store, len(dataset.split("train")), num_val_images)
+        strategy = SearchStrategy(recipe, self._space, num_val_images, num_folds, proposals)
         trial_logger = TrialLogger(self._search.parent.writer, dataset_fields(dataset), self._search.paths)
         time_budget = self._time_budget(recipe, store)
         trial_logger.replay_missing(store.trials())
@@ -202,6 +205,9 @@ class SearchSession:
         try:
             for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
                 pixel_cache(self._search.dataset, preprocessing, self._search.bus.progress)
+            if recipe.budget_s is not None:  # before the trials' time starts
+                for backbone, image_size in self._search.inputs.preprocessings:
+                    network_flops(backbone, image_size)
             self._search.bus.stage("starting Ray")
             with self._ray.running():
                 check_shared_filesystem(self._search.paths.root)
