@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from data.audit.checks import AuditContext
@@ -14,11 +15,15 @@ from data.dataset.splitting import Excluded, SplitAssignment, SplitItem, assign_
 from data.errors import DataError
 from data.parallel import ProgressCallback
 from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile
+from data.sources.options import DataOptions
 from data.sources.resolve import open_source
+from data.text import pluralize
 
 
-def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks: bool = False) -> Dataset:
-    """Load the data set ``data`` (see ``open_source``): read and check every image, and assign each to a split.
+def load_dataset(
+    data: str | DataOptions, progress: ProgressCallback | None = None, keep_leaks: bool = False
+) -> Dataset:
+    """Load a data set (see ``open_source``): read and check every image, and assign each to a split.
 
     Nothing in the user's folder is changed. With ``keep_leaks`` images of a provided training or validation split
     that match an image in a later split are kept; by default they are excluded.
@@ -26,7 +31,8 @@ def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks
     Raises:
         DataError: the data set does not exist, or cannot be used for training.
     """
-    source = open_source(data, progress)
+    options = DataOptions.model_construct(data=data) if isinstance(data, str) else data
+    source = open_source(options, progress)
     image_index = index_images(source.root, [image.path for image in source.images], progress)
     filtered = filter_images(source, image_index)
     near_duplicates = _find_near_duplicates(source, filtered.usable, image_index, progress)
@@ -36,7 +42,7 @@ def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks
     ]
     with persisted_splits(source.uri) as persisted:
         assignment = assign_splits(items, near_duplicates, persisted, keep_leaks)
-        _check_splits(source, assignment)
+        _check_splits(source, filtered.usable, assignment)
         persisted.update(assignment.new_assignments)
     audit_context = AuditContext(source, image_index, filtered, near_duplicates, assignment, keep_leaks)
     excluded = [_skipped(path, reason) for path, reason in assignment.excluded.items()]
@@ -48,6 +54,7 @@ def load_dataset(data: str, progress: ProgressCallback | None = None, keep_leaks
         skipped=(*source.skipped, *filtered.skipped, *excluded),
         median_short_side=round(statistics.median(image_index[path].short_side for path in assignment.splits)),
         findings=audit_context.findings(),
+        layout=source.layout,
         provided_splits=tuple(split for split in SPLITS if any(image.split == split for image in source.images)),
     )
 
@@ -65,13 +72,31 @@ def _find_near_duplicates(
     return find_near_duplicates(phashes, paths, progress)
 
 
-def _check_splits(source: DataSource, assignment: SplitAssignment) -> None:
+def _check_splits(source: DataSource, images: Sequence[ImageFile], assignment: SplitAssignment) -> None:
     empty = [split for split in SPLITS if split not in assignment.splits.values()]
     if empty:
+        num_excluded = len(assignment.excluded)
+        cause = (
+            f" ({pluralize(num_excluded, 'image')} excluded because they match an image in another split)"
+            if num_excluded
+            else ""
+        )
         raise DataError(
             f"train, val and test must each have at least one image, got none for {' and '.join(empty)} in "
-            f"{source.root} ({len(assignment.excluded)} images are excluded because they match an image in another "
-            "split); add images, or provide fewer splits or groups"
+            f"{source.uri}{cause}; add images, or provide fewer splits or groups"
+        )
+    splits: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for image in images:
+        splits[image.label][assignment.splits.get(image.path, "excluded")] += 1
+    untrained = [
+        f"{label} ({', '.join(f'{count:,} {split}' for split, count in splits[label].items())})"
+        for label in source.classes
+        if not splits[label]["train"]
+    ]
+    if untrained:
+        raise DataError(
+            f"every class must have a training image, got none for {', '.join(untrained)} in {source.uri}; "
+            "add images of the class to the training split, or remove the class from the others"
         )
 
 

@@ -56,7 +56,8 @@ class AuditContext:
 
     def _skipped(self, kind: FindingKind) -> Finding:
         files = [file for file in (*self.source.skipped, *self.filtered.skipped) if file.kind == kind]
-        return _finding(kind, [[file.path] for file in files], reasons=[file.reason for file in files])
+        count = sum(file.num_files for file in files)
+        return _finding(kind, [[file.path] for file in files], count=count, reasons=[file.reason for file in files])
 
     def _conflicts(self) -> Finding:
         """Identical images with different labels, and files to which a manifest gives several labels."""

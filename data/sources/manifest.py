@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from data.errors import DataError, did_you_mean
 from data.sources.base import SPLIT_ALIASES, DataSource, ImageFile, SkippedFile, is_utf8, to_utf8, valid_name
+from data.sources.options import DataOptions
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 COLUMNS = ("path", "label", "split", "group")
@@ -27,7 +28,11 @@ class Row(NamedTuple):
 
 
 def open_manifest(
-    file: Path, name: str | None = None, uri: str | None = None, confine_to: Path | None = None
+    file: Path,
+    name: str | None = None,
+    uri: str | None = None,
+    confine_to: Path | None = None,
+    options: DataOptions | None = None,
 ) -> DataSource:
     """Open a manifest: CSV (UTF-8, separated by comma, semicolon or tab) or Parquet; its URI is by default its path.
 
@@ -70,7 +75,7 @@ def open_manifest(
     )
 
 
-def is_manifest(file: Path) -> bool:
+def is_manifest(file: Path, options: DataOptions | None = None) -> bool:
     """Return whether a file is a table with the columns path and label."""
     try:
         return file.suffix.lower() in ENDINGS and file.is_file() and bool(list(_rows(file)))

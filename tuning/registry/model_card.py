@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 
+from data.text import pluralize
 from models.backbones.weight_packages import weights_license
 from models.trial_config import TrialConfig
-from tuning.common.formatting import member_text, pluralize
+from tuning.common.formatting import member_text
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.registry.client import MAX_TAG_LENGTH
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from data.dataset.dataset import Dataset
 from data.dataset.folds import never_held_out
 from data.sources.base import SplitName
-from tuning.common.formatting import pluralize
+from data.text import pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.search.search_result import SearchResult

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data.text import pluralize
 from tuning.common.formatting import (
     NetworkText,
     format_lr,
@@ -11,7 +12,6 @@ from tuning.common.formatting import (
     frozen_text,
     member_text,
     network_name,
-    pluralize,
     short_network_name,
     table_network,
 )

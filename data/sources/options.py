@@ -1,0 +1,24 @@
+"""The options that say what the data set is and how its labels are read, shared by all commands that read one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from data.frozen_model import FrozenModel
+
+
+class DataOptions(FrozenModel):
+    """The option ``data`` and the options of reading it."""
+
+    data: str = Field(
+        "demo",
+        min_length=1,
+        description="folder of class folders (optionally inside train/, val/, test/), .csv or .parquet manifest, "
+        ".zip or .tar, s3://bucket/prefix, or 'demo'",
+    )
+    layout: Literal["auto", "classes"] = Field(
+        "auto",
+        description="what the folders of data are: auto: splits if they are named so; classes: always classes",
+    )
