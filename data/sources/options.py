@@ -22,3 +22,9 @@ class DataOptions(FrozenModel):
         "auto",
         description="what the folders of data are: auto: splits if they are named so; classes: always classes",
     )
+    label_column: str = Field(
+        "", description="column of a manifest that has the labels; empty: label, class, target or category"
+    )
+    images: str = Field(
+        "", description="folder that the paths of a manifest are relative to; empty: the folder of the manifest"
+    )

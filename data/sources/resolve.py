@@ -9,9 +9,9 @@ from data.parallel import ProgressCallback
 from data.sources.archive import is_archive, open_archive
 from data.sources.base import DataSource
 from data.sources.demo import open_demo
-from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
 from data.sources.options import DataOptions
+from data.sources.tables import ENDINGS as MANIFESTS
 from data.sources.tree import open_local_folder
 
 

@@ -22,9 +22,9 @@ from data.parallel import ProgressCallback, parallel_map
 from data.sources.archive import ENDINGS as ARCHIVES
 from data.sources.archive import open_archive
 from data.sources.base import DataSource, valid_name
-from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
 from data.sources.options import DataOptions
+from data.sources.tables import ENDINGS as MANIFESTS
 from data.sources.tree import open_tree
 
 CHUNK = 2**20  # bytes

@@ -24,9 +24,8 @@ def open_local_folder(root: Path, options: DataOptions) -> DataSource:
     folder = find_data_folder(root)
     inside = () if folder == root else (f"found in {folder.relative_to(root).as_posix()}/",)
     folders, files = visible_children(folder)
-    tables = [folder / file for file in files if is_manifest(folder / file, options)]
-    has_classes = len(folders) > 1
-    if tables and not has_classes:
+    tables = [folder / file for file in files if is_manifest(folder / file)] if len(folders) < 2 else []
+    if tables:
         if len(tables) > 1:
             listed = " and ".join(table.name for table in tables)
             raise DataError(f"data must have one table, got {listed} in {folder}; pass one: data={tables[0]}")
@@ -37,8 +36,9 @@ def open_local_folder(root: Path, options: DataOptions) -> DataSource:
 def open_tree(root: Path, name: str, uri: str, options: DataOptions) -> DataSource:
     """Open an extracted or downloaded folder, which may have a manifest at its top level."""
     folder = find_data_folder(root, skip_files=True)
-    _, files = visible_children(folder)
-    tables = [folder / file for file in files if is_manifest(folder / file, options)]
+    folders, files = visible_children(folder)
+    has_classes = len(folders) > 1  # then only a table made for Freezeline counts
+    tables = [folder / file for file in files if is_manifest(folder / file, exact_names=has_classes)]
     try:
         if len(tables) == 1:
             return open_manifest(tables[0], name, uri, confine_to=root, options=options)
