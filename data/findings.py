@@ -12,6 +12,7 @@ FindingKind = Literal[
     "conflict",
     "duplicate",
     "near_duplicate",
+    "near_duplicate_untied",
     "near_conflict",
     "leak",
     "group_leak",
@@ -66,6 +67,12 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
     ),
     "near_duplicate": FindingText(
         "images with a near-duplicate", "image with a near-duplicate", "kept in the same split"
+    ),
+    "near_duplicate_untied": FindingText(
+        "images that look alike and may be in different splits",
+        "image that looks like another and may be in a different split",
+        "not kept together (near_duplicates=report, or more than a quarter of all images); if they are views of one "
+        "object, pass a table with the column group",
     ),
     "class_missing": FindingText("classes without images in a split", "class without images in a split", "add images"),
     "imbalance": FindingText("imbalanced classes", "imbalanced class", "kept; consider the option balance"),

@@ -19,6 +19,9 @@ from data.sources.options import DataOptions
 from data.sources.resolve import open_source
 from data.text import pluralize
 
+MAX_GROUP_FRACTION = 0.25  # of the images; a larger group of near-duplicates is reported and not tied
+MIN_LARGE_GROUP = 10  # a group of up to this size is always tied
+
 
 def load_dataset(
     data: str | DataOptions, progress: ProgressCallback | None = None, keep_leaks: bool = False
@@ -35,16 +38,16 @@ def load_dataset(
     source = open_source(options, progress)
     image_index = index_images(source.root, [image.path for image in source.images], progress)
     filtered = filter_images(source, image_index)
-    near_duplicates = _find_near_duplicates(source, filtered.usable, image_index, progress)
+    tied, untied = _find_near_duplicates(source, filtered.usable, image_index, options, progress)
     items = [
         SplitItem(**image.model_dump(), content_hash=str(image_index[image.path].content_hash))
         for image in filtered.usable
     ]
     with persisted_splits(source.uri) as persisted:
-        assignment = assign_splits(items, near_duplicates, persisted, keep_leaks)
+        assignment = assign_splits(items, tied, persisted, keep_leaks)
         _check_splits(source, filtered.usable, assignment)
         persisted.update(assignment.new_assignments)
-    audit_context = AuditContext(source, image_index, filtered, near_duplicates, assignment, keep_leaks)
+    audit_context = AuditContext(source, image_index, filtered, tied, assignment, keep_leaks, untied)
     excluded = [_skipped(path, reason) for path, reason in assignment.excluded.items()]
     return Dataset(
         name=source.name,
@@ -63,13 +66,25 @@ def _find_near_duplicates(
     source: DataSource,
     usable: Sequence[ImageFile],
     image_index: Mapping[str, ImageInfo],
+    options: DataOptions,
     progress: ProgressCallback | None,
-) -> list[list[str]]:
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the groups that are kept in the same split, and those that are only reported.
+
+    A group of more than a quarter of all images is no set of copies but, for example, the view of a fixed camera.
+    """
+    if options.near_duplicates == "off":
+        return [], []
     phashes, paths = {}, {}
     for image in usable:
         content_hash = str(image_index[image.path].content_hash)
         phashes[content_hash], paths[content_hash] = image_index[image.path].phash, source.root / image.path
-    return find_near_duplicates(phashes, paths, progress)
+    groups = find_near_duplicates(phashes, paths, progress)
+    if options.near_duplicates == "report":
+        return [], groups
+    max_size = max(MIN_LARGE_GROUP, len(paths) * MAX_GROUP_FRACTION)
+    tied = [group for group in groups if len(group) <= max_size]
+    return tied, [group for group in groups if len(group) > max_size]
 
 
 def _check_splits(source: DataSource, images: Sequence[ImageFile], assignment: SplitAssignment) -> None:

@@ -12,6 +12,7 @@ from data.dataset.image_index import MIN_HASH_SIDE, ImageInfo
 from data.dataset.splitting import SplitAssignment
 from data.findings import FINDING_TEXTS, Finding, FindingKind
 from data.sources.base import SPLITS, DataSource, ImageFile
+from data.text import pluralize
 
 IMBALANCE_THRESHOLD = 1.5  # reported if the ratio of the largest to the smallest class is higher
 Groups = list[list[str]]
@@ -27,6 +28,7 @@ class AuditContext:
     near_duplicates: Sequence[Sequence[str]]
     assignment: SplitAssignment
     keep_leaks: bool = False
+    untied: Sequence[Sequence[str]] = ()  # near-duplicates that are not kept in the same split
 
     def findings(self) -> tuple[Finding, ...]:
         """Return one finding for each kind of problem that occurs, in the order of ``FINDING_TEXTS``."""
@@ -79,6 +81,9 @@ class AuditContext:
         yield _finding("duplicate", _paths(exact_groups))
         yield _finding("near_duplicate", _paths(group for group in near_groups if group not in mixed_groups))
         yield _finding("near_conflict", _paths(mixed_groups))
+        untied_keys = {content_hash: group[0] for group in self.untied for content_hash in group}
+        untied = [(untied_keys[content_hash], image) for content_hash, image in hashed if content_hash in untied_keys]
+        yield _finding("near_duplicate_untied", _paths(_grouped(untied)))
         leaks = [group for group in near_groups if _num_given_splits(group) > 1]
         covered = {image.path for group in leaks for image in group}  # near groups include the exact duplicates
         leaks += [group for group in exact_groups if _num_given_splits(group) > 1 and group[0].path not in covered]
@@ -100,7 +105,7 @@ class AuditContext:
         sizes = Counter(image.label for image in self.filtered.usable)
         (largest, max_size), *_, (smallest, min_size) = sizes.most_common()
         ratio = max_size / min_size
-        detail = f"{largest} has {max_size} images, {smallest} has {min_size} (ratio {ratio:.1f})"
+        detail = f"{largest} has {pluralize(max_size, 'image')}, {smallest} has {min_size:,} (ratio {ratio:.1f})"
         return _finding("imbalance", [], detail, count=len(sizes) if ratio > IMBALANCE_THRESHOLD else 0)
 
     def _similar_names(self) -> Finding:

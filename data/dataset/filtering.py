@@ -9,6 +9,7 @@ from typing import NamedTuple
 from data.dataset.image_index import ImageInfo
 from data.errors import DataError
 from data.sources.base import DataSource, ImageFile, SkippedFile
+from data.text import pluralize
 
 MIN_IMAGES_PER_CLASS = 3  # distinct images: one for each split
 
@@ -62,7 +63,7 @@ def _check(
 ) -> None:
     if all(image_index[image.path].problem for image in source.images):
         raise DataError(
-            f"data must contain readable images, got none among {len(source.images)} files in "
+            f"data must contain readable images, got none among {pluralize(len(source.images), 'file')} in "
             f"{source.uri}{_example(skipped)}; check the contents of the folder"
         )
     content_hashes: defaultdict[str, set[str | None]] = defaultdict(set)

@@ -22,6 +22,11 @@ class DataOptions(FrozenModel):
         "auto",
         description="what the folders of data are: auto: splits if they are named so; classes: always classes",
     )
+    near_duplicates: Literal["group", "report", "off"] = Field(
+        "group",
+        description="near-duplicates: group: kept in the same split, unless more than a quarter of the images are "
+        "alike; report: only listed; off: not searched",
+    )
     label_column: str = Field(
         "", description="column of a manifest that has the labels; empty: label, class, target or category"
     )

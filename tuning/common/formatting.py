@@ -65,7 +65,7 @@ def search_name(name: str, budget_s: float | None, max_trials: int | None) -> st
 def describe_network(trial: TrialRecord) -> str:
     """Return the network, the number of dropped blocks, and the image size."""
     network = trial.config.network
-    truncation = f" without its last {network.truncate} blocks" if network.truncate else ""
+    truncation = f" without its last {pluralize(network.truncate, 'block')}" if network.truncate else ""
     return f"{_backbone_name(network)}{truncation} at {trial.config.preprocessing.image_size} px"
 
 

@@ -62,7 +62,7 @@ def render_model_card(candidate: Candidate, version: int, promotion: Promotion, 
 def _classes(candidate: Candidate) -> str:
     names = ", ".join(candidate.classes[:MAX_CLASSES])
     is_cut = len(candidate.classes) > MAX_CLASSES or len(names) > MAX_NAMES_LENGTH
-    return f"{len(candidate.classes)} classes ({names[:MAX_NAMES_LENGTH]}{', …' if is_cut else ''})"
+    return f"{pluralize(len(candidate.classes), 'class')} ({names[:MAX_NAMES_LENGTH]}{', …' if is_cut else ''})"
 
 
 def _usage(uri: str) -> str:

@@ -66,10 +66,10 @@ def _default_out_of_time(result: SearchResult) -> Iterator[str]:
     if default is None or (default.status == "out of time" and default.score is None):
         yield "the default configuration was not tried: the time was over before its first epoch; give it more minutes"
     elif default.status == "out of time":
-        epochs = default.config.fit.max_epochs
+        epochs = pluralize(default.config.fit.max_epochs, "epoch")
         yield (
-            f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs} "
-            "epochs; with more minutes it may be better than it looks"
+            f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs}"
+            "; with more minutes it may be better than it looks"
         )
 
 

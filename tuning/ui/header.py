@@ -27,7 +27,7 @@ def header_lines(event: SearchStarted) -> Iterator[str]:
     yield _line("run", f"{event.run_id} in experiment {event.experiment}")
     splits = ", ".join(f"{event.images[split]:,} {split}" for split in SPLITS)
     images = pluralize(sum(event.images.values()), "image")
-    yield _line("data", f"{images}, {event.classes:,} classes: {splits}")
+    yield _line("data", f"{images}, {pluralize(event.classes, 'class')}: {splits}")
     yield f"  {'tracking':{LABEL_WIDTH - 2}}{event.tracking_uri or OFFLINE}"
 
 
