@@ -21,6 +21,9 @@ FindingKind = Literal[
     "imbalance",
     "similar_names",
     "tiny",
+    "uniform",
+    "few_levels",
+    "pages",
     "grayscale_stored_as_color",
     "missing",
     "unlabeled",
@@ -86,6 +89,13 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
         "image with a short side below 32 px",
         "kept; not checked for near-duplicates",
     ),
+    "uniform": FindingText("images of a single color", "image of a single color", "kept; check the files"),
+    "few_levels": FindingText(
+        "images of more than 8 bits with few gray levels",
+        "image of more than 8 bits with few gray levels",
+        "kept; they use a small part of their range, so scale them to 8 bits yourself",
+    ),
+    "pages": FindingText("TIFF files with several pages", "TIFF file with several pages", "the first page is used"),
     "grayscale_stored_as_color": FindingText(
         "grayscale images stored as color", "grayscale image stored as color", "kept"
     ),

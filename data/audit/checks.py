@@ -15,6 +15,7 @@ from data.sources.base import SPLITS, DataSource, ImageFile
 from data.text import pluralize
 
 IMBALANCE_THRESHOLD = 1.5  # reported if the ratio of the largest to the smallest class is higher
+MIN_LEVELS = 24  # gray levels; fewer are left of 10 or 12 bits stored in 16
 Groups = list[list[str]]
 
 
@@ -48,6 +49,9 @@ class AuditContext:
         yield self._imbalance()
         yield self._similar_names()
         yield _finding("tiny", [[path] for path, info in self._usable() if info.short_side < MIN_HASH_SIDE])
+        yield _finding("uniform", [[path] for path, info in self._usable() if info.is_uniform])
+        yield _finding("few_levels", [[path] for path, info in self._usable() if 0 < info.num_levels < MIN_LEVELS])
+        yield _finding("pages", [[path] for path, info in self._usable() if info.num_pages > 1])
         yield _finding(
             "grayscale_stored_as_color", [[path] for path, info in self._usable() if info.is_gray_stored_as_color]
         )

@@ -38,7 +38,7 @@ def filter_images(source: DataSource, image_index: Mapping[str, ImageInfo]) -> F
     skipped = unreadable + [_conflict(path, group, labels) for group in conflicts for path in group]
     skipped_paths = {file.path for file in skipped}
     usable = [image for image in source.images if image.path not in skipped_paths]
-    _check(source, usable, image_index, [*unreadable, *source.skipped])
+    _check(source, usable, image_index, [*skipped, *source.skipped])
     return FilteredImages(usable, skipped, conflicts)
 
 

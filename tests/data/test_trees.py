@@ -1,4 +1,4 @@
-"""Data sets inside folders and archives: found by one rule, or asked for with a path that can be copied."""
+"""Data sets inside folders and archives: found by one rule, or a question names the path to pass."""
 
 from __future__ import annotations
 
