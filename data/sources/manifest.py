@@ -23,6 +23,7 @@ from data.sources.columns import cell, find_columns, has_exact_names
 from data.sources.image_paths import resolve_paths
 from data.sources.layout import split_of, splits_of
 from data.sources.options import DataOptions
+from data.sources.parquet_images import extract_parquet_images
 from data.sources.tables import ENDINGS, read_lines
 
 NUM_PROBED_ROWS = 20
@@ -55,6 +56,11 @@ def open_manifest(
         DataError: the manifest is unreadable, lacks a column, has an unknown split, fewer than two classes, or no path
             that exists.
     """
+    table_name = file.name
+    images_in_file = extract_parquet_images(file) if file.suffix.lower() == ".parquet" else None
+    if images_in_file:
+        name, uri, file = name or valid_name(file.stem), uri or str(file), images_in_file
+        confine_to = file.parent
     rows = _rows(file, options or DataOptions())
     _check_splits(file, rows)
     rows_by_path, skipped, note = _by_path(file, rows, options.images if options else "")
@@ -76,7 +82,7 @@ def open_manifest(
         classes=classes,
         images=tuple(sorted(images, key=lambda image: image.path)),
         skipped=tuple(skipped),
-        layout=(f"table: {file.name}", *([note] if note else [])),
+        layout=(f"table: {table_name}", *([note] if note else [])),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data.frozen_model import FrozenModel
 
@@ -30,6 +31,22 @@ class DataOptions(FrozenModel):
     label_column: str = Field(
         "", description="column of a manifest that has the labels; empty: label, class, target or category"
     )
+    label_from: str = Field(
+        "",
+        description="regular expression whose first group in the path of a file is its class, for folders without "
+        "class folders: '([a-z]+)_[0-9]+'",
+    )
     images: str = Field(
         "", description="folder that the paths of a manifest are relative to; empty: the folder of the manifest"
     )
+
+    @field_validator("label_from")
+    @classmethod
+    def _check_label_from(cls, pattern: str) -> str:
+        try:
+            num_groups = re.compile(pattern).groups
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"must be a regular expression, got {pattern!r} ({error}); correct it") from error
+        if pattern and not num_groups:
+            raise ValueError(f"must have a group (...) for the class, got {pattern!r}; put parentheses around it")
+        return pattern
