@@ -179,7 +179,7 @@ def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> Evalua
         from tuning.registry.candidate_store import load_model
         from tuning.workflows.evaluate import evaluate as evaluate_model
 
-        return evaluate_model(load_model(options.model), options.model, load_dataset(options.data), options.split)
+        return evaluate_model(load_model(options.model), options.model, load_dataset(options), options.split)
 
 
 @_refuse_unknown_keywords

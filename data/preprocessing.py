@@ -8,7 +8,9 @@ Shapes: b = batch size, s = ``image_size`` in pixels, 3 channels in RGB order.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import io
 import math
 from pathlib import Path
@@ -20,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 89_000_000  # width x height; checked before decoding (Pillow warns from about this size)
+WHITE_EXTREMA = ((255, 255),) * 4  # minimum and maximum by channel of a white image
 ORIENTATION_TAG = 0x0112
 EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,6 +40,22 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 # Pillow renders EPS and WMF with external programs; the other formats are stubs without a decoder.
+HEAD_BYTES = 512
+HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+FIRST_BYTES = {  # in lower case
+    b"version https://git-lfs": "it is a Git LFS pointer; fetch the image with git lfs pull",
+    b"<!doctype html": "it is a web page, perhaps an error message; download the image again",
+    b"<html": "it is a web page, perhaps an error message; download the image again",
+    b"<svg": "it is SVG; convert it to PNG",
+    b"<?xml": "it is XML, perhaps SVG; convert it to PNG",
+    b"%pdf": "it is PDF; convert its pages to PNG",
+    b"%!ps": "it is PostScript; convert it to PNG",
+    b"\x93numpy": "it is a NumPy array; save it as PNG",
+    b"\xff\x0a": "it is JPEG XL; convert it to JPEG",
+    b"pk\x03\x04": "it is a ZIP archive; extract it",
+    b"\x1f\x8b": "it is compressed with gzip; decompress it",
+    b"{": "it is JSON, perhaps an error message; download the image again",
+}
 DISABLED_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
@@ -107,7 +126,8 @@ def read_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
     """Decode the bytes or path of a file, a PIL image, or an array [height, width(, 1, 3 or 4)] to upright RGB.
 
     The content of a file determines its format, not its extension. EXIF orientation is applied, transparent pixels are
-    composited over white, 16 bits are scaled to 8, and an animation is reduced to its first frame.
+    composited over white (over black if nothing would be visible on white), 16 bits are scaled to 8,
+    and an animation is reduced to its first frame.
 
     Raises:
         ImageError: the source is empty, not an image, truncated, corrupt, above ``MAX_PIXELS``, or cannot be opened.
@@ -158,8 +178,7 @@ def normalize(pixels: Pixels, preprocessing: Preprocessing) -> npt.NDArray[np.fl
 def _read_stream(stream: BinaryIO, size: int) -> Image.Image:
     if size == 0:
         raise ImageError("is empty (0 bytes)")
-    Image.init()
-    with Image.open(stream, formats=[name for name in Image.OPEN if name not in DISABLED_FORMATS]) as image:
+    with _open(stream) as image:
         try:
             return _upright_rgb(image)
         except OSError:
@@ -170,6 +189,36 @@ def _read_stream(stream: BinaryIO, size: int) -> Image.Image:
             if complete is None:
                 raise
             return complete
+
+
+def _open(stream: BinaryIO) -> Image.Image:
+    head = stream.read(HEAD_BYTES)
+    stream.seek(0)
+    Image.init()
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        _register_heif()
+    try:
+        return Image.open(stream, formats=[name for name in Image.OPEN if name not in DISABLED_FORMATS])
+    except UnidentifiedImageError as error:
+        kind = _kind(head)
+        raise ImageError("is not an image that Pillow can read" + (f": {kind}" if kind else "")) from error
+
+
+def _register_heif() -> None:
+    """Let Pillow read HEIC and HEIF, if the optional package pi-heif is installed."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pi_heif").register_heif_opener()
+
+
+def _kind(head: bytes) -> str:
+    """Return the kind of a file by its first bytes, with the next step; empty if it is unknown."""
+    if head[4:8] == b"ftyp":
+        is_heif = head[8:12] in HEIF_BRANDS
+        return "it is HEIC; pip install pi-heif, or convert it to JPEG" if is_heif else "it is a video; extract images"
+    if head[128:132] == b"DICM":
+        return "it is DICOM; convert it to PNG, for example with pydicom"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((kind for start, kind in FIRST_BYTES.items() if text.startswith(start)), "")
 
 
 def _read_jpeg_without_end_marker(content: bytes) -> Image.Image | None:
@@ -206,7 +255,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), white_levels))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        is_invisible = on_white.getextrema() == WHITE_EXTREMA and image.getchannel("A").getextrema() != (0, 0)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image) if is_invisible else on_white
     return image.convert("RGB")
 
 

@@ -12,8 +12,10 @@ from data.dataset.image_index import MIN_HASH_SIDE, ImageInfo
 from data.dataset.splitting import SplitAssignment
 from data.findings import FINDING_TEXTS, Finding, FindingKind
 from data.sources.base import SPLITS, DataSource, ImageFile
+from data.text import pluralize
 
 IMBALANCE_THRESHOLD = 1.5  # reported if the ratio of the largest to the smallest class is higher
+MIN_LEVELS = 24  # gray levels; fewer are left of 10 or 12 bits stored in 16
 Groups = list[list[str]]
 
 
@@ -27,6 +29,7 @@ class AuditContext:
     near_duplicates: Sequence[Sequence[str]]
     assignment: SplitAssignment
     keep_leaks: bool = False
+    untied: Sequence[Sequence[str]] = ()  # near-duplicates that are not kept in the same split
 
     def findings(self) -> tuple[Finding, ...]:
         """Return one finding for each kind of problem that occurs, in the order of ``FINDING_TEXTS``."""
@@ -46,6 +49,9 @@ class AuditContext:
         yield self._imbalance()
         yield self._similar_names()
         yield _finding("tiny", [[path] for path, info in self._usable() if info.short_side < MIN_HASH_SIDE])
+        yield _finding("uniform", [[path] for path, info in self._usable() if info.is_uniform])
+        yield _finding("few_levels", [[path] for path, info in self._usable() if 0 < info.num_levels < MIN_LEVELS])
+        yield _finding("pages", [[path] for path, info in self._usable() if info.num_pages > 1])
         yield _finding(
             "grayscale_stored_as_color", [[path] for path, info in self._usable() if info.is_gray_stored_as_color]
         )
@@ -56,7 +62,8 @@ class AuditContext:
 
     def _skipped(self, kind: FindingKind) -> Finding:
         files = [file for file in (*self.source.skipped, *self.filtered.skipped) if file.kind == kind]
-        return _finding(kind, [[file.path] for file in files], reasons=[file.reason for file in files])
+        count = sum(file.num_files for file in files)
+        return _finding(kind, [[file.path] for file in files], count=count, reasons=[file.reason for file in files])
 
     def _conflicts(self) -> Finding:
         """Identical images with different labels, and files to which a manifest gives several labels."""
@@ -78,6 +85,9 @@ class AuditContext:
         yield _finding("duplicate", _paths(exact_groups))
         yield _finding("near_duplicate", _paths(group for group in near_groups if group not in mixed_groups))
         yield _finding("near_conflict", _paths(mixed_groups))
+        untied_keys = {content_hash: group[0] for group in self.untied for content_hash in group}
+        untied = [(untied_keys[content_hash], image) for content_hash, image in hashed if content_hash in untied_keys]
+        yield _finding("near_duplicate_untied", _paths(_grouped(untied)))
         leaks = [group for group in near_groups if _num_given_splits(group) > 1]
         covered = {image.path for group in leaks for image in group}  # near groups include the exact duplicates
         leaks += [group for group in exact_groups if _num_given_splits(group) > 1 and group[0].path not in covered]
@@ -99,7 +109,7 @@ class AuditContext:
         sizes = Counter(image.label for image in self.filtered.usable)
         (largest, max_size), *_, (smallest, min_size) = sizes.most_common()
         ratio = max_size / min_size
-        detail = f"{largest} has {max_size} images, {smallest} has {min_size} (ratio {ratio:.1f})"
+        detail = f"{largest} has {pluralize(max_size, 'image')}, {smallest} has {min_size:,} (ratio {ratio:.1f})"
         return _finding("imbalance", [], detail, count=len(sizes) if ratio > IMBALANCE_THRESHOLD else 0)
 
     def _similar_names(self) -> Finding:

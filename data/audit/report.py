@@ -9,7 +9,10 @@ from data.dataset.dataset import Dataset
 from data.findings import Finding
 from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS
+from data.text import pluralize
 
+MAX_NAMED_CLASSES = 30
+MAX_NAME_LENGTH = 40
 MAX_NAMED_FILES = 20  # or groups, per finding, in the terminal; the JSON lists all files
 
 
@@ -19,6 +22,7 @@ class Audit(FrozenModel):
     Attributes:
         counts: number of images by split and class.
         num_skipped: number of files that are in no split.
+        layout: what was understood of the layout, one line each.
         imbalance: ratio of the largest to the smallest class of the training split.
         findings: one for each kind of problem that occurs.
     """
@@ -30,6 +34,7 @@ class Audit(FrozenModel):
     num_skipped: int
     imbalance: float
     median_short_side: int
+    layout: tuple[str, ...] = ()
     findings: tuple[Finding, ...]
 
     @property
@@ -41,7 +46,16 @@ class Audit(FrozenModel):
     def headline(self) -> str:
         """The name of the data set with its number of images, classes and images per split."""
         by_split = ", ".join(f"{sum(self.counts[split].values()):,} {split}" for split in SPLITS)
-        return f"{self.name}: {self.num_images:,} images in {len(self.counts['train'])} classes ({by_split})"
+        classes = pluralize(len(self.counts["train"]), "class")
+        return f"{self.name}: {pluralize(self.num_images, 'image')} in {classes} ({by_split})"
+
+    @property
+    def class_line(self) -> str:
+        """The names of the classes with their number of images in all splits, at most ``MAX_NAMED_CLASSES``."""
+        totals = {name: sum(self.counts[split][name] for split in SPLITS) for name in self.counts["train"]}
+        named = [f"{_shortened(name)} {count:,}" for name, count in list(totals.items())[:MAX_NAMED_CLASSES]]
+        more = f", and {len(totals) - len(named):,} more" if len(totals) > len(named) else ""
+        return f"classes: {', '.join(named)}{more}"
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -51,7 +65,9 @@ class Audit(FrozenModel):
 
     def lines(self, max_files: int = MAX_NAMED_FILES) -> list[str]:
         """Return the audit as text: totals, then each finding with up to ``max_files`` files or groups (0: none)."""
-        lines = [f"{self.headline}, median short side {self.median_short_side} px, {self.num_skipped:,} files skipped"]
+        skipped = pluralize(self.num_skipped, "file")
+        lines = [f"{self.headline}, median short side {self.median_short_side} px, {skipped} skipped"]
+        lines += [f"  {_escaped(line)}" for line in (self.class_line, *self.layout)]
         for finding in self.findings:
             lines += _finding_lines(finding, max_files, affects_all=finding.count == self.num_images)
         return lines if self.findings else [*lines, "no problems found"]
@@ -64,7 +80,8 @@ def audit(dataset: Dataset) -> Audit:
         root=dataset.root,
         fingerprint=dataset.fingerprint,
         counts=dataset.counts(),
-        num_skipped=len(dataset.skipped),
+        num_skipped=dataset.num_skipped,
+        layout=dataset.layout,
         imbalance=dataset.imbalance,
         median_short_side=dataset.median_short_side,
         findings=dataset.findings,
@@ -83,6 +100,10 @@ def _finding_lines(finding: Finding, max_files: int, affects_all: bool) -> list[
     noun = f" group{'' if num_omitted == 1 else 's'}" if finding.is_grouped else ""
     omitted = [f"    ... and {num_omitted:,} more{noun}"] if num_omitted > 0 else []
     return [title, *(f"    {_escaped(row)}" for row in rows[:max_rows]), *omitted]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
 def _escaped(text: str) -> str:

@@ -41,6 +41,7 @@ class Dataset(FrozenModel):
         skipped: all other files, with the reason.
         median_short_side: median of the short sides of the samples, in pixels.
         findings: findings of the audit, one for each kind of problem.
+        layout: what was understood of the layout, one line each.
         provided_splits: the splits that the user provided; all others were cut from the training images.
     """
 
@@ -51,7 +52,13 @@ class Dataset(FrozenModel):
     skipped: tuple[SkippedFile, ...] = ()
     median_short_side: int
     findings: tuple[Finding, ...] = ()
+    layout: tuple[str, ...] = ()
     provided_splits: tuple[SplitName, ...] = ()
+
+    @property
+    def num_skipped(self) -> int:
+        """The number of files that are in no split."""
+        return sum(file.num_files for file in self.skipped)
 
     @property
     def fingerprint(self) -> str:

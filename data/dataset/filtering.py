@@ -9,6 +9,7 @@ from typing import NamedTuple
 from data.dataset.image_index import ImageInfo
 from data.errors import DataError
 from data.sources.base import DataSource, ImageFile, SkippedFile
+from data.text import pluralize
 
 MIN_IMAGES_PER_CLASS = 3  # distinct images: one for each split
 
@@ -37,7 +38,7 @@ def filter_images(source: DataSource, image_index: Mapping[str, ImageInfo]) -> F
     skipped = unreadable + [_conflict(path, group, labels) for group in conflicts for path in group]
     skipped_paths = {file.path for file in skipped}
     usable = [image for image in source.images if image.path not in skipped_paths]
-    _check(source, usable, image_index, [*unreadable, *source.skipped])
+    _check(source, usable, image_index, [*skipped, *source.skipped])
     return FilteredImages(usable, skipped, conflicts)
 
 
@@ -62,7 +63,7 @@ def _check(
 ) -> None:
     if all(image_index[image.path].problem for image in source.images):
         raise DataError(
-            f"data must contain readable images, got none among {len(source.images)} files in "
+            f"data must contain readable images, got none among {pluralize(len(source.images), 'file')} in "
             f"{source.uri}{_example(skipped)}; check the contents of the folder"
         )
     content_hashes: defaultdict[str, set[str | None]] = defaultdict(set)

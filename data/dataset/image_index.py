@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from data.parallel import ProgressCallback, parallel_map
 from data.preprocessing import ImageError, read_image
 
 MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
-VERSION = 2  # increment if the fields of ImageInfo or their computation change
+VERSION = 3  # increment if the fields of ImageInfo or their computation change
 
 
 class ImageInfo(FrozenModel):
@@ -30,6 +31,9 @@ class ImageInfo(FrozenModel):
         height: height of the upright image, in pixels.
         problem: why the file is unreadable; empty if it is readable.
         phash: 64-bit perceptual hash, hexadecimal; empty if the short side is below ``MIN_HASH_SIDE``.
+        is_uniform: whether all pixels have the same color.
+        num_pages: pages of a TIFF file, of which the first is used.
+        num_levels: gray levels of an image that was converted from more than 8 bits; 0 if it was not.
         is_gray_stored_as_color: whether all pixels are gray although the file has color channels.
     """
 
@@ -38,6 +42,9 @@ class ImageInfo(FrozenModel):
     height: int = 0
     problem: str = ""
     phash: str = ""
+    is_uniform: bool = False
+    num_pages: int = 1
+    num_levels: int = 0
     is_gray_stored_as_color: bool = False
 
     @property
@@ -52,7 +59,8 @@ def index_images(root: Path, paths: Sequence[str], progress: ProgressCallback | 
     Files with the same size, modification time and inode as in an earlier call are not read again. An unreadable
     file is reported in ``ImageInfo.problem``; no exception is raised.
     """
-    name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {root}".encode(), digest_size=16).hexdigest()
+    has_heif = find_spec("pi_heif") is not None  # its images are unreadable without it
+    name = hashlib.blake2b(f"{VERSION} {PIL.__version__} {has_heif} {root}".encode(), digest_size=16).hexdigest()
     file = state_dir() / "image_index" / f"{name}.json"
     try:
         rows = json.loads(file.read_bytes())
@@ -80,12 +88,16 @@ def _read(path: Path) -> ImageInfo:
         image = read_image(path)
     except ImageError as error:
         return ImageInfo(content_hash=None, problem=str(error))
+    mode, num_pages = _stored_mode(path)
     return ImageInfo(
         content_hash=content_hash_of(image),
         width=image.width,
         height=image.height,
         phash=_phash(image),
-        is_gray_stored_as_color=_is_gray(image) and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
+        is_gray_stored_as_color=_is_gray(image) and mode in ("RGB", "RGBA", "CMYK", "YCbCr"),
+        is_uniform=image.width * image.height > 1 and image.getcolors(1) is not None,
+        num_pages=num_pages,
+        num_levels=sum(count > 0 for count in image.histogram()[:256]) if mode[0] in "IF" else 0,
     )
 
 
@@ -100,9 +112,10 @@ def _is_gray(image: Image.Image) -> bool:
     return np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2])
 
 
-def _stored_mode(path: Path) -> str:
+def _stored_mode(path: Path) -> tuple[str, int]:
+    """Return the mode of the stored image, and the number of pages of a TIFF file (otherwise 1)."""
     with Image.open(path) as image:
-        return image.mode
+        return image.mode, getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
 def _stat_key(path: Path) -> list[int]:

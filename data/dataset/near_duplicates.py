@@ -25,10 +25,13 @@ MIN_CORRELATION = 0.5  # of the high frequencies of near-duplicates
 MIN_STD = 2.0  # on the scale 0 to 255; below it an image has no high frequencies to compare
 SIDE = 32  # px; size at which high frequencies are compared
 MAX_SHIFT = 2  # px at that size; compensates for different crops
-BLOCK_ROWS = 256  # hashes that are compared with all others in one step
-VERSION = 1
+PARTS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # first bit and number of bits; one more than MAX_HAMMING
+MAX_NEIGHBORS = 1000  # hashes with the same part with which each is compared
+MAX_COMPARISONS = 32  # of high frequencies per image; 0.1 to 1 ms each
+VERSION = 2
 
 HighPass = npt.NDArray[np.float32]
+IndexPairs = npt.NDArray[np.int64]
 
 
 def find_near_duplicates(
@@ -43,8 +46,8 @@ def find_near_duplicates(
     key = f"near_duplicates/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
 
     def create(folder: Path) -> None:
-        candidates = list(_candidates([phashes[content_hash] for content_hash in hashes]))
-        groups = _confirmed_groups(candidates, [paths[content_hash] for content_hash in hashes], progress)
+        in_order = [phashes[content_hash] for content_hash in hashes]
+        groups = _confirmed_groups(in_order, [paths[content_hash] for content_hash in hashes], progress)
         content_hashes = [[hashes[index] for index in sorted(group)] for group in groups]
         (folder / "groups.json").write_text(json.dumps(content_hashes))
 
@@ -52,30 +55,74 @@ def find_near_duplicates(
     return groups
 
 
-def _candidates(phashes: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield the indices of all pairs of hashes that differ in at most ``MAX_HAMMING`` bits."""
+def _candidates(phashes: Sequence[str]) -> Iterator[IndexPairs]:
+    """Yield pairs of hashes that differ in at most ``MAX_HAMMING`` bits, as arrays [pairs, 2] of at most one per hash.
+
+    Hashes that differ in at most 4 bits have at least one of 5 parts in common. Within a part, each hash is compared
+    with the next ``MAX_NEIGHBORS`` of the same part, which are all of them in a data set of different images.
+    """
     bits = np.array([int(phash, 16) for phash in phashes], dtype=np.uint64)
-    for start in range(0, len(bits), BLOCK_ROWS):
-        rest = bits[start:]
-        is_near = np.bitwise_count(rest[:BLOCK_ROWS, None] ^ rest[None, :]) <= MAX_HAMMING
-        for i, j in np.argwhere(np.triu(is_near, 1)).tolist():
-            yield start + i, start + j
+    parts = [(bits >> np.uint64(shift)) & np.uint64((1 << width) - 1) for shift, width in PARTS]
+    for number, part in enumerate(parts):
+        order = np.lexsort((bits, part))
+        for distance in range(1, min(MAX_NEIGHBORS, len(order) - 1) + 1):
+            first, second = order[:-distance], order[distance:]
+            is_same_part = part[first] == part[second]
+            if not is_same_part.any():
+                break
+            is_near = is_same_part & (np.bitwise_count(bits[first] ^ bits[second]) <= MAX_HAMMING)
+            for earlier in parts[:number]:  # which have yielded the pair
+                is_near &= earlier[first] != earlier[second]
+            if is_near.any():
+                yield np.sort(np.stack([first[is_near], second[is_near]], axis=1), axis=1)
 
 
 def _confirmed_groups(
-    candidates: Sequence[tuple[int, int]], paths: Sequence[Path], progress: ProgressCallback | None
-) -> list[set[int]]:
-    """Return the groups of images that the candidates which are near-duplicates connect."""
-    from scipy.cluster.hierarchy import DisjointSet
+    phashes: Sequence[str], paths: Sequence[Path], progress: ProgressCallback | None
+) -> list[list[int]]:
+    """Return the groups of images that the candidates which are near-duplicates connect.
 
-    indices = sorted({index for pair in candidates for index in pair})
+    Pairs that are already connected are not compared, and an image is compared at most ``MAX_COMPARISONS`` times, so
+    that memory and time are proportional to the number of images, even if all are alike.
+    """
+    high_passes = _high_passes(phashes, paths, progress)
+    groups, num_compared = np.arange(len(paths)), np.zeros(len(paths), dtype=np.int64)
+    for pairs in _candidates(phashes):
+        is_open = (groups[pairs[:, 0]] != groups[pairs[:, 1]]) & (num_compared[pairs].min(axis=1) < MAX_COMPARISONS)
+        confirmed = []
+        for i, j in pairs[is_open].tolist():
+            num_compared[[i, j]] += 1
+            if is_near_duplicate(high_passes[i], high_passes[j]):
+                confirmed.append((i, j))
+        if confirmed:
+            groups = _merged(groups, np.array(confirmed))
+    members = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[members])) + 1
+    return [group.tolist() for group in np.split(members, starts) if len(group) > 1]
+
+
+def _high_passes(
+    phashes: Sequence[str], paths: Sequence[Path], progress: ProgressCallback | None
+) -> Mapping[int, HighPass]:
+    """Return the high frequencies of the images that have a candidate."""
+    has_candidate = np.zeros(len(paths), dtype=bool)
+    for pairs in _candidates(phashes):
+        has_candidate[pairs] = True
+    indices = np.flatnonzero(has_candidate).tolist()
     results = parallel_map(lambda index: high_pass(read_image(paths[index])), indices, "comparing images", progress)
-    high_passes = dict(zip(indices, results, strict=True))
-    sets = DisjointSet(indices)
-    for i, j in candidates:
-        if not sets.connected(i, j) and is_near_duplicate(high_passes[i], high_passes[j]):
-            sets.merge(i, j)
-    return [group for group in sets.subsets() if len(group) > 1]
+    return dict(zip(indices, results, strict=True))
+
+
+def _merged(groups: npt.NDArray[np.int64], pairs: IndexPairs) -> npt.NDArray[np.int64]:
+    """Return the groups with those of each pair connected."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(groups)
+    rows, columns = groups[pairs[:, 0]], groups[pairs[:, 1]]
+    graph = coo_matrix((np.ones(len(pairs), dtype=bool), (rows, columns)), shape=(size, size))
+    labels: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels[groups]
 
 
 def high_pass(image: Image.Image) -> HighPass:

@@ -19,6 +19,7 @@ from data.errors import DataError
 from data.parallel import ProgressCallback, parallel_map
 from data.preprocessing import ImageError, Pixels, Preprocessing, read_image, to_pixels
 from data.sources.base import SPLITS, SplitName
+from data.text import pluralize
 
 VERSION = 1  # of the file format of an entry
 
@@ -103,9 +104,9 @@ def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: Progre
 def _disk_full_error(folder: Path, count: int, size: int) -> str:
     required_mb, free_mb = count * size * size * 3 / 1e6, shutil.disk_usage(folder).free / 1e6
     return (
-        f"decoded images must fit on the disk: {count} images at {size} px take {required_mb:.1f} MB, but only "
-        f"{free_mb:.1f} MB are free in {folder}; free some space, set FREEZELINE_HOME to a folder on another disk, "
-        "or use a smaller image_size"
+        f"decoded images must fit on the disk: {pluralize(count, 'image')} at {size} px take {required_mb:.1f} MB, but "
+        f"only {free_mb:.1f} MB are free in {folder}; free some space, set FREEZELINE_HOME to a folder on another "
+        "disk, or use a smaller image_size"
     )
 
 

@@ -16,8 +16,8 @@ from data.cache.content_cache import ContentCache
 from data.errors import DataError
 from data.parallel import ProgressCallback
 from data.sources.base import DataSource, valid_name
-from data.sources.folder import open_folder, visible_children
-from data.sources.manifest import is_manifest, open_manifest
+from data.sources.options import DataOptions
+from data.sources.tree import open_tree
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 200 * 2**30
@@ -48,7 +48,9 @@ def is_archive(file: Path) -> bool:
     return zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
 
 
-def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback | None = None) -> DataSource:
+def open_archive(
+    file: Path, options: DataOptions, uri: str | None = None, progress: ProgressCallback | None = None
+) -> DataSource:
     """Open an archive with class folders, with splits of class folders, or with a manifest at its top level.
 
     Folders that contain only another folder are skipped. Links and devices are not extracted. The data set's URI is by
@@ -62,23 +64,7 @@ def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback 
     stat_key = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
     key = f"archives/{hashlib.blake2b(stat_key.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
     root = ContentCache().get_or_create(key, lambda folder: _extract(file, folder, progress))
-    return open_tree(root, _name(file), uri or str(file))
-
-
-def open_tree(root: Path, name: str, uri: str) -> DataSource:
-    """Open an extracted or downloaded folder, which may have a manifest at its top level."""
-    folder = root
-    folders, files = visible_children(folder)
-    while not files and len(folders) == 1:
-        folder /= folders[0]
-        folders, files = visible_children(folder)
-    manifests = [folder / file for file in files if is_manifest(folder / file)]
-    try:
-        if len(manifests) == 1:
-            return open_manifest(manifests[0], name, uri, confine_to=root)
-        return open_folder(folder, name, uri)
-    except DataError as error:  # show the path that the user entered instead of the cache folder
-        raise DataError(*(problem.replace(str(root), uri) for problem in error.problems)) from error
+    return open_tree(root, _name(file), uri or str(file), options)
 
 
 def _name(file: Path) -> str:

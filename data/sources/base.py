@@ -19,8 +19,13 @@ SPLIT_ALIASES: dict[str, SplitName] = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
+    "dev": "val",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "holdout": "test",
 }
 
 
@@ -37,10 +42,11 @@ class ImageFile(FrozenModel):
 
 
 class SkippedFile(FrozenModel):
-    """A file that is in no split, with the reason (to be printed after its name) and the kind of finding."""
+    """A file or folder that is in no split, with the reason (to be printed after its name) and the kind of finding."""
 
     path: str
     reason: str
+    num_files: int = 1
     kind: FindingKind = "unlabeled"
 
 
@@ -54,6 +60,7 @@ class DataSource(FrozenModel):
         classes: all class names, including empty classes; sorted.
         images: sorted by path.
         skipped: files that cannot be images of a class (broken links, files outside the class folders).
+        layout: what was understood of the layout, one line each.
     """
 
     name: str
@@ -62,6 +69,7 @@ class DataSource(FrozenModel):
     classes: tuple[str, ...]
     images: tuple[ImageFile, ...]
     skipped: tuple[SkippedFile, ...] = ()
+    layout: tuple[str, ...] = ()
 
 
 def to_utf8(name: str) -> str:

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import (
-    SPLIT_ALIASES,
-    SPLITS,
-    DataSource,
-    ImageFile,
-    SkippedFile,
-    SplitName,
-    is_utf8,
-    to_utf8,
-    valid_name,
-)
+from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile, SplitName, to_utf8, valid_name
+from data.sources.files import count_files, file_problem, visible_children, walk
+from data.sources.layout import Layout, find_layout
+from data.sources.options import DataOptions
+from data.text import pluralize
 
+MAX_QUESTION_DEPTH = 5
 OUTSIDE_CLASS_FOLDERS = "is outside the class folders"
 
 
-def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> DataSource:
+def open_folder(
+    root: Path, name: str | None = None, uri: str | None = None, options: DataOptions | None = None
+) -> DataSource:
     """Open a folder of class folders, or of splits that contain class folders; its URI is by default its path.
 
-    A folder with train/ and val/ or test/ (or common spellings of these), each with subfolders, provides splits. Images
-    may be in subfolders of a class folder. Hidden files and folders are ignored.
+    A folder with train/ and val/ or test/ (or common spellings of these), each with subfolders, provides splits, unless
+    ``layout=classes``. Images may be in subfolders of a class folder. Hidden files and folders are ignored.
 
     Raises:
-        DataError: the folder cannot be opened, is empty, or has fewer than two class folders.
+        DataError: the folder cannot be opened, is empty, has fewer than two class folders, or a doubtful layout.
     """
     folders, files = visible_children(root)
-    splits = _split_folders(root, folders)
+    layout = Layout({}) if options and options.layout == "classes" else find_layout(root, folders)
     scan = _FolderScan(root)
-    for folder, split in splits.items():
+    for folder, split in layout.splits.items():
         scan.add_classes(root / folder, split)
-    if not splits:
+    if not layout.splits:
         scan.add_classes(root, None)
-    for path in files + [folder + "/" for folder in folders if splits and folder not in splits]:
+    for path in files:
         scan.skip(path, OUTSIDE_CLASS_FOLDERS)
+    for folder in folders if layout.splits else []:
+        scan.skip_folder(folder, layout)
     _check_classes(root, scan.classes, folders, files)
     return DataSource(
         name=name or valid_name(root.name),
@@ -50,6 +45,7 @@ def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> 
         classes=tuple(sorted(scan.classes)),
         images=tuple(sorted(scan.images, key=lambda image: image.path)),
         skipped=tuple(scan.skipped),
+        layout=_layout_lines(layout),
     )
 
 
@@ -68,12 +64,12 @@ class _FolderScan:
             self.skip(f"{folder.name}/{name}", OUTSIDE_CLASS_FOLDERS)
         for label in labels:
             self.classes.add(to_utf8(label))
-            for path in _walk(folder / label):
+            for path in walk(folder / label):
                 self.add(path, label, split)
 
     def add(self, path: Path, label: str, split: SplitName | None) -> None:
         relative = path.relative_to(self.root).as_posix()
-        problem = _problem(path, relative)
+        problem = file_problem(path, relative)
         if problem:
             self.skip(relative, problem)
         else:
@@ -82,80 +78,27 @@ class _FolderScan:
     def skip(self, path: str, reason: str) -> None:
         self.skipped.append(SkippedFile(path=to_utf8(path), reason=reason))
 
-
-def _problem(path: Path, relative: str) -> str:
-    """Return why a file cannot be an image; empty if it can."""
-    if not is_utf8(relative):
-        return "has a name that is not valid UTF-8; rename it to include it"
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        is_broken_link = error.errno in (errno.ENOENT, errno.ELOOP)
-        return "is a link to a file that does not exist" if is_broken_link else f"cannot be accessed: {error.strerror}"
-    if stat.S_ISDIR(mode):
-        return "is a folder that cannot be opened"
-    return "" if stat.S_ISREG(mode) else "is not a regular file"
-
-
-def visible_children(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the folders and of the files that are not hidden."""
-    try:
-        entries = sorted((entry for entry in os.scandir(folder) if _visible(entry.name)), key=lambda entry: entry.name)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"data must be a readable folder, got {folder}: {reason}; check its permissions") from error
-    is_dir = {entry.name: _is_dir(entry) for entry in entries}
-    return [name for name in is_dir if is_dir[name]], [name for name in is_dir if not is_dir[name]]
+    def skip_folder(self, folder: str, layout: Layout) -> None:
+        """Skip a folder beside the splits, or a split without labels; its files are counted."""
+        if folder in layout.splits:
+            return
+        num_files = count_files(self.root / folder)
+        reason = f"has {pluralize(num_files, 'file')} in no split; name it train/, val/ or test/ to use it"
+        if folder in layout.unlabeled:
+            reason = (
+                f"has {pluralize(num_files, 'file')} and no class folder; predict with the model of the search: "
+                f"freezeline predict models:/NAME@champion {self.root / folder}"
+            )
+        self.skipped.append(SkippedFile(path=to_utf8(folder) + "/", reason=reason, num_files=num_files))
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or permission denied
-        return False
-
-
-def _walk(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield all files below a folder, and folders that cannot be opened."""
-    real_path = os.path.realpath(folder)
-    if real_path in parents:  # a link to a parent folder
-        return
-    try:
-        folders, files = visible_children(folder)
-    except DataError:
-        yield folder
-        return
-    for name in files:
-        yield folder / name
-    for name in folders:
-        yield from _walk(folder / name, (*parents, real_path))
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _split_folders(root: Path, folders: list[str]) -> dict[str, SplitName]:
-    """Return the split of each folder that is a split; empty if the folders are classes."""
-    splits = {name: SPLIT_ALIASES[name.lower()] for name in folders if name.lower() in SPLIT_ALIASES}
-    if not {"train", "val"} <= set(splits.values()) and not {"train", "test"} <= set(splits.values()):
-        return {}
-    without_classes = [name for name in splits if not visible_children(root / name)[0]]
-    if without_classes and len(splits) < len(folders):
-        return {}  # "train" is one of the classes: bus, car, train
-    problems = [_duplicate_split(root, split, splits) for split in SPLITS if list(splits.values()).count(split) > 1]
-    problems += [
-        f"{name}/ must contain one folder per class, got none in {root / name}; sort its images into class folders"
-        for name in without_classes
-    ]
-    if problems:
-        raise DataError(*problems)
-    return splits
-
-
-def _duplicate_split(root: Path, split: str, splits: dict[str, SplitName]) -> str:
-    names = " and ".join(f"{name}/" for name, other in splits.items() if other == split)
-    return f"the {split} split must be one folder, got {names} in {root}; keep one of them"
+def _layout_lines(layout: Layout) -> tuple[str, ...]:
+    if not layout.splits:
+        return ()
+    ordered = sorted(layout.splits.items(), key=lambda item: SPLITS.index(item[1]))
+    missing = " and ".join(split for split in SPLITS if split not in layout.splits.values())
+    parts = [*(f"{split} from {to_utf8(folder)}/" for folder, split in ordered)]
+    return (f"splits: {', '.join(parts)}" + (f"; {missing} taken from train" if missing else ""),)
 
 
 def _check_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:
@@ -165,8 +108,22 @@ def _check_classes(root: Path, classes: set[str], folders: list[str], files: lis
     if not folders and not files:
         raise DataError(f"{rule}, got an empty folder: {root}; add images, or pass another folder")
     if not classes:
-        raise DataError(f"{rule}, got {len(files)} files and no folder in {root}; sort the images into class folders")
+        raise DataError(
+            f"{rule}, got {pluralize(len(files), 'file')} and no folder in {root}; sort the images into class folders"
+        )
     (label,) = classes
-    subfolders = [] if len(folders) > 1 else visible_children(root / label)[0]
-    hint = f"did you mean {root / label}?" if len(subfolders) > 1 else "add a folder for each other class"
-    raise DataError(f"data must have at least 2 classes, got 1 ({label}) in {root}; {hint}")
+    raise DataError(
+        f"data must have at least 2 classes, got 1 ({label}) in {root}; "
+        f"{_inner_data_set(root) or 'add a folder for each other class'}"
+    )
+
+
+def _inner_data_set(root: Path) -> str:
+    """Return a question that names the folder of several folders, below sole folders; empty if there is none."""
+    folder = root
+    for _ in range(MAX_QUESTION_DEPTH):
+        folders, _files = visible_children(folder)
+        if len(folders) != 1:
+            return f"did you mean {folder}?" if len(folders) > 1 and folder != root else ""
+        folder /= folders[0]
+    return ""

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError, did_you_mean
-from data.sources.base import SPLIT_ALIASES, DataSource, ImageFile, SkippedFile, is_utf8, to_utf8, valid_name
+from data.sources.base import (
+    SPLIT_ALIASES,
+    DataSource,
+    ImageFile,
+    SkippedFile,
+    SplitName,
+    is_utf8,
+    to_utf8,
+    valid_name,
+)
+from data.sources.columns import cell, find_columns, has_exact_names
+from data.sources.image_paths import resolve_paths
+from data.sources.layout import split_of, splits_of
+from data.sources.options import DataOptions
+from data.sources.parquet_images import extract_parquet_images
+from data.sources.tables import ENDINGS, read_lines
 
-ENDINGS = (".csv", ".tsv", ".parquet")
-COLUMNS = ("path", "label", "split", "group")
+NUM_PROBED_ROWS = 20
 
 
 class Row(NamedTuple):
@@ -27,36 +40,38 @@ class Row(NamedTuple):
 
 
 def open_manifest(
-    file: Path, name: str | None = None, uri: str | None = None, confine_to: Path | None = None
+    file: Path,
+    name: str | None = None,
+    uri: str | None = None,
+    confine_to: Path | None = None,
+    options: DataOptions | None = None,
 ) -> DataSource:
-    """Open a manifest: CSV (UTF-8, separated by comma, semicolon or tab) or Parquet; its URI is by default its path.
+    """Open a manifest (CSV, Parquet or JSON Lines, see ``read_lines``); its URI is by default its path.
 
-    The columns are path (relative to the manifest), label, and optionally split (train, val, test) and group
-    (an identifier of images that must be in the same split, such as a person or a video). Files outside of
-    ``confine_to`` are skipped.
+    The columns have the usual names (see ``find_columns``): the path of an image, its label, and optionally its split
+    (train, val, test) and group (an identifier of images that must be in the same split, such as a person or a video).
+    Paths are relative to the manifest, or to ``options.images``. Files outside of ``confine_to`` are skipped.
 
     Raises:
-        DataError: the manifest is unreadable, lacks a column, has an unknown split, or fewer than two classes.
+        DataError: the manifest is unreadable, lacks a column, has an unknown split, fewer than two classes, or no path
+            that exists.
     """
-    rows = list(_rows(file))
+    table_name = file.name
+    images_in_file = extract_parquet_images(file) if file.suffix.lower() == ".parquet" else None
+    if images_in_file:
+        name, uri, file = name or valid_name(file.stem), uri or str(file), images_in_file
+        confine_to = file.parent
+    rows = _rows(file, options or DataOptions())
     _check_splits(file, rows)
-    rows_by_path: defaultdict[str, list[Row]] = defaultdict(list)
+    rows_by_path, skipped, note = _by_path(file, rows, options.images if options else "")
     images: list[ImageFile] = []
-    skipped: list[SkippedFile] = []
-    for row in rows:
-        if row.path and row.label:
-            rows_by_path[_resolve_path(file.parent, row.path)].append(row)
-        else:
-            missing = "label" if row.path else "path"
-            skipped.append(
-                SkippedFile(path=row.path or f"row {row.number}", reason=f"has no {missing} in row {row.number}")
-            )
+    splits = splits_of({row.split for row in rows if row.split})
     for path, path_rows in rows_by_path.items():
         problem = _problem(file.parent, path, path_rows, confine_to)
         if problem:
             skipped.append(problem)
         else:
-            images.append(_image_file(path, path_rows[0]))
+            images.append(_image_file(path, path_rows[0], splits))
     classes = tuple(sorted({row.label for row in rows if row.label}))
     if len(classes) < 2:
         raise DataError(f"data must have at least 2 classes, got {len(classes)} in {file}; check its column label")
@@ -67,28 +82,46 @@ def open_manifest(
         classes=classes,
         images=tuple(sorted(images, key=lambda image: image.path)),
         skipped=tuple(skipped),
+        layout=(f"table: {table_name}", *([note] if note else [])),
     )
 
 
-def is_manifest(file: Path) -> bool:
-    """Return whether a file is a table with the columns path and label."""
+def is_manifest(file: Path, *, exact_names: bool = False) -> bool:
+    """Return whether a file is a table with a column of paths and labels; ``exact_names``: named path and label."""
+    if file.suffix.lower() not in ENDINGS or not file.is_file():
+        return False
     try:
-        return file.suffix.lower() in ENDINGS and file.is_file() and bool(list(_rows(file)))
+        lines = read_lines(file)
+        header = next(lines, [])
+        rows = list(islice(lines, NUM_PROBED_ROWS))
+        if exact_names:
+            return has_exact_names(header) and any(any(row) for row in rows)
+        find_columns(file, header, rows)
     except DataError:
         return False
+    return bool(rows)
 
 
-def _image_file(path: str, row: Row) -> ImageFile:
-    split = SPLIT_ALIASES[row.split.lower()] if row.split else None
-    return ImageFile(path=path, label=row.label, split=split, group=row.group or None)
+def _by_path(file: Path, rows: Sequence[Row], images: str) -> tuple[dict[str, list[Row]], list[SkippedFile], str]:
+    """Return the usable rows by their file, the others, and how the files were found."""
+    complete = [row for row in rows if row.path and row.label]
+    paths, note = resolve_paths(file.parent, sorted({row.path for row in complete}), images)
+    rows_by_path: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in complete:
+        rows_by_path[paths[row.path]].append(row)
+    skipped = [
+        SkippedFile(
+            path=row.path or f"row {row.number}",
+            reason=f"has no {'label' if row.path else 'path'} in row {row.number}",
+        )
+        for row in rows
+        if not (row.path and row.label)
+    ]
+    return rows_by_path, skipped, note
 
 
-def _resolve_path(root: Path, text: str) -> str:
-    """Normalize a path; backslashes of manifests written on Windows are converted."""
-    path = os.path.normpath(text)
-    if "\\" in text and not (root / path).exists():
-        path = os.path.normpath(text.replace("\\", "/"))
-    return path
+def _image_file(path: str, row: Row, splits: Mapping[str, SplitName]) -> ImageFile:
+    return ImageFile(path=path, label=row.label, split=splits.get(row.split), group=row.group or None)
 
 
 def _problem(root: Path, path: str, rows: Sequence[Row], confine_to: Path | None) -> SkippedFile | None:
@@ -115,7 +148,7 @@ def _problem(root: Path, path: str, rows: Sequence[Row], confine_to: Path | None
 def _check_splits(file: Path, rows: Iterable[Row]) -> None:
     unknown: dict[str, int] = {}
     for row in rows:
-        if row.split and row.split.lower() not in SPLIT_ALIASES:
+        if row.split and not split_of(row.split):
             unknown.setdefault(row.split, row.number)
     problems = [
         f"split must be train, val, test or empty, got {split!r} in row {number} of {file}"
@@ -126,36 +159,20 @@ def _check_splits(file: Path, rows: Iterable[Row]) -> None:
         raise DataError(*problems)
 
 
-def _rows(file: Path) -> Iterator[Row]:
-    """Yield the non-empty rows, with whitespace around cells removed."""
-    try:
-        lines = _parquet_lines(file) if file.suffix.lower() == ".parquet" else _csv_lines(file)
-        header = [cell.strip().lower() for cell in next(lines, [])]
-        _check_header(file, header)
-        for number, line in enumerate(lines, start=2):
-            cells = [cell.strip() for cell in line]
-            if any(cells):
-                _check_width(file, number, cells, header)
-                by_column = dict(zip(header, cells, strict=False))
-                yield Row(number, *(by_column.get(column, "") for column in COLUMNS))
-    except UnicodeDecodeError as error:
-        raise DataError(f"a manifest must be UTF-8 text, got another encoding in {file}; save it as UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"a manifest must be a readable table, got {file}: {error}; fix it") from error
-
-
-def _check_header(file: Path, header: Sequence[str]) -> None:
-    missing = [column for column in ("path", "label") if column not in header]
-    duplicates = sorted({column for column in COLUMNS if header.count(column) > 1})
-    if missing:
-        raise DataError(
-            f"a manifest must have the columns path and label (optional: split, group), "
-            f"got {', '.join(header) or 'none'} in {file}; add a header with these names"
-        )
-    if duplicates:
-        raise DataError(
-            f"column names of a manifest must be unique, got {', '.join(duplicates)} twice in {file}; rename one"
-        )
+def _rows(file: Path, options: DataOptions) -> list[Row]:
+    """Return the non-empty rows."""
+    lines = list(read_lines(file))
+    header, first = (lines[0], 2) if lines else ([], 2)
+    if len(header) == 2 and (file.parent / header[0]).is_file():  # no header
+        header, first, lines = ["path", "label"], 1, [[], *lines]
+    columns = find_columns(file, header, lines[1:], options.label_column)
+    rows = []
+    for number, cells in enumerate(lines[1:], start=first):
+        if any(cells):
+            _check_width(file, number, cells, header)
+            split, group = cell(cells, columns.split), cell(cells, columns.group)
+            rows.append(Row(number, cell(cells, columns.path), columns.label_of(cells), split, group))
+    return rows
 
 
 def _check_width(file: Path, number: int, cells: Sequence[str], header: Sequence[str]) -> None:
@@ -164,23 +181,3 @@ def _check_width(file: Path, number: int, cells: Sequence[str], header: Sequence
             f"rows of a manifest must not have more cells than its header ({len(header)}), got {len(cells)} in "
             f'row {number} of {file}; put quotes (") around cells that contain a comma'
         )
-
-
-def _csv_lines(file: Path) -> Iterator[list[str]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        first = stream.readline()
-        delimiter = max(",;\t", key=first.count)
-        stream.seek(0)
-        yield from csv.reader(stream, delimiter=delimiter, strict=True)
-
-
-def _parquet_lines(file: Path) -> Iterator[list[str]]:
-    import pandas as pd
-
-    try:
-        table = pd.read_parquet(file)
-    except (ValueError, OSError) as error:
-        raise DataError(f"a manifest must be a readable table, got {file}: {error}; create it again") from error
-    yield [str(column) for column in table.columns]
-    for line in table.itertuples(index=False, name=None):
-        yield ["" if pd.isna(cell) else str(cell) for cell in line]

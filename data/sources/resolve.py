@@ -9,12 +9,13 @@ from data.parallel import ProgressCallback
 from data.sources.archive import is_archive, open_archive
 from data.sources.base import DataSource
 from data.sources.demo import open_demo
-from data.sources.folder import open_folder
-from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
+from data.sources.options import DataOptions
+from data.sources.tables import ENDINGS as MANIFESTS
+from data.sources.tree import open_local_folder
 
 
-def open_source(data: str, progress: ProgressCallback | None = None) -> DataSource:
+def open_source(options: str | DataOptions, progress: ProgressCallback | None = None) -> DataSource:
     """Open ``demo``, the path of a folder, a manifest or an archive, or ``s3://bucket/prefix``.
 
     A folder named demo is written as ``./demo``.
@@ -22,22 +23,23 @@ def open_source(data: str, progress: ProgressCallback | None = None) -> DataSour
     Raises:
         DataError: the source does not exist, or has no labeled images.
     """
-    data = data.strip()
+    options = DataOptions.model_construct(data=options) if isinstance(options, str) else options
+    data = options.data.strip()
     if not data:
         raise DataError("data must be a folder of images or demo, got an empty value; pass data=PATH or data=demo")
     if data == "demo":
         return open_demo()
     if "://" in data:
-        return _open_uri(data, progress)
+        return _open_uri(data, options, progress)
     path = _resolve(data)
     if path.is_dir():
-        return open_folder(path)
+        return open_local_folder(path, options)
     if not path.exists():
         raise DataError(_not_found_message(data, path))
-    return _open_file(path, progress)
+    return _open_file(path, options, progress)
 
 
-def _open_uri(data: str, progress: ProgressCallback | None) -> DataSource:
+def _open_uri(data: str, options: DataOptions, progress: ProgressCallback | None) -> DataSource:
     scheme = data.split("://", 1)[0]
     if scheme != "s3":
         raise DataError(
@@ -45,14 +47,14 @@ def _open_uri(data: str, progress: ProgressCallback | None) -> DataSource:
         )
     from data.sources.s3 import open_s3
 
-    return open_s3(data, progress)
+    return open_s3(data, options, progress)
 
 
-def _open_file(path: Path, progress: ProgressCallback | None) -> DataSource:
+def _open_file(path: Path, options: DataOptions, progress: ProgressCallback | None) -> DataSource:
     if path.suffix.lower() in MANIFESTS:
-        return open_manifest(path)
+        return open_manifest(path, options=options)
     if path.is_file() and is_archive(path):
-        return open_archive(path, progress=progress)
+        return open_archive(path, options, progress=progress)
     raise DataError(
         f"data must be a folder, a manifest ({', '.join(MANIFESTS)}), or an archive (.zip, .tar, .tar.gz), "
         f"got another file: {path}; pass the folder that contains the class folders"

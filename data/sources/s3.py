@@ -20,10 +20,12 @@ from data.errors import DataError
 from data.home import state_dir
 from data.parallel import ProgressCallback, parallel_map
 from data.sources.archive import ENDINGS as ARCHIVES
-from data.sources.archive import open_archive, open_tree
+from data.sources.archive import open_archive
 from data.sources.base import DataSource, valid_name
-from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
+from data.sources.options import DataOptions
+from data.sources.tables import ENDINGS as MANIFESTS
+from data.sources.tree import open_tree
 
 CHUNK = 2**20  # bytes
 ATTEMPTS = 4
@@ -39,7 +41,7 @@ class S3Object(NamedTuple):
     size: int
 
 
-def open_s3(url: str, progress: ProgressCallback | None = None) -> DataSource:
+def open_s3(url: str, options: DataOptions, progress: ProgressCallback | None = None) -> DataSource:
     """Open a folder ``s3://bucket/prefix``, an archive, or a manifest with the files in its folder.
 
     Raises:
@@ -50,12 +52,12 @@ def open_s3(url: str, progress: ProgressCallback | None = None) -> DataSource:
     try:
         if prefix.lower().endswith(ARCHIVES):
             archive = _mirror(url, bucket, str(PurePosixPath(prefix).parent), prefix, progress)
-            return open_archive(archive / PurePosixPath(prefix).name, uri=url, progress=progress)
+            return open_archive(archive / PurePosixPath(prefix).name, options, uri=url, progress=progress)
         if prefix.lower().endswith(MANIFESTS):
             file = PurePosixPath(prefix)
             root = _mirror(url, bucket, str(file.parent), None, progress)
-            return open_manifest(root / file.name, uri=url, confine_to=root)
-        return open_tree(_mirror(url, bucket, prefix, None, progress), name, url)
+            return open_manifest(root / file.name, uri=url, confine_to=root, options=options)
+        return open_tree(_mirror(url, bucket, prefix, None, progress), name, url, options)
     except _client_errors() as error:
         raise DataError(_error_message(url, error)) from error
 

@@ -33,6 +33,7 @@ def test_a_clean_folder_has_no_findings(make_folder: MakeFolder) -> None:
     assert report.findings == ()
     assert report.lines() == [
         "images: 24 images in 3 classes (18 train, 3 val, 3 test), median short side 40 px, 0 files skipped",
+        "  classes: blue 8, green 8, red 8",
         "no problems found",
     ]
 
@@ -107,7 +108,7 @@ def test_the_json_of_an_audit_lists_all_files_and_the_text_only_some(image_folde
     assert "    red/bad 19.png is not an image that Pillow can read" in report.lines()
     assert "    red/bad 20.png is not an image that Pillow can read" not in report.lines()
     assert "    ... and 10 more" in report.lines()
-    _, unreadable_line, tiny_line = report.lines(max_files=0)
+    _, _, unreadable_line, tiny_line = report.lines(max_files=0)
     assert unreadable_line == "  30 unreadable files: skipped"
     assert tiny_line.endswith("(all images)")
 
@@ -115,7 +116,7 @@ def test_the_json_of_an_audit_lists_all_files_and_the_text_only_some(image_folde
 def test_a_finding_about_all_images_is_one_line(image_folder: Path) -> None:
     report = audit(load_dataset(str(image_folder)))
     assert len(report.findings[0].files) == 24
-    (_, line) = report.lines()
+    (_, _, line) = report.lines()
     assert line.startswith("  24 images with a short side below 32 px: kept")
     assert line.endswith("(all images)")
 
@@ -124,10 +125,10 @@ def test_images_are_counted_with_the_number_of_groups_in_which_they_are_listed(m
     root = make_folder({"cat": 6, "dog": 6}, size=LARGE)
     for original, copy in (("000", "a"), ("000", "b"), ("001", "c")):
         shutil.copy(root / "cat" / f"{original}.png", root / "cat" / f"{copy}.png")
-    _, title, *groups = audit(load_dataset(str(root))).lines()
+    _, _, title, *groups = audit(load_dataset(str(root))).lines()
     assert title == "  5 images with an exact duplicate in their class (2 groups): kept in the same split"
     assert groups == ["    cat/000.png = cat/a.png = cat/b.png", "    cat/001.png = cat/c.png"]
-    assert audit(load_dataset(str(root))).lines(max_files=1)[2:] == [groups[0], "    ... and 1 more group"]
+    assert audit(load_dataset(str(root))).lines(max_files=1)[3:] == [groups[0], "    ... and 1 more group"]
 
 
 def test_the_imbalance_is_measured_on_the_training_split(make_folder: MakeFolder) -> None:

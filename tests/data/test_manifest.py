@@ -141,7 +141,7 @@ def test_a_file_with_two_labels_is_in_the_audit(manifest: Path) -> None:
     ("text", "problem"),
     [
         ("", "must have the columns path and label .*got none"),
-        ("file,class\nred/000.png,warm\n", "got file, class"),
+        ("shape,color\nred/000.png,warm\n", "got shape, color .* rename the column of image files to path"),
         ("path,label,path\na,b,c\n", "column names of a manifest must be unique, got path twice"),
         (
             table("red/000.png,warm,trian,"),
@@ -204,5 +204,5 @@ def test_a_manifest_without_training_images_is_refused(manifest: Path) -> None:
 
 def test_a_manifest_of_missing_files_is_refused(manifest: Path) -> None:
     manifest.write_text(table("a.png,cat,,", "b.png,dog,,"))
-    with pytest.raises(DataError, match=r"got none among 0 files .* \(2 skipped, such as a.png: does not exist"):
+    with pytest.raises(DataError, match=r"none of 2 paths exists below .*; blue/000.png does: write paths like that"):
         load_dataset(str(manifest))

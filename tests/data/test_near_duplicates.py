@@ -12,7 +12,9 @@ from PIL import Image, ImageEnhance
 
 import data.dataset.near_duplicates
 from data.dataset.image_index import content_hash_of
-from data.dataset.near_duplicates import find_near_duplicates, high_pass, is_near_duplicate
+from data.dataset.near_duplicates import _candidates, find_near_duplicates, high_pass, is_near_duplicate
+from data.load_dataset import load_dataset
+from data.sources.options import DataOptions
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -73,9 +75,68 @@ def test_near_duplicates_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert near_duplicates_of(images, tmp_path) == first == [[0, 1]]
 
 
-def test_all_candidates_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.dataset.near_duplicates, "BLOCK_ROWS", 3)
-    phashes = [f"{value:016x}" for value in (0, 0xFFFF, 1 << 63, 0xFFFF0000, 3 << 62, 0xFFFE, 0xFF << 40, 0xF)]
-    hashes = [int(phash, 16) for phash in phashes]
-    expected = [(a, b) for a in range(8) for b in range(a + 1, 8) if (hashes[a] ^ hashes[b]).bit_count() <= 4]
-    assert sorted(data.dataset.near_duplicates._candidates(phashes)) == expected
+def test_all_candidates_are_found_once() -> None:
+    rng = np.random.default_rng(0)
+    centers = [int(value) for value in rng.integers(0, 2**63, 40)]
+    flips = [[1 << int(bit) for bit in rng.choice(64, int(rng.integers(0, 7)), replace=False)] for _ in range(400)]
+    hashes = [centers[number % 40] ^ sum(bits) for number, bits in enumerate(flips)]
+    expected = [(a, b) for a in range(400) for b in range(a + 1, 400) if (hashes[a] ^ hashes[b]).bit_count() <= 4]
+    found = [
+        pair for pairs in _candidates([f"{value:016x}" for value in hashes]) for pair in map(tuple, pairs.tolist())
+    ]
+    assert sorted(found) == expected
+    assert len(expected) > 400
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+def test_comparisons_are_proportional_to_the_number_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_confirmed: bool
+) -> None:
+    photo(1).save(tmp_path / "a.png")
+    counts = []
+    for size in (100, 400):
+        calls: list[int] = []
+        monkeypatch.setattr(
+            data.dataset.near_duplicates, "is_near_duplicate", lambda *_, calls=calls: calls.append(1) or is_confirmed
+        )
+        keys = [f"{is_confirmed} {number:04}" for number in range(size)]
+        groups = find_near_duplicates(dict.fromkeys(keys, "0" * 16), dict.fromkeys(keys, tmp_path / "a.png"))
+        assert groups == ([keys] if is_confirmed else [])
+        counts.append(len(calls) / size)
+    assert counts[1] == pytest.approx(counts[0], rel=0.1)
+    assert counts[1] < 40
+
+
+def fixed_camera(root: Path, count: int = 20) -> Path:
+    """Write the same view with small differences, in two classes."""
+    view = np.asarray(photo(1)).astype(int)
+    for label, name in enumerate(("ok", "scratch")):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            noise = np.random.default_rng((label, number)).integers(-4, 5, view.shape)
+            Image.fromarray(np.clip(view + noise, 0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+def test_a_quarter_of_the_images_that_look_alike_is_reported_and_not_tied(tmp_path: Path) -> None:
+    dataset = load_dataset(str(fixed_camera(tmp_path / "camera")))
+    assert {sample.group for sample in dataset.samples} == {""}
+    (finding,) = dataset.findings
+    assert (finding.kind, finding.count) == ("near_duplicate_untied", 40)
+    assert all(dataset.counts()[split][name] for split in ("train", "val", "test") for name in ("ok", "scratch"))
+
+
+@pytest.mark.parametrize(("option", "kinds"), [("report", ["near_duplicate_untied"]), ("off", [])])
+def test_near_duplicates_can_be_reported_only_or_not_searched(tmp_path: Path, option: str, kinds: list[str]) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for number in range(8):
+            image = photo(100 * label + number)
+            image.save(tmp_path / "d" / name / f"{number}.png")
+            compressed(image).save(tmp_path / "d" / name / f"{number} again.png")
+    grouped = load_dataset(str(tmp_path / "d"))
+    assert [finding.kind for finding in grouped.findings] == ["near_duplicate"]
+    options = DataOptions.model_validate({"data": str(tmp_path / "d"), "near_duplicates": option})
+    dataset = load_dataset(options)
+    assert [finding.kind for finding in dataset.findings] == kinds
+    assert {sample.group for sample in dataset.samples} == {""}

@@ -45,7 +45,7 @@ def test_the_shipped_module_imports_only_numpy_and_pillow() -> None:
     tree = ast.parse(Path(str(data.preprocessing.__file__)).read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-    standard_library = {"__future__", "dataclasses", "io", "math", "pathlib", "typing"}
+    standard_library = {"__future__", "contextlib", "dataclasses", "importlib", "io", "math", "pathlib", "typing"}
     assert {str(module).split(".")[0] for module in modules} - standard_library == {"numpy", "PIL"}
 
 

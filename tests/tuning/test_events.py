@@ -282,7 +282,7 @@ def test_quiet_prints_results_to_stdout_and_warnings_to_stderr(capsys: pytest.Ca
 def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(capsys: pytest.CaptureFixture[str]) -> None:
     duplicates = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
     LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (duplicates,)})))
-    _, finding, hint = capsys.readouterr().out.splitlines()
+    *_, finding, hint = capsys.readouterr().out.splitlines()
     assert finding == "  audit     2 images with an exact duplicate in their class (1 group): kept"
     assert hint.split()[:3] == ["files:", "freezeline", "audit"]
 

@@ -6,17 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from data.frozen_model import FrozenModel
+from data.sources.options import DataOptions
 from tuning.cli.parser import OutputPath
 
 EXAMPLE = "freezeline audit photos/ --json audit.json --sheets sheets/"
 POSITIONALS = ("data",)
 
 
-class Options(FrozenModel):
+class Options(DataOptions):
     """The options of ``audit``."""
 
-    data: str = Field("demo", min_length=1, description="data set, as for tune")
     json_file: OutputPath = Field("", alias="json", description="file to write the full audit to, with all file names")
     sheets: OutputPath = Field("", description="folder to write contact sheets to: related images side by side")
 
@@ -29,7 +28,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from tuning.ui.console import print_tables, progress_bar
 
     with progress_bar() as progress:
-        report = audit(load_dataset(options.data, progress))
+        report = audit(load_dataset(options, progress))
     print_tables(*report.lines())
     if options.json_file:
         Path(options.json_file).write_text(report.to_json(indent=2))

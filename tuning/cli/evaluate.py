@@ -8,18 +8,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.frozen_model import FrozenModel
+from data.sources.options import DataOptions
 from tuning.cli.parser import OutputPath
 
 EXAMPLE = "freezeline evaluate models:/photos@champion photos/ --split test"
 POSITIONALS = ("model", "data")
 
 
-class Options(FrozenModel):
+class Options(DataOptions):
     """The options of ``evaluate``."""
 
     model: str = Field(min_length=1, description="URI of the packaged model: models:/NAME@champion or runs:/ID/model")
-    data: str = Field("demo", min_length=1, description="data set, as for tune")
     split: Literal["test", "val", "train", "all"] = Field("test", description="split to evaluate on")
     json_file: OutputPath = Field("", alias="json", description="file to write all numbers to")
     report_file: OutputPath = Field(
@@ -30,14 +29,14 @@ class Options(FrozenModel):
 def run(options: Options, _mlflow_run_id: str | None) -> int:
     """Print the scores with confidence intervals, the per-class metrics and the most frequent confusions."""
     from data.load_dataset import load_dataset
-    from tuning.common.formatting import pluralize
+    from data.text import pluralize
     from tuning.registry.candidate_store import load_model
     from tuning.reporting.page import build_evaluation
     from tuning.ui.console import print_tables
     from tuning.ui.tables.evaluation import class_table, confusion_table, score_lines
     from tuning.workflows.evaluate import evaluate
 
-    content = evaluate(load_model(options.model), options.model, load_dataset(options.data), options.split)
+    content = evaluate(load_model(options.model), options.model, load_dataset(options), options.split)
     print_tables(
         f"{content.model} on {pluralize(content.num_images, 'image')} of {content.data} ({content.split})",
         *score_lines(content.scores, content.intervals),

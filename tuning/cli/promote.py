@@ -60,7 +60,7 @@ def promote_candidate(options: Options) -> tuple[Candidate, int, Promotion]:
         candidate = load_candidate(client, options.run)
     else:
         candidate = load_candidate_of_version(client, options.name, options.version)
-    dataset = load_dataset(candidate.data)
+    dataset = load_dataset(candidate.data_options or candidate.data)
     if dataset.fingerprint != candidate.data_fingerprint:
         raise DataError(
             f"promote needs the images on which the candidate was evaluated, but {candidate.data} has changed since "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from data.text import pluralize
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.common.trial_record import TrialRecord
 
@@ -64,7 +65,7 @@ def search_name(name: str, budget_s: float | None, max_trials: int | None) -> st
 def describe_network(trial: TrialRecord) -> str:
     """Return the network, the number of dropped blocks, and the image size."""
     network = trial.config.network
-    truncation = f" without its last {network.truncate} blocks" if network.truncate else ""
+    truncation = f" without its last {pluralize(network.truncate, 'block')}" if network.truncate else ""
     return f"{_backbone_name(network)}{truncation} at {trial.config.preprocessing.image_size} px"
 
 
@@ -112,11 +113,6 @@ def frozen_text(trial: TrialRecord) -> str:
 def format_decision(candidate: Candidate, version: int, promotion: Promotion) -> str:
     """Return the outcome of the promotion as one line of text."""
     return f"models:/{candidate.name}@{promotion.alias} is now version {version}: {promotion.reason}."
-
-
-def pluralize(count: int, noun: str) -> str:
-    """Return a count with its noun: ``1 epoch``, ``2,000 epochs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

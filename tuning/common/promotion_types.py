@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data.frozen_model import FrozenModel
+from data.sources.options import DataOptions
 from models.trial_config import TrialConfig
 from tuning.common.option_types import Gate
 
@@ -29,6 +30,7 @@ class Candidate(FrozenModel):
         model_uri: the URI of the package.
         commit: the git commit of the code that trained it; empty outside a repository.
         data: the data set, as given by the user.
+        data_options: how it was read; None in candidates of earlier versions, which had no such options.
         evaluated_ms: the time of the evaluation on the test images, as Unix time in milliseconds.
         test_evaluations: how often the test images of this data set have been evaluated, including this time.
         metrics: metrics on the test images by their MLflow names: test_loss, test_accuracy, ...
@@ -51,6 +53,7 @@ class Candidate(FrozenModel):
     model_uri: str
     commit: str = ""
     data: str
+    data_options: DataOptions | None = None
     data_fingerprint: str
     classes: tuple[str, ...]
     evaluated_ms: int

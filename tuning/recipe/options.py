@@ -29,7 +29,10 @@ ERROR_MESSAGES = {
 
 # Headings of the help; options that are in none of them belong to the last.
 GROUPS = {
-    "data": ("data", "name", "on_leak", "validation", "split"),
+    "data": (
+        "data", "layout", "label_column", "label_from", "images", "near_duplicates", "name", "on_leak", "validation",
+        "split",
+    ),
     "budget": (
         "minutes", "trials", "recipe", "dry_run", "max_epochs", "patience", "sweep", "rerun_top_k", "rerun_seeds",
         "max_concurrent", "cpus_per_trial", "gpus_per_trial", "seed",

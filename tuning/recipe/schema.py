@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from data.frozen_model import FrozenModel, as_pydantic_validator
 from data.loading.augmentation import validate_augmentation
 from data.loading.batch_config import Balance, Mix
+from data.sources.options import DataOptions
 from models.heads.spec import HeadFeatures, hidden_layers
 from tuning.common.option_types import Gate, Metric
 from tuning.recipe.domains import Categorical, Domain, FloatRange, parse_choices, parse_names, parse_numbers
@@ -73,15 +74,9 @@ EVENTS: Any = Field(
 )
 
 
-class TrainingSettings(FrozenModel):
+class TrainingSettings(DataOptions):
     """Settings of data and training, shared by ``tune`` (which searches) and ``train`` (which uses one value each)."""
 
-    data: str = Field(
-        "demo",
-        min_length=1,
-        description="folder of class folders (optionally inside train/, val/, test/), .csv or .parquet manifest, "
-        ".zip or .tar, s3://bucket/prefix, or 'demo'",
-    )
     name: str = Field(
         "",
         pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$",

@@ -18,6 +18,7 @@ from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 from data.loading.pixel_cache import pixel_cache
+from data.sources.options import DataOptions
 from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
@@ -114,6 +115,7 @@ def build_candidate(
         model_uri=_log_package_or_defer(parent, folder),
         commit=code_version().get(GIT_COMMIT_TAG, ""),
         data=settings.data,
+        data_options=DataOptions(**{name: getattr(settings, name) for name in DataOptions.model_fields}),
         data_fingerprint=dataset.fingerprint,
         classes=dataset.classes,
         evaluated_ms=evaluated_ms,

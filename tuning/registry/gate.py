@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from tuning.common.formatting import pluralize
+from data.text import pluralize
 from tuning.common.promotion_types import Candidate, Champion, Promotion
 from tuning.registry.paired_test import Labels, class_weights, compare_paired
 

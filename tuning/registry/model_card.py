@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 
+from data.text import pluralize
 from models.backbones.weight_packages import weights_license
 from models.trial_config import TrialConfig
-from tuning.common.formatting import member_text, pluralize
+from tuning.common.formatting import member_text
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.registry.client import MAX_TAG_LENGTH
 
@@ -61,7 +62,7 @@ def render_model_card(candidate: Candidate, version: int, promotion: Promotion, 
 def _classes(candidate: Candidate) -> str:
     names = ", ".join(candidate.classes[:MAX_CLASSES])
     is_cut = len(candidate.classes) > MAX_CLASSES or len(names) > MAX_NAMES_LENGTH
-    return f"{len(candidate.classes)} classes ({names[:MAX_NAMES_LENGTH]}{', …' if is_cut else ''})"
+    return f"{pluralize(len(candidate.classes), 'class')} ({names[:MAX_NAMES_LENGTH]}{', …' if is_cut else ''})"
 
 
 def _usage(uri: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 
+from data.text import pluralize
 from models.evaluation.metrics import ClassificationMetrics
 from tuning.reporting import prediction_charts, quality_charts, setting_charts, trial_charts
 from tuning.reporting.content import EvaluatedWinner, ReportContent
@@ -74,7 +75,7 @@ def _quality_charts(content: ReportContent) -> Iterator[Chart]:
     yield confusion_chart(content.scores, "the packaged model")
     classes = content.candidate.classes
     if len(classes) <= quality_charts.MAX_NAMED_CLASSES:
-        caption = f"{content.audit.num_images:,} images in {len(classes)} classes."
+        caption = f"{pluralize(content.audit.num_images, 'image')} in {pluralize(len(classes), 'class')}."
         draw = partial(quality_charts.draw_class_balance, content.audit.counts, classes)
         yield Chart("balance", "Images by class and split", caption, draw)
 

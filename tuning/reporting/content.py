@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from data.audit.report import Audit, audit
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
+from data.text import pluralize
 from models.evaluation.calibration import ReliabilityBin, reliability_bins, remove_temperature
 from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
@@ -160,7 +161,9 @@ class EvaluationContent:
             f"{name} {getattr(self.scores, name):.4f} [95% CI {low:.4f}, {high:.4f}]"
             for name, (low, high) in self.intervals.items()
         ]
-        return "\n".join([f"{self.model} on {self.num_images:,} images of {self.data} ({self.split})", *metrics])
+        return "\n".join(
+            [f"{self.model} on {pluralize(self.num_images, 'image')} of {self.data} ({self.split})", *metrics]
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return all numbers for a JSON file."""

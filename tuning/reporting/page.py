@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.text import pluralize
 from models.evaluation.intervals import wilson_interval
 from models.evaluation.metrics import ClassificationMetrics
-from tuning.common.formatting import cost_text, member_text, network_name, pluralize
+from tuning.common.formatting import cost_text, member_text, network_name
 from tuning.common.names import TEST_METRIC
 from tuning.reporting.charts import Chart, confusion_chart, render_figure
 from tuning.reporting.content import EvaluationContent, ReportContent

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuning.common.formatting import pluralize
+from data.text import pluralize
 from tuning.reporting.content import EvaluatedWinner
 from tuning.reporting.drawing import draw_legend, new_figure, new_grid, percent_axis
 from tuning.reporting.theme import BLUE, FIGURE_SIZE, MUTED, ORANGE

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from data.parallel import available_cores
+from data.text import pluralize
 from models.profiling.hardware import hardware
-from tuning.common.formatting import budget_text, clock, pluralize
+from tuning.common.formatting import budget_text, clock
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.time_budget import Elapsed

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tuning.common.formatting import pluralize, short_network_name
+from data.text import pluralize
+from tuning.common.formatting import short_network_name
 from tuning.common.names import VARIANT
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialRecord

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuning.common.formatting import pluralize
+from data.text import pluralize
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.drawing import (
     MANY_TRIALS,

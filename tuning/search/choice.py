@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from data.text import pluralize
 from models.evaluation.estimate import Estimate
 from models.evaluation.metrics import Floats, Labels
 from models.profiling.serving_cost import ServingCost
-from tuning.common.formatting import pluralize
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Preference
 from tuning.search.evidence import Evidence, Images, Member, Option, SelectionEstimate, corrected_estimate

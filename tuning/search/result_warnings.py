@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from data.dataset.dataset import Dataset
 from data.dataset.folds import never_held_out
 from data.sources.base import SplitName
-from tuning.common.formatting import pluralize
+from data.text import pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.search.search_result import SearchResult
@@ -66,10 +66,10 @@ def _default_out_of_time(result: SearchResult) -> Iterator[str]:
     if default is None or (default.status == "out of time" and default.score is None):
         yield "the default configuration was not tried: the time was over before its first epoch; give it more minutes"
     elif default.status == "out of time":
-        epochs = default.config.fit.max_epochs
+        epochs = pluralize(default.config.fit.max_epochs, "epoch")
         yield (
-            f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs} "
-            "epochs; with more minutes it may be better than it looks"
+            f"the default configuration (trial {default.number}) ran out of time after {default.epochs} of {epochs}"
+            "; with more minutes it may be better than it looks"
         )
 
 

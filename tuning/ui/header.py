@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from data.sources.base import SPLITS
+from data.text import pluralize
 from tuning.common.events import SearchPlanned, SearchStarted
-from tuning.common.formatting import budget_text, pluralize
+from tuning.common.formatting import budget_text
 from tuning.ui.console import wrap_hanging
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ def header_lines(event: SearchStarted) -> Iterator[str]:
     yield _line("run", f"{event.run_id} in experiment {event.experiment}")
     splits = ", ".join(f"{event.images[split]:,} {split}" for split in SPLITS)
     images = pluralize(sum(event.images.values()), "image")
-    yield _line("data", f"{images}, {event.classes:,} classes: {splits}")
+    yield _line("data", f"{images}, {pluralize(event.classes, 'class')}: {splits}")
     yield f"  {'tracking':{LABEL_WIDTH - 2}}{event.tracking_uri or OFFLINE}"
 
 
 def audit_lines(audit: Audit) -> Iterator[str]:
     """Yield the findings of the audit, with what was done about each."""
+    for line in (audit.class_line, *audit.layout):
+        label, _, text = line.rpartition(": ")
+        yield _line(label or "folder", text)
     labels = ["audit"] + [""] * len(audit.findings)
     if not audit.findings:
         yield _line("audit", "no problems found")

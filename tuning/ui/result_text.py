@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data.text import pluralize
 from tuning.common.formatting import (
     clock,
     cost_text,
@@ -17,7 +18,6 @@ from tuning.common.formatting import (
     frozen_text,
     member_text,
     network_name,
-    pluralize,
 )
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion

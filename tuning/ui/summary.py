@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data.text import pluralize
 from tuning.common.formatting import (
     NetworkText,
     format_lr,
@@ -11,7 +12,6 @@ from tuning.common.formatting import (
     frozen_text,
     member_text,
     network_name,
-    pluralize,
     short_network_name,
     table_network,
 )
@@ -95,7 +95,7 @@ def rerun_lines(result: SearchResult) -> list[str]:
     lines = ["Best trials re-run with other seeds:"] if result.reruns else []
     for rerun in result.reruns:
         is_winner = " (winner)" if rerun.trial.trial_uid == result.winner.trial_uid else ""
-        scores = f"mean {rerun.mean:.4f}, std {rerun.std:.4f} over {len(rerun.scores)} seeds"
+        scores = f"mean {rerun.mean:.4f}, std {rerun.std:.4f} over {pluralize(len(rerun.scores), 'seed')}"
         if len(rerun.scores) == 1:
             scores = f"{rerun.mean:.4f}, not re-run: out of time"
         lines.append(f"  trial {rerun.trial.number}: {scores}{is_winner}")

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from data.atomic_write import write_atomically
 from data.errors import SearchError
 from data.loading.pixel_cache import pixel_cache
+from data.text import pluralize
 from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
-from tuning.common.formatting import format_decision, network_name, pluralize
+from tuning.common.formatting import format_decision, network_name
 from tuning.common.names import NOTE_TAG, PIXEL_BASELINE_METRIC, SEARCH_MINUTES_METRIC, TEST_METRIC, WINNER_TAG
 from tuning.common.promotion_types import Candidate
 from tuning.common.trial_record import TrialRecord

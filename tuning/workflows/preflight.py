@@ -127,7 +127,7 @@ def load_data(training: TrainingSettings, progress: ProgressCallback) -> Dataset
     with problems.collect():
         system_metrics_enabled()
     with problems.collect():
-        dataset = load_dataset(training.data, progress, keep_leaks=training.on_leak == "keep")
+        dataset = load_dataset(training, progress, keep_leaks=training.on_leak == "keep")
     problems.raise_any()
     return dataset
 

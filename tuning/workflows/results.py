@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from data.errors import TrackingError
+from data.text import pluralize
 from models.packaging.inference import Prediction
 from models.trial_config import TrialConfig
-from tuning.common.formatting import pluralize
 from tuning.common.option_types import ParamValue
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths

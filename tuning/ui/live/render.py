@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from data.text import pluralize
 from tuning.common.formatting import (
     clock,
     format_lr,
     format_score,
     frozen_text,
     network_name,
-    pluralize,
     short_network,
 )
 from tuning.ui.live.state import LiveState, RunningTrial

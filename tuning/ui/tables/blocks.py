@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from rich.filesize import decimal
 
+from data.text import pluralize
 from models.features.caching_policy import BYTES_PER_ELEMENT
 from models.freezing.blocks import Block
 from models.profiling.block_latency import BATCH_SIZE, NUM_RUNS
-from tuning.common.formatting import pluralize
 from tuning.ui.tables.text_table import TextTable
 
 MISSING = "-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from tuning.common.formatting import pluralize
+from data.text import pluralize
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate
 from tuning.tracking.search_summary import SearchSummary
