@@ -60,10 +60,11 @@ def finalize(search: Search, session: SessionResult) -> int:
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
     parent.set_tags({WINNER_TAG: summary.winner_text(result)})
-    with ThreadPoolExecutor(max_workers=1) as background:  # its work overlaps with the export and the smoke test
-        pixel_baseline = background.submit(_pixel_baseline, search)
-        network_rows = background.submit(networks.compare_networks, result.trials, result.num_classes)
+    with ThreadPoolExecutor(max_workers=1) as background:
+        pixel_baseline = background.submit(_pixel_baseline, search)  # overlaps with the export
         candidate = _package_winner(search, result)
+        # Overlaps with the smoke test, not with the export: both trace networks, and torch.fx is not thread-safe.
+        network_rows = background.submit(networks.compare_networks, result.trials, result.num_classes)
         baseline = pixel_baseline.result()
         parent.log_metrics({PIXEL_BASELINE_METRIC: baseline})
         bus.emit(CandidateEvaluated(candidate, baseline))
