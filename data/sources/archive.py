@@ -48,7 +48,9 @@ def is_archive(file: Path) -> bool:
     return zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
 
 
-def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback | None = None) -> DataSource:
+def open_archive(
+    file: Path, uri: str | None = None, progress: ProgressCallback | None = None, min_classes: int = 2
+) -> DataSource:
     """Open an archive with class folders, with splits of class folders, or with a manifest at its top level.
 
     Folders that contain only another folder are skipped. Links and devices are not extracted. The data set's URI is by
@@ -62,10 +64,10 @@ def open_archive(file: Path, uri: str | None = None, progress: ProgressCallback 
     stat_key = f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
     key = f"archives/{hashlib.blake2b(stat_key.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
     root = ContentCache().get_or_create(key, lambda folder: _extract(file, folder, progress))
-    return open_tree(root, _name(file), uri or str(file))
+    return open_tree(root, _name(file), uri or str(file), min_classes)
 
 
-def open_tree(root: Path, name: str, uri: str) -> DataSource:
+def open_tree(root: Path, name: str, uri: str, min_classes: int = 2) -> DataSource:
     """Open an extracted or downloaded folder, which may have a manifest at its top level."""
     folder = root
     folders, files = visible_children(folder)
@@ -75,8 +77,8 @@ def open_tree(root: Path, name: str, uri: str) -> DataSource:
     manifests = [folder / file for file in files if is_manifest(folder / file)]
     try:
         if len(manifests) == 1:
-            return open_manifest(manifests[0], name, uri, confine_to=root)
-        return open_folder(folder, name, uri)
+            return open_manifest(manifests[0], name, uri, root, min_classes)
+        return open_folder(folder, name, uri, min_classes)
     except DataError as error:  # show the path that the user entered instead of the cache folder
         raise DataError(*(problem.replace(str(root), uri) for problem in error.problems)) from error
 

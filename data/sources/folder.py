@@ -24,14 +24,14 @@ from data.sources.base import (
 OUTSIDE_CLASS_FOLDERS = "is outside the class folders"
 
 
-def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> DataSource:
+def open_folder(root: Path, name: str | None = None, uri: str | None = None, min_classes: int = 2) -> DataSource:
     """Open a folder of class folders, or of splits that contain class folders; its URI is by default its path.
 
     A folder with train/ and val/ or test/ (or common spellings of these), each with subfolders, provides splits. Images
     may be in subfolders of a class folder. Hidden files and folders are ignored.
 
     Raises:
-        DataError: the folder cannot be opened, is empty, or has fewer than two class folders.
+        DataError: the folder cannot be opened, is empty, or has fewer than ``min_classes`` class folders.
     """
     folders, files = visible_children(root)
     splits = _split_folders(root, folders)
@@ -42,7 +42,8 @@ def open_folder(root: Path, name: str | None = None, uri: str | None = None) -> 
         scan.add_classes(root, None)
     for path in files + [folder + "/" for folder in folders if splits and folder not in splits]:
         scan.skip(path, OUTSIDE_CLASS_FOLDERS)
-    _check_classes(root, scan.classes, folders, files)
+    if len(scan.classes) < min_classes:
+        _raise_too_few_classes(root, scan.classes, folders, files)
     return DataSource(
         name=name or valid_name(root.name),
         uri=uri or str(root),
@@ -158,9 +159,7 @@ def _duplicate_split(root: Path, split: str, splits: dict[str, SplitName]) -> st
     return f"the {split} split must be one folder, got {names} in {root}; keep one of them"
 
 
-def _check_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:
-    if len(classes) >= 2:
-        return
+def _raise_too_few_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:
     rule = "data must be a folder with one folder of images per class"
     if not folders and not files:
         raise DataError(f"{rule}, got an empty folder: {root}; add images, or pass another folder")

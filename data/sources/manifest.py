@@ -27,7 +27,11 @@ class Row(NamedTuple):
 
 
 def open_manifest(
-    file: Path, name: str | None = None, uri: str | None = None, confine_to: Path | None = None
+    file: Path,
+    name: str | None = None,
+    uri: str | None = None,
+    confine_to: Path | None = None,
+    min_classes: int = 2,
 ) -> DataSource:
     """Open a manifest: CSV (UTF-8, separated by comma, semicolon or tab) or Parquet; its URI is by default its path.
 
@@ -36,7 +40,7 @@ def open_manifest(
     ``confine_to`` are skipped.
 
     Raises:
-        DataError: the manifest is unreadable, lacks a column, has an unknown split, or fewer than two classes.
+        DataError: the manifest is unreadable, lacks a column, has an unknown split, or too few classes.
     """
     rows = list(_rows(file))
     _check_splits(file, rows)
@@ -58,8 +62,10 @@ def open_manifest(
         else:
             images.append(_image_file(path, path_rows[0]))
     classes = tuple(sorted({row.label for row in rows if row.label}))
-    if len(classes) < 2:
-        raise DataError(f"data must have at least 2 classes, got {len(classes)} in {file}; check its column label")
+    if len(classes) < min_classes:
+        raise DataError(
+            f"data must have at least {min_classes} classes, got {len(classes)} in {file}; check its column label"
+        )
     return DataSource(
         name=name or valid_name(file.stem),
         uri=uri or str(file),

@@ -14,7 +14,7 @@ from data.sources.manifest import ENDINGS as MANIFESTS
 from data.sources.manifest import open_manifest
 
 
-def open_source(data: str, progress: ProgressCallback | None = None) -> DataSource:
+def open_source(data: str, progress: ProgressCallback | None = None, min_classes: int = 2) -> DataSource:
     """Open ``demo``, the path of a folder, a manifest or an archive, or ``s3://bucket/prefix``.
 
     A folder named demo is written as ``./demo``.
@@ -28,16 +28,16 @@ def open_source(data: str, progress: ProgressCallback | None = None) -> DataSour
     if data == "demo":
         return open_demo()
     if "://" in data:
-        return _open_uri(data, progress)
+        return _open_uri(data, progress, min_classes)
     path = _resolve(data)
     if path.is_dir():
-        return open_folder(path)
+        return open_folder(path, min_classes=min_classes)
     if not path.exists():
         raise DataError(_not_found_message(data, path))
-    return _open_file(path, progress)
+    return _open_file(path, progress, min_classes)
 
 
-def _open_uri(data: str, progress: ProgressCallback | None) -> DataSource:
+def _open_uri(data: str, progress: ProgressCallback | None, min_classes: int) -> DataSource:
     scheme = data.split("://", 1)[0]
     if scheme != "s3":
         raise DataError(
@@ -45,14 +45,14 @@ def _open_uri(data: str, progress: ProgressCallback | None) -> DataSource:
         )
     from data.sources.s3 import open_s3
 
-    return open_s3(data, progress)
+    return open_s3(data, progress, min_classes)
 
 
-def _open_file(path: Path, progress: ProgressCallback | None) -> DataSource:
+def _open_file(path: Path, progress: ProgressCallback | None, min_classes: int) -> DataSource:
     if path.suffix.lower() in MANIFESTS:
-        return open_manifest(path)
+        return open_manifest(path, min_classes=min_classes)
     if path.is_file() and is_archive(path):
-        return open_archive(path, progress=progress)
+        return open_archive(path, progress=progress, min_classes=min_classes)
     raise DataError(
         f"data must be a folder, a manifest ({', '.join(MANIFESTS)}), or an archive (.zip, .tar, .tar.gz), "
         f"got another file: {path}; pass the folder that contains the class folders"

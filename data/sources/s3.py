@@ -39,7 +39,7 @@ class S3Object(NamedTuple):
     size: int
 
 
-def open_s3(url: str, progress: ProgressCallback | None = None) -> DataSource:
+def open_s3(url: str, progress: ProgressCallback | None = None, min_classes: int = 2) -> DataSource:
     """Open a folder ``s3://bucket/prefix``, an archive, or a manifest with the files in its folder.
 
     Raises:
@@ -50,12 +50,12 @@ def open_s3(url: str, progress: ProgressCallback | None = None) -> DataSource:
     try:
         if prefix.lower().endswith(ARCHIVES):
             archive = _mirror(url, bucket, str(PurePosixPath(prefix).parent), prefix, progress)
-            return open_archive(archive / PurePosixPath(prefix).name, uri=url, progress=progress)
+            return open_archive(archive / PurePosixPath(prefix).name, url, progress, min_classes)
         if prefix.lower().endswith(MANIFESTS):
             file = PurePosixPath(prefix)
             root = _mirror(url, bucket, str(file.parent), None, progress)
-            return open_manifest(root / file.name, uri=url, confine_to=root)
-        return open_tree(_mirror(url, bucket, prefix, None, progress), name, url)
+            return open_manifest(root / file.name, uri=url, confine_to=root, min_classes=min_classes)
+        return open_tree(_mirror(url, bucket, prefix, None, progress), name, url, min_classes)
     except _client_errors() as error:
         raise DataError(_error_message(url, error)) from error
 
