@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import SearchError, SettingError, last_line
 from data.home import state_dir
-from data.parallel import available_cores
+from data.machine import available_cores
 from tuning import PACKAGES
 from tuning.common.environment import DEFAULTS
 
