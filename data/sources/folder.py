@@ -69,7 +69,7 @@ class _FolderScan:
             self.skip(f"{folder.name}/{name}", OUTSIDE_CLASS_FOLDERS)
         for label in labels:
             self.classes.add(to_utf8(label))
-            for path in _walk(folder / label):
+            for path in walk(folder / label):
                 self.add(path, label, split)
 
     def add(self, path: Path, label: str, split: SplitName | None) -> None:
@@ -116,7 +116,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _walk(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
+def walk(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield all files below a folder, and folders that cannot be opened."""
     real_path = os.path.realpath(folder)
     if real_path in parents:  # a link to a parent folder
@@ -129,7 +129,7 @@ def _walk(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
     for name in files:
         yield folder / name
     for name in folders:
-        yield from _walk(folder / name, (*parents, real_path))
+        yield from walk(folder / name, (*parents, real_path))
 
 
 def _visible(name: str) -> bool:
