@@ -164,8 +164,8 @@ def train(data: PathLike = "demo", *, verbose: bool = False, **options: object) 
 
 
 @_refuse_unknown_keywords
-def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> EvaluationContent:
-    """Evaluate a packaged model on one split of a data set (``test``, ``val``, ``train``) or on all its images.
+def evaluate(model: str, data: PathLike = "demo", split: str = "all") -> EvaluationContent:
+    """Evaluate a packaged model on all labeled images, or on one split (``test``, ``val``, ``train``).
 
     Raises:
         UserError: the model or the data set cannot be used.
@@ -175,11 +175,12 @@ def evaluate(model: str, data: PathLike = "demo", split: str = "test") -> Evalua
 
     options = validate(Options, *_texts(Options, {"model": model, "data": data, "split": split}))
     with _environment():
-        from data.load_dataset import load_dataset
         from tuning.registry.candidate_store import load_model
         from tuning.workflows.evaluate import evaluate as evaluate_model
+        from tuning.workflows.evaluate import load_evaluation_data
 
-        return evaluate_model(load_model(options.model), options.model, load_dataset(options), options.split)
+        packaged = load_model(options.model)
+        return evaluate_model(packaged, options.model, load_evaluation_data(options, options.split), options.split)
 
 
 @_refuse_unknown_keywords

@@ -81,6 +81,12 @@ class Dataset(FrozenModel):
         """Return the samples of one split, in order."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
+    def with_classes(self, classes: tuple[str, ...]) -> Dataset:
+        """Return the data set with labels that are indices of ``classes``, which contain all classes of its samples."""
+        labels = [classes.index(name) if name in classes else -1 for name in self.classes]
+        samples = tuple(sample.model_copy(update={"label": labels[sample.label]}) for sample in self.samples)
+        return self.model_copy(update={"classes": classes, "samples": samples})
+
     @property
     def development(self) -> tuple[Sample, ...]:
         """The training samples, followed by the validation samples."""

@@ -24,7 +24,7 @@ def open_folder(
     ``layout=classes``. Images may be in subfolders of a class folder. Hidden files and folders are ignored.
 
     Raises:
-        DataError: the folder cannot be opened, is empty, has fewer than two class folders, or a doubtful layout.
+        DataError: the folder cannot be opened, is empty, has too few class folders, or a doubtful layout.
     """
     folders, files = visible_children(root)
     layout = Layout({}) if options and options.layout == "classes" else find_layout(root, folders)
@@ -37,7 +37,8 @@ def open_folder(
         scan.skip(path, OUTSIDE_CLASS_FOLDERS)
     for folder in folders if layout.splits else []:
         scan.skip_folder(folder, layout)
-    _check_classes(root, scan.classes, folders, files)
+    if len(scan.classes) < (options or DataOptions()).min_classes:
+        _raise_too_few_classes(root, scan.classes, folders, files)
     return DataSource(
         name=name or valid_name(root.name),
         uri=uri or str(root),
@@ -101,9 +102,7 @@ def _layout_lines(layout: Layout) -> tuple[str, ...]:
     return (f"splits: {', '.join(parts)}" + (f"; {missing} taken from train" if missing else ""),)
 
 
-def _check_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:
-    if len(classes) >= 2:
-        return
+def _raise_too_few_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:
     rule = "data must be a folder with one folder of images per class"
     if not folders and not files:
         raise DataError(f"{rule}, got an empty folder: {root}; add images, or pass another folder")

@@ -53,7 +53,7 @@ def open_manifest(
     Paths are relative to the manifest, or to ``options.images``. Files outside of ``confine_to`` are skipped.
 
     Raises:
-        DataError: the manifest is unreadable, lacks a column, has an unknown split, fewer than two classes, or no path
+        DataError: the manifest is unreadable, lacks a column, has an unknown split, too few classes, or no path
             that exists.
     """
     table_name = file.name
@@ -61,9 +61,10 @@ def open_manifest(
     if images_in_file:
         name, uri, file = name or valid_name(file.stem), uri or str(file), images_in_file
         confine_to = file.parent
-    rows = _rows(file, options or DataOptions())
+    options = options or DataOptions()
+    rows = _rows(file, options)
     _check_splits(file, rows)
-    rows_by_path, skipped, note = _by_path(file, rows, options.images if options else "")
+    rows_by_path, skipped, note = _by_path(file, rows, options.images)
     images: list[ImageFile] = []
     splits = splits_of({row.split for row in rows if row.split})
     for path, path_rows in rows_by_path.items():
@@ -73,8 +74,9 @@ def open_manifest(
         else:
             images.append(_image_file(path, path_rows[0], splits))
     classes = tuple(sorted({row.label for row in rows if row.label}))
-    if len(classes) < 2:
-        raise DataError(f"data must have at least 2 classes, got {len(classes)} in {file}; check its column label")
+    if len(classes) < options.min_classes:
+        rule = f"data must have at least {pluralize(options.min_classes, 'class', 'classes')}"
+        raise DataError(f"{rule}, got {len(classes)} in {file}; check its column label")
     return DataSource(
         name=name or valid_name(file.stem),
         uri=uri or str(file),

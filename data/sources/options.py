@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,8 +11,13 @@ from data.frozen_model import FrozenModel
 
 
 class DataOptions(FrozenModel):
-    """The option ``data`` and the options of reading it."""
+    """The option ``data`` and the options of reading it.
 
+    Attributes:
+        min_classes: number of classes without which the data set is refused.
+    """
+
+    min_classes: ClassVar[int] = 2
     data: str = Field(
         "demo",
         min_length=1,
@@ -50,3 +55,9 @@ class DataOptions(FrozenModel):
         if pattern and not num_groups:
             raise ValueError(f"must have a group (...) for the class, got {pattern!r}; put parentheses around it")
         return pattern
+
+
+class LabeledImagesOptions(DataOptions):
+    """The options of images that are measured, not trained on: one class suffices."""
+
+    min_classes: ClassVar[int] = 1

@@ -212,7 +212,8 @@ def test_evaluate_reproduces_the_logged_test_metrics(
     finished_search.workspace.activate(monkeypatch)
     output = tmp_path / "scores.json"
     data = str(finished_search.workspace.photos)
-    assert main(["evaluate", "--model", "models:/photos@champion", "--data", data, "--json", str(output)]) == 0
+    options = ("--split", "test", "--json", str(output))
+    assert main(["evaluate", "--model", "models:/photos@champion", "--data", data, *options]) == 0
     scores = json.loads(output.read_text())["scores"]
     parent = runs_of(finished_search.client)[0]
     assert scores["balanced_accuracy"] == parent.data.metrics["test_balanced_accuracy"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -136,8 +137,43 @@ def test_evaluate_prints_the_scores_and_writes_all_numbers(image_folder: Path, t
 def test_an_evaluation_of_test_images_is_counted(split: str, count: int, image_folder: Path) -> None:
     for file in image_folder.rglob("*.png"):
         file.rename(file.with_name(f"{file.parent.name}{file.name}"))
+    load_dataset(str(image_folder))  # a search has split it
     assert main(["evaluate", "--model", "m", "--data", str(image_folder), "--split", split]) == 0
     assert count_test_evaluations(load_dataset(str(image_folder))) == count
+
+
+@pytest.mark.usefixtures("client", "fake_model")
+@pytest.mark.parametrize("names", [("red000.png",), ("red000.png", "red001.png", "blue000.png")])
+def test_evaluate_measures_few_images_of_some_classes(
+    names: Sequence[str], tmp_path: Path, image_folder: Path, capsys: Capture
+) -> None:
+    for name in names:
+        label = name.removesuffix(".png").rstrip("01")
+        (tmp_path / "new" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image_folder / label / name.removeprefix(label), tmp_path / "new" / label / name)
+    (tmp_path / "new" / "red" / "broken.png").write_text("text")
+    page = tmp_path / "page.html"
+    assert main(["evaluate", "m", str(tmp_path / "new"), "--report", str(page)]) == 0
+    output = capsys.readouterr().out
+    assert f"m on {len(names)} image" in output
+    assert "not measured: red/broken.png" in output
+    assert page.exists()
+
+
+@pytest.mark.usefixtures("client", "fake_model")
+def test_evaluate_measures_all_images_and_says_how_many_were_trained_on(image_folder: Path, capsys: Capture) -> None:
+    load_dataset(str(image_folder))
+    assert main(["evaluate", "m", str(image_folder)]) == 0
+    output = capsys.readouterr().out
+    assert "m on 24 images" in output
+    assert "of these images are in the train or val split; --split test leaves them out" in output
+
+
+@pytest.mark.usefixtures("client", "fake_model")
+def test_evaluate_refuses_unknown_classes_by_name(image_folder: Path, capsys: Capture) -> None:
+    (image_folder / "red").rename(image_folder / "rouge")
+    (line,) = error_lines(capsys, "evaluate", "m", str(image_folder))
+    assert "must have classes of the model (blue, green, red), got rouge in" in line
 
 
 @pytest.mark.usefixtures("client")

@@ -62,6 +62,17 @@ def test_a_hidden_folder_can_be_named_explicitly(tmp_path: Path) -> None:
     assert find_files(str(tmp_path / ".photos")) == [file]
 
 
+def test_links_to_folders_and_files_are_followed_and_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "store" / "a").mkdir(parents=True)
+    (tmp_path / "store" / "a" / "1.png").touch()
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a").symlink_to(tmp_path / "store" / "a")
+    (links / "2.png").symlink_to(tmp_path / "store" / "a" / "1.png")
+    (links / "circle").symlink_to(links)
+    assert find_files(str(links)) == [links / "2.png", links / "a" / "1.png"]
+
+
 def test_a_pattern_yields_matching_files_but_no_folders(tmp_path: Path) -> None:
     touch_files(tmp_path, "b.jpg", "a.jpg", "c.png", "deep/d.jpg", "folder.jpg/x.png")
     assert find_files(f"{tmp_path}/*.jpg") == [tmp_path / "a.jpg", tmp_path / "b.jpg"]

@@ -321,7 +321,9 @@ def test_a_champion_that_cannot_be_evaluated_is_not_replaced(
     shutil.rmtree(client.get_logged_model(first.model_uri.removeprefix("models:/")).artifact_location)
     _, promotion = promote(client, package(1), pets)
     assert promotion.alias == "challenger"
-    assert "could not be evaluated" in promotion.reason
+    assert "could not be evaluated on these test images, because " in promotion.reason
+    assert "restore its files" in promotion.reason
+    assert len(promotion.reason) < 600
 
 
 def test_a_manually_set_champion_can_be_promoted(

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from models.trial_config import NetworkConfig
 from tests.models.conftest import Packaged, make_package
 from tests.tuning.factories import candidate, ensemble, recipe, trial_config, trial_store
 from tests.tuning.study_helpers import run_trial
+from tests.tuning.test_predict import FakeModel
 from tuning.common.promotion_types import Promotion
 from tuning.common.search_paths import SearchPaths
 from tuning.recipe.domains import Categorical, FloatRange
@@ -33,6 +34,9 @@ from tuning.search.time_budget import Elapsed
 from tuning.tracking.parent_run import RunTarget
 from tuning.workflows.finalize import _package_winner
 from tuning.workflows.results import Metric, Predictions, PromotionResult, Report, TrainingResult
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 IMPORTS = """
 import sys, time
@@ -340,3 +344,20 @@ def test_a_report_is_displayed_in_a_frame_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text('<p title="x">ü</p>')
     assert Report(file)._repr_html_().startswith('<iframe srcdoc="&lt;p title=&quot;x&quot;&gt;ü&lt;/p&gt;"')
+
+
+def test_the_active_run_of_the_caller_is_neither_used_nor_ended(
+    client: MlflowClient, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    model = FakeModel(("blue", "green", "red"))
+    monkeypatch.setattr("tuning.registry.candidate_store.load_model", lambda _: model)
+    with mlflow.start_run() as run:
+        fl.evaluate("m", image_folder)
+        active = mlflow.active_run()
+        assert active is not None
+        assert active.info.run_id == run.info.run_id
+    stored = client.get_run(run.info.run_id)
+    assert stored.info.status == "FINISHED"
+    assert (stored.data.metrics, stored.data.params, stored.inputs.dataset_inputs) == ({}, {}, [])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +180,40 @@ def test_a_side_thread_installs_no_handlers() -> None:
     thread.start()
     thread.join(10)
     assert results == [False, True]
+
+
+CLOSED_TERMINAL = """
+import sys, time
+from pathlib import Path
+from tuning.common.signals import handle_signals
+stopped = []
+with handle_signals(print) as handler, handler.on_first_signal(lambda: stopped.append(1)):
+    print("ready", flush=True)
+    while not stopped:
+        time.sleep(0.05)
+    print("after the terminal was closed", flush=True)
+    print("the same", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text("saved")
+"""
+
+
+def test_a_closed_terminal_stops_gracefully_and_nothing_is_written_to_it(tmp_path: Path) -> None:
+    controller, terminal = os.openpty()
+    command = [sys.executable, "-c", CLOSED_TERMINAL, str(tmp_path / "file")]
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+    os.close(terminal)
+    assert b"ready" in os.read(controller, 100)
+    os.close(controller)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 0
+    assert (tmp_path / "file").read_text() == "saved"
+
+
+def test_sighup_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handle_signals() as handler:
+            signal.raise_signal(signal.SIGHUP)
+            assert not handler.stop_requested
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -8,6 +8,7 @@ options are more than values, ``parse_options(arguments) -> Options``.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Protocol, cast
 from pydantic import BaseModel
 
 from data.errors import FreezelineError, UserError, did_you_mean
+from data.home import state_dir_problem
 from tuning import __version__
 from tuning.cli.parser import EXIT_STATUSES, Parser, build_parser, parse
 from tuning.common.environment import configure_environment
@@ -106,6 +108,7 @@ def _parser(name: str) -> Parser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command or print help; return the exit status."""
+    _prepare_output()
     try:
         status = _main(arguments)
         sys.stdout.flush()
@@ -113,6 +116,16 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return status
+
+
+def _prepare_output() -> None:
+    """Replace characters that standard output cannot encode (C locale), and a closed output by the null device."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # until the process ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -152,6 +165,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except FreezelineError as error:
         _print_error(f"{name}: {error}")
         return FAILED
+    except OSError as error:
+        if not (problem := state_dir_problem(error)):
+            raise
+        _print_error(f"{name}: {problem}.")
+        return USAGE_ERROR
     except KeyboardInterrupt:
         print(f"{name}: stopped.", file=sys.stderr)
         return INTERRUPTED

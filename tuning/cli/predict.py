@@ -56,9 +56,11 @@ def find_files(text: str) -> list[Path]:
     Raises:
         DataError: no file matches.
     """
+    from data.sources.files import walk
+
     path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path.expanduser raises for an unknown user
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path))]
+        files = [file for file in walk(path) if file.is_file()]  # follows links, as tune and audit do
     elif path.exists():
         files = [path]
     else:
@@ -69,10 +71,6 @@ def find_files(text: str) -> list[Path]:
             "check the spelling"
         )
     return sorted(files)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def write_predictions(predictions: Iterable[Prediction], output_format: str) -> int:

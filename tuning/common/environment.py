@@ -43,6 +43,9 @@ def configure_environment() -> str | None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):
+        # MLflow would request http://HOST//api for artifacts, which a server answers with 404.
+        os.environ["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     # Ray opens ports on all network interfaces regardless of its settings, so token authentication is enabled. Unless
     # the user has set a token, that of a local Ray is random and known to this command only.

@@ -101,6 +101,7 @@ class Champion(FrozenModel):
     Attributes:
         y_pred: the predicted class of each of the candidate's test images, as an index into the candidate's classes;
             None if the champion could not be loaded.
+        problem: why it could not be loaded.
         seen_hashes: the truncated content hashes of its training and validation images; empty if unknown.
         test_hashes: the truncated content hashes of its test images.
     """
@@ -108,6 +109,7 @@ class Champion(FrozenModel):
     version: int
     classes: tuple[str, ...]
     y_pred: tuple[NonNegativeInt, ...] | None
+    problem: str = ""
     seen_hashes: frozenset[str] = frozenset()
     test_hashes: frozenset[str] = frozenset()
 

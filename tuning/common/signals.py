@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first signal requests a graceful shutdown, a second one ends the command immediately.
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): the first requests a graceful shutdown, a second ends the command.
 
 Python calls signal handlers in the main thread, which may spend seconds inside a library. A thread that reads the
 signals from a pipe acknowledges each at once, and ends the process if the main thread does not.
@@ -21,8 +21,9 @@ from tuning.common.exit_codes import INTERRUPTED
 OTHER_KIND_DEBOUNCE_S = 2.0
 SAME_KIND_DEBOUNCE_S = 0.3  # a key that is held down
 QUIT_TIMEOUT_S = 5.0  # from the second signal to the forced end of the process
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+OUTPUTS = (1, 2)  # file descriptors of standard output and standard error
 GRACEFUL = "stopping trials, packaging the best so far (about 20 s). Press again to quit now."
 IMMEDIATE = "stopping."
 QUIT = "quitting now."
@@ -52,7 +53,7 @@ class Debouncer:
 
 
 class SignalHandler:
-    """Handler of SIGINT and SIGTERM that records stop requests.
+    """Handler of SIGINT, SIGTERM and SIGHUP that records stop requests.
 
     By default each accepted signal raises KeyboardInterrupt. Inside ``on_first_signal`` the first one calls a function
     instead; inside ``block_signals`` none raises.
@@ -64,6 +65,10 @@ class SignalHandler:
         self._debouncer = Debouncer()
         self._callback: Callable[[], None] | None = None
         self._blocked = False
+        self._signals: tuple[signal.Signals, ...] = SIGNALS
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: the command survives its terminal
+            self._signals = (signal.SIGINT, signal.SIGTERM)
+        self._terminals = tuple(number for number in OUTPUTS if _is_terminal(number))
 
     @property
     def stop_requested(self) -> bool:
@@ -78,6 +83,7 @@ class SignalHandler:
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; this is the function that ``signal.signal`` installs."""
         is_first = not self.stop_requested
+        self.leave_terminal(number)
         if not self._debouncer.accepts(number) or self._blocked:
             return
         if is_first and self._callback is not None:
@@ -106,8 +112,25 @@ class SignalHandler:
     def install(self) -> None:
         """Install the handler, also after a library has replaced it (``ray.init``); no-op outside the main thread."""
         if self._takes_over and threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in self._signals:
                 signal.signal(number, self.handle)
+
+    def leave_terminal(self, number: int) -> None:
+        """After SIGHUP, send the output for the closed terminal to the null device: a write would raise OSError."""
+        if number != signal.SIGHUP or not self._takes_over:
+            return
+        terminals, self._terminals = self._terminals, ()
+        for output in terminals:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, output)
+            os.close(null)
+
+
+def _is_terminal(output: int) -> bool:
+    try:
+        return os.isatty(output)
+    except OSError:  # it is closed
+        return False
 
 
 @contextmanager
@@ -172,6 +195,7 @@ class Acknowledger:
             self._quit_timer = threading.Timer(QUIT_TIMEOUT_S, os._exit, (INTERRUPTED,))
             self._quit_timer.daemon = True
             self._quit_timer.start()
+        self._handler.leave_terminal(number)
         text = (GRACEFUL if self._handler.is_graceful else IMMEDIATE) if is_first else QUIT
         with contextlib.suppress(OSError):  # the terminal or the reader of a pipe is gone
             self._acknowledge(f"{SIGNAL_NAMES[number]}: {text}")

@@ -114,8 +114,8 @@ class _GateEvaluation:
             )
         if champion.y_pred is None:
             yield (
-                f"{name} could not be evaluated on these test images, so the models cannot be compared "
-                "(promote with --force REASON to replace it)"
+                f"{name} could not be evaluated on these test images{_because(champion.problem)}, so the models cannot "
+                "be compared (restore its files, set an earlier version with rollback, or promote with --force REASON)"
             )
             return
         unseen_mask = np.array(
@@ -179,3 +179,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _p_value(value: float) -> str:
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+
+
+def _because(problem: str) -> str:
+    return f", because {problem.rstrip('.')}" if problem else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.errors import TrackingError
+from data.errors import TrackingError, last_line
 from models.packaging.inference import predict_proba
 from tuning.common.events import log_stage
 from tuning.common.names import (
@@ -28,6 +28,7 @@ from tuning.common.names import (
     REASON_TAG,
 )
 from tuning.common.promotion_types import Candidate, Champion, ChangeKind, Promotion
+from tuning.common.redaction import redact
 from tuning.registry.candidate_store import load_candidate_of_version, load_model, reference_predictions_artifact
 from tuning.registry.champion_change import change_champion, decide_until_unchanged, promotion_lock
 from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry, RegistryState
@@ -116,18 +117,21 @@ def _evaluate_champion(registry: ModelRegistry, candidate: Candidate, dataset: D
     """Return the current champion, with its predictions for the candidate's test images where they can be computed."""
     log_stage(logger, f"evaluating the champion, version {version}, on the same images")
     classes = tuple(json.loads(registry.tags(version).get(CLASSES_TAG, "[]")))
-    y_pred, champion_candidate = None, None
+    y_pred, champion_candidate, problem = None, None, ""
     if set(classes) == set(candidate.classes):
-        with contextlib.suppress(TrackingError):  # the package is gone, or cannot read these images
+        try:
             model = load_model(f"models:/{candidate.name}/{version}")
             probabilities, _ = predict_proba(model, dataset, dataset.split("test"))
             y_pred = tuple(int(index) for index in np.argmax(probabilities, axis=1))
+        except TrackingError as error:  # the package is gone, or cannot read these images
+            problem = redact(last_line(error.__cause__ or error))
     with contextlib.suppress(TrackingError):  # not registered by this project: its training images are unknown
         champion_candidate = load_candidate_of_version(registry.client, candidate.name, version)
     return Champion(
         version=version,
         classes=classes,
         y_pred=y_pred,
+        problem=problem,
         seen_hashes=frozenset(champion_candidate.seen_hashes if champion_candidate else ()),
         test_hashes=frozenset(champion_candidate.test_hashes if champion_candidate else ()),
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from data.parallel import available_cores
+from data.machine import available_cores
 from data.text import pluralize
 from models.profiling.hardware import hardware
 from tuning.common.formatting import budget_text, clock

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import SearchError, SettingError, last_line
 from data.home import state_dir
-from data.parallel import available_cores
+from data.machine import available_cores
 from tuning import PACKAGES
 from tuning.common.environment import DEFAULTS
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]  # the clone, or site-packages
 START_ATTEMPTS = 2
+MAX_TMPDIR = 35  # bytes: a socket path has at most 107, of which Ray's session and names take about 70
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # Ray makes a private folder in it
 
 # Modules that every trial imports. They take seconds, so workers preload them while the search is being prepared.
 TRIAL_MODULES = (
@@ -133,10 +137,12 @@ class RayRuntime:
         # would hold hundreds of MB of preloaded modules.
         if concurrency(self._recipe, {"CPU": available_cores()}) >= available_cores():
             environment["RAY_preload_python_modules"] = ",".join(TRIAL_MODULES)
-        return environment
+        return {**environment, **_short_temporary_folder()}
 
     def _run(self) -> None:
         """Start Ray, then wait: Linux ends Ray's processes together with the thread that started them."""
+        # Ray's processes inherit the mask. Without it, a closed terminal would end them before the trials are saved.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             import ray
 
@@ -150,6 +156,14 @@ class RayRuntime:
         finally:
             self._ready.set()
         self._closing.wait()
+
+
+def _short_temporary_folder() -> Mapping[str, str]:
+    """Return RAY_TMPDIR if the path of Ray's sockets in the temporary folder (SLURM's are long) exceeds the limit."""
+    if "RAY_TMPDIR" in os.environ or len(os.fsencode(tempfile.gettempdir())) <= MAX_TMPDIR:
+        return {}
+    short = next((folder for folder in SHORT_FOLDERS if os.access(folder, os.W_OK)), None)
+    return {"RAY_TMPDIR": short} if short else {}
 
 
 def cluster_resources() -> Mapping[str, float]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from data.errors import TrackingError
+from data.home import state_dir
 from tuning.common.redaction import redact, without_credentials
 
 if TYPE_CHECKING:
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
 
 
 CONNECT_TIMEOUT_S = 5.0
+MAX_MESSAGE = 300  # characters of MLflow's own message
 SQLITE = "sqlite:///"  # before the path of a local database
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -30,14 +37,46 @@ def connect() -> MlflowClient:
     check_available()
     uri = mlflow.get_tracking_uri()
     try:
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
+        with _creation_lock(uri):
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store raises its own errors
-        raise TrackingError(
-            f"the tracking store {redact(uri)} must be usable, but it raised {type(error).__name__}; "
-            "correct MLFLOW_TRACKING_URI or unset it for a local database"
-        ) from error
+        raise TrackingError(_unusable(uri, error)) from error
     return client
+
+
+@contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """Context manager: one process at a time creates the tables of a local database; two would disturb each other."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    folder = state_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.blake2b(absolute_uri(uri).encode(), digest_size=16).hexdigest()
+    with FileLock(folder / f"database-{digest}.lock"):
+        yield
+
+
+def _unusable(uri: str, error: Exception) -> str:
+    """Return the message for a store that MLflow cannot use, with its own reason and the next step."""
+    rule = f"the tracking store {redact(without_credentials(uri))} must be usable, but "
+    if is_file_store(uri):
+        return (
+            f"{rule}it is a folder of files, which MLflow keeps for old data only: migrate it with mlflow "
+            "migrate-filestore, or start a new database beside it with MLFLOW_TRACKING_URI=sqlite:///mlflow.db, or set "
+            "MLFLOW_ALLOW_FILE_STORE=true to use it as it is"
+        )
+    message = (str(error).strip().splitlines() or [""])[0][:MAX_MESSAGE].rstrip(". ")
+    return (
+        f"{rule}MLflow raised {type(error).__name__}: {redact(message)}; correct MLFLOW_TRACKING_URI or unset it for a "
+        "local database"
+    )
+
+
+def is_file_store(uri: str) -> bool:
+    """Return whether a tracking URI is that of a folder of files: a path, or file:."""
+    return uri.startswith("file:") or ("://" not in uri and uri != "databricks")
 
 
 def connect_to_existing() -> MlflowClient:
@@ -72,6 +111,8 @@ def store_text() -> str:
 
 def absolute_uri(tracking_uri: str) -> str:
     """Return a tracking URI that is valid in any working directory."""
+    if is_file_store(tracking_uri) and not tracking_uri.startswith("file:/"):
+        return Path(tracking_uri.removeprefix("file:")).expanduser().resolve().as_uri()
     path = tracking_uri.removeprefix(SQLITE)
     if path == tracking_uri or path.startswith("/"):
         return tracking_uri

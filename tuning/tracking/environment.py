@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data.parallel import available_cores
+from data.machine import available_cores
 from models.profiling.hardware import hardware
 from tuning.common.names import GIT_COMMIT_TAG, GIT_DIRTY_TAG
 

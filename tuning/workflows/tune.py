@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from data.audit.report import Audit, audit
-from data.parallel import available_cores
+from data.machine import available_cores
 from tuning.common.events import AuditCompleted
 from tuning.common.exit_codes import FINISHED
 from tuning.recipe.loader import recipe_text
