@@ -25,6 +25,7 @@ from data.sources.layout import split_of, splits_of
 from data.sources.options import DataOptions
 from data.sources.parquet_images import extract_parquet_images
 from data.sources.tables import ENDINGS, read_lines
+from data.text import pluralize
 
 NUM_PROBED_ROWS = 20
 
@@ -75,7 +76,7 @@ def open_manifest(
             images.append(_image_file(path, path_rows[0], splits))
     classes = tuple(sorted({row.label for row in rows if row.label}))
     if len(classes) < options.min_classes:
-        rule = f"data must have at least {pluralize(options.min_classes, 'class', 'classes')}"
+        rule = f"data must have at least {pluralize(options.min_classes, 'class')}"
         raise DataError(f"{rule}, got {len(classes)} in {file}; check its column label")
     return DataSource(
         name=name or valid_name(file.stem),
