@@ -47,7 +47,7 @@ def test_the_report_of_an_ensemble_has_each_network_with_its_weight_and_configur
     text = Page(built_report(report_content(winner=winner))).text
     for part in (
         "mean of 2 networks",
-        "12.5 ms, 10.0 MB",
+        "10.0 MB, 12.5 ms",
         "first network",
         "Train its first network again",
     ):
