@@ -246,8 +246,8 @@ def test_a_second_search_in_a_run_of_mlflow_run_is_compared_with_the_champion(
     assert tune(workspace, name="photos", quiet="on") == 0
     output = capsys.readouterr()
     labels = re.findall(r"^[A-Za-z]+", output.out, re.MULTILINE)
-    assert labels[:3] + labels[4:] == ["RESULT", "MODEL", "CHOICE", "Report"]
-    assert labels[3] in {"CHAMPION", "CHALLENGER"}
+    assert labels[:4] + labels[5:] == ["RESULT", "MODEL", "CHOICE", "TRIALS", "Report"]
+    assert labels[4] in {"CHAMPION", "CHALLENGER"}
     assert {line.split()[1] for line in output.err.splitlines()} == {"only"}  # the warnings about small splits
     assert "MLFLOW_RUN_ID" not in os.environ  # otherwise every Ray worker would log into the parent run
     parent, children = runs_of(workspace.client, "mlflow-run")
