@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,8 @@ from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 # libraries and builds the same networks as what precedes them, and is as slow on a busy machine. Measured on two cores:
 # 14 s before the trials, 20 s after them, without the evaluation of the test images.
 FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 1.5, 15.0, 60.0
+# The package evaluates an image in this share of the time in which a probe computes its features on one core.
+EVALUATION_SHARE = 0.4
 MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
 POLL_INTERVAL_S = 0.2
 
@@ -55,10 +56,12 @@ NOTHING_ELAPSED = Elapsed()
 def estimate_finalize_s(startup_s: float, num_test_images: int, s_per_image: Sequence[float]) -> float:
     """Return the expected seconds after the trials.
 
-    ``s_per_image`` are those of the linear probes, which compute the features of each image once, as evaluation does.
+    ``s_per_image`` are those of the linear probes that compute features, as evaluation does. A third of the way up the
+    sorted values is taken: the first probe of each worker also loads libraries, and would dominate the mean of a few.
     """
     fixed_s = min(MAX_FINALIZE_S, max(MIN_FINALIZE_S, FINALIZE_PER_STARTUP * startup_s))
-    return fixed_s + num_test_images * (statistics.median(s_per_image) if s_per_image else 0.0)
+    typical_s = sorted(s_per_image)[(len(s_per_image) - 1) // 3] if s_per_image else 0.0
+    return fixed_s + num_test_images * EVALUATION_SHARE * typical_s
 
 
 class TimeBudget(TrialCallback):
@@ -161,7 +164,8 @@ class TimeBudget(TrialCallback):
 
     def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
         """Record progress and save the elapsed time, so that a search whose trials all fail ends too."""
-        if trial.config.is_probe and "images_per_s" in trial.metrics:
+        is_measured = trial.config.is_probe and trial.config.network.head_features == "all"
+        if is_measured and "images_per_s" in trial.metrics:
             self._s_per_image.append(1 / trial.metrics["images_per_s"])
         self._has_progress.set()
         self.save()
