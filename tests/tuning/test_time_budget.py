@@ -53,10 +53,10 @@ def test_a_budget_is_trials_minutes_or_both(options: dict[str, str], trials: int
     ("startup_s", "num_test_images", "s_per_image", "expected_s"),
     [
         (2, 0, [], 15),
-        (20, 0, [], 30),
+        (20, 0, [], 20),
         (1000, 0, [], 60),
-        (20, 100, [5.0, 0.1, 0.1, 0.2], 34),
-        (20, 100, [0.25], 40),
+        (20, 100, [5.0, 0.1, 0.1, 0.2], 22.5),
+        (20, 100, [0.4], 30),
     ],
 )
 def test_the_work_after_the_trials_is_estimated_from_the_startup_and_the_probes(
@@ -73,7 +73,7 @@ def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
     time_budget = make_time_budget(300, num_test_images=100)
     now = start_s + 20
     time_budget.start_trials()
-    assert time_budget.seconds_left == pytest.approx(300 - 20 - 30)
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 20)
     probe = trial_record(1)
     fit = FitConfig(optimizer="lbfgs", max_epochs=1)
     network = probe.config.network.model_copy(update={"freeze_fraction": 1.0, "head_features": "all"})
@@ -82,7 +82,7 @@ def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
         "history": ({**probe.history[0], "images_per_s": 5.0},),
     }
     time_budget.on_trial_end(probe.model_copy(update=changes), None)
-    assert time_budget.seconds_left == pytest.approx(300 - 20 - 30 - 0.4 * 100 / 5)
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 20 - 0.25 * 100 / 5)
 
 
 def test_without_minutes_the_time_is_never_exhausted(make_time_budget: MakeTimeBudget) -> None:

@@ -17,10 +17,10 @@ from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
 # What follows the trials (serving costs, export, registration, the check in a clean process, report) imports the same
 # libraries and builds the same networks as what precedes them, and is as slow on a busy machine. Measured on two cores:
-# 14 s before the trials, 20 s after them, without the evaluation of the test images.
-FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 1.5, 15.0, 60.0
+# 22 s before the trials, 21 s after them, without the evaluation of the test images.
+FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 1.0, 15.0, 60.0
 # The package evaluates an image in this share of the time in which a probe computes its features on one core.
-EVALUATION_SHARE = 0.4
+EVALUATION_SHARE = 0.25
 MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
 POLL_INTERVAL_S = 0.2
 

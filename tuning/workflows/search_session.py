@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from data.sources.base import SPLITS
 from models.profiling.training_cost import network_flops
 from models.trial_config import TrialConfig
 from tuning import __version__
+from tuning.common.background import background_thread
 from tuning.common.events import (
     AuditCompleted,
     EpochEnded,
@@ -205,9 +207,6 @@ class SearchSession:
         try:
             for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
                 pixel_cache(self._search.dataset, preprocessing, self._search.bus.progress)
-            if recipe.budget_s is not None:  # before the trials' time starts
-                for backbone, image_size in self._search.inputs.preprocessings:
-                    network_flops(backbone, image_size)
             self._search.bus.stage("starting Ray")
             with self._ray.running():
                 check_shared_filesystem(self._search.paths.root)
@@ -215,9 +214,11 @@ class SearchSession:
                 max_concurrent = concurrency(recipe, cluster_resources())
                 self._search.bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
                 time_budget.start_trials()
-                TuneRunner(
+                runner = TuneRunner(
                     recipe, self._search.paths, store, strategy, callbacks, self._search.signals, time_budget
-                ).run()
+                )
+                with background_thread("network-flops", self._count_flops):  # needed by the sampler, after the probes
+                    runner.run()
                 self._search.bus.stage("ending the trials")
         finally:
             with self._search.signals.block_signals():
@@ -236,6 +237,12 @@ class SearchSession:
             self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
         return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final())
+
+    def _count_flops(self, stopped: threading.Event) -> None:
+        """Fill the cache of what the costs of trials are predicted from."""
+        for backbone, image_size in self._search.inputs.preprocessings:
+            if not stopped.is_set():
+                network_flops(backbone, image_size)
 
     def _phases(self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy) -> PhaseTracker:
         trials = store.trials()
