@@ -31,7 +31,7 @@ EXPLORATION_SHARE = 0.8  # of the trials' time; the rest is for re-runs
 LATEST_START: Mapping[PhaseName, float] = {
     "warm-up probes": 0.1,
     "default": EXPLORATION_SHARE,
-    "probe sweep": 0.5,
+    "probe sweep": 0.6,
     "fine-tunes of the best probe": EXPLORATION_SHARE,
     "sampler": EXPLORATION_SHARE,
     "re-runs of the best": 1.0,
