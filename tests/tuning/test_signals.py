@@ -182,6 +182,19 @@ def test_a_side_thread_installs_no_handlers() -> None:
     assert results == [False, True]
 
 
+def test_a_repeated_sighup_is_no_second_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell and the kernel may both send it when a terminal is closed."""
+    stopped: list[bool] = []
+    with handle_signals() as handler, handler.on_first_signal(lambda: stopped.append(True)):
+        signal.raise_signal(signal.SIGHUP)
+        now_s = time.monotonic()
+        monkeypatch.setattr("tuning.common.signals.time.monotonic", lambda: now_s + 60)
+        signal.raise_signal(signal.SIGHUP)
+        assert stopped == [True]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
 CLOSED_TERMINAL = """
 import sys, time
 from pathlib import Path

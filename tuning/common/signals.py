@@ -44,6 +44,8 @@ class Debouncer:
         """Return whether a signal that arrives now is a new request."""
         now_s = time.monotonic()
         if self._last is not None:
+            if number == signal.SIGHUP:  # the shell and the kernel may both send it, and a user cannot repeat it
+                return False
             last_number, last_s = self._last
             debounce_s = SAME_KIND_DEBOUNCE_S if number == last_number else OTHER_KIND_DEBOUNCE_S
             if now_s - last_s <= debounce_s:
