@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from data.audit.checks import AuditContext
-from data.dataset.dataset import Dataset, Sample
+from data.dataset.dataset import Dataset, Sample, in_order
 from data.dataset.filtering import filter_images
 from data.dataset.image_index import ImageInfo, index_images
 from data.dataset.near_duplicates import find_near_duplicates
@@ -135,4 +135,4 @@ def _samples(source: DataSource, items: Sequence[SplitItem], assignment: SplitAs
         for item in items
         if item.path in assignment.splits
     ]
-    return tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.content_hash, sample.path)))
+    return in_order(samples)

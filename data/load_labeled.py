@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from data.dataset.dataset import Dataset, Sample
+from data.dataset.dataset import Dataset, Sample, in_order
 from data.dataset.image_index import index_images
 from data.dataset.splitting import persisted_splits
 from data.errors import DataError
@@ -12,6 +12,7 @@ from data.parallel import ProgressCallback
 from data.sources.base import SPLITS, SkippedFile
 from data.sources.options import DataOptions, LabeledImagesOptions
 from data.sources.resolve import open_source
+from data.text import pluralize
 
 
 def load_labeled_images(options: DataOptions, progress: ProgressCallback | None = None) -> Dataset:
@@ -33,8 +34,8 @@ def load_labeled_images(options: DataOptions, progress: ProgressCallback | None 
     if not usable:
         example = f"; for example, {unreadable[0].path} {unreadable[0].reason}" if unreadable else ""
         raise DataError(
-            f"data must contain readable images, got none among {len(source.images)} files in {source.uri}{example}; "
-            "check the contents of the folder"
+            f"data must contain readable images, got none among {pluralize(len(source.images), 'file')} in "
+            f"{source.uri}{example}; check the contents of the folder"
         )
     classes = tuple(sorted({image.label for image in usable}))
     with persisted_splits(source.uri) as persisted:
@@ -49,9 +50,7 @@ def load_labeled_images(options: DataOptions, progress: ProgressCallback | None 
         name=source.name,
         root=source.root,
         classes=classes,
-        samples=tuple(
-            sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.content_hash, sample.path))
-        ),
+        samples=in_order(samples),
         skipped=(*source.skipped, *unreadable),
         median_short_side=round(statistics.median(index[image.path].short_side for image in usable)),
         provided_splits=tuple(split for split in SPLITS if any(image.split == split for image in source.images)),

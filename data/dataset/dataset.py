@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from data.dataset.image_index import MIN_HASH_SIDE
@@ -96,3 +97,8 @@ class Dataset(FrozenModel):
         """Return the number of images by split and class name."""
         counts = Counter((sample.split, sample.label) for sample in self.samples)
         return {split: {name: counts[split, label] for label, name in enumerate(self.classes)} for split in SPLITS}
+
+
+def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Return samples by split, then by content: the order does not depend on names of files."""
+    return tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.content_hash, sample.path)))

@@ -49,6 +49,16 @@ Logits = npt.NDArray[np.float32]
 TOLERANCE = 1e-3
 NUM_CHECKED_IMAGES = 16
 
+# By suffix, the fastest first: TorchScript takes about a second, the newer exporter five to twenty.
+EXPORTERS = (("onnx", write_traced_onnx), ("onnx", write_onnx), ("pt2", write_pt2))
+PT2_NOTE = "packaged with torch.export, which requires torch at inference"
+ARTIFACTS = {
+    "facts": "facts.json",
+    "preprocess": "preprocess.py",
+    "weights": "weights.safetensors",
+    "trial": "trial.json",
+}
+
 
 class PackageMember(NamedTuple):
     """A network of a package, its configuration, and its weight in the mean of the probabilities."""
@@ -193,14 +203,3 @@ def _run(file: Path, images: Sequence[Tensor]) -> Logits:
     graph = pyfunc_model.open_graph(file)
     arrays = [each.numpy() for each in images]
     return np.concatenate([graph(*(each[:1] for each in arrays)), graph(*(each[1:] for each in arrays))])
-
-
-# By suffix, the fastest first: TorchScript takes about a second, the newer exporter five to twenty.
-EXPORTERS = (("onnx", write_traced_onnx), ("onnx", write_onnx), ("pt2", write_pt2))
-PT2_NOTE = "packaged with torch.export, which requires torch at inference"
-ARTIFACTS = {
-    "facts": "facts.json",
-    "preprocess": "preprocess.py",
-    "weights": "weights.safetensors",
-    "trial": "trial.json",
-}

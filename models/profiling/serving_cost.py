@@ -1,7 +1,7 @@
 """The serving cost of a packaged classifier: latency in milliseconds per image, and size in megabytes.
 
-The measured graph is written and run as that of the package (``models.packaging.export``), with random weights.
-``python -m benchmarks.latency`` compares the two.
+The measured graph is written by the exporter that packages use first (``models.packaging.exporters``), with random
+weights. ``python -m benchmarks.latency`` compares it with the newer exporter.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import pytest
 from data.audit.report import Audit
 from data.errors import SearchError, SettingError
 from data.findings import Finding
+from data.sources.base import SPLITS
 from tests.system.output_filter import foreign_lines
 from tests.tuning.factories import candidate, epoch_report, trial_record
 from tuning.common.events import (
@@ -285,6 +286,14 @@ def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(caps
     *_, finding, hint = capsys.readouterr().out.splitlines()
     assert finding == "  audit     2 images with an exact duplicate in their class (1 group): kept"
     assert hint.split()[:3] == ["files:", "freezeline", "audit"]
+
+
+def test_the_log_has_the_classes_whatever_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {split: {"genus: cat": 2, "dog": 1} for split in SPLITS}
+    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"counts": counts, "layout": ("found in pets/",)})))
+    classes, folder, *_ = capsys.readouterr().out.splitlines()
+    assert classes == "  classes   genus: cat 6, dog 3"
+    assert folder == "  folder    found in pets/"
 
 
 def test_quiet_warns_of_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 The cost of a candidate is predicted before it runs (``models.profiling.training_cost``). It counts fully at first and
 not at all at the end of the budget ("cost cooling": Lee et al., "Cost-aware Bayesian Optimization", 2020): while time
 is short, many cheap trials show more than one expensive trial; later, every trial can be proposed. Measured seconds
-are used only to decide whether a trial still fits into the time left, so their noise does not change the proposals.
+decide which candidates fit: into the time left, and for the first proposals into an equal share of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from models.trial_config import TrialConfig
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialRecord
 from tuning.search.defaults import MIN_SAMPLED
+from tuning.search.strategy import SearchState
 
 NUM_CANDIDATES = 256  # for each proposal of the sampler
 MIN_TRAINED_SHARE = 0.5  # of the sampler's trials train a block, if any candidate does: heads alone are the cheapest
@@ -48,22 +49,6 @@ class CandidateSource(Protocol):
         """Return the configuration of a trial with these parameters."""
 
 
-class ProposalState(Protocol):
-    """The facts that a proposal depends on (``tuning.search.strategy.SearchState``)."""
-
-    @property
-    def trials(self) -> Sequence[TrialRecord]:
-        """All trials by number."""
-
-    @property
-    def fraction_used(self) -> float:
-        """The used fraction of the trials' time; 0 without a time budget."""
-
-    @property
-    def seconds_left(self) -> float:
-        """The rest of the trials' time; infinite without a time budget."""
-
-
 def cost_exponent(fraction_used: float) -> float:
     """Return the exponent of the cost: 1 until ``COOLING_START``, then falling to 0 at the end of the time."""
     return min(1.0, max(0.0, (1 - fraction_used) / (1 - COOLING_START)))
@@ -83,7 +68,7 @@ class CostAwareProposals:
         self._candidates: Sequence[CandidateTrial] = ()
         self._candidates_of: object = None
 
-    def propose(self, state: ProposalState) -> Mapping[str, ParamValue] | None:
+    def propose(self, state: SearchState) -> Mapping[str, ParamValue] | None:
         """Return the parameters of the sampler's next trial; empty: the sampler decides; None: no candidate fits."""
         if math.isinf(state.seconds_left):
             return {}
@@ -148,7 +133,7 @@ class CostAwareProposals:
         return statistics.median(rates or [0.0])
 
 
-def _share_s(state: ProposalState) -> float:
+def _share_s(state: SearchState) -> float:
     """Return the seconds that the next trial is expected to take at most, so that ``MIN_SAMPLED`` trials can end."""
     num_left = MIN_SAMPLED - sum(trial.origin == "sampler" for trial in state.trials)
     return state.seconds_left / num_left if num_left > 0 else math.inf

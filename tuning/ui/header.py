@@ -34,8 +34,8 @@ def header_lines(event: SearchStarted) -> Iterator[str]:
 def audit_lines(audit: Audit) -> Iterator[str]:
     """Yield the findings of the audit, with what was done about each."""
     for line in (audit.class_line, *audit.layout):
-        label, _, text = line.rpartition(": ")
-        yield _line(label or "folder", text)
+        label, separator, text = line.partition(": ")
+        yield _line(label, text) if separator else _line("folder", line)
     labels = ["audit"] + [""] * len(audit.findings)
     if not audit.findings:
         yield _line("audit", "no problems found")
