@@ -291,7 +291,7 @@ def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(caps
 def test_the_log_has_the_classes_whatever_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {split: {"genus: cat": 2, "dog": 1} for split in SPLITS}
     LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"counts": counts, "layout": ("found in pets/",)})))
-    classes, folder, *_ = capsys.readouterr().out.splitlines()
+    _, classes, folder, *_ = capsys.readouterr().out.splitlines()
     assert classes == "  classes   genus: cat 6, dog 3"
     assert folder == "  folder    found in pets/"
 
