@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.jsonl import append_row, read_rows
 from benchmarks.searches import ROOT, Search, search
-from benchmarks.selection import subset
+from benchmarks.subsets import copy_subset
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import pixel_cache
@@ -36,7 +36,6 @@ from tuning.common.trial_record import TrialRecord
 from tuning.search.evidence import Evidence, Member
 from tuning.search.study import load_study, trials_of
 
-MAX_TEST_IMAGES = 800
 COMPARED = ("before", "stock", "probe", "default")
 
 
@@ -46,19 +45,6 @@ class Cell(NamedTuple):
     data: str
     images: int
     seed: int
-
-
-def copy_subset(dataset: Dataset, count: int, seed: int, folder: Path) -> None:
-    """Copy a subset of a data set into ``folder``, with splits ``train`` and ``test``."""
-    labels = np.array([sample.label for sample in dataset.samples])
-    train, others = subset(labels, count, seed)
-    test = others if len(others) <= MAX_TEST_IMAGES else others[subset(labels[others], MAX_TEST_IMAGES, seed)[0]]
-    for split, rows in (("train", train), ("test", test)):
-        for row in rows:
-            sample = dataset.samples[row]
-            target = folder / split / dataset.classes[sample.label] / f"{row}{Path(sample.path).suffix}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(dataset.root / sample.path, target)
 
 
 def result_of(found: Search) -> dict[str, Any]:
@@ -167,7 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=2)
     arguments = parser.parse_args()
-    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()] if arguments.rows.exists() else []
+    rows = read_rows(arguments.rows)
     done = {(row["data"], row["images"], row["seed"], row["version"]) for row in rows}
     versions: dict[str, Path | None] = {"now": ROOT, "stock": None}
     if arguments.before:
@@ -177,8 +163,7 @@ def main() -> None:
         missing = {name: checkout for name, checkout in versions.items() if (*cell, name) not in done}
         for row in measure(cell, folder, arguments.minutes, missing) if missing else ():
             rows.append(row)
-            with arguments.rows.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_row(arguments.rows, row)
             print(*cell, row["version"], round(row["test_accuracy"], 4), flush=True)
     _print_tables(rows)
 

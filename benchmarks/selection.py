@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.jsonl import append_row, read_rows
+from benchmarks.subsets import subset
 from data.dataset.dataset import Dataset
 from data.dataset.folds import development_folds
 from data.load_dataset import load_dataset
@@ -111,15 +112,6 @@ def _features(dataset: Dataset, config: TrialConfig) -> Features:
     return np.concatenate([features_of(classifier, each) for each in batches])
 
 
-def subset(labels: Labels, count: int, seed: int) -> tuple[Labels, Labels]:
-    """Return the rows of a stratified subset of about ``count`` images, at least five per class, and all other rows."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    share = count / len(labels)
-    chosen = [order[labels[order] == label] for label in np.unique(labels)]
-    rows = np.sort(np.concatenate([rows[: max(5, round(share * len(rows)))] for rows in chosen]))
-    return rows, np.setdiff1d(order, rows)
-
-
 def measure(dataset: Dataset, probes: Sequence[Probe], count: int, seed: int) -> dict[str, Any]:
     """Return the row of one subset: for each rule its expected and its test score, its loss and its latency."""
     labels = np.array([sample.label for sample in dataset.samples])
@@ -205,7 +197,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="subsets of each size")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()] if arguments.rows.exists() else []
+    rows = read_rows(arguments.rows)
     done = {(row["data"], row["images"], row["seed"]) for row in rows}
     for folder in arguments.folders:
         dataset = load_dataset(folder)
@@ -218,8 +210,7 @@ def main() -> None:
         probes = list(probes_of(dataset)) if missing else []
         for _, count, seed in missing:
             rows.append(measure(dataset, probes, count, seed))
-            with arguments.rows.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+            append_row(arguments.rows, rows[-1])
             print(dataset.name, count, seed, flush=True)
     _print_tables(rows)
 

@@ -59,7 +59,7 @@ def _search_in(folder: Path, data: str) -> Search:
 
     database, name = folder / "mlflow.db", Path(data).name
     if database.exists():
-        return load_search(MlflowClient(f"sqlite:///{database}"), name, minutes=0)
+        return load_search(MlflowClient(f"sqlite:///{database}"), name)
     if data != "demo":  # the pages show where the data are: in a folder whose path is hidden
         data = str(shutil.copytree(data, folder / "data" / name))
     return search(data, 0, folder, *BUDGET, name=name)
