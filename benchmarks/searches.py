@@ -111,7 +111,7 @@ def _settings(trial: Run) -> Row:
 
 
 def result_of(finished: Search) -> Row:
-    """Return what is measured of a search."""
+    """Return the row of a search."""
     metrics, points = finished.parent.data.metrics, curve(finished)
     origins = Counter(trial.data.tags.get(ORIGIN_TAG, "") for trial in finished.trials)
     proposals = [trial for trial in finished.trials if trial.data.tags.get(ORIGIN_TAG) == "sampler"]

@@ -93,7 +93,7 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
     "few_levels": FindingText(
         "images of more than 8 bits with few gray levels",
         "image of more than 8 bits with few gray levels",
-        "kept; they use a small part of their range, so scale them to 8 bits yourself",
+        "kept; they use a small part of the data set's range, so scale all images to 8 bits yourself",
     ),
     "pages": FindingText("TIFF files with several pages", "TIFF file with several pages", "the first page is used"),
     "grayscale_stored_as_color": FindingText(

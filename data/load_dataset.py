@@ -12,6 +12,7 @@ from data.dataset.filtering import filter_images
 from data.dataset.image_index import ImageInfo, index_images
 from data.dataset.near_duplicates import find_near_duplicates
 from data.dataset.splitting import Excluded, SplitAssignment, SplitItem, assign_splits, persisted_splits
+from data.dataset.value_range import common_range
 from data.errors import DataError
 from data.parallel import ProgressCallback
 from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile
@@ -47,7 +48,9 @@ def load_dataset(
         assignment = assign_splits(items, tied, persisted, keep_leaks)
         _check_splits(source, filtered.usable, assignment)
         persisted.update(assignment.new_assignments)
-    audit_context = AuditContext(source, image_index, filtered, tied, assignment, keep_leaks, untied)
+    ranges = (image_index[path].value_range for path, split in assignment.splits.items() if split == "train")
+    value_range = common_range(each for each in ranges if each)
+    audit_context = AuditContext(source, image_index, filtered, tied, assignment, keep_leaks, untied, value_range)
     excluded = [_skipped(path, reason) for path, reason in assignment.excluded.items()]
     return Dataset(
         name=source.name,
@@ -56,6 +59,7 @@ def load_dataset(
         samples=_samples(source, items, assignment),
         skipped=(*source.skipped, *filtered.skipped, *excluded),
         median_short_side=round(statistics.median(image_index[path].short_side for path in assignment.splits)),
+        value_range=value_range,
         findings=audit_context.findings(),
         layout=source.layout,
         provided_splits=tuple(split for split in SPLITS if any(image.split == split for image in source.images)),

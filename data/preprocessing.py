@@ -73,6 +73,8 @@ class Preprocessing:
         interpolation: nearest, bilinear, bicubic or lanczos.
         mean: channel means (red, green, blue) on the scale 0 to 1.
         std: channel standard deviations on the same scale, each above 0.
+        value_range: values that become black and white in images of more than 8 bits; None: 0 and the highest value of
+            the image's type.
     """
 
     image_size: int
@@ -80,6 +82,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    value_range: tuple[float, float] | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -87,8 +90,9 @@ class Preprocessing:
         problems = list(self._problems())
         if problems:
             raise ValueError("; ".join(problems))
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        for name in ("mean", "std", "value_range"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
 
     def _problems(self) -> list[str]:
         rules = {
@@ -102,6 +106,10 @@ class Preprocessing:
             ),
             f"std must be three finite numbers above 0, got {self.std}": (
                 len(self.std) == 3 and all(math.isfinite(value) and value > 0 for value in self.std)
+            ),
+            f"value_range must be two finite numbers in ascending order, got {self.value_range}": (
+                self.value_range is None
+                or (len(self.value_range) == 2 and -math.inf < self.value_range[0] < self.value_range[1] < math.inf)
             ),
         }
         return [rule for rule, is_met in rules.items() if not is_met]
@@ -122,21 +130,34 @@ class Preprocessing:
         return cls(**kwargs)
 
 
-def read_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
+def read_image(
+    source: bytes | Path | Image.Image | Pixels, value_range: tuple[float, float] | None = None
+) -> Image.Image:
     """Decode the bytes or path of a file, a PIL image, or an array [height, width(, 1, 3 or 4)] to upright RGB.
 
     The content of a file determines its format, not its extension. EXIF orientation is applied, transparent pixels are
-    composited over white (over black if nothing would be visible on white), 16 bits are scaled to 8,
-    and an animation is reduced to its first frame.
+    composited over white (over black if nothing would be visible on white), more than 8 bits are scaled to 8 by
+    ``value_range``, and an animation is reduced to its first frame.
 
     Raises:
         ImageError: the source is empty, not an image, truncated, corrupt, above ``MAX_PIXELS``, or cannot be opened.
     """
+    return to_rgb(decode_image(source), value_range)
+
+
+def decode_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
+    """Decode a source of ``read_image`` to an upright image with its original values.
+
+    Its mode is RGB; RGBA if pixels are transparent; or, with more than 8 bits, I (whole numbers) or F (finite numbers).
+
+    Raises:
+        ImageError: as for ``read_image``.
+    """
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source))
+        return _in_common_mode(_from_array(source))
     try:
         if isinstance(source, Image.Image):
-            return _upright_rgb(source)
+            return _upright(source)
         if isinstance(source, bytes):
             return _read_stream(io.BytesIO(source), size=len(source))
         with source.open("rb") as stream:
@@ -147,6 +168,17 @@ def read_image(source: bytes | Path | Image.Image | Pixels) -> Image.Image:
         raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # Pillow raises many exception types for corrupt files
         raise ImageError(_reason(error)) from error
+
+
+def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
+    """Return an image of ``decode_image`` as RGB; ``read_image`` describes the rules."""
+    if image.mode in ("I", "F"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), value_range or _type_range(image)))
+    if image.mode == "RGBA":
+        on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        is_invisible = on_white.getextrema() == WHITE_EXTREMA and image.getchannel("A").getextrema() != (0, 0)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image) if is_invisible else on_white
+    return image.convert("RGB")
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
@@ -180,7 +212,7 @@ def _read_stream(stream: BinaryIO, size: int) -> Image.Image:
         raise ImageError("is empty (0 bytes)")
     with _open(stream) as image:
         try:
-            return _upright_rgb(image)
+            return _upright(image)
         except OSError:
             if image.format not in ("JPEG", "MPO"):
                 raise
@@ -229,17 +261,17 @@ def _read_jpeg_without_end_marker(content: bytes) -> Image.Image | None:
     images = []
     for ending in (b"", b"\x5a\xc3" * 64):
         with Image.open(io.BytesIO(content + ending + b"\xff\xd9"), formats=["JPEG"]) as image:
-            images.append(_upright_rgb(image))
+            images.append(_upright(image))
     return images[0] if images[0].tobytes() == images[1].tobytes() else None
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}")
     image.load()
     transpose = EXIF_TRANSPOSE.get(_orientation(image))
-    rgb = _to_rgb(image)
-    return rgb if transpose is None else rgb.transpose(transpose)
+    decoded = _in_common_mode(image)
+    return decoded if transpose is None else decoded.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -249,24 +281,27 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        white_levels = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-        image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), white_levels))
+def _in_common_mode(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        return Image.fromarray(np.nan_to_num(np.asarray(image), nan=0.0, posinf=0.0, neginf=0.0))
+    if image.mode == "I" or image.mode.startswith("I;"):
+        return Image.fromarray(np.asarray(image).astype(np.int32))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        is_invisible = on_white.getextrema() == WHITE_EXTREMA and image.getchannel("A").getextrema() != (0, 0)
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image) if is_invisible else on_white
+        return image.convert("RGB") if image.getchannel("A").getextrema() == (255, 255) else image
     return image.convert("RGB")
 
 
-def _to_8_bits(values: npt.NDArray[np.float64], white_levels: tuple[float, ...]) -> Pixels:
-    """Scale to uint8 by the first of ``white_levels`` that is not below the maximum, else by the maximum."""
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    maximum = float(values.max())
-    white = next((white for white in white_levels if maximum <= white), maximum)
-    return np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
+def _type_range(image: Image.Image) -> tuple[float, float]:
+    """Return 0 and 65535; for floating-point numbers 0 and the first of 1, 255 and 65535 not below the maximum."""
+    maximum = float(image.getextrema()[1])  # type: ignore[arg-type]  # one channel
+    white_levels = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    return 0.0, next((white for white in white_levels if maximum <= white), maximum)
+
+
+def _to_8_bits(values: npt.NDArray[np.float64], value_range: tuple[float, float]) -> Pixels:
+    black, white = value_range
+    return np.round(np.clip((values - black) / (white - black), 0, 1) * 255).astype(np.uint8)
 
 
 def _from_array(pixels: Pixels) -> Image.Image:

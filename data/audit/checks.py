@@ -7,9 +7,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+
 from data.dataset.filtering import FilteredImages
 from data.dataset.image_index import MIN_HASH_SIDE, ImageInfo
 from data.dataset.splitting import SplitAssignment
+from data.dataset.value_range import ValueRange
 from data.findings import FINDING_TEXTS, Finding, FindingKind
 from data.sources.base import SPLITS, DataSource, ImageFile
 from data.text import pluralize
@@ -30,6 +33,7 @@ class AuditContext:
     assignment: SplitAssignment
     keep_leaks: bool = False
     untied: Sequence[Sequence[str]] = ()  # near-duplicates that are not kept in the same split
+    value_range: ValueRange | None = None
 
     def findings(self) -> tuple[Finding, ...]:
         """Return one finding for each kind of problem that occurs, in the order of ``FINDING_TEXTS``."""
@@ -50,7 +54,7 @@ class AuditContext:
         yield self._similar_names()
         yield _finding("tiny", [[path] for path, info in self._usable() if info.short_side < MIN_HASH_SIDE])
         yield _finding("uniform", [[path] for path, info in self._usable() if info.is_uniform])
-        yield _finding("few_levels", [[path] for path, info in self._usable() if 0 < info.num_levels < MIN_LEVELS])
+        yield _finding("few_levels", [[path] for path, info in self._usable() if self._has_few_levels(info)])
         yield _finding("pages", [[path] for path, info in self._usable() if info.num_pages > 1])
         yield _finding(
             "grayscale_stored_as_color", [[path] for path, info in self._usable() if info.is_gray_stored_as_color]
@@ -59,6 +63,13 @@ class AuditContext:
     def _usable(self) -> Iterator[tuple[str, ImageInfo]]:
         for image in self.filtered.usable:
             yield image.path, self.image_index[image.path]
+
+    def _has_few_levels(self, info: ImageInfo) -> bool:
+        if info.value_range is None or self.value_range is None:
+            return False
+        low, high = np.clip(info.value_range, *self.value_range).tolist()
+        black, white = self.value_range
+        return bool(255 * (high - low) < (MIN_LEVELS - 1) * (white - black))
 
     def _skipped(self, kind: FindingKind) -> Finding:
         files = [file for file in (*self.source.skipped, *self.filtered.skipped) if file.kind == kind]

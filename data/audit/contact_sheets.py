@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data.audit.report import Audit
+from data.dataset.value_range import stretched
 from data.findings import Finding, FindingKind
-from data.preprocessing import ImageError, read_image
+from data.preprocessing import ImageError, decode_image
 
 THUMBNAIL_SIDE = 128  # px
 CAPTION_HEIGHT = 30  # px
@@ -74,7 +75,7 @@ def _rows(groups: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
 def _paste(sheet: Image.Image, file: Path, caption: str, position: tuple[int, int]) -> None:
     left, top = position
     try:
-        image, side = read_image(file), THUMBNAIL_SIDE - 8
+        image, side = stretched(decode_image(file)), THUMBNAIL_SIDE - 8
         method = Image.Resampling.BICUBIC if max(image.size) > side else Image.Resampling.NEAREST
         sheet.paste(ImageOps.pad(image, (side, side), method, "white"), (left + 4, top + 4))
     except ImageError as error:

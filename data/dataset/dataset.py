@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.dataset.image_index import MIN_HASH_SIDE
+from data.dataset.value_range import ValueRange
 from data.findings import Finding
 from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS, SkippedFile, SplitName
@@ -19,7 +20,7 @@ class Sample(FrozenModel):
     Attributes:
         path: relative to the root, with ``/``.
         label: index of the class.
-        content_hash: hash of its RGB pixels.
+        content_hash: hash of its pixels.
         group: name of its group of linked images (same pixels, near-duplicates, or a group of the manifest), which no
             split and no fold separates; empty for an image without links.
     """
@@ -41,6 +42,8 @@ class Dataset(FrozenModel):
         samples: all images that are in a split, sorted by split (train, val, test), content hash and path.
         skipped: all other files, with the reason.
         median_short_side: median of the short sides of the samples, in pixels.
+        value_range: values that become black and white in images of more than 8 bits, by those of the training split;
+            None without such images.
         findings: findings of the audit, one for each kind of problem.
         layout: what was understood of the layout, one line each.
         provided_splits: the splits that the user provided; all others were cut from the training images.
@@ -52,6 +55,7 @@ class Dataset(FrozenModel):
     samples: tuple[Sample, ...]
     skipped: tuple[SkippedFile, ...] = ()
     median_short_side: int
+    value_range: ValueRange | None = None
     findings: tuple[Finding, ...] = ()
     layout: tuple[str, ...] = ()
     provided_splits: tuple[SplitName, ...] = ()

@@ -13,27 +13,28 @@ import PIL
 from PIL import Image
 
 from data.atomic_write import write_atomically
+from data.dataset.value_range import stretched, value_range_of
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 from data.parallel import ProgressCallback, parallel_map
-from data.preprocessing import ImageError, read_image
+from data.preprocessing import ImageError, decode_image
 
 MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
-VERSION = 3  # increment if the fields of ImageInfo or their computation change
+VERSION = 4  # increment if the fields of ImageInfo or their computation change
 
 
 class ImageInfo(FrozenModel):
     """Properties of the content of one file.
 
     Attributes:
-        content_hash: hash of the upright RGB pixels and their shape; None if the file is unreadable.
+        content_hash: hash of the upright pixels and their shape; None if the file is unreadable.
         width: width of the upright image, in pixels.
         height: height of the upright image, in pixels.
         problem: why the file is unreadable; empty if it is readable.
         phash: 64-bit perceptual hash, hexadecimal; empty if the short side is below ``MIN_HASH_SIDE``.
         is_uniform: whether all pixels have the same color.
         num_pages: pages of a TIFF file, of which the first is used.
-        num_levels: gray levels of an image that was converted from more than 8 bits; 0 if it was not.
+        value_range: lowest and highest value of an image of more than 8 bits; None for others.
         is_gray_stored_as_color: whether all pixels are gray although the file has color channels.
     """
 
@@ -44,7 +45,7 @@ class ImageInfo(FrozenModel):
     phash: str = ""
     is_uniform: bool = False
     num_pages: int = 1
-    num_levels: int = 0
+    value_range: tuple[float, float] | None = None
     is_gray_stored_as_color: bool = False
 
     @property
@@ -78,26 +79,28 @@ def index_images(root: Path, paths: Sequence[str], progress: ProgressCallback | 
 
 
 def content_hash_of(image: Image.Image) -> str:
-    """Return a hash of the pixels and the shape of an RGB image."""
-    shape = f"{image.width}x{image.height}:".encode()
+    """Return a hash of the pixels and the shape of an image of ``decode_image``, before any change of its values."""
+    mode = "" if image.mode == "RGB" else f"{image.mode}:"
+    shape = f"{mode}{image.width}x{image.height}:".encode()
     return hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest()
 
 
 def _read(path: Path) -> ImageInfo:
     try:
-        image = read_image(path)
+        decoded = decode_image(path)
     except ImageError as error:
         return ImageInfo(content_hash=None, problem=str(error))
     mode, num_pages = _stored_mode(path)
+    image = stretched(decoded)
     return ImageInfo(
-        content_hash=content_hash_of(image),
+        content_hash=content_hash_of(decoded),
         width=image.width,
         height=image.height,
         phash=_phash(image),
         is_gray_stored_as_color=_is_gray(image) and mode in ("RGB", "RGBA", "CMYK", "YCbCr"),
         is_uniform=image.width * image.height > 1 and image.getcolors(1) is not None,
         num_pages=num_pages,
-        num_levels=sum(count > 0 for count in image.histogram()[:256]) if mode[0] in "IF" else 0,
+        value_range=value_range_of(decoded),
     )
 
 

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from data.cache.content_cache import ContentCache
+from data.dataset.value_range import stretched
 from data.parallel import ProgressCallback, parallel_map
-from data.preprocessing import read_image
+from data.preprocessing import decode_image
 
 MAX_HAMMING = 4  # bits in which the 64-bit hashes of candidates may differ
 MIN_CORRELATION = 0.5  # of the high frequencies of near-duplicates
@@ -109,7 +110,11 @@ def _high_passes(
     for pairs in _candidates(phashes):
         has_candidate[pairs] = True
     indices = np.flatnonzero(has_candidate).tolist()
-    results = parallel_map(lambda index: high_pass(read_image(paths[index])), indices, "comparing images", progress)
+
+    def read(index: int) -> HighPass:
+        return high_pass(stretched(decode_image(paths[index])))
+
+    results = parallel_map(read, indices, "comparing images", progress)
     return dict(zip(indices, results, strict=True))
 
 

@@ -17,7 +17,7 @@ from data.dataset.dataset import Dataset, Sample
 from data.dataset.image_index import content_hash_of
 from data.errors import DataError
 from data.parallel import ProgressCallback, parallel_map
-from data.preprocessing import ImageError, Pixels, Preprocessing, read_image, to_pixels
+from data.preprocessing import ImageError, Pixels, Preprocessing, decode_image, to_pixels, to_rgb
 from data.sources.base import SPLITS, SplitName
 from data.text import pluralize
 
@@ -127,12 +127,12 @@ def _create(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progre
 def _decode(dataset: Dataset, sample: Sample, preprocessing: Preprocessing) -> Pixels:
     rule = "images must not change while a search starts"
     try:
-        image = read_image(dataset.root / sample.path)
+        image = decode_image(dataset.root / sample.path)
     except ImageError as error:
         raise DataError(f"{rule}, but {sample.path} in {dataset.root} {error}; run the command again") from error
     if content_hash_of(image) != sample.content_hash:
         raise DataError(f"{rule}, but {sample.path} in {dataset.root} has changed; run the command again")
-    return to_pixels(image, preprocessing)
+    return to_pixels(to_rgb(image, preprocessing.value_range), preprocessing)
 
 
 def _split_ranges(dataset: Dataset) -> dict[str, tuple[int, int]]:

@@ -149,7 +149,7 @@ class ImageClassifier(PythonModel):
             raise ValueError(f"must be {types}, got {type(source).__name__}")
         if isinstance(source, bytes) and len(source) > MAX_TEXT_LENGTH:
             raise ValueError(f"must be at most {MAX_TEXT_LENGTH:,} bytes, got {len(source):,}")
-        image = self.preprocess.read_image(source)
+        image = self.preprocess.read_image(source, self.preprocessings[0].value_range)  # of the data set
         return [self.preprocess.to_pixels(image, preprocessing) for preprocessing in self.preprocessings]
 
     def _decode_text(self, text: str) -> bytes | Path:

@@ -105,8 +105,8 @@ def test_a_missing_split_is_taken_from_the_training_split(make_folder: MakeFolde
 def test_a_second_load_reads_only_changed_files(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_dataset(str(image_folder))
     reads: list[Path] = []
-    real = data.dataset.image_index.read_image
-    monkeypatch.setattr(data.dataset.image_index, "read_image", lambda path: reads.append(path) or real(path))
+    real = data.dataset.image_index.decode_image
+    monkeypatch.setattr(data.dataset.image_index, "decode_image", lambda path: reads.append(path) or real(path))
     assert load_dataset(str(image_folder)) == first
     assert reads == []
     tiny_image(5, 99).save(image_folder / "red" / "000.png")

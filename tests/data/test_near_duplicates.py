@@ -71,7 +71,7 @@ def test_uniform_images_are_not_near_duplicates() -> None:
 def test_near_duplicates_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [photo(1), compressed(photo(1))]
     first = near_duplicates_of(images, tmp_path)
-    monkeypatch.setattr(data.dataset.near_duplicates, "read_image", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(data.dataset.near_duplicates, "decode_image", lambda path: pytest.fail("read again"))
     assert near_duplicates_of(images, tmp_path) == first == [[0, 1]]
 
 

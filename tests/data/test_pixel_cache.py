@@ -15,7 +15,7 @@ from data.dataset.folds import with_fold
 from data.errors import DataError
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import FoldPixels, pixel_cache
-from data.preprocessing import Preprocessing, read_image, to_pixels
+from data.preprocessing import Preprocessing, decode_image, read_image, to_pixels
 from tests.conftest import tiny_image
 
 PREPROCESSING = Preprocessing(16)
@@ -58,7 +58,9 @@ def test_pixels_are_memory_mapped_and_read_only(image_folder: Path) -> None:
 
 def test_images_are_decoded_once_per_preprocessing(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Path] = []
-    monkeypatch.setattr(data.loading.pixel_cache, "read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(
+        data.loading.pixel_cache, "decode_image", lambda path: decoded.append(path) or decode_image(path)
+    )
     dataset = load_dataset(str(image_folder))
     for preprocessing in (PREPROCESSING, PREPROCESSING, Preprocessing(24)):
         pixel_cache(dataset, preprocessing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import sys
@@ -259,3 +260,21 @@ def test_bytes_and_files_give_the_same_prediction(packaged: Packaged, model: pyf
     Image.open(packaged.image_file).save(buffer, "WEBP", lossless=True)
     frame = model.predict(None, pd.DataFrame({"p": [buffer.getvalue(), packaged.image_file]}))
     assert np.array_equal(class_probabilities(frame)[0], class_probabilities(frame)[1])
+
+
+def test_the_range_of_the_data_set_is_that_of_every_prediction(
+    packaged: Packaged, model: pyfunc_model.ImageClassifier, tmp_path: Path
+) -> None:
+    Image.fromarray(np.tile(np.linspace(0, 1023, 32).astype(np.uint16), (32, 1))).save(tmp_path / "10 bits.png")
+    content = (tmp_path / "10 bits.png").read_bytes()
+    (dark,) = model._load_pixels(content)
+    facts_file = packaged.folder / "facts.json"
+    facts = json.loads(facts_file.read_text())
+    facts["preprocessings"][0]["value_range"] = [0, 1023]
+    (tmp_path / "package").mkdir()
+    for file in packaged.folder.iterdir():
+        (tmp_path / "package" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "package" / "facts.json").write_text(json.dumps(facts))
+    (bright,) = load(dataclasses.replace(packaged, folder=tmp_path / "package"))._load_pixels(content)
+    assert dark.max() < 8
+    assert bright.max() > 230

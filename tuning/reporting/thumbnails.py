@@ -13,7 +13,8 @@ from PIL import Image
 
 from data.audit.contact_sheets import VISUAL_KINDS
 from data.audit.report import Audit
-from data.preprocessing import ImageError, Pixels, Preprocessing, read_image
+from data.dataset.value_range import stretched
+from data.preprocessing import ImageError, Pixels, Preprocessing, decode_image
 from tuning.common.trial_record import TrialRecord
 
 if TYPE_CHECKING:
@@ -148,6 +149,6 @@ def _thumbnail_of_pixels(pixels: Pixels) -> bytes:
 def thumbnail_of_file(file: Path, max_size: int = MAX_SIZE) -> bytes | None:
     """Return the thumbnail of an image file; None if it cannot be read."""
     try:
-        return to_webp(read_image(file), max_size)
+        return to_webp(stretched(decode_image(file)), max_size)
     except (ImageError, OSError):
         return None

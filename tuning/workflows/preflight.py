@@ -5,6 +5,7 @@ A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_tracking``, and
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +150,9 @@ def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs
         sizes = fixed_sizes or auto_sizes
         if backbone not in OFFLINE_BACKBONES:  # offline backbones accept every size
             unchecked += [BackboneRequest(backbone, weights, size) for size in sizes[1 if fixed_sizes else 0 :]]
-        preprocessings |= {(backbone, size): preprocessing_for(backbone, size) for size in sizes}
+        for size in sizes:
+            preprocessing = preprocessing_for(backbone, size)
+            preprocessings[backbone, size] = dataclasses.replace(preprocessing, value_range=dataset.value_range)
     validate_backbones(unchecked)
     first_sizes = dict(reversed(preprocessings))
     unsplittable = frozenset(backbone for backbone, size in first_sizes.items() if _is_unsplittable(backbone, size))
