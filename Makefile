@@ -2,7 +2,7 @@
 # make test    run all tests in two processes (ARGS="tests/data -x" for a part of them)
 # make test-fast  only the tests that start no Ray, server, browser or new environment
 # make check   lint, types and import rules
-# make faults  fault injection: kills, signals, out of memory (20 minutes; ARGS="--times 1" for less)
+# make faults  20,000 mutated inputs, then fault injection: kills, signals, out of memory (40 minutes; ARGS="--times 1" for less)
 # make screenshots  create the images of README and docs from two real searches (12 minutes; needs Chromium; DATA=FOLDER for photos)
 # make server  start the shared MLflow server with Docker; server-down stops it, server-logs prints its log
 # setup creates .venv with the command freezeline; .venv/bin/activate puts it on the path
@@ -63,6 +63,7 @@ server-logs:
 	$(COMPOSE) logs --follow --tail 100
 
 faults: $(DEV)
+	$(BIN)/python -m pytest -n 2 --dist load --timeout 0 --hypothesis-profile faults tests/data/test_mutations.py
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 screenshots: $(DEV)

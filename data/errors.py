@@ -64,6 +64,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error as one line, at most 200 characters; its type if it has no message."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def last_line(error: BaseException) -> str:
     """Return the last line of the message of an error's root cause, at most 200 characters."""
     while error.__cause__ is not None:

@@ -20,9 +20,10 @@ configure_environment()  # as at the start of a command, before a library is imp
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a model hub
 
 # No deadline: on a busy machine an example may be slow without being wrong.
-hypothesis.settings.register_profile(
-    "freezeline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
-)
+# The same examples in every run, so that a change fails only by its own fault; make faults draws new ones.
+COMMON_SETTINGS = {"suppress_health_check": list(hypothesis.HealthCheck), "print_blob": True}
+hypothesis.settings.register_profile("freezeline", deadline=None, derandomize=True, **COMMON_SETTINGS)
+hypothesis.settings.register_profile("faults", deadline=20_000, max_examples=5_000, **COMMON_SETTINGS)
 hypothesis.settings.load_profile("freezeline")
 
 MakeFolder = Callable[..., Path]

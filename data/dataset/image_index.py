@@ -118,7 +118,10 @@ def _is_gray(image: Image.Image) -> bool:
 def _stored_mode(path: Path) -> tuple[str, int]:
     """Return the mode of the stored image, and the number of pages of a TIFF file (otherwise 1)."""
     with Image.open(path) as image:
-        return image.mode, getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        try:
+            return image.mode, getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        except Exception:  # Pillow raises many exception types for corrupt pages; the first one is readable
+            return image.mode, 1
 
 
 def _stat_key(path: Path) -> list[int]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from data.cache.content_cache import ContentCache
-from data.errors import DataError
+from data.errors import DataError, one_line
 from data.parallel import ProgressCallback
 from data.sources.base import DataSource, valid_name
 from data.sources.options import DataOptions
@@ -82,7 +82,7 @@ def _extract(file: Path, folder: Path, progress: ProgressCallback | None) -> Non
                 _write_all(file, folder, _tar_members(file, folder, tar), tar.extractfile, progress)
     except CORRUPT_ARCHIVE_ERRORS as error:
         raise DataError(
-            f"an archive must be complete and not encrypted, got {file}: {error}; create it again"
+            f"an archive must be complete and not encrypted, got {file}: {one_line(error)}; create it again"
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.errors import DataError, did_you_mean
+from data.errors import DataError, did_you_mean, one_line
 from data.parallel import ProgressCallback
 from data.sources.archive import is_archive, open_archive
 from data.sources.base import DataSource
@@ -66,7 +66,7 @@ def _resolve(data: str) -> Path:
         path = Path(data).expanduser().resolve()
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"data must be a path, got {data!r}: {error}; check the spelling") from error
+        raise DataError(f"data must be a path, got {data!r}: {one_line(error)}; check the spelling") from error
     return path
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.errors import DataError
+from data.errors import DataError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def read_lines(file: Path) -> Iterator[list[str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"a manifest must be UTF-8 text, got another encoding in {file}; save it as UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise DataError(f"a manifest must be a readable table, got {file}: {error}; fix it") from error
+        raise DataError(f"a manifest must be a readable table, got {file}: {one_line(error)}; fix it") from error
 
 
 def _csv_lines(file: Path) -> Iterator[list[str]]:
@@ -46,7 +46,9 @@ def _parquet_lines(file: Path) -> Iterator[list[str]]:
     try:
         table = pd.read_parquet(file)
     except (ValueError, OSError) as error:
-        raise DataError(f"a manifest must be a readable table, got {file}: {error}; create it again") from error
+        raise DataError(
+            f"a manifest must be a readable table, got {file}: {one_line(error)}; create it again"
+        ) from error
     yield [str(column) for column in table.columns]
     columns = [_texts(table.iloc[:, number]) for number in range(table.shape[1])]
     yield from (list(line) for line in zip(*columns, strict=True))
@@ -77,7 +79,7 @@ def _json_object(file: Path, number: int, text: str) -> dict[str, Any]:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"each line of a .jsonl manifest must be JSON, got {error} in line {number} of {file}"
+            f"each line of a .jsonl manifest must be JSON, got {one_line(error)} in line {number} of {file}"
         ) from error
     if not isinstance(row, dict):
         raise DataError(f"each line of a .jsonl manifest must be an object, got line {number} of {file}; fix it")

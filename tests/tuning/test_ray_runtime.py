@@ -104,6 +104,8 @@ def test_a_trial_that_needs_more_than_ray_has_is_refused_instead_of_waiting_fore
         ({"cpus_per_trial": "3"}, {"CPU": 8.0}, 2),
         ({"cpus_per_trial": "16"}, {"CPU": 8.0}, 1),
         ({"max_concurrent": "5"}, {"CPU": 2.0}, 5),
+        ({}, {"CPU": 8.0, "memory": 3.5e9}, 2),
+        ({}, {"CPU": 8.0, "memory": 0.5e9}, 1),
         ({"gpus_per_trial": "0.5"}, {"CPU": 8.0, "GPU": 2.0}, 4),
         ({"gpus_per_trial": "1"}, {"CPU": 8.0, "GPU": 2.0}, 2),
     ],

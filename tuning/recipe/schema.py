@@ -302,7 +302,7 @@ class Recipe(TrainingSettings):
         True, description="start with linear probes of all networks, image sizes and truncations (needs feature_cache)"
     )
     max_concurrent: int = Field(
-        0, ge=0, le=1024, description="maximum number of concurrent trials; 0: limited by cores"
+        0, ge=0, le=1024, description="maximum number of concurrent trials; 0: as cores and memory allow"
     )
     gpus_per_trial: float = Field(0.0, ge=0, le=64, description="GPUs per trial (0.5: two trials share one)")
     rerun_top_k: int = Field(

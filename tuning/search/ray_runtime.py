@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]  # the clone, or site-packages
 START_ATTEMPTS = 2
 MAX_TMPDIR = 35  # bytes: a socket path has at most 107, of which Ray's session and names take about 70
+# Trials exchange small messages. Ray's default is a third of the memory, which it refuses if /dev/shm is small.
+OBJECT_STORE_BYTES = 256_000_000
+TRIAL_BYTES = 1_500_000_000  # memory of a worker that trains the default network; a larger one may use more
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # Ray makes a private folder in it
 
 # Modules that every trial imports. They take seconds, so workers preload them while the search is being prepared.
@@ -41,8 +45,12 @@ TRIAL_MODULES = (
 
 
 def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
-    """Return the number of concurrent trials: ``max_concurrent`` of the recipe, else what Ray's ``resources`` allow."""
+    """Return the number of concurrent trials: ``max_concurrent`` of the recipe, else what Ray's ``resources`` allow.
+
+    Ray's ``memory`` is what was free at its start, in bytes, within the limit of the control group.
+    """
     capacity = resources.get("CPU", 0.0) // recipe.cpus_per_trial
+    capacity = min(capacity, resources.get("memory", math.inf) // TRIAL_BYTES)
     if recipe.gpus_per_trial:
         capacity = min(capacity, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
     return recipe.max_concurrent or max(1, int(capacity))
@@ -234,7 +242,7 @@ def _init(address: str) -> None:
     )
     if address == "local":
         # Without a runtime environment, Ray runs trials in the workers that it started in advance.
-        start(num_cpus=available_cores(), include_dashboard=False)
+        start(num_cpus=available_cores(), include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
         return
     start(runtime_env=cluster_environment())
 
