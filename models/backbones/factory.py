@@ -21,6 +21,7 @@ from torch import nn
 
 from data.errors import BackboneError, did_you_mean, first_line
 from data.preprocessing import INTERPOLATIONS, Preprocessing
+from models.backbones.timm_import import import_timm
 from models.backbones.weight_packages import PACKAGES, unpretrained
 from models.backbones.weights import HINT, load_weights, source_error, weights_file, weights_source
 
@@ -107,10 +108,12 @@ def _names(library: str) -> list[str]:
     if "freezeline" in libraries:
         names += [name.partition("/")[2] for name in unpretrained()]
     if "timm" in libraries:
+        import_timm()
         from timm import list_models
 
         names += list_models()
     if "torchvision" in libraries:
+        import_timm()
         from torchvision import models
 
         names += models.list_models(module=models)
@@ -120,6 +123,7 @@ def _names(library: str) -> list[str]:
 def _exists(candidate: str) -> bool:
     library, _, architecture = candidate.partition("/")
     if library == "timm":
+        import_timm()
         from timm import list_models
 
         return architecture in list_models() or architecture in list_models(pretrained=True)
@@ -136,6 +140,7 @@ def _create_freezeline(_architecture: str, name: str, weights: str, _image_size:
 
 
 def _create_timm(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
+    import_timm()
     import timm
 
     source = weights_source(name, weights)
@@ -154,6 +159,7 @@ def _create_timm(architecture: str, name: str, weights: str, image_size: int | N
 
 
 def _create_torchvision(architecture: str, name: str, weights: str, image_size: int | None) -> Any:  # noqa: ANN401
+    import_timm()
     source = weights_source(name, weights)
     network = _torchvision_network(architecture, name, pretrained=source == "hub")
     head = _remove_classifier(network)

@@ -70,6 +70,18 @@ def test_offline_backbones_need_no_library_import_for_names_and_preprocessing() 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_networks_of_timm_and_torchvision_do_not_import_the_compiler_of_torch() -> None:
+    code = (
+        "import sys, torch; from models.backbones.factory import create_backbone;"
+        "networks = [create_backbone(name, 'none', 64).network for name in ('timm/resnet18', 'torchvision/resnet18')];"
+        "[network(torch.zeros(2, 3, 64, 64)).sum().backward() for network in networks];"
+        "assert 'torch._dynamo' not in sys.modules;"
+        "torch.optim.AdamW(networks[0].parameters()).step();"  # imports the real one
+        "assert torch.compiler.disable(len)([1]) == 1 and torch._dynamo.utils.__file__"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", OFFLINE_BACKBONES)
 def test_the_preprocessing_of_weight_packages_is_that_of_timm(name: str) -> None:
     from timm.models import get_pretrained_cfg

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tuning.__main__ import main
+from tuning.search.ray_runtime import RayRuntime
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,8 +16,13 @@ Capture = pytest.CaptureFixture[str]
 
 
 def error_lines(capsys: Capture, *arguments: str) -> list[str]:
-    """Run a command that must fail with exit status 2; return the lines on standard error."""
-    assert main(arguments) == 2
+    """Run a command that must fail with exit status 2; return the lines on standard error.
+
+    Ray, which starts while networks are validated, is not started.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayRuntime, "start_async", lambda _: None)
+        assert main(arguments) == 2
     stderr = capsys.readouterr().err
     assert "Traceback" not in stderr
     return stderr.splitlines()

@@ -113,7 +113,7 @@ def test_errors_of_weights_data_and_server_are_reported_together(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     lines = error_lines(capsys, "tune", "--data", "missing", "--weights", "missing.pth")
-    assert [line.split()[1] for line in lines] == ["weights", "data", "the"]
+    assert [line.split()[1] for line in lines] == ["data", "weights", "the"]
 
 
 def test_errors_of_truncations_and_of_the_server_are_reported_together(
@@ -126,21 +126,17 @@ def test_errors_of_truncations_and_of_the_server_are_reported_together(
 
 
 @pytest.mark.parametrize(("data", "num_starts"), [("", 1), ("missing", 0)])
-def test_ray_starts_once_the_data_are_valid_and_before_the_server_is_contacted(
-    data: str,
-    num_starts: int,
-    image_folder: Path,
-    closed_port: int,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
+def test_ray_starts_once_the_data_are_valid_and_before_networks_are_validated(
+    data: str, num_starts: int, image_folder: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr("tuning.search.ray_runtime.RayRuntime.start_async", lambda _: calls.append("ray"))
+    monkeypatch.setattr("models.backbones.validation.validate_backbones", lambda _: calls.append("networks"))
     monkeypatch.setattr("tuning.tracking.connection._check_server", lambda _: calls.append("server"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     options = ("--backbone", "small_cnn", "--image-size", "32", "--weights", "none", "--truncate", "40")
-    error_lines(capsys, "tune", "--data", str(image_folder / data), *options)
-    assert calls == ["ray"] * num_starts + ["server"]
+    assert main(("tune", "--data", str(image_folder / data), *options)) == 2
+    assert list(dict.fromkeys(calls)) == ["ray"] * num_starts + ["networks", "server"]
 
 
 def test_a_truncation_is_limited_by_the_blocks_of_each_network(

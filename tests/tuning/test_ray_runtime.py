@@ -65,7 +65,7 @@ def test_workers_preload_modules_only_if_each_of_them_runs_trials(
 ) -> None:
     with closing(ray_runtime.RayRuntime(recipe(trials="1", **options))) as ray, ray.running():
         modules = ray_environment.get("RAY_preload_python_modules", "")
-        assert ("tuning.search.trial_worker" in modules) is has_preload
+        assert ("tuning.search.worker_imports" in modules) is has_preload
     assert "RAY_preload_python_modules" not in os.environ
 
 

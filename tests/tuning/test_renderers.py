@@ -373,7 +373,7 @@ def test_the_header_has_the_run_the_data_the_store_the_device_and_the_budget(
     images = {"train": 1200, "val": 45, "test": 9}
     started = SearchStarted("0.5.0", "tune", "pets", images, 2, "a" * 32, "pets", 7, "sqlite:///mlflow.db")
     planned = SearchPlanned("run", "a plan", 16, 4, 0, 8, 1, ends_s=0.0, budget_s=90.0)
-    lines = log_lines(capsys, StageStarted("checking the networks"), started, planned)
+    lines = log_lines(capsys, StageStarted("checking the images"), started, planned)
     assert lines[:6] == [
         "Freezeline 0.5.0  tune pets, seed 7",
         f"  run       {'a' * 32} in experiment pets",

@@ -32,17 +32,6 @@ OBJECT_STORE_BYTES = 256_000_000
 TRIAL_BYTES = 1_500_000_000  # memory of a worker that trains the default network; a larger one may use more
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # Ray makes a private folder in it
 
-# Modules that every trial imports. They take seconds, so workers preload them while the search is being prepared.
-TRIAL_MODULES = (
-    "ray.tune",
-    "tuning.search.trial_worker",
-    "models.training.checkpoint",
-    "models.features.trial_features",
-    "models.training.loop",
-    "models.training.probe",
-    "sklearn.linear_model",
-)
-
 
 def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
     """Return the number of concurrent trials: ``max_concurrent`` of the recipe, else what Ray's ``resources`` allow.
@@ -144,7 +133,7 @@ class RayRuntime:
         # Ray starts one worker per core in advance. If a trial uses several cores or a GPU, most of them stay idle, and
         # would hold hundreds of MB of preloaded modules.
         if concurrency(self._recipe, {"CPU": available_cores()}) >= available_cores():
-            environment["RAY_preload_python_modules"] = ",".join(TRIAL_MODULES)
+            environment["RAY_preload_python_modules"] = "tuning.search.worker_imports"
         return {**environment, **_short_temporary_folder()}
 
     def _run(self) -> None:

@@ -31,6 +31,7 @@ from tuning.recipe.auto import (
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.search.defaults import allows_regression
+from tuning.search.ray_runtime import RayRuntime
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import check_available, connect
 from tuning.tracking.system_metrics import system_metrics_enabled
@@ -112,24 +113,30 @@ class SearchInputs:
         return {name: domain for name, domain in values.items() if getattr(training, name) is None}
 
 
-def load_data(training: TrainingSettings, progress: ProgressCallback) -> Dataset:
-    """Return the data set of a search or a training; its backbones and weights are validated first.
+def load_data(training: TrainingSettings, progress: ProgressCallback, ray: RayRuntime | None = None) -> Dataset:
+    """Return the data set of a search or a training, after its backbones and weights have been validated.
+
+    ``ray`` starts in the background as soon as the data set is loaded, because validating networks imports torch.
 
     Raises:
         UserError: with all problems.
     """
+    problems = Problems()
+    dataset = None
+    with problems.collect():
+        dataset = load_dataset(training, progress, keep_leaks=training.on_leak == "keep")
+    with problems.collect():
+        system_metrics_enabled()
+    if ray is not None and not problems:
+        ray.start_async()
     from models.backbones.validation import BackboneRequest, validate_backbones
 
-    problems = Problems()
     with problems.collect():
         validate_backbones(
             BackboneRequest(network.backbone, network.weights, *network.sizes[:1]) for network in _networks(training)
         )
-    with problems.collect():
-        system_metrics_enabled()
-    with problems.collect():
-        dataset = load_dataset(training, progress, keep_leaks=training.on_leak == "keep")
     problems.raise_any()
+    assert dataset is not None  # noqa: S101  # for mypy
     return dataset
 
 

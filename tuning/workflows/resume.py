@@ -97,10 +97,9 @@ def resume(request: ResumeRequest, context: Context) -> int:
     client = connect_to_store_of(request.run)
     target, recipe, dataset_before = load_search(client, request.run)
     with closing(RayRuntime(recipe)) as ray:
-        context.bus.stage("checking the networks")
-        dataset = load_data(recipe, context.bus.progress)
+        context.bus.stage("checking the images")
+        dataset = load_data(recipe, context.bus.progress, ray)
         check_same_data(dataset_before, dataset)
-        ray.start_async()  # in the background, while the networks are validated
         context.bus.stage("preparing the networks")
         inputs = prepare_inputs(recipe, dataset)
         is_online = recipe.tracking == "server"

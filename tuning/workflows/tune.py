@@ -80,11 +80,10 @@ def run_search(recipe: Recipe, context: Context) -> int:
     """
     with closing(RayRuntime(recipe)) as ray:
         problems = Problems()
-        context.bus.stage("checking the networks")
+        context.bus.stage("checking the images")
         with problems.collect():
-            dataset = load_data(recipe, context.bus.progress)
+            dataset = load_data(recipe, context.bus.progress, ray)
             context.bus.stage("preparing the networks")
-            ray.start_async()  # in the background, while the networks are validated and the server is contacted
             inputs = prepare_inputs(recipe, dataset)
         context.bus.stage("connecting to MLflow")
         client = connect_tracking(recipe, context.mlflow_run_id, problems)
