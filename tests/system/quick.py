@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -18,6 +19,7 @@ def make_searches_quick(patch: pytest.MonkeyPatch) -> None:
     """Measure no serving costs, and do not load registered versions in a clean process."""
     patch.setattr("tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S", NO_BUDGET_S)
     patch.setattr("tuning.registry.promotion.verify_model_loads", lambda *_: None)
+    patch.setattr("tuning.workflows.finalize._clean_process", lambda _: nullcontext())
 
 
 if __name__ == "__main__":

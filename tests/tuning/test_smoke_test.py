@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tuning.registry.smoke_test import (
+    CleanProcess,
     ModelLoadError,
     as_png,
     build_reference_predictions,
@@ -64,3 +66,13 @@ def test_a_model_with_other_predictions_fails_with_the_difference(model: str, tr
 def test_a_model_that_cannot_be_loaded_fails_with_the_error_message(tmp_path: Path, tracking: str) -> None:
     with pytest.raises(ModelLoadError, match=r"missing must load in a clean process, but failed: .*missing"):
         verify_model_loads(str(tmp_path / "missing"), build_reference_predictions([IMAGE], np.ones((1, 2))), tracking)
+
+
+def test_a_process_that_was_started_in_advance_runs_the_test_and_ends(model: str, tracking: str) -> None:
+    reference = build_reference_predictions([IMAGE], np.array([[len(IMAGE), 1.0]]))
+    with CleanProcess(tracking) as used, CleanProcess(tracking) as unused:
+        verify_model_loads(model, reference, tracking, used)
+        assert used._process.returncode == 0
+        assert unused._process.poll() is None
+    assert unused._process.returncode == -signal.SIGKILL
+    assert not Path(unused._folder.name).exists()

@@ -19,6 +19,7 @@ from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.search_paths import SearchPaths
 from tuning.registry.candidate_store import link_metrics, log_candidate_package, save_candidate
 from tuning.registry.promotion import promote
+from tuning.registry.smoke_test import CleanProcess
 from tuning.tracking.mlflow_sink import is_unavailable
 
 if TYPE_CHECKING:
@@ -51,12 +52,16 @@ def _save(paths: SearchPaths, deferred: DeferredPromotion) -> None:
 
 
 def promote_or_defer(
-    client: MlflowClient | None, paths: SearchPaths, candidate: Candidate, dataset: Dataset
+    client: MlflowClient | None,
+    paths: SearchPaths,
+    candidate: Candidate,
+    dataset: Dataset,
+    clean_process: CleanProcess | None,
 ) -> tuple[int, Promotion] | None:
     """Promote the candidate; defer that and return None if the server is unavailable."""
     if client is not None and candidate.model_uri:
         try:
-            return promote(client, candidate, dataset)
+            return promote(client, candidate, dataset, clean_process=clean_process)
         except Exception as error:
             if not is_unavailable(error):
                 raise

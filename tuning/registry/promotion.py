@@ -34,7 +34,7 @@ from tuning.registry.champion_change import change_champion, decide_until_unchan
 from tuning.registry.client import CHALLENGER, CHAMPION, ModelRegistry, RegistryState
 from tuning.registry.gate import decide
 from tuning.registry.model_card import render_description, render_model_card
-from tuning.registry.smoke_test import ModelLoadError, ReferencePredictions, verify_model_loads
+from tuning.registry.smoke_test import CleanProcess, ModelLoadError, ReferencePredictions, verify_model_loads
 from tuning.tracking.connection import absolute_uri, tracking_uri
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 
@@ -48,11 +48,17 @@ logger = logging.getLogger(__name__)
 SET_MANUALLY = "the alias was set manually"
 
 
-def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force: str = "") -> tuple[int, Promotion]:
+def promote(
+    client: MlflowClient,
+    candidate: Candidate,
+    dataset: Dataset,
+    force: str = "",
+    clean_process: CleanProcess | None = None,
+) -> tuple[int, Promotion]:
     """Register the candidate, run the gate and move the alias; return the version and the decision.
 
     A candidate that is champion already stays champion, with its original reason. ``force`` is a person's reason to
-    make it champion even if the gate rejects it.
+    make it champion even if the gate rejects it. ``clean_process`` runs the smoke test, by default a new one.
 
     Raises:
         ModelLoadError: the version failed the smoke test; no alias was moved.
@@ -63,14 +69,16 @@ def promote(client: MlflowClient, candidate: Candidate, dataset: Dataset, force:
         registry.create_if_missing(render_description(candidate))
         source = client.get_logged_model(candidate.model_id).artifact_location
         version = registry.register(source, candidate.run_id, candidate.model_id, _candidate_tags(candidate))
-        verify_loads(registry, candidate, version)
+        verify_loads(registry, candidate, version, clean_process)
         promotion = decide_until_unchanged(registry, partial(_promote, registry, candidate, dataset, force, version))
         if promotion.alias == CHAMPION and registry.version_of_alias(CHALLENGER) == version:
             registry.delete_alias(CHALLENGER)  # a version has at most one of the two aliases
     return version, promotion
 
 
-def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) -> None:
+def verify_loads(
+    registry: ModelRegistry, candidate: Candidate, version: int, clean_process: CleanProcess | None = None
+) -> None:
     """Run the smoke test of a version; write a failure on the version as tags."""
     import mlflow
 
@@ -78,7 +86,8 @@ def verify_loads(registry: ModelRegistry, candidate: Candidate, version: int) ->
     artifact = reference_predictions_artifact(candidate.model_id)
     reference = ReferencePredictions.from_json(mlflow.artifacts.load_text(f"runs:/{candidate.run_id}/{artifact}"))
     try:
-        verify_model_loads(f"models:/{candidate.name}/{version}", reference, absolute_uri(tracking_uri()))
+        model_uri = f"models:/{candidate.name}/{version}"
+        verify_model_loads(model_uri, reference, absolute_uri(tracking_uri()), clean_process)
     except ModelLoadError as error:
         registry.set_tags(version, {GATE_TAG: "broken", REASON_TAG: str(error)})
         raise

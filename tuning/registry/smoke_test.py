@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,8 @@ RETRY_HINT = "no alias was moved; fix the reported problem and run promote again
 SUBPROCESS_SCRIPT = """
 import base64, json, sys
 sys.modules.update(dict.fromkeys(("data", "models", "tuning", "freezeline")))
+import mlflow.pyfunc
 request = json.load(sys.stdin)
-import mlflow
 model = mlflow.pyfunc.load_model(request["model_uri"])
 frame = model.predict([base64.b64decode(image) for image in request["images"]])
 json.dump(frame.drop(columns=["label", "score", "error"]).values.tolist(), sys.stdout)
@@ -60,33 +61,62 @@ def build_reference_predictions(files: Sequence[bytes], probabilities: npt.NDArr
     return ReferencePredictions(images=images, probabilities=tuple(tuple(map(float, row)) for row in probabilities))
 
 
-def verify_model_loads(model_uri: str, reference: ReferencePredictions, tracking_uri: str) -> None:
-    """Load a model in a clean process with pickle disabled, and compare its predictions with the reference.
+class CleanProcess:
+    """A Python process without this project and with pickle disabled, which loads one model.
 
-    Raises:
-        ModelLoadError: the model cannot be loaded in the clean process, or its predictions differ.
+    It imports MLflow at once, which takes seconds: start it in advance. It is a context manager, which ends it.
     """
-    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking_uri}
-    with tempfile.TemporaryDirectory() as folder:
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-B", "-c", SUBPROCESS_SCRIPT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self._folder.name,
+            env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking_uri},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def predict(self, model_uri: str, images: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return the probabilities of images, PNG in base64.
+
+        Raises:
+            ModelLoadError: the model cannot be loaded, or does not predict.
+        """
+        request = json.dumps({"model_uri": model_uri, "images": images})
         try:
-            done = subprocess.run(  # noqa: S603
-                [sys.executable, "-I", "-B", "-c", SUBPROCESS_SCRIPT],
-                input=json.dumps({"model_uri": model_uri, "images": reference.images}),
-                capture_output=True,
-                text=True,
-                cwd=folder,
-                env=environment,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
+            output, errors = self._process.communicate(request, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise ModelLoadError(
                 f"{model_uri} must load and predict in a clean process within {TIMEOUT_S} s, but did not; {RETRY_HINT}"
             ) from None
-    if done.returncode:
-        message = (done.stderr.strip().splitlines() or [f"exited with status {done.returncode} and without output"])[-1]
-        raise ModelLoadError(f"{model_uri} must load in a clean process, but failed: {message}; {RETRY_HINT}")
-    _compare(model_uri, np.array(reference.probabilities), np.array(json.loads(done.stdout), dtype=np.float64))
+        status = self._process.returncode
+        if status:
+            message = (errors.strip().splitlines() or [f"exited with status {status} and without output"])[-1]
+            raise ModelLoadError(f"{model_uri} must load in a clean process, but failed: {message}; {RETRY_HINT}")
+        return np.array(json.loads(output), dtype=np.float64)
+
+
+def verify_model_loads(
+    model_uri: str, reference: ReferencePredictions, tracking_uri: str, process: CleanProcess | None = None
+) -> None:
+    """Load a model in a clean process, by default a new one, and compare its predictions with the reference.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded in the clean process, or its predictions differ.
+    """
+    with process or CleanProcess(tracking_uri) as clean:
+        _compare(model_uri, np.array(reference.probabilities), clean.predict(model_uri, reference.images))
 
 
 def _compare(model_uri: str, expected: npt.NDArray[np.float64], actual: npt.NDArray[np.float64]) -> None:

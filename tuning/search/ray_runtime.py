@@ -77,7 +77,6 @@ class RayRuntime:
         self._thread: threading.Thread | None = None
         self._ready, self._closing = threading.Event(), threading.Event()
         self._error: Exception | None = None
-        self._owns_ray = False
         self._cleanup = ExitStack()
 
     def start_async(self) -> None:
@@ -92,7 +91,7 @@ class RayRuntime:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Context manager that waits until Ray is ready, and shuts it down on exit.
+        """Context manager that waits until Ray is ready, and on exit begins to shut it down, which takes seconds.
 
         Raises:
             SearchError: Ray does not start, or the cluster does not respond.
@@ -104,21 +103,15 @@ class RayRuntime:
                 raise self._error
             yield
         finally:
-            self.close()
+            self._closing.set()
+            self._cleanup.close()
 
     def close(self) -> None:
-        """Shut Ray down if it was started."""
-        if self._thread is None:
-            return
-        self._ready.wait()
-        if self._owns_ray:
-            import ray
-
-            ray.shutdown()
-            self._owns_ray = False
+        """Shut Ray down if it was started, and wait until it has ended."""
         self._closing.set()
-        self._thread.join()
-        self._cleanup.close()
+        if self._thread is not None:
+            self._thread.join()
+            self._cleanup.close()
 
     def _local_environment(self) -> Mapping[str, str]:
         """Return the environment variables that local workers inherit in addition to this process's environment."""
@@ -137,9 +130,10 @@ class RayRuntime:
         return {**environment, **_short_temporary_folder()}
 
     def _run(self) -> None:
-        """Start Ray, then wait: Linux ends Ray's processes together with the thread that started them."""
+        """Start Ray, wait, and shut it down: Linux ends Ray's processes together with the thread that started them."""
         # Ray's processes inherit the mask. Without it, a closed terminal would end them before the trials are saved.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        owns_ray = False
         try:
             import ray
 
@@ -147,12 +141,14 @@ class RayRuntime:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             if not ray.is_initialized():
                 _start(self._address)
-                self._owns_ray = True
+                owns_ray = True
         except Exception as error:  # raised by running()
             self._error = error
         finally:
             self._ready.set()
         self._closing.wait()
+        if owns_ray:
+            ray.shutdown()
 
 
 def _short_temporary_folder() -> Mapping[str, str]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from data.atomic_write import write_atomically
@@ -28,13 +29,15 @@ from tuning.registry.build_candidate import (
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
+from tuning.registry.smoke_test import CleanProcess
 from tuning.reporting.content import Decision, EvaluatedWinner, build_report_content
 from tuning.reporting.provenance import Provenance
 from tuning.search.evidence import Evidence
 from tuning.search.result_warnings import result_warnings, split_warnings
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import CostMetric, measure_serving_costs
-from tuning.tracking.connection import tracking_uri
+from tuning.tracking.connection import absolute_uri, tracking_uri
+from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import result_text, summary
 from tuning.ui.tables import networks, pareto
@@ -60,7 +63,7 @@ def finalize(search: Search, session: SessionResult) -> int:
     result = _select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
     parent.set_tags({WINNER_TAG: summary.winner_text(result)})
-    with ThreadPoolExecutor(max_workers=1) as background:
+    with ThreadPoolExecutor(max_workers=1) as background, _clean_process(parent) as clean_process:
         pixel_baseline = background.submit(_pixel_baseline, search)  # overlaps with the export
         candidate = _package_winner(search, result)
         # Overlaps with the smoke test, not with the export: both trace networks, and torch.fx is not thread-safe.
@@ -74,7 +77,7 @@ def finalize(search: Search, session: SessionResult) -> int:
             if warning not in shown_at_start:
                 bus.warning(warning)
         is_interrupted = search.signals.stop_requested
-        decision = NOT_DECIDED if is_interrupted else _promote(search, candidate)
+        decision = NOT_DECIDED if is_interrupted else _promote(search, candidate, clean_process)
         costs_table, note_tables = _log_networks(search, result, network_rows.result())
     result_block = _Result(result, candidate, baseline, warnings, costs_table)
     if is_interrupted:
@@ -217,12 +220,17 @@ def _registered_version(search: Search, candidate: Candidate) -> int | None:
     return ModelRegistry(search.parent.client, candidate.name).version_of_model(candidate.model_id)
 
 
-def _promote(search: Search, candidate: Candidate) -> Decision:
+def _clean_process(parent: ParentRun) -> AbstractContextManager[CleanProcess | None]:
+    """Return the process of the smoke test, which imports MLflow while the model is packaged; None without a server."""
+    return nullcontext() if parent.client is None else CleanProcess(absolute_uri(tracking_uri()))
+
+
+def _promote(search: Search, candidate: Candidate, clean_process: CleanProcess | None) -> Decision:
     """Register the candidate and run the promotion gate; without a server both are deferred."""
     search.bus.stage("registering the model")
     parent = search.parent
     parent.writer.flush()  # other promotions read this run: it must be complete first
-    outcome = promote_or_defer(parent.client, search.paths, candidate, search.dataset)
+    outcome = promote_or_defer(parent.client, search.paths, candidate, search.dataset, clean_process)
     if outcome is None:
         return NOT_DECIDED
     version, promotion = outcome

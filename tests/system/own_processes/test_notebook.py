@@ -19,9 +19,11 @@ ROOT = Path(__file__).resolve().parents[3]
 # Serving costs and the smoke test of the registered version are tested elsewhere. The exporter is the real one: its
 # imports warn in a notebook, and the test shows that no one sees this.
 SETUP = """
+import contextlib
 import tuning.registry.promotion, tuning.workflows.finalize
 tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S = -1
 tuning.registry.promotion.verify_model_loads = lambda *_: None
+tuning.workflows.finalize._clean_process = lambda _: contextlib.nullcontext()
 """
 # A search of one small trial instead of minutes; the rest of the notebook is as people have it.
 QUICK = (
