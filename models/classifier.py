@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.pretrained_cache import pretrained
+from models.device import autocast
 from models.freezing.blocks import Block, parameters_by_block, split
 from models.freezing.truncation import truncate_network
 from models.heads.build import build_head
+from models.precision import ComputePrecision
 from models.trial_config import NetworkConfig
 
 
@@ -31,6 +33,8 @@ class Classifier(nn.Module):
         blocks: the network's blocks, first to last.
         freeze_depth: number of leading blocks that are frozen.
         expects_features: whether ``forward`` takes the output of the prefix instead of images and skips the prefix.
+        frozen_precision: what the prefix is computed in; ``fp32`` unless a trial sets it.
+        trained_precision: what the suffix and the head are computed in by ``run_epoch``; likewise.
     """
 
     def __init__(self, network: nn.Module, blocks: tuple[Block, ...], freeze_depth: int, head: nn.Module) -> None:
@@ -45,6 +49,8 @@ class Classifier(nn.Module):
         self.blocks = blocks
         self.freeze_depth = freeze_depth
         self.expects_features = False
+        self.frozen_precision: ComputePrecision = "fp32"
+        self.trained_precision: ComputePrecision = "fp32"
         # A tuple is not registered by torch; registered halves would duplicate every name in the state dict.
         self._halves = split(network, blocks, freeze_depth)
         trained = set(self.suffix.parameters()) - set(self.prefix.parameters())
@@ -75,8 +81,10 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [b, k] for normalized images [b, 3, s, s], or for their features from the prefix."""
         if not self.expects_features:
-            with torch.no_grad():
+            with torch.no_grad(), autocast(self.device, self.frozen_precision):
                 x = self.prefix(x)
+            if self.frozen_precision == "bf16":
+                x = x.float()
         logits: Tensor = self.head(self.suffix(x))
         return logits
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from models.precision import ComputePrecision
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
@@ -19,11 +21,14 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a context manager for bfloat16 (no loss scaling needed) on GPUs that support it, else a null context."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+def autocast(device: torch.device, precision: ComputePrecision) -> contextlib.AbstractContextManager[object]:
+    """Return a context manager for a precision; a GPU without bfloat16 computes in fp32.
+
+    bfloat16 needs no loss scaling.
+    """
+    if precision == "fp32" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def to_channels_last(network: nn.Module) -> None:

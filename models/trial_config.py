@@ -11,11 +11,12 @@ from data.loading.batch_config import BatchConfig
 from data.preprocessing import Preprocessing
 from models.backbones.weight_packages import DEFAULT_BACKBONE
 from models.heads.spec import LINEAR, HeadFeatures, hidden_layers
+from models.precision import ComputePrecision
 
 # Settings without effect on a linear probe that is fitted by ``lbfgs``.
 UNUSED_BY_PROBES = (
     "lr", "weight_decay", "lr_scheduler", "step_epochs", "max_epochs", "layer_decay", "label_smoothing", "patience",
-    "batch_size", "dropout", "cached_augmentations",
+    "batch_size", "dropout", "cached_augmentations", "trained_precision",
 )  # fmt: skip
 
 
@@ -61,10 +62,12 @@ class FeaturesConfig(FrozenModel):
             ``off`` computes the frozen blocks in every epoch.
         cached_augmentations: number of augmented views of each training image if blocks are frozen; epochs cycle
             through them. With 0 every epoch augments each image differently, so features can't be cached.
+        frozen_precision: what frozen blocks are computed in while training; the packaged network computes in fp32.
     """
 
     feature_cache: Literal["fp16", "fp32", "off"] = "fp16"
     cached_augmentations: NonNegativeInt = 4
+    frozen_precision: ComputePrecision = "fp32"
 
 
 class FitConfig(FrozenModel):
@@ -88,6 +91,7 @@ class FitConfig(FrozenModel):
         validation: images that choose the penalty of ``lbfgs``: the validation split, or folds over the training and
             validation images.
         refit: whether the final weights of ``lbfgs`` are fitted on the training and validation images; needs folds.
+        trained_precision: what the other blocks and the head are computed in while training.
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "lbfgs"] = "adamw"
@@ -101,6 +105,7 @@ class FitConfig(FrozenModel):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     validation: Literal["folds", "split"] = "split"
     refit: bool = False
+    trained_precision: ComputePrecision = "fp32"
 
 
 class TrialConfig(FrozenModel):

@@ -31,7 +31,7 @@ def run_epoch(
     with torch.set_grad_enabled(train_step is not None), FastDepthwiseGrad():
         for x, y in batches:
             labels = y.to(device, non_blocking=True)  # from pinned memory, so the copy overlaps with computation
-            with autocast(device):
+            with autocast(device, classifier.trained_precision):
                 logits = classifier(x.to(device, non_blocking=True)).float()
             if train_step:
                 train_step(logits, labels)

@@ -23,6 +23,7 @@ from models.freezing.blocks import Block
 from models.freezing.fx_graph import split_at, trace
 from models.freezing.truncation import FeatureLevel, pooled_levels
 from models.heads.spec import HeadFeatures
+from models.precision import ComputePrecision
 
 # Images per pass; more is hardly faster. Constant, because the last bits of oneDNN's results depend on the batch size.
 CHUNK_SIZE = 16
@@ -93,13 +94,18 @@ class FrozenPrefix:
         return self._classifier.device
 
     @property
+    def precision(self) -> ComputePrecision:
+        """What the output is computed in."""
+        return self._classifier.frozen_precision
+
+    @property
     def module(self) -> nn.Module:
         """The module that computes the output from images."""
         return self._classifier.prefix
 
     def compute(self, images: Tensor) -> Tensor:
         """Return this classifier's features of images [b, 3, s, s] on the CPU, bit-identical for any b."""
-        outputs = [run(self.module, chunk, self.device) for chunk in torch.split(images, CHUNK_SIZE)]
+        outputs = [run(self.module, chunk, self.device, self.precision) for chunk in torch.split(images, CHUNK_SIZE)]
         tensors = [to_memory_order(output) for output in outputs]
         return tensors[0]._replace(values=torch.cat([tensor.values for tensor in tensors])).unpacked
 
@@ -124,10 +130,10 @@ def chunks(num_images: int) -> Iterator[Indices]:
 
 
 @torch.no_grad()
-def run(module: nn.Module, x: Tensor, device: torch.device) -> Tensor:
+def run(module: nn.Module, x: Tensor, device: torch.device, precision: ComputePrecision) -> Tensor:
     """Run a module on up to ``CHUNK_SIZE`` images or activations [b, ...]; return a float32 tensor on the CPU."""
     disable_malloc_trim()
-    with autocast(device):
+    with autocast(device, precision):
         output: Tensor = module(_pad_to_chunk(x).to(device))
     return output[: len(x)].float().cpu()
 

@@ -191,7 +191,8 @@ class CachedFeatureLoader:
                 *augmentation_version(view.augmentation),
                 *map(importlib.metadata.version, AUGMENTATION_LIBRARIES),
             ]
-        settings = json.dumps([VERSION, pixel_cache.VERSION, self._prefix.device.type, self._content, view, versions])
+        computed = [self._prefix.device.type, *(["bf16"] if self._prefix.precision == "bf16" else [])]
+        settings = json.dumps([VERSION, pixel_cache.VERSION, *computed, self._content, view, versions])
         return f"features/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}/{fingerprint}-{precision}"
 
     def _compute(self, folder: Path, view_index: int) -> None:
@@ -207,7 +208,7 @@ class CachedFeatureLoader:
                     if stored
                     else self._images.images(rows, np.full_like(rows, view_index))
                 )
-                yield run(module, x, self._prefix.device)
+                yield run(module, x, self._prefix.device, self._prefix.precision)
 
         try:
             write_features(folder, compute, len(self._images), is_fp16=self._precision == "fp16")

@@ -123,7 +123,7 @@ def features_of(classifier: Classifier, batches: BatchLoader) -> Features:
     outputs = []
     for rows in np.array_split(np.arange(len(batches.labels)), max(1, len(batches.labels) // CHUNK_SIZE)):
         x: Tensor = gather(rows, np.zeros_like(rows)).to(classifier.device)
-        with autocast(classifier.device):
+        with autocast(classifier.device, classifier.frozen_precision):
             if not classifier.expects_features:
                 x = classifier.prefix(x)
             outputs.append(before_linear(classifier.suffix(x)).float().cpu().numpy())

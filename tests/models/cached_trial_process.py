@@ -47,7 +47,7 @@ def config(
         batches=build(BatchConfig, batch_size=8, augmentation="none"),
         network=build(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),
         fit=build(FitConfig, max_epochs=2),
-        features=FeaturesConfig(feature_cache=feature_cache, cached_augmentations=cached_augmentations),
+        features=build(FeaturesConfig, feature_cache=feature_cache, cached_augmentations=cached_augmentations),
     )
 
 
@@ -55,6 +55,7 @@ def train(dataset: Dataset, trial: TrialConfig) -> tuple[HexMetrics, dict[str, s
     """Return each epoch's metrics as hexadecimal floats, and the runtime info of the features at the end."""
     pixels = pixel_cache(dataset, trial.preprocessing)
     classifier = build_classifier(trial.network, len(dataset.classes), trial.preprocessing.image_size, trial.seed)
+    classifier.frozen_precision = trial.features.frozen_precision
     features = TrialFeatures(classifier, trial, dataset, pixels, lambda: None)
 
     def batches(split: SplitName) -> BatchLoader:

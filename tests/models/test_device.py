@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +12,37 @@ from torch import nn
 
 from models import device
 from models.device import autocast, choose_device, disable_malloc_trim, to_channels_last
+from models.precision import has_fast_bf16
 
 
 def test_without_a_gpu_the_cpu_computes_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device() == torch.device("cpu")
-    with autocast(torch.device("cpu")):
+    with autocast(torch.device("cpu"), "fp32"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_bfloat16_is_used_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with autocast(torch.device("cpu"), "bf16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    for is_supported, kind in ((True, torch.autocast), (False, contextlib.nullcontext)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda answer=is_supported: answer)
+        assert isinstance(autocast(torch.device("cuda"), "bf16"), kind)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "is_fast"),
+    [
+        ("processor : 0\nflags : fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("flags : fpu avx2 avx512f\n", False),
+        ("Features : fp asimd\n", False),
+    ],
+)
+def test_bfloat16_is_fast_on_processors_that_multiply_it(cpuinfo: str, is_fast: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert has_fast_bf16(tmp_path / "cpuinfo") is is_fast
+    assert not has_fast_bf16(tmp_path / "missing")
 
 
 def test_channels_last_changes_only_the_layout_of_the_parameters() -> None:

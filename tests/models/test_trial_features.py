@@ -197,7 +197,8 @@ def test_trials_that_differ_after_the_freeze_line_share_entries(
 
 @pytest.mark.parametrize(
     "change",
-    [{"fraction": 0.8}, {"feature_cache": "fp16"}, {"preprocessing": Preprocessing(SIZE, mean=(0.4, 0.5, 0.5))},
+    [{"fraction": 0.8}, {"feature_cache": "fp16"}, {"frozen_precision": "bf16"},
+     {"preprocessing": Preprocessing(SIZE, mean=(0.4, 0.5, 0.5))},
      {"preprocessing": Preprocessing(64)}, {"preprocessing": Preprocessing(SIZE, interpolation="bilinear")}],
     ids=str,
 )  # fmt: skip

@@ -185,6 +185,24 @@ def test_auto_includes_hub_backbones_if_the_hub_is_reachable_and_allowed(
     assert auto_backbones(weights) == OFFLINE + hub_backbones
 
 
+@pytest.mark.parametrize(
+    ("options", "has_fast_bf16", "expected"),
+    [
+        ({}, False, "fp32"),
+        ({}, True, "bf16-frozen"),
+        ({"gpus_per_trial": 0.5}, False, "bf16"),
+        ({"precision": "fp32", "gpus_per_trial": 1}, True, "fp32"),
+        ({"precision": "bf16"}, False, "bf16"),
+    ],
+)
+def test_auto_precision_is_what_is_fast_here_for_all_nodes_and_sessions(
+    options: dict[str, object], has_fast_bf16: bool, expected: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.precision.has_fast_bf16", lambda: has_fast_bf16)
+    recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", **options})
+    assert inputs_of(recipe).resolve_auto(recipe).precision == expected
+
+
 def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
     variants = [
         {"name": "fixed", "settings": {"backbone": "small_cnn", "image_size": "32"}},

@@ -218,3 +218,37 @@ def test_test_evaluations_are_counted_per_data_set(tmp_path: Path) -> None:
         record_test_evaluation(more),
         record_test_evaluation(pets),
     ] == [1, 2, 1, 3]
+
+
+PRECISIONS = [("fp32", "fp32"), ("bf16", "fp32"), ("bf16", "bf16")]
+
+
+@pytest.mark.parametrize("feature_cache", ["fp32", "off"])
+def test_precisions_change_the_losses_slightly_and_the_weights_stay_float32(
+    tmp_path: Path, image_folder: Path, feature_cache: str
+) -> None:
+    losses, dtypes = [], set()
+    for frozen, trained in PRECISIONS:
+        features = {"feature_cache": feature_cache, "cached_augmentations": 2, "frozen_precision": frozen}
+        fit = {**trial_config(max_epochs=2).fit.model_dump(), "trained_precision": trained}
+        reports = train_two_epochs(tmp_path, image_folder, features=features, fit=fit)
+        losses.append(reports[-1].metrics["val_loss"])
+        best_epoch = max(report.epoch for report in reports if report.is_best)
+        dtypes |= {tensor.dtype for tensor in load_file(SearchPaths(tmp_path).weights("uid", best_epoch)).values()}
+    assert len(set(losses)) == 3
+    assert losses == pytest.approx([losses[0]] * 3, rel=0.03)
+    assert dtypes <= {torch.float32, torch.int64}
+
+
+def test_a_probe_on_features_in_bfloat16_has_nearly_the_same_loss(tmp_path: Path, image_folder: Path) -> None:
+    network = {**trial_config().network.model_dump(), "backbone": "timm/test_efficientnet", "freeze_fraction": 1.0}
+    fit = {"optimizer": "lbfgs", "validation": "folds", "max_epochs": 1}
+    losses = []
+    for precision in ("fp32", "bf16"):
+        features = {"frozen_precision": precision}
+        (report,) = train_two_epochs(
+            tmp_path, image_folder, network=network, fit=fit, batches={"augmentation": "none"}, features=features
+        )
+        losses.append(report.metrics["oof_loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)

@@ -43,7 +43,7 @@ GROUPS = {
     "search space": (
         "freeze_fraction", "truncate", "head", "head_features", "optimizer", "lr", "lr_scheduler", "step_epochs",
         "layer_decay", "weight_decay", "batch_size", "dropout", "label_smoothing", "augmentation", "mix", "balance",
-        "sampler", "scheduler", "feature_cache", "cached_augmentations",
+        "sampler", "scheduler", "precision", "feature_cache", "cached_augmentations",
     ),
     "promotion gate": ("gate_metric", "min_gain", "significance", "max_class_loss"),
 }  # fmt: skip

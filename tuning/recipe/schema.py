@@ -97,6 +97,11 @@ class TrainingSettings(DataOptions):
     feature_cache: Literal["fp16", "fp32", "off"] = Field(
         "fp16", description="precision of the cached features of frozen blocks, shared by all trials; off: no cache"
     )
+    precision: Literal["auto", "fp32", "bf16", "bf16-frozen"] = Field(
+        "auto",
+        description="what networks are computed in while training; auto: bf16 on a GPU, bf16-frozen (the frozen blocks "
+        "only) on a CPU with AVX512-BF16 or AMX, else fp32; the packaged model computes in fp32",
+    )
     cached_augmentations: int = Field(
         4, ge=0, le=1000, description="augmented views per image in the feature cache; 0: new augmentations every epoch"
     )

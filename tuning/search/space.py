@@ -161,7 +161,7 @@ class SearchSpace:
         """Return the complete configuration of a trial with the ``settings`` returned by ``suggest``."""
         recipe = self._variant_spaces[str(settings.get(VARIANT, ""))].recipe
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
-        values = {**fixed, **settings}
+        values = {**fixed, **settings, "trained_precision": "bf16" if recipe.precision == "bf16" else "fp32"}
         if values["optimizer"] == PROBE_OPTIMIZER:
             values = {name: value for name, value in values.items() if name not in UNUSED_BY_PROBES}
             has_folds = recipe.validation != "split"
@@ -173,7 +173,9 @@ class SearchSpace:
             batches=BatchConfig.model_validate(_pick(values, BatchConfig.model_fields)),
             network=NetworkConfig.model_validate(_pick(values, NetworkConfig.model_fields)),
             features=FeaturesConfig(
-                feature_cache=recipe.feature_cache, cached_augmentations=recipe.cached_augmentations
+                feature_cache=recipe.feature_cache,
+                cached_augmentations=recipe.cached_augmentations,
+                frozen_precision="bf16" if recipe.precision in ("bf16", "bf16-frozen") else "fp32",
             ),
             fit=FitConfig.model_validate(_pick(values, FitConfig.model_fields)),
         )

@@ -142,6 +142,8 @@ def _train(
     num_classes = len(dataset.classes)
     classifier = build_classifier(config.network, num_classes, config.preprocessing.image_size, config.seed)
     classifier.to(choose_device())
+    classifier.frozen_precision = config.features.frozen_precision
+    classifier.trained_precision = config.fit.trained_precision
     cache = pixel_cache(dataset, config.preprocessing)
     pixels: PixelCache | FoldPixels = cache
     if config.fold is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from data.dataset.dataset import Dataset
 from data.errors import BackboneError, DataError, UserError
@@ -87,11 +87,14 @@ class SearchInputs:
     def resolve_auto(self, training: TrainingT) -> TrainingT:
         """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant.
 
-        ``validation=auto`` becomes ``folds``, or ``split`` if the data set provides a validation split.
+        ``validation=auto`` becomes ``folds``, or ``split`` if the data set provides a validation split;
+        ``precision=auto`` becomes what is fast on this machine, so that all nodes and a resumed search use the same.
         """
         if training.validation == "auto":
             validation = "split" if "val" in self.dataset.provided_splits else "folds"
             training = training.model_copy(update={"validation": validation})
+        if training.precision == "auto":
+            training = training.model_copy(update={"precision": _precision(training)})
         if not isinstance(training, Recipe) or not training.variants:
             return training.model_copy(update=self._auto_values(training))
         variants = []
@@ -197,6 +200,17 @@ def _connect(training: TrainingSettings, given_run: str | None, *, will_start: b
     if given_run:
         check_data_path_of_url_run(client, given_run, training.data)
     return client
+
+
+def _precision(training: TrainingSettings) -> Literal["fp32", "bf16", "bf16-frozen"]:
+    """Return the precision that is fast: the default networks, which are depthwise, train slower in bf16 on a CPU."""
+    from models.device import choose_device
+    from models.precision import has_fast_bf16
+
+    uses_gpu = training.gpus_per_trial > 0 if isinstance(training, Recipe) else choose_device().type == "cuda"
+    if uses_gpu:
+        return "bf16"
+    return "bf16-frozen" if has_fast_bf16() else "fp32"
 
 
 def _networks(training: TrainingSettings) -> list[NetworkRequest]:
