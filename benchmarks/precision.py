@@ -1,8 +1,8 @@
 """Probes on features computed in bfloat16 against float32: ``python -m benchmarks.precision FOLDER [FOLDER ...]``.
 
 For each folder, network and kind of features, a logistic regression is cross-validated on all images with each
-precision. Prints the out-of-fold log loss and balanced accuracy, and the paired difference of the loss per image with its
-standard error. On a processor without bfloat16 the features take longer, but are the same.
+precision. Prints the out-of-fold log loss and balanced accuracy, and the paired difference of the loss per image with
+its standard error. On a processor without bfloat16 the features take longer, but are the same.
 """
 
 from __future__ import annotations
