@@ -18,7 +18,6 @@ from data.dataset.folds import development_folds
 from data.load_dataset import load_dataset
 from data.loading.batch_config import BatchConfig
 from data.loading.pixel_cache import pixel_cache
-from data.sources.base import SPLITS
 from models.backbones.factory import preprocessing_for
 from models.classifier import build_classifier
 from models.evaluation.calibration import cross_entropy
@@ -52,8 +51,7 @@ def features(dataset: Dataset, backbone: str, kind: HeadFeatures, precision: Com
     classifier.frozen_precision = precision
     pixels = pixel_cache(dataset, config.preprocessing)
     source = TrialFeatures(classifier, config, dataset, pixels, lambda: None)
-    batches = [split_batches(pixels, config, split, num_classes, source.loader(split)) for split in SPLITS]
-    return np.concatenate([features_of(classifier, each) for each in batches])
+    return features_of(classifier, split_batches(pixels, config, "train", num_classes, source.loader("train")))
 
 
 def main() -> None:

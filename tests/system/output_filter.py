@@ -13,7 +13,7 @@ OWN_LINE = re.compile(
     | \[\d/\d\]\ \w | time\ +trial\ | trial\ +bal\.\ acc\.
     | Best\ trials\ by\ validation | Accuracy\ and\ cost\ before | Networks\ by\ validation | network\ +px
     | Best\ trials\ re-run | Compared\ with\ the\ default
-    | (RESULT|MODEL|CHOICE|TRIALS|CHAMPION|CHALLENGER|REGISTRY)\ +\S
+    | (RESULT|MODEL|CHOICE|GAIN|TRIALS|CHAMPION|CHALLENGER|REGISTRY)\ +\S
     | (Report|MLflow|Predict|Serve|Continue|Register|Time)(\ +\S|$)
     """,
     re.VERBOSE,

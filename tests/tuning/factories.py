@@ -76,6 +76,7 @@ def search_result(trials: Sequence[TrialRecord], winner: TrialRecord, **changes:
         choice=None,
         reruns=(),
         improvement=None,
+        gains=(),
         costs={},
         limits={},
         num_classes=2,

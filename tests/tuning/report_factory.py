@@ -105,6 +105,7 @@ def report_result(**changes: Any) -> SearchResult:
         choice=None,
         reruns=reruns,
         improvement=Improvement(0.19, 0.05),
+        gains=(),
         costs=costs,
         limits={"latency_ms": 12.5},
         num_classes=3,

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from data.preprocessing import Preprocessing
 from tests.conftest import MakeFolder
 from tests.tuning.command_line import Capture, assert_untouched, error_lines
+from tests.tuning.factories import BACKBONE, recipe
 from tuning.__main__ import main
 from tuning.recipe.auto import auto_backbones, auto_image_sizes
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe
+from tuning.search.space import SearchSpace
 from tuning.workflows.preflight import SearchInputs, load_data, prepare_inputs
 
 if TYPE_CHECKING:
@@ -225,3 +228,13 @@ def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
 )  # fmt: skip
 def test_auto_image_sizes_follow_the_median_image_size(median: int, sizes: tuple[int, ...]) -> None:
     assert auto_image_sizes(median) == sizes
+
+
+@pytest.mark.parametrize(
+    ("precision", "frozen", "trained"),
+    [("fp32", "fp32", "fp32"), ("bf16", "bf16", "bf16"), ("bf16-frozen", "bf16", "fp32")],
+)
+def test_the_precision_applies_to_frozen_and_trained_blocks(precision: str, frozen: str, trained: str) -> None:
+    space = SearchSpace(recipe(precision=precision))
+    config = space.trial_config(space.default_settings(), {(BACKBONE, 32): Preprocessing(32)})
+    assert (config.features.frozen_precision, config.fit.trained_precision) == (frozen, trained)

@@ -440,13 +440,3 @@ def test_there_are_not_more_default_trials_than_trials() -> None:
 def test_only_a_variant_that_allows_full_freezing_is_probed() -> None:
     space = SearchSpace(recipe(variants=VARIANTS))
     assert {probe["variant"] for probe in space.linear_probes()} == {"probe"}
-
-
-@pytest.mark.parametrize(
-    ("precision", "frozen", "trained"),
-    [("fp32", "fp32", "fp32"), ("bf16", "bf16", "bf16"), ("bf16-frozen", "bf16", "fp32")],
-)
-def test_the_precision_applies_to_frozen_and_trained_blocks(precision: str, frozen: str, trained: str) -> None:
-    space = SearchSpace(recipe(precision=precision))
-    config = space.trial_config(space.default_settings(), PREPROCESSINGS)
-    assert (config.features.frozen_precision, config.fit.trained_precision) == (frozen, trained)

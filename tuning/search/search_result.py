@@ -13,6 +13,7 @@ from tuning.recipe.schema import Recipe
 from tuning.search import selection
 from tuning.search.choice import Choice, ChoiceRules, choose
 from tuning.search.evidence import Evidence, Member
+from tuning.search.gains import Gain, gains
 from tuning.search.reruns import Improvement, RerunTrial, improvement_over_default, reruns_of, top_trials
 from tuning.search.selection import CostedTrial, Costs, Limits
 
@@ -29,6 +30,7 @@ class SearchResult:
         reruns: the trials that were to be re-run with other seeds, best first; empty if none was. A trial with a single
             score was not re-run, because the time was over.
         improvement: of the winner over the default; None if the default won or was not trained to its end.
+        gains: of the choice over the default configuration and the best probe.
     """
 
     trials: tuple[TrialRecord, ...]
@@ -37,6 +39,7 @@ class SearchResult:
     choice: Choice | None
     reruns: tuple[RerunTrial, ...]
     improvement: Improvement | None
+    gains: tuple[Gain, ...]
     costs: Costs
     limits: Limits
     num_classes: int
@@ -75,6 +78,7 @@ class SearchResult:
             choice=choice,
             reruns=tuple(top) if any(len(trial.scores) > 1 for trial in top) else (),
             improvement=improvement_over_default(winner, trials, recipe.rerun_top_k, num_val_images),
+            gains=tuple(gains(members, trials, evidence)),
             costs=costs,
             limits=limits,
             num_classes=num_classes,

@@ -22,6 +22,7 @@ from tuning.common.formatting import (
 from tuning.common.names import TEST_METRIC
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.common.trial_record import TrialOrigin, TrialRecord
+from tuning.search.gains import Gain
 from tuning.search.search_result import SearchResult
 from tuning.search.time_budget import Elapsed
 
@@ -66,7 +67,19 @@ def model_lines(result: SearchResult, candidate: Candidate) -> Iterator[str]:
     yield from _wrapped("", f"{first}{_winner_text(result.winner, result.default)}")
     if result.choice:
         yield from _wrapped("CHOICE", result.choice.text)
+    if result.gains:
+        yield from _wrapped("GAIN", _gains_text(result.gains))
     yield from _wrapped("TRIALS", _origins_text(result.trials))
+
+
+def _gains_text(gains: Sequence[Gain]) -> str:
+    """Return the gains in points of balanced accuracy with their standard errors."""
+    texts = [
+        f"{100 * gain.difference.mean:+.1f} points (standard error {100 * gain.difference.standard_error:.1f}) over "
+        f"{gain.baseline} on {pluralize(gain.num_images, 'image')}"
+        for gain in gains
+    ]
+    return f"held-out balanced accuracy {', '.join(texts)}"
 
 
 def _origins_text(trials: Sequence[TrialRecord]) -> str:
