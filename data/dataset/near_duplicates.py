@@ -8,6 +8,7 @@ their high frequencies, which the hash ignores, correlate as well. On four photo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,10 +29,11 @@ SIDE = 32  # px; size at which high frequencies are compared
 MAX_SHIFT = 2  # px at that size; compensates for different crops
 PARTS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # first bit and number of bits; one more than MAX_HAMMING
 MAX_NEIGHBORS = 1000  # hashes with the same part with which each is compared
-MAX_COMPARISONS = 32  # of high frequencies per image; 0.1 to 1 ms each
+MAX_COMPARISONS = 32  # of high frequencies per image
+CHUNK_SIZE = 256  # pairs that are compared at once
 VERSION = 2
 
-HighPass = npt.NDArray[np.float32]
+HighPasses = npt.NDArray[np.float32]
 IndexPairs = npt.NDArray[np.int64]
 
 
@@ -86,17 +88,18 @@ def _confirmed_groups(
     Pairs that are already connected are not compared, and an image is compared at most ``MAX_COMPARISONS`` times, so
     that memory and time are proportional to the number of images, even if all are alike.
     """
-    high_passes = _high_passes(phashes, paths, progress)
+    high_passes, rows = _high_passes(phashes, paths, progress)
     groups, num_compared = np.arange(len(paths)), np.zeros(len(paths), dtype=np.int64)
-    for pairs in _candidates(phashes):
-        is_open = (groups[pairs[:, 0]] != groups[pairs[:, 1]]) & (num_compared[pairs].min(axis=1) < MAX_COMPARISONS)
-        confirmed = []
-        for i, j in pairs[is_open].tolist():
-            num_compared[[i, j]] += 1
-            if is_near_duplicate(high_passes[i], high_passes[j]):
-                confirmed.append((i, j))
-        if confirmed:
-            groups = _merged(groups, np.array(confirmed))
+    for candidates in _candidates(phashes):
+        is_connected = groups[candidates[:, 0]] == groups[candidates[:, 1]]
+        pairs = candidates[~is_connected & (num_compared[candidates].min(axis=1) < MAX_COMPARISONS)]
+        np.add.at(num_compared, pairs, 1)
+        confirmed = [
+            chunk[are_near_duplicates(high_passes[rows[chunk[:, 0]]], high_passes[rows[chunk[:, 1]]])]
+            for chunk in (pairs[first : first + CHUNK_SIZE] for first in range(0, len(pairs), CHUNK_SIZE))
+        ]
+        if any(len(chunk) for chunk in confirmed):
+            groups = _merged(groups, np.concatenate(confirmed))
     members = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[members])) + 1
     return [group.tolist() for group in np.split(members, starts) if len(group) > 1]
@@ -104,18 +107,20 @@ def _confirmed_groups(
 
 def _high_passes(
     phashes: Sequence[str], paths: Sequence[Path], progress: ProgressCallback | None
-) -> Mapping[int, HighPass]:
-    """Return the high frequencies of the images that have a candidate."""
+) -> tuple[HighPasses, IndexPairs]:
+    """Return the high frequencies [m, 32, 32] of the m images that have a candidate, and the row of each image."""
     has_candidate = np.zeros(len(paths), dtype=bool)
     for pairs in _candidates(phashes):
         has_candidate[pairs] = True
-    indices = np.flatnonzero(has_candidate).tolist()
 
-    def read(index: int) -> HighPass:
+    def read(index: int) -> HighPasses:
         return high_pass(stretched(decode_image(paths[index])))
 
-    results = parallel_map(read, indices, "comparing images", progress)
-    return dict(zip(indices, results, strict=True))
+    results = parallel_map(read, np.flatnonzero(has_candidate).tolist(), "comparing images", progress)
+    high_passes = np.empty((int(has_candidate.sum()), SIDE, SIDE), dtype=np.float32)
+    for row, result in enumerate(results):
+        high_passes[row] = result
+    return high_passes, np.cumsum(has_candidate) - 1
 
 
 def _merged(groups: npt.NDArray[np.int64], pairs: IndexPairs) -> npt.NDArray[np.int64]:
@@ -130,26 +135,33 @@ def _merged(groups: npt.NDArray[np.int64], pairs: IndexPairs) -> npt.NDArray[np.
     return labels[groups]
 
 
-def high_pass(image: Image.Image) -> HighPass:
+def high_pass(image: Image.Image) -> HighPasses:
     """Return the high frequencies of an image: grayscale [32, 32] minus a version smoothed at [8, 8]."""
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     coarse = small.resize((SIDE // 4, SIDE // 4), Image.Resampling.BOX).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(small, dtype=np.float32) - np.asarray(coarse, dtype=np.float32)
 
 
-def is_near_duplicate(a: HighPass, b: HighPass) -> bool:
-    """Return whether the high frequencies of two images correlate at any one shift of up to ``MAX_SHIFT`` pixels."""
-    if min(a.std(), b.std()) < MIN_STD:
-        return False
+def are_near_duplicates(a: HighPasses, b: HighPasses) -> npt.NDArray[np.bool_]:
+    """Return [n] whether the high frequencies [n, 32, 32] of two images correlate at a shift of up to ``MAX_SHIFT``."""
+    found = np.zeros(len(a), dtype=bool)
+    left = np.flatnonzero(np.minimum(a.std(axis=(1, 2)), b.std(axis=(1, 2))) >= MIN_STD)
     shifts = sorted(range(-MAX_SHIFT, MAX_SHIFT + 1), key=abs)
-    return any(_correlation(_crop(a, y, x), _crop(b, -y, -x)) >= MIN_CORRELATION for y in shifts for x in shifts)
+    for y, x in itertools.product(shifts, shifts):
+        is_found = _correlations(_crop(a[left], y, x), _crop(b[left], -y, -x)) >= MIN_CORRELATION
+        found[left[is_found]] = True
+        left = left[~is_found]
+    return found
 
 
-def _crop(image: HighPass, y: int, x: int) -> HighPass:
-    return image[max(0, y) : SIDE + min(0, y), max(0, x) : SIDE + min(0, x)]
+def _crop(images: HighPasses, y: int, x: int) -> HighPasses:
+    return images[:, max(0, y) : SIDE + min(0, y), max(0, x) : SIDE + min(0, x)]
 
 
-def _correlation(a: HighPass, b: HighPass) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / norm if norm else 0.0
+def _correlations(a: HighPasses, b: HighPasses) -> npt.NDArray[np.float32]:
+    """Return the correlation coefficients [n] of n pairs of images; 0 where one of them has a single value."""
+    a, b = (each - each.mean(axis=(1, 2), keepdims=True) for each in (a, b))
+    norms = np.sqrt(np.einsum("nyx,nyx->n", a, a) * np.einsum("nyx,nyx->n", b, b))
+    coefficients: npt.NDArray[np.float32] = np.zeros_like(norms)
+    np.divide(np.einsum("nyx,nyx->n", a, b), norms, out=coefficients, where=norms > 0)
+    return coefficients

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 import data.dataset.near_duplicates
 from data.dataset.image_index import content_hash_of
-from data.dataset.near_duplicates import _candidates, find_near_duplicates, high_pass, is_near_duplicate
+from data.dataset.near_duplicates import _candidates, are_near_duplicates, find_near_duplicates, high_pass
 from data.load_dataset import load_dataset
 from data.sources.options import DataOptions
 
@@ -55,17 +55,18 @@ def test_changed_copies_are_near_duplicates_and_other_images_are_not(tmp_path: P
 def test_images_with_equal_low_but_different_high_frequencies_are_not_near_duplicates() -> None:
     coarse = photo(1).resize((5, 5)).resize((160, 120), Image.Resampling.BICUBIC)
     blended = [Image.blend(coarse, photo(seed), 0.3) for seed in (11, 12)]
-    assert not is_near_duplicate(high_pass(blended[0]), high_pass(blended[1]))
+    assert not are_near_duplicates(high_pass(blended[0])[None], high_pass(blended[1])[None])
 
 
 def test_a_slightly_different_crop_is_a_near_duplicate() -> None:
     image = photo(5, (320, 320))
-    assert is_near_duplicate(high_pass(image.crop((0, 0, 300, 300))), high_pass(image.crop((12, 8, 312, 308))))
+    first, second = (high_pass(image.crop(box)) for box in ((0, 0, 300, 300), (12, 8, 312, 308)))
+    assert are_near_duplicates(first[None], second[None]).all()
 
 
 def test_uniform_images_are_not_near_duplicates() -> None:
     uniform = high_pass(Image.new("RGB", (64, 64), "gray"))
-    assert not is_near_duplicate(uniform, uniform)
+    assert not are_near_duplicates(uniform[None], uniform[None])
 
 
 def test_near_duplicates_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +97,12 @@ def test_comparisons_are_proportional_to_the_number_of_images(
     counts = []
     for size in (100, 400):
         calls: list[int] = []
-        monkeypatch.setattr(
-            data.dataset.near_duplicates, "is_near_duplicate", lambda *_, calls=calls: calls.append(1) or is_confirmed
-        )
+
+        def compare(a: np.ndarray, _: np.ndarray, calls: list[int] = calls) -> np.ndarray:
+            calls.extend([1] * len(a))
+            return np.full(len(a), is_confirmed)
+
+        monkeypatch.setattr(data.dataset.near_duplicates, "are_near_duplicates", compare)
         keys = [f"{is_confirmed} {number:04}" for number in range(size)]
         groups = find_near_duplicates(dict.fromkeys(keys, "0" * 16), dict.fromkeys(keys, tmp_path / "a.png"))
         assert groups == ([keys] if is_confirmed else [])
