@@ -3,8 +3,8 @@
 Runs ``freezeline tune`` with its defaults on the demo, or on the given data folders, once per seed and version, one
 after another, each with its own tracking database and home. Versions: ``now``; ``before``, the code of ``--before
 CHECKOUT``; ``random``, the random sampler; ``no_cache``, no feature cache and thus no probe sweep. ``--images`` takes a
-stratified subset for training and validation and tests on up to 800 others. With ``--rows FILE`` each search is a row
-of a JSON Lines file, and rows that exist are not measured again.
+stratified subset for training and validation and tests on up to 800 others; ``--hogs 1`` keeps a core busy with other
+work. With ``--rows FILE`` each search is a row of a JSON Lines file, and rows that exist are not measured again.
 
 Prints, for each search, its test scores, its duration, the seconds before its first epoch ended and after its last
 trial ended, and how many proposals of the sampler ended or were pruned; then, for each pair of versions, the seconds
@@ -23,7 +23,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +46,22 @@ VERSIONS = {
 }
 Curve = list[tuple[float, float]]
 Row = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """What identifies a search; ``images`` is 0 for the whole data set, ``hogs`` the number of busy cores."""
+
+    data: str
+    images: int
+    seed: int
+    minutes: float
+    hogs: int
+    version: str
+
+    @classmethod
+    def of(cls, row: Row) -> Cell:
+        """Return the cell of a row."""
+        return cls(*(row[name] for name in cls._fields))
 
 
 class Search(NamedTuple):
@@ -122,7 +139,7 @@ def result_of(finished: Search) -> Row:
     rises = [(at_s, best) for (at_s, _), best, last in zip(points, best_so_far, before, strict=False) if best > last]
     return {
         **{name: metrics[name] for name in METRICS},
-        "minutes": finished.minutes,
+        "took_minutes": finished.minutes,
         "before_first_epoch_s": points[0][0],
         "after_last_trial_s": finished.ended_s - last_s,
         "trials": dict(origins),
@@ -140,35 +157,50 @@ def seconds_to_same_score(first: Row, second: Row) -> tuple[float, float]:
     return first_s, second_s
 
 
-def measure(data: str, images: int, seed: int, minutes: float, version: str, checkout: Path) -> Row:
+@contextmanager
+def _busy_cores(count: int) -> Iterator[None]:
+    """Context manager that keeps cores busy with other work."""
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def measure(cell: Cell, data: str, checkout: Path) -> Row:
     """Return the row of one search."""
-    key = {"data": Path(data).name, "images": images, "seed": seed, "budget": minutes, "version": version}
+    images, version = cell.images, cell.version
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if images:
             from benchmarks.subsets import copy_subset
             from data.load_dataset import load_dataset
 
-            copy_subset(load_dataset(data), images, seed, folder / "images")
+            copy_subset(load_dataset(data), images, cell.seed, folder / "images")
             data = str(folder / "images")
-        options = ("--minutes", str(minutes), *VERSIONS[version])
-        return key | result_of(search(data, seed, folder / "search", *options, checkout=checkout))
+        options = ("--minutes", str(cell.minutes), *VERSIONS[version])
+        with _busy_cores(cell.hogs):
+            found = search(data, cell.seed, folder / "search", *options, checkout=checkout)
+        return {**cell._asdict(), **result_of(found)}
 
 
 def _print_row(row: Row) -> None:
     scores = " ".join(f"{row[name]:.4f}" for name in METRICS)
-    times = f"{row['minutes']:.2f} {row['before_first_epoch_s']:.1f} {row['after_last_trial_s']:.1f}"
+    times = f"{row['took_minutes']:.2f} {row['before_first_epoch_s']:.1f} {row['after_last_trial_s']:.1f}"
     proposals = f"{row['proposals_ended']} {row['proposals_that_train_a_block']}"
     print(row["data"], row["images"], row["seed"], row["version"], scores, times, proposals, flush=True)
 
 
 def _print_comparisons(rows: Iterable[Row]) -> None:
-    def cell(row: Row) -> tuple[Any, ...]:
-        return row["data"], row["images"], row["seed"], row["budget"]
-
+    found = {Cell.of(row): row for row in rows}
     for first, second in itertools.combinations(VERSIONS, 2):
-        others = {cell(row): row for row in rows if row["version"] == second}
-        pairs = [(row, others[cell(row)]) for row in rows if row["version"] == first and cell(row) in others]
+        pairs = [
+            (row, found[cell._replace(version=second)])
+            for cell, row in found.items()
+            if cell.version == first and cell._replace(version=second) in found
+        ]
         if pairs:
             times = [seconds_to_same_score(*pair) for pair in pairs]
             ratios = [second_s / first_s for first_s, second_s in times]
@@ -186,6 +218,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--images", type=int, default=0, help="training and validation images; 0: the whole data set")
+    parser.add_argument("--hogs", type=int, default=0, help="cores that other work keeps busy")
     parser.add_argument("--versions", nargs="+", choices=VERSIONS, default=["now"])
     parser.add_argument("--before", type=Path, help="checkout of an earlier version")
     parser.add_argument("--rows", type=Path, help="JSON Lines file of the results; it is continued")
@@ -193,12 +226,13 @@ def main() -> None:
     if "before" in arguments.versions and arguments.before is None:
         parser.error("--versions before needs --before CHECKOUT")
     rows = read_rows(arguments.rows)
-    done = {(row["data"], row["images"], row["seed"], row["budget"], row["version"]) for row in rows}
+    done = {Cell.of(row) for row in rows}
     for data, seed, version in itertools.product(arguments.data, arguments.seeds, arguments.versions):
-        if (Path(data).name, arguments.images, seed, arguments.minutes, version) in done:
+        cell = Cell(Path(data).name, arguments.images, seed, arguments.minutes, arguments.hogs, version)
+        if cell in done:
             continue
         checkout = arguments.before.resolve() if version == "before" else ROOT
-        rows.append(measure(data, arguments.images, seed, arguments.minutes, version, checkout))
+        rows.append(measure(cell, data, checkout))
         append_row(arguments.rows, rows[-1])
         _print_row(rows[-1])
     columns = ("minutes", "before_first_epoch_s", "after_last_trial_s", "proposals", "train_a_block")
