@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,41 +92,95 @@ def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: Progre
     Raises:
         DataError: an image was changed or deleted since the data set was loaded, or the disk is full.
     """
-    settings = json.dumps([VERSION, dataset.fingerprint, preprocessing.to_dict()])
-    key = f"pixels/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
+    cache, key = ContentCache(), _key(dataset, preprocessing)
+    with _disk_full_as_data_error(cache.root, dataset, [preprocessing]):
+        return PixelCache(cache.get_or_create(key, lambda folder: _create({folder: preprocessing}, dataset, progress)))
+
+
+def create_pixel_caches(
+    dataset: Dataset, preprocessings: Iterable[Preprocessing], progress: ProgressCallback | None = None
+) -> None:
+    """Create the pixel caches of several preprocessings that are missing; each image is decoded once for all of them.
+
+    Raises:
+        DataError: as for ``pixel_cache``.
+    """
     cache = ContentCache()
+    by_key = {_key(dataset, preprocessing): preprocessing for preprocessing in preprocessings}
+    missing = [(key, by_key[key]) for key in sorted(by_key) if cache.get(key) is None]  # in one order: no deadlock
+
+    def create(number: int, folders: dict[Path, Preprocessing]) -> None:
+        """Open the entries from ``number`` on within each other, and fill all ``folders`` in the innermost call."""
+        if number == len(missing):
+            if folders:
+                _create(folders, dataset, progress)
+            return
+        key, preprocessing = missing[number]
+        is_opened = False
+
+        def create_others(folder: Path) -> None:
+            nonlocal is_opened
+            is_opened = True
+            create(number + 1, {**folders, folder: preprocessing})
+
+        cache.get_or_create(key, create_others)
+        if not is_opened:  # another process has created this one in the meantime
+            create(number + 1, folders)
+
+    with _disk_full_as_data_error(cache.root, dataset, [preprocessing for _, preprocessing in missing]):
+        create(0, {})
+
+
+def _key(dataset: Dataset, preprocessing: Preprocessing) -> str:
+    """Return the key of an entry; mean and standard deviation do not change the pixels."""
+    fields = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
+    settings = json.dumps([VERSION, dataset.fingerprint, fields])
+    return f"pixels/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
+
+
+@contextlib.contextmanager
+def _disk_full_as_data_error(folder: Path, dataset: Dataset, preprocessings: Sequence[Preprocessing]) -> Iterator[None]:
     try:
-        return PixelCache(cache.get_or_create(key, lambda folder: _create(folder, dataset, preprocessing, progress)))
+        yield
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
-        raise DataError(_disk_full_error(cache.root, len(dataset.samples), preprocessing.image_size)) from error
+        raise DataError(_disk_full_error(folder, len(dataset.samples), preprocessings)) from error
 
 
-def _disk_full_error(folder: Path, count: int, size: int) -> str:
-    required_mb, free_mb = count * size * size * 3 / 1e6, shutil.disk_usage(folder).free / 1e6
+def _disk_full_error(folder: Path, count: int, preprocessings: Sequence[Preprocessing]) -> str:
+    sizes = sorted(preprocessing.image_size for preprocessing in preprocessings)
+    required_mb = sum(count * size * size * 3 for size in sizes) / 1e6
+    free_mb = shutil.disk_usage(folder).free / 1e6
     return (
-        f"decoded images must fit on the disk: {pluralize(count, 'image')} at {size} px take {required_mb:.1f} MB, but "
-        f"only {free_mb:.1f} MB are free in {folder}; free some space, set FREEZELINE_HOME to a folder on another "
-        "disk, or use a smaller image_size"
+        f"decoded images must fit on the disk: {pluralize(count, 'image')} at {', '.join(map(str, sizes))} px take "
+        f"{required_mb:.1f} MB, but only {free_mb:.1f} MB are free in {folder}; free some space, set FREEZELINE_HOME "
+        "to a folder on another disk, or use a smaller image_size"
     )
 
 
-def _create(folder: Path, dataset: Dataset, preprocessing: Preprocessing, progress: ProgressCallback | None) -> None:
-    size, count = preprocessing.image_size, len(dataset.samples)
+def _create(folders: Mapping[Path, Preprocessing], dataset: Dataset, progress: ProgressCallback | None) -> None:
+    """Fill the folders of entries, each with the pixels of its preprocessing."""
 
-    def decode(sample: Sample) -> Pixels:
-        return _decode(dataset, sample, preprocessing)
+    def decode(sample: Sample) -> list[Pixels]:
+        return _decode(dataset, sample, folders.values())
 
-    with (folder / "pixels.npy").open("wb") as file:
-        write_npy_header(file, np.dtype(np.uint8), (count, size, size, 3))
-        for pixels in parallel_map(decode, dataset.samples, "resizing images", progress):
-            file.write(np.ascontiguousarray(pixels).data)
-    np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
-    (folder / "splits.json").write_text(json.dumps(_split_ranges(dataset)))
+    with contextlib.ExitStack() as stack:
+        files = []
+        for folder, preprocessing in folders.items():
+            files.append(stack.enter_context((folder / "pixels.npy").open("wb")))
+            size = preprocessing.image_size
+            write_npy_header(files[-1], np.dtype(np.uint8), (len(dataset.samples), size, size, 3))
+        for images in parallel_map(decode, dataset.samples, "resizing images", progress):
+            for file, pixels in zip(files, images, strict=True):
+                file.write(np.ascontiguousarray(pixels).data)
+    for folder in folders:
+        np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
+        (folder / "splits.json").write_text(json.dumps(_split_ranges(dataset)))
 
 
-def _decode(dataset: Dataset, sample: Sample, preprocessing: Preprocessing) -> Pixels:
+def _decode(dataset: Dataset, sample: Sample, preprocessings: Iterable[Preprocessing]) -> list[Pixels]:
+    """Return the pixels of an image, decoded once, for each preprocessing."""
     rule = "images must not change while a search starts"
     try:
         image = decode_image(dataset.root / sample.path)
@@ -132,7 +188,7 @@ def _decode(dataset: Dataset, sample: Sample, preprocessing: Preprocessing) -> P
         raise DataError(f"{rule}, but {sample.path} in {dataset.root} {error}; run the command again") from error
     if content_hash_of(image) != sample.content_hash:
         raise DataError(f"{rule}, but {sample.path} in {dataset.root} has changed; run the command again")
-    return to_pixels(to_rgb(image, preprocessing.value_range), preprocessing)
+    return [to_pixels(to_rgb(image, preprocessing.value_range), preprocessing) for preprocessing in preprocessings]
 
 
 def _split_ranges(dataset: Dataset) -> dict[str, tuple[int, int]]:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import data.loading.pixel_cache
+from data.cache.content_cache import ContentCache
 from data.dataset.folds import with_fold
 from data.errors import DataError
 from data.load_dataset import load_dataset
-from data.loading.pixel_cache import FoldPixels, pixel_cache
+from data.loading.pixel_cache import FoldPixels, create_pixel_caches, pixel_cache
 from data.preprocessing import Preprocessing, decode_image, read_image, to_pixels
 from tests.conftest import tiny_image
 
@@ -70,6 +71,42 @@ def test_images_are_decoded_once_per_preprocessing(image_folder: Path, monkeypat
     assert len(decoded) == 48
 
 
+def test_several_caches_are_created_with_one_decoding_of_each_image(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(
+        data.loading.pixel_cache, "decode_image", lambda path: decoded.append(path) or decode_image(path)
+    )
+    dataset = load_dataset(str(image_folder))
+    same_pixels = Preprocessing(24, mean=(0.1, 0.1, 0.1))
+    preprocessings = [PREPROCESSING, Preprocessing(24), same_pixels, Preprocessing(32, interpolation="bilinear")]
+    pixel_cache(dataset, PREPROCESSING)
+    create_pixel_caches(dataset, preprocessings)
+    create_pixel_caches(dataset, preprocessings)
+    assert len(decoded) == 48
+    for preprocessing in preprocessings:
+        pixels, _ = pixel_cache(dataset, preprocessing).split("val")
+        samples = dataset.split("val")
+        expected = [to_pixels(read_image(image_folder / sample.path), preprocessing) for sample in samples]
+        np.testing.assert_array_equal(pixels, expected)
+    assert len(decoded) == 48
+
+
+def test_a_cache_that_another_process_creates_in_the_meantime_is_left_to_it(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, preprocessings = load_dataset(str(image_folder)), [Preprocessing(size) for size in (16, 24, 32)]
+    for other in preprocessings:
+        with monkeypatch.context() as patch:
+            pixel_cache(dataset, other)
+            patch.setattr(ContentCache, "get", lambda *_: None)  # as if it were created after it was looked for
+            create_pixel_caches(dataset, preprocessings)
+        for preprocessing in preprocessings:
+            assert pixel_cache(dataset, preprocessing).split("train")[0].shape[1] == preprocessing.image_size
+        ContentCache().clear()
+
+
 def test_an_image_that_changed_after_loading_is_named(image_folder: Path) -> None:
     dataset = load_dataset(str(image_folder))
     tiny_image(4, 4).save(image_folder / "red" / "003.png")
@@ -90,6 +127,8 @@ def test_the_error_of_a_full_disk_names_required_and_free_space(
     )
     with pytest.raises(DataError, match=message):
         pixel_cache(dataset, Preprocessing(128))
+    with pytest.raises(DataError, match=r"24 images at 64, 128 px take 1\.5 MB"):
+        create_pixel_caches(dataset, [Preprocessing(128), Preprocessing(64)])
     assert [path for path in small_disk.rglob("*") if path.suffix in (".npy", ".partial")] == []
     pixel_cache(dataset, PREPROCESSING)
 

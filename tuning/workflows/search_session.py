@@ -12,7 +12,7 @@ from typing import NamedTuple
 from data.audit.report import Audit
 from data.dataset.dataset import Dataset
 from data.dataset.folds import count_folds
-from data.loading.pixel_cache import pixel_cache
+from data.loading.pixel_cache import create_pixel_caches
 from data.sources.base import SPLITS
 from models.profiling.training_cost import network_flops
 from models.trial_config import TrialConfig
@@ -205,8 +205,8 @@ class SearchSession:
         event_callback = EventCallback(self._search.bus, phases)
         callbacks = (trial_logger, WeightsCleanup(self._search.paths, store), event_callback)
         try:
-            for preprocessing in dict.fromkeys(self._search.inputs.preprocessings.values()):
-                pixel_cache(self._search.dataset, preprocessing, self._search.bus.progress)
+            preprocessings = self._search.inputs.preprocessings.values()
+            create_pixel_caches(self._search.dataset, preprocessings, self._search.bus.progress)
             self._search.bus.stage("starting Ray")
             with self._ray.running():
                 check_shared_filesystem(self._search.paths.root)
