@@ -21,7 +21,7 @@ from models.training.trial_io import save_weights, split_batches
 from models.trial_config import FitConfig, NetworkConfig, TrialConfig
 from tuning.common.promotion_types import Candidate
 from tuning.recipe.schema import TrainingSettings
-from tuning.registry.build_candidate import build_candidate, load_test_predictions
+from tuning.registry.build_candidate import build_candidate, load_test_predictions, with_absolute_paths
 from tuning.registry.candidate_store import load_candidate, load_model, reference_predictions_path
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
 from tuning.registry.smoke_test import ReferencePredictions
@@ -131,3 +131,17 @@ def test_the_temperature_is_chosen_on_the_validation_split_or_on_held_out_predic
     )
     assert candidate.metrics["test_ece"] == by_default.metrics["test_ece"]
     assert candidate.y_pred == by_default.y_pred
+
+
+def test_paths_of_data_and_images_are_absolute_and_other_sources_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "demo"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    resolved = with_absolute_paths(TrainingSettings(data="labels.csv", images="photos"))
+    assert (resolved.data, resolved.images) == (str(tmp_path / "labels.csv"), str(tmp_path / "photos"))
+    for data in ("demo", "s3://bucket/photos", "missing"):
+        unchanged = TrainingSettings(data=data, images="beside the table")
+        assert with_absolute_paths(unchanged) == unchanged

@@ -22,6 +22,7 @@ from data.sources.options import DataOptions
 from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
+from tuning.recipe.auto import TrainingT
 from tuning.recipe.schema import TrainingSettings
 from tuning.registry.candidate_store import (
     candidate_artifacts,
@@ -277,10 +278,18 @@ def _link_metrics(parent: ParentRun, candidate: Candidate, dataset_name: str) ->
         logger.warning("the metrics of model %s were not linked to it: the server is unavailable", candidate.model_id)
 
 
-def resolve_data_path(data: str) -> str:
-    """Return a path as an absolute path, valid in any working directory; other data sources are unchanged."""
-    path = Path(data).expanduser()
-    return str(path.resolve()) if "://" not in data and path.exists() else data
+def with_absolute_paths(settings: TrainingT) -> TrainingT:
+    """Return settings whose ``data`` and ``images`` are valid in any working directory.
+
+    Data sources that are no paths are unchanged, and so are ``images`` relative to a manifest.
+    """
+    return settings.model_copy(update={name: _absolute(getattr(settings, name)) for name in ("data", "images")})
+
+
+def _absolute(text: str) -> str:
+    path = Path(text).expanduser()
+    is_path = text not in ("", "demo") and "://" not in text
+    return str(path.resolve()) if is_path and path.exists() else text
 
 
 def record_test_evaluation(dataset: Dataset) -> int:

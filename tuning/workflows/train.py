@@ -18,7 +18,7 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
-from tuning.registry.build_candidate import build_candidate, resolve_data_path
+from tuning.registry.build_candidate import build_candidate, with_absolute_paths
 from tuning.registry.candidate_store import load_candidate_of_uri
 from tuning.registry.deferred import defer
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
@@ -79,7 +79,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
     tracking = connect_tracking(training, context.mlflow_run_id, problems)
     if trial:
         trial.warn_if_data_changed(dataset)
-    training = inputs.resolve_auto(training).model_copy(update={"data": resolve_data_path(training.data)})
+    training = with_absolute_paths(inputs.resolve_auto(training))
     data_audit = audit(dataset)
     context.bus.emit(AuditCompleted(data_audit))
     parent = ParentRun.open(tracking, context.mlflow_run_id, training.name or dataset.name)

@@ -11,7 +11,7 @@ from tuning.common.events import AuditCompleted
 from tuning.common.exit_codes import FINISHED
 from tuning.recipe.loader import recipe_text
 from tuning.recipe.schema import Recipe
-from tuning.registry.build_candidate import resolve_data_path
+from tuning.registry.build_candidate import with_absolute_paths
 from tuning.search.ray_runtime import RayRuntime, concurrency
 from tuning.search.strategy import SearchStrategy
 from tuning.tracking.connection import check_available
@@ -90,7 +90,7 @@ def run_search(recipe: Recipe, context: Context) -> int:
         name = recipe.name or dataset.name
         parent = ParentRun.open(client, context.mlflow_run_id, name, context.started_s)
         with parent_run_lifecycle(parent, context.signals):
-            recipe = inputs.resolve_auto(recipe).model_copy(update={"data": resolve_data_path(recipe.data)})
+            recipe = with_absolute_paths(inputs.resolve_auto(recipe))
             search = Search(recipe, inputs, parent, context)
             data_audit = audit(dataset)
             announce(search, "tune", data_audit)
