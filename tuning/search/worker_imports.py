@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 from models.backbones.timm_import import import_timm
@@ -16,6 +17,9 @@ MODULES = (
     "sklearn.linear_model",
 )
 
+gc.disable()  # a tenth of the time of imports
 for name in MODULES:
     importlib.import_module(name)
 import_timm()
+gc.freeze()
+gc.enable()

@@ -128,10 +128,10 @@ def load_data(training: TrainingSettings, progress: ProgressCallback, ray: RayRu
     dataset = None
     with problems.collect():
         dataset = load_dataset(training, progress, keep_leaks=training.on_leak == "keep")
-    with problems.collect():
-        system_metrics_enabled()
     if ray is not None and not problems:
         ray.start_async()
+    with problems.collect():
+        system_metrics_enabled()
     from models.backbones.validation import BackboneRequest, validate_backbones
 
     with problems.collect():

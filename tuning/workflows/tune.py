@@ -1,4 +1,8 @@
-"""The tune workflow: from a recipe to a promoted version."""
+"""The tune workflow: from a recipe to a promoted version.
+
+What imports torch is imported in functions, after Ray has started: that takes seconds, in which the other cores would
+wait.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,10 @@ from tuning.common.events import AuditCompleted
 from tuning.common.exit_codes import FINISHED
 from tuning.recipe.loader import recipe_text
 from tuning.recipe.schema import Recipe
-from tuning.registry.build_candidate import with_absolute_paths
 from tuning.search.ray_runtime import RayRuntime, concurrency
-from tuning.search.strategy import SearchStrategy
 from tuning.tracking.connection import check_available
-from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
-from tuning.ui import summary
 from tuning.workflows.context import Context
-from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
-from tuning.workflows.search_session import Search, SearchSession, announce
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,9 @@ def make_plan(recipe: Recipe, context: Context) -> Plan:
     Raises:
         UserError: with all problems.
     """
+    from tuning.search.strategy import SearchStrategy
+    from tuning.ui import summary
+
     dataset = load_data(recipe, context.bus.progress)
     inputs = prepare_inputs(recipe, dataset)
     if recipe.tracking == "server":
@@ -85,6 +86,11 @@ def run_search(recipe: Recipe, context: Context) -> int:
             dataset = load_data(recipe, context.bus.progress, ray)
             context.bus.stage("preparing the networks")
             inputs = prepare_inputs(recipe, dataset)
+        from tuning.registry.build_candidate import with_absolute_paths
+        from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
+        from tuning.workflows.finalize import finalize
+        from tuning.workflows.search_session import Search, SearchSession, announce
+
         context.bus.stage("connecting to MLflow")
         client = connect_tracking(recipe, context.mlflow_run_id, problems)
         name = recipe.name or dataset.name
