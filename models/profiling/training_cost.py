@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from data.cache.content_cache import ContentCache, size_limit_bytes
 from data.loading.views import IDENTITY_VIEW, AugmentedView, views_for
@@ -27,10 +25,11 @@ from models.backbones.factory import create_backbone
 from models.classifier import freeze_depth
 from models.features.caching_policy import caching_plan
 from models.freezing.blocks import Block, as_modules, find_blocks
+from models.profiling.flops import count_flops
 from models.profiling.hardware import measurement_key
 from models.trial_config import TrialConfig
 
-VERSION = 1  # of the computation
+VERSION = 2  # of the computation
 FILE = "flops.json"
 FORWARD_AND_BACKWARD = 3  # passes that cost as much as one forward pass; the backward pass computes two gradients
 # A core computes about 30 GFLOPs per second: 1.5 s to build a network, 0.3 ms to load an image and update the head.
@@ -64,24 +63,14 @@ def network_flops(backbone: str, image_size: int) -> NetworkFlops:
 
 
 def _compute_flops(folder: Path, backbone: str, image_size: int) -> None:
-    # With an image of zeros: on torch's meta device, which computes shapes alone, it takes three times as long.
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
         network = create_backbone(backbone, "none", image_size).network.eval()
-        blocks = find_blocks(network, image_size)
-        modules = as_modules(network, blocks)
-        flops = _flops_of(modules or [network], torch.zeros(1, 3, image_size, image_size))
+    blocks = find_blocks(network, image_size)
+    modules = as_modules(network, blocks)
+    flops = count_flops(modules or [network], image_size)
     gflops = [count / 1e9 for count in flops] if modules else _by_parameters(flops[0] / 1e9, blocks)
     elements = [math.prod(block.output_shape) for block in blocks] if modules else []
     (folder / FILE).write_text(json.dumps(NetworkFlops(tuple(gflops), tuple(elements))._asdict()))
-
-
-def _flops_of(modules: list[nn.Module], x: torch.Tensor) -> list[int]:
-    flops = []
-    for module in modules:
-        with FlopCounterMode(display=False) as counter:
-            x = module(x)
-        flops.append(counter.get_total_flops())
-    return flops
 
 
 def _by_parameters(gflops: float, blocks: tuple[Block, ...]) -> list[float]:
