@@ -149,15 +149,17 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", help="data sets")
     parser.add_argument("--rows", type=Path, required=True, help="JSON Lines file of the results; it is continued")
     parser.add_argument("--before", type=Path, help="checkout of an earlier version")
+    parser.add_argument("--versions", nargs="+", choices=("now", "stock", "before"), default=["now", "stock"])
     parser.add_argument("--images", type=int, nargs="+", default=[100], help="training and validation images")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=2)
     arguments = parser.parse_args()
+    if "before" in arguments.versions and arguments.before is None:
+        parser.error("--versions before needs --before CHECKOUT")
     rows = read_rows(arguments.rows)
     done = {(row["data"], row["images"], row["seed"], row["version"]) for row in rows}
-    versions: dict[str, Path | None] = {"now": ROOT, "stock": None}
-    if arguments.before:
-        versions["before"] = arguments.before.resolve()
+    checkouts = {"now": ROOT, "stock": None, "before": arguments.before and arguments.before.resolve()}
+    versions: dict[str, Path | None] = {name: checkouts[name] for name in arguments.versions}
     for seed, count, folder in itertools.product(range(arguments.seeds), arguments.images, arguments.folders):
         cell = Cell(Path(folder).name, count, seed)
         missing = {name: checkout for name, checkout in versions.items() if (*cell, name) not in done}
