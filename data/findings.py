@@ -46,7 +46,7 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
     "near_conflict": FindingText(
         "images with a near-duplicate of another label",
         "image with a near-duplicate of another label",
-        "kept in the same split; check the labels",
+        "kept in the same split unless you provide their splits; check the labels",
     ),
     "leak": FindingText(
         "images with a duplicate or near-duplicate in another provided split",

@@ -93,8 +93,9 @@ class AuditContext:
             group for group in near_groups if len({self.image_index[image.path].content_hash for image in group}) > 1
         ]
         mixed_groups = [group for group in near_groups if len({image.label for image in group}) > 1]
-        yield _finding("duplicate", _paths(exact_groups))
-        yield _finding("near_duplicate", _paths(group for group in near_groups if group not in mixed_groups))
+        yield _finding("duplicate", _paths(group for group in exact_groups if _num_given_splits(group) < 2))
+        in_one_split = [group for group in near_groups if group not in mixed_groups and _num_given_splits(group) < 2]
+        yield _finding("near_duplicate", _paths(in_one_split))
         yield _finding("near_conflict", _paths(mixed_groups))
         untied_keys = {content_hash: group[0] for group in self.untied for content_hash in group}
         untied = [(untied_keys[content_hash], image) for content_hash, image in hashed if content_hash in untied_keys]

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import DataSource, ImageFile, SkippedFile, to_utf8, valid_name
-from data.sources.files import file_problem, walk
+from data.sources.base import DataSource, ImageFile, SkippedFile, SplitName, to_utf8, valid_name
+from data.sources.files import file_problem, visible_children, walk
+from data.sources.layout import splits_of
 from data.text import pluralize
 
 
 def open_by_file_name(root: Path, pattern: str, name: str | None = None, uri: str | None = None) -> DataSource:
     """Open all files below a folder; the label is the first group of ``pattern`` in the path below the folder.
 
+    Folders train/ and val/ or test/ (or common spellings of these) are splits.
+
     Raises:
         DataError: the pattern gives fewer than two classes.
     """
+    splits = splits_of(visible_children(root)[0])
+    if "train" not in splits.values() or len(set(splits.values())) < 2:
+        splits = {}
     images: list[ImageFile] = []
     skipped: list[SkippedFile] = []
     for path in walk(root):
@@ -27,7 +34,7 @@ def open_by_file_name(root: Path, pattern: str, name: str | None = None, uri: st
         if problem or not label:
             skipped.append(SkippedFile(path=to_utf8(relative), reason=problem or f"does not match {pattern}"))
         else:
-            images.append(ImageFile(path=relative, label=label))
+            images.append(ImageFile(path=relative, label=label, split=splits.get(path.relative_to(root).parts[0])))
     classes = tuple(sorted({image.label for image in images}))
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
@@ -43,5 +50,10 @@ def open_by_file_name(root: Path, pattern: str, name: str | None = None, uri: st
         classes=classes,
         images=tuple(sorted(images, key=lambda image: image.path)),
         skipped=tuple(skipped),
-        layout=(f"labels: from file names by {pattern}",),
+        layout=(f"labels: from file names by {pattern}", *_split_line(splits)),
     )
+
+
+def _split_line(splits: Mapping[str, SplitName]) -> tuple[str, ...]:
+    listed = ", ".join(f"{split} from {to_utf8(folder)}/" for folder, split in splits.items())
+    return (f"splits: {listed}",) if splits else ()

@@ -8,6 +8,7 @@ from data.errors import DataError
 from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile, SplitName, to_utf8, valid_name
 from data.sources.files import count_files, file_problem, visible_children, walk
 from data.sources.layout import Layout, find_layout
+from data.sources.name_patterns import suggest_pattern
 from data.sources.options import DataOptions
 from data.text import pluralize
 
@@ -109,12 +110,12 @@ def _raise_too_few_classes(root: Path, classes: set[str], folders: list[str], fi
     if not classes:
         raise DataError(
             f"{rule}, got {pluralize(len(files), 'file')} and no folder in {root}; sort the images into class folders"
+            f"{suggest_pattern(files)}"
         )
     (label,) = classes
-    raise DataError(
-        f"data must have at least 2 classes, got 1 ({label}) in {root}; "
-        f"{_inner_data_set(root) or 'add a folder for each other class'}"
-    )
+    step = _inner_data_set(root) or "add a folder for each other class"
+    names = visible_children(root / label)[1] if label in folders else []
+    raise DataError(f"data must have at least 2 classes, got 1 ({label}) in {root}; {step}{suggest_pattern(names)}")
 
 
 def _inner_data_set(root: Path) -> str:

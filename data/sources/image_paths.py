@@ -8,20 +8,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.errors import DataError
+from data.sources.base import SplitName
+from data.sources.columns import is_image_name
 from data.sources.files import walk
+from data.sources.layout import split_of
 from data.text import pluralize
 
 MAX_INDEXED_FILES = 1_000_000
 
 
-def resolve_paths(root: Path, texts: Sequence[str], images: str = "") -> tuple[dict[str, str], str]:
+def resolve_paths(
+    root: Path, texts: Sequence[str], images: str = "", split: SplitName | None = None
+) -> tuple[dict[str, str], str]:
     """Return the path of each text, relative to ``root``, and how the images were found (empty: as written).
 
-    If no text is a file, files with the same name are used: unique ones, in any letter case, with another or no folder,
-    or without their extension. A text without a file keeps its path.
+    If no text is a file, files with the same name are used: in any letter case, with another or no folder, or without
+    their extension. If several files have one of the names, all names must be in one folder. The folders of other
+    splits are not used by the table of a ``split``. A text without a file keeps its path.
 
     Raises:
-        DataError: no text has a file, although there are files.
+        DataError: no text has a file, although there are files; or several files have the same name.
     """
     folder = images_folder(root, images) if images else root
     written = {text: _written_path(folder, text) for text in texts}
@@ -30,15 +36,45 @@ def resolve_paths(root: Path, texts: Sequence[str], images: str = "") -> tuple[d
     files = [
         path.relative_to(folder).as_posix() for path, _ in zip(walk(folder), range(MAX_INDEXED_FILES), strict=False)
     ]
-    index = _index(files)
+    index = _index([file for file in files if not _is_of_other_split(file, split)])
     for num_dropped in range(max(len(_parts(text)) for text in texts)):
-        found = {text: index.get(_key(text, num_dropped)) for text in texts}
-        unique = {text: paths[0] for text, paths in found.items() if paths and len(paths) == 1}
-        if unique:
-            note = f"images: {len(unique):,} of {pluralize(len(written), 'path')} found by name below {folder}"
-            merged = {**written, **unique}
+        keys = {text: _key(text, num_dropped) for text in texts}
+        found = {text: paths for text, key in keys.items() if (paths := _candidates(index, key))}
+        if found:
+            chosen = _in_one_folder(folder, found)
+            note = f"images: {len(chosen):,} of {pluralize(len(written), 'path')} found by name below {folder}"
+            merged = {**written, **chosen}
             return {text: _relative(root, folder, path) for text, path in merged.items()}, note
     raise DataError(_none_exists(folder, texts, files))
+
+
+def _is_of_other_split(file: str, split: SplitName | None) -> bool:
+    top = PurePosixPath(file).parts[0]
+    return split is not None and top != file and split_of(top) not in (None, split)
+
+
+def _candidates(index: Mapping[str, list[str]], key: str) -> list[str]:
+    """Return the files of a key; a number also stands for the same number with leading zeros."""
+    return index.get(key) or (index.get(f"#{int(key)}", []) if key.isdecimal() else [])
+
+
+def _in_one_folder(folder: Path, found: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the file of each text; if a text has several, those in the one folder that has a file for every text.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if all(len(paths) == 1 for paths in found.values()):
+        return {text: paths[0] for text, paths in found.items()}
+    by_folder = {text: {str(PurePosixPath(path).parent): path for path in paths} for text, paths in found.items()}
+    common = sorted(set.intersection(*(set(paths) for paths in by_folder.values())))
+    if len(common) == 1:
+        return {text: paths[common[0]] for text, paths in by_folder.items()}
+    text, paths = next((text, paths) for text, paths in found.items() if len(paths) > 1)
+    raise DataError(
+        f"the paths of a manifest must name one file each, but {text[:200]} may be {paths[0]} or {paths[1]} in "
+        f"{folder}; pass the folder of its images: images=FOLDER"
+    )
 
 
 def images_folder(root: Path, images: str) -> Path:
@@ -60,7 +96,8 @@ def _index(files: Sequence[str]) -> Mapping[str, list[str]]:
         parts = PurePosixPath(file.lower()).parts
         for start in range(len(parts)):
             end = "/".join(parts[start:])
-            for key in {end, str(PurePosixPath(end).with_suffix(""))}:
+            stem = str(PurePosixPath(end).with_suffix(""))
+            for key in {end, stem, *([f"#{int(stem)}"] if stem.isdecimal() else [])}:
                 index[key].append(file)
     return index
 
@@ -86,8 +123,7 @@ def _relative(root: Path, folder: Path, path: str) -> str:
 
 
 def _none_exists(folder: Path, texts: Sequence[str], files: Sequence[str]) -> str:
-    tables = (".csv", ".tsv", ".parquet", ".jsonl", ".md", ".txt", ".json")
-    example = next((file for file in sorted(files) if not file.lower().endswith(tables)), "")
+    example = next((file for file in sorted(files) if is_image_name(file)), "")
     step = f"{example} does: write paths like that" if example else "pass the folder of the images: images=FOLDER"
     count = f"none of {pluralize(len(texts), 'path')}" if len(texts) > 1 else "no path"
     return f"the paths of a manifest must be files, but {count} exists below {folder}, such as {texts[0][:200]}; {step}"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from data.errors import DataError
 from data.sources.base import SPLIT_ALIASES, SPLITS, SplitName
 from data.sources.files import visible_children
+from data.sources.name_patterns import suggest_pattern
 
 KEEP_AS_CLASSES = "pass layout=classes to use the folders as classes"
 MIN_COMMON_FOLDERS = 2  # sub-folders that all folders must have in common to look like splits
@@ -87,7 +88,10 @@ def _refuse_doubtful_classes(root: Path, classes: Mapping[str, list[str]], split
 
 def _refuse_flat_splits(root: Path, flat: tuple[str, ...], splits: Mapping[str, SplitName], folders: list[str]) -> None:
     """Refuse a training split without class folders."""
-    hint = "sort its images into class folders, or list them in a table (columns path and label)"
+    names = visible_children(root / next(name for name in flat if splits[name] == "train"))[1]
+    hint = (
+        f"sort its images into class folders, or list them in a table (columns path and label){suggest_pattern(names)}"
+    )
     if len(splits) == len(folders) and all(name.lower() in SPLIT_ALIASES for name in splits):
         raise DataError(
             *(f"{name}/ must contain one folder per class, got none in {root / name}; {hint}" for name in flat)

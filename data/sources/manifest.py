@@ -19,7 +19,7 @@ from data.sources.base import (
     to_utf8,
     valid_name,
 )
-from data.sources.columns import cell, find_columns, has_exact_names
+from data.sources.columns import Columns, cell, find_columns, has_exact_names, is_image_name
 from data.sources.image_paths import resolve_paths
 from data.sources.layout import split_of, splits_of
 from data.sources.options import DataOptions
@@ -63,7 +63,7 @@ def open_manifest(
         name, uri, file = name or valid_name(file.stem), uri or str(file), images_in_file
         confine_to = file.parent
     options = options or DataOptions()
-    rows = _rows(file, options)
+    rows, columns = _rows(file, options)
     _check_splits(file, rows)
     rows_by_path, skipped, note = _by_path(file, rows, options.images)
     images: list[ImageFile] = []
@@ -85,30 +85,37 @@ def open_manifest(
         classes=classes,
         images=tuple(sorted(images, key=lambda image: image.path)),
         skipped=tuple(skipped),
-        layout=(f"table: {table_name}", *([note] if note else [])),
+        layout=(f"table: {table_name}", *([note] if note else []), *_group_line(rows, columns)),
     )
 
 
-def is_manifest(file: Path, *, exact_names: bool = False) -> bool:
+def is_manifest(file: Path, label_column: str = "", *, exact_names: bool = False) -> bool:
     """Return whether a file is a table with a column of paths and labels; ``exact_names``: named path and label."""
-    if file.suffix.lower() not in ENDINGS or not file.is_file():
-        return False
+    return is_table(file) and not table_problem(file, label_column, exact_names=exact_names)
+
+
+def is_table(file: Path) -> bool:
+    """Return whether a file is a table that is looked at without being named; text files are too often others."""
+    return file.suffix.lower() in ENDINGS and file.suffix.lower() != ".txt" and file.is_file()
+
+
+def table_problem(file: Path, label_column: str = "", *, exact_names: bool = False) -> str:
+    """Return why a table cannot be a manifest; empty if it can, judged by its first rows."""
     try:
-        lines = read_lines(file)
-        header = next(lines, [])
-        rows = list(islice(lines, NUM_PROBED_ROWS))
-        if exact_names:
-            return has_exact_names(header) and any(any(row) for row in rows)
-        find_columns(file, header, rows)
-    except DataError:
-        return False
-    return bool(rows)
+        lines = list(islice(read_lines(file), NUM_PROBED_ROWS + 1))
+        header, rows, _ = _with_header(file, lines)
+        if exact_names and not has_exact_names(header):
+            return "its columns are not called path and label"
+        find_columns(file, header, rows, label_column)
+    except DataError as error:
+        return error.problems[0]
+    return "" if any(map(any, rows)) else f"a manifest must have rows, got none in {file}; add them"
 
 
 def _by_path(file: Path, rows: Sequence[Row], images: str) -> tuple[dict[str, list[Row]], list[SkippedFile], str]:
     """Return the usable rows by their file, the others, and how the files were found."""
     complete = [row for row in rows if row.path and row.label]
-    paths, note = resolve_paths(file.parent, sorted({row.path for row in complete}), images)
+    paths, note = resolve_paths(file.parent, sorted({row.path for row in complete}), images, split_of(file.stem))
     rows_by_path: defaultdict[str, list[Row]] = defaultdict(list)
     for row in complete:
         rows_by_path[paths[row.path]].append(row)
@@ -121,6 +128,12 @@ def _by_path(file: Path, rows: Sequence[Row], images: str) -> tuple[dict[str, li
         if not (row.path and row.label)
     ]
     return rows_by_path, skipped, note
+
+
+def _group_line(rows: Sequence[Row], columns: Columns) -> tuple[str, ...]:
+    groups = {row.group for row in rows if row.group}
+    text = f"groups: {pluralize(len(groups), 'group')} of column {columns.group_name}, each kept in one split"
+    return (text,) if groups else ()
 
 
 def _image_file(path: str, row: Row, splits: Mapping[str, SplitName]) -> ImageFile:
@@ -162,20 +175,32 @@ def _check_splits(file: Path, rows: Iterable[Row]) -> None:
         raise DataError(*problems)
 
 
-def _rows(file: Path, options: DataOptions) -> list[Row]:
-    """Return the non-empty rows."""
-    lines = list(read_lines(file))
-    header, first = (lines[0], 2) if lines else ([], 2)
-    if len(header) == 2 and (file.parent / header[0]).is_file():  # no header
-        header, first, lines = ["path", "label"], 1, [[], *lines]
-    columns = find_columns(file, header, lines[1:], options.label_column)
+def _rows(file: Path, options: DataOptions) -> tuple[list[Row], Columns]:
+    """Return the non-empty rows, and the columns."""
+    header, lines, first = _with_header(file, list(read_lines(file)))
+    columns = find_columns(file, header, lines, options.label_column)
     rows = []
-    for number, cells in enumerate(lines[1:], start=first):
+    for number, cells in enumerate(lines, start=first):
         if any(cells):
             _check_width(file, number, cells, header)
             split, group = cell(cells, columns.split), cell(cells, columns.group)
             rows.append(Row(number, cell(cells, columns.path), columns.label_of(cells), split, group))
-    return rows
+    return rows, columns
+
+
+def _with_header(file: Path, lines: list[list[str]]) -> tuple[list[str], list[list[str]], int]:
+    """Return the header, the other lines and the number of the first of them; a table may have no header."""
+    header = lines[0] if lines else []
+    if len(header) > 1 and _is_path(file, header[0]):
+        return ["path", "label", *(f"column {number}" for number in range(3, len(header) + 1))], lines, 1
+    return header, lines[1:], 2
+
+
+def _is_path(file: Path, text: str) -> bool:
+    try:
+        return is_image_name(text) or (file.parent / text).is_file()
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
 
 
 def _check_width(file: Path, number: int, cells: Sequence[str], header: Sequence[str]) -> None:

@@ -45,6 +45,15 @@ class DataOptions(FrozenModel):
         "", description="folder that the paths of a manifest are relative to; empty: the folder of the manifest"
     )
 
+    def command_arguments(self) -> list[str]:
+        """Return the data and the options of reading it that are not their defaults, as arguments of a command."""
+        fields = {name: getattr(self, name) for name in DataOptions.model_fields if name != "data"}
+        changed = {name: value for name, value in fields.items() if value != DataOptions.model_fields[name].default}
+        return [
+            self.data,
+            *(part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", value)),
+        ]
+
     @field_validator("label_from")
     @classmethod
     def _check_label_from(cls, pattern: str) -> str:

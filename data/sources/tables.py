@@ -13,7 +13,7 @@ from data.errors import DataError, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl")
+ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".jsonl")
 
 
 def read_lines(file: Path) -> Iterator[list[str]]:
@@ -37,7 +37,10 @@ def _csv_lines(file: Path) -> Iterator[list[str]]:
         first = stream.readline()
         delimiter = max(",;\t", key=first.count)
         stream.seek(0)
-        yield from csv.reader(stream, delimiter=delimiter, strict=True)
+        if delimiter in first:
+            yield from csv.reader(stream, delimiter=delimiter, strict=True)
+        else:  # one column, or columns separated by spaces: the names of images have none
+            yield from (line.split() if " " in first else [line] for line in stream)
 
 
 def _parquet_lines(file: Path) -> Iterator[list[str]]:

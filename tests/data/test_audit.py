@@ -84,6 +84,7 @@ def test_exact_and_near_duplicates_of_one_image_are_one_leak(make_folder: MakeFo
     shutil.copy(root / "test" / "cat" / "000.png", root / "train" / "cat" / "exact.png")
     Image.open(root / "test" / "cat" / "000.png").save(root / "train" / "cat" / "near.jpg", quality=95)
     assert findings(root)["leak"] == (3, [{"test/cat/000.png", "train/cat/exact.png", "train/cat/near.jpg"}])
+    assert not {"duplicate", "near_duplicate"} & findings(root).keys()  # they would be said to be in one split
 
 
 def test_a_class_missing_from_a_provided_split_is_reported(make_folder: MakeFolder) -> None:

@@ -141,7 +141,8 @@ def test_a_file_with_two_labels_is_in_the_audit(manifest: Path) -> None:
     ("text", "problem"),
     [
         ("", "must have the columns path and label .*got none"),
-        ("shape,color\nred/000.png,warm\n", "got shape, color .* rename the column of image files to path"),
+        ("shape,color\nred,warm\n", "got shape, color .* rename the column of image files to path"),
+        ("shape,color\nred/000.png,warm\n", "got shape, color .*; pass label_column=color"),
         ("path,label,path\na,b,c\n", "column names of a manifest must be unique, got path twice"),
         (
             table("red/000.png,warm,trian,"),

@@ -80,12 +80,103 @@ def test_names_below_another_folder_are_found_with_the_option_images(folder: Pat
         open_source(DataOptions(data=str(file), images="nowhere"))
 
 
-def test_a_name_of_two_files_is_not_guessed(folder: Path) -> None:
+def test_names_of_two_files_are_those_of_the_one_folder_with_all_names(folder: Path) -> None:
     (folder / "more").mkdir()
-    tiny_image(1, 1).save(folder / "more" / "id000.png")
-    source = open_source(str(write(folder, "id,label", [f"id{number:03},{LABELS[number]}" for number in NUMBERS])))
-    assert len(source.images) == 5
-    assert [(file.path, file.kind) for file in source.skipped] == [("id000", "missing")]
+    file = write(folder, "id,label", [f"id{number:03},{LABELS[number]}" for number in NUMBERS])
+    for number in NUMBERS:
+        tiny_image(1, 100 + number).save(folder / "more" / f"id{number:03}.png")
+        if number < 5:
+            assert labels_of(open_source(str(file))) == EXPECTED
+    message = r"id000 may be images/id000.png or more/id000.png in .*; pass the folder of its images: images=FOLDER"
+    with pytest.raises(DataError, match=message):
+        open_source(str(file))
+    assert labels_of(open_source(DataOptions(data=str(file), images="images"))) == EXPECTED
+
+
+def test_the_table_of_a_split_uses_no_folder_of_another_split(folder: Path) -> None:
+    (folder / "images").rename(folder / "train")
+    (folder / "test").mkdir()
+    for number in (5, 6):
+        tiny_image(0, 100 + number).save(folder / "test" / f"id{number:03}.png")
+    rows = [f"id{number:03},{['cat', 'dog'][number % 2]}" for number in range(7)]
+    file = write(folder, "id,label", rows).rename(folder / "Training_set.csv")
+    source = open_source(str(file))
+    assert [image.path for image in source.images] == [f"train/id{number:03}.png" for number in NUMBERS]
+    assert [(file.path, file.kind) for file in source.skipped] == [("id006", "missing")]
+
+
+def test_a_number_is_the_name_of_a_file_with_leading_zeros(folder: Path) -> None:
+    for number in NUMBERS:
+        (folder / PATHS[number]).rename(folder / "images" / f"{number:03}.png")
+    source = open_source(str(write(folder, "id,label", [f"{number},{LABELS[number]}" for number in NUMBERS])))
+    assert [image.path for image in source.images] == [f"images/{number:03}.png" for number in NUMBERS]
+
+
+def test_the_column_of_paths_is_found_by_its_values(folder: Path) -> None:
+    rows = [f"{number},{PATHS[number]},{LABELS[number]}" for number in NUMBERS]
+    assert labels_of(open_source(str(write(folder, "number,scan,label", rows)))) == EXPECTED
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_columns_may_be_separated_by_spaces(folder: Path, newline: str) -> None:
+    file = write(folder, "", [f"{PATHS[number]}  {LABELS[number]}   mono" for number in NUMBERS], newline)
+    assert labels_of(open_source(str(file))) == EXPECTED
+    assert labels_of(open_source(str(file.rename(folder / "labels.txt")))) == EXPECTED
+
+
+def test_a_table_without_a_header_may_be_beside_another_folder(folder: Path) -> None:
+    file = write(folder, "", [f"id{number:03}.png, {LABELS[number]}" for number in NUMBERS])
+    assert labels_of(open_source(str(file))) == EXPECTED
+
+
+def test_groups_of_patients_are_kept_and_said(folder: Path) -> None:
+    file = write(
+        folder, "path,label,PatientID", [f"{PATHS[number]},{LABELS[number]},p{number // 2}" for number in NUMBERS]
+    )
+    source = open_source(str(file))
+    assert [image.group for image in source.images] == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    assert source.layout == ("table: table.csv", "groups: 3 groups of column PatientID, each kept in one split")
+
+
+def test_the_option_label_column_also_finds_the_table_in_a_folder(folder: Path) -> None:
+    write(folder, "filename,kind", [f"{PATHS[number]},{LABELS[number]}" for number in NUMBERS])
+    with pytest.raises(DataError) as caught:
+        open_source(str(folder))
+    assert "got filename, kind in" in caught.value.problems[1]
+    assert caught.value.problems[1].endswith("pass label_column=kind")
+    assert labels_of(open_source(DataOptions(data=str(folder), label_column="kind"))) == EXPECTED
+
+
+def by_split(source: DataSource) -> dict[str, str | None]:
+    return {image.path: image.split for image in source.images}
+
+
+def test_the_only_table_of_each_split_folder_is_read(folder: Path) -> None:
+    for name, numbers in (("train", NUMBERS[:4]), ("valid", NUMBERS[4:])):
+        (folder / name).mkdir()
+        for number in numbers:
+            (folder / PATHS[number]).rename(folder / name / f"{number}.png")
+        rows = [f"{number}.png,{int(LABELS[number] == 'cat')}, {int(LABELS[number] == 'dog')}" for number in numbers]
+        write(folder / name, "filename,cat, dog", rows).rename(folder / name / "_classes.csv")
+    (folder / "images").rmdir()
+    source = open_source(str(folder))
+    assert source.classes == ("cat", "dog")
+    assert by_split(source) == {
+        **{f"train/{number}.png": "train" for number in range(4)},
+        **{f"valid/{number}.png": "val" for number in (4, 5)},
+    }
+
+
+def test_tables_named_after_splits_are_read_together(folder: Path) -> None:
+    (folder / "images").rename(folder / "train")
+    (folder / "test").mkdir()
+    (folder / "train" / "id005.png").rename(folder / "test" / "id005.png")
+    for name, numbers in (("train_label", NUMBERS[:5]), ("test_label", NUMBERS[5:])):
+        rows = [f"id{number:03},{LABELS[number]}" for number in numbers]
+        write(folder, "id,class", [*rows, *(["id004,cat"] if "test" in name else [])]).rename(folder / f"{name}.csv")
+    source = open_source(str(folder))
+    assert by_split(source)["test/id005.png"] == "test"
+    assert len(source.images) == 6
 
 
 def test_names_are_not_guessed_if_a_path_exists_as_written(folder: Path) -> None:
@@ -114,7 +205,10 @@ def test_a_row_without_a_mark_has_no_label(folder: Path) -> None:
 
 
 def test_columns_that_mark_several_classes_are_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="name the column with label_column=NAME"):
+    with pytest.raises(
+        DataError,
+        match=r"must have one label, got several in 6 rows of .*, such as row 2; several labels .* not supported",
+    ):
         open_source(str(write(folder, "path,a,b", [f"{path},1,1" for path in PATHS])))
 
 

@@ -37,6 +37,46 @@ def test_the_class_is_the_first_group_of_the_pattern(loose: Path, image_folder: 
     assert load_dataset(options).fingerprint == load_dataset(str(image_folder)).fingerprint
 
 
+def test_splits_are_kept_beside_labels_in_file_names(loose: Path) -> None:
+    for split, number in (("train", 0), ("test", 7)):
+        (loose / split).mkdir()
+        for path in [path for path in loose.glob("*.png") if (path.stem.endswith("_7")) == (number == 7)]:
+            path.rename(loose / split / path.name)
+    (loose / "test" / "unknown.png").write_bytes(b"x")
+    source = open_source(DataOptions(data=str(loose), label_from="([a-z]+)_[0-9]"))
+    assert {image.split for image in source.images if image.path.startswith("train/")} == {"train"}
+    assert [image.path for image in source.images if image.split == "test"] == [
+        f"test/{color}_7.png" for color in ("blue", "green", "red")
+    ]
+    assert source.layout[1] == "splits: test from test/, train from train/"
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"], "([A-Za-z]+)[-_. ][^/]*$"),
+        (["subject01.sad", "subject01.happy", "subject02.sad", "subject02.happy"], "([A-Za-z]+[0-9]+)[-_. ][^/]*$"),
+        (["img_1.png", "img_2.png", "img_3.png"], ""),
+        (["a_1.png", "b_1.png", "c_1.png"], ""),
+        (["1.png", "2.png"], ""),
+    ],
+)
+def test_a_flat_folder_is_refused_with_a_pattern_that_fits_its_names(
+    names: list[str], pattern: str, tmp_path: Path
+) -> None:
+    (tmp_path / "flat").mkdir()
+    for name in names:
+        (tmp_path / "flat" / name).write_bytes(b"x")
+    for folder in (tmp_path / "flat", tmp_path):
+        with pytest.raises(DataError) as caught:
+            open_source(str(folder))
+        (text,) = caught.value.problems
+        assert ("label_from=" in text) == bool(pattern)
+        assert pattern in text
+        if pattern:
+            assert len(open_source(DataOptions(data=str(folder), label_from=pattern)).images) == len(names)
+
+
 def test_an_archive_can_have_labels_in_file_names(loose: Path) -> None:
     archive = shutil.make_archive(str(loose.parent / "loose"), "zip", loose)
     assert len(open_source(DataOptions(data=archive, label_from="([a-z]+)_")).images) == 24

@@ -145,6 +145,17 @@ def test_a_closed_pipe_ends_a_command_without_a_traceback(arguments: Sequence[st
     assert (result.returncode, result.stderr) == (1, b"")
 
 
+def test_an_option_may_be_written_as_in_messages_and_in_python(
+    tmp_path: Path, image_folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["audit", str(image_folder), "near_duplicates=off", "layout=classes"]) == 0
+    assert main(["audit", str(image_folder), "layout=class"]) == 2
+    assert "layout" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    image_folder.rename("images=1")
+    assert main(["audit", "images=1"]) == 0  # an existing path is no option
+
+
 def test_a_misspelled_option_is_reported_before_heavy_imports() -> None:
     process = run_and_list_imports("tune", "--trails", "5")
     assert process.returncode == 2

@@ -20,6 +20,7 @@ from data.audit.report import Audit
 from data.errors import SearchError, SettingError
 from data.findings import Finding
 from data.sources.base import SPLITS
+from data.sources.options import DataOptions
 from tests.system.output_filter import foreign_lines
 from tests.tuning.factories import candidate, epoch_report, trial_record
 from tuning.common.events import (
@@ -69,7 +70,7 @@ ALL_EVENTS: list[Event] = [
     StageStarted("starting Ray"),
     ProgressUpdated("reading images", 3, 9),
     SearchStarted("0.5.0", "tune", "pets", {"train": 9, "val": 2, "test": 3}, 2, "run", "pets", 0, "sqlite:///x.db"),
-    AuditCompleted(AUDIT),
+    AuditCompleted(AUDIT, ("pets",)),
     PhaseStarted(1, 4, "probes", 4),
     SearchPlanned("run", "a plan", 16, 4, 0, 8, 2, 1_800_000_000.0),
     TrialStarted(trial_record(0, None, "running")),
@@ -282,15 +283,19 @@ def test_quiet_prints_results_to_stdout_and_warnings_to_stderr(capsys: pytest.Ca
 
 def test_the_log_has_the_audits_findings_and_a_hint_where_to_find_the_files(capsys: pytest.CaptureFixture[str]) -> None:
     duplicates = Finding(kind="duplicate", count=2, files=(("a.png", "b.png"),), action="kept")
-    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (duplicates,)})))
+    arguments = tuple(DataOptions(data="my pets", label_from="([a-z]+)_", layout="classes").command_arguments())
+    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"findings": (duplicates,)}), arguments))
     *_, finding, hint = capsys.readouterr().out.splitlines()
     assert finding == "  audit     2 images with an exact duplicate in their class (1 group): kept"
-    assert hint.split()[:3] == ["files:", "freezeline", "audit"]
+    command = "freezeline audit 'my pets' --layout classes --label-from '([a-z]+)_'"
+    assert hint.strip() == f"files: {command}"
 
 
 def test_the_log_has_the_classes_whatever_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {split: {"genus: cat": 2, "dog": 1} for split in SPLITS}
-    LogRenderer().handle(AuditCompleted(AUDIT.model_copy(update={"counts": counts, "layout": ("found in pets/",)})))
+    LogRenderer().handle(
+        AuditCompleted(AUDIT.model_copy(update={"counts": counts, "layout": ("found in pets/",)}), ("pets",))
+    )
     _, classes, folder, *_ = capsys.readouterr().out.splitlines()
     assert classes == "  classes   genus: cat 6, dog 3"
     assert folder == "  folder    found in pets/"

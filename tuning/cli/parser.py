@@ -2,7 +2,8 @@
 
 argparse is part of Python and imported in milliseconds, so that ``--help`` is fast; shtab completes what it defines. It
 only collects the texts: pydantic validates them, so that all problems are reported together. ``-`` and ``_`` are
-interchangeable in names, and an empty value is the same as an omitted option: ``mlflow run`` passes such values.
+interchangeable in names, ``name=value`` is ``--name value``, and an empty value is the same as an omitted option:
+``mlflow run`` passes such values.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def parse_args(
     """
     fields = option_fields(model)
     parser = build_parser("", model)
-    namespace, rest = parser.parse_known_intermixed_args(_with_flag_values(arguments, fields))
+    named = [_as_option(argument, fields) for argument in arguments]
+    namespace, rest = parser.parse_known_intermixed_args(_with_flag_values(named, fields))
     values = vars(namespace)
     extra: list[str] = values.pop(ARGUMENTS, [])
     unknown = [argument for argument in rest if argument.startswith("--")]
@@ -88,6 +90,12 @@ def parse_args(
         rule = f"{_usage(positionals, fields)}, got one more:" if positionals else "given by name, got"
         problems.append(f"arguments must be {rule} {extra[0]!r}; see --help.")
     return texts, problems
+
+
+def _as_option(argument: str, fields: Mapping[str, FieldInfo]) -> str:
+    """Return ``name=value``, as messages and Python write options, as ``--name=value``, unless it is a path."""
+    name, equals, _ = argument.partition("=")
+    return f"--{argument}" if equals and name in fields and not os.path.exists(argument) else argument  # noqa: PTH110
 
 
 def _with_flag_values(arguments: Sequence[str], fields: Mapping[str, FieldInfo]) -> list[str]:

@@ -72,9 +72,10 @@ class StageStarted(Event):
 
 @dataclass(frozen=True)
 class AuditCompleted(Event):
-    """The audit of the data set is complete."""
+    """The audit of the data set is complete; ``arguments`` are those of ``freezeline audit`` for the same data."""
 
     audit: Audit
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from data.sources.base import SPLITS
 from data.text import pluralize
-from tuning.common.events import SearchPlanned, SearchStarted
+from tuning.common.events import AuditCompleted, SearchPlanned, SearchStarted
 from tuning.common.formatting import budget_text
 from tuning.ui.console import wrap_hanging
-
-if TYPE_CHECKING:
-    from data.audit.report import Audit
 
 LABEL_WIDTH = 12
 MAX_WIDTH = 80
@@ -31,8 +28,9 @@ def header_lines(event: SearchStarted) -> Iterator[str]:
     yield f"  {'tracking':{LABEL_WIDTH - 2}}{event.tracking_uri or OFFLINE}"
 
 
-def audit_lines(audit: Audit) -> Iterator[str]:
+def audit_lines(event: AuditCompleted) -> Iterator[str]:
     """Yield the findings of the audit, with what was done about each."""
+    audit = event.audit
     for line in (audit.class_line, *audit.layout):
         label, separator, text = line.partition(": ")
         yield _line(label, text) if separator else _line("folder", line)
@@ -43,7 +41,9 @@ def audit_lines(audit: Audit) -> Iterator[str]:
         detail = f" ({finding.detail})" if finding.detail else ""
         yield _line(label, f"{finding.headline}: {finding.action}{detail}")
     if any(finding.files for finding in audit.findings):
-        yield _line("", f"files: freezeline audit {_short_path(audit)}")
+        data, *options = event.arguments
+        command = shlex.join([_short_path(data), *options])
+        yield f"{'':{LABEL_WIDTH}}files: freezeline audit {command}"  # not wrapped: it is copied
 
 
 def plan_lines(event: SearchPlanned) -> Iterator[str]:
@@ -60,5 +60,5 @@ def _line(label: str, text: str) -> str:
     return f"  {label:{LABEL_WIDTH - 2}}{wrap_hanging(text, MAX_WIDTH - LABEL_WIDTH, LABEL_WIDTH)}"
 
 
-def _short_path(audit: Audit) -> str:
-    return min(str(audit.root), os.path.relpath(audit.root), key=len)
+def _short_path(data: str) -> str:
+    return min(data, os.path.relpath(data), key=len) if os.path.isabs(data) else data  # noqa: PTH117

@@ -95,10 +95,10 @@ class LogRenderer(ConsolePrinter):
                 self._has_data = True
                 self.print_parts(*header.header_lines(event))
             case AuditCompleted() if self._has_data:
-                self.print_parts(*header.audit_lines(event.audit))
+                self.print_parts(*header.audit_lines(event))
             case AuditCompleted():  # of ``train``, which has no header
                 self._has_data = True
-                self.print_parts(event.audit.headline, *header.audit_lines(event.audit))
+                self.print_parts(event.audit.headline, *header.audit_lines(event))
             case SearchPlanned():
                 self._best = self._shown_best = event.best
                 self.print_parts(*header.plan_lines(event))

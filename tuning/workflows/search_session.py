@@ -118,7 +118,7 @@ def announce(search: Search, command: str, data_audit: Audit | None = None) -> N
     )
     search.bus.emit(started)
     if data_audit is not None:
-        search.bus.emit(AuditCompleted(data_audit))
+        search.bus.emit(AuditCompleted(data_audit, tuple(search.recipe.command_arguments())))
     for warning in split_warnings(dataset):
         search.bus.warning(warning)
 

@@ -81,7 +81,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
         trial.warn_if_data_changed(dataset)
     training = with_absolute_paths(inputs.resolve_auto(training))
     data_audit = audit(dataset)
-    context.bus.emit(AuditCompleted(data_audit))
+    context.bus.emit(AuditCompleted(data_audit, tuple(training.command_arguments())))
     parent = ParentRun.open(tracking, context.mlflow_run_id, training.name or dataset.name)
     with parent_run_lifecycle(parent, context.signals):
         parent.log_audit(data_audit)

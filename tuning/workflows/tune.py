@@ -46,7 +46,7 @@ def show_plan(recipe: Recipe, context: Context) -> int:
         UserError: with all problems.
     """
     plan = make_plan(recipe, context)
-    context.bus.emit(AuditCompleted(plan.audit))
+    context.bus.emit(AuditCompleted(plan.audit, tuple(recipe.command_arguments())))
     context.bus.show(*plan.lines())
     return FINISHED
 
