@@ -23,6 +23,7 @@ from data.preprocessing import Preprocessing
 from data.sources.base import SplitName
 from models.backbones.factory import create_backbone
 from models.classifier import freeze_depth
+from models.device import one_thread
 from models.features.caching_policy import caching_plan
 from models.freezing.blocks import Block, as_modules, find_blocks
 from models.profiling.flops import count_flops
@@ -63,6 +64,12 @@ def network_flops(backbone: str, image_size: int) -> NetworkFlops:
 
 
 def _compute_flops(folder: Path, backbone: str, image_size: int) -> None:
+    with one_thread():  # beside trials, which use all cores, the threads of torch would wait for each other
+        flops = _network_flops(backbone, image_size)
+    (folder / FILE).write_text(json.dumps(flops._asdict()))
+
+
+def _network_flops(backbone: str, image_size: int) -> NetworkFlops:
     with torch.random.fork_rng(devices=[]):
         network = create_backbone(backbone, "none", image_size).network.eval()
     blocks = find_blocks(network, image_size)
@@ -70,7 +77,7 @@ def _compute_flops(folder: Path, backbone: str, image_size: int) -> None:
     flops = count_flops(modules or [network], image_size)
     gflops = [count / 1e9 for count in flops] if modules else _by_parameters(flops[0] / 1e9, blocks)
     elements = [math.prod(block.output_shape) for block in blocks] if modules else []
-    (folder / FILE).write_text(json.dumps(NetworkFlops(tuple(gflops), tuple(elements))._asdict()))
+    return NetworkFlops(tuple(gflops), tuple(elements))
 
 
 def _by_parameters(gflops: float, blocks: tuple[Block, ...]) -> list[float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +63,7 @@ from tuning.workflows.context import Context
 from tuning.workflows.phases import PhaseTracker, skipped_reruns
 from tuning.workflows.preflight import SearchInputs
 
+LOWEST_PRIORITY = 19  # of a thread, on Linux
 OUT_OF_TIME = "the time budget ended before the trial"
 
 
@@ -239,7 +242,10 @@ class SearchSession:
         return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final())
 
     def _count_flops(self, stopped: threading.Event) -> None:
-        """Fill the cache of what the costs of trials are predicted from."""
+        """Fill the cache of what the costs of trials are predicted from, on what the trials leave of the cores."""
+        if hasattr(os, "setpriority"):
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         for backbone, image_size in self._search.inputs.preprocessings:
             if not stopped.is_set():
                 network_flops(backbone, image_size)
