@@ -42,7 +42,8 @@ def confusion_interval(metric: MetricName, confusion: Counts) -> tuple[float, fl
 
     Accuracy uses the Wilson interval, balanced accuracy the posterior of ``mean_recall_interval``. Macro-F1 uses the
     Wilson interval with the number of images that gives a proportion the variance of the metric in a stratified
-    bootstrap of smoothed error rates: without smoothing it would be 0 if all images are classified correctly.
+    bootstrap of smoothed error rates: without smoothing it would be 0 if all images are classified correctly. Macro-F1
+    is biased if classes have one or two images, so the interval covers that of the corrected value, too.
     """
     correct, support = np.diagonal(confusion), confusion.sum(axis=1)
     if metric == "accuracy":
@@ -52,7 +53,11 @@ def confusion_interval(metric: MetricName, confusion: Counts) -> tuple[float, fl
     values = np.concatenate([macro_f1(samples) for samples in _resample(confusion)])
     mean, variance = float(values.mean()), float(values.var())
     num_images = mean * (1 - mean) / variance if variance else float(confusion.sum())
-    return _wilson(float(macro_f1(confusion)), num_images)
+    rates = _smoothed_rates(confusion, confusion.sum(axis=1))
+    bias = mean - float(macro_f1(rates * confusion.sum(axis=1, keepdims=True)))
+    value = float(macro_f1(confusion))
+    bounds = [_wilson(min(1.0, max(0.0, share)), num_images) for share in (value, value - bias)]
+    return min(low for low, _ in bounds), max(high for _, high in bounds)
 
 
 def mean_recall_interval(correct: Counts, support: Counts) -> tuple[float, float]:

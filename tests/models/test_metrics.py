@@ -109,6 +109,12 @@ def test_intervals_cover_the_true_value_in_about_95_percent_of_the_draws(
         assert width > 0
 
 
+@pytest.mark.parametrize("num_classes", [5, 20])
+def test_the_interval_of_macro_f1_covers_the_true_value_with_one_image_per_class(num_classes: int) -> None:
+    ((share, _),) = coverage(num_classes, 1, 100, ("macro_f1",)).values()
+    assert share >= 0.93  # 0.86 to 0.93 without the correction for bias
+
+
 def test_the_interval_of_balanced_accuracy_is_reproducible_and_contains_the_estimate_of_uneven_classes() -> None:
     rng = np.random.default_rng(0)
     for num_classes in range(1, 60):
