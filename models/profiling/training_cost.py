@@ -64,7 +64,7 @@ def network_flops(backbone: str, image_size: int) -> NetworkFlops:
 
 
 def _compute_flops(folder: Path, backbone: str, image_size: int) -> None:
-    with one_thread():  # beside trials, which use all cores, the threads of torch would wait for each other
+    with one_thread():  # trials use all cores
         flops = _network_flops(backbone, image_size)
     (folder / FILE).write_text(json.dumps(flops._asdict()))
 
