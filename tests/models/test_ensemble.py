@@ -219,9 +219,9 @@ def test_an_image_is_decoded_once_for_all_inputs(package: Path, monkeypatch: pyt
     model = mlflow.pyfunc.load_model(str(package.with_name("model")))
     preprocess, decoded = model.unwrap_python_model().preprocess, []
 
-    def count(source: Image.Image) -> Image.Image:
+    def count(source: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
         decoded.append(source)
-        return read_image(source)
+        return read_image(source, value_range)
 
     monkeypatch.setattr(preprocess, "read_image", count)
     model.predict(images(3))

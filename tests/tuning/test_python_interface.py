@@ -80,13 +80,13 @@ def test_all_mistakes_are_one_exception_before_anything_starts() -> None:
     assert problems[3].startswith("optimizer must be one or more of adamw, adam, sgd, lbfgs, got 'adm'")
 
 
-def test_mistakes_in_options_come_first_and_then_those_of_networks_and_data_together() -> None:
+def test_mistakes_in_options_come_first_and_then_those_of_data_and_networks_together() -> None:
     with pytest.raises(fl.UserError, match=r"^lr must be") as of_options:
         fl.tune("nowhere", lr="fast", backbone="resnet3", weights="none")
     assert len(of_options.value.problems) == 1
-    with pytest.raises(fl.UserError, match=r"^backbone must be") as of_inputs:
+    with pytest.raises(fl.UserError, match=r"^data must be") as of_inputs:
         fl.tune("nowhere", backbone="resnet3", weights="none")
-    assert [problem.split()[0] for problem in of_inputs.value.problems] == ["backbone", "data"]
+    assert [problem.split()[0] for problem in of_inputs.value.problems] == ["data", "backbone"]
 
 
 @pytest.mark.parametrize(
