@@ -7,8 +7,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from data.dataset.filtering import FilteredImages
 from data.dataset.image_index import MIN_HASH_SIDE, ImageInfo
 from data.dataset.splitting import SplitAssignment
@@ -67,9 +65,8 @@ class AuditContext:
     def _has_few_levels(self, info: ImageInfo) -> bool:
         if info.value_range is None or self.value_range is None:
             return False
-        low, high = np.clip(info.value_range, *self.value_range).tolist()
-        black, white = self.value_range
-        return bool(255 * (high - low) < (MIN_LEVELS - 1) * (white - black))
+        (low, high), (black, white) = info.value_range, self.value_range
+        return 255 * (min(high, white) - max(low, black)) < (MIN_LEVELS - 1) * (white - black)
 
     def _skipped(self, kind: FindingKind) -> Finding:
         files = [file for file in (*self.source.skipped, *self.filtered.skipped) if file.kind == kind]

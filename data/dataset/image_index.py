@@ -13,7 +13,7 @@ import PIL
 from PIL import Image
 
 from data.atomic_write import write_atomically
-from data.dataset.value_range import stretched, value_range_of
+from data.dataset.value_range import ValueRange, stretched, value_range_of
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 from data.parallel import ProgressCallback, parallel_map
@@ -45,7 +45,7 @@ class ImageInfo(FrozenModel):
     phash: str = ""
     is_uniform: bool = False
     num_pages: int = 1
-    value_range: tuple[float, float] | None = None
+    value_range: ValueRange | None = None
     is_gray_stored_as_color: bool = False
 
     @property

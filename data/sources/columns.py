@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError, did_you_mean
-from data.text import pluralize
 
 PATH_NAMES = (
     *("path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img"),
@@ -126,8 +125,8 @@ def _no_label(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]], 
     if counts and max(counts) > 1:
         number = next(number for number, count in enumerate(counts) if count > 1)
         return (
-            f"an image must have one label, got several in {pluralize(sum(count > 1 for count in counts), 'row')} of "
-            f"{file}, such as row {number + 2}; several labels per image are not supported: keep one class each"
+            f"an image must have one label, got several in {file}, such as in row {number + 2}; several labels per "
+            "image are not supported: keep one class each"
         )
     others = [header[number] for number in rest]
     step = f"pass label_column={others[0]}" if len(others) == 1 else "name the column with label_column=NAME"

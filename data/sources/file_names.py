@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import DataSource, ImageFile, SkippedFile, SplitName, to_utf8, valid_name
+from data.sources.base import DataSource, ImageFile, SkippedFile, to_utf8, valid_name
 from data.sources.files import file_problem, visible_children, walk
-from data.sources.layout import splits_of
+from data.sources.layout import are_splits, split_lines, splits_of
 from data.text import pluralize
 
 
@@ -22,7 +21,7 @@ def open_by_file_name(root: Path, pattern: str, name: str | None = None, uri: st
         DataError: the pattern gives fewer than two classes.
     """
     splits = splits_of(visible_children(root)[0])
-    if "train" not in splits.values() or len(set(splits.values())) < 2:
+    if not are_splits(splits):
         splits = {}
     images: list[ImageFile] = []
     skipped: list[SkippedFile] = []
@@ -50,10 +49,5 @@ def open_by_file_name(root: Path, pattern: str, name: str | None = None, uri: st
         classes=classes,
         images=tuple(sorted(images, key=lambda image: image.path)),
         skipped=tuple(skipped),
-        layout=(f"labels: from file names by {pattern}", *_split_line(splits)),
+        layout=(f"labels: from file names by {pattern}", *split_lines(splits)),
     )
-
-
-def _split_line(splits: Mapping[str, SplitName]) -> tuple[str, ...]:
-    listed = ", ".join(f"{split} from {to_utf8(folder)}/" for folder, split in splits.items())
-    return (f"splits: {listed}",) if splits else ()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile, SplitName, to_utf8, valid_name
+from data.sources.base import DataSource, ImageFile, SkippedFile, SplitName, to_utf8, valid_name
 from data.sources.files import count_files, file_problem, visible_children, walk
-from data.sources.layout import Layout, find_layout
+from data.sources.layout import Layout, find_layout, split_lines
 from data.sources.name_patterns import suggest_pattern
 from data.sources.options import DataOptions
 from data.text import pluralize
@@ -47,7 +47,7 @@ def open_folder(
         classes=tuple(sorted(scan.classes)),
         images=tuple(sorted(scan.images, key=lambda image: image.path)),
         skipped=tuple(scan.skipped),
-        layout=_layout_lines(layout),
+        layout=split_lines(layout.splits),
     )
 
 
@@ -92,15 +92,6 @@ class _FolderScan:
                 f"freezeline predict models:/NAME@champion {self.root / folder}"
             )
         self.skipped.append(SkippedFile(path=to_utf8(folder) + "/", reason=reason, num_files=num_files))
-
-
-def _layout_lines(layout: Layout) -> tuple[str, ...]:
-    if not layout.splits:
-        return ()
-    ordered = sorted(layout.splits.items(), key=lambda item: SPLITS.index(item[1]))
-    missing = " and ".join(split for split in SPLITS if split not in layout.splits.values())
-    parts = [*(f"{split} from {to_utf8(folder)}/" for folder, split in ordered)]
-    return (f"splits: {', '.join(parts)}" + (f"; {missing} taken from train" if missing else ""),)
 
 
 def _raise_too_few_classes(root: Path, classes: set[str], folders: list[str], files: list[str]) -> None:

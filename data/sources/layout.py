@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError
-from data.sources.base import SPLIT_ALIASES, SPLITS, SplitName
+from data.sources.base import SPLIT_ALIASES, SPLITS, SplitName, to_utf8
 from data.sources.files import visible_children
 from data.sources.name_patterns import suggest_pattern
 
@@ -42,6 +42,21 @@ def splits_of(names: Iterable[str]) -> dict[str, SplitName]:
     return found
 
 
+def are_splits(splits: Mapping[str, SplitName]) -> bool:
+    """Return whether folders provide splits: the training split and another one."""
+    return "train" in splits.values() and len(set(splits.values())) > 1
+
+
+def split_lines(splits: Mapping[str, SplitName]) -> tuple[str, ...]:
+    """Return a line that says which folders are the splits; none without splits."""
+    if not splits:
+        return ()
+    ordered = sorted(splits.items(), key=lambda item: SPLITS.index(item[1]))
+    missing = " and ".join(split for split in SPLITS if split not in splits.values())
+    parts = [f"{split} from {to_utf8(folder)}/" for folder, split in ordered]
+    return (f"splits: {', '.join(parts)}" + (f"; {missing} taken from train" if missing else ""),)
+
+
 def find_layout(root: Path, folders: list[str]) -> Layout:
     """Return which of the visible folders of ``root`` are splits.
 
@@ -50,7 +65,7 @@ def find_layout(root: Path, folders: list[str]) -> Layout:
     """
     classes = {name: visible_children(root / name)[0] for name in folders}
     splits = splits_of(folders)
-    if "train" not in splits.values() or len(set(splits.values())) < 2:
+    if not are_splits(splits):
         _refuse_doubtful_classes(root, classes, splits)
         return Layout({})
     flat = tuple(name for name in splits if not classes[name])

@@ -153,14 +153,6 @@ TABLES = tables()
 
 
 @more_examples
-@given(st.sampled_from(tuple(TABLES)), changes)
-def test_mutated_tables(folder: Path, name: str, each_change: Changes) -> None:
-    file = folder / name
-    file.write_bytes(mutated(TABLES[name], each_change))
-    check(file)
-
-
-@more_examples
 @given(
     st.lists(
         st.tuples(
@@ -202,12 +194,13 @@ def archives() -> dict[str, bytes]:
 ARCHIVES = archives()
 
 
+@pytest.mark.parametrize("contents", [TABLES, ARCHIVES], ids=["tables", "archives"])
 @more_examples
-@given(st.sampled_from(tuple(ARCHIVES)), changes)
-def test_mutated_archives(folder: Path, name: str, each_change: Changes) -> None:
-    file = folder / name
-    file.write_bytes(mutated(ARCHIVES[name], each_change))
-    check(file)
+@given(st.data(), changes)
+def test_mutated_files(folder: Path, contents: dict[str, bytes], data: st.DataObject, each_change: Changes) -> None:
+    name = data.draw(st.sampled_from(tuple(contents)))
+    (folder / name).write_bytes(mutated(contents[name], each_change))
+    check(folder / name)
 
 
 @pytest.mark.parametrize("name", [*TABLES, *ARCHIVES])

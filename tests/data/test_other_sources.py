@@ -48,7 +48,7 @@ def test_splits_are_kept_beside_labels_in_file_names(loose: Path) -> None:
     assert [image.path for image in source.images if image.split == "test"] == [
         f"test/{color}_7.png" for color in ("blue", "green", "red")
     ]
-    assert source.layout[1] == "splits: test from test/, train from train/"
+    assert source.layout[1] == "splits: train from train/, test from test/; val taken from train"
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,9 @@ def gains(members: Sequence[Member], trials: Sequence[TrialRecord], evidence: Ev
     if not all(evidence.has(member.trial) for member in members):
         return
     baselines = {"the default configuration": default_trial(trials), "the best probe": _best_probe(trials, evidence)}
+    chosen = [member.trial.trial_uid for member in members]
     for name, trial in baselines.items():
-        if (
-            trial is not None
-            and evidence.has(trial)
-            and [member.trial.trial_uid for member in members] != [trial.trial_uid]
-        ):
+        if trial is not None and evidence.has(trial) and chosen != [trial.trial_uid]:
             yield _gain(name, members, trial, evidence)
 
 
