@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,10 @@ FORWARD_AND_BACKWARD = 3  # passes that cost as much as one forward pass; the ba
 # A core computes about 30 GFLOPs per second: 1.5 s to build a network, 0.3 ms to load an image and update the head.
 GFLOPS_PER_TRIAL = 45.0
 GFLOPS_PER_IMAGE = 0.01  # of each epoch
+
+
+# torch.fx patches the modules of all threads while it traces one: no other thread of this process may run a network.
+TRACING = threading.Lock()
 
 
 class NetworkFlops(NamedTuple):
@@ -64,7 +69,7 @@ def network_flops(backbone: str, image_size: int) -> NetworkFlops:
 
 
 def _compute_flops(folder: Path, backbone: str, image_size: int) -> None:
-    with one_thread():  # trials use all cores
+    with TRACING, one_thread():  # trials use all cores
         flops = _network_flops(backbone, image_size)
     (folder / FILE).write_text(json.dumps(flops._asdict()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,11 @@ def test_the_cost_orders_configurations_like_the_measured_cpu_time() -> None:
     for first, second in ((0, 1), (1, 2)):
         ratio, measured_ratio = predicted[second] / predicted[first], measured[second] / measured[first]
         assert 0.4 < ratio / measured_ratio < 2.5
+
+
+def test_several_threads_may_count_flops() -> None:
+    networks = [(name, size) for size in (32, 40, 48, 56) for name in ("test_resnet", "test_efficientnet")]
+    network_flops.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda network: network_flops(*network), networks))
+    assert all(flops.gflops for flops in found)
