@@ -54,9 +54,14 @@ def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
     return sum(each.num_images * abs(each.mean_confidence - each.accuracy) for each in bins) / len(labels)
 
 
+def apply_temperature(probabilities: Floats, temperature: float) -> Floats:
+    """Return uncalibrated probabilities [n, k] calibrated with ``temperature``."""
+    return softmax(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), temperature)
+
+
 def remove_temperature(probabilities: Floats, temperature: float) -> Floats:
     """Return the probabilities [n, k] before they were calibrated with ``temperature``."""
-    return softmax(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) * temperature)
+    return apply_temperature(probabilities, 1 / temperature)
 
 
 def choose_temperature(logits: Floats, labels: Labels) -> float:

@@ -1,6 +1,6 @@
 """Export of the packaged model: a graph, its labels and its preprocessing; no pickle and no import of this project.
 
-``export_package`` writes a folder, ``log_package`` logs it as an MLflow model:
+``export_graph`` and ``write_facts`` write a folder, ``log_package`` logs it as an MLflow model:
 
     model.onnx             normalized images [b, 3, s, s] float32 -> logits [b, k]; any b; one file. If ONNX does not
                            support the network, model.pt2 of torch.export instead; the package then requires torch
@@ -91,7 +91,14 @@ class ExportResult(FrozenModel):
 def export_package(
     members: Sequence[PackageMember], facts: PackageFacts, pixels: Sequence[Pixels], folder: Path
 ) -> ExportResult:
-    """Write the package's files into ``folder`` and check its graph on real images.
+    """Write all of a package's files into ``folder``; see ``export_graph``."""
+    result = export_graph(members, pixels, folder)
+    write_facts([member.config for member in members], facts, result, folder)
+    return result
+
+
+def export_graph(members: Sequence[PackageMember], pixels: Sequence[Pixels], folder: Path) -> ExportResult:
+    """Write the graph into ``folder`` and check it on real images; write the files for further training.
 
     ``pixels`` are the same images for each of ``distinct_preprocessings``: [n, s, s, 3], where s may differ.
 
@@ -105,15 +112,19 @@ def export_package(
     network = _join(members, preprocessings)
     images = [_sample(*pair) for pair in zip(pixels, preprocessings, strict=True)]
     result = _export_graph(network, images, folder)
+    _write_training_files(members, folder)
+    return result
+
+
+def write_facts(configs: Iterable[TrialConfig], facts: PackageFacts, result: ExportResult, folder: Path) -> None:
+    """Write the facts and the preprocessing of a graph's networks."""
     content = {
         **facts.model_dump(mode="json"),
-        "preprocessings": [preprocessing.to_dict() for preprocessing in preprocessings],
+        "preprocessings": [preprocessing.to_dict() for preprocessing in distinct_preprocessings(configs)],
         **result.model_dump(mode="json"),
     }
     (folder / ARTIFACTS["facts"]).write_text(json.dumps(content, indent=2))
     shutil.copyfile(Path(preprocessing_module.__file__), folder / ARTIFACTS["preprocess"])
-    _write_training_files(members, folder)
-    return result
 
 
 def distinct_preprocessings(configs: Iterable[TrialConfig]) -> tuple[Preprocessing, ...]:

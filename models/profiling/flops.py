@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -49,6 +50,7 @@ def count_flops(modules: Sequence[nn.Module], image_size: int) -> list[int]:
     return flops
 
 
+@functools.cache
 def model_cost(config: NetworkConfig, num_classes: int, image_size: int) -> ModelCost:
     """Return the cost of a classifier for images of ``image_size`` x ``image_size`` pixels, without loading weights.
 

@@ -40,7 +40,7 @@ GFLOPS_PER_IMAGE = 0.01  # of each epoch
 
 
 # torch.fx patches the modules of all threads while it traces one: no other thread of this process may run a network.
-TRACING = threading.Lock()
+TRACING = threading.RLock()
 
 
 class NetworkFlops(NamedTuple):

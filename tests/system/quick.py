@@ -17,7 +17,8 @@ NO_BUDGET_S = -1.0
 
 def make_searches_quick(patch: pytest.MonkeyPatch) -> None:
     """Measure no serving costs, and do not load registered versions in a clean process."""
-    patch.setattr("tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S", NO_BUDGET_S)
+    patch.setattr("tuning.workflows.winner.COST_MEASUREMENT_BUDGET_S", NO_BUDGET_S)
+    patch.setattr("tuning.workflows.work_ahead.WorkAhead._step", lambda _: False)
     patch.setattr("tuning.registry.promotion.verify_model_loads", lambda *_: None)
     patch.setattr("tuning.workflows.finalize._clean_process", lambda _: nullcontext())
 

@@ -23,7 +23,7 @@ from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedImage
 from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, ReportContent
 from tuning.reporting.downloads import Table
-from tuning.reporting.page import build_report
+from tuning.reporting.page import build_report, render_charts
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Pair, to_webp
 from tuning.search.evidence import Member
@@ -197,4 +197,4 @@ def evaluation_content(**changes: Any) -> EvaluationContent:
 
 def built_report(content: ReportContent) -> str:
     """Return the HTML report of ``content`` with all its charts."""
-    return build_report(content, build_charts(content))
+    return build_report(content, render_charts(build_charts(content)))

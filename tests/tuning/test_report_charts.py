@@ -23,7 +23,7 @@ from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedSamples
 from tuning.reporting.drawing import active_minutes, jitter, score_limits
 from tuning.reporting.importance import importances, to_study
-from tuning.reporting.page import build_chart_images
+from tuning.reporting.page import render_charts
 from tuning.reporting.quality_charts import draw_confusion, draw_cost
 from tuning.reporting.thumbnails import _denormalized, audit_pairs, train_examples, val_examples
 from tuning.reporting.trial_charts import (
@@ -39,13 +39,13 @@ from tuning.search.selection import serving_spec_of
 # --- charts ---
 
 
-def test_each_chart_is_a_png_named_like_its_chart_in_the_page() -> None:
-    chart_images = build_chart_images(build_charts(report_content()))
+def test_each_chart_is_drawn_as_png_too() -> None:
+    charts = render_charts(build_charts(report_content()))
     trial_charts = {"history", "timeline", "curves", "losses", "freeze"}
     names = {*trial_charts, "latency", "size", "reliability", "confidence", "confusion", "balance"}
-    assert set(chart_images) == {f"{name}.png" for name in names}
-    for png in chart_images.values():
-        image = Image.open(io.BytesIO(png))
+    assert {chart.name for chart in charts} == names
+    for chart in charts:
+        image = Image.open(io.BytesIO(chart.png))
         assert image.width > 600
         assert len(image.convert("RGB").getcolors(10**6) or ()) > 10
 
@@ -54,7 +54,7 @@ def test_without_the_times_of_its_trials_a_search_has_no_timeline() -> None:
     trials = [trial.model_copy(update={"started_s": None}) for trial in report_result().trials]
     charts = build_charts(report_content(result=report_result(trials=tuple(trials), winner=trials[1])))
     assert "timeline" not in {chart.name for chart in charts}
-    assert build_chart_images(charts[:1])  # the history is then drawn by trial number
+    assert render_charts(charts[:1])  # the history is then drawn by trial number
 
 
 def test_the_minutes_of_the_trials_leave_out_the_pause_before_a_resumed_search() -> None:
@@ -182,7 +182,7 @@ def test_charts_restore_matplotlibs_settings_and_close_their_figures() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    build_chart_images(build_charts(report_content()))
+    render_charts(build_charts(report_content()))
     assert plt.get_fignums() == []
     assert {name: value for name, value in mpl.rcParams.items() if before[name] != value} == {}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
 from data.home import state_dir
-from data.loading.pixel_cache import pixel_cache
 from data.sources.options import DataOptions
 from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
@@ -30,14 +30,15 @@ from tuning.registry.candidate_store import (
     log_candidate_package,
     reference_predictions_path,
 )
+from tuning.registry.exported_graph import ExportedGraph, get_or_export
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
 from tuning.registry.member_predictions import (
     HeldOutPredictions,
     TrainedMember,
     load_members,
+    pixel_caches,
     predict_split,
     predict_with_graph,
-    reference_predictions,
 )
 from tuning.tracking.environment import code_version
 from tuning.tracking.mlflow_sink import is_unavailable
@@ -45,10 +46,7 @@ from tuning.tracking.operations import PARENT_UID, LogEpoch, now_ms
 from tuning.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
-    from data.loading.pixel_cache import PixelCache
-    from data.preprocessing import Preprocessing
     from models.evaluation.metrics import ClassificationMetrics, Labels, MetricName, Probabilities
-    from models.packaging.export import ExportResult, PackageMember
 
 logger = logging.getLogger(__name__)
 
@@ -86,25 +84,27 @@ def build_candidate(
     """Package trained networks, evaluate them on the test split, which is counted, and log the package and the scores.
 
     ``settings`` has the absolute path or URI of the data set, from which ``promote`` loads it again. The reference and
-    test predictions are saved beside ``folder``, the package's new folder. The temperature is chosen on ``held_out``,
+    test predictions are saved beside ``folder``, that of the package. The temperature is chosen on ``held_out``,
     by default on the validation split: pass it if the networks were trained on the validation images too.
     """
     from models.device import choose_device
     from models.evaluation.calibration import choose_temperature
-    from models.packaging.export import distinct_preprocessings
 
     num_classes = len(dataset.classes)
+    networks = functools.cache(lambda: load_members(members, num_classes))  # not needed if they have been exported
+    caches = pixel_caches(members, dataset)
     log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
-    loaded = load_members(members, num_classes)
-    preprocessings = distinct_preprocessings(member.config for member in members)
-    caches = {preprocessing: pixel_cache(dataset, preprocessing) for preprocessing in preprocessings}
-    held_out = held_out or predict_split(loaded, caches, "val", num_classes)
+    exported = get_or_export(members, networks, caches, folder)
+    held_out = held_out or predict_split(networks(), caches, "val", num_classes)
     temperature = choose_temperature(held_out.logits, held_out.labels)
-    exported = _package(loaded, dataset, temperature, caches, folder)
+    _complete_package(members, exported, dataset, temperature, folder)
     log_stage(logger, "evaluating the package on the test split")
     graph = folder / exported.graph
     is_served_faster = graph.suffix == ".onnx" and choose_device().type == "cpu"
-    test = predict_with_graph(graph, caches) if is_served_faster else predict_split(loaded, caches, "test", num_classes)
+    if is_served_faster:
+        test = predict_with_graph(graph, caches)
+    else:
+        test = predict_split(networks(), caches, "test", num_classes)
     evaluation = _evaluate(held_out, test, temperature, dataset.classes)
     _save_test_predictions(folder, evaluation)
     split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
@@ -133,30 +133,24 @@ def build_candidate(
         max_difference=exported.max_difference,
         num_checked_images=exported.num_checked_images,
         size_mb=graph.stat().st_size / 1e6,
-        latency_ms=_latency_ms(graph),
+        latency_ms=exported.latency_ms,
     )
     _log_evaluation(parent, candidate, evaluation, dataset.name)
     return candidate
 
 
-def _package(
-    members: Sequence[PackageMember],
-    dataset: Dataset,
-    temperature: float,
-    caches: Mapping[Preprocessing, PixelCache],
-    folder: Path,
-) -> ExportResult:
-    """Write the package into ``folder``, checked on validation images, and its reference predictions beside it."""
-    from models.packaging.export import PackageFacts, export_package
+def _complete_package(
+    members: Sequence[TrainedMember], exported: ExportedGraph, dataset: Dataset, temperature: float, folder: Path
+) -> None:
+    """Write the facts of a graph into ``folder``, and its reference predictions beside it."""
+    from models.packaging.export import PackageFacts, write_facts
 
     facts = PackageFacts(labels=dataset.classes, data_fingerprint=dataset.fingerprint, temperature=temperature)
-    images = [cache.split("val")[0] for cache in caches.values()]
-    exported = export_package(members, facts, images, folder)
+    write_facts([member.config for member in members], facts, exported.export_result, folder)
     for note in exported.notes:
         logger.info(note)
-    reference = reference_predictions(members, images[0], temperature)
+    reference = exported.calibrated_reference(temperature)
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
-    return exported
 
 
 def _log_evaluation(parent: ParentRun, candidate: Candidate, evaluation: _TestEvaluation, dataset_name: str) -> None:
@@ -229,16 +223,6 @@ def _evaluate(
         labels=labels,
         probabilities=probabilities,
     )
-
-
-def _latency_ms(graph: Path) -> float | None:
-    """Return the latency of the packaged graph for one image on one core; None if it is not an ONNX graph."""
-    from models.profiling.serving_cost import latency_ms
-
-    if graph.suffix != ".onnx":
-        return None
-    log_stage(logger, "measuring the latency of the exported model")
-    return latency_ms(graph)
 
 
 def count_leaks(dataset: Dataset) -> int:

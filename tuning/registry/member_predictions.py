@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data.loading.pixel_cache import PixelCache
+from data.dataset.dataset import Dataset
+from data.loading.pixel_cache import PixelCache, pixel_cache
 from data.preprocessing import Pixels, Preprocessing, normalize, read_image, to_pixels
 from data.sources.base import SplitName
 from models.training.trial_io import load_classifier, split_batches
@@ -53,6 +54,13 @@ def load_members(members: Sequence[TrainedMember], num_classes: int) -> list[Pac
     ]
 
 
+def pixel_caches(members: Sequence[TrainedMember], dataset: Dataset) -> dict[Preprocessing, PixelCache]:
+    """Return the pixels of the data set for each preprocessing of the networks, in the order of the graph's inputs."""
+    from models.packaging.export import distinct_preprocessings
+
+    return {each: pixel_cache(dataset, each) for each in distinct_preprocessings(member.config for member in members)}
+
+
 def predict_split(
     members: Sequence[PackageMember], caches: Mapping[Preprocessing, PixelCache], split: SplitName, num_classes: int
 ) -> HeldOutPredictions:
@@ -82,8 +90,11 @@ def predict_with_graph(graph: Path, caches: Mapping[Preprocessing, PixelCache]) 
     return HeldOutPredictions(np.concatenate(logits).astype(np.float64), labels)
 
 
-def reference_predictions(members: Sequence[PackageMember], pixels: Pixels, temperature: float) -> ReferencePredictions:
-    """Return the training code's probabilities for a few of the images, which the loaded package must reproduce."""
+def reference_predictions(members: Sequence[PackageMember], pixels: Pixels) -> ReferencePredictions:
+    """Return the training code's probabilities, before calibration, for a few of the images.
+
+    The loaded package must reproduce them with its temperature.
+    """
     import torch
 
     from models.evaluation.calibration import softmax
@@ -97,4 +108,4 @@ def reference_predictions(members: Sequence[PackageMember], pixels: Pixels, temp
             images = torch.from_numpy(normalize(inputs, config.preprocessing))
             outputs.append(classifier.eval()(images.to(classifier.device)).double().cpu().numpy())
     logits = combine_logits(outputs, [member.weight for member in members])
-    return build_reference_predictions(files, softmax(logits, temperature))
+    return build_reference_predictions(files, softmax(logits))

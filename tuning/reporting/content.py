@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -134,6 +134,21 @@ def build_report_content(
         val_examples=val_examples(dataset, cache.split("val")[0]),
         audit=data_audit,
         pairs=audit_pairs(data_audit),
+    )
+
+
+def with_decision(
+    content: ReportContent, dataset: Dataset, decision: Decision, provenance: Provenance
+) -> ReportContent:
+    """Return the content after the registry's decision, which no chart depends on."""
+    winner, promotion = content.winner, decision.promotion
+    test_images = ClassifiedSamples(dataset, dataset.split("test"), winner.probabilities, winner.labels)
+    return replace(
+        content,
+        decision=decision,
+        provenance=provenance,
+        won=test_images.most_confident(promotion.won_images if promotion else (), MAX_WON),
+        lost=test_images.most_confident(promotion.lost_images if promotion else (), MAX_LOST),
     )
 
 

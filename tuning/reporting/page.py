@@ -1,4 +1,4 @@
-"""Rendering the content of a report to an HTML page, and its charts to PNG files."""
+"""Rendering the content of a report to an HTML page, and its charts to SVG and PNG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.text import pluralize
 from models.evaluation.intervals import wilson_interval
@@ -24,6 +24,7 @@ from tuning.search.strategy import phase_usage
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 MAX_PX_PER_INCH = 112  # of a chart in the page; larger would make its text larger than the page's
@@ -39,14 +40,14 @@ EVALUATION_SCORES = {
 SCORES = {TEST_METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
 
-def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
+def build_report(content: ReportContent, charts: Sequence[RenderedChart]) -> str:
     """Return the report as self-contained HTML: no script, no external resource."""
     return _render(
         REPORT,
         content=content,
         result=content.result,
         winner=content.result.winner,
-        charts={chart.name: _RenderedChart(chart) for chart in charts},
+        charts={chart.name: chart for chart in charts},
         scores=[
             (label, content.candidate.metrics[name], content.candidate.intervals.get(name))
             for name, label in SCORES.items()
@@ -73,11 +74,11 @@ def build_report(content: ReportContent, charts: Sequence[Chart]) -> str:
 
 def build_evaluation(content: EvaluationContent) -> str:
     """Return the report of an evaluation as self-contained HTML, like ``build_report``."""
-    chart = confusion_chart(content.scores, content.model)
+    charts = render_charts([confusion_chart(content.scores, content.model)])
     return _render(
         EVALUATION,
         content=content,
-        charts={chart.name: _RenderedChart(chart)},
+        charts={chart.name: chart for chart in charts},
         scores=[
             (label, getattr(content.scores, name), content.intervals.get(name))
             for name, label in EVALUATION_SCORES.items()
@@ -91,26 +92,30 @@ def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(light=css(LIGHT), dark=css(DARK), **values)
 
 
-def build_chart_images(charts: Sequence[Chart]) -> dict[str, bytes]:
-    """Return the report's charts as PNGs by file name."""
-    images = {}
-    for chart in charts:
-        with render_figure(chart) as figure:
-            images[f"{chart.name}.png"] = png(figure)
-    return images
+class RenderedChart(NamedTuple):
+    """A chart as SVG for the page, where it is ``width_px`` wide, and as PNG."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+    width_px: int
+    png: bytes
 
 
-class _RenderedChart:
-    """A chart as the template uses it."""
+def render_charts(charts: Sequence[Chart]) -> list[RenderedChart]:
+    """Draw charts."""
+    return [_render_chart(chart) for chart in charts]
 
-    def __init__(self, chart: Chart) -> None:
-        from markupsafe import Markup
 
-        self.title, self.caption = chart.title, chart.caption
-        with render_figure(chart) as figure:
-            # Matplotlib has escaped the names in the SVG; they are text between tags.
-            self.svg = Markup(svg(figure, chart.name, f"{chart.title}. {chart.caption}"))  # noqa: S704
-            self.width_px = round(MAX_PX_PER_INCH * figure.get_figwidth())
+def _render_chart(chart: Chart) -> RenderedChart:
+    from markupsafe import Markup
+
+    with render_figure(chart) as figure:
+        # Matplotlib has escaped the names in the SVG; they are text between tags.
+        text = Markup(svg(figure, chart.name, f"{chart.title}. {chart.caption}"))  # noqa: S704
+        width_px = round(MAX_PX_PER_INCH * figure.get_figwidth())
+        return RenderedChart(chart.name, chart.title, chart.caption, text, width_px, png(figure))
 
 
 def _class_rows(scores: ClassificationMetrics) -> list[dict[str, Any]]:

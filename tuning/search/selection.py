@@ -71,7 +71,7 @@ def measure_serving_costs(
     """
     start_s, is_any_allowed = time.monotonic(), False
     costs: dict[ServingSpec, ServingCost] = {}
-    for spec in dict.fromkeys(serving_spec_of(trial, num_classes) for trial in _by_loss(trials)):
+    for spec in specs_by_loss(trials, num_classes):
         if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits):
             break
         try:
@@ -82,13 +82,14 @@ def measure_serving_costs(
     return costs
 
 
-def _by_loss(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the eligible trials by their log loss, over folds if there are any, else on the validation images."""
+def specs_by_loss(trials: Sequence[TrialRecord], num_classes: int) -> list[ServingSpec]:
+    """Return the serving specs of the eligible trials, by log loss over folds if there are any, else on validation."""
 
     def loss(trial: TrialRecord) -> float:
         return trial.metrics.get(OOF_LOSS_METRIC, trial.metrics.get("val_loss", math.inf))
 
-    return sorted((trial for trial in trials if trial.is_eligible), key=loss)
+    by_loss = sorted((trial for trial in trials if trial.is_eligible), key=loss)
+    return list(dict.fromkeys(serving_spec_of(trial, num_classes) for trial in by_loss))
 
 
 def within_limits(trials: Sequence[TrialRecord], costs: Costs, limits: Limits, num_classes: int) -> list[TrialRecord]:

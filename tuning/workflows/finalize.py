@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from data.atomic_write import write_atomically
 from data.errors import SearchError
@@ -28,24 +27,31 @@ from tuning.registry.build_candidate import (
 )
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
-from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember
+from tuning.registry.member_predictions import HeldOutPredictions
 from tuning.registry.smoke_test import CleanProcess
-from tuning.reporting.content import Decision, EvaluatedWinner, build_report_content
+from tuning.reporting.content import (
+    Decision,
+    EvaluatedWinner,
+    ReportContent,
+    build_report_content,
+    with_decision,
+)
 from tuning.reporting.provenance import Provenance
-from tuning.search.evidence import Evidence
 from tuning.search.result_warnings import result_warnings, split_warnings
 from tuning.search.search_result import SearchResult
-from tuning.search.selection import CostMetric, measure_serving_costs
 from tuning.tracking.connection import absolute_uri, tracking_uri
 from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
 from tuning.ui import result_text, summary
 from tuning.ui.tables import networks, pareto
 from tuning.ui.tables.text_table import TextTable
-from tuning.workflows.search_session import Search, SessionResult
+from tuning.workflows.search import Search
+from tuning.workflows.search_session import SessionResult
+from tuning.workflows.winner import select_winner, trained_members
 
-# For measuring serving costs when the recipe has no serving limits: at most 8 s, and a small part of a short budget.
-COST_MEASUREMENT_BUDGET_S, COST_MEASUREMENT_SHARE = 8.0, 0.025
+if TYPE_CHECKING:
+    from tuning.reporting.page import RenderedChart
+
 NOT_DECIDED = Decision("Not decided yet: the MLflow server was unavailable.", "")
 
 
@@ -60,7 +66,8 @@ def finalize(search: Search, session: SessionResult) -> int:
         return _end_without_model(search, trials)
     bus, parent = search.bus, search.parent
     bus.emit(session.final_phase)
-    result = _select_winner(search, trials)
+    bus.stage("measuring serving costs")
+    result = select_winner(search, trials)
     parent.log_metrics(summary.winner_metrics(result))
     parent.set_tags({WINNER_TAG: summary.winner_text(result)})
     with ThreadPoolExecutor(max_workers=1) as background, _clean_process(parent) as clean_process:
@@ -76,38 +83,43 @@ def finalize(search: Search, session: SessionResult) -> int:
         for warning in warnings:
             if warning not in shown_at_start:
                 bus.warning(warning)
+        links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
         is_interrupted = search.signals.stop_requested
+        shown = _Result(result, candidate, baseline, warnings)
+        prepared = None if is_interrupted else background.submit(_prepare_report, search, session, shown, links)
         decision = NOT_DECIDED if is_interrupted else _promote(search, candidate, clean_process)
         costs_table, note_tables = _log_networks(search, result, network_rows.result())
-    result_block = _Result(result, candidate, baseline, warnings, costs_table)
-    if is_interrupted:
-        _show_result(search, result_block, decision, None)
+    if prepared is None:
+        _show_result(search, shown, costs_table, decision, None)
         return _end_interrupted(search, candidate)
     _save_outcome(search, decision, warnings)
-    links = MlflowLinks(parent.experiment_id, parent.run_id, session.run_ids)
     is_online = bool(parent.experiment_id)  # offline there are no runs to link to yet
     note = summary.run_note(result, candidate, decision.text, warnings, links if is_online else None)
     parent.set_tags({NOTE_TAG: note + note_tables})
     parent.rename(f"{search.run_name} -> {candidate.metrics[TEST_METRIC]:.3f} test")
-    _write_report(search, session, result_block, decision, links)
-    _show_result(search, result_block, decision, links)
+    _write_report(search, session, prepared.result(), decision, links)
+    _show_result(search, shown, costs_table, decision, links)
     session.time_budget.save()
     bus.show(*result_text.time_lines(session.time_budget.elapsed, session.time_budget.budget_s))
     return FINISHED
 
 
 class _Result(NamedTuple):
-    """What the terminal and the report show of a result; ``costs_table`` is None for a single network."""
+    """What the terminal and the report show of a result."""
 
     result: SearchResult
     candidate: Candidate
     baseline: float
     warnings: list[str]
-    costs_table: TextTable | None
 
 
-def _show_result(search: Search, shown: _Result, decision: Decision, links: MlflowLinks | None) -> None:
-    """Show the result, the decision, the best trials and, unless the search was interrupted, the next commands."""
+def _show_result(
+    search: Search, shown: _Result, costs_table: TextTable | None, decision: Decision, links: MlflowLinks | None
+) -> None:
+    """Show the result, the decision, the best trials and, unless the search was interrupted, the next commands.
+
+    ``costs_table`` is None for a single network.
+    """
     result, candidate = shown.result, shown.candidate
     decision_lines = result_text.decision_lines(decision.text, decision.model) if links else []
     search.bus.show("")
@@ -117,7 +129,7 @@ def _show_result(search: Search, shown: _Result, decision: Decision, links: Mlfl
         *decision_lines,
     )
     reruns, winners = summary.rerun_lines(result), [member.trial for member in result.members]
-    tables = [summary.leaderboard(result.trials, winners), *([shown.costs_table] if shown.costs_table else [])]
+    tables = [summary.leaderboard(result.trials, winners), *([costs_table] if costs_table else [])]
     for table in tables:
         search.bus.show("", table)
     search.bus.show(*(["", *reruns] if reruns else []), "")
@@ -134,21 +146,6 @@ def _end_without_model(search: Search, trials: Sequence[TrialRecord]) -> int:
     raise SearchError(f"no trial finished an epoch, so there is no model ({listed}); see the trials' runs in MLflow")
 
 
-def _select_winner(search: Search, trials: Sequence[TrialRecord]) -> SearchResult:
-    """Measure the serving costs of the trials' networks, and select the winner within the limits."""
-    search.bus.stage("measuring serving costs")
-    recipe, dataset = search.recipe, search.dataset
-    limits: dict[CostMetric, float] = {}
-    if recipe.max_latency_ms is not None:
-        limits["latency_ms"] = recipe.max_latency_ms
-    if recipe.max_mb is not None:
-        limits["mb"] = recipe.max_mb
-    budget_s = math.inf if recipe.budget_s is None else COST_MEASUREMENT_SHARE * recipe.budget_s
-    time_limit_s = min(COST_MEASUREMENT_BUDGET_S, budget_s)
-    costs = measure_serving_costs(trials, len(dataset.classes), limits, time_limit_s)
-    return SearchResult.select(trials, costs, limits, recipe, Evidence.load(search.paths, dataset, trials))
-
-
 def _package_winner(search: Search, result: SearchResult) -> Candidate:
     """Return the winner as a candidate; a resumed search reuses it, with the present number of test evaluations."""
     file, trial_uids = search.paths.packaged_winner, tuple(member.trial.trial_uid for member in result.members)
@@ -157,10 +154,7 @@ def _package_winner(search: Search, result: SearchResult) -> Candidate:
         if packaged.trial_uids == trial_uids:
             return packaged.candidate.model_copy(update={"test_evaluations": count_test_evaluations(search.dataset)})
     search.bus.stage(f"packaging {summary.describe_winner(result)}, the best")
-    members = [
-        TrainedMember(trial.config, search.paths.final_weights(trial.trial_uid, trial.best_epoch), weight)
-        for trial, weight in result.members
-    ]
+    members = trained_members(search, result)
     held_out = HeldOutPredictions(*result.held_out) if result.held_out else None
     candidate = build_candidate(search.parent, search.dataset, search.recipe, members, search.paths.package, held_out)
     choice = result.choice.text if result.choice else ""
@@ -240,28 +234,43 @@ def _promote(search: Search, candidate: Candidate, clean_process: CleanProcess |
     return Decision(format_decision(candidate, version, promotion), model, version, promotion)
 
 
+class _PreparedReport(NamedTuple):
+    """The content of the report before the registry's decision, and its charts."""
+
+    content: ReportContent
+    charts: list[RenderedChart]
+
+
+def _prepare_report(search: Search, session: SessionResult, shown: _Result, links: MlflowLinks) -> _PreparedReport:
+    """Draw the charts, while the registered model is checked."""
+    from tuning.reporting.charts import build_charts
+    from tuning.reporting.page import render_charts
+
+    winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(search.paths.package))
+    provenance = _provenance(search, session, shown.result, NOT_DECIDED, links)
+    content = build_report_content(search.dataset, shown.result, winner, NOT_DECIDED, shown.warnings, provenance)
+    return _PreparedReport(content, render_charts(build_charts(content)))
+
+
 def _write_report(
-    search: Search, session: SessionResult, shown: _Result, decision: Decision, links: MlflowLinks
+    search: Search, session: SessionResult, prepared: _PreparedReport, decision: Decision, links: MlflowLinks
 ) -> None:
     """Write the report into the search's folder; log it, its charts and the leaderboard on the parent run."""
-    from tuning.reporting.charts import build_charts
-    from tuning.reporting.page import build_chart_images, build_report
+    from tuning.reporting.page import build_report
 
     search.bus.stage("writing the report")
-    parent, paths, result = search.parent, search.paths, shown.result
-    winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(paths.package))
+    parent, paths = search.parent, search.paths
     parent.log_metrics({SEARCH_MINUTES_METRIC: session.time_budget.elapsed.total_s / 60})
-    provenance = _provenance(search, session, result, decision, links)
-    content = build_report_content(search.dataset, result, winner, decision, shown.warnings, provenance)
-    charts = build_charts(content)
-    write_atomically(paths.report, build_report(content, charts).encode())
+    provenance = _provenance(search, session, prepared.content.result, decision, links)
+    content = with_decision(prepared.content, search.dataset, decision, provenance)
+    write_atomically(paths.report, build_report(content, prepared.charts).encode())
     parent.log_file(paths.report)
     search.bus.emit(ReportWritten(paths.report))
     for table in (content.trials_table, content.predictions_table):
         parent.log_text(table.csv, table.name)
-    for name, image in build_chart_images(charts).items():
-        file = paths.artifacts / "charts" / name
-        write_atomically(file, image)
+    for chart in prepared.charts:
+        file = paths.artifacts / "charts" / f"{chart.name}.png"
+        write_atomically(file, chart.png)
         parent.log_file(file, "charts")
 
 

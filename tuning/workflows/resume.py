@@ -17,7 +17,8 @@ from tuning.tracking.parent_run import ParentRun, RunTarget, find_searches, pare
 from tuning.workflows.context import Context
 from tuning.workflows.finalize import finalize
 from tuning.workflows.preflight import load_data, prepare_inputs
-from tuning.workflows.search_session import Search, SearchSession, announce
+from tuning.workflows.search import Search, announce
+from tuning.workflows.search_session import SearchSession
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

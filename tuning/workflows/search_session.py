@@ -1,41 +1,25 @@
-"""A search, and one session of it, which runs its trials."""
+"""A session of a search, which runs its trials."""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from data.audit.report import Audit
-from data.dataset.dataset import Dataset
 from data.dataset.folds import count_folds
 from data.loading.pixel_cache import create_pixel_caches
-from data.sources.base import SPLITS
-from models.profiling.training_cost import network_flops
 from models.trial_config import TrialConfig
-from tuning import __version__
 from tuning.common.background import background_thread
 from tuning.common.events import (
-    AuditCompleted,
     EpochEnded,
     EventBus,
     PhaseStarted,
     SearchPlanned,
-    SearchStarted,
     TrialEnded,
     TrialStarted,
 )
-from tuning.common.formatting import search_name
 from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.option_types import ParamValue
-from tuning.common.redaction import without_credentials
-from tuning.common.search_paths import SearchPaths
-from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
 from tuning.search.cost_aware import CostAwareProposals
@@ -47,83 +31,20 @@ from tuning.search.ray_runtime import (
     cluster_resources,
     concurrency,
 )
-from tuning.search.result_warnings import split_warnings
 from tuning.search.selection import ranked
 from tuning.search.strategy import SearchStrategy, has_result, num_counted
 from tuning.search.study import TrialStore, open_trial_store
 from tuning.search.time_budget import Elapsed, TimeBudget
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
-from tuning.tracking.connection import tracking_uri
 from tuning.tracking.dataset_input import dataset_fields, folds_csv
-from tuning.tracking.parent_run import ParentRun
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
-from tuning.workflows.context import Context
 from tuning.workflows.phases import PhaseTracker, skipped_reruns
-from tuning.workflows.preflight import SearchInputs
+from tuning.workflows.search import Search
+from tuning.workflows.work_ahead import WorkAhead
 
-LOWEST_PRIORITY = 19  # of a thread, on Linux
 OUT_OF_TIME = "the time budget ended before the trial"
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search in its parent run, as its steps share it; the recipe is without ``auto`` values."""
-
-    recipe: Recipe
-    inputs: SearchInputs
-    parent: ParentRun
-    context: Context
-
-    @property
-    def signals(self) -> SignalHandler:
-        """Stop requests of the user."""
-        return self.context.signals
-
-    @property
-    def bus(self) -> EventBus:
-        """The event bus."""
-        return self.context.bus
-
-    @property
-    def dataset(self) -> Dataset:
-        """The data set."""
-        return self.inputs.dataset
-
-    @property
-    def run_name(self) -> str:
-        """The name of its run, before the result is known."""
-        return search_name(self.recipe.name or self.dataset.name, self.recipe.budget_s, self.recipe.max_trials)
-
-    @cached_property
-    def paths(self) -> SearchPaths:
-        """The files of the search."""
-        return SearchPaths.from_search_id(self.parent.run_id)
-
-
-def announce(search: Search, command: str, data_audit: Audit | None = None) -> None:
-    """Emit the start of a search and its audit, and warn of small splits before any time is spent."""
-    dataset, parent = search.dataset, search.parent
-    experiment = search.recipe.name or dataset.name
-    if parent.client is not None:
-        experiment = parent.client.get_experiment(parent.experiment_id).name
-    started = SearchStarted(
-        version=__version__,
-        command=command,
-        data=dataset.name,
-        images={split: len(dataset.split(split)) for split in SPLITS},
-        classes=len(dataset.classes),
-        run_id=parent.run_id,
-        experiment=experiment,
-        seed=search.recipe.seed,
-        tracking_uri=without_credentials(tracking_uri()) if parent.client is not None else "",
-    )
-    search.bus.emit(started)
-    if data_audit is not None:
-        search.bus.emit(AuditCompleted(data_audit, tuple(search.recipe.command_arguments())))
-    for warning in split_warnings(dataset):
-        search.bus.warning(warning)
 
 
 class EventCallback(TrialCallback):
@@ -206,7 +127,8 @@ class SearchSession:
         trial_logger.replay_missing(store.trials())
         phases = self._phases(recipe, store, strategy)
         event_callback = EventCallback(self._search.bus, phases)
-        callbacks = (trial_logger, WeightsCleanup(self._search.paths, store), event_callback)
+        ahead = WorkAhead(self._search, [each for each in store.trials() if each.status != "running"], time_budget)
+        callbacks = (trial_logger, WeightsCleanup(self._search.paths, store), event_callback, ahead)
         try:
             preprocessings = self._search.inputs.preprocessings.values()
             create_pixel_caches(self._search.dataset, preprocessings, self._search.bus.progress)
@@ -220,7 +142,7 @@ class SearchSession:
                 runner = TuneRunner(
                     recipe, self._search.paths, store, strategy, callbacks, self._search.signals, time_budget
                 )
-                with background_thread("network-flops", self._count_flops):  # needed by the sampler, after the probes
+                with background_thread("work-ahead", ahead.run):
                     runner.run()
                 self._search.bus.stage("ending the trials")
         finally:
@@ -240,15 +162,6 @@ class SearchSession:
             self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
         return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final())
-
-    def _count_flops(self, stopped: threading.Event) -> None:
-        """Fill the cache of what the costs of trials are predicted from, on what the trials leave of the cores."""
-        if hasattr(os, "setpriority"):
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
-        for backbone, image_size in self._search.inputs.preprocessings:
-            if not stopped.is_set():
-                network_flops(backbone, image_size)
 
     def _phases(self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy) -> PhaseTracker:
         trials = store.trials()

@@ -89,7 +89,8 @@ def run_search(recipe: Recipe, context: Context) -> int:
         from tuning.registry.build_candidate import with_absolute_paths
         from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
         from tuning.workflows.finalize import finalize
-        from tuning.workflows.search_session import Search, SearchSession, announce
+        from tuning.workflows.search import Search, announce
+        from tuning.workflows.search_session import SearchSession
 
         context.bus.stage("connecting to MLflow")
         client = connect_tracking(recipe, context.mlflow_run_id, problems)

@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[3]
 # imports warn in a notebook, and the test shows that no one sees this.
 SETUP = """
 import contextlib
-import tuning.registry.promotion, tuning.workflows.finalize
-tuning.workflows.finalize.COST_MEASUREMENT_BUDGET_S = -1
+import tuning.registry.promotion, tuning.workflows.finalize, tuning.workflows.work_ahead
+tuning.workflows.winner.COST_MEASUREMENT_BUDGET_S = -1
+tuning.workflows.work_ahead.WorkAhead._step = lambda _: False
 tuning.registry.promotion.verify_model_loads = lambda *_: None
 tuning.workflows.finalize._clean_process = lambda _: contextlib.nullcontext()
 """

@@ -1,0 +1,120 @@
+"""The graph of a candidate's networks: the part of a package that needs neither test images nor a final choice.
+
+It takes most of the time of packaging, so a search exports the networks that will likely win while its last trials run
+(``tuning.workflows.work_ahead``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from data.atomic_write import write_atomically
+from data.frozen_model import FrozenModel
+from tuning.registry.member_predictions import TrainedMember, reference_predictions
+from tuning.registry.smoke_test import ReferencePredictions
+
+if TYPE_CHECKING:
+    from data.loading.pixel_cache import PixelCache
+    from data.preprocessing import Preprocessing
+    from models.packaging.export import ExportResult, PackageMember
+
+
+class ExportedGraph(FrozenModel):
+    """A graph in a package's folder.
+
+    Attributes:
+        source: identifies the networks and their weights.
+        graph: its file name.
+        max_difference: the largest difference of a logit from torch's.
+        num_checked_images: the number of images with which it was compared.
+        notes: messages for the user.
+        reference: what the graph must return before calibration.
+        latency_ms: of one image on one core; None if it is not an ONNX graph.
+    """
+
+    source: str
+    graph: str
+    max_difference: float
+    num_checked_images: int
+    notes: tuple[str, ...]
+    reference: ReferencePredictions
+    latency_ms: float | None
+
+    @property
+    def export_result(self) -> ExportResult:
+        """The facts of the export that a package holds."""
+        from models.packaging.export import ExportResult
+
+        return ExportResult.model_validate({name: getattr(self, name) for name in ExportResult.model_fields})
+
+    def calibrated_reference(self, temperature: float) -> ReferencePredictions:
+        """Return what the package must return with its temperature."""
+        import numpy as np
+
+        from models.evaluation.calibration import apply_temperature
+
+        probabilities = apply_temperature(np.array(self.reference.probabilities), temperature)
+        return ReferencePredictions(
+            images=self.reference.images, probabilities=tuple(tuple(map(float, row)) for row in probabilities)
+        )
+
+
+def get_or_export(
+    members: Sequence[TrainedMember],
+    networks: Callable[[], Sequence[PackageMember]],
+    caches: Mapping[Preprocessing, PixelCache],
+    folder: Path,
+) -> ExportedGraph:
+    """Return the graph of the members in ``folder``, which is exported, and the folder emptied, if it holds another.
+
+    ``networks`` loads the members; ``caches`` are in the order of the graph's inputs.
+    """
+    file, source = folder.with_name(f"{folder.name}.graph.json"), _source(members)
+    try:
+        exported = ExportedGraph.from_json(file.read_text())
+        if exported.source == source:
+            return exported
+    except (FileNotFoundError, ValidationError):
+        pass
+    file.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    exported = _export(source, networks(), caches, folder)
+    write_atomically(file, exported.to_json().encode())
+    return exported
+
+
+def _export(
+    source: str, networks: Sequence[PackageMember], caches: Mapping[Preprocessing, PixelCache], folder: Path
+) -> ExportedGraph:
+    from models.packaging.export import export_graph
+
+    images = [cache.split("val")[0] for cache in caches.values()]
+    result = export_graph(networks, images, folder)
+    return ExportedGraph(
+        source=source,
+        **result.model_dump(),
+        reference=reference_predictions(networks, images[0]),
+        latency_ms=_latency_ms(folder / result.graph),
+    )
+
+
+def _source(members: Sequence[TrainedMember]) -> str:
+    """Return a digest of the members' configurations, the contents of their weights files, and their weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for config, file, weight in members:
+        digest.update(f"{config.to_json()} {weight!r} ".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _latency_ms(graph: Path) -> float | None:
+    """Return the latency of the packaged graph for one image on one core; None if it is not an ONNX graph."""
+    from models.profiling.serving_cost import latency_ms
+
+    return latency_ms(graph) if graph.suffix == ".onnx" else None

@@ -1,0 +1,113 @@
+"""Work that the end of a search needs, done while its trials run.
+
+One thread at the lowest priority counts the FLOPs that the sampler compares costs by, measures the serving costs of the
+networks that lead, and, once the re-runs have begun, exports the networks that win if no later trial is better. What is
+missing when the trials end, ``finalize`` does. Results are passed in caches and in the search's folder, so a resumed
+search can use them too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from models.profiling.serving_cost import ServingSpec, serving_cost
+from models.profiling.training_cost import TRACING, network_flops
+from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
+from tuning.registry.exported_graph import get_or_export
+from tuning.registry.member_predictions import load_members, pixel_caches
+from tuning.search.selection import specs_by_loss
+from tuning.search.strategy import EXPLORATION_SHARE
+from tuning.search.time_budget import TimeBudget
+from tuning.ui.tables.networks import compare_networks
+from tuning.workflows.search import Search
+from tuning.workflows.winner import cost_measurement_s, select_winner, trained_members
+
+logger = logging.getLogger(__name__)
+
+LOWEST_PRIORITY = 19
+POLL_INTERVAL_S = 1.0
+COSTS_START = 0.5  # fraction of the trials' time from which costs are measured: the networks that lead are known
+MAX_EXPORTS = 2  # of likely winners: the first is mostly the last
+
+
+class WorkAhead(TrialCallback):
+    """The background work of one session of a search; as a callback it learns which trials have ended."""
+
+    def __init__(self, search: Search, trials: Sequence[TrialRecord], time_budget: TimeBudget) -> None:
+        """Take the trials that have ended before this session."""
+        self._search = search
+        self._time_budget = time_budget
+        self._ended = list(trials)
+        self._has_reruns = any(trial.origin == "rerun" for trial in trials)
+        self._measured: set[ServingSpec] = set()
+        self._started_s = 0.0
+        self._num_exports = self._num_compared = 0
+
+    def on_trial_start(self, trial: TrialRecord) -> None:
+        """Record that the re-runs have begun."""
+        self._has_reruns = self._has_reruns or trial.origin == "rerun"
+
+    def on_trial_end(self, trial: TrialRecord, report: TrialReport | None) -> None:
+        """Add an ended trial."""
+        self._ended.append(trial)
+
+    def run(self, stopped: threading.Event) -> None:
+        """Work until the trials end."""
+        if hasattr(os, "setpriority"):
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        for backbone, image_size in self._search.inputs.preprocessings:
+            if stopped.is_set():
+                return
+            network_flops(backbone, image_size)
+        self._started_s = time.thread_time()
+        while not stopped.is_set():
+            try:
+                with TRACING:
+                    is_idle = not self._step()
+            except Exception:  # ``finalize`` repeats the step, and reports its error
+                logger.debug("work ahead failed", exc_info=True)
+                return
+            if is_idle:
+                stopped.wait(POLL_INTERVAL_S)
+
+    def _step(self) -> bool:
+        """Do one piece of work; return whether there was any."""
+        trials = [trial for trial in self._ended if trial.is_eligible]
+        if not trials or not self._is_after(COSTS_START):
+            return False
+        if (spec := self._next_spec(trials)) is not None:
+            self._measured.add(spec)
+            with suppress(Exception):  # a backbone that cannot be exported only lacks a cost
+                serving_cost(spec)
+            return True
+        is_unchanged = len(self._ended) == self._num_compared
+        if is_unchanged or self._num_exports >= MAX_EXPORTS or not self._is_after(EXPLORATION_SHARE):
+            return False
+        self._num_compared = len(self._ended)
+        self._export(list(self._ended))
+        return True
+
+    def _is_after(self, fraction: float) -> bool:
+        return self._has_reruns or self._time_budget.fraction_used >= fraction
+
+    def _next_spec(self, trials: Sequence[TrialRecord]) -> ServingSpec | None:
+        """Return the best network whose cost is not known yet; None after the time for measuring them."""
+        if time.thread_time() - self._started_s > cost_measurement_s(self._search.recipe):
+            return None
+        specs = specs_by_loss(trials, len(self._search.dataset.classes))
+        return next((spec for spec in specs if spec not in self._measured), None)
+
+    def _export(self, trials: Sequence[TrialRecord]) -> None:
+        search, num_classes = self._search, len(self._search.dataset.classes)
+        compare_networks(trials, num_classes)
+        members = trained_members(search, select_winner(search, trials))
+        networks = functools.partial(load_members, members, num_classes)
+        get_or_export(members, networks, pixel_caches(members, search.dataset), search.paths.package)
+        self._num_exports += 1
