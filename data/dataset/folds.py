@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data.dataset.dataset import Dataset
-from data.sources.base import SplitName
 
 Folds = npt.NDArray[np.int64]
 
@@ -69,11 +68,3 @@ def stratified_group_folds(labels: npt.NDArray[np.int64], groups: Sequence[str])
             group_folds[of_class] = ALWAYS_TRAINING
     folds = group_folds[group_ids]
     return folds if (folds != ALWAYS_TRAINING).any() else None
-
-
-def with_fold(dataset: Dataset, folds: Folds, fold: int) -> Dataset:
-    """Return the data set with one of its ``development_folds`` as the validation split; the order is unchanged."""
-    splits: list[SplitName] = ["val" if number == fold else "train" for number in folds]
-    pairs = zip(dataset.development, splits, strict=True)
-    changed = [sample.model_copy(update={"split": split}) for sample, split in pairs]
-    return dataset.model_copy(update={"samples": (*changed, *dataset.split("test"))})

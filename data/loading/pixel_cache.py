@@ -82,8 +82,12 @@ class FoldPixels:
         if name == "test":
             return self.pixels.split(name)
         pixels, labels = self.pixels.development()
-        rows = np.flatnonzero(self.is_validation == (name == "val"))
+        rows = self.rows(name)
         return SelectedPixels(pixels, rows), labels[rows]
+
+    def rows(self, name: SplitName) -> npt.NDArray[np.int64]:
+        """Return the rows of ``train`` or ``val`` among the data set's training images, followed by the validation."""
+        return np.flatnonzero(self.is_validation == (name == "val"))
 
 
 def pixel_cache(dataset: Dataset, preprocessing: Preprocessing, progress: ProgressCallback | None = None) -> PixelCache:

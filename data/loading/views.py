@@ -9,10 +9,11 @@ Shapes: b = batch size, n = number of images, s = image size in pixels, 3 channe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from data.loading.augmentation import Augmentation, build_augmentation
@@ -93,6 +94,43 @@ class OnTheFlyImages:
             return torch.from_numpy(normalize(images, self._preprocessing))
 
         return gather
+
+
+class JoinedSources:
+    """Selected samples of two sources that follow each other: of the training images and the validation images."""
+
+    def __init__(self, sources: tuple[SampleSource, SampleSource], num_first: int, rows: npt.NDArray[np.int64]) -> None:
+        """Take the sources, the number of samples of the first one, and the selected rows of both together."""
+        self._sources = sources
+        self._num_first = num_first
+        self._rows = rows
+
+    def epoch(self, number: int) -> GatherFn:
+        """Return the function that gathers an epoch's batches."""
+        first, second = (source.epoch(number) for source in self._sources)
+
+        def gather(indices: Indices, repeat: Indices) -> torch.Tensor:
+            rows = self._rows[indices]
+            is_first = rows < self._num_first
+            parts = [
+                (np.flatnonzero(selected), source(rows[selected] - offset, repeat[selected]))
+                for source, selected, offset in ((first, is_first, 0), (second, ~is_first, self._num_first))
+                if selected.any()
+            ]
+            return _scatter(parts)
+
+        return gather
+
+
+def _scatter(parts: Sequence[tuple[Indices, torch.Tensor]]) -> torch.Tensor:
+    """Assemble a batch from parts, each given with its positions in the batch; the memory format is kept."""
+    (_, first), *others = parts
+    if not others:
+        return first
+    values = torch.empty_strided((sum(len(positions) for positions, _ in parts), *first.shape[1:]), first.stride())
+    for positions, part in parts:
+        values[torch.from_numpy(positions)] = part
+    return values
 
 
 class FixedViewImages:

@@ -31,7 +31,15 @@ from data.loading import pixel_cache
 from data.loading.augmentation import augmentation_version
 from data.loading.class_balance import Indices
 from data.loading.pixel_cache import FoldPixels, PixelCache
-from data.loading.views import IDENTITY_VIEW, FixedViewImages, GatherFn, views_for
+from data.loading.views import (
+    IDENTITY_VIEW,
+    AugmentedView,
+    FixedViewImages,
+    GatherFn,
+    JoinedSources,
+    SampleSource,
+    views_for,
+)
 from data.sources.base import SplitName
 from models.backbones.pretrained_cache import pretrained
 from models.classifier import Classifier
@@ -64,7 +72,9 @@ class TrialFeatures:
     ) -> None:
         """Plan the features of a trial, and set ``classifier.expects_features`` accordingly.
 
-        ``on_batch`` is called before every batch of features that is computed for the cache.
+        ``dataset`` has its own splits also if ``pixels`` are those of a fold: a trial on a fold uses the features that
+        other trials have cached, and computes those of the validation images in the training views. ``on_batch`` is
+        called before every batch of features that is computed for the cache.
         """
         network, size = config.network, config.preprocessing.image_size
         base = pretrained(network.backbone, network.weights, size, config.seed)
@@ -83,11 +93,20 @@ class TrialFeatures:
         )
         classifier.expects_features = self._uses_features
 
-    def loader(self, split: SplitName) -> CachedFeatureLoader | FixedViewImages | None:
+    def loader(self, split: SplitName) -> SampleSource | None:
         """Return the source of a split's batches; None for images that are augmented differently in every epoch."""
         if self.plan.num_views == 0:
             return None
-        images = self._images(split)
+        views = self._train_views if split == "train" else (IDENTITY_VIEW,)
+        if not isinstance(self._pixels, FoldPixels):
+            return self._source(self._pixels, split, views)
+        splits: tuple[SplitName, SplitName] = ("train", "val")
+        train, val = (self._source(self._pixels.pixels, each, views) for each in splits)
+        return JoinedSources((train, val), len(self._dataset.split("train")), self._pixels.rows(split))
+
+    def _source(self, pixels: PixelCache, split: SplitName, views: tuple[AugmentedView, ...]) -> SampleSource:
+        """Return the source of all images of one of the data set's splits."""
+        images = FixedViewImages(pixels.split(split)[0], self._config.preprocessing, self._config.seed, views)
         if not self._uses_features:
             return images
         digests = [sample.content_hash for sample in self._dataset.split(split)]
@@ -96,10 +115,10 @@ class TrialFeatures:
         self._loaders.append(loader)
         return loader
 
-    def _images(self, split: SplitName) -> FixedViewImages:
-        batches, count = self._config.batches, self._config.features.cached_augmentations
-        views = views_for(batches.augmentation, batches.balance, count) if split == "train" else (IDENTITY_VIEW,)
-        return FixedViewImages(self._pixels.split(split)[0], self._config.preprocessing, self._config.seed, views)
+    @property
+    def _train_views(self) -> tuple[AugmentedView, ...]:
+        batches = self._config.batches
+        return views_for(batches.augmentation, batches.balance, self._config.features.cached_augmentations)
 
     def runtime_info(self) -> dict[str, str | int | float]:
         """Return the features' precision and number of views, as known so far."""

@@ -145,11 +145,14 @@ class TrainingCosts:
 
     def _views(self, plan: _Plan, config: TrialConfig, epochs: int) -> list[CachedView]:
         """Return the views that a configuration needs in the cache for its first epochs; epochs cycle through them."""
-        if not plan.is_cached or config.fold is not None:  # the images of a fold are others
+        if not plan.is_cached:
             return []
-        train = views_for(config.batches.augmentation, config.batches.balance, config.features.cached_augmentations)
-        views = [CachedView(plan.features, "train", view) for view in train[: max(1, epochs)]]
-        return [*views, CachedView(plan.features, "val", IDENTITY_VIEW)]
+        batches = config.batches
+        train = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)[: max(1, epochs)]
+        views: list[tuple[SplitName, AugmentedView]] = [*(("train", view) for view in train), ("val", IDENTITY_VIEW)]
+        if config.fold is not None:  # its training and its validation images are of both splits
+            views = [("train", IDENTITY_VIEW), *(("val", view) for view in train), *views]
+        return [CachedView(plan.features, split, view) for split, view in dict.fromkeys(views)]
 
     def _missing_gflops(self, plan: _Plan, view: CachedView, number: float) -> float:
         """Return the cost per image of features that can be computed from those of an earlier block, if any."""

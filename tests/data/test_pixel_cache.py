@@ -12,11 +12,11 @@ import pytest
 
 import data.loading.pixel_cache
 from data.cache.content_cache import ContentCache
-from data.dataset.folds import with_fold
 from data.errors import DataError
 from data.load_dataset import load_dataset
 from data.loading.pixel_cache import FoldPixels, create_pixel_caches, pixel_cache
 from data.preprocessing import Preprocessing, decode_image, read_image, to_pixels
+from data.sources.base import SPLITS
 from tests.conftest import tiny_image
 
 PREPROCESSING = Preprocessing(16)
@@ -35,14 +35,18 @@ def test_pixels_and_labels_are_in_the_order_of_the_split(image_folder: Path) -> 
             np.testing.assert_array_equal(pixels[index], expected)
 
 
-def test_the_pixels_of_a_fold_are_those_of_the_data_set_with_that_fold(image_folder: Path) -> None:
+def test_the_pixels_of_a_fold_are_those_of_its_training_and_validation_images(image_folder: Path) -> None:
     dataset = load_dataset(str(image_folder))
-    folds = np.arange(len(dataset.split("train")) + len(dataset.split("val"))) % 2
-    cache = pixel_cache(dataset, PREPROCESSING)
-    of_fold, changed = FoldPixels(cache, folds == 1), with_fold(dataset, folds, 1)
-    for name in ("train", "val", "test"):
+    folds = np.arange(len(dataset.development)) % 2
+    of_fold = FoldPixels(pixel_cache(dataset, PREPROCESSING), folds == 1)
+    expected_samples = {
+        "train": [sample for sample, fold in zip(dataset.development, folds, strict=True) if fold != 1],
+        "val": [sample for sample, fold in zip(dataset.development, folds, strict=True) if fold == 1],
+        "test": list(dataset.split("test")),
+    }
+    for name in SPLITS:
         pixels, labels = of_fold.split(name)
-        samples = changed.split(name)
+        samples = expected_samples[name]
         assert len(pixels) == len(samples)
         assert labels.tolist() == [sample.label for sample in samples]
         indices = np.arange(len(samples))[::-1]

@@ -10,7 +10,7 @@ import torch
 
 from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
-from data.loading.views import IDENTITY_VIEW, AugmentedView, FixedViewImages, views_for
+from data.loading.views import IDENTITY_VIEW, AugmentedView, FixedViewImages, JoinedSources, views_for
 from data.preprocessing import Preprocessing, normalize
 
 PREPROCESSING = Preprocessing(16)
@@ -87,3 +87,15 @@ def test_mixing_requires_images_augmented_on_the_fly() -> None:
     with pytest.raises(ValueError, match="mix must be none unless images are augmented on the fly, got mixup"):
         BatchLoader(source, np.arange(10), config, 0, training=True, num_classes=10)
     assert len(BatchLoader(source, np.arange(10), config, 0, training=False, num_classes=10)) == 1
+
+
+def test_joined_sources_give_the_selected_samples_of_both_in_order() -> None:
+    first, second = fixed_views(IDENTITY_VIEW), fixed_views(IDENTITY_VIEW)
+    num_first, rows = len(first), np.array([1, len(first), 0, len(first) + 1])
+    joined = JoinedSources((first, second), num_first, rows)
+    none = np.zeros(4, dtype=int)
+    gathered = joined.epoch(1)(np.array([3, 2, 1, 0]), none)
+    expected = [first.epoch(1)(np.array([index]), none[:1]) for index in (1, 0, 0, 1)]
+    assert torch.equal(gathered, torch.cat(expected))
+    assert gathered.stride() == first.epoch(1)(np.arange(2), none[:2]).stride()  # the same memory format
+    assert torch.equal(joined.epoch(1)(np.array([0]), none[:1]), first.epoch(1)(np.array([1]), none[:1]))

@@ -85,6 +85,15 @@ def test_features_of_an_earlier_trial_cost_nothing() -> None:
         assert gflops(config, 8, other) > head_only() + 0.5
 
 
+def test_a_trial_on_a_fold_costs_the_views_that_the_splits_lack() -> None:
+    config, fold = (configuration(augmentation="light", freeze_fraction=1.0) for _ in range(2))
+    fold = fold.model_copy(update={"fold": 0})
+    forward = sum(network_flops(BACKBONE, 64).gflops)
+    missing = IMAGES.train + 4 * IMAGES.val  # the training images unchanged, the validation images in four views
+    assert gflops(fold, 8, config) == pytest.approx(head_only() + missing * forward)
+    assert gflops(fold.model_copy(update={"fold": 1}), 8, config, fold) == pytest.approx(head_only())
+
+
 def test_features_are_computed_from_those_of_an_earlier_block() -> None:
     deep, half = configuration(freeze_fraction=1.0), configuration(freeze_fraction=0.5)
     second_half = sum(network_flops(BACKBONE, 64).gflops[9:])

@@ -23,9 +23,10 @@ import data.cache.content_cache
 from data.cache.content_cache import ContentCache
 from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
-from data.loading.pixel_cache import pixel_cache
+from data.loading.pixel_cache import FoldPixels, PixelCache, pixel_cache
 from data.loading.views import FixedViewImages
 from data.preprocessing import Preprocessing
+from data.sources.base import SplitName
 from models.backbones.factory import create_backbone
 from models.backbones.pretrained_cache import pretrained
 from models.classifier import build_classifier
@@ -149,6 +150,33 @@ def test_on_batch_is_called_for_each_batch_of_features_that_is_computed(dataset:
             assert loader is not None
             loader.epoch(1)(np.arange(num_images), np.zeros(num_images, dtype=int))
     assert calls == ["computed"] * math.ceil(num_images / CHUNK_SIZE)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "off"])
+def test_a_trial_on_a_fold_uses_the_features_of_the_splits(
+    dataset: Dataset, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = config(precision, augmentation="light", cached_augmentations=2)
+    cache, classifier = pixel_cache(dataset, trial.preprocessing), build_classifier(trial.network, 3, SIZE, trial.seed)
+    folds = np.arange(len(dataset.development)) % 3
+
+    def gathered(pixels: PixelCache | FoldPixels, split: SplitName, rows: list[int]) -> torch.Tensor:
+        with contextlib.closing(TrialFeatures(classifier, trial, dataset, pixels, lambda: None)) as features:
+            loader = features.loader(split)
+            assert loader is not None
+            return loader.epoch(1)(np.array(rows), np.zeros(len(rows), dtype=int))
+
+    num_train, fold = len(dataset.split("train")), FoldPixels(cache, folds == 0)
+    of_split = gathered(cache, "train", [1, 2])  # rows 1 and 2 of the training images, 0 and 1 of the fold's
+    assert torch.equal(gathered(fold, "train", [0, 1]), of_split)
+    last = fold.rows("train").tolist().index(len(dataset.development) - 1)
+    assert torch.equal(gathered(fold, "train", [1, last])[0], of_split[1])
+    validation = fold.rows("val").tolist()
+    position = next(index for index, row in enumerate(validation) if row >= num_train)
+    assert torch.equal(gathered(fold, "val", [position]), gathered(cache, "val", [validation[position] - num_train]))
+    if precision != "off":
+        monkeypatch.setattr(FixedViewImages, "images", None)  # all features are there now, also for the next fold
+        assert gathered(FoldPixels(cache, folds == 1), "train", [0, 3]).shape[0] == 2
 
 
 def test_entries_are_released_at_the_end_of_a_trial(dataset: Dataset) -> None:

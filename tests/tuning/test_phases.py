@@ -26,16 +26,20 @@ def test_phases_follow_the_origins_of_the_trials_and_never_return() -> None:
     assert phases.final() == PhaseStarted(4, 4, "test, package, register")
 
 
+def seconds(trial: TrialRecord) -> float:
+    return trial.seconds
+
+
 def test_skipped_reruns_are_explained_by_the_time_that_is_left() -> None:
     epochs = tuple([epoch_metrics(0.5) | {"epoch_s": 10.0}] * 2)
     trials = [trial_record().model_copy(update={"history": epochs})]
     text = "re-runs skipped: 7 s left, the shortest needs about 25 s"
-    assert skipped_reruns(recipe(), trials, 100, 7.4) == text
-    assert skipped_reruns(recipe(), trials, 100, -3.0).startswith("re-runs skipped: 0 s left")
-    assert skipped_reruns(recipe(), trials, 100, math.inf) == ""
-    assert skipped_reruns(recipe(rerun_top_k="0"), trials, 100, 7.4) == ""
-    assert skipped_reruns(recipe(), [*trials, ended("rerun")], 100, 7.4) == ""
-    assert skipped_reruns(recipe(), [], 100, 7.4) == ""
+    assert skipped_reruns(recipe(), trials, 100, 7.4, seconds) == text
+    assert skipped_reruns(recipe(), trials, 100, -3.0, seconds).startswith("re-runs skipped: 0 s left")
+    assert skipped_reruns(recipe(), trials, 100, math.inf, seconds) == ""
+    assert skipped_reruns(recipe(rerun_top_k="0"), trials, 100, 7.4, seconds) == ""
+    assert skipped_reruns(recipe(), [*trials, ended("rerun")], 100, 7.4, seconds) == ""
+    assert skipped_reruns(recipe(), [], 100, 7.4, seconds) == ""
 
 
 def test_if_the_best_trials_are_probes_there_are_no_reruns() -> None:
@@ -43,7 +47,9 @@ def test_if_the_best_trials_are_probes_there_are_no_reruns() -> None:
     network = trial.config.network.model_copy(update={"freeze_fraction": 1.0})
     changes = {"fit": FitConfig(optimizer="lbfgs"), "network": network}
     probe = trial.model_copy(update={"config": trial.config.model_copy(update=changes)})
-    assert skipped_reruns(recipe(), [probe], 100, 7.4).startswith("no re-runs: the best trials are linear probes")
+    assert skipped_reruns(recipe(), [probe], 100, 7.4, seconds).startswith(
+        "no re-runs: the best trials are linear probes"
+    )
 
 
 def test_without_probes_the_default_starts_the_trials() -> None:

@@ -20,7 +20,8 @@ def rerun(trial: TrialRecord, seed: int, score: float | None = 0.5, status: str 
     return record.model_copy(update=changes)
 
 
-def always_has_time(_: TrialRecord) -> bool:
+def always_has_time(_: TrialRecord, fold: int | None) -> bool:
+    del fold
     return True
 
 
@@ -60,8 +61,8 @@ def test_reruns_with_the_same_seed_are_validated_on_the_same_fold() -> None:
 
 
 def test_a_trial_without_enough_remaining_time_is_not_rerun() -> None:
-    assert next_rerun([A, B], RerunPlan(2, 1), FEW_IMAGES, lambda trial: trial is B) == (B, B.config.seed + 1, None)
-    assert next_rerun([A, B], RerunPlan(2, 1), FEW_IMAGES, lambda _: False) is None
+    assert next_rerun([A, B], RerunPlan(2, 1), FEW_IMAGES, lambda trial, _: trial is B) == (B, B.config.seed + 1, None)
+    assert next_rerun([A, B], RerunPlan(2, 1), FEW_IMAGES, lambda *_: False) is None
 
 
 def test_a_running_or_failed_rerun_is_not_started_again() -> None:

@@ -216,6 +216,9 @@ class FakeProposals:
         assert params
         return self.trial_s / 10 if epochs == 1 else self.trial_s
 
+    def rerun_seconds(self, trial: TrialRecord, fold: int | None, trials: Sequence[TrialRecord]) -> float:
+        return trial.seconds
+
 
 def search_with_probes(proposals: FakeProposals, **options: Any) -> Search:
     """Return a search of 100 s whose probes and default have ended."""

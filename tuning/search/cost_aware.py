@@ -103,6 +103,13 @@ class CostAwareProposals:
         self._add_costs(trials)
         return self._seconds_per_gflop(trials) * self._costs.gflops(config, epochs or config.fit.max_epochs)
 
+    def rerun_seconds(self, trial: TrialRecord, fold: int | None, trials: Sequence[TrialRecord]) -> float:
+        """Return the predicted seconds of a re-run: those of the trial, with the features that are missing now."""
+        self._add_costs(trials)
+        rerun = trial.config.model_copy(update={"fold": fold})
+        ratio = self._costs.gflops(rerun, trial.epochs) / self._costs.gflops(trial.config, trial.epochs, trial.number)
+        return trial.wall_s * ratio
+
     def _next_candidates(self, trials: Sequence[TrialRecord]) -> Sequence[CandidateTrial]:
         """Return the candidates of the next trial, which change only when a trial starts or ends."""
         key = [(trial.trial_uid, trial.status) for trial in trials]

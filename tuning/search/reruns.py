@@ -87,22 +87,24 @@ def next_rerun(
     trials: Sequence[TrialRecord],
     plan: RerunPlan,
     num_val_images: int,
-    has_time_for: Callable[[TrialRecord], bool],
+    has_time_for: Callable[[TrialRecord, int | None], bool],
 ) -> NextRerun | None:
     """Return the next re-run; None if there is none.
 
     Every top trial is re-run with one seed, on the same fold, before any is re-run with the next, so that limited time
     is shared equally and losses can be compared image by image. New folds for each seed make the choice depend less on
     one division of the images (Nagler et al., "Reshuffling Resampling Splits Can Improve Generalization of
-    Hyperparameter Optimization", NeurIPS 2024). ``has_time_for`` returns whether the remaining time allows a re-run.
+    Hyperparameter Optimization", NeurIPS 2024). ``has_time_for`` returns whether the remaining
+    time allows a re-run of a trial on a fold.
     """
     for offset in range(1, plan.num_seeds + 1):
         for rerun_trial in top_trials(trials, plan.top_k, num_val_images):
             trial = rerun_trial.trial
             seed = trial.config.seed + offset
             started_seeds = {other.config.seed for other in trials if other.rerun_of == trial.trial_uid}
-            if seed not in started_seeds and has_time_for(trial):
-                return NextRerun(trial, seed, (offset - 1) % plan.num_folds if plan.num_folds else None)
+            fold = (offset - 1) % plan.num_folds if plan.num_folds else None
+            if seed not in started_seeds and has_time_for(trial, fold):
+                return NextRerun(trial, seed, fold)
     return None
 
 

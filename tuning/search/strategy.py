@@ -50,7 +50,7 @@ MAX_FINE_TUNES = 2  # of the best probe
 MAX_FINE_TUNE_SHARE = 0.25  # of the trials' time, for a fine-tune that precedes the sampler
 MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search ends
 MIN_FRACTION_LEFT = 0.01  # of the trials' time, to divide by
-RERUN_SAFETY_FACTOR = 1.25  # largest expected duration of a re-run relative to the original trial
+RERUN_SAFETY_FACTOR = 1.25  # largest duration of a re-run relative to its prediction
 
 
 class Proposal(NamedTuple):
@@ -91,6 +91,9 @@ class Proposals(Protocol):
     ) -> float:
         """Return the predicted seconds of a trial or its first epochs; 0 if they are unknown."""
 
+    def rerun_seconds(self, trial: TrialRecord, fold: int | None, trials: Sequence[TrialRecord]) -> float:
+        """Return the predicted seconds of a trial's re-run on a fold."""
+
 
 class PlainProposals:
     """The sampler's own proposals, of unknown duration."""
@@ -106,6 +109,11 @@ class PlainProposals:
         """Return 0."""
         del params, trials, epochs
         return 0.0
+
+    def rerun_seconds(self, trial: TrialRecord, fold: int | None, trials: Sequence[TrialRecord]) -> float:
+        """Return the seconds of the trial."""
+        del fold, trials
+        return trial.seconds
 
 
 class SearchStrategy:
@@ -221,8 +229,8 @@ class SearchStrategy:
         if not self._has_reruns:
             return None
 
-        def has_time_for(trial: TrialRecord) -> bool:
-            return RERUN_SAFETY_FACTOR * trial.seconds < state.seconds_left
+        def has_time_for(trial: TrialRecord, fold: int | None) -> bool:
+            return RERUN_SAFETY_FACTOR * self._proposals.rerun_seconds(trial, fold, state.trials) < state.seconds_left
 
         return next_rerun(state.trials, self._rerun_plan, self._num_val_images, has_time_for)
 

@@ -130,7 +130,7 @@ def _train(
 ) -> int:
     import torch
 
-    from data.dataset.folds import development_folds, with_fold
+    from data.dataset.folds import development_folds
     from data.loading.pixel_cache import FoldPixels, PixelCache, pixel_cache
     from models.classifier import build_classifier
     from models.device import choose_device
@@ -149,7 +149,7 @@ def _train(
     if config.fold is not None:
         folds = development_folds(dataset)
         assert folds is not None, config.fold  # noqa: S101  (the search has folds if a trial has one)
-        dataset, pixels = with_fold(dataset, folds, config.fold), FoldPixels(cache, folds == config.fold)
+        pixels = FoldPixels(cache, folds == config.fold)
     features = TrialFeatures(classifier, config, dataset, pixels, on_batch)
     with contextlib.closing(features):
         trial = _Trial(task, classifier, features, report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tuning.common.events import PhaseStarted
 from tuning.common.trial_record import TrialRecord
@@ -59,10 +59,17 @@ class PhaseTracker:
         return PhaseStarted(index + 1, len(self._names), name, self._planned[name])
 
 
-def skipped_reruns(recipe: Recipe, trials: Sequence[TrialRecord], num_val_images: int, left_s: float) -> str:
+def skipped_reruns(
+    recipe: Recipe,
+    trials: Sequence[TrialRecord],
+    num_val_images: int,
+    left_s: float,
+    rerun_s: Callable[[TrialRecord], float],
+) -> str:
     """Return why no trial of a finished search was re-run, with ``left_s`` seconds left; empty if there is no reason.
 
-    Without a time budget ``left_s`` is infinite, and every re-run takes place.
+    ``rerun_s`` predicts the seconds of a trial's re-run. Without a time budget ``left_s`` is infinite, and every re-run
+    takes place.
     """
     has_reruns = bool(recipe.rerun_top_k and recipe.rerun_seeds)
     if not has_reruns or any(trial.origin == "rerun" for trial in trials):
@@ -71,7 +78,7 @@ def skipped_reruns(recipe: Recipe, trials: Sequence[TrialRecord], num_val_images
     if not best:
         has_probes = any(trial.is_eligible and trial.config.is_probe for trial in trials)
         return "no re-runs: the best trials are linear probes, which another seed does not change" if has_probes else ""
-    needed_s = RERUN_SAFETY_FACTOR * min(rerun.trial.seconds for rerun in best)
+    needed_s = RERUN_SAFETY_FACTOR * min(rerun_s(rerun.trial) for rerun in best)
     left_s = max(0.0, left_s)
     return (
         f"re-runs skipped: {left_s:.0f} s left, the shortest needs about {needed_s:.0f} s"

@@ -157,7 +157,14 @@ class SearchSession:
                         stopped = trial.model_copy(update={"reason": "the search stopped before the trial ended"})
                         trial_logger.on_trial_end(stopped, None)
                 self._search.parent.writer.flush()
-        reason = skipped_reruns(recipe, store.trials(), num_val_images, time_budget.seconds_left)
+        first_fold = 0 if num_folds else None
+        reason = skipped_reruns(
+            recipe,
+            store.trials(),
+            num_val_images,
+            time_budget.seconds_left,
+            lambda trial: proposals.rerun_seconds(trial, first_fold, store.trials()),
+        )
         if reason and not self._search.signals.stop_requested:
             self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids

@@ -1,6 +1,6 @@
 """Work that the end of a search needs, done while its trials run.
 
-One thread at the lowest priority counts the FLOPs that the sampler compares costs by, measures the serving costs of the
+One thread at a low priority counts the FLOPs that the sampler compares costs by, measures the serving costs of the
 networks that lead, and, once the re-runs have begun, exports the networks that win if no later trial is better. What is
 missing when the trials end, ``finalize`` does. Results are passed in caches and in the search's folder, so a resumed
 search can use them too.
@@ -30,7 +30,8 @@ from tuning.workflows.winner import cost_measurement_s, select_winner, trained_m
 
 logger = logging.getLogger(__name__)
 
-LOWEST_PRIORITY = 19
+# Niceness of the thread: about a quarter of a core while all cores are busy. It must be done before the trials end.
+PRIORITY = 5
 POLL_INTERVAL_S = 1.0
 COSTS_START = 0.5  # fraction of the trials' time from which costs are measured: the networks that lead are known
 MAX_EXPORTS = 2  # of likely winners: the first is mostly the last
@@ -61,7 +62,7 @@ class WorkAhead(TrialCallback):
         """Work until the trials end."""
         if hasattr(os, "setpriority"):
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
         for backbone, image_size in self._search.inputs.preprocessings:
             if stopped.is_set():
                 return
