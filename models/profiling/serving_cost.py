@@ -64,9 +64,17 @@ def serving_cost(spec: ServingSpec) -> ServingCost:
         BackboneError: see ``models.classifier.build_classifier``.
         Exception: any error of torch's exporter or ONNX Runtime for a network that they do not support.
     """
-    key = measurement_key("serving", VERSION, *spec)
-    entry = ContentCache().get_or_create(key, lambda folder: _measure(spec, folder))
+    entry = ContentCache().get_or_create(_key(spec), lambda folder: _measure(spec, folder))
     return ServingCost.from_json((entry / FILE).read_bytes())
+
+
+def is_measured(spec: ServingSpec) -> bool:
+    """Return whether the serving cost on this machine is in the cache."""
+    return ContentCache().get(_key(spec)) is not None
+
+
+def _key(spec: ServingSpec) -> str:
+    return measurement_key("serving", VERSION, *spec)
 
 
 def _measure(spec: ServingSpec, folder: Path) -> None:

@@ -161,6 +161,8 @@ def test_networks_are_measured_in_the_order_of_their_best_scores_within_the_time
     assert list(measure_serving_costs(TRIALS, NUM_CLASSES, {}, -1.0)) == []
     measure_serving_costs(TRIALS, NUM_CLASSES, {"latency_ms": 6}, -1.0)
     assert measured == ["large", "small"]
+    monkeypatch.setattr("tuning.search.selection.is_measured", lambda spec: spec.backbone == "tiny")
+    assert [spec.backbone for spec in measure_serving_costs(TRIALS, NUM_CLASSES, {}, -1.0)] == ["tiny"]
 
 
 def test_a_network_that_cannot_be_measured_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

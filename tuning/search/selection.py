@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from data.errors import SearchError
-from models.profiling.serving_cost import ServingCost, ServingSpec, serving_cost
+from models.profiling.serving_cost import ServingCost, ServingSpec, is_measured, serving_cost
 from tuning.common.formatting import describe_network
 from tuning.common.names import OOF_LOSS_METRIC
 from tuning.common.trial_record import TrialRecord
@@ -63,17 +63,18 @@ def serving_spec_of(trial: TrialRecord, num_classes: int) -> ServingSpec:
 def measure_serving_costs(
     trials: Sequence[TrialRecord], num_classes: int, limits: Limits, time_limit_s: float
 ) -> dict[ServingSpec, ServingCost]:
-    """Return the serving costs of the trials' networks, measured in the order of their lowest losses.
+    """Return the serving costs of the trials' networks, from the cache or measured in the order of their lowest losses.
 
-    Measuring stops after ``time_limit_s``; if limits are set, it continues until one network is within them. Because
-    of the order, the first network within the limits is likely the best of all that are. A network that cannot be
-    measured is skipped.
+    None is measured after ``time_limit_s``; if limits are set, measuring continues until one network is within them.
+    Because of the order, the first network within the limits is likely the best of all that are. A network that cannot
+    be measured is skipped.
     """
     start_s, is_any_allowed = time.monotonic(), False
     costs: dict[ServingSpec, ServingCost] = {}
     for spec in specs_by_loss(trials, num_classes):
-        if time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits):
-            break
+        is_out_of_time = time.monotonic() - start_s > time_limit_s and (is_any_allowed or not limits)
+        if is_out_of_time and not is_measured(spec):
+            continue
         try:
             costs[spec] = serving_cost(spec)
         except Exception:  # noqa: S112  # a backbone that cannot be exported only lacks a cost

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data.atomic_write import write_atomically
 from data.errors import SearchError
-from data.loading.pixel_cache import pixel_cache
 from data.text import pluralize
-from models.evaluation.pixel_baseline import pixel_baseline_accuracy
 from tuning.common.events import CandidateEvaluated, PromotionDecided, ReportWritten
 from tuning.common.exit_codes import FINISHED, INTERRUPTED
 from tuning.common.formatting import format_decision, network_name
@@ -47,7 +45,7 @@ from tuning.ui.tables import networks, pareto
 from tuning.ui.tables.text_table import TextTable
 from tuning.workflows.search import Search
 from tuning.workflows.search_session import SessionResult
-from tuning.workflows.winner import select_winner, trained_members
+from tuning.workflows.winner import pixel_baseline, select_winner, trained_members
 
 if TYPE_CHECKING:
     from tuning.reporting.page import RenderedChart
@@ -67,15 +65,16 @@ def finalize(search: Search, session: SessionResult) -> int:
     bus, parent = search.bus, search.parent
     bus.emit(session.final_phase)
     bus.stage("measuring serving costs")
-    result = select_winner(search, trials)
+    result = select_winner(search, trials, session.ahead.measured_s)
     parent.log_metrics(summary.winner_metrics(result))
     parent.set_tags({WINNER_TAG: summary.winner_text(result)})
     with ThreadPoolExecutor(max_workers=1) as background, _clean_process(parent) as clean_process:
-        pixel_baseline = background.submit(_pixel_baseline, search)  # overlaps with the export
         candidate = _package_winner(search, result)
         # Overlaps with the smoke test, not with the export: both trace networks, and torch.fx is not thread-safe.
         network_rows = background.submit(networks.compare_networks, result.trials, result.num_classes)
-        baseline = pixel_baseline.result()
+        baseline = session.ahead.pixel_baseline
+        if baseline is None:
+            baseline = pixel_baseline(search)
         parent.log_metrics({PIXEL_BASELINE_METRIC: baseline})
         bus.emit(CandidateEvaluated(candidate, baseline))
         warnings = result_warnings(search.dataset, result, candidate)
@@ -168,12 +167,6 @@ def _save_outcome(search: Search, decision: Decision, warnings: Sequence[str]) -
     file = search.paths.packaged_winner
     outcome = {"version": decision.version, "promotion": decision.promotion, "warnings": tuple(warnings)}
     write_atomically(file, PackagedWinner.from_json(file.read_text()).model_copy(update=outcome).to_json().encode())
-
-
-def _pixel_baseline(search: Search) -> float:
-    """Return the test accuracy of logistic regression on raw pixels."""
-    cache = pixel_cache(search.dataset, next(iter(search.inputs.preprocessings.values())))
-    return pixel_baseline_accuracy(cache.split("train"), cache.split("test"))
 
 
 def _log_networks(

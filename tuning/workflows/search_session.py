@@ -72,7 +72,7 @@ class EventCallback(TrialCallback):
 class SessionResult(NamedTuple):
     """All trials of a search, the known ids of their MLflow runs, the used time, and the phase after the trials.
 
-    ``recipe`` has the budget of this session.
+    ``recipe`` has the budget of this session, ``ahead`` the work that was done while the trials ran.
     """
 
     recipe: Recipe
@@ -80,6 +80,7 @@ class SessionResult(NamedTuple):
     run_ids: Mapping[str, str]
     time_budget: TimeBudget
     final_phase: PhaseStarted
+    ahead: WorkAhead
 
 
 def outcome_at_end(trial: TrialRecord, *, is_out_of_time: bool) -> tuple[TrialStatus, str] | None:
@@ -168,7 +169,7 @@ class SearchSession:
         if reason and not self._search.signals.stop_requested:
             self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
-        return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final())
+        return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final(), ahead)
 
     def _phases(self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy) -> PhaseTracker:
         trials = store.trials()

@@ -26,7 +26,7 @@ from tuning.search.strategy import EXPLORATION_SHARE
 from tuning.search.time_budget import TimeBudget
 from tuning.ui.tables.networks import compare_networks
 from tuning.workflows.search import Search
-from tuning.workflows.winner import cost_measurement_s, select_winner, trained_members
+from tuning.workflows.winner import cost_measurement_s, pixel_baseline, select_winner, trained_members
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,12 @@ MAX_EXPORTS = 2  # of likely winners: the first is mostly the last
 
 
 class WorkAhead(TrialCallback):
-    """The background work of one session of a search; as a callback it learns which trials have ended."""
+    """The background work of one session of a search; as a callback it learns which trials have ended.
+
+    Attributes:
+        measured_s: the seconds in which serving costs were measured.
+        pixel_baseline: the accuracy of the raw-pixel baseline; None if there was no time.
+    """
 
     def __init__(self, search: Search, trials: Sequence[TrialRecord], time_budget: TimeBudget) -> None:
         """Take the trials that have ended before this session."""
@@ -47,8 +52,9 @@ class WorkAhead(TrialCallback):
         self._ended = list(trials)
         self._has_reruns = any(trial.origin == "rerun" for trial in trials)
         self._measured: set[ServingSpec] = set()
-        self._started_s = 0.0
         self._num_exports = self._num_compared = 0
+        self.measured_s = 0.0
+        self.pixel_baseline: float | None = None
 
     def on_trial_start(self, trial: TrialRecord) -> None:
         """Record that the re-runs have begun."""
@@ -63,20 +69,20 @@ class WorkAhead(TrialCallback):
         if hasattr(os, "setpriority"):
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
-        for backbone, image_size in self._search.inputs.preprocessings:
-            if stopped.is_set():
-                return
-            network_flops(backbone, image_size)
-        self._started_s = time.thread_time()
-        while not stopped.is_set():
-            try:
+        try:
+            self._count_flops(stopped)
+            while not stopped.is_set():
                 with TRACING:
                     is_idle = not self._step()
-            except Exception:  # ``finalize`` repeats the step, and reports its error
-                logger.debug("work ahead failed", exc_info=True)
-                return
-            if is_idle:
-                stopped.wait(POLL_INTERVAL_S)
+                if is_idle:
+                    stopped.wait(POLL_INTERVAL_S)
+        except Exception:  # ``finalize`` repeats the step, and reports its error
+            logger.debug("work ahead failed", exc_info=True)
+
+    def _count_flops(self, stopped: threading.Event) -> None:
+        for backbone, image_size in self._search.inputs.preprocessings:
+            if not stopped.is_set():
+                network_flops(backbone, image_size)
 
     def _step(self) -> bool:
         """Do one piece of work; return whether there was any."""
@@ -84,9 +90,14 @@ class WorkAhead(TrialCallback):
         if not trials or not self._is_after(COSTS_START):
             return False
         if (spec := self._next_spec(trials)) is not None:
+            started_s = time.thread_time()
             self._measured.add(spec)
             with suppress(Exception):  # a backbone that cannot be exported only lacks a cost
                 serving_cost(spec)
+            self.measured_s += time.thread_time() - started_s
+            return True
+        if self.pixel_baseline is None:
+            self.pixel_baseline = pixel_baseline(self._search)
             return True
         is_unchanged = len(self._ended) == self._num_compared
         if is_unchanged or self._num_exports >= MAX_EXPORTS or not self._is_after(EXPLORATION_SHARE):
@@ -100,7 +111,7 @@ class WorkAhead(TrialCallback):
 
     def _next_spec(self, trials: Sequence[TrialRecord]) -> ServingSpec | None:
         """Return the best network whose cost is not known yet; None after the time for measuring them."""
-        if time.thread_time() - self._started_s > cost_measurement_s(self._search.recipe):
+        if self.measured_s > cost_measurement_s(self._search.recipe):
             return None
         specs = specs_by_loss(trials, len(self._search.dataset.classes))
         return next((spec for spec in specs if spec not in self._measured), None)
@@ -108,7 +119,7 @@ class WorkAhead(TrialCallback):
     def _export(self, trials: Sequence[TrialRecord]) -> None:
         search, num_classes = self._search, len(self._search.dataset.classes)
         compare_networks(trials, num_classes)
-        members = trained_members(search, select_winner(search, trials))
+        members = trained_members(search, select_winner(search, trials, self.measured_s))
         networks = functools.partial(load_members, members, num_classes)
         get_or_export(members, networks, pixel_caches(members, search.dataset), search.paths.package)
         self._num_exports += 1
