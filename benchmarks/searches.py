@@ -1,10 +1,11 @@
-"""Measure whole searches: ``python -m benchmarks.searches [FOLDER ...] [--versions now before random no_cache]``.
+"""Measure whole searches: ``python -m benchmarks.searches [FOLDER ...] [--versions now before random]``.
 
 Runs ``freezeline tune`` with its defaults on the demo, or on the given data folders, once per seed and version, one
 after another, each with its own tracking database and home. Versions: ``now``; ``before``, the code of ``--before
-CHECKOUT``; ``random``, the random sampler; ``no_cache``, no feature cache and thus no probe sweep. ``--images`` takes a
-stratified subset for training and validation and tests on up to 800 others; ``--hogs 1`` keeps a core busy with other
-work. With ``--rows FILE`` each search is a row of a JSON Lines file, and rows that exist are not measured again.
+CHECKOUT``; ``random``, the random sampler; ``no_sampling``, probes, the default and re-runs alone; ``no_cache``, no
+feature cache and thus no probe sweep. ``--images`` takes a stratified subset for training and validation and tests on
+up to 800 others; ``--hogs 1`` keeps a core busy with other work. With ``--rows FILE`` each search is a row of a JSON
+Lines file, and rows that exist are not measured again.
 
 Prints, for each search, its test scores, its duration, the seconds before its first epoch ended and after its last
 trial ended, and how many proposals of the sampler ended or were pruned; then, for each pair of versions, the seconds
@@ -42,6 +43,7 @@ VERSIONS = {
     "now": (),
     "before": (),
     "random": ("--sampler", "random"),
+    "no_sampling": ("--trials", "1"),
     "no_cache": ("--feature_cache", "off"),
 }
 Curve = list[tuple[float, float]]

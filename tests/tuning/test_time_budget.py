@@ -65,6 +65,19 @@ def test_the_work_after_the_trials_is_estimated_from_the_startup_and_the_probes(
     assert estimate_finalize_s(startup_s, num_test_images, s_per_image) == pytest.approx(expected_s)
 
 
+def test_less_time_is_kept_once_the_likely_winner_is_exported(
+    start_s: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = start_s
+    monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
+    time_budget = make_time_budget(300)
+    now = start_s + 30
+    time_budget.start_trials()
+    assert time_budget.seconds_left == pytest.approx(300 - 30 - 30)
+    time_budget.is_exported = True
+    assert time_budget.seconds_left == pytest.approx(300 - 30 - 15)
+
+
 def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
     start_s: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,12 @@ from data.atomic_write import write_atomically
 from tuning.common.background import background_thread
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
-# What follows the trials (serving costs, export, registration, the check in a clean process, report) imports the same
-# libraries and builds the same networks as what precedes them, and is as slow on a busy machine. Measured on two cores:
-# 22 s before the trials, 21 s after them, without the evaluation of the test images.
-FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 1.0, 15.0, 60.0
+# What follows the trials imports the same libraries and builds the same networks as what precedes them, and is as slow
+# on a busy machine. Measured on two cores: 20 to 25 s before the trials; after them, 25 s for the serving costs and the
+# export, unless they are done while the trials run (``tuning.workflows.work_ahead``), and 12 s for registration, the
+# check in a clean process and the report.
+FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 0.5, 8.0, 30.0
+EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.5, 7.0, 30.0
 # The package evaluates an image in this share of the time in which a probe computes its features on one core.
 EVALUATION_SHARE = 0.25
 MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
@@ -53,13 +55,17 @@ class Elapsed(NamedTuple):
 NOTHING_ELAPSED = Elapsed()
 
 
-def estimate_finalize_s(startup_s: float, num_test_images: int, s_per_image: Sequence[float]) -> float:
-    """Return the expected seconds after the trials.
+def estimate_finalize_s(
+    startup_s: float, num_test_images: int, s_per_image: Sequence[float], is_exported: bool = False
+) -> float:
+    """Return the expected seconds after the trials; ``is_exported``: the likely winner has been exported.
 
     ``s_per_image`` are those of the linear probes that compute features, as evaluation does. A third of the way up the
     sorted values is taken: the first probe of each worker also loads libraries, and would dominate the mean of a few.
     """
     fixed_s = min(MAX_FINALIZE_S, max(MIN_FINALIZE_S, FINALIZE_PER_STARTUP * startup_s))
+    if not is_exported:
+        fixed_s += min(MAX_EXPORT_S, max(MIN_EXPORT_S, EXPORT_PER_STARTUP * startup_s))
     typical_s = sorted(s_per_image)[(len(s_per_image) - 1) // 3] if s_per_image else 0.0
     return fixed_s + num_test_images * EVALUATION_SHARE * typical_s
 
@@ -74,6 +80,7 @@ class TimeBudget(TrialCallback):
     Attributes:
         budget_s: the budget in seconds, including the sessions that count against it; None without a budget.
         ends_s: the expected end of the command as Unix time in seconds; None without a budget.
+        is_exported: whether the likely winner has been exported, so that less time is needed after the trials.
     """
 
     def __init__(
@@ -106,6 +113,7 @@ class TimeBudget(TrialCallback):
         self.ends_s = None if remaining_s is None else self._command_s + remaining_s
         self._remaining_s, self._num_test_images = remaining_s, num_test_images
         self._s_per_image: list[float] = []
+        self.is_exported = False
         self._has_progress = threading.Event()
         if has_progress:
             self._has_progress.set()
@@ -119,7 +127,8 @@ class TimeBudget(TrialCallback):
         """The Unix time in seconds at which the trials must end; None without a budget."""
         if self.ends_s is None or self._remaining_s is None:
             return None
-        finalize_s = estimate_finalize_s(self._start_s - self._command_s, self._num_test_images, self._s_per_image)
+        startup_s = self._start_s - self._command_s
+        finalize_s = estimate_finalize_s(startup_s, self._num_test_images, self._s_per_image, self.is_exported)
         return self.ends_s - min(finalize_s, MAX_RESERVE_FRACTION * self._remaining_s)
 
     @property

@@ -1,9 +1,9 @@
 """Work that the end of a search needs, done while its trials run.
 
-One thread at a low priority counts the FLOPs that the sampler compares costs by, measures the serving costs of the
-networks that lead, and, once the re-runs have begun, exports the networks that win if no later trial is better. What is
-missing when the trials end, ``finalize`` does. Results are passed in caches and in the search's folder, so a resumed
-search can use them too.
+After the first trial one thread at a low priority counts the FLOPs that the sampler compares costs by; later it measures
+the serving costs of the networks that lead, and, once the re-runs have begun, exports the networks that win if no later
+trial is better. What is missing when the trials end, ``finalize`` does. Results are passed in caches and in the
+search's folder, so a resumed search can use them too.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class WorkAhead(TrialCallback):
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
         try:
+            while not self._ended and not stopped.is_set():  # the first score comes first
+                stopped.wait(POLL_INTERVAL_S)
             self._count_flops(stopped)
             while not stopped.is_set():
                 with TRACING:
@@ -123,3 +125,4 @@ class WorkAhead(TrialCallback):
         networks = functools.partial(load_members, members, num_classes)
         get_or_export(members, networks, pixel_caches(members, search.dataset), search.paths.package)
         self._num_exports += 1
+        self._time_budget.is_exported = True
