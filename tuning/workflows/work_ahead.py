@@ -1,6 +1,6 @@
 """Work that the end of a search needs, done while its trials run.
 
-After the first trial one thread at a low priority counts the FLOPs that the sampler compares costs by; later it measures
+After the first trial a thread at low priority counts the FLOPs that the sampler compares costs by; later it measures
 the serving costs of the networks that lead, and, once the re-runs have begun, exports the networks that win if no later
 trial is better. What is missing when the trials end, ``finalize`` does. Results are passed in caches and in the
 search's folder, so a resumed search can use them too.
