@@ -6,13 +6,14 @@ from pathlib import Path
 
 from data.errors import DataError, did_you_mean, one_line
 from data.parallel import ProgressCallback
-from data.sources.archive import is_archive, open_archive
+from data.sources.archive import ENDINGS, is_archive, open_archive
 from data.sources.base import DataSource
 from data.sources.demo import open_demo
+from data.sources.files import visible_children
 from data.sources.manifest import open_manifest
 from data.sources.options import DataOptions
 from data.sources.tables import ENDINGS as MANIFESTS
-from data.sources.tree import open_local_folder
+from data.sources.tree import DOCUMENTS, MAX_DEPTH, open_local_folder
 
 
 def open_source(options: str | DataOptions, progress: ProgressCallback | None = None) -> DataSource:
@@ -33,10 +34,39 @@ def open_source(options: str | DataOptions, progress: ProgressCallback | None = 
         return _open_uri(data, options, progress)
     path = _resolve(data)
     if path.is_dir():
-        return open_local_folder(path, options)
+        return _open_folder(path, options, progress)
     if not path.exists():
         raise DataError(_not_found_message(data, path))
     return _open_file(path, options, progress)
+
+
+def _open_folder(path: Path, options: DataOptions, progress: ProgressCallback | None) -> DataSource:
+    archives = _sole_archives(path)
+    if len(archives) > 1:
+        names = " and ".join(archive.name for archive in archives)
+        raise DataError(
+            f"data must be one archive, or a folder of images, but {archives[0].parent} has {names}; extract them into "
+            "one folder, each into a folder that is named after its split, such as train or test"
+        )
+    if not archives:
+        return open_local_folder(path, options)
+    source = open_archive(archives[0], options, progress=progress)
+    return source.model_copy(update={"layout": (f"found in {archives[0].relative_to(path)}", *source.layout)})
+
+
+def _sole_archives(root: Path) -> list[Path]:
+    """Return the archives in a folder, or below its sole folders, that has nothing else than documents."""
+    folder = root
+    for _ in range(MAX_DEPTH):
+        folders, files = visible_children(folder)
+        archives = [file for file in files if file.lower().endswith(ENDINGS)]
+        documents = [file for file in files if Path(file).suffix.lower() in DOCUMENTS]
+        if len(archives) + len(documents) < len(files) or len(folders) > (0 if archives else 1):
+            return []
+        if archives or not folders:
+            return [folder / archive for archive in archives]
+        folder /= folders[0]
+    return []
 
 
 def _open_uri(data: str, options: DataOptions, progress: ProgressCallback | None) -> DataSource:

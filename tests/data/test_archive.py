@@ -51,6 +51,30 @@ def test_splits_inside_wrapper_folders_are_found(make_folder, tmp_path: Path) ->
     assert {image.split for image in source.images} == {"train", "test"}
 
 
+def test_an_archive_alone_in_a_folder_is_opened(image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "download" / "inner"
+    folder.mkdir(parents=True)
+    (tmp_path / "download" / "README.md").touch()
+    make_zip(image_folder, folder / "pets.zip")
+    dataset = load_dataset(str(tmp_path / "download"))
+    assert dataset.fingerprint == load_dataset(str(image_folder)).fingerprint
+    assert (dataset.name, dataset.layout[0]) == ("pets", "found in inner/pets.zip")
+
+
+def test_several_archives_alone_in_a_folder_are_a_question(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "download").mkdir()
+    for name in ("test.zip", "train.zip"):
+        make_zip(image_folder, tmp_path / "download" / name)
+    with pytest.raises(DataError, match=r"has test\.zip and train\.zip; extract them into one folder, each into a folder"):
+        load_dataset(str(tmp_path / "download"))
+
+
+def test_an_archive_beside_images_is_not_opened(image_folder: Path) -> None:
+    expected = load_dataset(str(image_folder)).fingerprint
+    make_zip(image_folder, image_folder / "backup.zip")
+    assert load_dataset(str(image_folder)).fingerprint == expected
+
+
 def test_a_manifest_at_the_top_level_is_used(image_folder: Path, tmp_path: Path) -> None:
     (image_folder / "labels.csv").write_text(
         "path,label\nred/000.png,warm\nblue/000.png,cold\n../../escape.png,cold\n/etc/hostname,cold\n"
