@@ -65,7 +65,9 @@ def test_several_archives_alone_in_a_folder_are_a_question(image_folder: Path, t
     (tmp_path / "download").mkdir()
     for name in ("test.zip", "train.zip"):
         make_zip(image_folder, tmp_path / "download" / name)
-    with pytest.raises(DataError, match=r"has test\.zip and train\.zip; extract them into one folder, each into a folder"):
+    with pytest.raises(
+        DataError, match=r"has test\.zip and train\.zip; extract them into one folder, each into a folder"
+    ):
         load_dataset(str(tmp_path / "download"))
 
 

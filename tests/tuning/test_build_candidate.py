@@ -23,7 +23,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.recipe.schema import TrainingSettings
 from tuning.registry.build_candidate import build_candidate, load_test_predictions, with_absolute_paths
 from tuning.registry.candidate_store import load_candidate, load_model, reference_predictions_path
-from tuning.registry.exported_graph import get_or_export
+from tuning.registry.exported_graph import ExportedGraph, export_ahead, take_or_export
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember, load_members, pixel_caches
 from tuning.registry.smoke_test import ReferencePredictions
 from tuning.tracking.parent_run import ParentRun
@@ -111,39 +111,37 @@ def test_an_ensemble_is_evaluated_and_packaged_with_the_mean_of_its_networks(
     assert load_candidate(client, parent.run_id) == candidate
 
 
-def test_networks_that_were_exported_before_are_not_loaded_again(
+def test_networks_that_were_exported_ahead_are_not_loaded_again(
     parent: ParentRun, images: Dataset, members: list[TrainedMember], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, held_out = tmp_path / "package", HeldOutPredictions(np.zeros((2, 3)), np.arange(2))
-    caches = pixel_caches(members, images)
-    exported = get_or_export(members, lambda: load_members(members, 3), caches, folder)
+    export_ahead(members, images, folder)
     before = build(parent, images, members, tmp_path / "other", held_out)
     with monkeypatch.context() as patch:
         patch.setattr("tuning.registry.build_candidate.load_members", None)
         candidate = build(parent, images, members, folder, held_out)
-    assert candidate.latency_ms == exported.latency_ms
     changed = {"run_id", "model_uri", "evaluated_ms", "test_evaluations", "latency_ms", "size_mb"}
     assert candidate.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+    assert {file.name for file in folder.iterdir()} == {file.name for file in (tmp_path / "other").iterdir()}
+    assert not list(tmp_path.glob("package.ahead*"))
 
 
-def test_other_networks_than_the_exported_ones_replace_them(
+def test_a_graph_of_other_networks_is_not_used_and_the_package_is_kept_until_then(
     images: Dataset, members: list[TrainedMember], tmp_path: Path
 ) -> None:
     folder, caches = tmp_path / "package", pixel_caches(members, images)
 
-    def source(changed: list[TrainedMember]) -> str:
-        return get_or_export(changed, lambda: load_members(changed, 3), caches, folder).source
+    def take(changed: list[TrainedMember]) -> ExportedGraph:
+        return take_or_export(changed, lambda: load_members(changed, 3), caches, folder)
 
-    before = source(members)
-    (folder / "left_over").touch()
-    assert source(members) == before
-    assert (folder / "left_over").exists()
+    first = take(members)
+    (folder / "of_the_first").touch()
     swapped = [member._replace(weight=1 - member.weight) for member in members]
-    assert source(swapped) != before
-    assert not (folder / "left_over").exists()
-    trained_again = build_classifier(members[0].config.network, 3, 24, seed=9)
-    save_weights(trained_again, members[0].weights)
-    assert source(members) != before  # the same files with other weights
+    export_ahead(swapped, images, folder)
+    assert (folder / "of_the_first").exists()
+    save_weights(build_classifier(members[0].config.network, 3, 24, seed=9), members[0].weights)
+    assert len({first.source, take(swapped).source, take(members).source}) == 3  # the same files with other weights
+    assert not (folder / "of_the_first").exists()
 
 
 def test_the_temperature_is_chosen_on_the_validation_split_or_on_held_out_predictions(

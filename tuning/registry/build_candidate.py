@@ -30,7 +30,7 @@ from tuning.registry.candidate_store import (
     log_candidate_package,
     reference_predictions_path,
 )
-from tuning.registry.exported_graph import ExportedGraph, get_or_export
+from tuning.registry.exported_graph import ExportedGraph, take_or_export
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
 from tuning.registry.member_predictions import (
     HeldOutPredictions,
@@ -94,7 +94,7 @@ def build_candidate(
     networks = functools.cache(lambda: load_members(members, num_classes))  # not needed if they have been exported
     caches = pixel_caches(members, dataset)
     log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
-    exported = get_or_export(members, networks, caches, folder)
+    exported = take_or_export(members, networks, caches, folder)
     held_out = held_out or predict_split(networks(), caches, "val", num_classes)
     temperature = choose_temperature(held_out.logits, held_out.labels)
     _complete_package(members, exported, dataset, temperature, folder)

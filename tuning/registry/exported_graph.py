@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from data.atomic_write import write_atomically
+from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
-from tuning.registry.member_predictions import TrainedMember, reference_predictions
+from tuning.registry.member_predictions import TrainedMember, load_members, pixel_caches, reference_predictions
 from tuning.registry.smoke_test import ReferencePredictions
 
 if TYPE_CHECKING:
@@ -65,43 +66,71 @@ class ExportedGraph(FrozenModel):
         )
 
 
-def get_or_export(
+def export_ahead(members: Sequence[TrainedMember], dataset: Dataset, folder: Path) -> None:
+    """Export the members beside ``folder``, where ``take_or_export`` finds them; the package in it stays as it is."""
+    ahead = _ahead(folder)
+    if _load(ahead, members) is None:
+        _export(members, load_members(members, len(dataset.classes)), pixel_caches(members, dataset), ahead)
+
+
+def take_or_export(
     members: Sequence[TrainedMember],
     networks: Callable[[], Sequence[PackageMember]],
     caches: Mapping[Preprocessing, PixelCache],
     folder: Path,
 ) -> ExportedGraph:
-    """Return the graph of the members in ``folder``, which is exported, and the folder emptied, if it holds another.
+    """Return the members' graph in ``folder``, whose former content is deleted.
 
-    ``networks`` loads the members; ``caches`` are in the order of the graph's inputs.
+    ``networks`` loads the members, if they have not been exported; ``caches`` are in the order of the graph's inputs.
     """
-    file, source = folder.with_name(f"{folder.name}.graph.json"), _source(members)
-    try:
-        exported = ExportedGraph.from_json(file.read_text())
-        if exported.source == source:
-            return exported
-    except (FileNotFoundError, ValidationError):
-        pass
-    file.unlink(missing_ok=True)
+    ahead = _ahead(folder)
+    exported = _load(ahead, members)
+    if exported is None:
+        return _export(members, networks(), caches, folder)
     shutil.rmtree(folder, ignore_errors=True)
-    exported = _export(source, networks(), caches, folder)
-    write_atomically(file, exported.to_json().encode())
+    ahead.rename(folder)
+    _description(ahead).unlink()
     return exported
 
 
+def _ahead(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.ahead")
+
+
+def _description(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.graph.json")
+
+
+def _load(folder: Path, members: Sequence[TrainedMember]) -> ExportedGraph | None:
+    """Return the graph in ``folder``; None if it was not made from the members, or not completely."""
+    try:
+        exported = ExportedGraph.from_json(_description(folder).read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return exported if exported.source == _source(members) else None
+
+
 def _export(
-    source: str, networks: Sequence[PackageMember], caches: Mapping[Preprocessing, PixelCache], folder: Path
+    members: Sequence[TrainedMember],
+    networks: Sequence[PackageMember],
+    caches: Mapping[Preprocessing, PixelCache],
+    folder: Path,
 ) -> ExportedGraph:
     from models.packaging.export import export_graph
 
+    description = _description(folder)
+    description.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
     images = [cache.split("val")[0] for cache in caches.values()]
     result = export_graph(networks, images, folder)
-    return ExportedGraph(
-        source=source,
+    exported = ExportedGraph(
+        source=_source(members),
         **result.model_dump(),
         reference=reference_predictions(networks, images[0]),
         latency_ms=_latency_ms(folder / result.graph),
     )
+    write_atomically(description, exported.to_json().encode())
+    return exported
 
 
 def _source(members: Sequence[TrainedMember]) -> str:

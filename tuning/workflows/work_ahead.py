@@ -8,7 +8,6 @@ search's folder, so a resumed search can use them too.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
@@ -19,8 +18,7 @@ from contextlib import suppress
 from models.profiling.serving_cost import ServingSpec, serving_cost
 from models.profiling.training_cost import TRACING, network_flops
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
-from tuning.registry.exported_graph import get_or_export
-from tuning.registry.member_predictions import load_members, pixel_caches
+from tuning.registry.exported_graph import export_ahead
 from tuning.search.selection import specs_by_loss
 from tuning.search.strategy import EXPLORATION_SHARE
 from tuning.search.time_budget import TimeBudget
@@ -119,10 +117,9 @@ class WorkAhead(TrialCallback):
         return next((spec for spec in specs if spec not in self._measured), None)
 
     def _export(self, trials: Sequence[TrialRecord]) -> None:
-        search, num_classes = self._search, len(self._search.dataset.classes)
-        compare_networks(trials, num_classes)
+        search = self._search
+        compare_networks(trials, len(search.dataset.classes))
         members = trained_members(search, select_winner(search, trials, self.measured_s))
-        networks = functools.partial(load_members, members, num_classes)
-        get_or_export(members, networks, pixel_caches(members, search.dataset), search.paths.package)
+        export_ahead(members, search.dataset, search.paths.package)
         self._num_exports += 1
         self._time_budget.is_exported = True
