@@ -20,7 +20,7 @@ from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 # export, unless they are done while the trials run (``tuning.workflows.work_ahead``), and 12 s for registration, the
 # check in a clean process and the report.
 FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 0.5, 8.0, 30.0
-EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.5, 7.0, 30.0
+EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.6, 7.0, 30.0
 # The package evaluates an image in this share of the time in which a probe computes its features on one core.
 EVALUATION_SHARE = 0.25
 MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
@@ -56,15 +56,16 @@ NOTHING_ELAPSED = Elapsed()
 
 
 def estimate_finalize_s(
-    startup_s: float, num_test_images: int, s_per_image: Sequence[float], is_exported: bool = False
+    startup_s: float, num_test_images: int, s_per_image: Sequence[float], export_has_begun: bool = False
 ) -> float:
-    """Return the expected seconds after the trials; ``is_exported``: the likely winner has been exported.
+    """Return the expected seconds after the trials.
 
-    ``s_per_image`` are those of the linear probes that compute features, as evaluation does. A third of the way up the
-    sorted values is taken: the first probe of each worker also loads libraries, and would dominate the mean of a few.
+    With ``export_has_begun`` the likely winner is being exported, and little of that remains. ``s_per_image`` are those
+    of the linear probes that compute features, as evaluation does. A third of the way up the sorted values is taken:
+    the first probe of each worker also loads libraries, and would dominate the mean of a few.
     """
     fixed_s = min(MAX_FINALIZE_S, max(MIN_FINALIZE_S, FINALIZE_PER_STARTUP * startup_s))
-    if not is_exported:
+    if not export_has_begun:
         fixed_s += min(MAX_EXPORT_S, max(MIN_EXPORT_S, EXPORT_PER_STARTUP * startup_s))
     typical_s = sorted(s_per_image)[(len(s_per_image) - 1) // 3] if s_per_image else 0.0
     return fixed_s + num_test_images * EVALUATION_SHARE * typical_s
@@ -80,7 +81,7 @@ class TimeBudget(TrialCallback):
     Attributes:
         budget_s: the budget in seconds, including the sessions that count against it; None without a budget.
         ends_s: the expected end of the command as Unix time in seconds; None without a budget.
-        is_exported: whether the likely winner has been exported, so that less time is needed after the trials.
+        export_has_begun: whether the likely winner is being exported, or is, so that less time is needed after the trials.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class TimeBudget(TrialCallback):
         self.ends_s = None if remaining_s is None else self._command_s + remaining_s
         self._remaining_s, self._num_test_images = remaining_s, num_test_images
         self._s_per_image: list[float] = []
-        self.is_exported = False
+        self.export_has_begun = False
         self._has_progress = threading.Event()
         if has_progress:
             self._has_progress.set()
@@ -128,7 +129,7 @@ class TimeBudget(TrialCallback):
         if self.ends_s is None or self._remaining_s is None:
             return None
         startup_s = self._start_s - self._command_s
-        finalize_s = estimate_finalize_s(startup_s, self._num_test_images, self._s_per_image, self.is_exported)
+        finalize_s = estimate_finalize_s(startup_s, self._num_test_images, self._s_per_image, self.export_has_begun)
         return self.ends_s - min(finalize_s, MAX_RESERVE_FRACTION * self._remaining_s)
 
     @property

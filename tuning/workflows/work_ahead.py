@@ -118,8 +118,8 @@ class WorkAhead(TrialCallback):
 
     def _export(self, trials: Sequence[TrialRecord]) -> None:
         search = self._search
+        self._time_budget.export_has_begun = True
         compare_networks(trials, len(search.dataset.classes))
         members = trained_members(search, select_winner(search, trials, self.measured_s))
         export_ahead(members, search.dataset, search.paths.package)
         self._num_exports += 1
-        self._time_budget.is_exported = True
