@@ -81,7 +81,7 @@ class TimeBudget(TrialCallback):
     Attributes:
         budget_s: the budget in seconds, including the sessions that count against it; None without a budget.
         ends_s: the expected end of the command as Unix time in seconds; None without a budget.
-        export_has_begun: whether the likely winner is being exported, or is, so that less time is needed after the trials.
+        export_has_begun: whether the likely winner is being exported, or has been: the end needs less time.
     """
 
     def __init__(
