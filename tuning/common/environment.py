@@ -20,6 +20,9 @@ DEFAULTS = {
     # The threads of torch soon sleep while they wait for each other. Beside trials or other work, which take the cores,
     # waiting in a loop made 10 passes of a network take 21 s instead of 1.3 s; on idle cores both take 0.4 s.
     "GOMP_SPINCOUNT": "3000",
+    # Those of numpy and scipy always wait in a loop. Two workers that each fitted a linear probe with two threads on two
+    # cores spent 90 % of their time in it; a fit with one thread on an idle core takes as long as with two.
+    "OPENBLAS_NUM_THREADS": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",  # otherwise the import checks online for a new release
     # No progress tables, usage reports, default loggers (a report takes 3 ms instead of 10) or migration warnings.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without an accelerator must not see one
