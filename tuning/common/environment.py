@@ -20,12 +20,12 @@ DEFAULTS = {
     # The threads of torch soon sleep while they wait for each other. Beside trials or other work, which take the cores,
     # waiting in a loop made 10 passes of a network take 21 s instead of 1.3 s; on idle cores both take 0.4 s.
     "GOMP_SPINCOUNT": "3000",
-    # Those of numpy and scipy always wait in a loop. Two workers that each fitted a linear probe with two threads on two
-    # cores spent 90 % of their time in it; a fit with one thread on an idle core takes as long as with two.
+    # Those of numpy and scipy always wait in a loop. Two workers that each fitted a linear probe with two threads on
+    # two cores spent 90 % of the time in it. A fit with one thread on an idle core takes as long as with two.
     "OPENBLAS_NUM_THREADS": "1",
-    # Ray runs a trial in a thread. The memory of such threads is in heaps of at most 64 MB, so glibc would return the large
-    # tensors of every batch to the kernel, which fills all pages with zeros again: a forward pass at 224 px took 1.4 times
-    # as long. Read when a process starts: for the workers.
+    # Ray runs a trial in a thread. The memory of such threads is in heaps of at most 64 MB, so glibc would return the
+    # large tensors of every batch to the kernel, which fills pages with zeros again: a forward pass at 224 px took 1.4
+    # times as long. Read when a process starts: for the workers.
     "MALLOC_ARENA_MAX": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",  # otherwise the import checks online for a new release
     # No progress tables, usage reports, default loggers (a report takes 3 ms instead of 10) or migration warnings.
