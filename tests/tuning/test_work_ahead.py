@@ -52,7 +52,7 @@ class Fixture:
         self.ahead.on_trial_end(trial.model_copy(update={"config": config, "history": history, "origin": origin}), None)
 
     def work(self) -> list[str]:
-        """Work until there is nothing to do; return what was done."""
+        """Work until there is nothing to do; return the steps."""
         self.done.clear()
         while self.ahead._step():
             pass
@@ -103,6 +103,6 @@ def test_an_error_ends_the_work_without_a_message(
     fixture.budget.fraction_used = 0.5
     thread = threading.Thread(target=fixture.ahead.run, args=(threading.Event(),))
     thread.start()
-    thread.join()  # it would go on for ever without the error
+    thread.join()  # it would not end without the error
     assert capsys.readouterr().err == ""
     assert fixture.ahead.pixel_baseline is None

@@ -55,7 +55,7 @@ class ExportedGraph(FrozenModel):
         return ExportResult.model_validate({name: getattr(self, name) for name in ExportResult.model_fields})
 
     def calibrated_reference(self, temperature: float) -> ReferencePredictions:
-        """Return what the package must return with its temperature."""
+        """Return the predictions of the package, which has a temperature."""
         import numpy as np
 
         from models.evaluation.calibration import apply_temperature
