@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -109,3 +110,15 @@ def test_the_first_search_of_a_folder_creates_the_database_silently(tmp_path: Pa
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "mlflow.db").exists()
+
+
+BLAS_THREADS = """
+import scipy.linalg, threadpoolctl
+print([pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "openblas"])
+"""
+
+
+def test_the_processes_of_a_search_use_one_thread_of_openblas() -> None:
+    configure_environment()
+    done = subprocess.run([sys.executable, "-c", BLAS_THREADS], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) == {1}
