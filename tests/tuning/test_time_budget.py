@@ -13,7 +13,7 @@ import pytest
 
 from models.trial_config import FitConfig
 from tests.tuning.factories import epoch_report, recipe, trial_record
-from tuning.search.time_budget import Elapsed, TimeBudget, estimate_finalize_s
+from tuning.search.time_budget import Elapsed, TimeBudget, estimate_evaluation_s, estimate_finalize_s
 
 
 @pytest.fixture
@@ -49,20 +49,19 @@ def test_a_budget_is_trials_minutes_or_both(options: dict[str, str], trials: int
     assert (limited.max_trials, limited.budget_s) == (trials, seconds)
 
 
+@pytest.mark.parametrize(("startup_s", "expected_s"), [(2, 15), (20, 22), (1000, 60)])
+def test_the_work_after_the_trials_is_estimated_from_the_startup(startup_s: float, expected_s: float) -> None:
+    assert estimate_finalize_s(startup_s) == pytest.approx(expected_s)
+
+
 @pytest.mark.parametrize(
-    ("startup_s", "num_test_images", "s_per_image", "expected_s"),
-    [
-        (2, 0, [], 15),
-        (20, 0, [], 22),
-        (1000, 0, [], 60),
-        (20, 100, [5.0, 0.1, 0.1, 0.2], 24.5),
-        (20, 100, [0.4], 32),
-    ],
+    ("s_per_image", "latency_ms", "expected_s"),
+    [([], None, 0), ([5.0, 0.1, 0.1, 0.2], None, 5), ([0.4], None, 20), ([0.4], 30.0, 3)],
 )
-def test_the_work_after_the_trials_is_estimated_from_the_startup_and_the_probes(
-    startup_s: float, num_test_images: int, s_per_image: list[float], expected_s: float
+def test_the_evaluation_is_estimated_from_the_probes_and_then_from_the_latency_of_the_likely_winner(
+    s_per_image: list[float], latency_ms: float | None, expected_s: float
 ) -> None:
-    assert estimate_finalize_s(startup_s, num_test_images, s_per_image) == pytest.approx(expected_s)
+    assert estimate_evaluation_s(100, s_per_image, latency_ms) == pytest.approx(expected_s)
 
 
 def test_less_time_is_kept_once_the_likely_winner_export_has_begun(
@@ -73,9 +72,9 @@ def test_less_time_is_kept_once_the_likely_winner_export_has_begun(
     time_budget = make_time_budget(300)
     now = start_s + 30
     time_budget.start_trials()
-    assert time_budget.seconds_left == pytest.approx(300 - 30 - 15 - 18)
+    assert time_budget.seconds_left == pytest.approx(300 - 30 - 18 - 15)
     time_budget.export_has_begun = True
-    assert time_budget.seconds_left == pytest.approx(300 - 30 - 15)
+    assert time_budget.seconds_left == pytest.approx(300 - 30 - 18)
 
 
 def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
@@ -95,7 +94,7 @@ def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
         "history": ({**probe.history[0], "images_per_s": 5.0},),
     }
     time_budget.on_trial_end(probe.model_copy(update=changes), None)
-    assert time_budget.seconds_left == pytest.approx(300 - 20 - 22 - 0.25 * 100 / 5)
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 22 - 0.5 * 100 / 5)
 
 
 def test_without_minutes_the_time_is_never_exhausted(make_time_budget: MakeTimeBudget) -> None:

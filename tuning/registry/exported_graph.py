@@ -66,11 +66,12 @@ class ExportedGraph(FrozenModel):
         )
 
 
-def export_ahead(members: Sequence[TrainedMember], dataset: Dataset, folder: Path) -> None:
+def export_ahead(members: Sequence[TrainedMember], dataset: Dataset, folder: Path) -> ExportedGraph:
     """Export the members beside ``folder``, where ``take_or_export`` finds them; the package in it stays as it is."""
     ahead = _ahead(folder)
-    if _load(ahead, members) is None:
-        _export(members, load_members(members, len(dataset.classes)), pixel_caches(members, dataset), ahead)
+    if (exported := _load(ahead, members)) is not None:
+        return exported
+    return _export(members, load_members(members, len(dataset.classes)), pixel_caches(members, dataset), ahead)
 
 
 def take_or_export(

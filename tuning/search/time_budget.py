@@ -17,12 +17,13 @@ from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 
 # What follows the trials imports the same libraries and builds the same networks as what precedes them, and is as slow
 # on a busy machine. Measured on two cores: 20 to 25 s before the trials; after them, 25 s for the serving costs and the
-# export, unless they are done while the trials run (``tuning.workflows.work_ahead``), and 12 s for registration, the
-# check in a clean process and the report.
-FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 0.5, 8.0, 30.0
-EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.6, 7.0, 30.0
-# The package evaluates an image in this share of the time in which a probe computes its features on one core.
-EVALUATION_SHARE = 0.25
+# export, unless they are done while the trials run (``tuning.workflows.work_ahead``), and 9 to 13 s for registration,
+# the check in a clean process and the report.
+FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 0.6, 8.0, 30.0
+EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.5, 7.0, 30.0
+# Before its latency is known, the package is expected to evaluate an image in this share of the time in which a probe
+# computes its features on one core: an ensemble has up to three networks, and uses all cores.
+EVALUATION_SHARE = 0.5
 MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
 POLL_INTERVAL_S = 0.2
 
@@ -55,20 +56,27 @@ class Elapsed(NamedTuple):
 NOTHING_ELAPSED = Elapsed()
 
 
-def estimate_finalize_s(
-    startup_s: float, num_test_images: int, s_per_image: Sequence[float], export_has_begun: bool = False
-) -> float:
-    """Return the expected seconds after the trials.
+def estimate_finalize_s(startup_s: float, export_has_begun: bool = False) -> float:
+    """Return the expected seconds after the trials without the evaluation of the test images.
 
-    With ``export_has_begun`` the likely winner is being exported, and little of that remains. ``s_per_image`` are those
-    of the linear probes that compute features, as evaluation does. A third of the way up the sorted values is taken:
-    the first probe of each worker also loads libraries, and would dominate the mean of a few.
+    With ``export_has_begun`` the likely winner is being exported, and little of that remains.
     """
     fixed_s = min(MAX_FINALIZE_S, max(MIN_FINALIZE_S, FINALIZE_PER_STARTUP * startup_s))
     if not export_has_begun:
         fixed_s += min(MAX_EXPORT_S, max(MIN_EXPORT_S, EXPORT_PER_STARTUP * startup_s))
+    return fixed_s
+
+
+def estimate_evaluation_s(num_test_images: int, s_per_image: Sequence[float], latency_ms: float | None = None) -> float:
+    """Return the expected seconds for evaluating the test images, by the latency of the exported winner if it is known.
+
+    ``s_per_image`` are those of the linear probes that compute features. A third of the way up the sorted values is
+    taken: the first probe of each worker also loads libraries, and would dominate the mean of a few.
+    """
+    if latency_ms is not None:
+        return num_test_images * latency_ms / 1000
     typical_s = sorted(s_per_image)[(len(s_per_image) - 1) // 3] if s_per_image else 0.0
-    return fixed_s + num_test_images * EVALUATION_SHARE * typical_s
+    return num_test_images * EVALUATION_SHARE * typical_s
 
 
 class TimeBudget(TrialCallback):
@@ -82,6 +90,7 @@ class TimeBudget(TrialCallback):
         budget_s: the budget in seconds, including the sessions that count against it; None without a budget.
         ends_s: the expected end of the command as Unix time in seconds; None without a budget.
         export_has_begun: whether the likely winner is being exported, or has been: the end needs less time.
+        latency_ms: of the likely winner, once it is exported.
     """
 
     def __init__(
@@ -115,6 +124,7 @@ class TimeBudget(TrialCallback):
         self._remaining_s, self._num_test_images = remaining_s, num_test_images
         self._s_per_image: list[float] = []
         self.export_has_begun = False
+        self.latency_ms: float | None = None
         self._has_progress = threading.Event()
         if has_progress:
             self._has_progress.set()
@@ -129,7 +139,8 @@ class TimeBudget(TrialCallback):
         if self.ends_s is None or self._remaining_s is None:
             return None
         startup_s = self._start_s - self._command_s
-        finalize_s = estimate_finalize_s(startup_s, self._num_test_images, self._s_per_image, self.export_has_begun)
+        evaluation_s = estimate_evaluation_s(self._num_test_images, self._s_per_image, self.latency_ms)
+        finalize_s = evaluation_s + estimate_finalize_s(startup_s, self.export_has_begun)
         return self.ends_s - min(finalize_s, MAX_RESERVE_FRACTION * self._remaining_s)
 
     @property
