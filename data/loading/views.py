@@ -117,13 +117,13 @@ class JoinedSources:
                 for source, selected, offset in ((first, is_first, 0), (second, ~is_first, self._num_first))
                 if selected.any()
             ]
-            return _scatter(parts)
+            return scatter(parts)
 
         return gather
 
 
-def _scatter(parts: Sequence[tuple[Indices, torch.Tensor]]) -> torch.Tensor:
-    """Assemble a batch from parts, each given with its positions in the batch; the memory format is kept."""
+def scatter(parts: Sequence[tuple[Indices, torch.Tensor]]) -> torch.Tensor:
+    """Return a batch assembled from parts, each given with its positions in it; the memory format is kept."""
     (_, first), *others = parts
     if not others:
         return first

@@ -61,7 +61,8 @@ def _sole_archives(root: Path) -> list[Path]:
         folders, files = visible_children(folder)
         archives = [file for file in files if file.lower().endswith(ENDINGS)]
         documents = [file for file in files if Path(file).suffix.lower() in DOCUMENTS]
-        if len(archives) + len(documents) < len(files) or len(folders) > (0 if archives else 1):
+        has_others = len(archives) + len(documents) < len(files)
+        if has_others or len(folders) > 1 or (archives and folders):
             return []
         if archives or not folders:
             return [folder / archive for archive in archives]

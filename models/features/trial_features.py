@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from data.atomic_write import DISK_FULL_ERRNOS
@@ -38,6 +37,7 @@ from data.loading.views import (
     GatherFn,
     JoinedSources,
     SampleSource,
+    scatter,
     views_for,
 )
 from data.sources.base import SplitName
@@ -175,7 +175,8 @@ class CachedFeatureLoader:
             if stored is None:
                 return self._prefix.compute(self._images.images(rows, view_indices))
             parts.append((positions, stored.rows(rows[positions])))
-        return _scatter(parts).unpacked
+        joined = scatter([(positions, part.values) for positions, part in parts])
+        return parts[0][1]._replace(values=joined).unpacked
 
     # --- entries ---
 
@@ -251,17 +252,6 @@ class CachedFeatureLoader:
                 if folder:
                     return _StoredOrigin(origin, key, open_features(folder))
         return None
-
-
-def _scatter(parts: list[tuple[Indices, StridedTensor]]) -> StridedTensor:
-    """Assemble a batch from parts, each given with its row indices in the batch."""
-    (_, first), *others = parts
-    if not others:
-        return first
-    values = torch.empty((sum(len(positions) for positions, _ in parts), *first.values.shape[1:]))
-    for positions, part in parts:
-        values[torch.from_numpy(positions)] = part.values
-    return first._replace(values=values)
 
 
 class _StoredOrigin(NamedTuple):

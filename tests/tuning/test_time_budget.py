@@ -64,7 +64,7 @@ def test_the_evaluation_is_estimated_from_the_probes_and_then_from_the_latency_o
     assert estimate_evaluation_s(100, s_per_image, latency_ms) == pytest.approx(expected_s)
 
 
-def test_less_time_is_kept_once_the_likely_winner_export_has_begun(
+def test_less_time_is_kept_once_the_export_of_the_likely_winner_has_begun(
     start_s: float, make_time_budget: MakeTimeBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = start_s

@@ -61,9 +61,7 @@ class ExportedGraph(FrozenModel):
         from models.evaluation.calibration import apply_temperature
 
         probabilities = apply_temperature(np.array(self.reference.probabilities), temperature)
-        return ReferencePredictions(
-            images=self.reference.images, probabilities=tuple(tuple(map(float, row)) for row in probabilities)
-        )
+        return self.reference.model_copy(update={"probabilities": tuple(map(tuple, probabilities.tolist()))})
 
 
 def export_ahead(members: Sequence[TrainedMember], dataset: Dataset, folder: Path) -> ExportedGraph:

@@ -105,7 +105,7 @@ def build_report_content(
     """Return the content of a search's report; pixels are read from the cache, or decoded again."""
     probabilities, labels = winner.probabilities, winner.labels
     test_images = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
-    promotion = decision.promotion
+    won, lost = _changed_images(test_images, decision)
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)
     return ReportContent(
@@ -124,8 +124,8 @@ def build_report_content(
         ),
         mistakes=test_images.mistakes(),
         correct=test_images.correct(),
-        won=test_images.most_confident(promotion.won_images if promotion else (), MAX_WON),
-        lost=test_images.most_confident(promotion.lost_images if promotion else (), MAX_LOST),
+        won=won,
+        lost=lost,
         trials_table=Table(LEADERBOARD, leaderboard_csv(result.trials)),
         predictions_table=Table(
             TEST_PREDICTIONS, predictions_csv(test_images.samples, dataset.classes, probabilities, labels)
@@ -141,15 +141,23 @@ def with_decision(
     content: ReportContent, dataset: Dataset, decision: Decision, provenance: Provenance
 ) -> ReportContent:
     """Return the content after the registry's decision, which no chart depends on."""
-    winner, promotion = content.winner, decision.promotion
+    winner = content.winner
     test_images = ClassifiedSamples(dataset, dataset.split("test"), winner.probabilities, winner.labels)
+    won, lost = _changed_images(test_images, decision)
     return replace(
         content,
         decision=decision,
         provenance=provenance,
-        won=test_images.most_confident(promotion.won_images if promotion else (), MAX_WON),
-        lost=test_images.most_confident(promotion.lost_images if promotion else (), MAX_LOST),
+        won=won,
+        lost=lost,
     )
+
+
+def _changed_images(test_images: ClassifiedSamples, decision: Decision) -> list[tuple[ClassifiedImage, ...]]:
+    """Return test images that only the model, and those that only the champion, classifies correctly."""
+    promotion = decision.promotion
+    won, lost = (promotion.won_images, promotion.lost_images) if promotion else ((), ())
+    return [test_images.most_confident(won, MAX_WON), test_images.most_confident(lost, MAX_LOST)]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from tuning.workflows.winner import cost_measurement_s, pixel_baseline, select_w
 
 logger = logging.getLogger(__name__)
 
-# Niceness of the thread: about a quarter of a core while all cores are busy. It must be done before the trials end.
-PRIORITY = 5
+# Of the thread, which then has about a quarter of a core while all cores are busy: enough to end before the trials.
+NICENESS = 5
 POLL_INTERVAL_S = 1.0
 COSTS_START = 0.5  # fraction of the trials' time from which costs are measured: the networks that lead are known
 MAX_EXPORTS = 2  # of likely winners: the first is mostly the last
@@ -66,7 +66,7 @@ class WorkAhead(TrialCallback):
         """Work until the trials end."""
         if hasattr(os, "setpriority"):
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             while not self._ended and not stopped.is_set():  # the first score comes first
                 stopped.wait(POLL_INTERVAL_S)
