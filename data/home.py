@@ -1,4 +1,4 @@
-"""The state folder, which is independent of the clone of the repository."""
+"""The state folder and the cache folder, which are independent of the clone of the repository."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ def state_dir() -> Path:
     return Path(configured).expanduser().resolve() if configured else platformdirs.user_cache_path("freezeline")
 
 
+def cache_dir() -> Path:
+    """Return the folder of decoded images and features: FREEZELINE_CACHE, or by default in the state folder."""
+    configured = os.environ.get("FREEZELINE_CACHE")
+    return Path(configured).expanduser().resolve() if configured else state_dir() / "cache"
+
+
 def state_dir_problem(error: OSError) -> str:
     """Return the message for an error because the state folder cannot be written; empty for other errors."""
     if error.errno not in UNWRITABLE or not isinstance(error.filename, str):
         return ""
-    folder, path = state_dir(), Path(error.filename)
-    if not (path.is_relative_to(folder) or folder.is_relative_to(path)):
-        return ""
-    return (
-        f"FREEZELINE_HOME must be a folder that can be written, got {folder} ({error.strerror}: {path}); "
-        "set it to another folder"
-    )
+    path = Path(error.filename)
+    for name, folder in (("FREEZELINE_HOME", state_dir()), ("FREEZELINE_CACHE", cache_dir())):
+        if path.is_relative_to(folder) or folder.is_relative_to(path):
+            return (
+                f"{name} must be a folder that can be written, got {folder} ({error.strerror}: {path}); "
+                "set it to another folder"
+            )
+    return ""

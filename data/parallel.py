@@ -1,10 +1,12 @@
-"""Parallel map over files, with progress reports."""
+"""Parallel work on files, with progress reports: in threads, or in processes if there are many small files."""
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from data.machine import available_cores
@@ -12,6 +14,11 @@ from data.machine import available_cores
 A = TypeVar("A")
 B = TypeVar("B")
 ProgressCallback = Callable[[str, int, int], None]  # description of the work, completed items, total items
+
+# Pillow releases the GIL while it decodes, but not while it opens a file, which takes longest for small images. With
+# fewer items, threads end before processes have started.
+MIN_ITEMS_FOR_PROCESSES = 4000
+CHUNK_SIZE = 64  # items that a process takes at once
 
 
 def parallel_map(
@@ -21,7 +28,7 @@ def parallel_map(
     progress: ProgressCallback | None = None,
     max_workers: int | None = None,
 ) -> Iterator[B]:
-    """Yield ``work(item)`` in the order of the items, computed in threads (Pillow releases the GIL while decoding).
+    """Yield ``work(item)`` in the order of the items, computed in threads.
 
     An exception in ``work`` is re-raised, and items that have not started are canceled. By default there is a thread
     for each of the ``available_cores``.
@@ -29,10 +36,50 @@ def parallel_map(
     pool = ThreadPoolExecutor(max_workers=max_workers or available_cores())
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # for example corrupt EXIF
+            _ignore_pillow_warnings()
             for completed, result in enumerate(pool.map(work, items), start=1):
                 yield result
                 if progress:
                     progress(description, completed, len(items))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def process_map(
+    work: Callable[[A], B], items: Sequence[A], description: str = "", progress: ProgressCallback | None = None
+) -> Iterator[B]:
+    """Do the same in processes if there are many items; ``work`` is a function of a module, or a partial of one."""
+    if len(items) < MIN_ITEMS_FOR_PROCESSES or available_cores() == 1:
+        yield from parallel_map(work, items, description, progress)
+        return
+    with _processes() as pool:
+        for completed, result in enumerate(pool.map(work, items, chunksize=CHUNK_SIZE), start=1):
+            yield result
+            if progress:
+                progress(description, completed, len(items))
+
+
+@contextmanager
+def _processes() -> Iterator[Executor]:
+    """Context manager: new processes that import neither the caller's main module nor inherit its threads' locks.
+
+    Those of ``multiprocessing`` do one or the other: a script without a main guard would run again.
+    """
+    from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+
+    pool: Executor = ProcessPoolExecutor(max_workers=available_cores(), initializer=_start_process)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]  # an option of loky
+        raise
+    pool.shutdown(wait=False)
+
+
+def _start_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes, but this one decides
+    _ignore_pillow_warnings()
+
+
+def _ignore_pillow_warnings() -> None:
+    warnings.filterwarnings("ignore", module="PIL")  # for example corrupt EXIF

@@ -56,6 +56,7 @@ FIRST_BYTES = {  # in lower case
     b"\x1f\x8b": "it is compressed with gzip; decompress it",
     b"{": "it is JSON, perhaps an error message; download the image again",
 }
+COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")  # tried first; Pillow would try slower ones before
 DISABLED_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
@@ -230,7 +231,8 @@ def _open(stream: BinaryIO) -> Image.Image:
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         _register_heif()
     try:
-        return Image.open(stream, formats=[name for name in Image.OPEN if name not in DISABLED_FORMATS])
+        formats = dict.fromkeys([*(name for name in COMMON_FORMATS if name in Image.OPEN), *Image.OPEN])
+        return Image.open(stream, formats=[name for name in formats if name not in DISABLED_FORMATS])
     except UnidentifiedImageError as error:
         kind = _kind(head)
         raise ImageError("is not an image that Pillow can read" + (f": {kind}" if kind else "")) from error

@@ -18,7 +18,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 def choose_device() -> torch.device:
     """Return the first visible CUDA device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.set_float32_matmul_precision("high")  # TF32, as in convolutions by default
+    return torch.device("cuda")
 
 
 def autocast(device: torch.device, precision: ComputePrecision) -> contextlib.AbstractContextManager[object]:

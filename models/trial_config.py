@@ -121,6 +121,8 @@ class TrialConfig(FrozenModel):
         fit: training hyperparameters.
         features: feature caching and augmented views. JSON that was written before this field existed is read with its
             default: no cache, and different augmentations in every epoch.
+        images_per_epoch: approximate number of training images of an epoch, or of a linear probe, drawn by class; the
+            next epoch uses the next ones (``data.dataset.stratified_parts``). None: all.
     """
 
     seed: NonNegativeInt
@@ -130,6 +132,7 @@ class TrialConfig(FrozenModel):
     fit: FitConfig
     features: FeaturesConfig = FeaturesConfig(feature_cache="off", cached_augmentations=0)
     fold: NonNegativeInt | None = None
+    images_per_epoch: PositiveInt | None = None
 
     def __repr__(self) -> str:
         values = self.network.model_dump() | self.fit.model_dump() | self.batches.model_dump()
@@ -141,6 +144,10 @@ class TrialConfig(FrozenModel):
     def is_probe(self) -> bool:
         """Whether the head is fitted by logistic regression on the features of a frozen network."""
         return self.fit.optimizer == "lbfgs"
+
+    def num_used(self, num_images: int) -> int:
+        """Return how many of the training images the trial uses in all its epochs."""
+        return min(num_images, (self.images_per_epoch or num_images) * self.fit.max_epochs)
 
     def settings(self) -> dict[str, dict[str, object]]:
         """Return the settings that have an effect, by part: ``preprocessing``, ``batches``, ``network`` and so on."""

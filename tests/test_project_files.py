@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import re
 import shlex
 import subprocess
@@ -12,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import ray
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -192,3 +195,30 @@ def test_mlflow_run_passes_every_option_of_every_command(project: Any, name: str
         assert problems == []
         data = {"data": "demo"} if command == "tune" and option != "data" else {}
         assert texts == ({**data, option: value} if value else data)
+
+
+def yaml_blocks(file: str) -> list[Any]:
+    """Return the contents of the YAML blocks of a page."""
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)]
+
+
+def test_the_example_of_ray_up_fits_rays_schema() -> None:
+    cluster = yaml_blocks("docs/scaling.md")[0]
+    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(cluster, json.loads(schema.read_text()))
+    assert cluster["head_node_type"] in cluster["available_node_types"]
+    assert cluster["available_node_types"]["gpu_worker"]["resources"]["GPU"] == 1
+
+
+def test_the_example_of_kuberay_has_the_pinned_ray_and_a_shared_home_on_all_nodes() -> None:
+    cluster = yaml_blocks("docs/scaling.md")[1]
+    spec = cluster["spec"]
+    assert str(pins()["ray"].specifier) == f"=={spec['rayVersion']}"
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for pod in (group["template"]["spec"] for group in groups):
+        (container,) = pod["containers"]
+        home = next(variable["value"] for variable in container["env"] if variable["name"] == "FREEZELINE_HOME")
+        (mount,) = container["volumeMounts"]
+        assert home.startswith(mount["mountPath"])
+        assert mount["name"] in [volume["name"] for volume in pod["volumes"]]
+    assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from data.cache.checksums import CHECKSUMS_FILE, FolderChecksums
 from data.errors import SettingError
-from data.home import state_dir
+from data.home import cache_dir
 
 WAIT_S = 30.0  # between two calls of ``on_wait``
 
@@ -116,8 +116,8 @@ class ContentCache:
     """Cache of folders under ``root``; each entry is either complete or absent."""
 
     def __init__(self, root: Path | None = None) -> None:
-        """Open the cache in ``root``, by default ``cache`` in the state folder."""
-        self.root = root if root is not None else state_dir() / "cache"
+        """Open the cache in ``root``, by default in the cache folder."""
+        self.root = root if root is not None else cache_dir()
         self.limit_bytes = size_limit_bytes()
         self._in_use = _IN_USE.setdefault(self.root, InUseRegistry(self.root / ".in_use"))
 

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from data.dataset.image_index import MIN_HASH_SIDE
+from data.dataset.stratified_parts import stratified_parts
 from data.dataset.value_range import ValueRange
 from data.findings import Finding
 from data.frozen_model import FrozenModel
@@ -91,6 +94,17 @@ class Dataset(FrozenModel):
         labels = [classes.index(name) if name in classes else -1 for name in self.classes]
         samples = tuple(sample.model_copy(update={"label": labels[sample.label]}) for sample in self.samples)
         return self.model_copy(update={"classes": classes, "samples": samples})
+
+    def with_limited_validation(self, max_images: int) -> Dataset:
+        """Return the data set with at most about ``max_images`` validation images, drawn by class."""
+        val = self.split("val")
+        parts = stratified_parts(np.array([sample.label for sample in val], dtype=np.int64), max_images)
+        if parts is None:
+            return self
+        limited = [val[row] for row in parts.rows(0)]
+        samples = in_order([*self.split("train"), *limited, *self.split("test")])
+        line = f"validation: {len(limited):,} of {len(val):,} images, drawn by class"
+        return self.model_copy(update={"samples": samples, "layout": (*self.layout, line)})
 
     @property
     def development(self) -> tuple[Sample, ...]:

@@ -16,7 +16,7 @@ from data.atomic_write import write_atomically
 from data.dataset.value_range import ValueRange, stretched, value_range_of
 from data.frozen_model import FrozenModel
 from data.home import state_dir
-from data.parallel import ProgressCallback, parallel_map
+from data.parallel import ProgressCallback, process_map
 from data.preprocessing import ImageError, decode_image
 
 MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
@@ -70,7 +70,7 @@ def index_images(root: Path, paths: Sequence[str], progress: ProgressCallback | 
     stat_keys = {path: _stat_key(root / path) for path in paths}
     known = {path for path in paths if stat_keys[path] and path in rows and rows[path][0] == stat_keys[path]}
     missing = [path for path in paths if path not in known]
-    new = parallel_map(_read, [root / path for path in missing], "reading images", progress)
+    new = process_map(_read, [root / path for path in missing], "reading images", progress)
     infos = {path: ImageInfo(**rows[path][1]) for path in known} | dict(zip(missing, new, strict=True))
     if missing:
         new_rows = {path: (stat_keys[path], infos[path].model_dump()) for path in paths}
@@ -90,16 +90,15 @@ def _read(path: Path) -> ImageInfo:
         decoded = decode_image(path)
     except ImageError as error:
         return ImageInfo(content_hash=None, problem=str(error))
-    mode, num_pages = _stored_mode(path)
     image = stretched(decoded)
     return ImageInfo(
         content_hash=content_hash_of(decoded),
         width=image.width,
         height=image.height,
         phash=_phash(image),
-        is_gray_stored_as_color=_is_gray(image) and mode in ("RGB", "RGBA", "CMYK", "YCbCr"),
+        is_gray_stored_as_color=_is_gray(image) and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
         is_uniform=image.width * image.height > 1 and image.getcolors(1) is not None,
-        num_pages=num_pages,
+        num_pages=_num_pages(path),
         value_range=value_range_of(decoded),
     )
 
@@ -115,13 +114,21 @@ def _is_gray(image: Image.Image) -> bool:
     return np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2])
 
 
-def _stored_mode(path: Path) -> tuple[str, int]:
-    """Return the mode of the stored image, and the number of pages of a TIFF file (otherwise 1)."""
+def _stored_mode(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
+def _num_pages(path: Path) -> int:
+    """Return the number of pages of a TIFF file; 1 for other formats."""
+    with path.open("rb") as file:
+        if file.read(2) not in (b"II", b"MM"):  # the byte orders with which TIFF begins
+            return 1
     with Image.open(path) as image:
         try:
-            return image.mode, getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         except Exception:  # Pillow raises many exception types for corrupt pages; the first one is readable
-            return image.mode, 1
+            return 1
 
 
 def _stat_key(path: Path) -> list[int]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.cache.content_cache import ContentCache
 from data.dataset.value_range import stretched
-from data.parallel import ProgressCallback, parallel_map
+from data.parallel import ProgressCallback, process_map
 from data.preprocessing import decode_image
 
 MAX_HAMMING = 4  # bits in which the 64-bit hashes of candidates may differ
@@ -112,15 +112,16 @@ def _high_passes(
     has_candidate = np.zeros(len(paths), dtype=bool)
     for pairs in _candidates(phashes):
         has_candidate[pairs] = True
-
-    def read(index: int) -> HighPasses:
-        return high_pass(stretched(decode_image(paths[index])))
-
-    results = parallel_map(read, np.flatnonzero(has_candidate).tolist(), "comparing images", progress)
+    with_candidate = [paths[index] for index in np.flatnonzero(has_candidate).tolist()]
+    results = process_map(_read_high_pass, with_candidate, "comparing images", progress)
     high_passes = np.empty((int(has_candidate.sum()), SIDE, SIDE), dtype=np.float32)
     for row, result in enumerate(results):
         high_passes[row] = result
     return high_passes, np.cumsum(has_candidate) - 1
+
+
+def _read_high_pass(path: Path) -> HighPasses:
+    return high_pass(stretched(decode_image(path)))
 
 
 def _merged(groups: npt.NDArray[np.int64], pairs: IndexPairs) -> npt.NDArray[np.int64]:

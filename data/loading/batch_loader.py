@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data.dataset.stratified_parts import StratifiedParts
 from data.loading.batch_config import BatchConfig
-from data.loading.class_balance import class_weights, epoch_indices, epoch_size
+from data.loading.class_balance import Indices, class_weights, epoch_indices, epoch_size
 from data.loading.mixup import apply_mixup
 from data.loading.views import OnTheFlyImages, SampleSource
 
@@ -28,15 +29,27 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class BatchLoader:
     """Batches of one split, for any number of epochs.
 
+    Attributes:
+        labels: the labels of the images of epoch 0; all epochs have as many images of each class.
+
     In training, each epoch is shuffled, balanced, augmented and mixed differently, and a last batch of a single image
     is merged into the previous one because batch norm fails on it. In evaluation, all images come in order, unchanged.
     Batches are deterministic given the seed and the epoch.
     """
 
     def __init__(
-        self, source: SampleSource, labels: Labels, config: BatchConfig, seed: int, training: bool, num_classes: int
+        self,
+        source: SampleSource,
+        labels: Labels,
+        config: BatchConfig,
+        seed: int,
+        training: bool,
+        num_classes: int,
+        parts: StratifiedParts | None = None,
     ) -> None:
         """Take a source of n images, which also augments them, and their labels, int64 [n].
+
+        With ``parts`` each epoch uses one part of the images.
 
         Raises:
             ValueError: there are no images, or ``mix`` is set although ``source`` does not augment on the fly.
@@ -46,11 +59,17 @@ class BatchLoader:
         if training and config.mix != "none" and not isinstance(source, OnTheFlyImages):
             raise ValueError(f"mix must be none unless images are augmented on the fly, got {config.mix}")
         self.source = source
-        self.labels = labels
         self.config = config
         self.seed = seed
         self.training = training
         self.num_classes = num_classes
+        self._all_labels = labels
+        self._parts = parts
+        self.labels = labels[self.rows(0)]
+
+    def rows(self, epoch: int) -> Indices:
+        """Return the indices of the images of an epoch."""
+        return np.arange(len(self._all_labels)) if self._parts is None else self._parts.rows(epoch)
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
@@ -77,15 +96,16 @@ class BatchLoader:
 
     def _batches(self, number: int) -> Iterator[Batch]:
         rng = np.random.default_rng((self.seed, number))
-        indices = np.arange(len(self.labels))
-        repeat = np.zeros_like(indices)
+        rows = self.rows(number)
+        repeat = np.zeros_like(rows)
         if self.training:
-            indices, repeat = epoch_indices(self.labels, self.config.balance, rng)
+            order, repeat = epoch_indices(self._all_labels[rows], self.config.balance, rng)
+            rows = rows[order]
         gather = self.source.epoch(number)
         boundaries = [batch * self.config.batch_size for batch in range(1, len(self))]
-        for positions in np.array_split(np.arange(len(indices)), boundaries):
-            x = gather(indices[positions], repeat[positions])
-            y = torch.from_numpy(self.labels[indices[positions]])
+        for positions in np.array_split(np.arange(len(rows)), boundaries):
+            x = gather(rows[positions], repeat[positions])
+            y = torch.from_numpy(self._all_labels[rows[positions]])
             if self.training and self.config.mix != "none":
                 x, y = apply_mixup(x, y, self.config.mix, self.num_classes, rng)
             yield x, y

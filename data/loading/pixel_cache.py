@@ -8,17 +8,20 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.cache.content_cache import ContentCache, write_npy_header
 from data.dataset.dataset import Dataset, Sample
 from data.dataset.image_index import content_hash_of
 from data.errors import DataError
-from data.parallel import ProgressCallback, parallel_map
+from data.parallel import ProgressCallback, process_map
 from data.preprocessing import ImageError, Pixels, Preprocessing, decode_image, to_pixels, to_rgb
 from data.sources.base import SPLITS, SplitName
 from data.text import pluralize
@@ -165,34 +168,49 @@ def _disk_full_error(folder: Path, count: int, preprocessings: Sequence[Preproce
 
 def _create(folders: Mapping[Path, Preprocessing], dataset: Dataset, progress: ProgressCallback | None) -> None:
     """Fill the folders of entries, each with the pixels of its preprocessing."""
-
-    def decode(sample: Sample) -> list[Pixels]:
-        return _decode(dataset, sample, folders.values())
-
-    with contextlib.ExitStack() as stack:
-        files = []
-        for folder, preprocessing in folders.items():
-            files.append(stack.enter_context((folder / "pixels.npy").open("wb")))
-            size = preprocessing.image_size
-            write_npy_header(files[-1], np.dtype(np.uint8), (len(dataset.samples), size, size, 3))
-        for images in parallel_map(decode, dataset.samples, "resizing images", progress):
-            for file, pixels in zip(files, images, strict=True):
-                file.write(np.ascontiguousarray(pixels).data)
+    arrays = tuple(_create_array(folder, each, len(dataset.samples)) for folder, each in folders.items())
+    decode = partial(_decode, dataset.root, arrays)
+    for _ in process_map(decode, list(enumerate(dataset.samples)), "resizing images", progress):
+        pass
     for folder in folders:
         np.save(folder / "labels.npy", np.array([sample.label for sample in dataset.samples], dtype=np.int64))
         (folder / "splits.json").write_text(json.dumps(_split_ranges(dataset)))
 
 
-def _decode(dataset: Dataset, sample: Sample, preprocessings: Iterable[Preprocessing]) -> list[Pixels]:
-    """Return the pixels of an image, decoded once, for each preprocessing."""
+class _PixelArray(NamedTuple):
+    """A file of pixels [n, s, s, 3]: its path, where its first row starts in bytes, and the preprocessing."""
+
+    path: Path
+    start: int
+    preprocessing: Preprocessing
+
+    def write(self, row: int, image: Image.Image) -> None:
+        """Write a row; not through a memory map, because writing to one on a full disk kills the process."""
+        pixels = to_pixels(to_rgb(image, self.preprocessing.value_range), self.preprocessing)
+        with self.path.open("r+b") as file:
+            file.seek(self.start + row * pixels.nbytes)
+            file.write(np.ascontiguousarray(pixels).data)
+
+
+def _create_array(folder: Path, preprocessing: Preprocessing, num_images: int) -> _PixelArray:
+    path, size = folder / "pixels.npy", preprocessing.image_size
+    with path.open("wb") as file:
+        write_npy_header(file, np.dtype(np.uint8), (num_images, size, size, 3))
+        return _PixelArray(path, file.tell(), preprocessing)
+
+
+def _decode(root: Path, arrays: Sequence[_PixelArray], numbered: tuple[int, Sample]) -> None:
+    """Decode an image once, and write its pixels to the row with its number in each array."""
+    row, sample = numbered
     rule = "images must not change while a search starts"
     try:
-        image = decode_image(dataset.root / sample.path)
+        image = decode_image(root / sample.path)
     except ImageError as error:
-        raise DataError(f"{rule}, but {sample.path} in {dataset.root} {error}; run the command again") from error
+        raise DataError(f"{rule}, but {sample.path} in {root} {error}; run the command again") from error
     if content_hash_of(image) != sample.content_hash:
-        raise DataError(f"{rule}, but {sample.path} in {dataset.root} has changed; run the command again")
-    return [to_pixels(to_rgb(image, preprocessing.value_range), preprocessing) for preprocessing in preprocessings]
+        raise DataError(f"{rule}, but {sample.path} in {root} has changed; run the command again")
+    for array in arrays:
+        array.write(row, image)
 
 
 def _split_ranges(dataset: Dataset) -> dict[str, tuple[int, int]]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data.dataset.stratified_parts import StratifiedParts
 from data.loading.augmentation import Augmentation, build_augmentation
 from data.loading.batch_config import Balance
 from data.loading.class_balance import Indices
@@ -120,6 +121,24 @@ class JoinedSources:
             return scatter(parts)
 
         return gather
+
+
+class PartedSource:
+    """Samples of which each epoch uses a part; the source of a part is created when it is first used."""
+
+    def __init__(self, parts: StratifiedParts, source_of: Callable[[Indices], SampleSource]) -> None:
+        """Take the parts, and a function that returns the source of the samples with the given indices."""
+        self._parts = parts
+        self._source_of = source_of
+        self._sources: dict[int, SampleSource] = {}
+
+    def epoch(self, number: int) -> GatherFn:
+        """Return the function that gathers an epoch's batches; a part that returns comes in its next view."""
+        part, rows = number % self._parts.count, self._parts.rows(number)
+        if part not in self._sources:
+            self._sources[part] = self._source_of(rows)
+        gather = self._sources[part].epoch(self._parts.round(number))
+        return lambda indices, repeat: gather(np.searchsorted(rows, indices), repeat)
 
 
 def scatter(parts: Sequence[tuple[Indices, torch.Tensor]]) -> torch.Tensor:

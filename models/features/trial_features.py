@@ -26,16 +26,18 @@ from torch import Tensor
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.cache.content_cache import ContentCache, size_limit_bytes
 from data.dataset.dataset import Dataset
+from data.dataset.stratified_parts import stratified_parts
 from data.loading import pixel_cache
 from data.loading.augmentation import augmentation_version
 from data.loading.class_balance import Indices
-from data.loading.pixel_cache import FoldPixels, PixelCache
+from data.loading.pixel_cache import FoldPixels, PixelCache, SelectedPixels
 from data.loading.views import (
     IDENTITY_VIEW,
     AugmentedView,
     FixedViewImages,
     GatherFn,
     JoinedSources,
+    PartedSource,
     SampleSource,
     scatter,
     views_for,
@@ -83,7 +85,7 @@ class TrialFeatures:
         self._dataset = dataset
         self._pixels = pixels
         self._on_batch = on_batch
-        elements_per_image, num_images = self._prefix.elements_per_image, len(dataset.split("train"))
+        elements_per_image, num_images = self._prefix.elements_per_image, config.num_used(len(dataset.split("train")))
         self.plan = caching_plan(config.features, config.batches, elements_per_image, num_images, size_limit_bytes())
         self._loaders: list[CachedFeatureLoader] = []
         # On a GPU, uncached features are computed as part of the forward pass; only on a CPU are fixed chunks needed
@@ -98,18 +100,29 @@ class TrialFeatures:
         if self.plan.num_views == 0:
             return None
         views = self._train_views if split == "train" else (IDENTITY_VIEW,)
-        if not isinstance(self._pixels, FoldPixels):
-            return self._source(self._pixels, split, views)
+        pixels = self._pixels
+        if not isinstance(pixels, FoldPixels):
+            images_per_epoch = self._config.images_per_epoch if split == "train" else None
+            parts = stratified_parts(pixels.split(split)[1], images_per_epoch)
+            if parts is None:
+                return self._source(pixels, split, views)
+            return PartedSource(parts, lambda rows: self._source(pixels, split, views, rows))
         splits: tuple[SplitName, SplitName] = ("train", "val")
-        train, val = (self._source(self._pixels.pixels, each, views) for each in splits)
-        return JoinedSources((train, val), len(self._dataset.split("train")), self._pixels.rows(split))
+        train, val = (self._source(pixels.pixels, each, views) for each in splits)
+        return JoinedSources((train, val), len(self._dataset.split("train")), pixels.rows(split))
 
-    def _source(self, pixels: PixelCache, split: SplitName, views: tuple[AugmentedView, ...]) -> SampleSource:
-        """Return the source of all images of one of the data set's splits."""
-        images = FixedViewImages(pixels.split(split)[0], self._config.preprocessing, self._config.seed, views)
+    def _source(
+        self, cache: PixelCache, split: SplitName, views: tuple[AugmentedView, ...], rows: Indices | None = None
+    ) -> SampleSource:
+        """Return the source of the images of one of the data set's splits, or of some rows of them."""
+        pixels = cache.split(split)[0]
+        digests = [sample.content_hash for sample in self._dataset.split(split)]
+        selected = pixels if rows is None else SelectedPixels(pixels, rows)
+        if rows is not None:
+            digests = [digests[row] for row in rows]
+        images = FixedViewImages(selected, self._config.preprocessing, self._config.seed, views)
         if not self._uses_features:
             return images
-        digests = [sample.content_hash for sample in self._dataset.split(split)]
         content = [digests, self._config.preprocessing.to_dict()]
         loader = CachedFeatureLoader(self._prefix, images, content, self.plan.precision, self._on_batch)
         self._loaders.append(loader)

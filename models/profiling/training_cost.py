@@ -102,11 +102,12 @@ class FrozenFeatures(NamedTuple):
 
 
 class CachedView(NamedTuple):
-    """Features of all images of a split in one view."""
+    """Features of the images of a split in one view, or of one part of them, given as (number of parts, part)."""
 
     features: FrozenFeatures
     split: SplitName
     view: AugmentedView
+    part: tuple[int, int] = (1, 0)
 
 
 class Images(NamedTuple):
@@ -135,24 +136,30 @@ class TrainingCosts:
         """Return the predicted cost of the first ``epochs`` of the trial with a number, with building its network."""
         plan = _Plan.of(config, self._images.train)
         views = self._views(plan, config, epochs)
-        sizes: Mapping[SplitName, int] = {"train": self._images.train, "val": self._images.val}
+        num_train = min(self._images.train, config.images_per_epoch or self._images.train)
+        sizes: Mapping[SplitName, int] = {"train": num_train, "val": self._images.val}
         features = sum(sizes[view.split] * self._missing_gflops(plan, view, number) for view in views)
         frozen = 0.0 if plan.is_cached else sum(plan.gflops[: plan.depth])
         trained = sum(plan.gflops[plan.depth :])
         train = FORWARD_AND_BACKWARD * trained + frozen + GFLOPS_PER_IMAGE
         validate = trained + frozen + GFLOPS_PER_IMAGE
-        return GFLOPS_PER_TRIAL + features + epochs * (self._images.train * train + self._images.val * validate)
+        return GFLOPS_PER_TRIAL + features + epochs * (num_train * train + self._images.val * validate)
 
     def _views(self, plan: _Plan, config: TrialConfig, epochs: int) -> list[CachedView]:
         """Return the views that a configuration needs in the cache for its first epochs; epochs cycle through them."""
         if not plan.is_cached:
             return []
-        batches = config.batches
-        train = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)[: max(1, epochs)]
-        views: list[tuple[SplitName, AugmentedView]] = [*(("train", view) for view in train), ("val", IDENTITY_VIEW)]
+        batches, features = config.batches, plan.features
+        views = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)
+        num_parts = -(-self._images.train // (config.images_per_epoch or self._images.train))
+        train = [
+            CachedView(features, "train", views[epoch // num_parts % len(views)], (num_parts, epoch % num_parts))
+            for epoch in range(max(1, epochs))
+        ]
+        others = [CachedView(features, "val", IDENTITY_VIEW)]
         if config.fold is not None:  # its training and its validation images are of both splits
-            views = [("train", IDENTITY_VIEW), *(("val", view) for view in train), *views]
-        return [CachedView(plan.features, split, view) for split, view in dict.fromkeys(views)]
+            others += [CachedView(features, "train", IDENTITY_VIEW), *(view._replace(split="val") for view in train)]
+        return list(dict.fromkeys([*train, *others]))
 
     def _missing_gflops(self, plan: _Plan, view: CachedView, number: float) -> float:
         """Return the cost per image of features that can be computed from those of an earlier block, if any."""
@@ -188,7 +195,8 @@ class _Plan(NamedTuple):
         pooled = network.head_features if depth == len(gflops) else ""
         features = FrozenFeatures((network.backbone, network.weights, config.preprocessing), depth, pooled)
         elements = 0 if not flops.elements or depth == 0 else 1 if pooled else flops.elements[depth - 1]
-        plan = caching_plan(config.features, config.batches, elements, num_images, size_limit_bytes())
+        num_used = config.num_used(num_images)
+        plan = caching_plan(config.features, config.batches, elements, num_used, size_limit_bytes())
         return cls(features, depth, gflops, flops.gflops, plan.precision != "uncached")
 
 

@@ -23,6 +23,7 @@ from models.evaluation.metrics import Floats, Labels
 Features = npt.NDArray[np.float32]
 
 C_PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # inverse strengths of the penalty, as scikit-learn's C
+CHUNK_SIZE = 1024  # images whose features are converted to float64 at once
 LOGIT_OF_ABSENT_CLASS = -30.0  # of a class without training images
 MAX_ITERATIONS = 200  # of L-BFGS per fit
 MIN_RELATIVE_STD = 1e-4  # of the largest standard deviation; a feature that varies less is nearly constant
@@ -61,7 +62,9 @@ class FeatureSpace:
         std = features[is_training].std(axis=0, dtype=np.float64)
         self._kept = std > MIN_RELATIVE_STD * std.max()
         self._std = std[self._kept]
-        standardized = ((features - self._mean)[:, self._kept] / self._std).astype(np.float32)
+        standardized = np.empty((len(features), len(self._std)), dtype=np.float32)
+        for rows in np.array_split(np.arange(len(features)), max(1, len(features) // CHUNK_SIZE)):
+            standardized[rows] = (features[rows] - self._mean)[:, self._kept] / self._std  # in float64, a part at once
         self._basis: Features | None = None
         self.coordinates = standardized
         if len(standardized) < standardized.shape[1]:

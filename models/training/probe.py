@@ -120,11 +120,17 @@ def features_of(classifier: Classifier, batches: BatchLoader) -> Features:
     assert isinstance(head, nn.Sequential)  # noqa: S101  (``build_head`` returns nothing else)
     before_linear = head[:-1]
     gather = batches.source.epoch(0)
-    outputs = []
-    for rows in np.array_split(np.arange(len(batches.labels)), max(1, len(batches.labels) // CHUNK_SIZE)):
+    features: Features | None = None
+    positions = np.arange(len(batches.labels))
+    for chunk in np.array_split(positions, max(1, len(positions) // CHUNK_SIZE)):
+        rows = batches.rows(0)[chunk]
         x: Tensor = gather(rows, np.zeros_like(rows)).to(classifier.device)
         with autocast(classifier.device, classifier.frozen_precision):
             if not classifier.expects_features:
                 x = classifier.prefix(x)
-            outputs.append(before_linear(classifier.suffix(x)).float().cpu().numpy())
-    return np.concatenate(outputs)
+            values = before_linear(classifier.suffix(x)).float().cpu().numpy()
+        if features is None:  # filled in place: with many images, a second copy would double the memory
+            features = np.empty((len(positions), values.shape[1]), dtype=np.float32)
+        features[chunk] = values
+    assert features is not None  # noqa: S101  (a loader has at least one image)
+    return features

@@ -28,15 +28,17 @@ def split_batches(
 
     Only the batches of ``train`` are shuffled and augmented.
     """
+    from data.dataset.stratified_parts import stratified_parts
     from data.loading.batch_loader import BatchLoader
     from data.loading.views import OnTheFlyImages
 
     images, labels = pixels.split(split)
     training = split == "train"
+    parts = stratified_parts(labels, config.images_per_epoch) if training else None
     if source is None:
         augmentation = (config.batches.augmentation, config.batches.balance) if training else ()
         source = OnTheFlyImages(images, config.preprocessing, config.seed, *augmentation)
-    return BatchLoader(source, labels, config.batches, config.seed, training, num_classes)
+    return BatchLoader(source, labels, config.batches, config.seed, training, num_classes, parts)
 
 
 def save_weights(classifier: Classifier, path: Path) -> None:

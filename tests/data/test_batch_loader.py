@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.dataset.stratified_parts import StratifiedParts
 from data.loading.batch_config import BatchConfig
 from data.loading.batch_loader import BatchLoader
 from data.loading.mixup import apply_mixup
@@ -264,3 +265,17 @@ def test_an_image_is_augmented_differently_in_every_epoch() -> None:
     loader = build_loader(1, augmentation="light")
     augmented = {x.numpy().tobytes() for number in range(12) for x, _ in loader.epoch(number)}
     assert len(augmented) > 8
+
+
+def test_each_epoch_of_a_parted_loader_has_one_part_of_the_images() -> None:
+    labels = np.repeat([0, 1], [60, 40])
+    parts = StratifiedParts(labels, 50)
+    pixels = np.tile(np.arange(100, dtype=np.uint8)[:, None, None, None], (1, 8, 8, 3))
+    source = OnTheFlyImages(pixels, Preprocessing(8, mean=(0, 0, 0), std=(1, 1, 1)), seed=0)
+    loader = BatchLoader(source, labels, BatchConfig(batch_size=8), 0, True, 2, parts)
+    assert (len(loader), len(loader.labels)) == (7, 50)
+    for epoch in (0, 1, 2):
+        batches = list(loader.epoch(epoch))
+        images = sorted(round(float(image[0, 0, 0]) * 255) for x, _ in batches for image in x)
+        assert images == parts.rows(epoch).tolist()
+        assert sum(y.sum().item() for _, y in batches) == 20

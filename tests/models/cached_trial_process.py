@@ -43,6 +43,7 @@ def config(
 
     return TrialConfig(
         seed=changes.get("seed", 3),
+        images_per_epoch=changes.get("images_per_epoch"),
         preprocessing=changes.get("preprocessing", Preprocessing(SIZE)),
         batches=build(BatchConfig, batch_size=8, augmentation="none"),
         network=build(NetworkConfig, backbone=NETWORK, weights="none", freeze_fraction=fraction),

@@ -145,3 +145,14 @@ def test_several_threads_may_count_flops() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda network: network_flops(*network), networks))
     assert all(flops.gflops for flops in found)
+
+
+def test_an_epoch_of_a_part_costs_its_images_and_each_part_is_cached_once() -> None:
+    config = configuration(augmentation="light", freeze_fraction=0.5).model_copy(update={"images_per_epoch": 40})
+    costs = TrainingCosts(Images(100, 0))
+    of_epochs = [costs.gflops(config, epochs) - GFLOPS_PER_TRIAL for epochs in (1, 2, 4)]
+    np.testing.assert_allclose(np.divide(of_epochs, of_epochs[0]), [1, 2, 4])  # each has another part, or another view
+    whole = configuration(augmentation="light", freeze_fraction=0.5)
+    assert of_epochs[0] / (costs.gflops(whole, 1) - GFLOPS_PER_TRIAL) == pytest.approx(0.4)
+    costs.add(config, 4)
+    assert costs.gflops(config, 4) - GFLOPS_PER_TRIAL < of_epochs[-1]

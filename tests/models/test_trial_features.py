@@ -83,6 +83,7 @@ CASES: list[dict[str, Any]] = [
     {"fraction": 1.0, "head_features": "all", "truncate": 1, "augmentation": "light"},
     {"balance": "oversample"},
     {"balance": "sampler", "augmentation": "flip"},
+    {"images_per_epoch": 12, "augmentation": "light"},
     {"backbone": "timm/test_resnet", "fraction": 0.75},
     {"backbone": "timm/test_convnext", "fraction": 0.3},
     {"backbone": "timm/test_vit", "preprocessing": Preprocessing(160)},

@@ -83,7 +83,7 @@ def test_the_started_trial_has_the_proposed_parameters_and_no_fixed_ones(tmp_pat
     params = proposals_of(store).propose(state())
     assert params
     trial = store.start(Proposal("sampler", params))
-    assert trial.config == store.config_of(params)
+    assert trial.config == store.config_of(Proposal("sampler", params))
     assert (trial.origin, trial.fixed_params) == ("sampler", {})
 
 
@@ -126,8 +126,8 @@ class Candidates:
         self.counts.append(count)
         return self.given
 
-    def config_of(self, params: Mapping[str, ParamValue]) -> TrialConfig:
-        return next(candidate.config for candidate in self.given if candidate.params == params)
+    def config_of(self, proposal: Proposal) -> TrialConfig:
+        return next(candidate.config for candidate in self.given if candidate.params == proposal.params)
 
 
 def candidate(name: str, freeze_fraction: float, log_improvement: float = 0.0) -> CandidateTrial:
@@ -138,6 +138,7 @@ def candidate(name: str, freeze_fraction: float, log_improvement: float = 0.0) -
 
 
 CHEAP, COSTLY, HEAD = candidate("cheap", 0.9), candidate("costly", 0.0), candidate("head", 1.0)
+COSTLY_TRIAL = Proposal("sampler", COSTLY.params)
 
 
 def choose(*candidates: CandidateTrial, search: SearchState) -> object:
@@ -213,7 +214,7 @@ def test_the_first_trials_share_the_time_left_unless_all_candidates_take_longer(
     better = COSTLY._replace(log_improvement=9.0)
     trials = [measured(COSTLY, 10.0), sampled(COSTLY).model_copy(update={"history": ()})]
     proposals = CostAwareProposals(Candidates(COSTLY), NUM_TRAIN, NUM_VAL)
-    enough_s = (MIN_SAMPLED - 1) * proposals.seconds(COSTLY.params, trials, epochs=4)  # half of the epochs
+    enough_s = (MIN_SAMPLED - 1) * proposals.seconds(COSTLY_TRIAL, trials, epochs=4)  # half of the epochs
     assert choose(CHEAP, better, search=state(trials, seconds_left=enough_s + 1)) == "costly"
     assert choose(CHEAP, better, search=state(trials, seconds_left=enough_s - 1)) == "cheap"
     assert choose(better, search=state(trials, seconds_left=enough_s - 1)) == "costly"
@@ -227,6 +228,6 @@ def test_seconds_are_predicted_from_the_median_of_the_measured_trials() -> None:
     source = Candidates(CHEAP, COSTLY)
     proposals = CostAwareProposals(source, NUM_TRAIN, NUM_VAL)
     trials = [measured(COSTLY, seconds) for seconds in (20.0, 30.0, 1000.0)]
-    assert proposals.seconds(COSTLY.params, trials, epochs=1) == pytest.approx(30.0)
-    assert proposals.seconds(COSTLY.params, trials) > 4 * 25.0 * 0.8
-    assert proposals.seconds(COSTLY.params, []) == 0
+    assert proposals.seconds(COSTLY_TRIAL, trials, epochs=1) == pytest.approx(30.0)
+    assert proposals.seconds(COSTLY_TRIAL, trials) > 4 * 25.0 * 0.8
+    assert proposals.seconds(COSTLY_TRIAL, []) == 0

@@ -206,6 +206,40 @@ def test_auto_precision_is_what_is_fast_here_for_all_nodes_and_sessions(
     assert inputs_of(recipe).resolve_auto(recipe).precision == expected
 
 
+@pytest.mark.parametrize(
+    ("gpus_per_trial", "num_gpus", "expected"), [("auto", 0, 0.0), ("auto", 2, None), ("0", 2, 0.0), ("0.5", 2, 0.5)]
+)
+def test_a_gpu_is_used_where_there_is_one_and_its_share_stays_open(
+    gpus_per_trial: str, num_gpus: int, expected: float | None, image_folder: Path
+) -> None:
+    recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "gpus_per_trial": gpus_per_trial})
+    resolved = inputs_of(recipe).resolve_auto(recipe, num_gpus)
+    assert resolved.gpus_per_trial == expected
+    assert resolved.precision == ("fp32" if expected == 0 else "bf16")
+
+
+def test_a_large_data_set_is_validated_on_its_split_in_epochs_and_probes_of_a_part(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.search.defaults.MAX_REGRESSION_IMAGES", 20)
+    monkeypatch.setattr("tuning.search.defaults.PROBE_IMAGES", (4, 9, 100))
+    for module in ("tuning.search.defaults", "tuning.workflows.preflight"):
+        monkeypatch.setattr(f"{module}.MIN_EPOCH_IMAGES", 10)
+    monkeypatch.setattr("tuning.workflows.preflight.MAX_VAL_IMAGES", 4)
+    monkeypatch.setattr("models.precision.has_fast_bf16", lambda: False)
+    recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "minutes": 0.001})
+    inputs = inputs_of(recipe)
+    resolved = inputs.resolve_auto(recipe)
+    assert (resolved.validation, resolved.images_per_epoch) == ("split", 10)
+    num_train = len(inputs.dataset.split("train"))
+    assert len(inputs.dataset.split("val")) <= 4
+    probes = inputs.search_space(resolved.model_copy(update={"minutes": 5.0})).linear_probes()
+    assert {probe["probe_images"] for probe in probes} == {4}
+    assert num_train > 10
+    whole = inputs.resolve_auto(Recipe.model_validate({"data": str(image_folder), "weights": "none", "trials": 2}))
+    assert (whole.validation, whole.images_per_epoch) == ("split", 0)
+
+
 def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
     variants = [
         {"name": "fixed", "settings": {"backbone": "small_cnn", "image_size": "32"}},

@@ -14,7 +14,7 @@ from models.trial_config import TrialConfig
 from tests.tuning.factories import BACKBONE, PREPROCESSINGS, recipe
 from tuning.common.option_types import ParamValue
 from tuning.recipe.schema import TrainingSettings
-from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES, allows_regression
+from tuning.search.defaults import DEFAULT_PARAMS, NETWORK_AXES, allows_folds
 from tuning.search.space import SearchSpace
 from tuning.workflows.train import as_recipe
 
@@ -290,7 +290,7 @@ def test_probes_are_trained_by_gradient_steps_if_a_regression_is_too_slow_or_the
 def test_a_regression_takes_a_small_part_of_the_budget(
     num_images: int, num_classes: int, budget_s: float | None, is_allowed: bool
 ) -> None:
-    assert allows_regression(num_images, num_classes, budget_s) == is_allowed
+    assert allows_folds(num_images, num_classes, budget_s) == is_allowed
 
 
 def test_probes_with_the_features_of_all_blocks_come_before_those_with_the_last() -> None:

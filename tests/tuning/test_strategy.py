@@ -341,3 +341,50 @@ def test_a_search_with_one_result_goes_on_after_many_failures() -> None:
     for _ in range(MAX_INITIAL_FAILURES):
         search.run(None, "failed")
     assert search.start().origin == "sampler"
+
+
+# --- probes on more images ---
+
+
+def large_search(**options: Any) -> Search:
+    search = Search(**{"sweep": "on", "image_size": "32,64", "truncate": "0,1,2", "validation": "split", **options})
+    search.space = SearchSpace(search.recipe, probe_images=(2_000, 8_000, 32_000))
+    search.strategy = SearchStrategy(search.recipe, search.space, NUM_VAL_IMAGES)
+    return search
+
+
+def test_the_best_third_of_the_probes_continues_on_more_images_and_the_best_of_these_on_still_more() -> None:
+    search = large_search()
+    scores = iter((0.50, 0.51, 0.1, 0.52, 0.53, 0.54, 0.55))  # the third trial is the default
+    first = [search.run(next(scores)) for _ in range(7)]
+    second = [search.run(score) for score in (0.7, 0.6)]
+    third = search.run(0.8)
+    assert [trial.origin for trial in first] == ["probe"] * 2 + ["default"] + ["probe"] * 4
+    assert [trial.config.images_per_epoch for trial in (*second, third)] == [8_000, 8_000, 32_000]
+    assert [_network(trial) for trial in second] == [_network(first[6]), _network(first[5])]
+    assert _network(third) == _network(second[0])
+    assert search.run().origin == "fine_tune"
+
+
+def test_probes_continue_on_more_images_only_once_all_on_fewer_have_ended() -> None:
+    search = large_search(truncate="0")
+    running = [search.start(), search.start()]
+    search.run()
+    search.finish(running[0], 0.9)
+    waiting = search.start()
+    search.finish(running[1], 0.5)
+    promoted = search.start()
+    assert waiting.origin == "fine_tune"
+    assert (_network(promoted), promoted.config.images_per_epoch) == (_network(running[0]), 8_000)
+
+
+def test_probes_do_not_continue_after_the_time_of_the_sweep() -> None:
+    search = large_search(truncate="0")
+    for _ in range(3):
+        search.run(0.5)
+    search.fraction_used = LATEST_START["probe sweep"]
+    assert search.start().origin != "probe"
+
+
+def _network(trial: TrialRecord) -> tuple[int, int]:
+    return trial.config.preprocessing.image_size, trial.config.network.truncate

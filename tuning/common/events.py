@@ -137,6 +137,7 @@ class SearchPlanned(Event):
         ends_s: the target for the end of the command as Unix time in seconds; None: no time limit.
         budget_s: the time limit of the command in seconds; None: no time limit.
         device: the kind of device that trains a trial.
+        device_name: the model of the GPU; empty if it is not known.
         best: the best trial so far of a resumed search.
         previous: the trials that a resumed search had ended before.
         probes_dropped: the number of planned linear probes that a resumed search does not run any more.
@@ -152,6 +153,7 @@ class SearchPlanned(Event):
     ends_s: float | None
     budget_s: float | None = None
     device: Literal["CPU", "GPU"] = "CPU"
+    device_name: str = ""
     best: TrialRecord | None = None
     previous: Sequence[TrialRecord] = ()
     probes_dropped: int = 0

@@ -83,6 +83,13 @@ class TrainingSettings(DataOptions):
         description="name of the experiment and the registered model; empty: the name of the data folder",
     )
     max_epochs: int = Field(8, ge=1, le=1000, description="maximum number of epochs per trial")
+    images_per_epoch: Annotated[int | None, AUTO] = Field(
+        None,
+        ge=0,
+        le=10**9,
+        description="training images of an epoch, drawn by class; the next epoch uses the next ones; 0: all; empty or "
+        "'auto': all, or with many images as many as the time budget allows",
+    )
     cpus_per_trial: int = Field(1, ge=1, le=1024, description="CPU cores and PyTorch threads per trial")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="random seed of the search and of every trial")
     weights: str = Field(
@@ -309,7 +316,13 @@ class Recipe(TrainingSettings):
     max_concurrent: int = Field(
         0, ge=0, le=1024, description="maximum number of concurrent trials; 0: as cores and memory allow"
     )
-    gpus_per_trial: float = Field(0.0, ge=0, le=64, description="GPUs per trial (0.5: two trials share one)")
+    gpus_per_trial: Annotated[float | None, AUTO] = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs per trial (0.5: two trials share one); 0: CPU only; empty or 'auto': where Ray has a GPU, "
+        "the share that a training step needs",
+    )
     rerun_top_k: int = Field(
         3,
         ge=0,
@@ -373,6 +386,11 @@ class Recipe(TrainingSettings):
                 f"got {', '.join(sorted(unknown))}; remove it"
             )
         return Recipe.model_validate({**self.model_dump(), "variants": (), **variant.settings})
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether trials run on a GPU; the share may still be open once ``auto`` is resolved (``resolve_auto``)."""
+        return self.gpus_per_trial != 0
 
     @property
     def max_trials(self) -> int | None:

@@ -18,7 +18,7 @@ from models.trial_config import TrialConfig
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialRecord
 from tuning.search.defaults import MIN_SAMPLED
-from tuning.search.strategy import SearchState
+from tuning.search.strategy import Proposal, SearchState
 
 NUM_CANDIDATES = 256  # for each proposal of the sampler
 MIN_TRAINED_SHARE = 0.5  # of the sampler's trials train a block, if any candidate does: heads alone are the cheapest
@@ -45,8 +45,8 @@ class CandidateSource(Protocol):
     def candidates(self, count: int) -> Sequence[CandidateTrial]:
         """Return ``count`` proposals for the next trial, which depend only on the seed and the trials so far."""
 
-    def config_of(self, params: Mapping[str, ParamValue]) -> TrialConfig:
-        """Return the configuration of a trial with these parameters."""
+    def config_of(self, proposal: Proposal) -> TrialConfig:
+        """Return the configuration of a proposal, whose parameters are complete."""
 
 
 def cost_exponent(fraction_used: float) -> float:
@@ -95,11 +95,9 @@ class CostAwareProposals:
         limit_s = max(_share_s(state), min(map(expected_s, candidates)))
         return max((each for each in candidates if expected_s(each) <= limit_s), key=log_score).params
 
-    def seconds(
-        self, params: Mapping[str, ParamValue], trials: Sequence[TrialRecord], epochs: int | None = None
-    ) -> float:
+    def seconds(self, proposal: Proposal, trials: Sequence[TrialRecord], epochs: int | None = None) -> float:
         """Return the predicted seconds of a trial or its first epochs; 0 before any trial has been measured."""
-        config = self._source.config_of(params)
+        config = self._source.config_of(proposal)
         self._add_costs(trials)
         return self._seconds_per_gflop(trials) * self._costs.gflops(config, epochs or config.fit.max_epochs)
 

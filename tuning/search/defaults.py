@@ -51,8 +51,18 @@ MAX_REGRESSION_S = 60.0  # for the fits of one probe without a time budget
 REGRESSION_S = 2.5e-6  # per image and feature on one core, of a probe's fits; measured with 1,070 images, 6 classes
 REGRESSION_FEATURES = 2_000  # of a typical network; with fewer images, only as many dimensions as images count
 REGRESSION_CLASSES = 8  # up to this number the fits are limited by memory, above they take longer
-# With many images or classes, a probe is trained by gradient steps. A linear head tolerates, and needs, a higher
-# learning rate.
+# With many images, probes are fitted on few of them first, and the best third of each number on the next one
+# (successive halving over images: Jamieson & Talwalkar, "Non-stochastic Best Arm Identification ...", 2016). More than
+# the last would need gigabytes of memory for features, and improve a linear head little.
+PROBE_IMAGES = (2_000, 8_000, 32_000)
+PROMOTED_SHARE = 1 / 3
+PROBE_IMAGES_SETTING = "probe_images"  # the name of a probe's number of training images
+FITS_WITH_FOLDS = 6  # five folds, and the fit on all images
+MAX_VAL_IMAGES = 5_000  # for selection: the standard error of an accuracy is at most 0.7 points
+MAX_DEFAULT_SHARE = 0.25  # of the time budget for the default trial, which determines the images of an epoch
+MIN_EPOCH_IMAGES = 2_000
+GFLOPS_PER_S = {"cpu": 30.0, "cuda": 3_000.0}  # of a core and of a GPU, in training
+# With many classes, a probe is trained by gradient steps. A linear head tolerates, and needs, a higher learning rate.
 PROBE_LR: Mapping[str, float] = {"adamw": 3e-3, "adam": 3e-3, "sgd": 3e-2}
 # The default uses the first option of each; the linear probes start with the small image sizes.
 NETWORK_AXES = ("image_size", "backbone")
@@ -79,9 +89,35 @@ MOSTLY_TRAINED_FRACTIONS = (0.0, 0.2)
 MAX_PROBED_TRUNCATIONS = 3  # smallest truncations of each backbone that are probed
 
 
-def allows_regression(num_images: int, num_classes: int, budget_s: float | None) -> bool:
-    """Return whether the logistic regressions of a probe take a small part of the time budget (None: no limit)."""
+def allows_folds(num_images: int, num_classes: int, budget_s: float | None) -> bool:
+    """Return whether the cross-validation of a probe takes a small part of the time budget (None: no limit)."""
+    seconds = _regression_s(num_images, num_classes)
+    return num_images <= MAX_REGRESSION_IMAGES and seconds <= _max_regression_s(budget_s)
+
+
+def probe_sizes(num_images: int, num_classes: int, budget_s: float | None) -> tuple[int, ...]:
+    """Return the numbers of training images on which probes are fitted, by logistic regression without folds.
+
+    Empty if not even a fit on the fewest images takes a small part of the time budget.
+    """
+    sizes = [size for size in PROBE_IMAGES if size < num_images] + [num_images][: num_images <= PROBE_IMAGES[-1]]
+    limit_s = FITS_WITH_FOLDS * _max_regression_s(budget_s)
+    return tuple(size for size in sizes if _regression_s(size, num_classes) <= limit_s)
+
+
+def _regression_s(num_images: int, num_classes: int) -> float:
     dimensions = min(num_images, REGRESSION_FEATURES)
-    seconds = REGRESSION_S * num_images * dimensions * max(1, num_classes / REGRESSION_CLASSES)
-    limit_s = MAX_REGRESSION_S if budget_s is None else min(MAX_REGRESSION_S, MAX_REGRESSION_SHARE * budget_s)
-    return num_images <= MAX_REGRESSION_IMAGES and seconds <= limit_s
+    return REGRESSION_S * num_images * dimensions * max(1, num_classes / REGRESSION_CLASSES)
+
+
+def _max_regression_s(budget_s: float | None) -> float:
+    return MAX_REGRESSION_S if budget_s is None else min(MAX_REGRESSION_S, MAX_REGRESSION_SHARE * budget_s)
+
+
+def auto_images_per_epoch(num_images: int, gflops: float, max_epochs: int, budget_s: float, device: str) -> int:
+    """Return the images of an epoch: 0 for all, or as many as the default trial can use in its share of the time.
+
+    ``gflops`` is what its network computes in training for one image; ``device`` is cpu or cuda.
+    """
+    count = MAX_DEFAULT_SHARE * budget_s * GFLOPS_PER_S[device] / (gflops * max_epochs)
+    return 0 if max(MIN_EPOCH_IMAGES, count) >= num_images else max(MIN_EPOCH_IMAGES, int(count))

@@ -9,20 +9,22 @@ import secrets
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.errors import SearchError, SettingError, last_line
-from data.home import state_dir
+from data.home import cache_dir, state_dir
 from data.machine import available_cores
 from tuning import PACKAGES
 from tuning.common.environment import DEFAULTS
 
 if TYPE_CHECKING:
     from tuning.recipe.schema import Recipe
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]  # the clone, or site-packages
 START_ATTEMPTS = 2
@@ -40,7 +42,7 @@ def concurrency(recipe: Recipe, resources: Mapping[str, float]) -> int:
     """
     capacity = resources.get("CPU", 0.0) // recipe.cpus_per_trial
     capacity = min(capacity, resources.get("memory", math.inf) // TRIAL_BYTES)
-    if recipe.gpus_per_trial:
+    if recipe.gpus_per_trial:  # not 0, and not open
         capacity = min(capacity, resources.get("GPU", 0.0) // recipe.gpus_per_trial)
     return recipe.max_concurrent or max(1, int(capacity))
 
@@ -55,7 +57,7 @@ def check_resources(recipe: Recipe, resources: Mapping[str, float]) -> None:
     """
     if os.environ.get("RAY_ADDRESS"):
         return
-    needed = (("cpus_per_trial", recipe.cpus_per_trial, "CPU"), ("gpus_per_trial", recipe.gpus_per_trial, "GPU"))
+    needed = (("cpus_per_trial", recipe.cpus_per_trial, "CPU"), ("gpus_per_trial", recipe.gpus_per_trial or 0.0, "GPU"))
     problems = [
         f"{option} must be at most {resources.get(kind, 0):g}, the {kind}s that Ray has, got {amount:g}; lower it"
         for option, amount, kind in needed
@@ -105,6 +107,20 @@ class RayRuntime:
         finally:
             self._closing.set()
             self._cleanup.close()
+
+    def num_gpus(self) -> float:
+        """Return the number of GPUs that trials can use: of this machine, or of the cluster once it has responded.
+
+        Raises:
+            SearchError: the cluster does not respond.
+        """
+        if not os.environ.get("RAY_ADDRESS"):
+            return num_local_gpus()
+        self.start_async()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return cluster_resources().get("GPU", 0.0)
 
     def close(self) -> None:
         """Shut Ray down if it was started, and wait until it has ended."""
@@ -159,6 +175,13 @@ def _short_temporary_folder() -> Mapping[str, str]:
     return {"RAY_TMPDIR": short} if short else {}
 
 
+def num_local_gpus() -> int:
+    """Return the number of GPUs of this machine that are visible to this process."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def cluster_resources() -> Mapping[str, float]:
     """Return the current resources of all nodes of the running Ray: CPU, GPU, ..."""
     import ray
@@ -167,8 +190,18 @@ def cluster_resources() -> Mapping[str, float]:
     return resources
 
 
-def check_shared_filesystem(folder: Path) -> None:
+def call_on_gpu(function: Callable[[], T]) -> T:
+    """Return the result of a function that runs in a worker with one GPU of the running Ray."""
+    import ray
+
+    result: T = ray.get(ray.remote(num_gpus=1, num_cpus=0)(function).remote())
+    return result
+
+
+def check_shared_filesystem(folder: Path, image: Path) -> None:
     """Check that every node of the cluster can read files of this process in ``folder``, which holds checkpoints.
+
+    With FREEZELINE_CACHE, a folder on each node's own disk, all nodes decode the images, so they must read ``image``.
 
     Raises:
         SettingError: a node cannot; the message names it.
@@ -183,22 +216,26 @@ def check_shared_filesystem(folder: Path) -> None:
     file.write_text(token)
 
     @ray.remote(num_cpus=0)
-    def read_file(path: str) -> str:
-        return Path(path).read_text() if Path(path).exists() else ""
+    def read(path: str, image: str) -> tuple[str, bool]:
+        return Path(path).read_text() if Path(path).exists() else "", Path(image).exists()
 
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         strategies = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
-        texts = ray.get([read_file.options(scheduling_strategy=strategy).remote(str(file)) for strategy in strategies])
-        failed_hosts = sorted(
-            node["NodeManagerHostname"] for node, text in zip(nodes, texts, strict=True) if text != token
-        )
+        answers = ray.get([read.options(scheduling_strategy=each).remote(str(file), str(image)) for each in strategies])
     finally:
         file.unlink(missing_ok=True)
-    if failed_hosts:
+    hosts = [node["NodeManagerHostname"] for node in nodes]
+    if failed := sorted(host for host, (text, _) in zip(hosts, answers, strict=True) if text != token):
         raise SettingError(
-            f"FREEZELINE_HOME must be a folder that all nodes of the cluster share, but {', '.join(failed_hosts)} "
+            f"FREEZELINE_HOME must be a folder that all nodes of the cluster share, but {', '.join(failed)} "
             f"cannot read {folder}; set it to a folder on a network file system"
+        )
+    failed = sorted(host for host, (_, has_image) in zip(hosts, answers, strict=True) if not has_image)
+    if failed and "FREEZELINE_CACHE" in os.environ:
+        raise SettingError(
+            f"with FREEZELINE_CACHE, data must be a folder that all nodes of the cluster share, but {', '.join(failed)} "
+            f"cannot read {image}; move the images to a network file system, or unset FREEZELINE_CACHE"
         )
 
 
@@ -236,6 +273,8 @@ def cluster_environment() -> dict[str, Any]:
     """Return the environment of a cluster's workers: our packages, which Ray sends to them, and variables."""
     names = (*DEFAULTS, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
     variables = {**{name: os.environ[name] for name in names}, "FREEZELINE_HOME": str(state_dir())}
+    if "FREEZELINE_CACHE" in os.environ:  # the same folder on each node's own disk
+        variables["FREEZELINE_CACHE"] = str(cache_dir())
     return {"env_vars": variables, "py_modules": [str(ROOT / name) for name in PACKAGES]}
 
 

@@ -30,6 +30,7 @@ from tuning.search.defaults import (
     NETWORK_AXES,
     PROBE_AXES,
     PROBE_BALANCES,
+    PROBE_IMAGES_SETTING,
     PROBE_LR,
     PROBE_PARAMS,
     REGRESSION_PARAMS,
@@ -66,6 +67,7 @@ class SearchSpace:
         *,
         small_images: bool = False,
         regression_probes: bool = True,
+        probe_images: tuple[int, ...] = (),
     ) -> None:
         """Create the space.
 
@@ -75,6 +77,7 @@ class SearchSpace:
             unsplittable: backbones without cut points; their features cannot be cached, so they are not probed.
             small_images: whether images are upscaled; then the default freezes no block and uses larger learning rates.
             regression_probes: whether linear probes are fitted by logistic regression instead of by gradient steps.
+            probe_images: numbers of training images on which probes are fitted, ascending; empty: on all.
         """
         self._recipe = recipe
         self._small_images = small_images
@@ -85,10 +88,11 @@ class SearchSpace:
             if isinstance(recipe, Recipe)
             else {}
         )
+        probes = (regression_probes, probe_images)
         self._variant_spaces = {
-            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, regression_probes, f"@{name}")
+            name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, *probes, f"@{name}")
             for name, variant in variants.items()
-        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults, regression_probes)}
+        } or {"": _VariantSpace(recipe, imbalance_ratio, unsplittable, defaults, *probes)}
 
     def suggest(self, trial: SuggestTrial, *, is_probe: bool = False) -> dict[str, ParamValue]:
         """Sample the settings of one trial, or of a linear probe."""
@@ -101,6 +105,23 @@ class SearchSpace:
         """Return the settings of the default trial, clipped to the recipe's domains."""
         name, space = next(iter(self._variant_spaces.items()))
         return {**({VARIANT: name} if name else {}), **space.clip({}, self._learning_rates)}
+
+    def largest_configs(self, preprocessings: Preprocessings) -> list[TrialConfig]:
+        """Return for each backbone a configuration that needs the most memory: all blocks are trained."""
+        configs = []
+        for space in self._variant_spaces.values():
+            for backbone in space.backbones:
+                size = max(size for name, size in preprocessings if name == backbone)
+                wanted: dict[str, ParamValue] = {
+                    "backbone": backbone,
+                    "image_size": size,
+                    "freeze_fraction": 0.0,
+                    "batch_size": 10**9,
+                }
+                settings = space.clip({"truncate": 0, **wanted}, self._learning_rates)
+                variant = {VARIANT: space.name} if space.name else {}
+                configs.append(self.trial_config({**variant, **settings}, preprocessings))
+        return configs
 
     def default_trials(self) -> list[dict[str, ParamValue]]:
         """Return the parameters of the default trial, and of one default trial per variant without linear probes."""
@@ -119,6 +140,10 @@ class SearchSpace:
             return []
         probes = [(name, probe) for name, space in self._variant_spaces.items() for probe in space.linear_probes()]
         return [self._to_study_params(name, {**PROBE_PARAMS, **probe}, probe) for name, probe in probes]
+
+    def probe_on_more_images(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:
+        """Return the parameters of a linear probe with the next larger number of images; None for the largest."""
+        return self._variant_spaces[str(params.get(VARIANT, ""))].probe_on_more_images(params)
 
     def warmup_probes(self) -> list[dict[str, ParamValue]]:
         """Return the linear probes that run before the default: the first network at every image size.
@@ -155,6 +180,7 @@ class SearchSpace:
         space, prefix = self._variant_spaces[variant], {VARIANT: variant} if variant else {}
         clipped = space.clip(settings, self._learning_rates)
         selected = {name: value for name, value in clipped.items() if only is None or name in only}
+        selected |= {name: settings[name] for name in (PROBE_IMAGES_SETTING,) if name in settings}
         return {**prefix, **space.to_study_params(selected)}
 
     def trial_config(self, settings: Mapping[str, ParamValue], preprocessings: Preprocessings) -> TrialConfig:
@@ -162,6 +188,7 @@ class SearchSpace:
         recipe = self._variant_spaces[str(settings.get(VARIANT, ""))].recipe
         fixed = {name: getattr(recipe, name) for name in ("weights", "max_epochs", "patience", "step_epochs")}
         values = {**fixed, **settings, "trained_precision": "bf16" if recipe.precision == "bf16" else "fp32"}
+        images_per_epoch = settings.get(PROBE_IMAGES_SETTING, recipe.images_per_epoch)
         if values["optimizer"] == PROBE_OPTIMIZER:
             values = {name: value for name, value in values.items() if name not in UNUSED_BY_PROBES}
             has_folds = recipe.validation != "split"
@@ -169,6 +196,7 @@ class SearchSpace:
             values["refit"] = has_folds and recipe.refit == "auto"
         return TrialConfig(
             seed=recipe.seed,
+            images_per_epoch=int(images_per_epoch or 0) or None,
             preprocessing=preprocessings[str(settings["backbone"]), int(settings["image_size"])],
             batches=BatchConfig.model_validate(_pick(values, BatchConfig.model_fields)),
             network=NetworkConfig.model_validate(_pick(values, NetworkConfig.model_fields)),
@@ -191,17 +219,24 @@ class _VariantSpace:
         unsplittable: Collection[str],
         defaults: Mapping[str, ParamValue],
         regression_probes: bool,
+        probe_images: tuple[int, ...],
         suffix: str = "",
     ) -> None:
         self.recipe = recipe
+        self._probe_images = probe_images
         self._regression_probes = regression_probes and LINEAR in recipe.head.options
         self._defaults = defaults
         self._unsplittable = unsplittable
         self._suffix = suffix
+        self.name = suffix.removeprefix("@")
         self._domains: dict[str, Domain] = {name: getattr(recipe, name) for name in (*NETWORK_AXES, *DEFAULT_PARAMS)}
         if recipe.balance is None:
             is_imbalanced = imbalance_ratio > IMBALANCE_RATIO
             self._domains["balance"] = CLASS_BALANCES if is_imbalanced else Categorical(options=("none",))
+
+    @property
+    def backbones(self) -> list[str]:
+        return [str(backbone) for backbone in self._domains["backbone"].options]
 
     def suggest(self, trial: SuggestTrial, is_probe: bool) -> dict[str, ParamValue]:
         if is_probe:
@@ -225,7 +260,11 @@ class _VariantSpace:
         if not self._regression_probes:
             return clipped
         # Only settings that apply: a fit to convergence has no learning rate, batches or dropout.
-        return {name: clipped[name] for name in (*PROBE_AXES["last"], *settings)} | dict(REGRESSION_PARAMS)
+        chosen = {name: clipped[name] for name in (*PROBE_AXES["last"], *settings)} | dict(REGRESSION_PARAMS)
+        if self._probe_images:
+            options = Categorical(options=self._probe_images)
+            chosen[PROBE_IMAGES_SETTING] = _suggest(trial, PROBE_IMAGES_SETTING + self._suffix, options)
+        return chosen
 
     def clip(self, settings: Mapping[str, ParamValue], learning_rates: Mapping[str, float]) -> dict[str, ParamValue]:
         """Return the settings, completed with the defaults, each moved to the nearest value of its domain."""
@@ -264,8 +303,15 @@ class _VariantSpace:
                 continue
             for combination in itertools.product(*(options[name] for name in axes)):
                 probe = dict(zip(axes, combination, strict=True))
+                if self._probe_images and self._regression_probes:
+                    probe[PROBE_IMAGES_SETTING] = self._probe_images[0]
                 if probe["backbone"] not in self._unsplittable:
                     yield {"head_features": head_features, **probe}
+
+    def probe_on_more_images(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:
+        name = PROBE_IMAGES_SETTING + self._suffix
+        larger = [count for count in self._probe_images if name in params and count > int(params[name])]
+        return {**params, name: larger[0]} if larger else None
 
     def _allows_all_features(self, settings: Mapping[str, ParamValue]) -> bool:
         """Return whether the head may use features of all blocks: only a fully frozen, splittable backbone."""

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import TrialOrigin, TrialRecord
 from tuning.recipe.schema import Recipe
-from tuning.search.defaults import MIN_SAMPLED
+from tuning.search.defaults import MIN_SAMPLED, PROMOTED_SHARE
 from tuning.search.reruns import NextRerun, RerunPlan, next_rerun
 from tuning.search.selection import is_significantly_better
 from tuning.search.space import SearchSpace
@@ -86,9 +86,7 @@ class Proposals(Protocol):
     def propose(self, state: SearchState) -> Mapping[str, ParamValue] | None:
         """Return the parameters of the next trial; empty: the sampler decides; None: no trial fits into the time."""
 
-    def seconds(
-        self, params: Mapping[str, ParamValue], trials: Sequence[TrialRecord], epochs: int | None = None
-    ) -> float:
+    def seconds(self, proposal: Proposal, trials: Sequence[TrialRecord], epochs: int | None = None) -> float:
         """Return the predicted seconds of a trial or its first epochs; 0 if they are unknown."""
 
     def rerun_seconds(self, trial: TrialRecord, fold: int | None, trials: Sequence[TrialRecord]) -> float:
@@ -103,11 +101,9 @@ class PlainProposals:
         del state
         return {}
 
-    def seconds(
-        self, params: Mapping[str, ParamValue], trials: Sequence[TrialRecord], epochs: int | None = None
-    ) -> float:
+    def seconds(self, proposal: Proposal, trials: Sequence[TrialRecord], epochs: int | None = None) -> float:
         """Return 0."""
-        del params, trials, epochs
+        del proposal, trials, epochs
         return 0.0
 
     def rerun_seconds(self, trial: TrialRecord, fold: int | None, trials: Sequence[TrialRecord]) -> float:
@@ -153,6 +149,7 @@ class SearchStrategy:
             yield self.warmup_probe(state)
             yield self.default(state)
             yield self.probe(state)
+            yield self.probe_on_more_images(state)
             yield self.fine_tune(state)
             yield self.sample(state)
         yield self.rerun(state)
@@ -175,12 +172,34 @@ class SearchStrategy:
 
     def probe(self, state: SearchState) -> Proposal | None:
         """Return a probe of the sweep, which is over once a later phase has begun."""
-        latest_start = min(LATEST_SWEEP.values())
-        if state.fraction_used >= latest_start:  # otherwise it does not matter which trials lead
-            latest_start = LATEST_SWEEP[leader(state.trials, self._num_val_images)]
-        if state.fraction_used >= latest_start:
+        return None if self._sweep_is_over(state) else next(iter(self.probes_left(state.trials)), None)
+
+    def _sweep_is_over(self, state: SearchState) -> bool:
+        if state.fraction_used < min(LATEST_SWEEP.values()):  # it does not matter which trials lead
+            return False
+        return state.fraction_used >= LATEST_SWEEP[leader(state.trials, self._num_val_images)]
+
+    def probe_on_more_images(self, state: SearchState) -> Proposal | None:
+        """Return one of the best third of the probes on some number of images, on the next larger number.
+
+        These come once all probes on that number have ended, if they take at most ``MAX_FINE_TUNE_SHARE`` of the
+        trials' time.
+        """
+        if self._sweep_is_over(state) or self.probes_left(state.trials):
             return None
-        return next(iter(self.probes_left(state.trials)), None)
+        by_images: dict[int | None, list[TrialRecord]] = {}
+        for trial in _started(state.trials, "probe"):
+            by_images.setdefault(trial.config.images_per_epoch, []).append(trial)
+        for probes in by_images.values():
+            if any(probe.status == "running" for probe in probes):
+                continue
+            best = sorted((probe for probe in probes if probe.is_eligible), key=lambda probe: probe.sort_key)
+            promoted = best[-math.ceil(PROMOTED_SHARE * len(probes)) :]
+            larger = [self._space.probe_on_more_images(probe.fixed_params) for probe in reversed(promoted)]
+            for proposal in _new("probe", [params for params in larger if params], state.trials):
+                if self._has_time_for(proposal, state, is_limited=True):
+                    return proposal
+        return None
 
     def probes_left(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
         """Return the probes that may still start."""
@@ -207,15 +226,16 @@ class SearchStrategy:
             return None
         mostly_trained = leader(state.trials, self._num_val_images) == "defaults"
         proposal = _first_new("fine_tune", self._space.fine_tunes(best.settings, mostly_trained), state.trials)
-        return proposal if proposal and self._has_time_for(proposal, state, is_sampler_next) else None
+        return proposal if proposal and self._has_time_for(proposal, state, is_limited=is_sampler_next) else None
 
-    def _has_time_for(self, proposal: Proposal, state: SearchState, is_sampler_next: bool) -> bool:
+    def _has_time_for(self, proposal: Proposal, state: SearchState, *, is_limited: bool) -> bool:
+        """Return whether the first epoch of a trial fits, or all of it in ``MAX_FINE_TUNE_SHARE`` if it is limited."""
         if math.isinf(state.seconds_left):
             return True
-        if is_sampler_next:
+        if is_limited:
             total_s = state.seconds_left / max(1 - state.fraction_used, MIN_FRACTION_LEFT)
-            return self._proposals.seconds(proposal.params, state.trials) <= MAX_FINE_TUNE_SHARE * total_s
-        return self._proposals.seconds(proposal.params, state.trials, epochs=1) <= state.seconds_left
+            return self._proposals.seconds(proposal, state.trials) <= MAX_FINE_TUNE_SHARE * total_s
+        return self._proposals.seconds(proposal, state.trials, epochs=1) <= state.seconds_left
 
     def sample(self, state: SearchState) -> Proposal | None:
         """Return a trial that the sampler proposes, unless none can end its first epoch in the time left."""

@@ -108,11 +108,12 @@ class TrialStore:
             for candidate, config in zip(candidates, configs, strict=True)
         ]
 
-    def config_of(self, params: Mapping[str, ParamValue]) -> TrialConfig:
-        """Return the configuration of a trial with these parameters, which must be complete."""
+    def config_of(self, proposal: Proposal) -> TrialConfig:
+        """Return the configuration of a proposal, whose parameters must be complete."""
         from optuna.trial import FixedTrial
 
-        return self._make_config(self._space.suggest(FixedTrial(dict(params))))
+        trial = FixedTrial(dict(proposal.params))
+        return self._make_config(self._space.suggest(trial, is_probe=proposal.origin == "probe"))
 
     def _start_rerun(self, rerun: NextRerun) -> TrialRecord:
         original = rerun.trial

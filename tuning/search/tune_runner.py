@@ -14,6 +14,7 @@ from tuning.common.search_paths import SearchPaths
 from tuning.common.signals import SignalHandler
 from tuning.common.trial_record import TrialCallback, TrialRecord
 from tuning.recipe.schema import Recipe
+from tuning.search.gpu_share import GpuShare
 from tuning.search.ray_runtime import cluster_resources, concurrency
 from tuning.search.stall_watchdog import STALL_TIMEOUT_S, StallWatchdog
 from tuning.search.strategy import NextStep, SearchState, SearchStrategy
@@ -48,7 +49,8 @@ class TuneRunner:
         self._store = store
         self._strategy = strategy
         self._watchdog = StallWatchdog(paths.heartbeat)
-        self._callbacks = (*callbacks, time_budget, self._watchdog)
+        self._gpu_share = GpuShare(recipe.gpus_per_trial or 0.0)
+        self._callbacks = (*callbacks, time_budget, self._watchdog, self._gpu_share)
         self._signals = signals
         self._time_budget = time_budget
         self._concurrency_reduction = 0  # trials fewer than the resources allow, after running out of memory
@@ -57,14 +59,15 @@ class TuneRunner:
         """Run trials until all have ended, the user requests a stop or the time is exhausted; running trials stay open.
 
         Tune fails as a whole when Ray kills a worker for lack of memory. It is then restarted with one concurrent trial
-        fewer. It is also restarted after a stall.
+        fewer. It is also restarted after a stall, and with a larger share of the GPU after a trial has run out of its
+        memory; the other trials then continue from their checkpoints.
 
         Raises:
             SearchError: Tune failed or stalled too often.
         """
         for failures_left in reversed(range(MAX_FAILURES)):
             try:
-                self._run_once()
+                self._run_until_share_is_enough()
                 if not self._watchdog.is_stalled:
                     return
                 raise RuntimeError(f"no worker has sent a heartbeat for {STALL_TIMEOUT_S:.0f} s")
@@ -77,6 +80,14 @@ class TuneRunner:
                         "lower max_concurrent, then resume the search"
                     ) from error
                 self._recover(error)
+
+    def _run_until_share_is_enough(self) -> None:
+        while True:
+            self._recipe = self._recipe.model_copy(update={"gpus_per_trial": self._gpu_share.take()})
+            self._run_once()
+            if not self._gpu_share.has_grown or self._signals.stop_requested or self._time_budget.is_exhausted:
+                return
+            self._store.interrupt_running()
 
     def _recover(self, error: RuntimeError) -> None:
         """Interrupt the running trials; unless Tune stalled, reduce the number of concurrent trials."""
@@ -107,7 +118,7 @@ class TuneRunner:
         scheduler = build_scheduler(recipe.scheduler, recipe.max_epochs)
         replay_into_scheduler(scheduler, self._store.trials())
         tuner = tune.Tuner(
-            tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial}),
+            tune.with_resources(run_trial, {"cpu": recipe.cpus_per_trial, "gpu": recipe.gpus_per_trial or 0.0}),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(self._store, self._callbacks, self._make_task, self._next_step),
                 scheduler=scheduler,
@@ -138,7 +149,7 @@ class TuneRunner:
 
     def _next_step(self) -> NextStep:
         """Return the strategy's next step if a trial may start now."""
-        if self._signals.stop_requested or self._time_budget.is_exhausted:
+        if self._signals.stop_requested or self._time_budget.is_exhausted or self._gpu_share.has_grown:
             return "end"
         if self._store.num_running >= self._max_concurrent():
             return "wait"

@@ -48,7 +48,8 @@ def audit_lines(event: AuditCompleted) -> Iterator[str]:
 
 def plan_lines(event: SearchPlanned) -> Iterator[str]:
     """Yield the device, the budget and the plan."""
-    yield _line("device", f"{event.device}, {pluralize(event.max_concurrent, 'trial')} in parallel")
+    device = event.device_name or event.device
+    yield _line("device", f"{device}, {pluralize(event.max_concurrent, 'trial')} in parallel")
     if event.budget_s is not None and event.ends_s is not None:
         target = f"{datetime.fromtimestamp(event.ends_s):%H:%M:%S}"
         text = f"{budget_text(event.budget_s, None)}, target {target}: trials stop before, the end may be later"

@@ -116,6 +116,7 @@ def _plan(plan: SearchPlanned) -> Fields:
         "max_concurrent": plan.max_concurrent,
         "ends_at": ends,
         "device": plan.device,
+        "device_name": plan.device_name,
         "probes_dropped": plan.probes_dropped,
     }
 

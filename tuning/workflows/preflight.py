@@ -30,7 +30,7 @@ from tuning.recipe.auto import (
 )
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
-from tuning.search.defaults import allows_regression
+from tuning.search.defaults import MAX_VAL_IMAGES, MIN_EPOCH_IMAGES, allows_folds, auto_images_per_epoch, probe_sizes
 from tuning.search.ray_runtime import RayRuntime
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import check_available, connect
@@ -73,28 +73,39 @@ class SearchInputs:
 
     def search_space(self, training: TrainingSettings) -> SearchSpace:
         """Return the search space of the settings on this data set."""
-        data = self.dataset
-        num_images = len(data.development)
-        budget_s = training.budget_s if isinstance(training, Recipe) else None
+        data, fits_all = self.dataset, self._allows_folds(training)
+        sizes: tuple[int, ...] = ()
+        if not fits_all and training.validation == "split":
+            sizes = probe_sizes(len(data.split("train")), len(data.classes), _budget_s(training))
         return SearchSpace(
             training,
             data.imbalance,
             self.unsplittable_backbones,
             small_images=data.has_small_images,
-            regression_probes=allows_regression(num_images, len(data.classes), budget_s),
+            regression_probes=fits_all or bool(sizes),
+            probe_images=sizes,
         )
 
-    def resolve_auto(self, training: TrainingT) -> TrainingT:
+    def _allows_folds(self, training: TrainingSettings) -> bool:
+        data = self.dataset
+        return allows_folds(len(data.development), len(data.classes), _budget_s(training))
+
+    def resolve_auto(self, training: TrainingT, num_gpus: float = 0.0) -> TrainingT:
         """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant.
 
-        ``validation=auto`` becomes ``folds``, or ``split`` if the data set provides a validation split;
+        ``validation=auto`` becomes ``folds``, or ``split`` if the data set provides a validation split or is large;
         ``precision=auto`` becomes what is fast on this machine, so that all nodes and a resumed search use the same.
+        ``gpus_per_trial=auto`` becomes 0 without a GPU; with ``num_gpus`` the share stays open until Ray has started.
         """
+        if isinstance(training, Recipe) and training.gpus_per_trial is None and not num_gpus:
+            training = training.model_copy(update={"gpus_per_trial": 0.0})
         if training.validation == "auto":
-            validation = "split" if "val" in self.dataset.provided_splits else "folds"
-            training = training.model_copy(update={"validation": validation})
+            uses_folds = "val" not in self.dataset.provided_splits and self._allows_folds(training)
+            training = training.model_copy(update={"validation": "folds" if uses_folds else "split"})
         if training.precision == "auto":
             training = training.model_copy(update={"precision": _precision(training)})
+        if training.images_per_epoch is None:
+            training = training.model_copy(update={"images_per_epoch": self._images_per_epoch(training)})
         if not isinstance(training, Recipe) or not training.variants:
             return training.model_copy(update=self._auto_values(training))
         variants = []
@@ -103,6 +114,15 @@ class SearchInputs:
             texts = {name: str(domain) for name, domain in values.items()}
             variants.append(variant.model_copy(update={"settings": {**variant.settings, **texts}}))
         return training.model_copy(update={"variants": tuple(variants)})
+
+    def _images_per_epoch(self, training: TrainingSettings) -> int:
+        from models.profiling.training_cost import FORWARD_AND_BACKWARD, network_flops
+
+        budget_s, num_images = _budget_s(training), len(self.dataset.split("train"))
+        if budget_s is None or training.validation == "folds" or num_images <= MIN_EPOCH_IMAGES:
+            return 0
+        flops = FORWARD_AND_BACKWARD * sum(network_flops(*next(iter(self.preprocessings))).gflops)
+        return auto_images_per_epoch(num_images, flops, training.max_epochs, budget_s, _device(training))
 
     def _auto_values(self, training: TrainingSettings) -> dict[str, Categorical]:
         """Return the values of the settings that are not set."""
@@ -128,6 +148,8 @@ def load_data(training: TrainingSettings, progress: ProgressCallback, ray: RayRu
     dataset = None
     with problems.collect():
         dataset = load_dataset(training, progress, keep_leaks=training.on_leak == "keep")
+        if isinstance(training, Recipe):
+            dataset = dataset.with_limited_validation(MAX_VAL_IMAGES)
     if ray is not None and not problems:
         ray.start_async()
     with problems.collect():
@@ -204,13 +226,23 @@ def _connect(training: TrainingSettings, given_run: str | None, *, will_start: b
 
 def _precision(training: TrainingSettings) -> Literal["fp32", "bf16", "bf16-frozen"]:
     """Return the precision that is fast: the default networks, which are depthwise, train slower in bf16 on a CPU."""
-    from models.device import choose_device
     from models.precision import has_fast_bf16
 
-    uses_gpu = training.gpus_per_trial > 0 if isinstance(training, Recipe) else choose_device().type == "cuda"
-    if uses_gpu:
+    if _device(training) == "cuda":
         return "bf16"
     return "bf16-frozen" if has_fast_bf16() else "fp32"
+
+
+def _device(training: TrainingSettings) -> Literal["cpu", "cuda"]:
+    """Return the type of the device on which trials run."""
+    from models.device import choose_device
+
+    uses_gpu = training.uses_gpu if isinstance(training, Recipe) else choose_device().type == "cuda"
+    return "cuda" if uses_gpu else "cpu"
+
+
+def _budget_s(training: TrainingSettings) -> float | None:
+    return training.budget_s if isinstance(training, Recipe) else None
 
 
 def _networks(training: TrainingSettings) -> list[NetworkRequest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from tuning.search.cost_aware import CostAwareProposals
 from tuning.search.defaults import MAX_REGRESSION_IMAGES
 from tuning.search.ray_runtime import (
     RayRuntime,
+    call_on_gpu,
     check_resources,
     check_shared_filesystem,
     cluster_resources,
@@ -112,6 +114,7 @@ class SearchSession:
         self._ray = ray
         self._request = request
         self._space = search.inputs.search_space(search.recipe)
+        self._device_name = ""
 
     def run(self) -> SessionResult:
         """Run all trials until the budget ends or the user requests a stop."""
@@ -135,7 +138,8 @@ class SearchSession:
             create_pixel_caches(self._search.dataset, preprocessings, self._search.bus.progress)
             self._search.bus.stage("starting Ray")
             with self._ray.running():
-                check_shared_filesystem(self._search.paths.root)
+                check_shared_filesystem(self._search.paths.root, dataset.root / dataset.samples[0].path)
+                recipe = self._with_gpu_share(recipe)
                 check_resources(recipe, cluster_resources())
                 max_concurrent = concurrency(recipe, cluster_resources())
                 self._search.bus.emit(self._plan(recipe, store, strategy, max_concurrent, time_budget))
@@ -170,6 +174,21 @@ class SearchSession:
             self._search.bus.info(reason)
         run_ids = self._search.parent.writer.outbox.run_ids
         return SessionResult(recipe, store.trials(), run_ids, time_budget, phases.final(), ahead)
+
+    def _with_gpu_share(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the share of a GPU that a training step needs, if it is open."""
+        if recipe.gpus_per_trial is not None:
+            return recipe
+        from models.profiling.step_memory import measure_step_memory
+        from tuning.search.gpu_share import gpu_share
+
+        self._search.bus.stage("measuring a training step on the GPU")
+        configs = self._space.largest_configs(self._search.inputs.preprocessings)
+        num_classes = len(self._search.dataset.classes)
+        memory = call_on_gpu(partial(measure_step_memory, configs, num_classes))
+        self._device_name = memory.device if memory else ""
+        share = gpu_share(memory, cluster_resources(), recipe.cpus_per_trial)
+        return recipe.model_copy(update={"gpus_per_trial": share})
 
     def _phases(self, recipe: Recipe, store: TrialStore, strategy: SearchStrategy) -> PhaseTracker:
         trials = store.trials()
@@ -206,6 +225,7 @@ class SearchSession:
             ends_s=time_budget.ends_s,
             budget_s=recipe.budget_s,
             device="GPU" if recipe.gpus_per_trial else "CPU",
+            device_name=self._device_name,
             best=next(iter(ranked(trials)), None),
             previous=[trial for trial in trials if trial.status != "running"],
             probes_dropped=num_dropped,

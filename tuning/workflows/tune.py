@@ -15,7 +15,7 @@ from tuning.common.events import AuditCompleted
 from tuning.common.exit_codes import FINISHED
 from tuning.recipe.loader import recipe_text
 from tuning.recipe.schema import Recipe
-from tuning.search.ray_runtime import RayRuntime, concurrency
+from tuning.search.ray_runtime import RayRuntime, concurrency, num_local_gpus
 from tuning.tracking.connection import check_available
 from tuning.workflows.context import Context
 from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
@@ -64,7 +64,7 @@ def make_plan(recipe: Recipe, context: Context) -> Plan:
     inputs = prepare_inputs(recipe, dataset)
     if recipe.tracking == "server":
         check_available()
-    recipe = inputs.resolve_auto(recipe)
+    recipe = inputs.resolve_auto(recipe, num_local_gpus())
     strategy = SearchStrategy(recipe, inputs.search_space(recipe), len(dataset.split("val")))
     trials = summary.plan_line(recipe, (), len(strategy.probes_left(())), num_dropped=0)
     max_concurrent = concurrency(recipe, {"CPU": available_cores()})
@@ -97,7 +97,7 @@ def run_search(recipe: Recipe, context: Context) -> int:
         name = recipe.name or dataset.name
         parent = ParentRun.open(client, context.mlflow_run_id, name, context.started_s)
         with parent_run_lifecycle(parent, context.signals):
-            recipe = with_absolute_paths(inputs.resolve_auto(recipe))
+            recipe = with_absolute_paths(inputs.resolve_auto(recipe, ray.num_gpus()))
             search = Search(recipe, inputs, parent, context)
             data_audit = audit(dataset)
             announce(search, "tune", data_audit)

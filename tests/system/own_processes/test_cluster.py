@@ -1,4 +1,4 @@
-"""A search on a Ray cluster of three local nodes without our code, one of which is killed during a trial."""
+"""A search on a Ray cluster of local nodes with and without a GPU, one of which is killed during a trial."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from benchmarks.faults import TIMEOUT_S, SearchProcess, damage, wait_for_epochs
 from tests.system import quick
 from tests.system.own_processes.environments import environment_without_our_code
 
-NODES = 3
 CHECK = "import importlib.util as u; assert u.find_spec('ray') and not u.find_spec('tuning')"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a head node without CPUs, and two nodes with one CPU each, whose Python cannot import our code."""
+def cluster_and_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
+    """Start a head node without CPUs, and three nodes with one CPU each, whose Python cannot import our code.
+
+    The first two have a GPU, which Ray only counts. Yield the cluster and one of them.
+    """
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -30,22 +32,24 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     local_cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0})
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(python))  # Ray starts a node's processes with it
-        for _ in range(NODES - 1):
-            local_cluster.add_node(num_cpus=1)
-    yield local_cluster
+        nodes = [local_cluster.add_node(num_cpus=1, num_gpus=num_gpus) for num_gpus in (1, 1, 0)]
+    yield local_cluster, nodes[0]
     local_cluster.shutdown()
 
 
 @pytest.mark.timeout(600)
-def test_a_search_on_a_cluster_survives_the_loss_of_a_node_during_a_trial(cluster: Any, tmp_path: Path) -> None:
+def test_a_search_on_a_cluster_survives_the_loss_of_a_node_during_a_trial(
+    cluster_and_node: tuple[Any, Any], tmp_path: Path
+) -> None:
+    cluster, node_with_gpu = cluster_and_node
     search = SearchProcess(tmp_path, quick.MODULE)
     search.make_photos(30)
-    process = search.tune(RAY_ADDRESS=cluster.address)
+    process = search.tune(RAY_ADDRESS=cluster.address, FREEZELINE_CACHE=str(tmp_path / "cache"))
     wait_for_epochs(search, 8, process)
-    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    cluster.remove_node(node_with_gpu, allow_graceful=False)
     assert process.wait(TIMEOUT_S) == 0, search.log.read_text()
     assert damage(search, 0.0)[:4] == (0, 0, 0, 0)
     assert {trial.status for trial in search.trials()} == {"complete"}
     log = search.log.read_text()
     assert "6 trials of up to 12 epochs" in log
-    assert "2 trials in parallel" in log
+    assert "GPU, 2 trials in parallel" in log  # none on the node without one

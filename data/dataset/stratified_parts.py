@@ -1,0 +1,48 @@
+"""Stratified parts of images: with many images, an epoch is a part of them, and the next epoch the next part.
+
+Shapes: n = number of images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.intp]
+
+PART_SEED = 0  # fixed, so that all trials of a data set have the same parts and share what is computed for them
+MIN_PER_CLASS = 8  # images of a part; a smaller class is used completely in each
+
+
+class StratifiedParts:
+    """Parts of n images, all with the same number of images of each class.
+
+    The first part of a smaller size is contained in the first part of a larger one.
+
+    Attributes:
+        count: the number of parts after which all images have been used, except a remainder of each class.
+    """
+
+    def __init__(self, labels: npt.NDArray[np.int64], size: int) -> None:
+        """Take the labels [n] and the approximate size of a part, which is below n."""
+        self.count = -(-len(labels) // size)
+        rng = np.random.default_rng(PART_SEED)
+        self._by_class = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+
+    def rows(self, part: int) -> Indices:
+        """Return the sorted indices of the images of a part; numbers from ``count`` on repeat the parts."""
+        number = part % self.count
+        selected = []
+        for rows in self._by_class:
+            size = max(min(MIN_PER_CLASS, len(rows)), len(rows) // self.count)
+            selected.append(rows[(number * size + np.arange(size)) % len(rows)])
+        return np.sort(np.concatenate(selected))
+
+    def round(self, part: int) -> int:
+        """Return how often all parts have been used before this one."""
+        return part // self.count
+
+
+def stratified_parts(labels: npt.NDArray[np.int64], size: int | None) -> StratifiedParts | None:
+    """Return the parts of images with these labels [n]; None if one part has all images, or without a size."""
+    return None if size is None or size >= len(labels) else StratifiedParts(labels, size)
