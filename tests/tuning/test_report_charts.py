@@ -19,7 +19,7 @@ from models.profiling.serving_cost import ServingCost
 from models.trial_config import FeaturesConfig
 from tests.tuning.factories import trial_record
 from tests.tuning.report_factory import report_content, report_result, report_trial
-from tuning.reporting.charts import build_charts
+from tuning.reporting.charts import build_charts, confusion_chart
 from tuning.reporting.classified_images import ClassifiedSamples
 from tuning.reporting.drawing import active_minutes, jitter, score_limits
 from tuning.reporting.importance import importances, to_study
@@ -291,3 +291,16 @@ def test_audit_pairs_have_thumbnails_and_none_for_a_missing_file(dataset: Datase
         [True, False],
         [True, True],
     ]
+
+
+def test_of_many_classes_the_most_confused_pairs_are_drawn() -> None:
+    labels = np.repeat(np.arange(50), 4)
+    predicted = labels.copy()
+    predicted[:3], predicted[4] = 7, 9
+    scores = compute_metrics(np.eye(50)[predicted], labels, [f"class {label}" for label in range(50)])
+    chart = confusion_chart(scores, "the model")
+    assert chart.title == "Most confused classes"
+    (axes,) = chart.draw().axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["class 0 as class 7", "class 1 as class 9"]
+    assert [bar.get_width() for bar in axes.patches] == [3, 1]
+    plt.close("all")

@@ -15,12 +15,16 @@ from tuning.reporting import prediction_charts, quality_charts, setting_charts, 
 from tuning.reporting.content import EvaluatedWinner, ReportContent
 from tuning.reporting.drawing import active_minutes
 from tuning.reporting.importance import draw_importance, importance_trials, importances
+from tuning.reporting.summary import confused_pairs
 from tuning.reporting.theme import STYLE
 from tuning.search.search_result import SearchResult
 from tuning.search.selection import PARETO_LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+MAX_DRAWN_PAIRS = 20  # of the pairs of many classes
 
 
 class Chart(NamedTuple):
@@ -92,7 +96,12 @@ def _prediction_charts(winner: EvaluatedWinner) -> Iterator[Chart]:
 
 
 def confusion_chart(scores: ClassificationMetrics, model: str) -> Chart:
-    """Return the confusion matrix of a model."""
+    """Return the confusion matrix of a model; with many classes, the pairs that it confuses most often."""
+    if len(scores.per_class) > quality_charts.MAX_NAMED_CLASSES:
+        pairs = confused_pairs(scores, MAX_DRAWN_PAIRS)
+        caption = f"True class and the class predicted by {model}, by number of images."
+        draw = partial(quality_charts.draw_confused_pairs, pairs)
+        return Chart("confusion", "Most confused classes", caption, draw)
     caption = (
         f"Rows: true class. Columns: class predicted by {model}. Numbers are images; the color is their share of the "
         "row, blue if correct, orange if wrong."

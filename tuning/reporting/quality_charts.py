@@ -11,6 +11,7 @@ from models.evaluation.metrics import ClassificationMetrics
 from tuning.common.formatting import describe_network
 from tuning.reporting.content import ReportContent
 from tuning.reporting.drawing import SCORE, draw_legend, mark_winner, new_figure, percent_axis, shorten
+from tuning.reporting.summary import ConfusedPair
 from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED
 from tuning.search.selection import COST_FORMATS, CostMetric, pareto_front
 
@@ -46,6 +47,23 @@ def draw_confusion(scores: ClassificationMetrics) -> Figure:
     axes.grid(visible=False)
     if num_classes <= MAX_NAMED_CLASSES:
         _name_classes(axes, [shorten(row.name, MAX_NAME_LENGTH) for row in scores.per_class])
+    return figure
+
+
+def draw_confused_pairs(pairs: Sequence[ConfusedPair]) -> Figure:
+    """Draw the number of images of each pair of a true and a predicted class as a bar."""
+    figure, axes = new_figure((FIGURE_SIZE[0], 1.2 + 0.3 * len(pairs)))
+    rows = range(len(pairs))
+    axes.barh(rows, [pair.num_images for pair in pairs], color=ORANGE, height=0.7)
+    for row, pair in enumerate(pairs):
+        place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "size": SMALL}
+        axes.annotate(f"{pair.share:.0%} of its class", (pair.num_images, row), **place)
+    names = [[shorten(name, MAX_NAME_LENGTH) for name in (pair.true_label, pair.predicted_label)] for pair in pairs]
+    axes.set_yticks(rows, [f"{true} as {predicted}" for true, predicted in names])
+    axes.set(xlabel="images", ylim=(len(pairs) - 0.5, -0.5))
+    axes.grid(visible=False)
+    axes.margins(x=0.2)
+    axes.locator_params(axis="x", integer=True)
     return figure
 
 

@@ -86,7 +86,7 @@ class ConfusedPair(NamedTuple):
     share: float
 
 
-def confused_pairs(scores: ClassificationMetrics) -> list[ConfusedPair]:
+def confused_pairs(scores: ClassificationMetrics, max_pairs: int = MAX_CONFUSED_PAIRS) -> list[ConfusedPair]:
     """Return the most frequent confusions, by number of images, then by share of the true class."""
     pairs = [
         ConfusedPair(truth.name, predicted.name, count, count / truth.support)
@@ -94,7 +94,7 @@ def confused_pairs(scores: ClassificationMetrics) -> list[ConfusedPair]:
         for predicted, count in zip(scores.per_class, row, strict=True)
         if count and truth is not predicted
     ]
-    return sorted(pairs, key=lambda pair: (-pair.num_images, -pair.share))[:MAX_CONFUSED_PAIRS]
+    return sorted(pairs, key=lambda pair: (-pair.num_images, -pair.share))[:max_pairs]
 
 
 def compares_champion(promotion: Promotion | None) -> bool:

@@ -234,7 +234,7 @@ def check_shared_filesystem(folder: Path, image: Path) -> None:
     failed = sorted(host for host, (_, has_image) in zip(hosts, answers, strict=True) if not has_image)
     if failed and "FREEZELINE_CACHE" in os.environ:
         raise SettingError(
-            f"with FREEZELINE_CACHE, data must be a folder that all nodes of the cluster share, but {', '.join(failed)} "
+            f"with FREEZELINE_CACHE, data must be a folder that all nodes share, but {', '.join(failed)} "
             f"cannot read {image}; move the images to a network file system, or unset FREEZELINE_CACHE"
         )
 
