@@ -31,7 +31,7 @@ class EpochResult(FrozenModel):
         val: metrics on the validation images after the epoch.
         lr: learning rate of the epoch's last step; None if the fit has no steps.
         epoch_s: seconds for training and validation.
-        images_per_s: training images per second of training.
+        images_per_s: training images per second of training; of a probe, all images per second of its only epoch.
     """
 
     epoch: PositiveInt

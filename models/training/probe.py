@@ -78,7 +78,7 @@ def fit_probe(classifier: Classifier, train: BatchLoader, val: BatchLoader, fold
         train_accuracy=float((train_logits.argmax(axis=1) == train.labels).mean()),
         val=compute_metrics(softmax(val_logits), val.labels),
         epoch_s=seconds,
-        images_per_s=len(train.labels) / seconds,
+        images_per_s=len(labels) / seconds,
     )
     if folds is None:
         return ProbeResult(result, chosen.c, val_logits, None, None)

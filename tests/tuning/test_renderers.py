@@ -398,6 +398,7 @@ def test_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> Non
         ({}, 0, "2 probes, then 16 trials of up to 8 epochs"),
         ({"trials": "3", "sweep": "off"}, 0, "3 trials of up to 8 epochs"),
         ({"minutes": "1.5", "sweep": "off"}, 0, "trials of up to 8 epochs"),
+        ({"images_per_epoch": "2812"}, 0, "2 probes, then 16 trials of up to 8 epochs of about 2,812 images"),
         ({"trials": "3", "sweep": "off"}, 2, "resuming: 0 trials done, 2 unfinished; 1 trial of up to 8 epochs"),
     ],
 )

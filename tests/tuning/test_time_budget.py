@@ -56,7 +56,7 @@ def test_the_work_after_the_trials_is_estimated_from_the_startup(startup_s: floa
 
 @pytest.mark.parametrize(
     ("s_per_image", "latency_ms", "expected_s"),
-    [([], None, 0), ([5.0, 0.1, 0.1, 0.2], None, 5), ([0.4], None, 20), ([0.4], 30.0, 3)],
+    [([], None, 0), ([5.0, 0.1, 0.1, 0.2], None, 6), ([0.4], None, 24), ([0.4], 30.0, 3)],
 )
 def test_the_evaluation_is_estimated_from_the_probes_and_then_from_the_latency_of_the_likely_winner(
     s_per_image: list[float], latency_ms: float | None, expected_s: float
@@ -94,7 +94,7 @@ def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
         "history": ({**probe.history[0], "images_per_s": 5.0},),
     }
     time_budget.on_trial_end(probe.model_copy(update=changes), None)
-    assert time_budget.seconds_left == pytest.approx(300 - 20 - 22 - 0.5 * 100 / 5)
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 22 - 0.6 * 100 / 5)
 
 
 def test_without_minutes_the_time_is_never_exhausted(make_time_budget: MakeTimeBudget) -> None:

@@ -23,7 +23,7 @@ FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 0.6, 8.0, 30.0
 EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.5, 7.0, 30.0
 # Before its latency is known, the package is expected to evaluate an image in this share of the time in which a probe
 # computes its features on one core: an ensemble has up to three networks, and uses all cores.
-EVALUATION_SHARE = 0.5
+EVALUATION_SHARE = 0.6
 MAX_RESERVE_FRACTION = 0.5  # of the budget: a search of a minute should rather take longer than have no trials
 POLL_INTERVAL_S = 0.2
 

@@ -41,7 +41,9 @@ def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, nu
     sweep = f"{pluralize(num_probes, 'probe')}, then " if num_probes else ""
     max_trials = recipe.max_trials
     planned = "trials" if max_trials is None else pluralize(max(0, max_trials - num_counted(trials)), "trial")
-    return f"{resumed if trials else ''}{dropped}{sweep}{planned} of up to {pluralize(recipe.max_epochs, 'epoch')}"
+    images = f" of about {recipe.images_per_epoch:,} images" if recipe.images_per_epoch else ""
+    epochs = f"{pluralize(recipe.max_epochs, 'epoch')}{images}"
+    return f"{resumed if trials else ''}{dropped}{sweep}{planned} of up to {epochs}"
 
 
 def leaderboard(
