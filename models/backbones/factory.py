@@ -22,7 +22,7 @@ from torch import nn
 from data.errors import BackboneError, did_you_mean, first_line
 from data.preprocessing import INTERPOLATIONS, Preprocessing
 from models.backbones.timm_import import import_timm
-from models.backbones.weight_packages import PACKAGES, unpretrained
+from models.backbones.weight_packages import PACKAGES, unpretrained, weights_license
 from models.backbones.weights import HINT, load_weights, source_error, weights_file, weights_source
 
 LIBRARIES = ("freezeline", "timm", "torchvision")
@@ -78,6 +78,16 @@ def preprocessing_for(name: str, image_size: int) -> Preprocessing:
 
     transforms = get_model_weights(architecture).DEFAULT.transforms()
     return _preprocessing(image_size, transforms.interpolation.value, transforms.mean, transforms.std)
+
+
+def license_of(name: str) -> str:
+    """Return the license of a backbone's pretrained weights; empty if it is unknown. The name has its library."""
+    library, _, architecture = name.partition("/")
+    if weights_license(name) or library != "timm":
+        return weights_license(name)
+    from timm.models import get_pretrained_cfg
+
+    return str(getattr(get_pretrained_cfg(architecture), "license", None) or "")
 
 
 def _preprocessing(image_size: int, interpolation: str, mean: Sequence[float], std: Sequence[float]) -> Preprocessing:

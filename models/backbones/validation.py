@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from data.errors import BackboneError
 from models.backbones.factory import create_backbone, resolve
-from models.backbones.weights import hub_errors, source_error, weights_source
+from models.backbones.weights import hub_errors, is_weights_folder, source_error, weights_source
 
 
 class BackboneRequest(NamedTuple):
@@ -46,7 +46,7 @@ def _check_names(request: BackboneRequest) -> tuple[str, list[str]]:
         resolved, problems = resolve(request.backbone), list[str]()
     except BackboneError as error:
         resolved, problems = "", list(error.problems)
-    if resolved or weights_source(resolved, request.weights) == "file":
+    if resolved or (weights_source(resolved, request.weights) == "file" and not is_weights_folder(request.weights)):
         problems += filter(None, [source_error(resolved, request.weights)])
     return resolved, problems
 

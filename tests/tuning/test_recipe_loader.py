@@ -12,11 +12,13 @@ import yaml
 
 from data.errors import SettingError
 from models.backbones.factory import create_backbone
+from models.backbones.pack_weights import pack_weights
 from models.classifier import freeze_depth
 from models.freezing.blocks import find_blocks
 from tests.conftest import MakeFolder
 from tuning.__main__ import main
 from tuning.cli.parser import parse_args
+from tuning.cli.weights import networks_of
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical, FloatRange
@@ -113,12 +115,14 @@ def train_default(recipe: Recipe, inputs: SearchInputs, root: Path) -> list[Tria
     ("name", "networks"),
     list(zip(NAMES, (3, 5, 4, 4, 3, 1, 2), strict=True)),
 )
-def test_each_network_of_a_preset_trains_without_pretrained_weights(
+def test_each_network_of_a_preset_trains_with_the_weights_of_a_folder(
     name: str, networks: int, make_folder: MakeFolder, tmp_path: Path
 ) -> None:
-    folder = make_folder(dict.fromkeys("abcdef", 4))
+    folder, weights = make_folder(dict.fromkeys("abcdef", 4)), tmp_path / "weights"
+    pack_weights(networks_of(name), weights, "none")  # random weights in the format of the command
     truncate = {"truncate": "1"} if name == "cats-vs-dogs" else {}  # VGG's last block has 100 million parameters
-    options = {"weights": "none", "image_size": "32", "max_epochs": "1", "batch_size": "8", **truncate}
+    options = {"image_size": "32", "max_epochs": "1", "batch_size": "8", **truncate}
+    options["weights"] = "auto" if name in ("auto", "quick") else str(weights)  # these have packages
     recipe = load(recipe=name, data=str(folder), **options)
     trials = train_each_network(recipe, inputs_of(recipe), tmp_path / "trials")
     assert len(trials) == networks

@@ -39,6 +39,7 @@ SUMMARIES = {
     "sync": "deliver queued data to MLflow: metrics, files, the model and its promotion",
     "compare": "compare searches by score, network and time",
     "audit": "report problems of a data set file by file, before training",
+    "weights": "pack pretrained weights into a folder, for machines that reach no model hub",
     "blocks": "list the blocks at which a network can be frozen or truncated, with their cost",
     "cache": "show or clear the cached pixels and features on disk",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tuning.common.option_types import ParamValue
@@ -46,11 +47,15 @@ def requested_networks(training: TrainingSettings) -> list[NetworkRequest]:
 def auto_backbones(weights: str) -> tuple[str, ...]:
     """Return the backbones of ``backbone=auto``: the offline ones, plus more if the hub is reachable.
 
-    A weights file fits a single network, so only the first backbone is returned for it.
+    A weights file fits a single network, so only the first backbone is returned for it. A folder of packed weights has
+    its own networks.
     """
     from models.backbones.weight_packages import HUB_BACKBONES, OFFLINE_BACKBONES
-    from models.backbones.weights import hub_reachable, weights_source
+    from models.backbones.weights import hub_reachable, is_weights_folder, weights_source
+    from models.backbones.weights_folder import read_index
 
+    if is_weights_folder(weights):
+        return tuple(read_index(Path(weights).expanduser()).networks)
     source = weights_source("", weights)
     if source == "file":
         return OFFLINE_BACKBONES[:1]
