@@ -14,6 +14,7 @@ FindingKind = Literal[
     "near_duplicate",
     "near_duplicate_untied",
     "near_conflict",
+    "label_issue",
     "leak",
     "group_leak",
     "split_conflict",
@@ -47,6 +48,11 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
         "images with a near-duplicate of another label",
         "image with a near-duplicate of another label",
         "kept in the same split unless you provide their splits; check the labels",
+    ),
+    "label_issue": FindingText(
+        "images whose label is probably wrong",
+        "image whose label is probably wrong",
+        "excluded from training and validation (on_label_issue=drop)",
     ),
     "leak": FindingText(
         "images with a duplicate or near-duplicate in another provided split",

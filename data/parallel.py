@@ -65,7 +65,7 @@ def _processes() -> Iterator[Executor]:
 
     Those of ``multiprocessing`` do one or the other: a script without a main guard would run again.
     """
-    from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+    from joblib.externals.loky import ProcessPoolExecutor
 
     pool: Executor = ProcessPoolExecutor(max_workers=available_cores(), initializer=_start_process)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -44,16 +44,23 @@ def contact_sheets(audit: Audit, folder: Path) -> list[Path]:
 
 
 def _sheet(root: Path, finding: Finding) -> Image.Image:
-    rows = _rows(finding.files)
+    return sheet_of_groups(root, finding.files)
+
+
+def sheet_of_groups(
+    root: Path, groups: Sequence[Sequence[str]], captions: Mapping[str, str] | None = None
+) -> Image.Image:
+    """Return groups of images, each with a frame; the caption of an image, ``line/line``, is by default its path."""
+    rows, texts = _rows(groups), captions or {}
     cell_height = THUMBNAIL_SIDE + CAPTION_HEIGHT
     sheet = Image.new("RGB", (COLUMNS * THUMBNAIL_SIDE, len(rows) * cell_height), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, groups in enumerate(rows):
+    for row, groups_of_row in enumerate(rows):
         column, top = 0, row * cell_height
-        for group in groups:
+        for group in groups_of_row:
             left = column * THUMBNAIL_SIDE
             for path in group:
-                _paste(sheet, root / path, path, (column * THUMBNAIL_SIDE, top))
+                _paste(sheet, root / path, texts.get(path, path), (column * THUMBNAIL_SIDE, top))
                 column += 1
             right, bottom = column * THUMBNAIL_SIDE - 1, top + cell_height - 1
             draw.rectangle((left, top, right, bottom), outline="black", width=2)

@@ -30,8 +30,8 @@ ERROR_MESSAGES = {
 # Headings of the help; options that are in none of them belong to the last.
 GROUPS = {
     "data": (
-        "data", "layout", "label_column", "label_from", "images", "near_duplicates", "name", "on_leak", "validation",
-        "split",
+        "data", "layout", "label_column", "label_from", "images", "near_duplicates", "name", "on_leak",
+        "on_label_issue", "validation", "split",
     ),
     "budget": (
         "minutes", "trials", "recipe", "dry_run", "max_epochs", "images_per_epoch", "patience", "sweep", "rerun_top_k",

@@ -182,6 +182,11 @@ class TrainingSettings(DataOptions):
         description="auto: a linear probe that was validated with folds is refitted on the training and validation "
         "images; off: it keeps the weights fitted on the training images",
     )
+    on_label_issue: Literal["keep", "drop"] = Field(
+        "keep",
+        description="training and validation images whose label is probably wrong (freezeline audit FOLDER --labels "
+        "lists them)",
+    )
     on_leak: Literal["drop", "keep"] = Field(
         "drop", description="what to do with training images that also occur in a provided val/test split"
     )

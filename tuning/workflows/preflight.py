@@ -162,6 +162,10 @@ def load_data(training: TrainingSettings, progress: ProgressCallback, ray: RayRu
         )
     problems.raise_any()
     assert dataset is not None  # noqa: S101  # for mypy
+    if training.on_label_issue == "drop":
+        from tuning.workflows.label_audit import audit_labels
+
+        dataset = audit_labels(dataset, progress).without_issues()
     return dataset
 
 
