@@ -29,7 +29,7 @@ class LabelIssue(NamedTuple):
         likely: the class that the model prefers.
         given_probability: out-of-fold probability of the given class.
         likely_probability: the same of the likely class.
-        neighbors: rows of the most similar other images.
+        neighbors: rows of the most similar other images, if they are known.
     """
 
     row: int
@@ -39,11 +39,13 @@ class LabelIssue(NamedTuple):
     neighbors: tuple[int, ...]
 
 
-def find_label_issues(logits: Floats, labels: Labels, features: npt.NDArray[np.float32]) -> list[LabelIssue]:
+def find_label_issues(
+    logits: Floats, labels: Labels, features: npt.NDArray[np.float32] | None = None
+) -> list[LabelIssue]:
     """Return the images whose label is probably wrong, the most certain first.
 
     ``logits`` [n, k] are out of fold; images with NaN, which were never held out, are not judged. ``features`` [n, f]
-    give the neighbors.
+    give the neighbors; without them there are none.
     """
     from cleanlab.filter import find_label_issues as cleanlab_issues
 
@@ -54,7 +56,7 @@ def find_label_issues(logits: Floats, labels: Labels, features: npt.NDArray[np.f
     probabilities = softmax(logits[judged][:, present])
     found = cleanlab_issues(compact, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     rows = judged[found]
-    neighbors = _nearest(features, rows)
+    neighbors = np.zeros((len(rows), 0), dtype=np.int64) if features is None else _nearest(features, rows)
     likely = present[probabilities[found].argmax(axis=1)]
     given_probabilities = probabilities[found, compact[found]]
     return [

@@ -21,7 +21,7 @@ from tuning.common.promotion_types import Promotion
 from tuning.common.trial_record import TrialRecord
 from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedImage
-from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, ReportContent
+from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, LabelIssues, ReportContent
 from tuning.reporting.downloads import Table
 from tuning.reporting.page import build_report, render_charts
 from tuning.reporting.provenance import Provenance
@@ -166,6 +166,9 @@ def report_content(
         reliability=([ReliabilityBin(20, 0.9, 0.7), ReliabilityBin(10, 0.5, 0.6)], [ReliabilityBin(30, 0.8, 0.7)]),
         mistakes=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
         correct=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/c.png", classes[1], classes[1], 0.75, 0.75),),
+        label_issues=LabelIssues(
+            3, (ClassifiedImage(THUMBNAIL, f"{classes[0]}/i.png", classes[0], classes[1], 0.9375, 0.03125),)
+        ),
         won=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/w.png", classes[0], classes[0], 0.625, 0.625),),
         lost=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/l.png", classes[1], classes[0], 0.5, 0.375),),
         trials_table=Table("leaderboard.csv", "score,trial\n0.9,1\n"),

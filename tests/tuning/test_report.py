@@ -33,7 +33,7 @@ from tests.tuning.report_factory import (
 from tuning.common.promotion_types import Promotion
 from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedImage
-from tuning.reporting.content import Decision
+from tuning.reporting.content import Decision, LabelIssues
 from tuning.reporting.downloads import MAX_EMBEDDED_BYTES, Table, package_command
 from tuning.reporting.page import build_evaluation
 from tuning.reporting.summary import configuration
@@ -304,6 +304,13 @@ def test_the_images_won_and_lost_against_the_champion_are_shown_with_their_numbe
     assert lost < images.index(f"predicted: {HOSTILE_NAMES[0]} 50.0%") < images.index("/l.png")
     first = Page(built_report(report_content(decision=Decision("first", "", 1)))).text
     assert "Won against" not in first
+
+
+def test_labels_that_are_probably_wrong_are_shown_with_their_number(page: Page) -> None:
+    images = page.text[page.text.index("Labels that are probably wrong") : page.text.index("Example inputs")]
+    assert images.index("3 images of the training") < images.index(f"predicted: {HOSTILE_NAMES[1]} 93.8%")
+    without = Page(built_report(report_content(label_issues=LabelIssues()))).text
+    assert "Labels that are probably wrong" not in without
 
 
 def test_a_challenger_is_compared_with_the_current_champion(page: Page) -> None:

@@ -40,7 +40,11 @@ def content(make_folder: MakeFolder) -> ReportContent:
     promotion = Promotion(alias="challenger", reason="not better", evidence={}, lost_images=tuple(range(3)))
     decision = Decision("Not decided yet: the server was away.", "", 1, promotion)
     winner = EvaluatedWinner(candidate(0.8, dataset.classes), 0.5, probabilities, labels)
-    return build_report_content(dataset, result, winner, decision, ["only a few images"], PROVENANCE)
+    development = np.array([sample.label for sample in dataset.development])
+    logits = 6.0 * np.eye(2)[development] + np.linspace(0, 0.5, len(development))[:, None] * [1, 0]
+    logits[1] = 6.0 * np.eye(2)[1 - development[1]]
+    logits[2] = np.nan  # never held out
+    return build_report_content(dataset, result, winner, decision, ["only a few images"], PROVENANCE, logits)
 
 
 def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent) -> None:
@@ -58,6 +62,13 @@ def test_a_search_on_real_images_gives_a_complete_report(content: ReportContent)
     assert "Not decided yet" in page
     assert "Only a few images." in page
     assert "max_mb=20" in page
+
+
+def test_a_label_that_the_probes_contradict_is_shown(content: ReportContent) -> None:
+    count, (image,) = content.label_issues
+    assert (count, image.true_label != image.predicted_label) == (1, True)
+    assert image.probability > 0.99
+    assert image.true_label_probability < 0.01
 
 
 def test_the_predictions_have_the_probability_of_each_class() -> None:

@@ -12,10 +12,12 @@ from tuning.reporting.thumbnails import MAX_SIZE, example_rows, thumbnail_of_fil
 
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset, Sample
+    from models.evaluation.label_issues import LabelIssue
     from models.evaluation.metrics import Floats, Labels, Probabilities
 
 MAX_MISTAKES = 16
 MAX_CORRECT = 8
+MAX_LABEL_ISSUES = 16
 MAX_WON, MAX_LOST = 12, 12
 SMALL_SIZE = 96  # px of the thumbnails beside the mistakes
 
@@ -57,6 +59,10 @@ class ClassifiedSamples(NamedTuple):
     def most_confident(self, rows: Sequence[int], max_images: int) -> tuple[ClassifiedImage, ...]:
         """Return the images of these rows with the highest predicted probability."""
         return self._images(self._most_confident(np.array(rows, dtype=np.int64))[:max_images], SMALL_SIZE)
+
+    def with_label_issues(self, issues: Sequence[LabelIssue]) -> tuple[ClassifiedImage, ...]:
+        """Return the first images whose label is probably wrong."""
+        return self._images([issue.row for issue in issues[:MAX_LABEL_ISSUES]], SMALL_SIZE)
 
     def _most_confident(self, rows: Labels) -> list[int]:
         confidence: Floats = self.probabilities.max(axis=1)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from data.audit.report import Audit, audit
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import pixel_cache
 from data.text import pluralize
-from models.evaluation.calibration import ReliabilityBin, reliability_bins, remove_temperature
+from models.evaluation.calibration import ReliabilityBin, reliability_bins, remove_temperature, softmax
+from models.evaluation.label_issues import find_label_issues
 from models.evaluation.metrics import ClassificationMetrics, compute_metrics
 from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate, Promotion
@@ -23,7 +26,7 @@ from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.search_result import SearchResult
 
 if TYPE_CHECKING:
-    from models.evaluation.metrics import Labels, Probabilities
+    from models.evaluation.metrics import Floats, Labels, Probabilities
 
 
 class Decision(NamedTuple):
@@ -52,6 +55,13 @@ class EvaluatedWinner:
     labels: Labels
 
 
+class LabelIssues(NamedTuple):
+    """The number of training and validation images whose label is probably wrong, and the first of them."""
+
+    count: int = 0
+    images: tuple[ClassifiedImage, ...] = ()
+
+
 @dataclass(frozen=True)
 class ReportContent:
     """The content of a search's report.
@@ -74,6 +84,7 @@ class ReportContent:
     reliability: tuple[list[ReliabilityBin], list[ReliabilityBin]]
     mistakes: tuple[ClassifiedImage, ...]
     correct: tuple[ClassifiedImage, ...]
+    label_issues: LabelIssues
     won: tuple[ClassifiedImage, ...]
     lost: tuple[ClassifiedImage, ...]
     trials_table: Table
@@ -101,8 +112,12 @@ def build_report_content(
     decision: Decision,
     warnings: Sequence[str],
     provenance: Provenance,
+    out_of_fold: Floats | None = None,
 ) -> ReportContent:
-    """Return the content of a search's report; pixels are read from the cache, or decoded again."""
+    """Return the content of a search's report; pixels are read from the cache, or decoded again.
+
+    ``out_of_fold`` are the logits [n, k] of the training images, followed by the validation images.
+    """
     probabilities, labels = winner.probabilities, winner.labels
     test_images = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
     won, lost = _changed_images(test_images, decision)
@@ -124,6 +139,7 @@ def build_report_content(
         ),
         mistakes=test_images.mistakes(),
         correct=test_images.correct(),
+        label_issues=LabelIssues() if out_of_fold is None else _label_issues(dataset, out_of_fold),
         won=won,
         lost=lost,
         trials_table=Table(LEADERBOARD, leaderboard_csv(result.trials)),
@@ -135,6 +151,13 @@ def build_report_content(
         audit=data_audit,
         pairs=audit_pairs(data_audit),
     )
+
+
+def _label_issues(dataset: Dataset, logits: Floats) -> LabelIssues:
+    labels = np.array([sample.label for sample in dataset.development], dtype=np.int64)
+    issues = find_label_issues(logits, labels)
+    images = ClassifiedSamples(dataset, dataset.development, softmax(np.nan_to_num(logits)), labels)
+    return LabelIssues(len(issues), images.with_label_issues(issues))
 
 
 def with_decision(

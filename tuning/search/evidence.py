@@ -183,6 +183,19 @@ class Evidence:
         return Option(option.members, logits, np.mean([option.losses, *others], axis=0), cost_ms)
 
 
+def best_out_of_fold_logits(paths: SearchPaths, trials: Sequence[TrialRecord]) -> Floats | None:
+    """Return the out-of-fold logits [n, k] of the best cross-validated probe; None without one.
+
+    They are of the training images, followed by the validation images; NaN for images that are never held out.
+    """
+    probes = [trial for trial in trials if trial.is_eligible and "oof_loss" in trial.metrics]
+    for trial in sorted(probes, key=lambda probe: probe.metrics["oof_loss"]):
+        predictions = load_predictions(paths.predictions(trial.trial_uid))
+        if predictions is not None and predictions.oof is not None:
+            return predictions.oof
+    return None
+
+
 def out_of_fold_predictions(paths: SearchPaths, dataset: Dataset, trial_uid: str) -> tuple[Floats, Labels] | None:
     """Return a trial's out-of-fold logits [n, k] and the labels [n]; None if it was not cross-validated."""
     predictions = load_predictions(paths.predictions(trial_uid))

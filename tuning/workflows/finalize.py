@@ -35,6 +35,7 @@ from tuning.reporting.content import (
     with_decision,
 )
 from tuning.reporting.provenance import Provenance
+from tuning.search.evidence import best_out_of_fold_logits
 from tuning.search.result_warnings import result_warnings, split_warnings
 from tuning.search.search_result import SearchResult
 from tuning.tracking.connection import absolute_uri, tracking_uri
@@ -241,7 +242,10 @@ def _prepare_report(search: Search, session: SessionResult, shown: _Result, link
 
     winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(search.paths.package))
     provenance = _provenance(search, session, shown.result, NOT_DECIDED, links)
-    content = build_report_content(search.dataset, shown.result, winner, NOT_DECIDED, shown.warnings, provenance)
+    out_of_fold = best_out_of_fold_logits(search.paths, shown.result.trials)
+    content = build_report_content(
+        search.dataset, shown.result, winner, NOT_DECIDED, shown.warnings, provenance, out_of_fold
+    )
     return _PreparedReport(content, render_charts(build_charts(content)))
 
 
