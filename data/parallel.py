@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 from data.machine import available_cores
+
+logger = logging.getLogger(__name__)
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -48,28 +50,45 @@ def parallel_map(
 def process_map(
     work: Callable[[A], B], items: Sequence[A], description: str = "", progress: ProgressCallback | None = None
 ) -> Iterator[B]:
-    """Do the same in processes if there are many items; ``work`` is a function of a module, or a partial of one."""
-    if len(items) < MIN_ITEMS_FOR_PROCESSES or available_cores() == 1:
-        yield from parallel_map(work, items, description, progress)
-        return
-    with _processes() as pool:
-        for completed, result in enumerate(pool.map(work, items, chunksize=CHUNK_SIZE), start=1):
-            yield result
-            if progress:
-                progress(description, completed, len(items))
+    """Do the same in processes if there are many items; ``work`` is a function of a module, or a partial of one.
+
+    Where processes cannot be started (no shared memory), or one of them is killed (no memory), threads do the rest.
+    """
+    completed = 0
+    if len(items) >= MIN_ITEMS_FOR_PROCESSES and available_cores() > 1:
+        try:
+            for result in _in_processes(work, items):
+                completed += 1
+                yield result
+                if progress:
+                    progress(description, completed, len(items))
+        except (BrokenExecutor, _CannotStart) as error:
+            logger.debug("threads do the work of processes: %s", error)
+
+    def report_rest(text: str, done: int, _: int) -> None:
+        if progress:
+            progress(text, completed + done, len(items))
+
+    yield from parallel_map(work, items[completed:], description, report_rest)
 
 
-@contextmanager
-def _processes() -> Iterator[Executor]:
-    """Context manager: new processes that import neither the caller's main module nor inherit its threads' locks.
+class _CannotStart(RuntimeError):
+    """Processes cannot be started on this machine."""
+
+
+def _in_processes(work: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
+    """Yield the results of new processes, which neither import the caller's main module nor inherit locks of threads.
 
     Those of ``multiprocessing`` do one or the other: a script without a main guard would run again.
     """
     from joblib.externals.loky import ProcessPoolExecutor
 
-    pool: Executor = ProcessPoolExecutor(max_workers=available_cores(), initializer=_start_process)
     try:
-        yield pool
+        pool: Executor = ProcessPoolExecutor(max_workers=available_cores(), initializer=_start_process)
+    except (ImportError, OSError, NotImplementedError) as error:
+        raise _CannotStart(str(error)) from error
+    try:
+        yield from pool.map(work, items, chunksize=CHUNK_SIZE)
     except BaseException:
         pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]  # an option of loky
         raise

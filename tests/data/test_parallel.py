@@ -20,6 +20,12 @@ def square_in_process(excluded_pid: int, number: int) -> int:
     return number**2
 
 
+def die_in_another_process(pid: int, number: int) -> int:
+    if number == 200 and os.getpid() != pid:
+        os._exit(1)
+    return number
+
+
 def fail_at(limit: int, number: int) -> int:
     if number == limit:
         raise DataError("first problem", "second problem")
@@ -46,6 +52,24 @@ def test_an_error_in_a_process_keeps_its_problems() -> None:
     with pytest.raises(DataError) as info:
         list(process_map(partial(fail_at, 150), range(300)))
     assert info.value.problems == ("first problem", "second problem")
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_threads_do_the_rest_if_a_process_is_killed() -> None:
+    progress: list[int] = []
+    work = partial(die_in_another_process, os.getpid())
+    results = list(process_map(work, range(300), "working", lambda _, done, total: progress.append(done + total)))
+    assert results == list(range(300))
+    assert progress == list(range(301, 601))
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_threads_do_all_if_processes_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise OSError("no semaphores")
+
+    monkeypatch.setattr("joblib.externals.loky.ProcessPoolExecutor", fail)
+    assert set(process_map(lambda _: os.getpid(), range(200))) == {os.getpid()}
 
 
 def test_few_items_are_processed_in_this_process() -> None:
