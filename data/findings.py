@@ -21,6 +21,7 @@ FindingKind = Literal[
     "class_missing",
     "imbalance",
     "similar_names",
+    "shortcut",
     "tiny",
     "uniform",
     "few_levels",
@@ -89,6 +90,11 @@ FINDING_TEXTS: dict[FindingKind, FindingText] = {
         "class names that differ only in case or separators",
         "class name that differs only in case or separators",
         "kept as separate classes",
+    ),
+    "shortcut": FindingText(
+        "properties of files that tell the class",
+        "property of files that tells the class",
+        "kept; a model may learn them instead of what images show: take those of all classes from the same sources",
     ),
     "tiny": FindingText(
         "images with a short side below 32 px",

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from data.audit.shortcuts import find_shortcuts
 from data.dataset.filtering import FilteredImages
 from data.dataset.image_index import MIN_HASH_SIDE, ImageInfo
 from data.dataset.splitting import SplitAssignment
@@ -50,6 +51,7 @@ class AuditContext:
         yield self._missing_classes()
         yield self._imbalance()
         yield self._similar_names()
+        yield self._shortcuts()
         yield _finding("tiny", [[path] for path, info in self._usable() if info.short_side < MIN_HASH_SIDE])
         yield _finding("uniform", [[path] for path, info in self._usable() if info.is_uniform])
         yield _finding("few_levels", [[path] for path, info in self._usable() if self._has_few_levels(info)])
@@ -120,6 +122,14 @@ class AuditContext:
         ratio = max_size / min_size
         detail = f"{largest} has {pluralize(max_size, 'image')}, {smallest} has {min_size:,} (ratio {ratio:.1f})"
         return _finding("imbalance", [], detail, count=len(sizes) if ratio > IMBALANCE_THRESHOLD else 0)
+
+    def _shortcuts(self) -> Finding:
+        shortcuts = find_shortcuts(self.filtered.usable, self.image_index)
+        detail = "; ".join(
+            f"{each.name} alone tells the class of {each.balanced_accuracy:.0%} of the images" for each in shortcuts
+        )
+        guessing = f" (guessing: {1 / len(self.source.classes):.0%})" if shortcuts else ""
+        return _finding("shortcut", [], detail + guessing, count=len(shortcuts))
 
     def _similar_names(self) -> Finding:
         by_normalized: defaultdict[str, list[str]] = defaultdict(list)

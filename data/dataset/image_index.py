@@ -20,7 +20,16 @@ from data.parallel import ProgressCallback, process_map
 from data.preprocessing import ImageError, decode_image
 
 MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
-VERSION = 4  # increment if the fields of ImageInfo or their computation change
+FIRST_BYTES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"II": "TIFF",
+    b"MM": "TIFF",
+}
+VERSION = 5  # increment if the fields of ImageInfo or their computation change
 
 
 class ImageInfo(FrozenModel):
@@ -36,6 +45,11 @@ class ImageInfo(FrozenModel):
         num_pages: pages of a TIFF file, of which the first is used.
         value_range: lowest and highest value of an image of more than 8 bits; None for others.
         is_gray_stored_as_color: whether all pixels are gray although the file has color channels.
+        format: the format by its first bytes, such as JPEG; empty if it is none of the usual ones.
+        is_gray: whether all pixels are gray.
+        has_alpha: whether pixels are transparent.
+        border: the color of the outermost pixels, if it is a single one; else empty.
+        mean_color: the mean of all pixels, red, green and blue.
     """
 
     content_hash: str | None
@@ -47,6 +61,11 @@ class ImageInfo(FrozenModel):
     num_pages: int = 1
     value_range: ValueRange | None = None
     is_gray_stored_as_color: bool = False
+    format: str = ""
+    is_gray: bool = False
+    has_alpha: bool = False
+    border: str = ""
+    mean_color: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def short_side(self) -> int:
@@ -91,15 +110,21 @@ def _read(path: Path) -> ImageInfo:
     except ImageError as error:
         return ImageInfo(content_hash=None, problem=str(error))
     image = stretched(decoded)
+    file_format, is_gray = _format(path), _is_gray(image)
     return ImageInfo(
         content_hash=content_hash_of(decoded),
         width=image.width,
         height=image.height,
         phash=_phash(image),
-        is_gray_stored_as_color=_is_gray(image) and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
+        is_gray_stored_as_color=is_gray and _stored_mode(path) in ("RGB", "RGBA", "CMYK", "YCbCr"),
         is_uniform=image.width * image.height > 1 and image.getcolors(1) is not None,
-        num_pages=_num_pages(path),
+        num_pages=_num_pages(path) if file_format == "TIFF" else 1,
         value_range=value_range_of(decoded),
+        format=file_format,
+        is_gray=is_gray,
+        has_alpha=decoded.mode == "RGBA",
+        border=_border(image),
+        mean_color=_mean_color(image),
     )
 
 
@@ -114,19 +139,33 @@ def _is_gray(image: Image.Image) -> bool:
     return np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2])
 
 
+def _format(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return next((name for start, name in FIRST_BYTES.items() if head.startswith(start)), "")
+
+
+def _border(image: Image.Image) -> str:
+    """Return the color of the frame of one pixel as ``#rrggbb``; empty if it has several."""
+    pixels = np.asarray(image)
+    frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return "#" + bytes(frame[0]).hex() if (frame == frame[0]).all() else ""
+
+
+def _mean_color(image: Image.Image) -> tuple[int, int, int]:
+    red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[misc]  # RGB
+    return int(red), int(green), int(blue)
+
+
 def _stored_mode(path: Path) -> str:
     with Image.open(path) as image:
         return image.mode
 
 
 def _num_pages(path: Path) -> int:
-    """Return the number of pages of a TIFF file; 1 for other formats."""
-    with path.open("rb") as file:
-        if file.read(2) not in (b"II", b"MM"):  # the byte orders with which TIFF begins
-            return 1
     with Image.open(path) as image:
         try:
-            return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            return getattr(image, "n_frames", 1)
         except Exception:  # Pillow raises many exception types for corrupt pages; the first one is readable
             return 1
 

@@ -18,7 +18,7 @@ from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 # What follows the trials imports the same libraries and builds the same networks as what precedes them, and is as slow
 # on a busy machine. Measured on two cores: 20 to 25 s before the trials; after them, 25 s for the serving costs and the
 # export, unless they are done while the trials run (``tuning.workflows.work_ahead``), and 9 to 13 s for registration,
-# the check in a clean process and the report. With one of the cores busy, 44 to 56 s in all for searches of two minutes.
+# the check in a clean process and the report. With one core busy, 44 to 56 s in all for searches of two minutes.
 FINALIZE_PER_STARTUP, MIN_FINALIZE_S, MAX_FINALIZE_S = 0.7, 8.0, 30.0
 EXPORT_PER_STARTUP, MIN_EXPORT_S, MAX_EXPORT_S = 0.7, 7.0, 30.0
 # Before its latency is known, the package is expected to evaluate an image in this share of the time in which a probe
