@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("test_accuracy", "test_balanced_accuracy", "test_raw_pixel_accuracy", f"best_{OBJECTIVE_METRIC}")
-SPREAD = ("lr", "optimizer", "lr_scheduler", "freeze_fraction")
+SPREAD = ("lr", "optimizer", "lr_scheduler", "freeze_depth", "blocks")
 VERSIONS = {
     "now": (),
     "before": (),
@@ -125,8 +125,8 @@ def curve(finished: Search) -> Curve:
 
 
 def _settings(trial: Run) -> Row:
-    config = json.loads(trial.data.tags[TRIAL_CONFIG_TAG])
-    return {name: (config["network"] | config["fit"])[name] for name in SPREAD}
+    fit = json.loads(trial.data.tags[TRIAL_CONFIG_TAG])["fit"]
+    return {name: fit[name] if name in fit else int(trial.data.params[name]) for name in SPREAD}
 
 
 def result_of(finished: Search) -> Row:
@@ -134,7 +134,7 @@ def result_of(finished: Search) -> Row:
     metrics, points = finished.parent.data.metrics, curve(finished)
     origins = Counter(trial.data.tags.get(ORIGIN_TAG, "") for trial in finished.trials)
     proposals = [trial for trial in finished.trials if trial.data.tags.get(ORIGIN_TAG) == "sampler"]
-    ended = [trial for trial in proposals if trial.data.tags.get(STATUS_TAG) in {"complete", "pruned"}]
+    ended = [_settings(trial) for trial in proposals if trial.data.tags.get(STATUS_TAG) in {"complete", "pruned"}]
     last_s = max(trial.info.end_time for trial in finished.trials) / 1000
     best_so_far = [max(score for _, score in points[: index + 1]) for index in range(len(points))]
     before = [0.0, *best_so_far]
@@ -146,8 +146,8 @@ def result_of(finished: Search) -> Row:
         "after_last_trial_s": finished.ended_s - last_s,
         "trials": dict(origins),
         "proposals_ended": len(ended),
-        "proposals_that_train_a_block": sum(_settings(trial)["freeze_fraction"] < 1 for trial in ended),
-        "proposals": [_settings(trial) for trial in ended],
+        "proposals_that_train_a_block": sum(settings["freeze_depth"] < settings["blocks"] for settings in ended),
+        "proposals": ended,
         "curve": rises,
     }
 
