@@ -152,11 +152,14 @@ class TrialConfig(FrozenModel):
     def settings(self) -> dict[str, dict[str, object]]:
         """Return the settings that have an effect, by part: ``preprocessing``, ``batches``, ``network`` and so on."""
         unused = UNUSED_BY_PROBES if self.is_probe else ()
-        return {
+        parts = {
             part: {name: value for name, value in values.items() if name not in unused}
             for part, values in self.model_dump(mode="json").items()
             if isinstance(values, dict)
         }
+        if self.images_per_epoch is not None:
+            parts["batches"]["images_per_epoch"] = self.images_per_epoch
+        return parts
 
     @model_validator(mode="after")
     def _check_probe(self) -> Self:

@@ -44,3 +44,9 @@ def test_a_configuration_without_features_is_read_as_uncached(trial_config: Tria
 def test_invalid_feature_settings_are_rejected(invalid: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(invalid))):
         FeaturesConfig.model_validate(invalid)
+
+
+def test_the_images_of_an_epoch_are_a_setting_if_they_are_not_all(trial_config: TrialConfig) -> None:
+    assert "images_per_epoch" not in trial_config.settings()["batches"]
+    part = trial_config.model_copy(update={"images_per_epoch": 500})
+    assert part.settings()["batches"]["images_per_epoch"] == 500

@@ -117,8 +117,8 @@ def test_the_model_card_of_an_ensemble_has_each_network_with_its_weight() -> Non
 def test_the_model_card_has_every_setting_of_the_configuration_once() -> None:
     scored = scored_candidate()
     parts = scored.members[0].config.model_dump(mode="json")
-    seed, fold = parts.pop("seed"), parts.pop("fold")
-    assert fold is None
+    seed, *others = (parts.pop(name) for name in ("seed", "fold", "images_per_epoch"))
+    assert others == [None, None]
     settings = [(name, value) for part in parts.values() for name, value in part.items()]
     assert len(dict(settings)) == len(settings)
     assert {"head_features", "mix", "balance", "layer_decay", "cached_augmentations"} <= dict(settings).keys()

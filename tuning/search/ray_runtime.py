@@ -194,7 +194,11 @@ def call_on_gpu(function: Callable[[], T]) -> T:
     """Return the result of a function that runs in a worker with one GPU of the running Ray."""
     import ray
 
-    result: T = ray.get(ray.remote(num_gpus=1, num_cpus=0)(function).remote())
+    @ray.remote(num_gpus=1, num_cpus=0)
+    def call() -> T:
+        return function()
+
+    result: T = ray.get(call.remote())
     return result
 
 
