@@ -5,6 +5,8 @@ Shapes: n = number of images.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,12 +22,13 @@ class StratifiedParts:
     The first part of a smaller size is contained in the first part of a larger one.
 
     Attributes:
-        count: the number of parts after which all images have been used, except a remainder of each class.
+        count: the number of parts after which all images have been used.
     """
 
     def __init__(self, labels: npt.NDArray[np.int64], size: int) -> None:
         """Take the labels [n] and the approximate size of a part, which is below n."""
         self.count = -(-len(labels) // size)
+        self._share = size / len(labels)
         rng = np.random.default_rng(PART_SEED)
         self._by_class = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 
@@ -34,7 +37,7 @@ class StratifiedParts:
         number = part % self.count
         selected = []
         for rows in self._by_class:
-            size = max(min(MIN_PER_CLASS, len(rows)), len(rows) // self.count)
+            size = max(min(MIN_PER_CLASS, len(rows)), math.ceil(len(rows) * self._share))
             selected.append(rows[(number * size + np.arange(size)) % len(rows)])
         return np.sort(np.concatenate(selected))
 

@@ -156,3 +156,17 @@ def test_the_demo_has_fixed_splits() -> None:
         "val": 269,
         "test": 269,
     }
+
+
+def test_the_validation_split_can_be_limited_by_class(make_folder: MakeFolder) -> None:
+    dataset = load_dataset(str(make_folder({"a": 80, "b": 40})))
+    limited = dataset.with_limited_validation(12)
+    counts = limited.counts()
+    assert sum(dataset.counts()["val"].values()) == 18
+    assert (counts["val"], counts["train"], counts["test"]) == (
+        {"a": 8, "b": 6},  # at least 8 of a class, if it has them
+        dataset.counts()["train"],
+        dataset.counts()["test"],
+    )
+    assert limited.layout[-1] == "validation: 14 of 18 images, drawn by class"
+    assert dataset.with_limited_validation(18) is dataset
