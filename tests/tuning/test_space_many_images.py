@@ -44,7 +44,7 @@ def settings_of(space: SearchSpace, probe: dict[str, ParamValue]) -> dict[str, P
 
 
 def test_an_epoch_has_as_many_images_as_the_default_trial_can_use_in_its_share_of_the_time() -> None:
-    assert auto_images_per_epoch(42_000, 0.1, 8, 600, "cpu") == 2_812  # 0.25 x 600 s x 15 GFLOP/s / (8 x 0.1 GFLOP)
+    assert auto_images_per_epoch(42_000, 0.1, 8, 600, "cpu") == 4_500  # 0.4 x 600 s x 15 GFLOP/s / (8 x 0.1 GFLOP)
     assert auto_images_per_epoch(42_000, 0.2, 8, 60, "cpu") == 2_000
     assert auto_images_per_epoch(42_000, 0.2, 8, 600, "cuda") == 0
     assert auto_images_per_epoch(1_500, 0.2, 8, 60, "cpu") == 0

@@ -59,7 +59,7 @@ PROMOTED_SHARE = 1 / 3
 PROBE_IMAGES_SETTING = "probe_images"  # the name of a probe's number of training images
 FITS_WITH_FOLDS = 6  # five folds, and the fit on all images
 MAX_VAL_IMAGES = 5_000  # for selection: the standard error of an accuracy is at most 0.7 points
-MAX_DEFAULT_SHARE = 0.25  # of the time budget for the default trial, which determines the images of an epoch
+MAX_DEFAULT_SHARE = 0.4  # of the time budget for the default trial, which determines the images of an epoch
 MIN_EPOCH_IMAGES = 2_000
 GFLOPS_PER_S = {"cpu": 15.0, "cuda": 3_000.0}  # in training; of a core: EfficientNet-Lite0, 48 to 128 px; GPU: a guess
 # With many classes, a probe is trained by gradient steps. A linear head tolerates, and needs, a higher learning rate.
