@@ -82,8 +82,8 @@ class Dataset(FrozenModel):
 
     @property
     def has_small_images(self) -> bool:
-        """Whether the median short side is at most 32 px: all image sizes are larger, so the images are upscaled."""
-        return self.median_short_side <= MIN_HASH_SIDE
+        """Whether the median short side is below 32 px, so that the images must be upscaled."""
+        return self.median_short_side < MIN_HASH_SIDE
 
     def split(self, name: SplitName) -> tuple[Sample, ...]:
         """Return the samples of one split, in order."""

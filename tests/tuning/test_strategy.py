@@ -353,28 +353,29 @@ def large_search(**options: Any) -> Search:
     return search
 
 
-def test_the_best_third_of_the_probes_continues_on_more_images_and_the_best_of_these_on_still_more() -> None:
+def test_the_best_third_of_the_probes_continues_on_more_images_as_soon_as_it_is_known() -> None:
     search = large_search()
-    scores = iter((0.50, 0.51, 0.1, 0.52, 0.53, 0.54, 0.55))  # the third trial is the default
-    first = [search.run(next(scores)) for _ in range(7)]
-    second = [search.run(score) for score in (0.7, 0.6)]
-    third = search.run(0.8)
-    assert [trial.origin for trial in first] == ["probe"] * 2 + ["default"] + ["probe"] * 4
-    assert [trial.config.images_per_epoch for trial in (*second, third)] == [8_000, 8_000, 32_000]
-    assert [_network(trial) for trial in second] == [_network(first[6]), _network(first[5])]
-    assert _network(third) == _network(second[0])
-    assert search.run().origin == "fine_tune"
+    images: list[int | None] = []
+    scores = {2_000: iter((0.50, 0.51, 0.52, 0.1, 0.53, 0.54)), 8_000: iter((0.7, 0.6, 0.5)), 32_000: iter((0.8,))}
+    while (trial := search.start()).origin in ("probe", "default"):
+        number = trial.config.images_per_epoch
+        images.append(number)
+        search.finish(trial, next(scores[number]) if number else 0.3)
+    # two warm-up probes and the default; a third probe makes the first promotion, which continues at once
+    assert images == [2_000, 2_000, None, 2_000, 8_000, 32_000, 2_000, 2_000, 8_000, 2_000, 8_000]
+    networks = [_network(each) for each in search.trials]
+    assert [networks[index] for index in (4, 5, 8, 10)] == [networks[index] for index in (3, 4, 7, 9)]
+    assert trial.origin == "fine_tune"
 
 
-def test_probes_continue_on_more_images_only_once_all_on_fewer_have_ended() -> None:
+def test_a_probe_does_not_continue_before_it_is_known_to_be_among_the_best() -> None:
     search = large_search(truncate="0")
     running = [search.start(), search.start()]
-    search.run()
+    search.run(0.3)
     search.finish(running[0], 0.9)
-    waiting = search.start()
+    assert search.start().origin == "fine_tune"  # of two, a third is none
     search.finish(running[1], 0.5)
     promoted = search.start()
-    assert waiting.origin == "fine_tune"
     assert (_network(promoted), promoted.config.images_per_epoch) == (_network(running[0]), 8_000)
 
 

@@ -148,8 +148,8 @@ class SearchStrategy:
         if not self._exploration_is_over(state):
             yield self.warmup_probe(state)
             yield self.default(state)
-            yield self.probe(state)
             yield self.probe_on_more_images(state)
+            yield self.probe(state)
             yield self.fine_tune(state)
             yield self.sample(state)
         yield self.rerun(state)
@@ -182,20 +182,22 @@ class SearchStrategy:
     def probe_on_more_images(self, state: SearchState) -> Proposal | None:
         """Return one of the best third of the probes on some number of images, on the next larger number.
 
-        These come once all probes on that number have ended, if they take at most ``MAX_FINE_TUNE_SHARE`` of the
-        trials' time.
+        As soon as it is among the best third of those that have ended, as in asynchronous successive halving (Li et
+        al., "A System for Massively Parallel Hyperparameter Tuning", 2020), if it takes at most
+        ``MAX_FINE_TUNE_SHARE`` of the trials' time.
         """
-        if self._sweep_is_over(state) or self.probes_left(state.trials):
+        leads = leader(state.trials, self._num_val_images)
+        if state.fraction_used >= LATEST_SWEEP["defaults" if leads == "defaults" else "probes"]:
             return None
         by_images: dict[int | None, list[TrialRecord]] = {}
         for trial in _started(state.trials, "probe"):
             by_images.setdefault(trial.config.images_per_epoch, []).append(trial)
-        for probes in by_images.values():
-            if any(probe.status == "running" for probe in probes):
-                continue
-            best = sorted((probe for probe in probes if probe.is_eligible), key=lambda probe: probe.sort_key)
-            promoted = best[-math.ceil(PROMOTED_SHARE * len(probes)) :]
-            larger = [self._space.probe_on_more_images(probe.fixed_params) for probe in reversed(promoted)]
+        for number, probes in enumerate(by_images.values()):
+            ended = sorted((probe for probe in probes if probe.status != "running"), key=lambda probe: probe.sort_key)
+            is_complete = len(ended) == len(probes) and (number > 0 or not self.probes_left(state.trials))
+            count = (math.ceil if is_complete else int)(PROMOTED_SHARE * len(ended))
+            best = [probe for probe in ended[len(ended) - count :] if probe.is_eligible]
+            larger = [self._space.probe_on_more_images(probe.fixed_params) for probe in reversed(best)]
             for proposal in _new("probe", [params for params in larger if params], state.trials):
                 if self._has_time_for(proposal, state, is_limited=True):
                     return proposal
