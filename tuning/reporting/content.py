@@ -58,7 +58,7 @@ class EvaluatedWinner:
 class LabelIssues(NamedTuple):
     """The number of training and validation images whose label is probably wrong, and the first of them."""
 
-    count: int = 0
+    num_images: int = 0
     images: tuple[ClassifiedImage, ...] = ()
 
 
