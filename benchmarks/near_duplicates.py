@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import imagehash
@@ -65,8 +66,8 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 50_000])
     print("kind images seconds ms_per_image MB largest_group", flush=True)
     for count, kind in itertools.product(parser.parse_args().counts, KINDS):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            seconds, megabytes, largest = pool.apply(measure, (kind, count))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            seconds, megabytes, largest = pool.submit(measure, kind, count).result()
         print(kind, count, f"{seconds:.1f} {1000 * seconds / count:.2f} {megabytes:.0f} {largest}", flush=True)
 
 

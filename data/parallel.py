@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,8 @@ def process_map(
     Where processes cannot be started (no shared memory), or one of them is killed (no memory), threads do the rest.
     """
     completed = 0
-    if len(items) >= MIN_ITEMS_FOR_PROCESSES and available_cores() > 1:
+    may_start = not multiprocessing.current_process().daemon  # a process of multiprocessing.Pool may not
+    if len(items) >= MIN_ITEMS_FOR_PROCESSES and available_cores() > 1 and may_start:
         try:
             for result in _in_processes(work, items):
                 completed += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_threads_do_all_if_processes_cannot_start(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("joblib.externals.loky.ProcessPoolExecutor", fail)
     assert set(process_map(lambda _: os.getpid(), range(200))) == {os.getpid()}
+
+
+def pids_in_a_pool(_: None) -> set[int]:
+    data.parallel.MIN_ITEMS_FOR_PROCESSES, data.parallel.available_cores = 10, lambda: 2
+    return {os.getpid()} | set(process_map(pid_of, range(50)))
+
+
+def pid_of(_: int) -> int:
+    return os.getpid()
+
+
+def test_a_process_that_may_not_start_others_uses_threads() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert len(pool.apply(pids_in_a_pool, (None,))) == 1
 
 
 def test_few_items_are_processed_in_this_process() -> None:
