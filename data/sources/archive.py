@@ -7,7 +7,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -24,15 +23,6 @@ MAX_BYTES = 200 * 2**30
 SMALL_BYTES = 2**30  # up to this size the compression ratio is not checked
 MAX_COMPRESSION_RATIO = 100  # images are already compressed, so a higher ratio indicates a zip bomb
 ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip")
-CORRUPT_ARCHIVE_ERRORS = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    OSError,
-)
 
 
 class ArchiveMember(NamedTuple):
@@ -80,7 +70,9 @@ def _extract(file: Path, folder: Path, progress: ProgressCallback | None) -> Non
         else:
             with tarfile.open(file) as tar:
                 _write_all(file, folder, _tar_members(file, folder, tar), tar.extractfile, progress)
-    except CORRUPT_ARCHIVE_ERRORS as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and tarfile raise many exception types for corrupt archives
         raise DataError(
             f"an archive must be complete and not encrypted, got {file}: {one_line(error)}; create it again"
         ) from error

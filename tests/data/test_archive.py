@@ -205,3 +205,13 @@ def test_extraction_reports_progress(image_folder: Path, tmp_path: Path) -> None
     reports: list[tuple[str, int, int]] = []
     open_source(str(make_zip(image_folder, tmp_path / "a.zip")), progress=lambda *report: reports.append(report))
     assert reports[-1] == ("extracting files", 24, 24)
+
+
+def test_a_zip_whose_file_name_is_not_valid_text_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(next(image_folder.rglob("*.png")), "red/\u00fc.png")
+    local_header = archive.read_bytes()
+    archive.write_bytes(local_header.replace("\u00fc".encode(), b"\xfa\xfa", 1))
+    with pytest.raises(DataError, match="an archive must be complete and not encrypted"):
+        open_source(str(archive))
