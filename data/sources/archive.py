@@ -34,8 +34,15 @@ class ArchiveMember(NamedTuple):
 
 
 def is_archive(file: Path) -> bool:
-    """Return whether the content of a file is a supported archive."""
-    return zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
+    """Return whether the content of a file is a supported archive, also an incomplete one."""
+    if zipfile.is_zipfile(file):
+        return True
+    try:
+        return tarfile.is_tarfile(file)
+    except OSError:
+        raise
+    except Exception:  # the compressed data is incomplete or corrupt
+        return True
 
 
 def open_archive(

@@ -215,3 +215,16 @@ def test_a_zip_whose_file_name_is_not_valid_text_is_refused(image_folder: Path, 
     archive.write_bytes(local_header.replace("\u00fc".encode(), b"\xfa\xfa", 1))
     with pytest.raises(DataError, match="an archive must be complete and not encrypted"):
         open_source(str(archive))
+
+
+@pytest.mark.parametrize("length", [5, 60, 400])
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+def test_an_incomplete_download_of_a_compressed_tar_is_refused(
+    ending: str, length: int, image_folder: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / f"a.tar.{ending}"
+    with tarfile.open(archive, f"w:{ending}") as tar:
+        tar.add(image_folder, "pets")
+    archive.write_bytes(archive.read_bytes()[:length])
+    with pytest.raises(DataError, match=r"an archive must be complete|data must be"):
+        open_source(str(archive))
