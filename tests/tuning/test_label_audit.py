@@ -71,6 +71,13 @@ def _true_label(audited: LabelAudit, row: int) -> int:
     return 1 - sample.label if sample.path in WRONG else sample.label
 
 
+def test_the_table_has_label_likely_class_and_file(audited: LabelAudit) -> None:
+    table = audited.table()
+    assert table.title == "Labels that are probably wrong (3 of 48)"
+    assert sorted(row[3] for row in table.rows) == sorted(WRONG)
+    assert {(row[0], row[1]) for row in table.rows} == {("green", "red"), ("red", "green")}
+
+
 def test_the_manifest_has_all_images_and_can_be_edited_and_used_as_data(audited: LabelAudit, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     audited.write_manifest(file)

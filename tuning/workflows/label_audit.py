@@ -43,16 +43,15 @@ class LabelAudit:
         title = f"Labels that are probably wrong ({len(self.issues):,} of {len(self.dataset.samples):,}{more})"
         rows = [
             [
-                self._path(issue.row),
                 self._label(issue.row),
                 self.dataset.classes[issue.likely],
                 f"{issue.likely_probability:.2f}",
-                ", ".join(f"{self._path(row)} ({self._label(row)})" for row in issue.neighbors[:1]),
+                self._path(issue.row),
             ]
             for issue in shown
         ]
-        columns = ("file", "label", "likely", "prob.", "most similar image")
-        return TextTable(title, columns, rows, text_columns={"file", "label", "likely", "most similar image"})
+        columns = ("label", "likely", "prob.", "file")
+        return TextTable(title, columns, rows, text_columns={"label", "likely", "file"}, wrapped={"file"})
 
     def write_manifest(self, file: Path) -> None:
         """Write all images as a table that can be edited and used as ``data``: those with an issue come first."""
