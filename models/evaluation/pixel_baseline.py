@@ -22,7 +22,8 @@ def pixel_baseline_accuracy(
 
     pixels, labels = train
     if parts := stratified_parts(labels, MAX_TRAINING_IMAGES):
-        pixels, labels = pixels[parts.rows(0)], labels[parts.rows(0)]
+        rows = parts.rows(0)
+        pixels, labels = pixels[rows], labels[rows]
     model = LogisticRegression(max_iter=1000)
     model.fit(_average_pool(pixels), labels)
     return float(model.score(_average_pool(test[0]), test[1]))

@@ -5,13 +5,12 @@ Shapes: n images, k classes, f features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from data.dataset.dataset import Dataset, Sample
-from data.dataset.folds import Folds, stratified_group_folds
+from data.dataset.dataset import Dataset
+from data.dataset.folds import Folds, folds_of
 from data.dataset.stratified_parts import stratified_parts
 from data.loading.pixel_cache import pixel_cache
 from data.parallel import ProgressCallback
@@ -57,14 +56,10 @@ def out_of_fold(dataset: Dataset, backbone: str, preprocessing: Preprocessing, p
     logits = np.full((len(labels), num_classes), np.nan)
     parts = stratified_parts(labels, MAX_IMAGES)
     for rows in [np.arange(len(labels))] if parts is None else map(parts.rows, range(parts.count)):
-        folds = _folds([dataset.samples[row] for row in rows], labels[rows])
+        folds = folds_of([dataset.samples[row] for row in rows])
         if folds is not None:
             logits[rows] = _cross_validated(features[rows], labels[rows], folds, num_classes)
     return OutOfFold(features, labels, logits)
-
-
-def _folds(samples: Sequence[Sample], labels: Labels) -> Folds | None:
-    return stratified_group_folds(labels, [sample.group or sample.content_hash for sample in samples])
 
 
 def _cross_validated(features: Features, labels: Labels, folds: Folds, num_classes: int) -> Floats:

@@ -26,7 +26,7 @@ def test_the_parts_together_have_every_image_and_then_repeat() -> None:
     together = np.unique(np.concatenate([parts.rows(part) for part in range(parts.count)]))
     assert together.tolist() == list(range(len(LABELS)))
     np.testing.assert_array_equal(parts.rows(13), parts.rows(3))
-    assert [parts.round(part) for part in (0, 9, 10, 25)] == [0, 0, 1, 2]
+    assert [parts.repetition(part) for part in (0, 9, 10, 25)] == [0, 0, 1, 2]
 
 
 def test_the_first_part_of_a_smaller_size_is_in_the_first_part_of_a_larger_one() -> None:

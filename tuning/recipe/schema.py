@@ -87,8 +87,8 @@ class TrainingSettings(DataOptions):
         None,
         ge=0,
         le=10**9,
-        description="training images of an epoch, drawn by class; the next epoch uses the next ones; 0: all; empty or "
-        "'auto': all, or with many images as many as the time budget allows",
+        description="number of training images per epoch, drawn by class; each epoch uses others; 0: all; empty or "
+        "'auto': all, or fewer if the time budget requires it",
     )
     cpus_per_trial: int = Field(1, ge=1, le=1024, description="CPU cores and PyTorch threads per trial")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="random seed of the search and of every trial")

@@ -100,7 +100,9 @@ def probe_sizes(num_images: int, num_classes: int, budget_s: float | None) -> tu
 
     Empty if not even a fit on the fewest images takes a small part of the time budget.
     """
-    sizes = [size for size in PROBE_IMAGES if size < num_images] + [num_images][: num_images <= PROBE_IMAGES[-1]]
+    sizes = [size for size in PROBE_IMAGES if size < num_images]
+    if num_images <= PROBE_IMAGES[-1]:
+        sizes.append(num_images)
     limit_s = FITS_WITH_FOLDS * _max_regression_s(budget_s)
     return tuple(size for size in sizes if _regression_s(size, num_classes) <= limit_s)
 
@@ -115,7 +117,7 @@ def _max_regression_s(budget_s: float | None) -> float:
 
 
 def auto_images_per_epoch(num_images: int, gflops: float, max_epochs: int, budget_s: float, device: str) -> int:
-    """Return the images of an epoch: 0 for all, or as many as the default trial can use in its share of the time.
+    """Return the number of images per epoch that lets the default trial end in its share of the time; 0 for all.
 
     ``gflops`` is what its network computes in training for one image; ``device`` is cpu or cuda.
     """

@@ -195,7 +195,8 @@ class SearchStrategy:
         for number, probes in enumerate(by_images.values()):
             ended = sorted((probe for probe in probes if probe.status != "running"), key=lambda probe: probe.sort_key)
             is_complete = len(ended) == len(probes) and (number > 0 or not self.probes_left(state.trials))
-            count = (math.ceil if is_complete else int)(PROMOTED_SHARE * len(ended))
+            share = PROMOTED_SHARE * len(ended)
+            count = math.ceil(share) if is_complete else int(share)
             best = [probe for probe in ended[len(ended) - count :] if probe.is_eligible]
             larger = [self._space.probe_on_more_images(probe.fixed_params) for probe in reversed(best)]
             for proposal in _new("probe", [params for params in larger if params], state.trials):

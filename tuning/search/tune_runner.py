@@ -60,7 +60,7 @@ class TuneRunner:
 
         Tune fails as a whole when Ray kills a worker for lack of memory. It is then restarted with one concurrent trial
         fewer. It is also restarted after a stall, and with a larger share of the GPU after a trial has run out of its
-        memory; the other trials then continue from their checkpoints.
+        memory, once the other trials have ended.
 
         Raises:
             SearchError: Tune failed or stalled too often.
@@ -82,12 +82,11 @@ class TuneRunner:
                 self._recover(error)
 
     def _run_until_share_is_enough(self) -> None:
-        while True:
+        while True:  # the share doubles up to a whole GPU
             self._recipe = self._recipe.model_copy(update={"gpus_per_trial": self._gpu_share.take()})
             self._run_once()
             if not self._gpu_share.has_grown or self._signals.stop_requested or self._time_budget.is_exhausted:
                 return
-            self._store.interrupt_running()
 
     def _recover(self, error: RuntimeError) -> None:
         """Interrupt the running trials; unless Tune stalled, reduce the number of concurrent trials."""
