@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import threading
 from contextlib import closing
 
@@ -10,6 +12,7 @@ import pytest
 
 from data.errors import SearchError, SettingError
 from tests.tuning.factories import recipe
+from tuning.common.signals import handle_signals
 from tuning.search import ray_runtime
 from tuning.search.ray_runtime import RayRuntime, concurrency
 
@@ -67,6 +70,19 @@ def test_workers_preload_modules_only_if_each_of_them_runs_trials(
         modules = ray_environment.get("RAY_preload_python_modules", "")
         assert ("tuning.search.worker_imports" in modules) is has_preload
     assert "RAY_preload_python_modules" not in os.environ
+
+
+def test_a_signal_is_handled_after_the_shutdown_of_ray_which_resets_the_handlers(
+    ray_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, reset_in_c = ctypes.pythonapi.PyOS_getsig, ctypes.CDLL(None).signal
+    reset_in_c.argtypes, get.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    monkeypatch.setattr("ray.shutdown", lambda: reset_in_c(signal.SIGTERM, None))
+    with handle_signals():
+        handler_in_c = get(int(signal.SIGTERM))
+        with closing(RayRuntime(recipe())) as ray, ray.running():
+            pass
+        assert get(int(signal.SIGTERM)) == handler_in_c
 
 
 def test_ray_that_was_started_and_not_used_is_shut_down(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tuning.common.signals import (
     SIGNALS,
     SignalHandler,
     handle_signals,
+    keep_handlers,
 )
 
 
@@ -46,6 +48,21 @@ def test_a_sigterm_of_mlflow_shortly_after_a_sigint_is_ignored(handler: SignalHa
         signal.raise_signal(signal.SIGINT)
     clock.now_s += 1.9
     signal.raise_signal(signal.SIGTERM)
+    assert handler.stop_requested
+
+
+def test_a_handler_that_a_library_resets_in_c_is_restored() -> None:
+    get, reset_in_c = ctypes.pythonapi.PyOS_getsig, ctypes.CDLL(None).signal
+    reset_in_c.argtypes, get.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    with handle_signals() as handler, keep_handlers():
+        handler_in_c = get(int(signal.SIGTERM))
+        reset_in_c(signal.SIGTERM, None)
+        deadline_s = time.monotonic() + 10
+        while get(int(signal.SIGTERM)) != handler_in_c:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.001)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            signal.raise_signal(signal.SIGTERM)
     assert handler.stop_requested
 
 

@@ -7,6 +7,7 @@ signals from a pipe acknowledges each at once, and ends the process if the main 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from tuning.common.exit_codes import INTERRUPTED
 OTHER_KIND_DEBOUNCE_S = 2.0
 SAME_KIND_DEBOUNCE_S = 0.3  # a key that is held down
 QUIT_TIMEOUT_S = 5.0  # from the second signal to the forced end of the process
+RESET_POLL_S = 0.005  # how long a library's reset of the handlers may last
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 OUTPUTS = (1, 2)  # file descriptors of standard output and standard error
@@ -157,6 +159,37 @@ def handle_signals(acknowledge: Callable[[str], None] | None = None) -> Iterator
     finally:
         for number, previous_handler in previous.items():
             signal.signal(number, previous_handler)
+
+
+@contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Context manager: handlers that a library resets in C, in any thread, are restored within milliseconds.
+
+    Ray's ``shutdown`` resets the one of SIGTERM to the default, which would end the process; Python does not notice.
+    """
+    get, restore = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    get.restype = restore.restype = ctypes.c_void_p
+    restore.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    handlers = {number: get(int(number)) for number in SIGNALS}
+    ended = threading.Event()
+
+    def restore_all() -> None:
+        for number, handler in handlers.items():
+            if get(int(number)) != handler:
+                restore(int(number), handler)
+
+    def watch() -> None:
+        while not ended.wait(RESET_POLL_S):
+            restore_all()
+
+    thread = threading.Thread(target=watch, name="signal handlers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        restore_all()
 
 
 class Acknowledger:

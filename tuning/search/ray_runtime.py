@@ -20,6 +20,7 @@ from data.home import cache_dir, state_dir
 from data.machine import available_cores
 from tuning import PACKAGES
 from tuning.common.environment import DEFAULTS
+from tuning.common.signals import keep_handlers
 
 if TYPE_CHECKING:
     from tuning.recipe.schema import Recipe
@@ -164,7 +165,8 @@ class RayRuntime:
             self._ready.set()
         self._closing.wait()
         if owns_ray:
-            ray.shutdown()
+            with keep_handlers():
+                ray.shutdown()
 
 
 def _short_temporary_folder() -> Mapping[str, str]:
