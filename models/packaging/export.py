@@ -3,9 +3,13 @@
 ``export_graph`` and ``write_facts`` write a folder, ``log_package`` logs it as an MLflow model:
 
     model.onnx             normalized images [b, 3, s, s] float32 -> logits [b, k]; any b; one file. If ONNX does not
-                           support the network, model.pt2 of torch.export instead; the package then requires torch
+                           support the network, model.pt2 of torch.export instead; the package then requires torch.
+                           With novelty a second output: the features [b, f] of the first network
     facts.json             ``PackageFacts``, the preprocessing of each input, and the ``ExportResult``
     preprocess.py          data/preprocessing.py, verbatim
+    recording.py           models/packaging/recording.py, verbatim
+    reference.npz          what the package predicts for test images, for ``monitor``
+    novelty.py             models/packaging/novelty_score.py, verbatim; and novelty.npz, its arrays, if there are any
     weights.safetensors    and trial.json: everything needed to continue training
 
 A package has one network, or an ensemble of several in the same graph (``models.packaging.ensemble``). The graph has an
@@ -20,6 +24,7 @@ the logits can be compared and calibrated.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -38,9 +43,10 @@ from data.errors import first_line
 from data.frozen_model import FrozenModel
 from data.preprocessing import Pixels, Preprocessing, normalize
 from models.classifier import Classifier
-from models.packaging import pyfunc_model
-from models.packaging.ensemble import Ensemble
+from models.packaging import novelty_score, pyfunc_model, recording
+from models.packaging.ensemble import Ensemble, LogitsAndFeatures
 from models.packaging.exporters import ExportError, write_onnx, write_pt2, write_traced_onnx
+from models.packaging.recording import ID_LENGTH
 from models.trial_config import TrialConfig
 
 Logits = npt.NDArray[np.float32]
@@ -55,9 +61,12 @@ PT2_NOTE = "packaged with torch.export, which requires torch at inference"
 ARTIFACTS = {
     "facts": "facts.json",
     "preprocess": "preprocess.py",
+    "novelty": "novelty.py",
+    "recording": "recording.py",
     "weights": "weights.safetensors",
     "trial": "trial.json",
 }
+OPTIONAL_ARTIFACTS = {"novelty_levels": "novelty.npz", "reference": "reference.npz"}
 
 
 class PackageMember(NamedTuple):
@@ -97,10 +106,13 @@ def export_package(
     return result
 
 
-def export_graph(members: Sequence[PackageMember], pixels: Sequence[Pixels], folder: Path) -> ExportResult:
+def export_graph(
+    members: Sequence[PackageMember], pixels: Sequence[Pixels], folder: Path, *, with_features: bool = False
+) -> ExportResult:
     """Write the graph into ``folder`` and check it on real images; write the files for further training.
 
     ``pixels`` are the same images for each of ``distinct_preprocessings``: [n, s, s, 3], where s may differ.
+    ``with_features`` adds the features of the first network as an output.
 
     Takes a second, or up to a minute if the first exporter fails. The classifiers are not modified.
 
@@ -109,7 +121,7 @@ def export_graph(members: Sequence[PackageMember], pixels: Sequence[Pixels], fol
     """
     folder.mkdir(parents=True, exist_ok=True)
     preprocessings = distinct_preprocessings(member.config for member in members)
-    network = _join(members, preprocessings)
+    network = _join(members, preprocessings, with_features=with_features)
     images = [_sample(*pair) for pair in zip(pixels, preprocessings, strict=True)]
     result = _export_graph(network, images, folder)
     _write_training_files(members, folder)
@@ -120,11 +132,14 @@ def write_facts(configs: Iterable[TrialConfig], facts: PackageFacts, result: Exp
     """Write the facts and the preprocessing of a graph's networks."""
     content = {
         **facts.model_dump(mode="json"),
+        "package_id": hashlib.sha256((folder / result.graph).read_bytes()).hexdigest()[:ID_LENGTH],
         "preprocessings": [preprocessing.to_dict() for preprocessing in distinct_preprocessings(configs)],
         **result.model_dump(mode="json"),
     }
     (folder / ARTIFACTS["facts"]).write_text(json.dumps(content, indent=2))
     shutil.copyfile(Path(preprocessing_module.__file__), folder / ARTIFACTS["preprocess"])
+    shutil.copyfile(Path(novelty_score.__file__), folder / ARTIFACTS["novelty"])
+    shutil.copyfile(Path(recording.__file__), folder / ARTIFACTS["recording"])
 
 
 def distinct_preprocessings(configs: Iterable[TrialConfig]) -> tuple[Preprocessing, ...]:
@@ -137,12 +152,14 @@ def member_prefixes(count: int) -> list[str]:
     return [""] if count == 1 else [f"members.{number}." for number in range(count)]
 
 
-def _join(members: Sequence[PackageMember], preprocessings: Sequence[Preprocessing]) -> nn.Module:
-    """Return the network to export, a copy: [b, 3, s, s] for each preprocessing -> logits [b, k]."""
-    networks: list[nn.Module] = [
-        nn.Sequential(copy.deepcopy(member.classifier.network), copy.deepcopy(member.classifier.head))
-        for member in members
-    ]
+def _join(
+    members: Sequence[PackageMember], preprocessings: Sequence[Preprocessing], *, with_features: bool
+) -> nn.Module:
+    """Return the network to export, a copy: [b, 3, s, s] for each preprocessing -> logits [b, k], features [b, f]."""
+    parts = [copy.deepcopy((member.classifier.network, member.classifier.head)) for member in members]
+    networks: list[nn.Module] = [nn.Sequential(*part) for part in parts]
+    if with_features:
+        networks[0] = LogitsAndFeatures(*parts[0])
     inputs = [preprocessings.index(member.config.preprocessing) for member in members]
     weights = [member.weight for member in members]
     network = networks[0] if len(networks) == 1 else Ensemble(networks, inputs, weights)
@@ -181,7 +198,8 @@ def _disable_inplace(network: nn.Module) -> None:
 def _export_graph(network: nn.Module, images: Sequence[Tensor], folder: Path) -> ExportResult:
     """Write the graph with the first exporter whose graph agrees with torch."""
     with torch.no_grad():
-        expected = network(*images).numpy()
+        outputs = network(*images)
+    expected = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
     failures: list[str] = []
     for suffix, write in EXPORTERS:
         file = folder / f"model.{suffix}"
@@ -213,4 +231,4 @@ def _run(file: Path, images: Sequence[Tensor]) -> Logits:
     """Run a graph as the packaged model does, with a batch of one image and with a larger batch."""
     graph = pyfunc_model.open_graph(file)
     arrays = [each.numpy() for each in images]
-    return np.concatenate([graph(*(each[:1] for each in arrays)), graph(*(each[1:] for each in arrays))])
+    return np.concatenate([graph(*(each[rows] for each in arrays)).logits for rows in (slice(1), slice(1, None))])

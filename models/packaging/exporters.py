@@ -1,8 +1,8 @@
 """Writing a network as a graph with torch's exporters.
 
-Shapes: a network takes a batch [b, 3, s, s] for each of its inputs, where s may differ, and returns logits [b, k]. The
-graphs accept any b. ``images`` are at least two examples for each input: with one, torch.export specializes the graph
-to a batch size of 1.
+Shapes: a network takes a batch [b, 3, s, s] for each of its inputs, where s may differ, and returns logits [b, k], or
+logits and features [b, f]. The graphs accept any b. ``images`` are at least two examples for each input: with one,
+torch.export specializes the graph to a batch size of 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import FreezelineError
-from models.packaging.ensemble import Ensemble
+from models.packaging.ensemble import Ensemble, LogitsAndFeatures
 
 OPSET = 18  # the newest ONNX opset of the TorchScript exporter
 EXPORTER_LOGGERS = ("torch", "onnxscript", "onnx_ir", "mlflow")  # of torch's exporters and of MLflow's save_model
@@ -33,9 +33,15 @@ def input_names(count: int) -> list[str]:
     return ["images"] if count == 1 else [f"images_{number}" for number in range(count)]
 
 
+def output_names(network: nn.Module) -> list[str]:
+    """Return the names of the graph's outputs."""
+    first = network.networks[0] if isinstance(network, Ensemble) else network
+    return ["logits", "features"] if isinstance(first, LogitsAndFeatures) else ["logits"]
+
+
 def write_traced_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) -> None:
     """Write an ONNX graph with the TorchScript exporter, which records what the network does with the examples."""
-    names = input_names(len(images))
+    names, outputs = input_names(len(images)), output_names(network)
     with quiet_exporters():
         torch.onnx.export(
             network,
@@ -44,8 +50,8 @@ def write_traced_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) 
             dynamo=False,
             opset_version=OPSET,
             input_names=names,
-            output_names=["logits"],
-            dynamic_axes={name: {0: "b"} for name in (*names, "logits")},
+            output_names=outputs,
+            dynamic_axes={name: {0: "b"} for name in (*names, *outputs)},
         )
 
 
@@ -57,7 +63,7 @@ def write_onnx(network: nn.Module, images: Sequence[Tensor], file: Path) -> None
             _examples(images),
             dynamo=True,
             input_names=input_names(len(images)),
-            output_names=["logits"],
+            output_names=output_names(network),
             dynamic_shapes=_dynamic_shapes(network, images),
             verbose=False,
         )

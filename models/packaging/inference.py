@@ -15,48 +15,54 @@ from data.errors import TrackingError
 from data.parallel import ProgressCallback
 
 BATCH_SIZE = 32
-RESERVED_COLUMNS = ("label", "score", "error")  # output columns of a packaged model besides the classes
+KEEP_ALL = 1.0  # ``reject`` that rejects no image
+REQUIRED_COLUMNS = ("label", "score", "error")  # output columns of a packaged model besides the classes
+RESERVED_COLUMNS = (*REQUIRED_COLUMNS, "novelty")
 RENAMED_COLUMNS = {f"{name}_": name for name in RESERVED_COLUMNS}  # column of a class with a reserved name -> class
 
 
 class PackagedModel(Protocol):
     """A packaged model, as returned by ``tuning.registry.candidate_store.load_model``."""
 
-    def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ANN401  # MLflow's own signature
         """Return a data frame with ``label``, ``score``, ``error`` and a column for each class."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one file; only ``file`` and ``error`` are set if the file could not be read."""
+    """The prediction for one file; only ``file`` and ``error`` are set if the file could not be read.
+
+    ``label`` is empty if the image was rejected; ``novelty`` is None if the package does not compute it.
+    """
 
     file: Path
     label: str = ""
     score: float = 0.0
     probabilities: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    novelty: float | None = None
 
 
 def predict_files(
-    model: PackagedModel, files: Sequence[Path], progress: ProgressCallback | None = None
+    model: PackagedModel, files: Sequence[Path], progress: ProgressCallback | None = None, reject: float = KEEP_ALL
 ) -> Iterator[Prediction]:
-    """Yield the prediction for each file, in order.
+    """Yield the prediction for each file, in order; the label is empty if the novelty is above ``reject``.
 
     Raises:
         TrackingError: the model was not packaged by Freezeline.
     """
     for start in range(0, len(files), BATCH_SIZE):
         batch = list(files[start : start + BATCH_SIZE])
-        yield from _predict_batch(model, batch)
+        yield from _predict_batch(model, batch, reject)
         if progress:
             progress("classifying", start + len(batch), len(files))
 
 
-def _predict_batch(model: PackagedModel, files: list[Path]) -> Iterator[Prediction]:
-    frame = model.predict(files)
-    if not set(RESERVED_COLUMNS) <= set(frame.columns):
+def _predict_batch(model: PackagedModel, files: list[Path], reject: float) -> Iterator[Prediction]:
+    frame = model.predict(files, {"reject": reject}) if reject < KEEP_ALL else model.predict(files)
+    if not set(REQUIRED_COLUMNS) <= set(frame.columns):
         raise TrackingError(
-            f"model must be one packaged by Freezeline, with the output columns {', '.join(RESERVED_COLUMNS)}, got "
+            f"model must be one packaged by Freezeline, with the output columns {', '.join(REQUIRED_COLUMNS)}, got "
             f"{', '.join(map(str, frame.columns))}; choose another model"
         )
     for file, row in zip(files, frame.to_dict("records"), strict=True):
@@ -68,7 +74,8 @@ def _predict_batch(model: PackagedModel, files: list[Path]) -> Iterator[Predicti
             for name, value in row.items()
             if name not in RESERVED_COLUMNS
         )
-        yield Prediction(file, str(row["label"]), float(row["score"]), probabilities)
+        novelty = float(row["novelty"]) if "novelty" in row else None
+        yield Prediction(file, str(row["label"]), float(row["score"]), probabilities, novelty=novelty)
 
 
 def predict_proba(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from models.classifier import build_classifier
 from models.packaging import pyfunc_model
-from models.packaging.export import ARTIFACTS, PackageMember, member_prefixes
+from models.packaging.export import ARTIFACTS, OPTIONAL_ARTIFACTS, PackageMember, member_prefixes
 from models.packaging.exporters import quiet_exporters
 from models.trial_config import TrialConfig
 
@@ -55,10 +55,12 @@ def save_package(folder: Path, path: Path, run_id: str | None = None, model_id: 
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     graph = json.loads((folder / ARTIFACTS["facts"]).read_text())["graph"]
-    files = ARTIFACTS | {"graph": graph}
+    optional = {name: file for name, file in OPTIONAL_ARTIFACTS.items() if (folder / file).exists()}
+    files = {**ARTIFACTS, **optional, "graph": graph}
     params = [
         ParamSpec("top_k", DataType.integer, 0),
         ParamSpec("batch_size", DataType.integer, pyfunc_model.BATCH_SIZE),
+        ParamSpec("reject", DataType.double, pyfunc_model.KEEP_ALL),
     ]
     with quiet_exporters():
         mlflow.pyfunc.save_model(

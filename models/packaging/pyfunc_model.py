@@ -16,12 +16,14 @@ A str that names an existing file is read as that file only if the model was loa
 allow paths, and under MLflow's scoring servers they are never allowed.
 
 The output is a DataFrame with one row per image, in order: ``label``, ``score`` (probability of the label), ``error``,
-and a column for each class with its probability. If a class has the name of one of the first three columns, an
-underscore is appended to its column name. The row of an unreadable image contains only the reason in ``error``; the
-other images are predicted as usual.
+``novelty`` (see ``novelty.py``; only if the package has it), and a column for each class with its probability. If a
+class has the name of one of the first columns, an underscore is appended to its column name. The row of an unreadable
+image contains only the reason in ``error``; the other images are predicted as usual.
 
 ``model.predict(images, params={...})`` accepts:
 
+* ``reject``: the label of an image whose novelty is above this number is empty: 0.99 keeps 99 % of images like the
+  validation images; 1 (the default) keeps all;
 * ``top_k``: return ``label_2``, ``score_2``, ... up to the ``top_k`` most probable classes, instead of a column for
   each class; 0 (the default) returns all classes;
 * ``batch_size``: number of images per batch.
@@ -36,10 +38,11 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow.models
 import numpy as np
@@ -50,18 +53,29 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
-Graph = Callable[..., Floats]  # one argument for each input
+Source = bytes | Path | Image.Image | npt.NDArray[Any]  # of one image
 
 BATCH_SIZE = 32
 MAX_BATCH_SIZE = 1024
+KEEP_ALL = 1.0  # the parameter ``reject`` that rejects no image
 MAX_TEXT_LENGTH = 2**27  # characters of base64, or bytes of a file: 128 MB, more than cameras write
-RESERVED_COLUMNS = ("label", "score", "error")
+RESERVED_COLUMNS = ("label", "score", "error", "novelty")
 SERVER_MODULE = "mlflow.pyfunc.scoring_server"  # of all MLflow's servers; not imported by load_model or predict
 CONFIG_VARIABLE = "MLFLOW_PYFUNC_INFERENCE_CONFIG"  # JSON that MLflow merges into every model_config
 
 
+class GraphOutputs(NamedTuple):
+    """The outputs of a graph: logits [b, k], and with novelty the features [b, f] of its first network."""
+
+    logits: Floats
+    features: Floats | None = None
+
+
+Graph = Callable[..., GraphOutputs]  # one argument for each input
+
+
 def open_graph(file: Path) -> Graph:
-    """Return a function from normalized images to logits [b, k]: an argument float32 [b, 3, s, s] for each input."""
+    """Return a function from normalized images to outputs: an argument float32 [b, 3, s, s] for each input."""
     if file.suffix == ".onnx":
         import onnxruntime
 
@@ -69,16 +83,26 @@ def open_graph(file: Path) -> Graph:
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
-        return lambda *images: np.asarray(session.run(None, dict(zip(names, images, strict=True)))[0])
+        return lambda *images: GraphOutputs(*session.run(None, dict(zip(names, images, strict=True))))
     import torch
 
     network = torch.export.load(file).module()
 
-    def run(*images: Floats) -> Floats:
+    def run(*images: Floats) -> GraphOutputs:
         with torch.no_grad():
-            return np.asarray(network(*map(torch.from_numpy, images)).numpy())
+            outputs = network(*map(torch.from_numpy, images))
+        tensors = outputs if isinstance(outputs, tuple) else (outputs,)
+        return GraphOutputs(*(each.numpy() for each in tensors))
 
     return run
+
+
+class Predicted(NamedTuple):
+    """The predictions for a batch; rows of images with an error are 0, and ``novelty`` [b] is None without novelty."""
+
+    probabilities: npt.NDArray[np.float64]
+    novelty: npt.NDArray[np.float64] | None
+    errors: list[str | None]
 
 
 class ImageClassifier(PythonModel):
@@ -93,6 +117,12 @@ class ImageClassifier(PythonModel):
         self.preprocess = _load_module(files["preprocess"])
         self.preprocessings = [self.preprocess.Preprocessing.from_dict(each) for each in facts["preprocessings"]]
         self.graph = open_graph(files["graph"])
+        self.scorer = None
+        if "novelty_levels" in files:
+            with np.load(files["novelty_levels"], allow_pickle=False) as arrays:
+                self.scorer = _load_module(files["novelty"]).NoveltyScorer(arrays)
+        self.recorder = _load_module(files["recording"]).recorder_from_environment()
+        self.package_id: str = facts["package_id"]
         is_set_by_environment = "allow_paths" in os.environ.get(CONFIG_VARIABLE, "")
         self.allow_paths = context.model_config["allow_paths"] is True and not is_set_by_environment
 
@@ -102,7 +132,7 @@ class ImageClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Return label, score and class probabilities of each image, in order, or the reason why it is unreadable.
+        """Return label, score, novelty and class probabilities of each image, or the reason why it is unreadable.
 
         Raises:
             MlflowException: a parameter is out of range.
@@ -110,37 +140,72 @@ class ImageClassifier(PythonModel):
         params = params or {}
         top_k = _check_int("top_k", params.get("top_k", 0), 0, len(self.labels))
         batch_size = _check_int("batch_size", params.get("batch_size", BATCH_SIZE), 1, MAX_BATCH_SIZE)
+        reject = self._check_reject(params.get("reject", KEEP_ALL))
         elements = list(_elements(model_input))
         batches = [elements[start : start + batch_size] for start in range(0, len(elements), batch_size)]
-        outputs = [self._predict_batch(batch) for batch in batches]
-        errors = [error for _, batch_errors in outputs for error in batch_errors]
-        probabilities = np.concatenate([np.zeros((0, len(self.labels))), *(rows for rows, _ in outputs)])
+        predicted = [self._predict_batch(batch) for batch in batches]
+        probabilities = np.concatenate([np.zeros((0, len(self.labels))), *(each.probabilities for each in predicted)])
+        errors = [error for each in predicted for error in each.errors]
         frame = self._top_k_columns(probabilities, top_k) if top_k else self._class_columns(probabilities)
         frame.insert(0, "label", [self.labels[index] for index in probabilities.argmax(axis=1)])
         frame.insert(1, "score", probabilities.max(axis=1, initial=0.0))
         frame.insert(2, "error", pd.Series(errors, dtype=object))
+        if self.scorer is not None:
+            novelty = np.concatenate([np.zeros(0), *(each.novelty for each in predicted if each.novelty is not None)])
+            frame.insert(3, "novelty", novelty)
+            frame.loc[novelty > reject, "label"] = ""
         return _blank_failed_rows(frame)
 
-    def _predict_batch(self, elements: list[object]) -> tuple[npt.NDArray[np.float64], list[str | None]]:
-        """Return the probabilities [b, k] and errors [b] of images; the probabilities of unreadable ones are 0."""
+    def _check_reject(self, value: Any) -> float:  # noqa: ANN401  # any type a caller passes
+        if isinstance(value, bool) or not 0 < float(value) <= KEEP_ALL:
+            raise MlflowException.invalid_parameter_value(f"reject must be above 0 and at most 1, got {value}")
+        if value < KEEP_ALL and self.scorer is None:
+            message = f"reject must be 1 for this model, which was packaged without novelty, got {value}"
+            raise MlflowException.invalid_parameter_value(message)
+        return float(value)
+
+    def _predict_batch(self, elements: list[object]) -> Predicted:
+        """Return the predictions for images, and record them if a recorder is set up."""
+        started_s = time.perf_counter()
+        sources: dict[int, Source] = {}
         pixels: dict[int, list[npt.NDArray[np.uint8]]] = {}
         errors: list[str | None] = [None] * len(elements)
         for index, element in enumerate(elements):
             try:
-                pixels[index] = self._load_pixels(element)
+                sources[index] = self._source_of(element)
+                pixels[index] = self._load_pixels(sources[index])
             except ValueError as error:
                 errors[index] = str(error)
         probabilities = np.zeros((len(elements), len(self.labels)))
+        novelty = None if self.scorer is None else np.zeros(len(elements))
         if pixels:
             inputs = zip(zip(*pixels.values(), strict=True), self.preprocessings, strict=True)
             images = [self.preprocess.normalize(np.stack(batch), preprocessing) for batch, preprocessing in inputs]
-            logits = self.graph(*map(np.ascontiguousarray, images)).astype(np.float64) / self.temperature
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-            probabilities[list(pixels)] = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities, errors
+            outputs = self.graph(*map(np.ascontiguousarray, images))
+            rows = list(pixels)
+            probabilities[rows] = _softmax(outputs.logits.astype(np.float64) / self.temperature)
+            if self.scorer is not None and novelty is not None:
+                novelty[rows] = self.scorer.novelty(outputs.features)
+            if self.recorder is not None:
+                seconds = (time.perf_counter() - started_s) / len(elements)
+                self._record([sources[row] for row in rows], probabilities[rows], outputs.features, seconds)
+        return Predicted(probabilities, novelty, errors)
 
-    def _load_pixels(self, element: object) -> list[npt.NDArray[np.uint8]]:
-        """Return an image, decoded once, at the size of each input of the graph."""
+    def _record(
+        self, sources: list[Source], probabilities: npt.NDArray[np.float64], features: Floats | None, seconds: float
+    ) -> None:
+        common = {"time": round(time.time(), 3), "model": self.package_id, "latency_ms": round(1000 * seconds, 3)}
+        novelty = summaries = None
+        if self.scorer is not None:
+            novelty, summaries = self.scorer.novelty(features), self.scorer.summaries(features)
+        self.recorder.record(common, sources, self.labels, probabilities, novelty, summaries)
+
+    def _source_of(self, element: object) -> Source:
+        """Return the image that an element of the input contains or names.
+
+        Raises:
+            ValueError: the element is none.
+        """
         source = self._decode_text(element) if isinstance(element, str) else element
         if isinstance(source, (bytearray, memoryview)):
             source = bytes(source)
@@ -149,6 +214,10 @@ class ImageClassifier(PythonModel):
             raise ValueError(f"must be {types}, got {type(source).__name__}")
         if isinstance(source, bytes) and len(source) > MAX_TEXT_LENGTH:
             raise ValueError(f"must be at most {MAX_TEXT_LENGTH:,} bytes, got {len(source):,}")
+        return source
+
+    def _load_pixels(self, source: Source) -> list[npt.NDArray[np.uint8]]:
+        """Return an image, decoded once, at the size of each input of the graph."""
         image = self.preprocess.read_image(source, self.preprocessings[0].value_range)  # of the data set
         return [self.preprocess.to_pixels(image, preprocessing) for preprocessing in self.preprocessings]
 
@@ -177,6 +246,11 @@ class ImageClassifier(PythonModel):
             frame[f"label_{rank + 1}"] = [self.labels[index] for index in order[:, rank]]
             frame[f"score_{rank + 1}"] = np.take_along_axis(probabilities, order[:, rank : rank + 1], axis=1)[:, 0]
         return frame
+
+
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _blank_failed_rows(frame: pd.DataFrame) -> pd.DataFrame:

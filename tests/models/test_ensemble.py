@@ -120,7 +120,7 @@ def test_networks_that_read_the_same_input_are_combined_in_torch_as_in_numpy() -
 def test_the_graph_of_networks_with_different_sizes_gives_the_mean_of_their_probabilities(
     two_sizes: list[PackageMember], package: Path, count: int
 ) -> None:
-    logits = pyfunc_model.open_graph(package / "model.onnx")(*graph_inputs(two_sizes, count))
+    logits = pyfunc_model.open_graph(package / "model.onnx")(*graph_inputs(two_sizes, count)).logits
     assert np.exp(logits) == pytest.approx(expected(two_sizes, images(count)), abs=1e-5)
     graph = onnx.load(package / "model.onnx").graph
     shapes = {
@@ -137,7 +137,7 @@ def test_networks_with_equal_preprocessing_share_an_input(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "facts.json").read_text())["preprocessings"] == [SMALL.to_dict()]
     graph = pyfunc_model.open_graph(tmp_path / "model.onnx")
     for count in (1, 5):
-        logits = graph(*graph_inputs(members, count))
+        logits = graph(*graph_inputs(members, count)).logits
         assert np.exp(logits) == pytest.approx(expected(members, images(count)), abs=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_an_ensemble_that_onnx_does_not_support_is_packaged_with_torch_export(
     assert export_package(two_sizes, FACTS, resized(two_sizes), tmp_path).graph == "model.pt2"
     graph = pyfunc_model.open_graph(tmp_path / "model.pt2")
     for count in (1, 5):
-        logits = graph(*graph_inputs(two_sizes, count))
+        logits = graph(*graph_inputs(two_sizes, count)).logits
         assert np.exp(logits) == pytest.approx(expected(two_sizes, images(count)), abs=1e-5)
 
 

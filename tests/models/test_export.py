@@ -40,7 +40,15 @@ def test_the_graph_is_a_single_onnx_file_that_agrees_with_torch(packaged: Packag
     )
     assert packaged.export_result.max_difference < 1e-4
     assert {file.name for file in packaged.folder.iterdir()} == {
-        *("model.onnx", "facts.json", "preprocess.py", "weights.safetensors", "trial.json")
+        *(
+            "model.onnx",
+            "facts.json",
+            "preprocess.py",
+            "novelty.py",
+            "recording.py",
+            "weights.safetensors",
+            "trial.json",
+        )
     }
 
 
@@ -84,7 +92,7 @@ def test_requirements_are_pinned_like_those_of_the_project_and_exclude_torch(pac
 
 def test_no_file_of_the_model_is_a_pickle(packaged: Packaged) -> None:
     files = [file for file in packaged.model.rglob("*") if file.is_file()]
-    assert len(files) == 12
+    assert len(files) == 14
     assert not [file.name for file in files if file.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
     assert not [file.name for file in files if file.read_bytes()[:1] == b"\x80"]
 
@@ -355,4 +363,4 @@ def test_packages_of_truncated_networks_other_heads_and_small_cnn_contain_only_u
     x = normalize(colored_pixels(5)[0], config.preprocessing)
     with torch.inference_mode():
         expected = rebuilt.eval()(torch.from_numpy(x)).numpy()
-    assert np.abs(pyfunc_model.open_graph(tmp_path / "model.onnx")(x) - expected).max() < 1e-4
+    assert np.abs(pyfunc_model.open_graph(tmp_path / "model.onnx")(x).logits - expected).max() < 1e-4

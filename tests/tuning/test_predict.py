@@ -174,14 +174,20 @@ def test_a_class_may_be_called_score(tmp_path: Path) -> None:
 
 # --- output formats ---
 
-GOOD = Prediction(Path("a b.png"), "Käse", 0.75, (("Käse", 0.75), ("dog", 0.25)))
+GOOD = Prediction(Path("a b.png"), "Käse", 0.75, (("Käse", 0.75), ("dog", 0.25)), novelty=0.5)
 BAD = Prediction(Path("b.png"), error='is "cut", off')
 
 
 def test_json_output_has_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert write_predictions([GOOD, BAD], "json") == 1
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
-        {"file": "a b.png", "label": "Käse", "score": 0.75, "probabilities": {"Käse": 0.75, "dog": 0.25}},
+        {
+            "file": "a b.png",
+            "label": "Käse",
+            "score": 0.75,
+            "novelty": 0.5,
+            "probabilities": {"Käse": 0.75, "dog": 0.25},
+        },
         {"file": "b.png", "error": 'is "cut", off'},
     ]
 
@@ -189,16 +195,16 @@ def test_json_output_has_one_object_per_line(capsys: pytest.CaptureFixture[str])
 def test_csv_output_has_a_header_and_one_line_per_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert write_predictions([BAD, GOOD, BAD], "csv") == 2
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
-        ["file", "label", "score", "error", "probability_Käse", "probability_dog"],
-        ["b.png", "", "", 'is "cut", off', "", ""],
-        ["a b.png", "Käse", "0.75", "", "0.75", "0.25"],
-        ["b.png", "", "", 'is "cut", off', "", ""],
+        ["file", "label", "score", "error", "novelty", "probability_Käse", "probability_dog"],
+        ["b.png", "", "", 'is "cut", off', "", "", ""],
+        ["a b.png", "Käse", "0.75", "", "0.5", "0.75", "0.25"],
+        ["b.png", "", "", 'is "cut", off', "", "", ""],
     ]
 
 
 def test_csv_output_without_a_readable_image_has_no_classes(capsys: pytest.CaptureFixture[str]) -> None:
     assert write_predictions([BAD], "csv") == 1
-    assert capsys.readouterr().out.splitlines()[0] == "file,label,score,error"
+    assert capsys.readouterr().out.splitlines()[0] == "file,label,score,error,novelty"
 
 
 @pytest.mark.parametrize("output_format", ["json", "csv"])

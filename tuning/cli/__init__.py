@@ -36,6 +36,7 @@ SUMMARIES = {
     "rollback": "restore the previous champion",
     "champions": "show the history of champions with reasons",
     "predict": "classify images with a packaged model",
+    "monitor": "compare recorded answers of a model in use with those for its test images; exit status 3 on drift",
     "sync": "deliver queued data to MLflow: metrics, files, the model and its promotion",
     "compare": "compare searches by score, network and time",
     "audit": "report problems of a data set file by file, before training",

@@ -35,6 +35,13 @@ class Options(FrozenModel):
     files: Several = Field(
         min_length=1, description="images, folders (all files in them) or patterns such as 'new/*.jpg'"
     )
+    reject: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="leave the label empty if the novelty is above this number: 0.99 keeps 99% of the images that are "
+        "like those of training; 1: keep all",
+    )
     format: Literal["json", "csv"] = Field("json", description="one JSON object per line, or CSV with a header")
 
 
@@ -47,7 +54,7 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     files = [file for name in options.files for file in find_files(name)]
     model = load_model(options.model)
     with progress_bar(use_stderr=True) as progress:
-        return 1 if write_predictions(predict_files(model, files, progress), options.format) else 0
+        return 1 if write_predictions(predict_files(model, files, progress, options.reject), options.format) else 0
 
 
 def find_files(text: str) -> list[Path]:
@@ -95,13 +102,15 @@ def _write_csv(predictions: Iterator[Prediction]) -> int:
     first = list(_until_readable(predictions))
     classes = [name for name, _ in first[-1].probabilities] if first else []
     writer = csv.writer(sys.stdout)
-    writer.writerow(["file", "label", "score", "error", *(f"probability_{name}" for name in classes)])
+    header = ["file", "label", "score", "error", "novelty", *(f"probability_{name}" for name in classes)]
+    writer.writerow(header)
     num_errors = 0
     for prediction in itertools.chain(first, predictions):
         num_errors += bool(prediction.error)
         score = "" if prediction.error else _rounded(prediction.score)
         probabilities = [str(_rounded(value)) for _, value in prediction.probabilities] or [""] * len(classes)
-        writer.writerow([prediction.file, prediction.label, score, prediction.error, *probabilities])
+        novelty = "" if prediction.novelty is None else _rounded(prediction.novelty)
+        writer.writerow([prediction.file, prediction.label, score, prediction.error, novelty, *probabilities])
     return num_errors
 
 
@@ -124,5 +133,6 @@ def _json_fields(prediction: Prediction) -> dict[str, object]:
         "file": str(prediction.file),
         "label": prediction.label,
         "score": _rounded(prediction.score),
+        **({} if prediction.novelty is None else {"novelty": _rounded(prediction.novelty)}),
         "probabilities": {name: _rounded(value) for name, value in prediction.probabilities},
     }

@@ -7,6 +7,7 @@ from data.errors import UserError
 FINISHED = 0
 FAILED = 1
 USAGE_ERROR = 2
+DRIFT = 3  # of ``monitor``, so that cron or CI can act
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 

@@ -182,6 +182,9 @@ class TrainingSettings(DataOptions):
         description="auto: a linear probe that was validated with folds is refitted on the training and validation "
         "images; off: it keeps the weights fitted on the training images",
     )
+    novelty: Literal["on", "off"] = Field(
+        "on", description="package how far an image lies from the training images, for predict --reject and monitor"
+    )
     on_label_issue: Literal["keep", "drop"] = Field(
         "keep",
         description="training and validation images whose label is probably wrong (freezeline audit FOLDER --labels "

@@ -40,6 +40,7 @@ from tuning.registry.member_predictions import (
     predict_split,
     predict_with_graph,
 )
+from tuning.registry.monitoring_reference import write_reference
 from tuning.tracking.environment import code_version
 from tuning.tracking.mlflow_sink import is_unavailable
 from tuning.tracking.operations import PARENT_UID, LogEpoch, now_ms
@@ -94,18 +95,17 @@ def build_candidate(
     networks = functools.cache(lambda: load_members(members, num_classes))  # not needed if they have been exported
     caches = pixel_caches(members, dataset)
     log_stage(logger, "exporting the model to ONNX, and comparing its outputs with torch's")
-    exported = take_or_export(members, networks, caches, folder)
+    exported = take_or_export(members, networks, caches, folder, has_novelty=settings.novelty == "on")
     held_out = held_out or predict_split(networks(), caches, "val", num_classes)
     temperature = choose_temperature(held_out.logits, held_out.labels)
     _complete_package(members, exported, dataset, temperature, folder)
     log_stage(logger, "evaluating the package on the test split")
     graph = folder / exported.graph
     is_served_faster = graph.suffix == ".onnx" and choose_device().type == "cpu"
-    if is_served_faster:
-        test = predict_with_graph(graph, caches)
-    else:
-        test = predict_split(networks(), caches, "test", num_classes)
+    served = predict_with_graph(graph, caches) if is_served_faster else None
+    test = served.predictions if served else predict_split(networks(), caches, "test", num_classes)
     evaluation = _evaluate(held_out, test, temperature, dataset.classes)
+    evaluation.metrics.update(write_reference(folder, graph, caches, temperature, served))
     _save_test_predictions(folder, evaluation)
     split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
     evaluated_ms = now_ms()

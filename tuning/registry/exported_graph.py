@@ -17,13 +17,21 @@ from pydantic import ValidationError
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
-from tuning.registry.member_predictions import TrainedMember, load_members, pixel_caches, reference_predictions
+from tuning.registry.member_predictions import (
+    TrainedMember,
+    load_members,
+    pixel_caches,
+    predict_with_graph,
+    reference_predictions,
+)
 from tuning.registry.smoke_test import ReferencePredictions
 
 if TYPE_CHECKING:
     from data.loading.pixel_cache import PixelCache
     from data.preprocessing import Preprocessing
     from models.packaging.export import ExportResult, PackageMember
+
+NOVELTY_IMAGES = 1_000  # of the training and of the validation images: they determine 128 directions and 256 levels
 
 
 class ExportedGraph(FrozenModel):
@@ -64,12 +72,15 @@ class ExportedGraph(FrozenModel):
         return self.reference.model_copy(update={"probabilities": tuple(map(tuple, probabilities.tolist()))})
 
 
-def export_ahead(members: Sequence[TrainedMember], dataset: Dataset, folder: Path) -> ExportedGraph:
+def export_ahead(
+    members: Sequence[TrainedMember], dataset: Dataset, folder: Path, *, has_novelty: bool
+) -> ExportedGraph:
     """Export the members beside ``folder``, where ``take_or_export`` finds them; the package in it stays as it is."""
     ahead = _ahead(folder)
     if (exported := _load(ahead, members)) is not None:
         return exported
-    return _export(members, load_members(members, len(dataset.classes)), pixel_caches(members, dataset), ahead)
+    networks = load_members(members, len(dataset.classes))
+    return _export(members, networks, pixel_caches(members, dataset), ahead, has_novelty=has_novelty)
 
 
 def take_or_export(
@@ -77,6 +88,8 @@ def take_or_export(
     networks: Callable[[], Sequence[PackageMember]],
     caches: Mapping[Preprocessing, PixelCache],
     folder: Path,
+    *,
+    has_novelty: bool,
 ) -> ExportedGraph:
     """Return the members' graph in ``folder``, whose former content is deleted.
 
@@ -85,7 +98,7 @@ def take_or_export(
     ahead = _ahead(folder)
     exported = _load(ahead, members)
     if exported is None:
-        return _export(members, networks(), caches, folder)
+        return _export(members, networks(), caches, folder, has_novelty=has_novelty)
     shutil.rmtree(folder, ignore_errors=True)
     ahead.rename(folder)
     _description(ahead).unlink()
@@ -114,6 +127,8 @@ def _export(
     networks: Sequence[PackageMember],
     caches: Mapping[Preprocessing, PixelCache],
     folder: Path,
+    *,
+    has_novelty: bool,
 ) -> ExportedGraph:
     from models.packaging.export import export_graph
 
@@ -121,7 +136,9 @@ def _export(
     description.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     images = [cache.split("val")[0] for cache in caches.values()]
-    result = export_graph(networks, images, folder)
+    result = export_graph(networks, images, folder, with_features=has_novelty)
+    if has_novelty:
+        _write_novelty(folder / result.graph, caches)
     exported = ExportedGraph(
         source=_source(members),
         **result.model_dump(),
@@ -130,6 +147,25 @@ def _export(
     )
     write_atomically(description, exported.to_json().encode())
     return exported
+
+
+def _write_novelty(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> None:
+    """Fit the novelty on training images, and its levels on validation images; write nothing if there are too few."""
+    from data.dataset.stratified_parts import stratified_parts
+    from models.evaluation.novelty import fit_novelty, save_arrays
+    from models.packaging.export import OPTIONAL_ARTIFACTS
+
+    outputs = []
+    for split in ("train", "val"):
+        labels = next(iter(caches.values())).split(split)[1]
+        parts = stratified_parts(labels, NOVELTY_IMAGES)
+        outputs.append(predict_with_graph(graph, caches, split, None if parts is None else parts.rows(0)))
+    (training, features), (_, held_out) = outputs
+    if features is None or held_out is None:
+        raise RuntimeError("the graph was exported without features")
+    arrays = fit_novelty(features, training.labels, held_out)
+    if arrays is not None:
+        save_arrays(graph.with_name(OPTIONAL_ARTIFACTS["novelty_levels"]), arrays)
 
 
 def _source(members: Sequence[TrainedMember]) -> str:

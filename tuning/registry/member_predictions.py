@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from data.dataset.dataset import Dataset
 from data.loading.pixel_cache import PixelCache, pixel_cache
@@ -33,8 +33,7 @@ class TrainedMember(NamedTuple):
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class HeldOutPredictions:
+class HeldOutPredictions(NamedTuple):
     """The logits [n, k] of a model, and the labels [n], for images on which it was not trained.
 
     For several networks, they are the logits of the combined probabilities (``models.evaluation.ensemble``).
@@ -42,6 +41,21 @@ class HeldOutPredictions:
 
     logits: Floats
     labels: Labels
+
+
+class GraphPredictions(NamedTuple):
+    """Predictions of a graph, and the features [n, f] of its first network if it returns them."""
+
+    predictions: HeldOutPredictions
+    features: Floats | None
+
+    def rows(self, rows: npt.NDArray[np.int64] | None) -> GraphPredictions:
+        """Return some rows; all if ``rows`` is None."""
+        if rows is None:
+            return self
+        (logits, labels), features = self
+        chosen = HeldOutPredictions(logits[rows], labels[rows])
+        return GraphPredictions(chosen, None if features is None else features[rows])
 
 
 def load_members(members: Sequence[TrainedMember], num_classes: int) -> list[PackageMember]:
@@ -76,18 +90,29 @@ def predict_split(
     return HeldOutPredictions(logits, outputs[0][1].numpy())
 
 
-def predict_with_graph(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> HeldOutPredictions:
-    """Return the logits of the test split by a package's graph; ``caches`` are in the order of its inputs."""
+def predict_with_graph(
+    graph: Path,
+    caches: Mapping[Preprocessing, PixelCache],
+    split: SplitName = "test",
+    rows: npt.NDArray[np.int64] | None = None,
+) -> GraphPredictions:
+    """Return what a package's graph computes for a split, or for some rows of it.
+
+    ``caches`` are in the order of the graph's inputs.
+    """
     from models.packaging.pyfunc_model import open_graph
 
     run = open_graph(graph)
-    splits = {preprocessing: cache.split("test") for preprocessing, cache in caches.items()}
+    splits = {preprocessing: cache.split(split) for preprocessing, cache in caches.items()}
     labels = next(iter(splits.values()))[1]
-    logits = [
-        run(*(normalize(pixels[first : first + BATCH_SIZE], each) for each, (pixels, _) in splits.items()))
-        for first in range(0, len(labels), BATCH_SIZE)
-    ]
-    return HeldOutPredictions(np.concatenate(logits).astype(np.float64), labels)
+    rows = np.arange(len(labels)) if rows is None else rows
+    batches = [rows[first : first + BATCH_SIZE] for first in range(0, len(rows), BATCH_SIZE)]
+    outputs = [run(*(normalize(pixels[batch], each) for each, (pixels, _) in splits.items())) for batch in batches]
+    logits = np.concatenate([each.logits for each in outputs]).astype(np.float64)
+    features = None
+    if outputs and outputs[0].features is not None:
+        features = np.concatenate([each.features for each in outputs]).astype(np.float64)
+    return GraphPredictions(HeldOutPredictions(logits, labels[rows]), features)
 
 
 def reference_predictions(members: Sequence[PackageMember], pixels: Pixels) -> ReferencePredictions:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from data.errors import FreezelineError
 from data.frozen_model import FrozenModel
+from models.packaging.recording import VARIABLE as RECORD_VARIABLE
 
 NUM_IMAGES = 8
 TOLERANCE = 1e-3  # largest allowed difference of a probability
@@ -33,7 +34,8 @@ import mlflow.pyfunc
 request = json.load(sys.stdin)
 model = mlflow.pyfunc.load_model(request["model_uri"])
 frame = model.predict([base64.b64decode(image) for image in request["images"]])
-json.dump(frame.drop(columns=["label", "score", "error"]).values.tolist(), sys.stdout)
+classes = frame.drop(columns=["label", "score", "error", "novelty"], errors="ignore")
+json.dump(classes.values.tolist(), sys.stdout)
 """
 
 
@@ -76,7 +78,11 @@ class CleanProcess:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self._folder.name,
-            env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking_uri},
+            env={
+                **{name: value for name, value in os.environ.items() if name != RECORD_VARIABLE},
+                "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+                "MLFLOW_TRACKING_URI": tracking_uri,
+            },
         )
 
     def __enter__(self) -> Self:

@@ -42,7 +42,7 @@ SCORES = {TEST_METRIC: "balanced accuracy", "test_accuracy": "accuracy", "test_m
 
 def build_report(content: ReportContent, charts: Sequence[RenderedChart]) -> str:
     """Return the report as self-contained HTML: no script, no external resource."""
-    return _render(
+    return render_page(
         REPORT,
         content=content,
         result=content.result,
@@ -75,7 +75,7 @@ def build_report(content: ReportContent, charts: Sequence[RenderedChart]) -> str
 def build_evaluation(content: EvaluationContent) -> str:
     """Return the report of an evaluation as self-contained HTML, like ``build_report``."""
     charts = render_charts([confusion_chart(content.scores, content.model)])
-    return _render(
+    return render_page(
         EVALUATION,
         content=content,
         charts={chart.name: chart for chart in charts},
@@ -88,7 +88,8 @@ def build_evaluation(content: EvaluationContent) -> str:
     )
 
 
-def _render(template: str, **values: object) -> str:
+def render_page(template: str, **values: object) -> str:
+    """Return a page from its template, in the colors of the light and the dark mode."""
     return _environment().get_template(template).render(light=css(LIGHT), dark=css(DARK), **values)
 
 

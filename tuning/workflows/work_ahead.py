@@ -121,5 +121,7 @@ class WorkAhead(TrialCallback):
         self._time_budget.export_has_begun = True
         compare_networks(trials, len(search.dataset.classes))
         members = trained_members(search, select_winner(search, trials, self.measured_s))
-        self._time_budget.latency_ms = export_ahead(members, search.dataset, search.paths.package).latency_ms
+        has_novelty = search.recipe.novelty == "on"
+        exported = export_ahead(members, search.dataset, search.paths.package, has_novelty=has_novelty)
+        self._time_budget.latency_ms = exported.latency_ms
         self._num_exports += 1

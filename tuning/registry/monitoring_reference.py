@@ -1,0 +1,56 @@
+"""Writing what a package predicts for at most 5,000 test images: the reference that ``monitor`` compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tuning.monitoring.reference import MonitoringReference
+from tuning.registry.member_predictions import GraphPredictions, predict_with_graph
+
+if TYPE_CHECKING:
+    from data.loading.pixel_cache import PixelCache
+    from data.preprocessing import Preprocessing
+
+MAX_IMAGES = 5_000
+REJECTED = 0.99  # the novelty above which the share of test images is reported
+
+
+def write_reference(
+    folder: Path,
+    graph: Path,
+    caches: Mapping[Preprocessing, PixelCache],
+    temperature: float,
+    test: GraphPredictions | None,
+) -> dict[str, float]:
+    """Write the reference of a package into ``folder``; return metrics of its novelty on the test images.
+
+    ``test`` is what the graph computes for the test images; None: it is computed for some of them.
+    """
+    from data.dataset.stratified_parts import stratified_parts
+    from models.evaluation.calibration import softmax
+    from models.evaluation.novelty import save_arrays, unseen_class_auroc
+    from models.packaging.export import OPTIONAL_ARTIFACTS
+    from models.packaging.novelty_score import NoveltyScorer
+
+    parts = stratified_parts(next(iter(caches.values())).split("test")[1], MAX_IMAGES)
+    rows = None if parts is None else parts.rows(0)
+    (logits, labels), features = test.rows(rows) if test else predict_with_graph(graph, caches, "test", rows)
+    probabilities = softmax(logits, temperature)
+    reference = MonitoringReference(probabilities.argmax(axis=1), probabilities.max(axis=1))
+    metrics = {}
+    novelty_file = folder / OPTIONAL_ARTIFACTS["novelty_levels"]
+    if features is not None and novelty_file.exists():
+        with np.load(novelty_file, allow_pickle=False) as levels:
+            scorer = NoveltyScorer(levels)
+        novelty, summaries = scorer.novelty(features), scorer.summaries(features)
+        reference = reference._replace(novelty=novelty, summaries=summaries)
+        metrics["test_rejected"] = float((novelty > REJECTED).mean())
+        auroc = unseen_class_auroc(scorer.distances(features), labels)
+        metrics |= {} if auroc is None else {"test_unseen_class_auroc": auroc}
+    arrays = {name: array for name, array in reference._asdict().items() if array is not None}
+    save_arrays(folder / OPTIONAL_ARTIFACTS["reference"], arrays)
+    return metrics
