@@ -2,74 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from optuna.trial import FixedTrial
 
-from tests.tuning.factories import BACKBONE, NUM_VAL_IMAGES, PREPROCESSINGS, epoch_metrics, recipe, trial_record
+from tests.tuning.factories import NUM_VAL_IMAGES
+from tests.tuning.recorded_search import FOUR_PROBES, Search
 from tuning.common.option_types import ParamValue
-from tuning.common.trial_record import TrialRecord, TrialStatus
+from tuning.common.trial_record import TrialRecord
 from tuning.search.defaults import MIN_SAMPLED
-from tuning.search.reruns import NextRerun
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import (
     LATEST_START,
     LATEST_SWEEP,
     MAX_INITIAL_FAILURES,
     Leader,
-    NextStep,
     Proposal,
     SearchState,
     SearchStrategy,
     leader,
     phase_usage,
 )
-
-FOUR_PROBES = {"sweep": "on", "image_size": "32,64", "truncate": "0,1"}
-
-
-class Search:
-    """A search without Optuna and Ray: trials are records, and the time is a number."""
-
-    def __init__(self, **options: Any) -> None:
-        defaults = {"max_epochs": 4, "sweep": "off", "trials": 3, "rerun_top_k": 2, "rerun_seeds": 1}
-        self.recipe = recipe(**{**defaults, **options})
-        self.space = SearchSpace(self.recipe)
-        self.strategy = SearchStrategy(self.recipe, self.space, NUM_VAL_IMAGES)
-        self.trials: list[TrialRecord] = []
-        self.interrupted: list[TrialRecord] = []
-        self.fraction_used = 0.0
-        self.seconds_left = math.inf
-
-    def next(self) -> NextStep:
-        return self.strategy.next(SearchState(self.trials, self.interrupted, self.fraction_used, self.seconds_left))
-
-    def start(self) -> TrialRecord:
-        step = self.next()
-        assert isinstance(step, Proposal | NextRerun)
-        trial = trial_record(len(self.trials), None, "running")
-        if isinstance(step, NextRerun):
-            config = step.trial.config.model_copy(update={"seed": step.seed})
-            values: dict[str, Any] = {"origin": "rerun", "rerun_of": step.trial.trial_uid, "config": config}
-        else:
-            params = step.params or self.space.default_trials()[0]
-            settings = self.space.suggest(FixedTrial(dict(params)), is_probe=step.is_probe)
-            settings = dict(step.start.settings) if step.start else settings
-            config = self.space.trial_config(settings, PREPROCESSINGS)
-            values = {"origin": step.origin, "fixed_params": step.fixed_params, "settings": settings, "config": config}
-        self.trials.append(trial.model_copy(update=values))
-        return self.trials[-1]
-
-    def finish(self, trial: TrialRecord, score: float | None, status: TrialStatus = "complete") -> TrialRecord:
-        history = () if score is None else (epoch_metrics(score) | {"epoch_s": 10.0},)
-        self.trials[trial.number] = trial.model_copy(update={"status": status, "history": history})
-        return self.trials[trial.number]
-
-    def run(self, score: float | None = 0.5, status: TrialStatus = "complete") -> TrialRecord:
-        return self.finish(self.start(), score, status)
 
 
 def test_the_phases_follow_each_other_in_order() -> None:
@@ -92,71 +46,6 @@ def test_an_interrupted_trial_comes_first() -> None:
     first = search.start()
     search.interrupted = [first]
     assert search.next() == first
-
-
-# --- the configuration that the search starts from ---
-
-TRAINED = {
-    "backbone": BACKBONE, "image_size": 32, "truncate": 0, "freeze_fraction": 0.25, "head_features": "last",
-    "head": "linear", "optimizer": "sgd", "weight_decay": 1e-3, "lr_scheduler": "step", "layer_decay": 1.0,
-    "label_smoothing": 0.0, "batch_size": 16, "dropout": 0.1, "augmentation": "medium", "balance": "none",
-    "mix": "none", "lr": 0.02,
-}  # fmt: skip
-PROBE = {
-    "backbone": BACKBONE, "image_size": 64, "truncate": 1, "freeze_fraction": 1.0, "head_features": "last",
-    "head": "linear", "optimizer": "lbfgs", "augmentation": "none", "balance": "weights", "mix": "none",
-}  # fmt: skip
-BALANCED_PROBE = {**PROBE, "balance": "none"}  # as the probes of balanced classes
-
-
-def test_the_champions_networks_come_first_with_their_exact_settings() -> None:
-    search = Search(**FOUR_PROBES, start_settings=[PROBE, TRAINED])
-    first, second, *others = [search.run() for _ in range(4)]
-    assert [(trial.origin, trial.settings) for trial in (first, second)] == [("champion", PROBE), ("champion", TRAINED)]
-    assert (first.config.fit.optimizer, second.config.fit.lr, second.config.batches.augmentation) == (
-        "lbfgs", 0.02, "medium",
-    )  # fmt: skip
-    assert [trial.origin for trial in others] == ["probe", "probe"]
-    assert [usage.name for usage in phase_usage(search.trials)][:2] == ["champion's configuration", "warm-up probes"]
-
-
-def test_a_search_with_the_trials_of_another_process_does_not_start_the_champion_again() -> None:
-    search = Search(start_settings=[TRAINED, PROBE])
-    search.run()
-    search.trials = [TrialRecord.from_json(trial.to_json()) for trial in search.trials]
-    assert search.run().settings == PROBE
-    search.run()
-    assert [trial.origin for trial in search.trials] == ["champion", "champion", "default"]
-
-
-@pytest.mark.parametrize(("probe", "expected"), [(BALANCED_PROBE, 3), (PROBE, 4)])
-def test_a_probe_of_the_sweep_that_is_the_champions_is_not_repeated(probe: dict[str, Any], expected: int) -> None:
-    search = Search(**FOUR_PROBES, start_settings=[probe], trials=1)
-    assert len(search.strategy.probes_left(())) == expected + 1
-    while (step := search.next()) != "end" and isinstance(step, Proposal):
-        search.run()
-    origins = [trial.origin for trial in search.trials]
-    assert (origins.count("champion"), origins.count("probe")) == (1, expected)
-
-
-def test_the_default_is_not_repeated_if_it_is_the_champions_configuration() -> None:
-    default = Search().run().settings
-    search = Search(start_settings=[default])
-    assert [search.run().origin for _ in range(2)] == ["champion", "sampler"]
-
-
-def test_trained_networks_of_the_champion_count_as_trials_and_its_probes_do_not() -> None:
-    trained, probed = (Search(start_settings=[start], trials=1, rerun_top_k=0) for start in (TRAINED, PROBE))
-    assert [trained.run().counts_as_trial, trained.next()] == [True, "end"]
-    assert [probed.run().counts_as_trial, probed.run().origin, probed.next()] == [False, "default", "end"]
-
-
-def test_the_champions_probe_is_fine_tuned_if_it_is_the_best() -> None:
-    search = Search(**FOUR_PROBES, start_settings=[{**PROBE, "image_size": 32}], trials=5)
-    assert search.run(0.99).origin == "champion"
-    while (trial := search.run(0.5)).origin != "fine_tune":
-        pass
-    assert (trial.settings["truncate"], trial.settings["image_size"]) == (1, 32)
 
 
 # --- probes and the default ---

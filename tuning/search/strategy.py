@@ -186,14 +186,21 @@ class SearchStrategy:
         return state.fraction_used >= latest_start and has_result(state.trials)
 
     def champion(self, state: SearchState) -> Proposal | None:
-        """Return the configuration of a network of the version that the search starts from."""
+        """Return the configuration of a network of the version that the search starts from.
+
+        If it is the default configuration, the trial is the default, so that the report can compare with it.
+        """
         has_trials_left = not self._all_trials_started(state)
         return next((new for new in self._new_starts(state.trials) if new.is_probe or has_trials_left), None)
 
     def _new_starts(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
-        started = [trial.settings for trial in _started(trials, "champion")]
+        started = [trial.settings for trial in trials if trial.origin in ("champion", "default")]
         starts = [start for start in self._space.start_trials() if start.settings not in started]
-        return [Proposal("champion", start.params, start) for start in starts]
+        defaults = self._space.default_trials() if starts else []
+        origins: list[TrialOrigin] = [
+            "default" if start.is_inside and start.params in defaults else "champion" for start in starts
+        ]
+        return [Proposal(origin, start.params, start) for origin, start in zip(origins, starts, strict=True)]
 
     def warmup_probe(self, state: SearchState) -> Proposal | None:
         """Return a probe of the first network: these take seconds and often lead for minutes."""
@@ -384,8 +391,7 @@ class PhaseUsage(NamedTuple):
 
 def phase_usage(trials: Sequence[TrialRecord]) -> list[PhaseUsage]:
     """Return the usage of each phase that has started a trial, in order; warm-up probes precede the default."""
-    # The first other trial is the default, unless that is the champion's configuration.
-    default_number = next((trial.number for trial in trials if trial.origin not in ("champion", "probe")), math.inf)
+    default_number = next((trial.number for trial in _started(trials, "default")), math.inf)
     by_phase: dict[PhaseName, list[TrialRecord]] = {name: [] for name in LATEST_START}
     for trial in trials:
         is_warmup = trial.origin == "probe" and trial.number < default_number

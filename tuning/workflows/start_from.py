@@ -85,7 +85,7 @@ def _hashes(dataset: Dataset, is_test: bool) -> set[str]:
 
 
 def load_start(recipe: Recipe) -> Start:
-    """Return what the recipe's ``start_from`` refers to, with the networks of that version added to the search.
+    """Return the recipe with the version of its ``start_from``, whose networks are added to the space.
 
     Raises:
         UserError: there is no such version, or the tracking store is not available.
