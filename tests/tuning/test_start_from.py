@@ -192,7 +192,18 @@ def test_test_images_that_the_champion_was_trained_on_are_not_enough(pets: Datas
 def test_other_classes_are_announced(pets: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         champion_of(pets, classes=("cat", "cow")).check(pets)
-    assert "unlike in version 1 of pets, dog is new and cow is missing: the gate" in caplog.messages[0]
+    assert caplog.messages[0].startswith(
+        "version 1 of pets has other classes (dog is new and cow is missing), so the gate"
+    )
+
+
+def test_the_number_of_test_images_that_the_gate_leaves_out_is_announced(
+    pets: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = tuple(sample.content_hash for sample in pets.split("test")[:3])
+    with caplog.at_level(logging.INFO):
+        champion_of(pets, test_hashes=(), seen_hashes=seen).check(pets)
+    assert caplog.messages == ["version 1 of pets was trained on 3 of the 20 test images: the gate leaves these out"]
 
 
 @pytest.mark.usefixtures("smoke_tested")

@@ -65,17 +65,25 @@ class Start:
                 f"{pluralize(moved, 'such image')} there; move them back to the test split, or use the path and the "
                 "FREEZELINE_HOME of the search that made that version"
             )
-        if hashes["test"] <= set(self.champion.seen_hashes):
+        seen = hashes["test"] & set(self.champion.seen_hashes)
+        if seen == hashes["test"]:
             raise DataError(
                 f"the test split must have images that {name} was not trained on, but {dataset.root} has none; add "
                 "images, or use the FREEZELINE_HOME of the search that made that version"
             )
         if changes := class_changes(self.champion.classes, dataset.classes):
             logger.warning(
-                "unlike in %s, %s: the gate compares only models with the same classes; freezeline promote RUN_ID "
-                "--force REASON will replace the champion",
+                "%s has other classes (%s), so the gate cannot compare the models; freezeline promote RUN_ID --force "
+                "REASON replaces it after the search",
                 name,
                 changes,
+            )
+        elif seen:
+            logger.info(
+                "%s was trained on %d of the %d test images: the gate leaves these out",
+                name,
+                len(seen),
+                len(hashes["test"]),
             )
 
 
