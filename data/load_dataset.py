@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from data.audit.checks import AuditContext
 from data.dataset.dataset import Dataset, Sample, in_order
@@ -15,7 +15,7 @@ from data.dataset.splitting import Excluded, SplitAssignment, SplitItem, assign_
 from data.dataset.value_range import common_range
 from data.errors import DataError
 from data.parallel import ProgressCallback
-from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile
+from data.sources.base import SPLITS, DataSource, ImageFile, SkippedFile, SplitName
 from data.sources.options import DataOptions
 from data.sources.resolve import open_source
 from data.text import pluralize
@@ -25,12 +25,16 @@ MIN_LARGE_GROUP = 10  # a group of up to this size is always tied
 
 
 def load_dataset(
-    data: str | DataOptions, progress: ProgressCallback | None = None, keep_leaks: bool = False
+    data: str | DataOptions,
+    progress: ProgressCallback | None = None,
+    keep_leaks: bool = False,
+    test_hashes: Collection[str] = (),
 ) -> Dataset:
     """Load a data set (see ``open_source``): read and check every image, and assign each to a split.
 
     Nothing in the user's folder is changed. With ``keep_leaks`` images of a provided training or validation split
-    that match an image in a later split are kept; by default they are excluded.
+    that match an image in a later split are kept; by default they are excluded. An image without a split whose content
+    hash begins with one of ``test_hashes``, which have the same length, is assigned to the test split.
 
     Raises:
         DataError: the data set does not exist, or cannot be used for training.
@@ -45,7 +49,7 @@ def load_dataset(
         for image in filtered.usable
     ]
     with persisted_splits(source.uri) as persisted:
-        assignment = assign_splits(items, tied, persisted, keep_leaks)
+        assignment = assign_splits(items, tied, {**_test_splits(items, test_hashes), **persisted}, keep_leaks)
         _check_splits(source, filtered.usable, assignment)
         persisted.update(assignment.new_assignments)
     ranges = (image_index[path].value_range for path, split in assignment.splits.items() if split == "train")
@@ -64,6 +68,12 @@ def load_dataset(
         layout=source.layout,
         provided_splits=tuple(split for split in SPLITS if any(image.split == split for image in source.images)),
     )
+
+
+def _test_splits(items: Sequence[SplitItem], test_hashes: Collection[str]) -> dict[str, SplitName]:
+    """Return the test split for the images whose content hash begins with one of the hashes."""
+    known, length = set(test_hashes), len(next(iter(test_hashes), ""))
+    return {item.content_hash: "test" for item in items if item.content_hash[:length] in known}
 
 
 def _find_near_duplicates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,29 @@ def test_existing_images_keep_their_split_when_the_folder_grows(make_folder: Mak
     after = splits_by_hash(load_dataset(str(root)))
     assert len(after) == 63
     assert {content_hash: after[content_hash] for content_hash in before} == before
+
+
+def test_known_test_images_are_test_images_of_a_copy_of_the_data_set(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"cat": 20, "dog": 20})
+    before = load_dataset(str(root))
+    # The copy has another URI, so no split is persisted, and with more images others would be test images.
+    grown = shutil.copytree(root, tmp_path / "copy")
+    shutil.copytree(make_folder({"cat": 30, "dog": 30}, first=20), grown, dirs_exist_ok=True)
+    # Some that would not be test images of the copy either, whatever its size.
+    known = [sample.content_hash[:16] for sample in (*before.split("test"), *before.split("train")[:4])]
+    after = load_dataset(str(grown), test_hashes=known)
+    is_test = {sample.content_hash[:16]: sample.split == "test" for sample in after.samples}
+    assert len(after.samples) == 100
+    assert all(is_test[prefix] for prefix in known)
+    assert sum(is_test.values()) == 2 * round(0.15 * 50)
+    assert splits_by_hash(load_dataset(str(grown))) == splits_by_hash(after), "they are persisted"
+
+
+def test_an_image_with_a_split_keeps_it_even_if_it_is_a_known_test_image(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 20, "dog": 20})
+    before = load_dataset(str(root))
+    trained = [sample.content_hash[:16] for sample in before.split("train")]
+    assert splits_by_hash(load_dataset(str(root), test_hashes=trained)) == splits_by_hash(before)
 
 
 def test_an_image_that_is_added_again_keeps_its_split(make_folder: MakeFolder) -> None:

@@ -88,14 +88,15 @@ def test_the_uri_of_a_version_has_a_number_or_an_alias(
 ) -> None:
     packaged = package(8)
     promote(client, packaged, pets)
-    assert load_candidate_of_uri(client, "models:/pets/1") == packaged
-    assert load_candidate_of_uri(client, "models:/pets@champion") == packaged
+    for uri in ("models:/pets/1", "models:/pets@champion", "pets@1", "pets@champion", "pets"):
+        assert load_candidate_of_uri(client, uri) == packaged
     for uri, message in {
-        "models:/pets@challenger": "pets has no alias challenger",
+        "models:/pets@challenger": "pets has no challenger; give the number of a version, such as pets@1",
         "models:/cows@champion": "got 'cows', which does not exist",
         "models:/pets/7": "got 7, which does not exist",
-        packaged.model_uri: "must be a registered version, models:/NAME/3 or models:/NAME@champion, got",
-        "pets": "got 'pets'",
+        packaged.model_uri: "must be a registered version, NAME@champion, NAME@3 or models:/NAME/3, got",
+        "models:/pets": "got 'models:/pets'",
+        "pets/1": "got 'pets/1'",
     }.items():
         with pytest.raises(TrackingError, match=message):
             load_candidate_of_uri(client, uri)

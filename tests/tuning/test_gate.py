@@ -98,13 +98,13 @@ CASES: dict[str, tuple[Candidate, Champion | None, str, str]] = {
     # --- not comparable
     "other classes": (
         make_candidate(BETTER), make_champion(classes=("cat", "cow")), "challenger",
-        "champion version 3 has other classes (cat, cow), so the models cannot be compared "
+        "the classes must be those of champion version 3 for a comparison, but dog is new and cow is missing "
         "(promote with --force REASON to replace it)",
     ),
-    "fewer classes": (make_candidate(BETTER), make_champion(classes=("cat",)), "challenger", "has other classes (cat)"),
+    "fewer classes": (make_candidate(BETTER), make_champion(classes=("cat",)), "challenger", "but dog is new (promote"),
     "many other classes": (
         make_candidate(BETTER), make_champion(classes=tuple(f"c{n}" for n in range(1000))), "challenger",
-        "c6, c7 and 992 more)",
+        "c6, c7 and 992 more are missing",
     ),
     "classes in another order": (make_candidate(BETTER), make_champion(classes=("dog", "cat")), "champion", "better: "),
     "a champion without predictions": (

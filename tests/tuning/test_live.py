@@ -74,9 +74,10 @@ def test_trials_are_counted_by_status_and_origin() -> None:
         TrialEnded(trial(2, 0.7, "pruned")),
         TrialEnded(trial(3, None, "failed")),
         TrialEnded(trial(4, 0.95, "complete", "rerun")),
+        TrialEnded(trial(6, 0.6, "complete", "champion")),
     )
-    assert (state.finished, state.probes, state.reruns) == (3, 1, 1)
-    assert state.statuses == {"complete": 3, "pruned": 1, "failed": 1}
+    assert (state.finished, state.probes, state.reruns) == (4, 1, 1)
+    assert state.statuses == {"complete": 4, "pruned": 1, "failed": 1}
     assert [running.trial.number for running in state.running.values()] == [5]
 
 

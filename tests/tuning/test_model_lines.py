@@ -52,7 +52,7 @@ def test_the_trial_of_the_model_stands_above_the_reason_of_the_choice() -> None:
 
 
 def test_the_number_of_trials_of_each_origin_is_shown() -> None:
-    origins = ("probe", "default", "fine_tune", "sampler", "sampler", "rerun")
+    origins = ("champion", "probe", "default", "fine_tune", "sampler", "sampler", "rerun")
     trials = [trial_record(number).model_copy(update={"origin": origin}) for number, origin in enumerate(origins)]
     lines = list(model_lines(search_result(trials, trials[0]), candidate()))
-    assert lines[-1] == "TRIALS    1 linear probe, 1 default, 1 fine-tune, 2 sampler proposals, 1 re-run"
+    assert lines[-2] == "TRIALS    1 champion configuration, 1 linear probe, 1 default, 1 fine-tune, 2"

@@ -26,6 +26,16 @@ def test_phases_follow_the_origins_of_the_trials_and_never_return() -> None:
     assert phases.final() == PhaseStarted(4, 4, "test, package, register")
 
 
+def test_a_probe_of_the_champion_is_a_probe_and_its_trained_network_starts_among_them() -> None:
+    phases = PhaseTracker(2, 5, has_reruns=True)
+    champion = ended("champion")
+    network = champion.config.network.model_copy(update={"freeze_fraction": 1.0})
+    config = champion.config.model_copy(update={"fit": FitConfig(optimizer="lbfgs"), "network": network})
+    trials = [champion, champion.model_copy(update={"config": config}), ended("probe"), champion]
+    assert [trial.is_probe for trial in trials] == [False, True, True, False]
+    assert [phase and phase.name for phase in map(phases.on_trial_end, trials)] == ["probes", None, None, "trials"]
+
+
 def seconds(trial: TrialRecord) -> float:
     return trial.seconds
 

@@ -170,6 +170,14 @@ def test_auto_is_the_offline_backbones_at_sizes_near_the_median(image_folder: Pa
     assert sizes == {(name, size): size for name in OFFLINE for size in (48, 64, 96)}
 
 
+def test_the_sizes_of_auto_contain_that_of_the_champion(image_folder: Path) -> None:
+    settings = {"backbone": BACKBONE, "image_size": 128}
+    recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "start_settings": [settings]})
+    inputs = inputs_of(recipe)
+    assert str(inputs.resolve_auto(recipe).image_size) == "48,64,96,128"
+    assert (BACKBONE, 128) in inputs.preprocessings
+
+
 @pytest.mark.parametrize(
     ("weights", "is_reachable", "has_hub_backbones"),
     [

@@ -64,6 +64,7 @@ def recipe_of(**options: object) -> Recipe:
         ("minutes", 20, 20.0),
         ("minutes", None, None),
         ("data", Path("my photos"), "my photos"),
+        ("start_from", "pets@champion", "pets@champion"),
     ],
 )
 def test_python_values_are_the_same_as_texts_of_the_command_line(name: str, value: object, expected: object) -> None:

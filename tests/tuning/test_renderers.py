@@ -16,7 +16,15 @@ from rich.table import Table
 
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.conftest import FakeClock
-from tests.tuning.factories import candidate, epoch_metrics, epoch_report, recipe, search_result, trial_record
+from tests.tuning.factories import (
+    candidate,
+    epoch_metrics,
+    epoch_report,
+    recipe,
+    search_result,
+    trial_config,
+    trial_record,
+)
 from tuning.common.events import (
     EpochEnded,
     Event,
@@ -32,6 +40,7 @@ from tuning.common.formatting import format_decision, format_score, short_networ
 from tuning.common.promotion_types import Promotion
 from tuning.search.leaderboard import leaderboard_csv
 from tuning.search.selection import ranked
+from tuning.search.start_trial import start_settings
 from tuning.search.time_budget import Elapsed
 from tuning.tracking.experiment import view_key
 from tuning.tracking.ui_links import MlflowLinks, absolute_url
@@ -406,6 +415,14 @@ def test_the_plan_has_probes_trials_and_epochs(options: dict[str, str], num_runn
     trials = [trial_record(number, None, "running") for number in range(num_running)]
     num_probes = 2 if "sweep" not in options else 0
     assert plan_line(recipe(**options), trials, num_probes, 0) == line
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "configuration"), (3, "3 configurations")])
+def test_the_plan_begins_with_the_configurations_of_the_champion(count: int, words: str) -> None:
+    starts = [start_settings(trial_config(lr=lr)) for lr in (1e-3, 2e-3, 3e-3)[:count]]
+    started = recipe(trials="3", start_from="pets@2", start_settings=starts)
+    assert plan_line(started, [], 0, 0) == f"first the {words} of pets@2; 3 trials of up to 8 epochs"
+    assert "pets" not in plan_line(started, [trial_record()], 0, 0)
 
 
 def test_a_resumed_search_says_that_the_sweep_is_dropped() -> None:

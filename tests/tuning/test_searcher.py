@@ -11,12 +11,12 @@ import cloudpickle
 import pytest
 from ray.tune.search import Searcher
 
-from tests.tuning.factories import epoch_report, trial_store
+from tests.tuning.factories import epoch_report, trial_record, trial_store
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialCallback, TrialRecord, TrialReport
 from tuning.search.samplers import INFRASTRUCTURE_FAILURE
-from tuning.search.schedulers import NEVER_STOP
-from tuning.search.searcher import WORKER_LOST, StudySearcher
+from tuning.search.schedulers import EXCLUDED, NEVER_STOP
+from tuning.search.searcher import WORKER_LOST, StudySearcher, scheduler_flags
 from tuning.search.strategy import NextStep, Proposal
 from tuning.search.study import TrialStore
 from tuning.search.trial_worker import TrialTask
@@ -89,6 +89,11 @@ def test_a_suggestion_is_a_trial_of_the_store_as_a_task(search: Search) -> None:
 def test_only_the_default_trial_has_the_flag_that_it_must_not_be_stopped(search: Search) -> None:
     suggestions = [search.searcher.suggest(f"ray-{number}") for number in range(3)]
     assert [suggestion[NEVER_STOP] for suggestion in suggestions] == [True, False, False]
+
+
+def test_the_champions_configuration_must_not_be_stopped_and_is_compared_with_other_trials() -> None:
+    champion = trial_record().model_copy(update={"origin": "champion"})
+    assert scheduler_flags(champion) == {NEVER_STOP: True, EXCLUDED: False}
 
 
 def test_the_searcher_is_finished_at_the_end_of_the_search(search: Search) -> None:

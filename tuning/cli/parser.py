@@ -31,7 +31,7 @@ Texts = dict[str, Any]  # values as the user types them (a str, or a tuple of se
 ARGUMENTS = "arguments"  # where argparse puts the positional arguments
 NO_VALUE = "\0"  # stands for the value of an option that is given without one
 BOOLEANS = {"on", "off", "true", "false", "yes", "no", "1", "0", ""}
-ALIASES = {"recipe": "config"}
+ALIASES = {"recipe": "config", "start_from": "from"}
 MAX_UNGROUPED = 12  # options of a command that need no headings
 EXIT_STATUSES = "exit status: 0 success, 1 failure, 2 invalid input, 130 interrupted"
 
@@ -95,7 +95,8 @@ def parse_args(
 def _as_option(argument: str, fields: Mapping[str, FieldInfo]) -> str:
     """Return ``name=value``, as messages and Python write options, as ``--name=value``, unless it is a path."""
     name, equals, _ = argument.partition("=")
-    return f"--{argument}" if equals and name in fields and not os.path.exists(argument) else argument  # noqa: PTH110
+    is_option = name in fields or any(name == alias and field in fields for field, alias in ALIASES.items())
+    return f"--{argument}" if equals and is_option and not os.path.exists(argument) else argument  # noqa: PTH110
 
 
 def _with_flag_values(arguments: Sequence[str], fields: Mapping[str, FieldInfo]) -> list[str]:

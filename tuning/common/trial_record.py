@@ -15,7 +15,7 @@ from tuning.common.option_types import ParamValue
 
 # "out of time": ended by the time budget of the search; "pruned": stopped by the scheduler.
 TrialStatus = Literal["running", "complete", "out of time", "pruned", "failed"]
-TrialOrigin = Literal["default", "probe", "fine_tune", "sampler", "rerun"]
+TrialOrigin = Literal["champion", "default", "probe", "fine_tune", "sampler", "rerun"]
 
 
 RAN_TO_ITS_END = "ran to its end"  # the reason of a complete trial
@@ -29,7 +29,8 @@ class TrialRecord(FrozenModel):
         number: the number of the Optuna trial.
         origin: the source of its settings. ``default``: the defaults of the recipe, or of a variant that the linear
             probes do not cover. ``probe``: a linear probe. ``fine_tune``: the best probe, fine-tuned. ``sampler``: a
-            proposal of the sampler. ``rerun``: one of the best trials with another seed.
+            proposal of the sampler. ``rerun``: one of the best trials with another seed. ``champion``: a network of
+            the registered version that the search starts from.
         fixed_params: the parameters that its phase fixed, under their names in the study.
         rerun_of: the uid of the trial that it re-runs; empty if it is no re-run.
         reason: why it ended, as text.
@@ -58,7 +59,12 @@ class TrialRecord(FrozenModel):
     @property
     def counts_as_trial(self) -> bool:
         """Whether it counts towards the number of trials: linear probes and re-runs do not."""
-        return self.origin not in {"probe", "rerun"}
+        return not self.is_probe and self.origin != "rerun"
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a linear probe of the sweep or of a champion."""
+        return self.origin == "probe" or (self.origin == "champion" and self.config.is_probe)
 
     @property
     def epochs(self) -> int:

@@ -83,6 +83,12 @@ def max_truncation(network: NetworkRequest, sizes: Sequence[int], required: int 
     return min(max_truncation_of(network.backbone, size) for size in network.sizes or sizes)
 
 
+def image_sizes(training: TrainingSettings, median_side: int) -> tuple[int, ...]:
+    """Return the image sizes in px if ``image_size`` is open: the automatic ones, and those of ``start_settings``."""
+    starts = training.start_settings if isinstance(training, Recipe) else ()
+    return tuple(dict.fromkeys([*auto_image_sizes(median_side), *(int(start["image_size"]) for start in starts)]))
+
+
 def auto_image_sizes(median_side: int) -> tuple[int, ...]:
     """Return the image sizes in px of ``image_size=auto``, smallest first; ``median_side`` is the median short side."""
     top = next((index for index, size in enumerate(IMAGE_SIZES) if size >= median_side), len(IMAGE_SIZES) - 1)

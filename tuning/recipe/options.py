@@ -34,8 +34,8 @@ GROUPS = {
         "on_label_issue", "validation", "split",
     ),
     "budget": (
-        "minutes", "trials", "recipe", "dry_run", "max_epochs", "images_per_epoch", "patience", "sweep", "rerun_top_k",
-        "rerun_seeds", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "seed",
+        "minutes", "trials", "recipe", "start_from", "dry_run", "max_epochs", "images_per_epoch", "patience", "sweep",
+        "rerun_top_k", "rerun_seeds", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "seed",
     ),
     "model": (
         "model", "run", "backbone", "weights", "image_size", "prefer", "ensemble", "refit", "max_latency_ms", "max_mb",

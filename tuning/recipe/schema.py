@@ -17,7 +17,7 @@ from data.loading.augmentation import validate_augmentation
 from data.loading.batch_config import Balance, Mix
 from data.sources.options import DataOptions
 from models.heads.spec import HeadFeatures, hidden_layers
-from tuning.common.option_types import Gate, Metric
+from tuning.common.option_types import Gate, Metric, ParamValue
 from tuning.recipe.domains import Categorical, Domain, FloatRange, parse_choices, parse_names, parse_numbers
 
 
@@ -221,8 +221,8 @@ class TrainingSettings(DataOptions):
     events: EventsForm = EVENTS
 
     def to_params(self) -> dict[str, Any]:
-        """Return all settings as JSON values; options of the output are excluded."""
-        return self.model_dump(mode="json", exclude={"quiet", "events", "dry_run"})
+        """Return all settings as JSON values, without options of the output and what ``start_from`` implies."""
+        return self.model_dump(mode="json", exclude={"quiet", "events", "dry_run", "start_settings"})
 
     def given_params(self) -> dict[str, Any]:
         """Return the settings that the user or a recipe file gave, or that have been resolved; these are logged."""
@@ -309,6 +309,14 @@ class Recipe(TrainingSettings):
         "file; other options override its values",
     )
     variants: tuple[Variant, ...] = Field((), json_schema_extra={"option": False}, description="only in a recipe file")
+    start_from: str = Field(
+        "",
+        description="registered version whose configuration is the first trial, and whose name the search takes unless "
+        "it has one: NAME@champion, NAME@3 or NAME",
+    )
+    start_settings: tuple[Mapping[str, ParamValue], ...] = Field(
+        (), json_schema_extra={"option": False}, description="of each network of start_from, by option name"
+    )
     trials: int | None = Field(
         None,
         ge=1,

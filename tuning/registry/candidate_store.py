@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from data.errors import TrackingError
 from tuning.common.names import MODEL_ID_TAG
 from tuning.common.promotion_types import Candidate
-from tuning.registry.client import ModelRegistry, retry_when_busy
+from tuning.registry.client import CHAMPION, ModelRegistry, retry_when_busy
 from tuning.tracking.connection import check_available, check_database_exists, store_text
 from tuning.tracking.dataset_input import dataset_digest
 
@@ -27,7 +27,11 @@ INTERNAL_FOLDER = "internal"  # of a run's artifacts; read by programs only
 CANDIDATE_FILE = f"{INTERNAL_FOLDER}/candidate.json"  # the newest candidate of a run
 CANDIDATES_FOLDER = f"{INTERNAL_FOLDER}/candidates"  # every candidate of a run, by the model id of its package
 STORE_SCHEMES = ("models:/", "runs:/")  # of models in the tracking store
-VERSION_URI = re.compile(r"models:/(?P<name>[^/]+?)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+# models:/NAME/3, models:/NAME@champion, or short: NAME@3, NAME@champion, NAME (its champion).
+VERSION_URI = re.compile(
+    r"(?:models:/(?P<uri_name>[^/@]+)(?:/(?P<uri_version>\d+)|@(?P<uri_alias>[^/@]+))"
+    r"|(?P<name>[^/@:]+)(?:@(?:(?P<version>\d+)|(?P<alias>[^/@]+)))?)"
+)
 
 
 def save_candidate(client: MlflowClient, candidate: Candidate) -> None:
@@ -122,26 +126,39 @@ def load_candidate_of_version(client: MlflowClient, name: str, version: int) -> 
 
 
 def load_candidate_of_uri(client: MlflowClient, model_uri: str) -> Candidate:
-    """Return the candidate that was registered as the version at ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+    """Return the candidate that was registered as the version that ``model_uri`` names (``find_version``).
 
     Raises:
         TrackingError: there is no such version, or it was not registered by a search or a training.
     """
-    match = VERSION_URI.fullmatch(model_uri)
+    return load_candidate_of_version(client, *find_version(client, model_uri))
+
+
+def find_version(client: MlflowClient, text: str, option: str = "model") -> tuple[str, int]:
+    """Return the name and the number of a registered version, given as in ``VERSION_URI``.
+
+    ``option`` is the option that messages name.
+
+    Raises:
+        TrackingError: the text names no version, or there is no such model or alias.
+    """
+    match = VERSION_URI.fullmatch(text)
     if match is None:
         raise TrackingError(
-            f"model must be a registered version, models:/NAME/3 or models:/NAME@champion, got {model_uri!r}; "
+            f"{option} must be a registered version, NAME@champion, NAME@3 or models:/NAME/3, got {text!r}; "
             "mlflow ui lists the versions"
         )
-    name, alias = match["name"], match["alias"]
+    name, number = match["name"] or match["uri_name"], match["version"] or match["uri_version"]
+    alias = match["alias"] or match["uri_alias"] or CHAMPION
     registry = ModelRegistry(client, name)
     registry.check_exists()
-    version = registry.version_of_alias(alias) if alias else int(match["version"])
+    version = int(number) if number else registry.version_of_alias(alias)
     if version is None:
         raise TrackingError(
-            f"model must be a registered version, but {name} has no alias {alias}; mlflow ui lists them"
+            f"{option} must be a registered version, but {name} has no {alias}; give the number of a version, such as "
+            f"{name}@1; mlflow ui lists them"
         )
-    return load_candidate_of_version(client, name, version)
+    return name, version
 
 
 def _read_candidate(run_id: str, file: str) -> Candidate:

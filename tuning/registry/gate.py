@@ -101,8 +101,9 @@ class _GateEvaluation:
         """Yield the reasons not to replace the champion."""
         name = f"champion version {champion.version}"
         if set(champion.classes) != set(self._candidate.classes):
+            changes = class_changes(champion.classes, self._candidate.classes)
             yield (
-                f"{name} has other classes ({_listed(champion.classes)}), so the models cannot be compared "
+                f"the classes must be those of {name} for a comparison, but {changes} "
                 "(promote with --force REASON to replace it)"
             )
             return
@@ -170,6 +171,15 @@ class _GateEvaluation:
         return {
             classes[index]: float(lost[index] / support[index]) for index in np.flatnonzero(lost > allowed + EPSILON)
         }
+
+
+def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Return which classes are new and which are missing, as a clause; empty if there are none."""
+    new, missing = ([name for name in of if name not in other] for of, other in ((now, before), (before, now)))
+    changes = [(new, "new"), (missing, "missing")]
+    return " and ".join(
+        f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {word}" for names, word in changes if names
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.ticker import AutoLocator, FuncFormatter
 
 from tuning.common.trial_record import TrialOrigin, TrialRecord
-from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE
+from tuning.reporting.theme import BLUE, FIGURE_SIZE, GREEN, INK, MUTED, ORANGE, RED
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -38,6 +38,7 @@ class OriginStyle(NamedTuple):
 
 
 ORIGINS: dict[TrialOrigin, OriginStyle] = {
+    "champion": OriginStyle("champion's configuration", RED, "P"),
     "default": OriginStyle("default", ORANGE, "D"),
     "probe": OriginStyle("linear probe", MUTED, "s"),
     "fine_tune": OriginStyle("fine-tuned probe", GREEN, "^"),

@@ -125,7 +125,7 @@ def curve_trials(result: SearchResult) -> list[TrialRecord]:
     shown = [
         trial
         for rank, trial in enumerate(result.ranked)
-        if trial.scores and (rank < TOP_CURVES or trial.origin not in {"probe", "rerun"})
+        if trial.scores and (rank < TOP_CURVES or trial.counts_as_trial)
     ][:MAX_CURVES]
     is_winner_shown = any(trial.number == result.winner.number for trial in shown)
     return shown if is_winner_shown else [*shown, result.winner]

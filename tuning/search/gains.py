@@ -50,7 +50,7 @@ def _option(members: Sequence[Member], evidence: Evidence) -> tuple[Option, Imag
 
 def _best_probe(trials: Sequence[TrialRecord], evidence: Evidence) -> TrialRecord | None:
     """Return the probe with the lowest log loss on the images that it is compared on; None without a probe."""
-    probes = [trial for trial in trials if trial.origin == "probe" and trial.is_eligible and evidence.has(trial)]
+    probes = [trial for trial in trials if trial.is_probe and trial.is_eligible and evidence.has(trial)]
     losses = []
     for probe in probes:
         option, images = _option([Member(probe)], evidence)

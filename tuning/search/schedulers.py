@@ -30,7 +30,7 @@ MIN_SAMPLES_REQUIRED = 3  # other trials that have reached the epoch; Ray's defa
 class _ExemptingScheduler(TrialScheduler):
     """Mixin for a scheduler that exempts trials by the flags in their configuration.
 
-    ``NEVER_STOP``: the default, because a search must never end worse on validation than the default configuration.
+    ``NEVER_STOP``: the default and the champion's configuration, because a search must never end worse on validation.
     ``EXCLUDED``: linear probes, because they are cheap, and a head alone learns so fast that it would stop every
     fine-tune; re-runs.
     """

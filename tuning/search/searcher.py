@@ -24,7 +24,7 @@ WORKER_LOST = f"the worker was lost more than {MAX_WORKER_FAILURES} times"
 def scheduler_flags(trial: TrialRecord) -> dict[str, bool]:
     """Return the scheduler's flags of a trial, which are part of its Ray configuration."""
     return {
-        NEVER_STOP: trial.origin == "default",
+        NEVER_STOP: trial.origin in ("champion", "default"),
         EXCLUDED: not trial.counts_as_trial,
     }
 

@@ -38,6 +38,7 @@ from tuning.search.defaults import (
     SMALL_IMAGE_DEFAULTS,
     SMALL_IMAGE_LR,
 )
+from tuning.search.start_trial import StartTrial
 
 Preprocessings = Mapping[tuple[str, int], Preprocessing]  # by backbone and image size
 
@@ -131,6 +132,26 @@ class SearchSpace:
         trials = [self._to_study_params(name, {}) for name in variants]
         return trials[: self._recipe.max_trials] if isinstance(self._recipe, Recipe) else trials
 
+    def start_trials(self) -> list[StartTrial]:
+        """Return the configurations that the search starts from, those of the recipe's ``start_settings``."""
+        starts = self._recipe.start_settings if isinstance(self._recipe, Recipe) else ()
+        return [self._start_trial(str(start.get(VARIANT, "")), start) for start in starts]
+
+    def _start_trial(self, variant: str, start: Mapping[str, ParamValue]) -> StartTrial:
+        space = self._variant_spaces[variant]
+        given = space.applicable({name: value for name, value in start.items() if name != VARIANT})
+        if given.get("optimizer") == PROBE_OPTIMIZER:
+            axes = ("head_features", *PROBE_AXES[str(given["head_features"])], PROBE_IMAGES_SETTING)
+            wanted = {name: given[name] for name in axes if name in given}
+            params = self._to_study_params(variant, {**PROBE_PARAMS, **wanted}, wanted)
+        else:
+            rates = {str(given["optimizer"]): float(given["lr"])} if "lr" in given else {}
+            wanted = {**space.clip(given, {**self._learning_rates, **rates}), **given}
+            given, params = wanted, self._to_study_params(variant, given, learning_rates=rates)
+        prefix: dict[str, ParamValue] = {VARIANT: variant} if variant else {}
+        is_inside = params == {**prefix, **space.to_study_params(wanted)} and space.has_probe_settings(given)
+        return StartTrial(params, {**prefix, **given}, is_inside)
+
     def linear_probes(self) -> list[dict[str, ParamValue]]:
         """Return the parameters of linear probes of all backbones, image sizes and truncations.
 
@@ -175,10 +196,11 @@ class SearchSpace:
         variant: str,
         settings: Mapping[str, ParamValue],
         only: Iterable[str] | None = None,
+        learning_rates: Mapping[str, float] | None = None,
     ) -> dict[str, ParamValue]:
         """Complete settings with the defaults, clip them to the domains, and return them, or ``only`` some."""
         space, prefix = self._variant_spaces[variant], {VARIANT: variant} if variant else {}
-        clipped = space.clip(settings, self._learning_rates)
+        clipped = space.clip(settings, {**self._learning_rates, **(learning_rates or {})})
         selected = {name: value for name, value in clipped.items() if only is None or name in only}
         selected |= {name: settings[name] for name in (PROBE_IMAGES_SETTING,) if name in settings}
         return {**prefix, **space.to_study_params(selected)}
@@ -276,6 +298,27 @@ class _VariantSpace:
         optimizer = str(clipped["optimizer"])
         clipped["lr"] = self._lr_domain(optimizer).clip(learning_rates.get(optimizer, ADAM_LR.low))
         return clipped
+
+    def applicable(self, settings: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+        """Return the settings of a configuration as this search trains it.
+
+        A linear probe is fitted on one of the search's numbers of images; or it is trained by gradient steps with the
+        defaults, if there are too many images or classes for a fit.
+        """
+        given = {name: value for name, value in settings.items() if name != PROBE_IMAGES_SETTING}
+        if settings.get("optimizer") != PROBE_OPTIMIZER:
+            return given
+        if not self._regression_probes:
+            return {name: value for name, value in given.items() if name not in REGRESSION_PARAMS}
+        if self._probe_images:
+            images = settings.get(PROBE_IMAGES_SETTING, self._probe_images[-1])
+            given[PROBE_IMAGES_SETTING] = Categorical(options=self._probe_images).clip(images)
+        return given
+
+    def has_probe_settings(self, settings: Mapping[str, ParamValue]) -> bool:
+        """Return whether the settings of a linear probe that are not searched are those of all probes; else True."""
+        shared = self._shared_probe_settings() if settings.get("optimizer") == PROBE_OPTIMIZER else {}
+        return all(settings.get(name) == value for name, value in shared.items())
 
     def to_study_params(self, settings: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
         """Return the settings that ``suggest`` samples, under their names in the study."""

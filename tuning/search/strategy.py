@@ -18,9 +18,16 @@ from tuning.search.defaults import MIN_SAMPLED, PROMOTED_SHARE
 from tuning.search.reruns import NextRerun, RerunPlan, next_rerun
 from tuning.search.selection import is_significantly_better
 from tuning.search.space import SearchSpace
+from tuning.search.start_trial import StartTrial
 
 PhaseName: TypeAlias = Literal[
-    "warm-up probes", "default", "probe sweep", "fine-tunes of the best probe", "sampler", "re-runs of the best"
+    "champion's configuration",
+    "warm-up probes",
+    "default",
+    "probe sweep",
+    "fine-tunes of the best probe",
+    "sampler",
+    "re-runs of the best",
 ]
 # Which trials lead on validation: the defaults only if significantly better than the probes, the probes by any margin.
 Leader: TypeAlias = Literal["defaults", "neither", "probes"]
@@ -29,6 +36,7 @@ EXPLORATION_SHARE = 0.8  # of the trials' time; the rest is for re-runs
 # The share of the trials' time after which no trial of a phase starts. The probe sweep gets the more time the better
 # the probes are; with many images, computing features takes long. Without re-runs, exploration may use all of the time.
 LATEST_START: Mapping[PhaseName, float] = {
+    "champion's configuration": EXPLORATION_SHARE,
     "warm-up probes": 0.1,
     "default": EXPLORATION_SHARE,
     "probe sweep": 0.6,
@@ -39,6 +47,7 @@ LATEST_START: Mapping[PhaseName, float] = {
 LATEST_SWEEP: Mapping[Leader, float] = {"defaults": 0.15, "neither": 0.3, "probes": LATEST_START["probe sweep"]}
 
 PHASE_OF_ORIGIN: Mapping[TrialOrigin, PhaseName] = {
+    "champion": "champion's configuration",
     "probe": "probe sweep",
     "default": "default",
     "fine_tune": "fine-tunes of the best probe",
@@ -54,10 +63,25 @@ RERUN_SAFETY_FACTOR = 1.25  # largest duration of a re-run relative to its predi
 
 
 class Proposal(NamedTuple):
-    """A new trial: its origin and the parameters that its phase fixes; the sampler chooses all others."""
+    """A new trial: its origin and the parameters that its phase fixes; the sampler chooses all others.
+
+    ``start`` has the exact settings of a trial that the search starts from.
+    """
 
     origin: TrialOrigin
     params: Mapping[str, ParamValue]
+    start: StartTrial | None = None
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a linear probe."""
+        return self.origin == "probe" or (self.start is not None and self.start.is_probe)
+
+    @property
+    def fixed_params(self) -> dict[str, ParamValue]:
+        """The parameters that determine the trial; empty if they do not: of the sampler, or outside of the space."""
+        is_fixed = self.start.is_inside if self.start else self.origin != "sampler"
+        return dict(self.params) if is_fixed else {}
 
 
 NextStep: TypeAlias = Proposal | NextRerun | TrialRecord | Literal["wait", "end"]  # a record: an interrupted trial
@@ -146,6 +170,7 @@ class SearchStrategy:
     def _steps(self, state: SearchState) -> Iterator[NextStep | None]:
         yield next(iter(state.interrupted), None)  # continues from its checkpoint
         if not self._exploration_is_over(state):
+            yield self.champion(state)
             yield self.warmup_probe(state)
             yield self.default(state)
             yield self.probe_on_more_images(state)
@@ -160,6 +185,23 @@ class SearchStrategy:
         latest_start = EXPLORATION_SHARE if self._has_reruns else 1.0
         return state.fraction_used >= latest_start and has_result(state.trials)
 
+    def champion(self, state: SearchState) -> Proposal | None:
+        """Return the configuration of a network of the version that the search starts from.
+
+        If it is the default configuration, the trial is the default, so that the report can compare with it.
+        """
+        has_trials_left = not self._all_trials_started(state)
+        return next((new for new in self._new_starts(state.trials) if new.is_probe or has_trials_left), None)
+
+    def _new_starts(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
+        started = [trial.settings for trial in trials if trial.origin in ("champion", "default")]
+        starts = [start for start in self._space.start_trials() if start.settings not in started]
+        defaults = self._space.default_trials() if starts else []
+        origins: list[TrialOrigin] = [
+            "default" if start.is_inside and start.params in defaults else "champion" for start in starts
+        ]
+        return [Proposal(origin, start.params, start) for origin, start in zip(origins, starts, strict=True)]
+
     def warmup_probe(self, state: SearchState) -> Proposal | None:
         """Return a probe of the first network: these take seconds and often lead for minutes."""
         if state.fraction_used >= LATEST_START["warm-up probes"] or _started(state.trials, "default"):
@@ -168,11 +210,13 @@ class SearchStrategy:
 
     def default(self, state: SearchState) -> Proposal | None:
         """Return the default trial, or that of a variant without probes; no scheduler stops them."""
+        if self._all_trials_started(state):
+            return None
         return _first_new("default", self._space.default_trials(), state.trials)
 
     def probe(self, state: SearchState) -> Proposal | None:
         """Return a probe of the sweep, which is over once a later phase has begun."""
-        return None if self._sweep_is_over(state) else next(iter(self.probes_left(state.trials)), None)
+        return None if self._sweep_is_over(state) else next(iter(self._sweep_left(state.trials)), None)
 
     def _sweep_is_over(self, state: SearchState) -> bool:
         if state.fraction_used < min(LATEST_SWEEP.values()):  # it does not matter which trials lead
@@ -194,7 +238,7 @@ class SearchStrategy:
             by_images.setdefault(trial.config.images_per_epoch, []).append(trial)
         for number, probes in enumerate(by_images.values()):
             ended = sorted((probe for probe in probes if probe.status != "running"), key=lambda probe: probe.sort_key)
-            is_complete = len(ended) == len(probes) and (number > 0 or not self.probes_left(state.trials))
+            is_complete = len(ended) == len(probes) and (number > 0 or not self._sweep_left(state.trials))
             share = PROMOTED_SHARE * len(ended)
             count = math.ceil(share) if is_complete else int(share)
             best = [probe for probe in ended[len(ended) - count :] if probe.is_eligible]
@@ -205,17 +249,22 @@ class SearchStrategy:
         return None
 
     def probes_left(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
-        """Return the probes that may still start."""
-        if _started(trials, "fine_tune") or _started(trials, "sampler"):
-            return []
-        return self._new_probes(trials)
+        """Return the probes that may still start, those of the champion first."""
+        return [*self._start_probes(trials), *self._sweep_left(trials)]
+
+    def _sweep_left(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
+        return [] if _started(trials, "fine_tune") or _started(trials, "sampler") else self._new_probes(trials)
+
+    def _start_probes(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
+        return [start for start in self._new_starts(trials) if start.is_probe]
 
     def num_dropped_probes(self, trials: Sequence[TrialRecord]) -> int:
         """Return the number of probes that have not started and never will, because the sweep is over."""
-        return len(self._new_probes(trials)) - len(self.probes_left(trials))
+        return len(self._new_probes(trials)) - len(self._sweep_left(trials))
 
     def _new_probes(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
-        return _new("probe", self._space.linear_probes(), trials)
+        starts = [start.fixed_params for start in self._start_probes(trials)]
+        return [probe for probe in _new("probe", self._space.linear_probes(), trials) if probe.params not in starts]
 
     def fine_tune(self, state: SearchState) -> Proposal | None:
         """Return a fine-tune of the best probe so far, of which there are at most ``MAX_FINE_TUNES``.
@@ -280,7 +329,9 @@ def has_result(trials: Sequence[TrialRecord]) -> bool:
 
 def leader(trials: Sequence[TrialRecord], num_val_images: int) -> Leader:
     """Return which trials have the best score."""
-    defaults, probes = _scores(trials, "default"), _scores(trials, "probe")
+    probes = _scores([trial for trial in trials if trial.is_probe])
+    # The champion's configuration counts as a default: it is known to be good.
+    defaults = _scores([trial for trial in trials if not trial.is_probe and trial.origin in ("champion", "default")])
     if not probes:
         return "neither"
     if not defaults or max(probes) >= max(defaults):
@@ -294,7 +345,7 @@ def best_probe(trials: Sequence[TrialRecord], num_val_images: int) -> TrialRecor
     The one-standard-error rule of Breiman et al., "Classification and Regression Trees" (1984): a difference that the
     validation images cannot resolve does not justify a higher cost.
     """
-    probes = [trial for trial in _started(trials, "probe") if trial.is_eligible]
+    probes = [trial for trial in trials if trial.is_probe and trial.is_eligible]
     if not probes:
         return None
     best_score = max(trial.score or 0.0 for trial in probes)
@@ -307,8 +358,8 @@ def best_probe(trials: Sequence[TrialRecord], num_val_images: int) -> TrialRecor
     )
 
 
-def _scores(trials: Sequence[TrialRecord], origin: TrialOrigin) -> list[float]:
-    return [trial.score or 0.0 for trial in _started(trials, origin) if trial.is_eligible]
+def _scores(trials: Sequence[TrialRecord]) -> list[float]:
+    return [trial.score or 0.0 for trial in trials if trial.is_eligible]
 
 
 def _started(trials: Sequence[TrialRecord], origin: TrialOrigin) -> list[TrialRecord]:
@@ -318,8 +369,8 @@ def _started(trials: Sequence[TrialRecord], origin: TrialOrigin) -> list[TrialRe
 def _new(
     origin: TrialOrigin, candidates: Sequence[Mapping[str, ParamValue]], trials: Sequence[TrialRecord]
 ) -> list[Proposal]:
-    """Return the proposals of an origin that have not started."""
-    started = [trial.fixed_params for trial in _started(trials, origin)]
+    """Return the proposals of an origin that have not started, also not as the champion's configuration."""
+    started = [trial.fixed_params for trial in trials if trial.origin in (origin, "champion")]
     return [Proposal(origin, params) for params in candidates if params not in started]
 
 

@@ -90,9 +90,10 @@ class TrialStore:
         if isinstance(step, NextRerun):
             return self._start_rerun(step)
         trial = self._ask(step.params)
-        settings = self._space.suggest(trial, is_probe=step.origin == "probe")
-        fixed_params = {} if step.origin == "sampler" else dict(step.params)
-        return self._create(trial, step.origin, settings, self._make_config(settings), fixed_params=fixed_params)
+        settings = self._space.suggest(trial, is_probe=step.is_probe)
+        if step.start:
+            settings = dict(step.start.settings)
+        return self._create(trial, step.origin, settings, self._make_config(settings), step.fixed_params)
 
     def candidates(self, count: int) -> list[CandidateTrial]:
         """Return ``count`` proposals of the sampler for the next trial, the first being its own; none is started."""
@@ -112,13 +113,15 @@ class TrialStore:
         """Return the configuration of a proposal, whose parameters must be complete."""
         from optuna.trial import FixedTrial
 
+        if proposal.start:
+            return self._make_config(proposal.start.settings)
         trial = FixedTrial(dict(proposal.params))
-        return self._make_config(self._space.suggest(trial, is_probe=proposal.origin == "probe"))
+        return self._make_config(self._space.suggest(trial, is_probe=proposal.is_probe))
 
     def _start_rerun(self, rerun: NextRerun) -> TrialRecord:
         original = rerun.trial
         trial = self._ask(self._study.get_trials(deepcopy=False)[original.number].params)
-        self._space.suggest(trial, is_probe=original.origin == "probe")
+        self._space.suggest(trial, is_probe=original.is_probe)
         config = original.config.model_copy(update={"seed": rerun.seed, "fold": rerun.fold})
         return self._create(trial, "rerun", original.settings, config, rerun_of=original.trial_uid)
 

@@ -118,7 +118,7 @@ class LogRenderer(ConsolePrinter):
 
     def _print_trial_ended(self, trial: TrialRecord) -> None:
         """Print the row of a trial; from time to time also the number of trials that are done."""
-        unit = {"probe": "probe", "rerun": "re-run"}.get(trial.origin, "trial")
+        unit = "probe" if trial.is_probe else "re-run" if trial.origin == "rerun" else "trial"
         self._num_done[unit] += 1
         is_best = trial.is_eligible and (self._best is None or trial.sort_key > self._best.sort_key)
         if is_best:

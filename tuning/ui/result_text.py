@@ -30,6 +30,7 @@ LABEL_WIDTH = 10
 MAX_WIDTH = 80
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"  # in the working directory: the default of mlflow ui
 ORIGIN_NOUNS: Mapping[TrialOrigin, str] = {
+    "champion": "champion configuration",
     "probe": "linear probe",
     "default": "default",
     "fine_tune": "fine-tune",

@@ -43,7 +43,14 @@ def plan_line(recipe: Recipe, trials: Sequence[TrialRecord], num_probes: int, nu
     planned = "trials" if max_trials is None else pluralize(max(0, max_trials - num_counted(trials)), "trial")
     images = f" of about {recipe.images_per_epoch:,} images" if recipe.images_per_epoch else ""
     epochs = f"{pluralize(recipe.max_epochs, 'epoch')}{images}"
-    return f"{resumed if trials else ''}{dropped}{sweep}{planned} of up to {epochs}"
+    start = f"{_starts_text(recipe)}; " if recipe.start_settings and not trials else ""
+    return f"{resumed if trials else ''}{start}{dropped}{sweep}{planned} of up to {epochs}"
+
+
+def _starts_text(recipe: Recipe) -> str:
+    count = len(recipe.start_settings)
+    configurations = "configuration" if count == 1 else f"{count} configurations"
+    return f"first the {configurations} of {recipe.start_from}"
 
 
 def leaderboard(

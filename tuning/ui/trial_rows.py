@@ -62,4 +62,4 @@ def _note(trial: TrialRecord) -> str:
         return trial.status
     if trial.origin == "rerun":
         return f"seed {trial.config.seed}"
-    return {"default": "default", "fine_tune": "fine-tune"}.get(trial.origin, "")
+    return {"champion": "champion", "default": "default", "fine_tune": "fine-tune"}.get(trial.origin, "")

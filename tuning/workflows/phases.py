@@ -32,7 +32,7 @@ class PhaseTracker:
 
     def on_trial_end(self, trial: TrialRecord) -> PhaseStarted | None:
         """Return the phase that starts with this trial, or None if it belongs to the current one."""
-        if trial.origin == "probe":
+        if trial.is_probe:
             self._probes_left -= 1
         return self._start(self._name_of(trial))
 
@@ -43,8 +43,8 @@ class PhaseTracker:
     def _name_of(self, trial: TrialRecord) -> str:
         if trial.origin == "rerun" and RERUNS in self._names:
             return RERUNS
-        # The default starts before most probes and may end between them.
-        is_among_probes = trial.origin == "probe" or (trial.origin == "default" and self._probes_left > 0)
+        # The default and the champion's configuration start before most probes and may end between them.
+        is_among_probes = trial.is_probe or (trial.origin in ("champion", "default") and self._probes_left > 0)
         return PROBES if is_among_probes and PROBES in self._names else TRIALS
 
     def _start(self, name: str) -> PhaseStarted | None:

@@ -6,7 +6,7 @@ A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_tracking``, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from tuning.common.names import PROJECT_SOURCE_TAG
 from tuning.recipe.auto import (
     NetworkRequest,
     TrainingT,
-    auto_image_sizes,
     auto_truncations,
     fixed_options,
+    image_sizes,
     max_truncation,
     requested_networks,
     variants_of,
@@ -126,7 +126,7 @@ class SearchInputs:
 
     def _auto_values(self, training: TrainingSettings) -> dict[str, Categorical]:
         """Return the values of the settings that are not set."""
-        sizes = auto_image_sizes(self.dataset.median_short_side)
+        sizes = image_sizes(training, self.dataset.median_short_side)
         networks = requested_networks(training)
         values = {
             "backbone": Categorical(options=tuple(network.backbone for network in networks)),
@@ -136,10 +136,16 @@ class SearchInputs:
         return {name: domain for name, domain in values.items() if getattr(training, name) is None}
 
 
-def load_data(training: TrainingSettings, progress: ProgressCallback, ray: RayRuntime | None = None) -> Dataset:
+def load_data(
+    training: TrainingSettings,
+    progress: ProgressCallback,
+    ray: RayRuntime | None = None,
+    test_hashes: Collection[str] = (),
+) -> Dataset:
     """Return the data set of a search or a training, after its backbones and weights have been validated.
 
     ``ray`` starts in the background as soon as the data set is loaded, because validating networks imports torch.
+    ``test_hashes`` are those of ``load_dataset``.
 
     Raises:
         UserError: with all problems.
@@ -147,7 +153,7 @@ def load_data(training: TrainingSettings, progress: ProgressCallback, ray: RayRu
     problems = Problems()
     dataset = None
     with problems.collect():
-        dataset = load_dataset(training, progress, keep_leaks=training.on_leak == "keep")
+        dataset = load_dataset(training, progress, training.on_leak == "keep", test_hashes)
         if isinstance(training, Recipe):
             dataset = dataset.with_limited_validation(MAX_VAL_IMAGES)
     if ray is not None and not problems:
@@ -179,7 +185,7 @@ def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs
     from models.backbones.validation import BackboneRequest, validate_backbones
     from models.backbones.weight_packages import OFFLINE_BACKBONES
 
-    auto_sizes = auto_image_sizes(dataset.median_short_side)
+    auto_sizes = image_sizes(training, dataset.median_short_side)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
     unchecked = []
     for backbone, weights, fixed_sizes in _networks(training):

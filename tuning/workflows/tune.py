@@ -19,6 +19,7 @@ from tuning.search.ray_runtime import RayRuntime, concurrency, num_local_gpus
 from tuning.tracking.connection import check_available
 from tuning.workflows.context import Context
 from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
+from tuning.workflows.start_from import load_start
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def make_plan(recipe: Recipe, context: Context) -> Plan:
     from tuning.search.strategy import SearchStrategy
     from tuning.ui import summary
 
-    dataset = load_data(recipe, context.bus.progress)
+    start = load_start(recipe)
+    recipe = start.recipe
+    dataset = load_data(recipe, context.bus.progress, test_hashes=start.test_hashes)
+    start.check(dataset)
     inputs = prepare_inputs(recipe, dataset)
     if recipe.tracking == "server":
         check_available()
@@ -79,11 +83,16 @@ def run_search(recipe: Recipe, context: Context) -> int:
     Raises:
         UserError: with all problems, before any trial starts.
     """
+    if recipe.start_from:
+        context.bus.stage(f"reading the configuration of {recipe.start_from}")
+    start = load_start(recipe)
+    recipe = start.recipe
     with closing(RayRuntime(recipe)) as ray:
         problems = Problems()
         context.bus.stage("checking the images")
         with problems.collect():
-            dataset = load_data(recipe, context.bus.progress, ray)
+            dataset = load_data(recipe, context.bus.progress, ray, start.test_hashes)
+            start.check(dataset)
             context.bus.stage("preparing the networks")
             inputs = prepare_inputs(recipe, dataset)
         from tuning.registry.build_candidate import with_absolute_paths

@@ -35,7 +35,8 @@ BAR_WIDTH = 24  # characters
 
 FILLED, FILLED_TIP, EMPTY = "━", "╸", "─"  # of a bar
 NETWORK_WIDTH = 14  # characters
-NOTES = {"probe": "probe", "rerun": "re-run", "default": "default"}  # after the row of a trial of that origin
+# After the row of a trial of that origin.
+NOTES = {"champion": "champion", "probe": "probe", "rerun": "re-run", "default": "default"}
 
 SCORE, CURVE_STYLE, DIM, BEST, BAD = "bold", "cyan", "dim", "bold green", "red"
 

@@ -114,7 +114,7 @@ def _with_finished(state: LiveState, trial: TrialRecord) -> LiveState:
         running=running,
         best_finished=trial if is_best else state.best_finished,
         finished=state.finished + trial.counts_as_trial,
-        probes=state.probes + (trial.origin == "probe"),
+        probes=state.probes + trial.is_probe,
         reruns=state.reruns + (trial.origin == "rerun"),
         statuses={**state.statuses, trial.status: state.statuses.get(trial.status, 0) + 1},
     )
