@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from data.errors import BackboneError, first_line
 
 TRACE_BATCH_SIZES = (2, 3)  # two different ones, to find the sizes that depend on the batch
+POOLED_AXES = "freezeline.pooled_axes"  # key of the averaged axes in ``GraphModule.meta``
 BATCH_SIZE = "<batch size>"  # placeholder in ``CutPoint.constants`` for a size that equals b
 
 Constant = bool | int | float | str | None | tuple[int, ...]
@@ -287,9 +288,18 @@ def truncate_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[in
     for node in nodes[: last + 1]:
         copies[node] = truncated.node_copy(node, copies.__getitem__)
         if node.name in axes:  # right after the node, and as a copy: the next node may change the value in place
-            call = ("mean", (copies[node], axes[node.name])) if axes[node.name] else ("clone", (copies[node],))
-            means[node.name] = truncated.call_method(*call)
+            method, arguments = ("mean", (axes[node.name],)) if axes[node.name] else ("clone", ())
+            # Named, because a later node, by which a block is found, may have the name "mean".
+            name = f"pooled_{node.name}"
+            means[node.name] = truncated.create_node("call_method", method, (copies[node], *arguments), name=name)
     outputs = [means[name] for name in axes]
     truncated.output(outputs[0] if len(outputs) == 1 else truncated.call_function(torch.cat, (outputs, 1)))
     _drop_unused_parameters(truncated)
-    return fx.GraphModule(network, truncated, type(network).__name__)
+    module = fx.GraphModule(network, truncated, type(network).__name__)
+    module.meta[POOLED_AXES] = dict(axes)
+    return module
+
+
+def pooled_axes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the ``axes`` of ``truncate_at`` for a network that it returned; empty for any other network."""
+    return dict(network.meta.get(POOLED_AXES, {})) if isinstance(network, fx.GraphModule) else {}
