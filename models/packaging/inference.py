@@ -28,13 +28,17 @@ class PackagedModel(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one file; only ``file`` and ``error`` are set if the file could not be read."""
+    """The prediction for one file; only ``file`` and ``error`` are set if the file could not be read.
+
+    ``overlay`` is the image file that explains the prediction, if there is one.
+    """
 
     file: Path
     label: str = ""
     score: float = 0.0
     probabilities: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    overlay: Path | None = None
 
 
 def predict_files(
