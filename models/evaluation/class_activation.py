@@ -1,4 +1,4 @@
-"""Class activation maps: how much each position of an image speaks for a class.
+"""Class activation maps: the evidence for a class at each position of an image.
 
 HiResCAM (Draelos and Carin 2020, arXiv 2011.08891): the gradient of the class's logit at the last spatial activation,
 times that activation, summed over the channels. If the activation is averaged and followed by a linear layer, this is
@@ -17,7 +17,7 @@ Shapes: b images of s x s pixels, k classes, f features; a map is [b, h, w].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +27,9 @@ from torch.overrides import TorchFunctionMode
 
 from data.errors import BackboneError
 from models.classifier import Classifier
-from models.freezing.blocks import Block, graph_of
-from models.freezing.fx_graph import CutPoint, find_cut_points, pooled_axes, split_at, truncate_at
+from models.device import disable_malloc_trim
+from models.freezing.blocks import Block, Shape, graph_of
+from models.freezing.fx_graph import find_cut_points, pooled_axes, split_at, truncate_at
 from models.freezing.truncation import channels_axis
 from models.heads.build import PerLevelRMSNorm
 
@@ -66,6 +67,7 @@ class ClassActivation:
 
         A map is in the unit of the logits, with the sum that the module's docstring describes.
         """
+        disable_malloc_trim()
         labels = classes.to(self._device)
 
         def score(features: Tensor) -> Tensor:
@@ -77,8 +79,12 @@ class ClassActivation:
 
 
 class _Cut(NamedTuple):
-    """A network that is cut at an activation with these spatial axes: images -> prefix -> suffix -> output [b, f]."""
+    """A network that is cut at an activation with these spatial axes: images -> prefix -> suffix -> output [b, f].
 
+    The activation is the value of ``node`` in the network's graph.
+    """
+
+    node: str
     prefix: nn.Module
     suffix: nn.Module
     axes: tuple[int, ...]
@@ -86,7 +92,10 @@ class _Cut(NamedTuple):
     def maps(self, images: Tensor, score: Score) -> Tensor:
         """Return the maps [b, h, w] of each image's part of a score."""
         with torch.no_grad():
-            activation = self.prefix(images)
+            return self.maps_at(self.prefix(images), score)
+
+    def maps_at(self, activation: Tensor, score: Score) -> Tensor:
+        """Return the maps of a score, given the activation."""
         products = activation * _gradient(lambda x: score(self.suffix(x)), activation)
         return _arranged(products.sum(_channels_axis(self.axes)))
 
@@ -98,9 +107,9 @@ class _PooledLevel(NamedTuple):
     axes: tuple[int, ...]
     columns: slice
 
-    def maps(self, _images: Tensor, activations: Mapping[str, Tensor], gradient: Tensor) -> Tensor:
+    def maps(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Return the maps [b, h, w] of these features' part of a score, given its gradient [b, f] at all features."""
-        activation = activations[self.node].movedim(_channels_axis(self.axes), -1)
+        activation = activation.movedim(_channels_axis(self.axes), -1)
         weights = gradient[:, self.columns].reshape(len(gradient), *[1] * len(self.axes), -1)
         return _arranged((activation * weights).sum(-1) / math.prod(activation.shape[1:-1]))
 
@@ -111,9 +120,14 @@ class _CutLevel(NamedTuple):
     cut: _Cut
     columns: slice
 
-    def maps(self, images: Tensor, _activations: Mapping[str, Tensor], gradient: Tensor) -> Tensor:
+    @property
+    def node(self) -> str:
+        """The node of the earlier activation."""
+        return self.cut.node
+
+    def maps(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Return the maps [b, h, w] of these features' part of a score, given its gradient [b, f] at all features."""
-        return self.cut.maps(images, lambda output: (output * gradient[:, self.columns]).sum())
+        return self.cut.maps_at(activation, lambda output: (output * gradient[:, self.columns]).sum())
 
 
 _Level = _PooledLevel | _CutLevel
@@ -127,20 +141,20 @@ class _LevelMaps:
 
     def __call__(self, images: Tensor, score: Score) -> Tensor:
         """Return the maps [b, h, w] of each image's part of a score."""
-        recorder = _ActivationRecorder(self._network)
+        recorder = _ActivationRecorder(self._network, {level.node for level in self._levels})
         with torch.no_grad():
             features = recorder.run(images)
         gradient = _gradient(score, features)
-        return _sum_enlarged([level.maps(images, recorder.activations, gradient) for level in self._levels])
+        return _sum_enlarged([level.maps(recorder.activations[level.node], gradient) for level in self._levels])
 
 
 class _ActivationRecorder(fx.Interpreter):
-    """Runs a network of ``truncate_at`` and keeps the activations that it averages."""
+    """Runs a network of ``truncate_at`` and keeps the values of some nodes."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, nodes: set[str]) -> None:
         super().__init__(network)
         self.activations: dict[str, Tensor] = {}
-        self._nodes = pooled_axes(network)
+        self._nodes = nodes
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401  (fx's signature)
         """Run one node; keep a copy of its value, which the next node may change in place."""
@@ -221,11 +235,11 @@ def _levels(
     for node, axes in pooled.items():
         sizes = [shapes[node][axis - 1] for axis in axes]
         begin, end = end, end + math.prod(shapes[node]) // math.prod(sizes)
-        side = 0 if _has_windows(blocks) and len(sizes) == 2 else _side(sizes)
+        side = 0 if _has_windows(shapes.values()) and len(sizes) == 2 else _side(sizes)
         cut = list[_Cut]()
         if not sizes or (side < MIN_SIDE and node == last):
             part = truncate_at(network, network.graph, {node: axes})  # type: ignore[arg-type]  # a GraphModule
-            cut = _last_cut(part, part.graph, blocks, image_size)
+            cut = _last_cut(part, part.graph, blocks[: 1 + list(shapes).index(node)], image_size)
         if cut:
             levels.append(_CutLevel(cut[0], slice(begin, end)))
         elif side > 1:
@@ -239,42 +253,63 @@ def _last_cut(network: nn.Module, graph: fx.Graph | None, blocks: Sequence[Block
     In the last layers of a transformer only the class token reaches it. Without an activation of that size, the last of
     the largest ones is used.
     """
-    candidates = list(_candidates(network, graph, blocks, image_size)) if graph else []
-    min_side = min(MIN_SIDE, max((candidate.side for candidate in candidates), default=0))
+    if graph is None:
+        return []
     device = next(network.parameters()).device
     probe = torch.rand(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
-    for candidate in candidates:
-        if graph and candidate.side >= max(min_side, 2):
-            prefix, suffix = split_at(network, graph, [(candidate.point.node, candidate.point.constants)])
-            cut = _Cut(prefix.eval(), suffix.eval(), candidate.axes)
-            if cut.maps(probe, lambda output: output.softmax(1).square().sum()).any():
-                return [cut]
+    for cut in _cuts(network, graph, blocks, image_size):
+        if cut.maps(probe, lambda output: output.softmax(1).square().sum()).any():
+            return [cut]
     return []
 
 
-class _Candidate(NamedTuple):
-    """A cut point that may be used, the spatial axes of its activation, and its positions per side."""
+def _cuts(network: nn.Module, graph: fx.Graph, blocks: Sequence[Block], image_size: int) -> Iterator[_Cut]:
+    """Yield the cuts at a large enough activation, the last one first.
 
-    point: CutPoint
+    They are within the last block, for example before its pooling, and at the ends of the blocks before it.
+    """
+    shapes = [block.output_shape for block in blocks]
+    places = {block.node: _place(block.output_shape, shapes) for block in blocks[:-1]}
+    largest = max((place.side for place in places.values() if place), default=0)
+    min_side = max(2, min(MIN_SIDE, largest))
+    for number, block in enumerate(reversed(blocks[:-1])):
+        place = places[block.node]
+        is_large = place is not None and place.side >= min_side
+        if number == 0 or is_large:
+            prefix, suffix = split_at(network, graph, [(block.node, block.constants)])
+        if number == 0:
+            for point in reversed(find_cut_points(suffix, suffix.graph, image_size, block.output_shape)):
+                inner = _place(point.shape, shapes)
+                if inner and inner.side >= min_side:
+                    middle, rest = split_at(suffix, suffix.graph, [(point.node, point.constants)])
+                    yield _Cut(point.node, nn.Sequential(prefix, middle).eval(), rest.eval(), inner.axes)
+        if place and is_large:
+            yield _Cut(block.node, prefix.eval(), suffix.eval(), place.axes)
+
+
+class _Place(NamedTuple):
+    """The spatial axes of an activation, and its positions per side."""
+
     axes: tuple[int, ...]
     side: int
 
 
-def _candidates(network: nn.Module, graph: fx.Graph, blocks: Sequence[Block], image_size: int) -> Iterator[_Candidate]:
-    """Yield the cut points whose activation can be arranged as a map, the last one first."""
-    shapes = [block.output_shape for block in blocks]
-    for point in reversed(find_cut_points(network, graph, image_size)):
-        channels = channels_axis(point.shape, shapes) if len(point.shape) in (2, 3) else None
-        if channels is None or (_has_windows(blocks) and len(point.shape) == 3 and 1 not in point.shape):
-            continue
-        axes = tuple(axis for axis in range(1, len(point.shape) + 1) if axis != channels)
-        if side := _side([point.shape[axis - 1] for axis in axes]):
-            yield _Candidate(point, axes, side)
+def _place(shape: Shape, shapes: Sequence[Shape]) -> _Place | None:
+    """Return where an activation's positions are; None if it can't be arranged as a map.
+
+    ``shapes`` are those of the activations of all blocks.
+    """
+    channels = channels_axis(shape, shapes) if len(shape) in (2, 3) else None
+    if channels is None or (_has_windows(shapes) and len(shape) == 3 and 1 not in shape):
+        return None
+    axes = tuple(axis for axis in range(1, len(shape) + 1) if axis != channels)
+    side = _side([shape[axis - 1] for axis in axes])
+    return _Place(axes, side) if side else None
 
 
-def _has_windows(blocks: Sequence[Block]) -> bool:
+def _has_windows(shapes: Iterable[Shape]) -> bool:
     """Return whether tokens may be in windows [w, n, c], whose places are not known; [1, n, c] has only one."""
-    return any(len(set(block.output_shape)) == 3 for block in blocks)
+    return any(len(set(shape)) == 3 for shape in shapes)
 
 
 def _side(sizes: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""Overlays of class activation maps: colors over a gray image where it speaks for a class."""
+"""Overlays of class activation maps: the evidence for a class in color over the image in gray."""
 
 from __future__ import annotations
 

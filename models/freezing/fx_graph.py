@@ -114,14 +114,16 @@ def _node_value(value: object) -> NodeValue:
 
 
 @torch.no_grad()
-def _record(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[dict[str, NodeValue], ...]:
+def _record(
+    network: nn.Module, graph: fx.Graph, image_size: int, input_shape: tuple[int, ...]
+) -> tuple[dict[str, NodeValue], ...]:
     """Run the graph in eval mode with each of ``TRACE_BATCH_SIZES``; return each run's values by node name."""
     first = next(network.parameters())
     recorders = [ValueRecorder(network, graph) for _ in TRACE_BATCH_SIZES]
     try:
         with _eval_mode(network):
             for batch, recorder in zip(TRACE_BATCH_SIZES, recorders, strict=True):
-                recorder.run(torch.zeros(batch, 3, image_size, image_size, device=first.device, dtype=first.dtype))
+                recorder.run(torch.zeros(batch, *input_shape, device=first.device, dtype=first.dtype))
     except Exception as error:  # library code
         raise BackboneError(
             f"{type(network).__name__} does not accept images of {image_size} px: {first_line(error)}; "
@@ -152,13 +154,17 @@ class CutPoint:
     constants: dict[str, Constant]
 
 
-def find_cut_points(network: nn.Module, graph: fx.Graph, image_size: int) -> list[CutPoint]:
+def find_cut_points(
+    network: nn.Module, graph: fx.Graph, image_size: int, input_shape: tuple[int, ...] = ()
+) -> list[CutPoint]:
     """Return the cut points of a network that takes [b, 3, s, s], first to last; the last one is the network's output.
+
+    ``input_shape`` is that of one input of the second half of a network, which takes an activation instead.
 
     Raises:
         BackboneError: the network does not accept images of this size.
     """
-    runs = _record(network, graph, image_size)
+    runs = _record(network, graph, image_size, input_shape or (3, image_size, image_size))
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
     dependent = _input_dependent(graph)

@@ -38,7 +38,7 @@ class Options(FrozenModel):
     )
     format: Literal["json", "csv"] = Field("json", description="one JSON object per line, or CSV with a header")
     explain: OutputPath = Field(
-        "", description="folder to write an image for each file to, with what speaks for its label in color"
+        "", description="folder to write an overlay of each image to: the evidence for its label, in color"
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from data.dataset.dataset import Dataset, Sample
     from models.evaluation.label_issues import LabelIssue
     from models.evaluation.metrics import Floats, Labels, Probabilities
+    from models.packaging.explanation import PreparedImage
     from tuning.reporting.overlays import Overlays
 
 MAX_MISTAKES = 12
@@ -28,7 +29,7 @@ SMALL_SIZE = 96  # px of the thumbnails beside the mistakes
 class ClassifiedImage:
     """A classified image, with the model's probabilities of the predicted and the true class.
 
-    ``overlay`` shows what speaks for the predicted class; None if it is not known.
+    ``overlay`` shows the evidence for the predicted class in the image; None if it is unknown.
     """
 
     thumbnail: bytes
@@ -80,21 +81,28 @@ class ClassifiedSamples(NamedTuple):
     def _images(
         self, rows: Iterable[int], max_size: int, overlays: Overlays | None = None
     ) -> tuple[ClassifiedImage, ...]:
-        images = (self._image(row, max_size, overlays) for row in rows)
-        return tuple(image for image in images if image is not None)
+        thumbnails: dict[int, bytes] = {}
+        prepared: list[PreparedImage | None] = []
+        for row in rows:  # one at a time: an image of a camera has 100 MB
+            if (image := decoded(self.dataset.root / self.samples[row].path)) is not None:
+                thumbnails[row] = to_webp(stretched(image), max_size)
+                prepared.append(overlays.prepare(image, max_size) if overlays else None)
+        predicted = [int(self.probabilities[row].argmax()) for row in thumbnails]
+        drawn = overlays.draw(prepared, predicted) if overlays else [None] * len(prepared)
+        return tuple(
+            self._image(row, thumbnail, overlay)
+            for (row, thumbnail), overlay in zip(thumbnails.items(), drawn, strict=True)
+        )
 
-    def _image(self, row: int, max_size: int, overlays: Overlays | None) -> ClassifiedImage | None:
-        sample, classes, probabilities = self.samples[row], self.dataset.classes, self.probabilities[row]
-        image = decoded(self.dataset.root / sample.path)
-        if image is None:
-            return None
+    def _image(self, row: int, thumbnail: bytes, overlay: bytes | None) -> ClassifiedImage:
+        classes, probabilities = self.dataset.classes, self.probabilities[row]
         predicted, label = int(probabilities.argmax()), int(self.labels[row])
         return ClassifiedImage(
-            thumbnail=to_webp(stretched(image), max_size),
-            path=sample.path,
+            thumbnail=thumbnail,
+            path=self.samples[row].path,
             true_label=classes[label],
             predicted_label=classes[predicted],
             probability=float(probabilities[predicted]),
             true_label_probability=float(probabilities[label]),
-            overlay=overlays.draw(image, predicted, max_size) if overlays else None,
+            overlay=overlay,
         )

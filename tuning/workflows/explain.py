@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,11 +13,13 @@ from data.errors import SettingError
 from data.preprocessing import ImageError, decode_image
 
 if TYPE_CHECKING:
+    from models.packaging.explanation import PreparedImage
     from models.packaging.inference import Prediction
 
 SUFFIX = ".explained.jpg"
 MAX_SIZE = 1024  # px of an overlay's longer side
 QUALITY = 90  # of JPEG
+CHUNK_SIZE = 8  # images per pass
 
 
 def create_folder(text: str) -> Path:
@@ -45,12 +48,11 @@ def write_overlays(
         BackboneError: the model's network has no class activation maps.
     """
     writer: _OverlayWriter | None = None
-    for prediction, path in zip(predictions, overlay_paths(files, folder), strict=True):
-        if prediction.error:
-            yield prediction
-            continue
-        writer = writer or _OverlayWriter(model_uri)  # only now: the first prediction has checked the model
-        yield replace(prediction, overlay=path if writer.write(prediction, path) else None)
+    pairs = zip(predictions, overlay_paths(files, folder), strict=True)
+    while chunk := list(itertools.islice(pairs, CHUNK_SIZE)):
+        if writer is None and any(not prediction.error for prediction, _ in chunk):
+            writer = _OverlayWriter(model_uri)  # only now: the first prediction has checked the model
+        yield from writer.write(chunk) if writer else (prediction for prediction, _ in chunk)
 
 
 class _OverlayWriter:
@@ -63,20 +65,29 @@ class _OverlayWriter:
         checkpoint = load_checkpoint(model_uri)
         self._explainer, self._classes = Explainer(checkpoint.members), checkpoint.classes
 
-    def write(self, prediction: Prediction, path: Path) -> bool:
-        """Write the overlay for the most probable class; return whether the image can still be read."""
-        from data.dataset.value_range import stretched
+    def write(self, chunk: Sequence[tuple[Prediction, Path]]) -> list[Prediction]:
+        """Write an overlay for the most probable class to each path; return the predictions with their overlays."""
+        prepared = {row: image for row, (prediction, _) in enumerate(chunk) if (image := self._prepare(prediction))}
+        classes = [self._class_index(chunk[row][0]) for row in prepared]
+        predictions = [prediction for prediction, _ in chunk]
+        overlays = self._explainer.overlays(list(prepared.values()), classes) if prepared else []
+        for row, overlay in zip(prepared, overlays, strict=True):
+            prediction, path = chunk[row]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            overlay.save(path, quality=QUALITY)
+            predictions[row] = replace(prediction, overlay=path)
+        return predictions
 
+    def _prepare(self, prediction: Prediction) -> PreparedImage | None:
+        """Return the image; None if it could not be classified, or has been changed or deleted since."""
         try:
-            image = decode_image(prediction.file)
+            return None if prediction.error else self._explainer.prepare(decode_image(prediction.file), MAX_SIZE)
         except ImageError:
-            return False
-        shown = stretched(image)
-        shown.thumbnail((MAX_SIZE, MAX_SIZE))
+            return None
+
+    def _class_index(self, prediction: Prediction) -> int:
         name, _ = max(prediction.probabilities, key=lambda item: item[1])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._explainer.overlay(image, shown, self._classes.index(name)).save(path, quality=QUALITY)
-        return True
+        return self._classes.index(name)
 
 
 def overlay_paths(files: Sequence[Path], folder: Path) -> list[Path]:
