@@ -33,9 +33,7 @@ def create_folder(text: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "which is a file" if folder.exists() else f"which cannot be created ({error.strerror})"
-        raise SettingError(
-            f"explain must be a folder to write images to, got {text!r}, {reason}; use another"
-        ) from None
+        raise SettingError(f"explain must be a folder to write to, got {text!r}, {reason}; use another") from None
     return folder
 
 
