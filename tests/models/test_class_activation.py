@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data.errors import BackboneError
 from models.classifier import Classifier, build_classifier
-from models.evaluation.class_activation import MIN_SIDE, ClassActivation, _ConstantDivisors, _has_windows, _last_cut
+from models.evaluation.class_activation import ClassActivation, _ConstantDivisors, _has_windows, _last_cut, _place
 from models.freezing.blocks import find_blocks, graph_of
 from models.freezing.fx_graph import truncate_at
 from models.heads.spec import HeadFeatures
@@ -145,7 +145,7 @@ def test_a_patch_that_alone_decides_the_class_is_the_maximum(
 def test_a_small_last_activation_gives_way_to_an_earlier_one() -> None:
     for levels in ("last", "all"):
         classifier = classifier_of("timm/test_resnet", 64, head_features=levels)  # type: ignore[arg-type]
-        assert min(ClassActivation(classifier, 64).maps(images(64), LABELS).shape[1:]) >= MIN_SIDE
+        assert ClassActivation(classifier, 64).maps(images(64), LABELS).shape[1] >= 4
 
 
 # --- transformers ---
@@ -201,6 +201,12 @@ def test_tokens_in_several_windows_are_not_arranged_as_a_map() -> None:
     assert graph
     in_windows = truncate_at(classifier.network, graph, {blocks[-1].node: (1, 2)})
     assert _last_cut(in_windows, in_windows.graph, blocks, 64) == []
+
+
+def test_as_many_windows_as_tokens_in_each_are_no_grid() -> None:
+    grid, windows = (16, 16, 96), (4, 16, 192)
+    assert _place(grid, [grid, (8, 8, 192), (384,)]) == ((1, 2), 16)
+    assert _place(grid, [grid, windows, (384,)]) is None
 
 
 def test_a_network_that_cannot_be_traced_is_rejected() -> None:
