@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from data.errors import BackboneError, first_line
 
 TRACE_BATCH_SIZES = (2, 3)  # two different ones, to find the sizes that depend on the batch
+POOLED_AXES = "freezeline.pooled_axes"  # key of the averaged axes in ``GraphModule.meta``
 BATCH_SIZE = "<batch size>"  # placeholder in ``CutPoint.constants`` for a size that equals b
 
 Constant = bool | int | float | str | None | tuple[int, ...]
@@ -113,14 +114,16 @@ def _node_value(value: object) -> NodeValue:
 
 
 @torch.no_grad()
-def _record(network: nn.Module, graph: fx.Graph, image_size: int) -> tuple[dict[str, NodeValue], ...]:
+def _record(
+    network: nn.Module, graph: fx.Graph, image_size: int, input_shape: tuple[int, ...]
+) -> tuple[dict[str, NodeValue], ...]:
     """Run the graph in eval mode with each of ``TRACE_BATCH_SIZES``; return each run's values by node name."""
     first = next(network.parameters())
     recorders = [ValueRecorder(network, graph) for _ in TRACE_BATCH_SIZES]
     try:
         with _eval_mode(network):
             for batch, recorder in zip(TRACE_BATCH_SIZES, recorders, strict=True):
-                recorder.run(torch.zeros(batch, 3, image_size, image_size, device=first.device, dtype=first.dtype))
+                recorder.run(torch.zeros(batch, *input_shape, device=first.device, dtype=first.dtype))
     except Exception as error:  # library code
         raise BackboneError(
             f"{type(network).__name__} does not accept images of {image_size} px: {first_line(error)}; "
@@ -151,13 +154,17 @@ class CutPoint:
     constants: dict[str, Constant]
 
 
-def find_cut_points(network: nn.Module, graph: fx.Graph, image_size: int) -> list[CutPoint]:
+def find_cut_points(
+    network: nn.Module, graph: fx.Graph, image_size: int, input_shape: tuple[int, ...] = ()
+) -> list[CutPoint]:
     """Return the cut points of a network that takes [b, 3, s, s], first to last; the last one is the network's output.
+
+    ``input_shape`` is that of one input of the second half of a network, which takes an activation instead.
 
     Raises:
         BackboneError: the network does not accept images of this size.
     """
-    runs = _record(network, graph, image_size)
+    runs = _record(network, graph, image_size, input_shape or (3, image_size, image_size))
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
     dependent = _input_dependent(graph)
@@ -287,9 +294,18 @@ def truncate_at(network: nn.Module, graph: fx.Graph, axes: Mapping[str, tuple[in
     for node in nodes[: last + 1]:
         copies[node] = truncated.node_copy(node, copies.__getitem__)
         if node.name in axes:  # right after the node, and as a copy: the next node may change the value in place
-            call = ("mean", (copies[node], axes[node.name])) if axes[node.name] else ("clone", (copies[node],))
-            means[node.name] = truncated.call_method(*call)
+            method, arguments = ("mean", (axes[node.name],)) if axes[node.name] else ("clone", ())
+            # Named, because a later node, by which a block is found, may have the name "mean".
+            name = f"pooled_{node.name}"
+            means[node.name] = truncated.create_node("call_method", method, (copies[node], *arguments), name=name)
     outputs = [means[name] for name in axes]
     truncated.output(outputs[0] if len(outputs) == 1 else truncated.call_function(torch.cat, (outputs, 1)))
     _drop_unused_parameters(truncated)
-    return fx.GraphModule(network, truncated, type(network).__name__)
+    module = fx.GraphModule(network, truncated, type(network).__name__)
+    module.meta[POOLED_AXES] = dict(axes)
+    return module
+
+
+def pooled_axes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the ``axes`` of ``truncate_at`` for a network that it returned; empty for any other network."""
+    return dict(network.meta.get(POOLED_AXES, {})) if isinstance(network, fx.GraphModule) else {}

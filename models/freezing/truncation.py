@@ -99,17 +99,18 @@ def spatial_axes(blocks: Sequence[Block], truncate: int) -> tuple[int, ...]:
 
 
 def _channels_axis_at(blocks: Sequence[Block], truncate: int) -> int | None:
-    shape = blocks[-1 - truncate].output_shape
-    return len(shape) if len(shape) < 3 else _channels_axis(shape, [block.output_shape for block in blocks])
+    return channels_axis(blocks[-1 - truncate].output_shape, [block.output_shape for block in blocks])
 
 
-def _channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:
-    """Return the channel axis of an activation, given the shapes of all activations; None if it is ambiguous.
+def channels_axis(shape: Shape, shapes: Sequence[Shape]) -> int | None:
+    """Return the channel axis of an activation, given the shapes of all blocks' activations; None if it is ambiguous.
 
     Images are square, so two equal sizes are spatial; if all three are equal, the network's other activations decide.
     Three different sizes are tokens in windows if the last size is the network's number of features. In networks with
     windows, [., n, n] is ambiguous: the number of tokens can equal the number of channels.
     """
+    if len(shape) < 3:
+        return len(shape)
     num_sizes = len(set(shape))
     if len(shape) != 3 or num_sizes == 3:
         return 3 if shape[2:] == shapes[-1] else None

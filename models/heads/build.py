@@ -44,5 +44,14 @@ class PerLevelRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [b, f]."""
         levels = torch.split(x, self._widths, dim=1)
+        return torch.cat([level * self._scale(level) for level in levels], dim=1)
+
+    def scales(self, x: Tensor) -> Tensor:
+        """Return the factors [b, f] by which ``forward`` multiplies the features."""
+        levels = torch.split(x, self._widths, dim=1)
+        return torch.cat([self._scale(level).expand_as(level) for level in levels], dim=1)
+
+    @staticmethod
+    def _scale(level: Tensor) -> Tensor:
         # Elementary operations, because the ONNX exporter does not support rms_norm.
-        return torch.cat([level * (level.square().mean(1, keepdim=True) + EPSILON).rsqrt() for level in levels], dim=1)
+        return (level.square().mean(1, keepdim=True) + EPSILON).rsqrt()

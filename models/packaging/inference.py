@@ -33,6 +33,7 @@ class Prediction:
     """The prediction for one file; only ``file`` and ``error`` are set if the file could not be read.
 
     ``label`` is empty if the image was rejected; ``novelty`` is None if the package does not compute it.
+    ``overlay`` is the image file that explains the prediction, if there is one.
     """
 
     file: Path
@@ -41,6 +42,7 @@ class Prediction:
     probabilities: tuple[tuple[str, float], ...] = ()
     error: str = ""
     novelty: float | None = None
+    overlay: Path | None = None
 
 
 def predict_files(

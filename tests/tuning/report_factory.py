@@ -164,7 +164,7 @@ def report_content(
         provenance=PROVENANCE,
         warnings=("only 45 validation images: one image is 2.2 points",),
         reliability=([ReliabilityBin(20, 0.9, 0.7), ReliabilityBin(10, 0.5, 0.6)], [ReliabilityBin(30, 0.8, 0.7)]),
-        mistakes=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625),),
+        mistakes=(ClassifiedImage(THUMBNAIL, f"{classes[0]}/x.png", classes[0], classes[1], 0.875, 0.0625, THUMBNAIL),),
         correct=(ClassifiedImage(THUMBNAIL, f"{classes[1]}/c.png", classes[1], classes[1], 0.75, 0.75),),
         label_issues=LabelIssues(
             3, (ClassifiedImage(THUMBNAIL, f"{classes[0]}/i.png", classes[0], classes[1], 0.9375, 0.03125),)

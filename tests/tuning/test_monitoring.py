@@ -45,12 +45,13 @@ def records(count: int = 200, seed: int = 1) -> Records:
     )
 
 
-def drifted(window: Records) -> list[str]:
-    return [test.name for test in compare(reference(), window, len(CLASSES)) if test.is_drift]
+def drifted(window: Records, reference_seed: int = 0) -> list[str]:
+    return [test.name for test in compare(reference(seed=reference_seed), window, len(CLASSES)) if test.is_drift]
 
 
-def test_windows_like_the_test_images_give_at_most_one_false_alarm_in_thirty() -> None:
-    assert sum(bool(drifted(records(seed=seed))) for seed in range(1, 61)) <= 2
+@pytest.mark.parametrize("reference_seed", range(1000, 1004))
+def test_windows_like_the_test_images_give_at_most_one_false_alarm_in_thirty(reference_seed: int) -> None:
+    assert sum(bool(drifted(records(seed=seed), reference_seed)) for seed in range(1, 31)) <= 1
 
 
 def test_each_property_is_compared_on_its_own() -> None:

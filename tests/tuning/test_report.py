@@ -127,7 +127,7 @@ def test_the_files_of_a_registered_model_are_downloaded_by_a_command(page: Page)
 def test_every_image_and_chart_has_a_text_alternative(page: Page) -> None:
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     svgs = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(images) == 10
+    assert len(images) == 11
     assert len(svgs) == len(build_charts(report_content())) == 11
     assert all(attributes["alt"] for attributes in images)
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in svgs)

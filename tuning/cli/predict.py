@@ -17,7 +17,8 @@ from pydantic import Field
 
 from data.errors import DataError
 from data.frozen_model import FrozenModel
-from tuning.cli.parser import Several
+from data.text import pluralize
+from tuning.cli.parser import OutputPath, Several
 
 if TYPE_CHECKING:
     from models.packaging.inference import Prediction
@@ -43,6 +44,9 @@ class Options(FrozenModel):
         "like those of training; 1: keep all",
     )
     format: Literal["json", "csv"] = Field("json", description="one JSON object per line, or CSV with a header")
+    explain: OutputPath = Field(
+        "", description="folder to write an overlay of each image to: the evidence for its label, in color"
+    )
 
 
 def run(options: Options, _mlflow_run_id: str | None) -> int:
@@ -50,11 +54,19 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from models.packaging.inference import predict_files
     from tuning.registry.candidate_store import load_model
     from tuning.ui.console import progress_bar
+    from tuning.workflows.explain import create_folder, write_overlays
 
     files = [file for name in options.files for file in find_files(name)]
+    folder = create_folder(options.explain) if options.explain else None
     model = load_model(options.model)
     with progress_bar(use_stderr=True) as progress:
-        return 1 if write_predictions(predict_files(model, files, progress, options.reject), options.format) else 0
+        predictions = predict_files(model, files, progress, options.reject)
+        if folder:
+            predictions = write_overlays(predictions, options.model, files, folder)
+        num_errors = write_predictions(predictions, options.format)
+    if folder:
+        print(f"{pluralize(len(files) - num_errors, 'overlay')} written to {folder}", file=sys.stderr)
+    return 1 if num_errors else 0
 
 
 def find_files(text: str) -> list[Path]:
@@ -98,19 +110,25 @@ def _write_json(predictions: Iterator[Prediction]) -> int:
 
 
 def _write_csv(predictions: Iterator[Prediction]) -> int:
-    """Write a header and a row per prediction; the first readable image determines the columns of the classes."""
+    """Write a header and a row per prediction; the first readable image determines the columns of the classes.
+
+    There is a column ``overlay`` if this image has one.
+    """
     first = list(_until_readable(predictions))
+    has_overlays = bool(first and first[-1].overlay)
     classes = [name for name, _ in first[-1].probabilities] if first else []
     writer = csv.writer(sys.stdout)
-    header = ["file", "label", "score", "error", "novelty", *(f"probability_{name}" for name in classes)]
-    writer.writerow(header)
+    overlay_column = ["overlay"] if has_overlays else []
+    columns = ["file", "label", "score", "error", "novelty", *(f"probability_{name}" for name in classes)]
+    writer.writerow([*columns, *overlay_column])
     num_errors = 0
     for prediction in itertools.chain(first, predictions):
         num_errors += bool(prediction.error)
         score = "" if prediction.error else _rounded(prediction.score)
         probabilities = [str(_rounded(value)) for _, value in prediction.probabilities] or [""] * len(classes)
         novelty = "" if prediction.novelty is None else _rounded(prediction.novelty)
-        writer.writerow([prediction.file, prediction.label, score, prediction.error, novelty, *probabilities])
+        overlay = [prediction.overlay] if has_overlays else []
+        writer.writerow([prediction.file, prediction.label, score, prediction.error, novelty, *probabilities, *overlay])
     return num_errors
 
 
@@ -135,4 +153,5 @@ def _json_fields(prediction: Prediction) -> dict[str, object]:
         "score": _rounded(prediction.score),
         **({} if prediction.novelty is None else {"novelty": _rounded(prediction.novelty)}),
         "probabilities": {name: _rounded(value) for name, value in prediction.probabilities},
+        **({"overlay": str(prediction.overlay)} if prediction.overlay else {}),
     }

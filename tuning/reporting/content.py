@@ -20,6 +20,7 @@ from models.profiling.hardware import hardware
 from tuning.common.promotion_types import Candidate, Promotion
 from tuning.reporting.classified_images import MAX_LOST, MAX_WON, ClassifiedImage, ClassifiedSamples
 from tuning.reporting.downloads import LEADERBOARD, TEST_PREDICTIONS, Table, package_command, predictions_csv
+from tuning.reporting.overlays import Overlays
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Pair, audit_pairs, train_examples, val_examples
 from tuning.search.leaderboard import leaderboard_csv
@@ -113,13 +114,15 @@ def build_report_content(
     warnings: Sequence[str],
     provenance: Provenance,
     out_of_fold: Floats | None = None,
+    overlays: Overlays | None = None,
 ) -> ReportContent:
     """Return the content of a search's report; pixels are read from the cache, or decoded again.
 
-    ``out_of_fold`` are the logits [n, k] of the training images, followed by the validation images.
+    ``out_of_fold`` are the logits [n, k] of the training images, followed by the validation images. ``overlays`` draws
+    those of some test images.
     """
     probabilities, labels = winner.probabilities, winner.labels
-    test_images = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels)
+    test_images = ClassifiedSamples(dataset, dataset.split("test"), probabilities, labels, overlays)
     won, lost = _changed_images(test_images, decision)
     cache = pixel_cache(dataset, result.winner.config.preprocessing)
     data_audit = audit(dataset)

@@ -148,7 +148,13 @@ def _thumbnail_of_pixels(pixels: Pixels) -> bytes:
 
 def thumbnail_of_file(file: Path, max_size: int = MAX_SIZE) -> bytes | None:
     """Return the thumbnail of an image file; None if it cannot be read."""
+    image = decoded(file)
+    return None if image is None else to_webp(stretched(image), max_size)
+
+
+def decoded(file: Path) -> Image.Image | None:
+    """Return the image of a file with its original values; None if it cannot be read."""
     try:
-        return to_webp(stretched(decode_image(file)), max_size)
+        return decode_image(file)
     except (ImageError, OSError):
         return None

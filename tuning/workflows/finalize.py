@@ -25,7 +25,7 @@ from tuning.registry.build_candidate import (
 )
 from tuning.registry.client import ModelRegistry
 from tuning.registry.deferred import defer, promote_or_defer, promotion_tags
-from tuning.registry.member_predictions import HeldOutPredictions
+from tuning.registry.member_predictions import HeldOutPredictions, load_members
 from tuning.registry.smoke_test import CleanProcess
 from tuning.reporting.content import (
     Decision,
@@ -34,6 +34,7 @@ from tuning.reporting.content import (
     build_report_content,
     with_decision,
 )
+from tuning.reporting.overlays import Overlays
 from tuning.reporting.provenance import Provenance
 from tuning.search.evidence import best_out_of_fold_logits
 from tuning.search.result_warnings import result_warnings, split_warnings
@@ -49,6 +50,7 @@ from tuning.workflows.search_session import SessionResult
 from tuning.workflows.winner import pixel_baseline, select_winner, trained_members
 
 if TYPE_CHECKING:
+    from models.packaging.explanation import Explainer
     from tuning.reporting.page import RenderedChart
 
 NOT_DECIDED = Decision("Not decided yet: the MLflow server was unavailable.", "")
@@ -243,10 +245,18 @@ def _prepare_report(search: Search, session: SessionResult, shown: _Result, link
     winner = EvaluatedWinner(shown.candidate, shown.baseline, *load_test_predictions(search.paths.package))
     provenance = _provenance(search, session, shown.result, NOT_DECIDED, links)
     out_of_fold = best_out_of_fold_logits(search.paths, shown.result.trials)
+    overlays = Overlays(lambda: _explainer(search, shown.result))
     content = build_report_content(
-        search.dataset, shown.result, winner, NOT_DECIDED, shown.warnings, provenance, out_of_fold
+        search.dataset, shown.result, winner, NOT_DECIDED, shown.warnings, provenance, out_of_fold, overlays
     )
     return _PreparedReport(content, render_charts(build_charts(content)))
+
+
+def _explainer(search: Search, result: SearchResult) -> Explainer:
+    """Return the winner's networks as an explainer of their predictions."""
+    from models.packaging.explanation import Explainer
+
+    return Explainer(load_members(trained_members(search, result), result.num_classes))
 
 
 def _write_report(
