@@ -1,6 +1,6 @@
 """Fitting the novelty of images: class means and a shared covariance of a trained network's features.
 
-Shapes: n images, k classes, f features, r directions. ``models.packaging.novelty_score`` computes the distances.
+Shapes: n images, k classes, f features, r directions. ``models.evaluation.novelty_score`` computes the distances.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.metrics import Floats, Labels
-from models.packaging.novelty_score import NoveltyScorer, unit_length
+from models.evaluation.novelty_score import NoveltyScorer, unit_length
 
 MAX_DIRECTIONS = 128  # more distinguish photo sets no better (``benchmarks.novelty``), and take 2 KB each
 MAX_LEVELS = 256  # stored quantiles of the distances of validation images

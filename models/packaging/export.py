@@ -9,7 +9,7 @@
     preprocess.py          data/preprocessing.py, verbatim
     recording.py           models/packaging/recording.py, verbatim
     reference.npz          what the package predicts for test images, for ``monitor``
-    novelty.py             models/packaging/novelty_score.py, verbatim; and novelty.npz, its arrays, if there are any
+    novelty.py             models/evaluation/novelty_score.py, verbatim; and novelty.npz, its arrays, if there are any
     weights.safetensors    and trial.json: everything needed to continue training
 
 A package has one network, or an ensemble of several in the same graph (``models.packaging.ensemble``). The graph has an
@@ -43,7 +43,8 @@ from data.errors import first_line
 from data.frozen_model import FrozenModel
 from data.preprocessing import Pixels, Preprocessing, normalize
 from models.classifier import Classifier
-from models.packaging import novelty_score, pyfunc_model, recording
+from models.evaluation import novelty_score
+from models.packaging import pyfunc_model, recording
 from models.packaging.ensemble import Ensemble, LogitsAndFeatures
 from models.packaging.exporters import ExportError, write_onnx, write_pt2, write_traced_onnx
 from models.packaging.recording import ID_LENGTH

@@ -19,11 +19,11 @@ from sklearn.metrics import roc_auc_score
 from data.preprocessing import normalize
 from models.evaluation import novelty as novelty_module
 from models.evaluation.novelty import Arrays, area_under_roc, fit_novelty, save_arrays, unseen_class_auroc
+from models.evaluation.novelty_score import NoveltyScorer, unit_length
 from models.packaging import pyfunc_model
 from models.packaging.export import ARTIFACTS, OPTIONAL_ARTIFACTS, export_graph
 from models.packaging.inference import predict_files
 from models.packaging.mlflow_model import save_package
-from models.packaging.novelty_score import NoveltyScorer, unit_length
 from tests.models.conftest import CLASSES, Packaged, colored_pixels
 
 WIDTH = 12

@@ -33,8 +33,8 @@ def write_reference(
     from data.dataset.stratified_parts import stratified_parts
     from models.evaluation.calibration import softmax
     from models.evaluation.novelty import save_arrays, unseen_class_auroc
+    from models.evaluation.novelty_score import NoveltyScorer
     from models.packaging.export import OPTIONAL_ARTIFACTS
-    from models.packaging.novelty_score import NoveltyScorer
 
     parts = stratified_parts(next(iter(caches.values())).split("test")[1], MAX_IMAGES)
     rows = None if parts is None else parts.rows(0)
