@@ -115,7 +115,7 @@ def test_networks_that_were_exported_ahead_are_not_loaded_again(
     parent: ParentRun, images: Dataset, members: list[TrainedMember], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, held_out = tmp_path / "package", HeldOutPredictions(np.zeros((2, 3)), np.arange(2))
-    export_ahead(members, images, folder)
+    export_ahead(members, images, folder, has_novelty=True)
     before = build(parent, images, members, tmp_path / "other", held_out)
     with monkeypatch.context() as patch:
         patch.setattr("tuning.registry.build_candidate.load_members", None)
@@ -132,12 +132,12 @@ def test_a_graph_of_other_networks_is_not_used_and_the_package_is_kept_until_the
     folder, caches = tmp_path / "package", pixel_caches(members, images)
 
     def take(changed: list[TrainedMember]) -> ExportedGraph:
-        return take_or_export(changed, lambda: load_members(changed, 3), caches, folder)
+        return take_or_export(changed, lambda: load_members(changed, 3), caches, folder, has_novelty=True)
 
     first = take(members)
     (folder / "of_the_first").touch()
     swapped = [member._replace(weight=1 - member.weight) for member in members]
-    export_ahead(swapped, images, folder)
+    export_ahead(swapped, images, folder, has_novelty=True)
     assert (folder / "of_the_first").exists()
     save_weights(build_classifier(members[0].config.network, 3, 24, seed=9), members[0].weights)
     assert len({first.source, take(swapped).source, take(members).source}) == 3  # the same files with other weights

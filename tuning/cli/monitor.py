@@ -17,7 +17,7 @@ class Options(FrozenModel):
     """The options of ``monitor``."""
 
     model: str = Field(
-        min_length=1, description="name of the registered model (its champion), or a version such as models:/NAME/3"
+        min_length=1, description="registered version: NAME (its champion), NAME@champion, NAME@3 or models:/NAME/3"
     )
     records: str = Field(min_length=1, description="the folder that FREEZELINE_RECORD named when the model was used")
     days: float = Field(7.0, gt=0, le=36_500, description="compare the answers of the last days")
@@ -32,16 +32,14 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from data.text import pluralize
     from tuning.common.exit_codes import DRIFT, FINISHED
     from tuning.monitoring.live_accuracy import read_labels
-    from tuning.registry.candidate_store import VERSION_URI
     from tuning.reporting.monitor_page import build_monitor_page
     from tuning.tracking.connection import connect_to_existing
     from tuning.ui.console import print_tables
     from tuning.ui.tables.monitoring import accuracy_line, comparison_table
     from tuning.workflows.monitor import check_window, has_alarm, load_monitored, log_window
 
-    is_uri = VERSION_URI.fullmatch(options.model) is not None
     client = connect_to_existing()
-    monitored = load_monitored(client, options.model if is_uri else f"models:/{options.model}@champion")
+    monitored = load_monitored(client, options.model)
     labels = read_labels(Path(options.labels).expanduser()) if options.labels else None
     content = check_window(monitored, Path(options.records).expanduser(), options.days, labels)
     run_id = log_window(client, monitored.candidate.name, content)

@@ -145,11 +145,21 @@ def _class_scores(candidate: Candidate) -> str:
     return "\n".join(rows)
 
 
+def _novelty(candidate: Candidate) -> str:
+    """Return how well images of no class are noticed; empty if the package has no novelty."""
+    rejected = candidate.metrics.get("test_rejected")
+    if rejected is None:
+        return ""
+    auroc = candidate.metrics.get("test_unseen_class_auroc")
+    noticed = "" if auroc is None else f"; a class that it does not know would be noticed with an AUROC of {auroc:.2f}"
+    return f" `predict(..., params={{'reject': 0.99}})` rejects {rejected:.1%} of the test images{noticed}."
+
+
 def _limits(candidate: Candidate) -> str:
     return "\n".join(
         [
             "- Every image is assigned one of these classes, even if it shows something else, possibly with a high "
-            "probability.",
+            f"probability.{_novelty(candidate)}",
             f"- The test split of this data set has been evaluated {pluralize(candidate.test_evaluations, 'time')}, "
             "including this model. The best of many evaluations is optimistic.",
             f"- Probabilities are calibrated on images that were not used for training (temperature "

@@ -18,7 +18,7 @@ from tuning.monitoring.live_accuracy import LiveAccuracy, live_accuracy
 from tuning.monitoring.records import Records, read_records
 from tuning.monitoring.reference import MonitoringReference, load_reference
 from tuning.monitoring.timeline import metrics_of, time_bins
-from tuning.registry.candidate_store import load_candidate_of_uri
+from tuning.registry.candidate_store import find_version, load_candidate_of_version
 from tuning.registry.client import retry_when_busy
 from tuning.reporting.monitor_page import PAGE, MonitorContent, build_monitor_page
 
@@ -31,16 +31,16 @@ EXPERIMENT_SUFFIX = "-monitoring"  # of a model's experiment: its own, so that s
 
 
 class Monitored(NamedTuple):
-    """A registered model with what its package predicts for the test images."""
+    """A registered version with what its package predicts for the test images."""
 
-    model_uri: str
+    model: str
     package_id: str
     candidate: Candidate
     reference: MonitoringReference
 
 
-def load_monitored(client: MlflowClient, model_uri: str) -> Monitored:
-    """Load what is needed of a registered model; the network is not.
+def load_monitored(client: MlflowClient, model: str) -> Monitored:
+    """Load what is needed of a registered version (see ``find_version``); the network is not.
 
     Raises:
         TrackingError: it does not exist, or it was packaged by a version without monitoring.
@@ -48,7 +48,8 @@ def load_monitored(client: MlflowClient, model_uri: str) -> Monitored:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    candidate = load_candidate_of_uri(client, model_uri)
+    name, version = find_version(client, model)
+    candidate = load_candidate_of_version(client, name, version)
     try:
         location = client.get_logged_model(candidate.model_id).artifact_location
         files = [
@@ -57,11 +58,11 @@ def load_monitored(client: MlflowClient, model_uri: str) -> Monitored:
         ]
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"model must be packaged with the reference that monitor compares with, but {model_uri} has none "
+            f"model must be packaged with the reference that monitor compares with, but {model} has none "
             f"({error}); search or train again"
         ) from None
     package_id = json.loads(files[0].read_text())["package_id"]
-    return Monitored(model_uri, package_id, candidate, load_reference(files[1]))
+    return Monitored(f"{name} version {version}", package_id, candidate, load_reference(files[1]))
 
 
 def check_window(
@@ -84,7 +85,7 @@ def check_window(
     if labels:
         live = live_accuracy(window, labels, classes, monitored.candidate.intervals["test_accuracy"][0])
     return MonitorContent(
-        model=monitored.model_uri,
+        model=monitored.model,
         created=f"{datetime.now():%Y-%m-%d %H:%M}",
         begin=_utc(window.times[0]),
         end=_utc(window.times[-1]),
