@@ -114,6 +114,6 @@ def test_the_root_of_tuning_holds_packages_and_the_entry_point() -> None:
         for path in [ROOT / "tuning" / path.relative_to(ROOT / "tuning").parts[0]]
     }
     assert entries == {
-        *("cli", "workflows", "recipe", "search", "registry", "tracking", "reporting", "ui", "common"),
+        *("cli", "workflows", "recipe", "search", "registry", "tracking", "reporting", "ui", "common", "monitoring"),
         *("__init__.py", "__main__.py"),
     }  # fmt: skip

@@ -94,7 +94,7 @@ class Recorder:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the rows in the queue, and stop."""
         if self._pid == os.getpid() and self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(FLUSH_TIMEOUT_S)
@@ -117,7 +117,7 @@ def recorder_from_environment() -> Recorder | None:
 
 
 def image_id(source: Any) -> str:  # noqa: ANN401  # bytes, a file, a PIL image or an array
-    """Return what identifies an image: a digest of its file's content, or of the pixels of an image in memory."""
+    """Return the id of an image: a digest of its file's content, or of the pixels of an image in memory."""
     content = (
         source.read_bytes() if isinstance(source, Path) else source if isinstance(source, bytes) else source.tobytes()
     )

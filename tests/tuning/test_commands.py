@@ -81,7 +81,7 @@ def test_predict_prints_a_line_per_file_and_exits_with_1_if_one_is_broken(tmp_pa
     assert "error" in broken
     assert red["label"] == "red"
     assert main(["predict", "--model", "m", "--files", f"{folder}/red.*", "--format", "csv"]) == 0
-    columns = "file,label,score,error,probability_blue,probability_green,probability_red"
+    columns = "file,label,score,error,novelty,probability_blue,probability_green,probability_red"
     assert capsys.readouterr().out.splitlines()[0] == columns
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from data.frozen_model import FrozenModel
 from tuning.cli.parser import OutputPath
 
-EXAMPLE = "FREEZELINE_RECORD=records freezeline predict models:/photos@champion new/; freezeline monitor photos records"
+EXAMPLE = "freezeline monitor photos records/ --days 1"
 POSITIONALS = ("model", "records")
 
 

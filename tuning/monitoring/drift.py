@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.evaluation.metrics import Floats
 
 SIGNIFICANCE = 0.01  # of adjusted p-values: at most one quiet window in a hundred gives a false alarm
-MIN_EFFECT = 0.1  # with thousands of images, differences that matter to nobody are significant too
+MIN_EFFECT = 0.1  # with thousands of images, unimportant differences are significant too
 FEATURE = "feature "  # before the number of a coordinate
 MIN_IMAGES = 30  # fewer say little: a difference must be large to be more than chance
 MIN_EXPECTED = 5.0  # images of a class in a chi-squared test (Cochran's rule); rarer classes are taken together

@@ -39,6 +39,7 @@ GROUPS = {
     ),
     "model": (
         "model", "run", "backbone", "weights", "image_size", "prefer", "ensemble", "refit", "max_latency_ms", "max_mb",
+        "novelty",
     ),
     "search space": (
         "freeze_fraction", "truncate", "head", "head_features", "optimizer", "lr", "lr_scheduler", "step_epochs",

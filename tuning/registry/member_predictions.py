@@ -96,7 +96,7 @@ def predict_with_graph(
     split: SplitName = "test",
     rows: npt.NDArray[np.int64] | None = None,
 ) -> GraphPredictions:
-    """Return what a package's graph computes for a split, or for some rows of it.
+    """Return the outputs of a package's graph for a split, or for some rows of it.
 
     ``caches`` are in the order of the graph's inputs.
     """

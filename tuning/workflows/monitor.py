@@ -40,7 +40,7 @@ class Monitored(NamedTuple):
 
 
 def load_monitored(client: MlflowClient, model: str) -> Monitored:
-    """Load what is needed of a registered version (see ``find_version``); the network is not.
+    """Load the facts and the reference of a registered version (see ``find_version``), without its network.
 
     Raises:
         TrackingError: it does not exist, or it was packaged by a version without monitoring.
@@ -101,7 +101,7 @@ def check_window(
 
 
 def headline(window: Records, tests: Sequence[DriftTest], live: LiveAccuracy | None) -> str:
-    """Return what a window shows, in one sentence."""
+    """Return the result of a window as a sentence."""
     drifted = [test.name for test in tests if test.is_drift and not test.is_feature]
     if features := sum(test.is_drift for test in tests if test.is_feature):
         drifted.append(pluralize(features, "feature"))
