@@ -184,8 +184,10 @@ def evaluate(model: str, data: PathLike = "demo", split: str = "all") -> Evaluat
 
 
 @_refuse_unknown_keywords
-def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
+def predict(model: str, files: PathLike | Sequence[PathLike], reject: float = 1.0) -> Predictions:
     """Classify images: files, folders (all files in them) or patterns such as ``new/*.jpg``.
+
+    The label of an image whose novelty is above ``reject`` is empty; 0.99 keeps 99% of images like those of training.
 
     Raises:
         UserError: the model cannot be used, or no file matches.
@@ -198,7 +200,7 @@ def predict(model: str, files: PathLike | Sequence[PathLike]) -> Predictions:
         from tuning.workflows.results import Predictions
 
         paths = [path for name in names for path in find_files(str(name))]
-        return Predictions(tuple(predict_files(load_model(model), paths)))
+        return Predictions(tuple(predict_files(load_model(model), paths, reject=reject)))
 
 
 @_refuse_unknown_keywords

@@ -42,7 +42,6 @@ OPTIONS = {
     "backbone": "test_efficientnet",
     "weights": "none",
     "image_size": "64",
-    "max_epochs": "12",
     "trials": "6",
     "sweep": "off",
     "scheduler": "none",
@@ -51,7 +50,7 @@ OPTIONS = {
     "rerun_top_k": "0",
     "batch_size": "16",
 }
-EPOCHS = 6 * 12
+EPOCHS = 6 * 12  # of ``SearchProcess``
 TIMEOUT_S = 600.0
 HOG = "import sys, time; data = bytearray(int(sys.argv[1])); data[::4096] = b'x' * len(data[::4096]); time.sleep(600)"
 
@@ -72,6 +71,7 @@ class SearchProcess:
 
     folder: Path
     module: str = "tuning"
+    max_epochs: int = 12
 
     @property
     def environment(self) -> dict[str, str]:
@@ -124,7 +124,7 @@ class SearchProcess:
 
     def tune(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start the search."""
-        options = {"data": str(self.folder / "photos"), **OPTIONS}
+        options = {"data": str(self.folder / "photos"), "max_epochs": str(self.max_epochs), **OPTIONS}
         return self.start(
             "tune", *(argument for name, text in options.items() for argument in (f"--{name}", text)), **environment
         )

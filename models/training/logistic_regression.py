@@ -90,11 +90,13 @@ def _row_space(matrix: Features) -> Features:
 class CrossValidation:
     """The chosen inverse penalty ``c``, and the logits [n, k] of each image from the fit that held it out.
 
-    Images that are never held out have NaN.
+    Images that are never held out have NaN. ``only_fit`` has the coefficients [k, r] and the intercept [k] if there is
+    a single fold, whose fit is that of all other images.
     """
 
     c: float
     logits: Floats
+    only_fit: tuple[Floats, Floats] | None = None
 
 
 class _Path:
@@ -144,7 +146,7 @@ def cross_validate(
         loss = class_balanced_mean(cross_entropy(logits[is_scored], labels[is_scored], 1.0), labels[is_scored])
         if loss >= best_loss:
             break
-        best, best_loss = CrossValidation(c, logits), loss
+        best, best_loss = CrossValidation(c, logits, (coefficients, intercept) if len(paths) == 1 else None), loss
     return best
 
 

@@ -68,7 +68,11 @@ def fit_probe(classifier: Classifier, train: BatchLoader, val: BatchLoader, fold
     x, num_classes, is_balanced = space.coordinates, train.num_classes, train.config.balance == "weights"
     split_as_fold = np.where(is_training, ALWAYS_TRAINING, 0)
     chosen = cross_validate(x, labels, split_as_fold if folds is None else folds, num_classes, is_balanced)
-    layer = space.to_linear_layer(*fit(x[is_training], labels[is_training], chosen.c, num_classes, is_balanced))
+    if folds is None and chosen.only_fit is not None:
+        fitted = chosen.only_fit
+    else:
+        fitted = fit(x[is_training], labels[is_training], chosen.c, num_classes, is_balanced)
+    layer = space.to_linear_layer(*fitted)
     set_head(classifier, layer)
     train_logits, val_logits = layer.logits(features[is_training]), layer.logits(features[~is_training])
     seconds = time.perf_counter() - started

@@ -101,6 +101,19 @@ def test_the_penalty_has_the_lowest_held_out_loss() -> None:
     assert chosen.c not in (C_PATH[0], C_PATH[-1])
 
 
+def test_a_single_fold_leaves_the_fit_with_its_penalty() -> None:
+    x, y = features(90, 60)
+    x = FeatureSpace(x, np.ones(len(x), dtype=bool)).coordinates
+    is_training = np.arange(90) < 60
+    chosen = cross_validate(x, y, np.where(is_training, ALWAYS_TRAINING, 0), 3, is_balanced=True)
+    assert chosen.only_fit is not None
+    for fitted, expected in zip(chosen.only_fit, fit(x[is_training], y[is_training], chosen.c, 3, True), strict=True):
+        assert np.array_equal(fitted, expected)
+    folds = stratified_group_folds(y, [str(number) for number in range(90)])
+    assert folds is not None
+    assert cross_validate(x, y, folds, 3, is_balanced=True).only_fit is None
+
+
 def test_images_that_are_never_held_out_have_no_prediction() -> None:
     x, y = features(60, 10)
     folds = stratified_group_folds(y, [str(number) for number in range(60)])

@@ -65,16 +65,17 @@ class Model:
         """
         return cls(load_model(model_uri))
 
-    def predict(self, images: Image | Sequence[Image]) -> pd.DataFrame:
-        """Return a row per image: label, score, error, and the probability of each class.
+    def predict(self, images: Image | Sequence[Image], reject: float = 1.0) -> pd.DataFrame:
+        """Return a row per image: label, score, error, novelty if there is any, and the probability of each class.
 
-        An image is a path, the bytes of a file, a PIL image or an array (uint8 [height, width, 3]).
+        The label is empty if the novelty is above ``reject``. An image is a path, the bytes of a file, a PIL image or an array (uint8 [height, width, 3]).
         """
         import pandas as pd
 
         items = list(images) if isinstance(images, (list, tuple)) else [images]
         inputs = [Path(item) if isinstance(item, str) else item for item in items]
-        return self.pyfunc.predict(pd.DataFrame({"image": pd.Series(inputs, dtype=object)}))
+        frame = pd.DataFrame({"image": pd.Series(inputs, dtype=object)})
+        return self.pyfunc.predict(frame, {"reject": reject} if reject < 1 else None)
 
 
 class PromotionResult(NamedTuple):
@@ -255,11 +256,12 @@ class Predictions(Sequence[Prediction]):
         return len(self.items)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a row for each file: label, score, error, and the probability of each class."""
+        """Return a row for each file: label, score, error, novelty if there is any, and the classes' probabilities."""
         import pandas as pd
 
         rows = [
             {"file": str(each.file), "label": each.label, "score": each.score, "error": each.error}
+            | ({} if each.novelty is None else {"novelty": each.novelty})
             | dict(each.probabilities)
             for each in self.items
         ]

@@ -21,7 +21,7 @@ TRIALS = 6  # in benchmarks.faults
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchProcess:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    process = SearchProcess(tmp_path, quick.MODULE)
+    process = SearchProcess(tmp_path, quick.MODULE, max_epochs=7)
     process.make_photos(30)
     return process
 
@@ -35,7 +35,7 @@ def test_a_search_survives_a_stop_by_the_user_a_killed_worker_and_a_killed_drive
     process = search.start("resume", "--run", search.search_folder.name)
     wait_for_epochs(search, search.epochs() + 4, process)
     inject("worker", search, process)
-    wait_for_epochs(search, search.epochs() + 12, process)
+    wait_for_epochs(search, search.epochs() + 8, process)
     inject("driver", search, process)
     before = {trial.trial_uid: trial.history for trial in search.trials() if trial.status != "running"}
     check_events(search, resume_with_json_events(search))
