@@ -82,7 +82,7 @@ def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
 ) -> None:
     now = start_s
     monkeypatch.setattr("tuning.search.time_budget.time.time", lambda: now)
-    time_budget = make_time_budget(300, num_test_images=100)
+    time_budget = make_time_budget(300, num_test_images=60, num_export_images=40)
     now = start_s + 20
     time_budget.start_trials()
     assert time_budget.seconds_left == pytest.approx(300 - 20 - 28)
@@ -95,6 +95,8 @@ def test_a_slow_start_and_slow_probes_end_the_trials_earlier(
     }
     time_budget.on_trial_end(probe.model_copy(update=changes), None)
     assert time_budget.seconds_left == pytest.approx(300 - 20 - 28 - 0.7 * 100 / 5)
+    time_budget.latency_ms = 50.0  # exported: only the test images are left
+    assert time_budget.seconds_left == pytest.approx(300 - 20 - 28 - 60 * 0.05)
 
 
 def test_without_minutes_the_time_is_never_exhausted(make_time_budget: MakeTimeBudget) -> None:

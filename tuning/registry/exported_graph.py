@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
 from data.frozen_model import FrozenModel
+from data.sources.base import SplitName
 from tuning.registry.member_predictions import (
     TrainedMember,
     load_members,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from data.preprocessing import Preprocessing
     from models.packaging.export import ExportResult, PackageMember
 
+NOVELTY_SPLITS: tuple[SplitName, SplitName] = ("train", "val")  # to fit the distances, and their levels
 NOVELTY_IMAGES = 1_000  # of the training and of the validation images: they determine 128 directions and 256 levels
 
 
@@ -149,6 +151,11 @@ def _export(
     return exported
 
 
+def num_novelty_images(dataset: Dataset) -> int:
+    """Return the number of images on which the novelty of a graph is fitted."""
+    return sum(min(len(dataset.split(split)), NOVELTY_IMAGES) for split in NOVELTY_SPLITS)
+
+
 def _write_novelty(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> None:
     """Fit the novelty on training images, and its levels on validation images; write nothing if there are too few."""
     from data.dataset.stratified_parts import stratified_parts
@@ -156,7 +163,7 @@ def _write_novelty(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> N
     from models.packaging.export import OPTIONAL_ARTIFACTS
 
     outputs = []
-    for split in ("train", "val"):
+    for split in NOVELTY_SPLITS:
         labels = next(iter(caches.values())).split(split)[1]
         parts = stratified_parts(labels, NOVELTY_IMAGES)
         outputs.append(predict_with_graph(graph, caches, split, None if parts is None else parts.rows(0)))

@@ -100,6 +100,7 @@ class TimeBudget(TrialCallback):
         started_s: float,
         *,
         num_test_images: int = 0,
+        num_export_images: int = 0,
         has_progress: bool = False,
         previous: Elapsed = NOTHING_ELAPSED,
     ) -> None:
@@ -111,6 +112,7 @@ class TimeBudget(TrialCallback):
             elapsed_file: the file with the elapsed seconds of the search.
             started_s: start of the command as Unix time in seconds.
             num_test_images: number of images on which the winner will be evaluated.
+            num_export_images: number of images that its export evaluates, unless it happens while the trials run.
             has_progress: whether an epoch or a trial has ended in an earlier session.
             previous: elapsed seconds of earlier sessions.
         """
@@ -121,7 +123,8 @@ class TimeBudget(TrialCallback):
         self._start_s = time.time()
         remaining_s = None if budget_s is None else max(0.0, budget_s - previous.counted_s)
         self.ends_s = None if remaining_s is None else self._command_s + remaining_s
-        self._remaining_s, self._num_test_images = remaining_s, num_test_images
+        self._remaining_s = remaining_s
+        self._num_test_images, self._num_export_images = num_test_images, num_export_images
         self._s_per_image: list[float] = []
         self.export_has_begun = False
         self.latency_ms: float | None = None
@@ -139,7 +142,8 @@ class TimeBudget(TrialCallback):
         if self.ends_s is None or self._remaining_s is None:
             return None
         startup_s = self._start_s - self._command_s
-        evaluation_s = estimate_evaluation_s(self._num_test_images, self._s_per_image, self.latency_ms)
+        num_images = self._num_test_images + (self._num_export_images if self.latency_ms is None else 0)
+        evaluation_s = estimate_evaluation_s(num_images, self._s_per_image, self.latency_ms)
         finalize_s = evaluation_s + estimate_finalize_s(startup_s, self.export_has_begun)
         return self.ends_s - min(finalize_s, MAX_RESERVE_FRACTION * self._remaining_s)
 

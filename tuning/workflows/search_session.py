@@ -23,6 +23,7 @@ from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MOD
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
+from tuning.registry.exported_graph import num_novelty_images
 from tuning.search.cost_aware import CostAwareProposals
 from tuning.search.defaults import MAX_REGRESSION_IMAGES
 from tuning.search.ray_runtime import (
@@ -254,6 +255,7 @@ class SearchSession:
             self._search.paths.elapsed,
             self._search.context.started_s,
             num_test_images=len(self._search.dataset.split("test")),
+            num_export_images=num_novelty_images(self._search.dataset) if self._search.recipe.novelty == "on" else 0,
             has_progress=has_result(store.trials()),
             previous=Elapsed.load(self._search.paths.elapsed),
         )
