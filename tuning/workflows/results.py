@@ -68,8 +68,8 @@ class Model:
     def predict(self, images: Image | Sequence[Image], reject: float = 1.0) -> pd.DataFrame:
         """Return a row per image: label, score, error, novelty if there is any, and the probability of each class.
 
-        The label is empty if the novelty is above ``reject``. An image is a path, the bytes of a file, a PIL image or an
-        array (uint8 [height, width, 3]).
+        The label is empty if the novelty is above ``reject``. An image is a path, the bytes of a file, a PIL image or
+        an array (uint8 [height, width, 3]).
         """
         import pandas as pd
 
