@@ -40,6 +40,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -188,17 +189,21 @@ class ImageClassifier(PythonModel):
                 novelty[rows] = self.scorer.novelty(outputs.features)
             if self.recorder is not None:
                 seconds = (time.perf_counter() - started_s) / len(elements)
-                self._record([sources[row] for row in rows], probabilities[rows], outputs.features, seconds)
+                known = None if novelty is None else novelty[rows]
+                self._record([sources[row] for row in rows], probabilities[rows], known, outputs.features, seconds)
         return Predicted(probabilities, novelty, errors)
 
     def _record(
-        self, sources: list[Source], probabilities: npt.NDArray[np.float64], features: Floats | None, seconds: float
+        self,
+        sources: list[Source],
+        probabilities: npt.NDArray[np.float64],
+        novelty: npt.NDArray[np.float64] | None,
+        features: Floats | None,
+        seconds: float,
     ) -> None:
         common = {"time": round(time.time(), 3), "model": self.package_id, "latency_ms": round(1000 * seconds, 3)}
-        novelty = summaries = None
-        if self.scorer is not None:
-            novelty, summaries = self.scorer.novelty(features), self.scorer.summaries(features)
-        self.recorder.record(common, sources, self.labels, probabilities, novelty, summaries)
+        summarize = None if self.scorer is None else partial(self.scorer.summaries, features)
+        self.recorder.record(common, sources, self.labels, probabilities, novelty, summarize)
 
     def _source_of(self, element: object) -> Source:
         """Return the image that an element of the input contains or names.

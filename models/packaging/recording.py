@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 VARIABLE = "FREEZELINE_RECORD"
-MAX_QUEUED = 1_000  # batches
+MAX_QUEUED = 100  # batches; their images are in memory
 ID_LENGTH = 16  # hex digits of digests
 DECIMALS = 6
 FLUSH_TIMEOUT_S = 5.0  # at the end of the process
@@ -61,27 +61,31 @@ class Recorder:
         labels: Sequence[str],
         probabilities: npt.NDArray[np.float64],
         novelty: npt.NDArray[np.float64] | None,
-        summaries: npt.NDArray[np.float64] | None,
+        summarize: Callable[[], npt.NDArray[np.float64]] | None,
     ) -> None:
         """Write a row soon for each of the images ``sources``, or drop them if the disk does not keep up.
 
-        ``common`` are the fields that all rows have.
+        ``common`` are the fields that all rows have; ``summarize`` computes the summaries [n, 8] of the features.
         """
         if self._pid != os.getpid():  # also in a process that was forked after the model was loaded
             self._start()
 
+        # The caller may change an image in memory; files are read by the thread.
+        images = [source if isinstance(source, (bytes, Path)) else image_id(source) for source in sources]
+
         def rows() -> list[dict[str, Any]]:
             chosen = probabilities.argmax(axis=1)
+            summaries = None if summarize is None else summarize()
             return [
                 {
                     **common,
-                    "image": image_id(source),
+                    "image": image if isinstance(image, str) else image_id(image),
                     "label": labels[chosen[row]],
                     "score": round(float(probabilities[row, chosen[row]]), DECIMALS),
                     **({} if novelty is None else {"novelty": round(float(novelty[row]), DECIMALS)}),
                     **({} if summaries is None else {"features": summaries[row].round(3).tolist()}),
                 }
-                for row, source in enumerate(sources)
+                for row, image in enumerate(images)
             ]
 
         with contextlib.suppress(queue.Full):
@@ -101,12 +105,12 @@ class Recorder:
 
     def _run(self) -> None:
         while (rows := self._queue.get()) is not None:
-            lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows())
             file = self._folder / f"{time.strftime('%Y-%m-%d', time.gmtime())}-{self._pid}.jsonl"
             try:
+                lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows())
                 with file.open("ab") as out:
                     out.write(lines.encode("utf-8", "replace"))
-            except OSError as error:  # a full disk must not end the answers
+            except OSError as error:  # the disk is full, or an image file was deleted: the next answers are recorded
                 print(f"{VARIABLE}: {error}", file=sys.stderr)
 
 

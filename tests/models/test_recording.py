@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path, monkeypatch
 def test_answers_do_not_wait_for_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "MAX_QUEUED", 2)
     release, recorder = threading.Event(), Recorder(tmp_path)
-    monkeypatch.setattr(recording, "image_id", lambda source: release.wait(10) and "id")
+    monkeypatch.setattr(recording, "image_id", lambda source: str(release.wait(10)))
     for _ in range(10):
         record(recorder, [b"image"])  # would block if the queue were waited for
     release.set()
@@ -77,6 +77,24 @@ def test_an_error_of_the_disk_ends_no_answer(tmp_path: Path, capfd: pytest.Captu
     record(recorder, [b"image"])
     recorder.close()
     assert "No such file or directory" in capfd.readouterr().err
+
+
+def test_a_deleted_image_file_ends_no_recording(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(tmp_path / "records")
+    record(recorder, [tmp_path / "deleted.png"])
+    record(recorder, [b"next"])
+    recorder.close()
+    assert [row["image"] for row in rows_of(tmp_path / "records")] == [image_id(b"next")]
+    assert "deleted.png" in capfd.readouterr().err
+
+
+def test_an_array_may_change_after_its_answer(tmp_path: Path) -> None:
+    recorder, image = Recorder(tmp_path), np.zeros((4, 4, 3), np.uint8)
+    before = image_id(image)
+    record(recorder, [image])
+    image[:] = 1
+    recorder.close()
+    assert [row["image"] for row in rows_of(tmp_path)] == [before]
 
 
 def test_a_forked_process_writes_a_file_of_its_own(tmp_path: Path) -> None:
