@@ -41,6 +41,7 @@ from tuning.workflows.monitor import Monitored, load_monitored
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset
 
+SMALL = ("--image-size", "96", "--ensemble", "off")  # a fast network: it is not what is measured
 NAME = "search"  # of the registered model
 QUIET_DAYS, CHANGED_DAYS = 30, 5
 DAY_IMAGES, WINDOW, STEP = 100, 100, 10
@@ -208,7 +209,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as text:
         scratch = Path(text)
-        found = search(str(options.folder), 0, scratch, "--minutes", str(options.minutes))
+        found = search(str(options.folder), 0, scratch, "--minutes", str(options.minutes), *SMALL)
         database, uri = f"sqlite:///{scratch}/mlflow.db", f"models:/{NAME}/1"
         mlflow.set_tracking_uri(database)
         monitored = load_monitored(found.client, NAME)
