@@ -57,6 +57,8 @@ def test_ctrl_c_stops_cleanly_reports_finished_trials_and_leaves_no_run_running(
         time.sleep(0.1)  # mlflow run sets FAILED; the status guard corrects it
     parent, children = runs_of(workspace.client)
     assert parent.info.status == "KILLED"
+    for command in ("resume", "promote"):
+        assert f"freezeline {command} {parent.info.run_id}" in terminal.output
     assert {run.info.status for run in children} <= {"FINISHED", "KILLED"}
     assert workspace.client.search_registered_models() == []
     files = {file.path for file in workspace.client.list_artifacts(parent.info.run_id)}
