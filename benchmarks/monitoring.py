@@ -41,7 +41,7 @@ from tuning.workflows.monitor import Monitored, load_monitored
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset
 
-SMALL = ("--image-size", "96", "--ensemble", "off")  # a fast network: it is not what is measured
+SMALL = ("--image-size", "96", "--ensemble", "1")  # a fast network: it is not what is measured
 NAME = "search"  # of the registered model
 QUIET_DAYS, CHANGED_DAYS = 30, 5
 DAY_IMAGES, WINDOW, STEP = 100, 100, 10
