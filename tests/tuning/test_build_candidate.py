@@ -23,7 +23,7 @@ from tuning.common.promotion_types import Candidate
 from tuning.recipe.schema import TrainingSettings
 from tuning.registry.build_candidate import build_candidate, load_test_predictions, with_absolute_paths
 from tuning.registry.candidate_store import load_candidate, load_model, reference_predictions_path
-from tuning.registry.exported_graph import ExportedGraph, export_ahead, take_or_export
+from tuning.registry.exported_graph import NOVELTY_IMAGES, ExportedGraph, export_ahead, novelty_rows, take_or_export
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember, load_members, pixel_caches
 from tuning.registry.smoke_test import ReferencePredictions
 from tuning.tracking.parent_run import ParentRun
@@ -179,3 +179,13 @@ def test_paths_of_data_and_images_are_absolute_and_other_sources_unchanged(
     for data in ("demo", "s3://bucket/photos", "missing"):
         unchanged = TrainingSettings(data=data, images="beside the table")
         assert with_absolute_paths(unchanged) == unchanged
+
+
+def test_the_images_for_novelty_are_of_every_class_in_proportion() -> None:
+    labels = np.repeat(np.arange(4), (5_000, 3_000, 10, 1))
+    counts = np.bincount(labels[novelty_rows(labels)])
+    assert counts.tolist() == [312, 187, 2, 1]
+    assert abs(counts.sum() - NOVELTY_IMAGES) <= 4
+    few = np.repeat(np.arange(2), 20)
+    assert novelty_rows(few).tolist() == list(range(40))
+    assert len(novelty_rows(np.zeros(0, dtype=np.int64))) == 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import ValidationError
 
 from data.atomic_write import write_atomically
@@ -30,10 +31,12 @@ from tuning.registry.smoke_test import ReferencePredictions
 if TYPE_CHECKING:
     from data.loading.pixel_cache import PixelCache
     from data.preprocessing import Preprocessing
+    from models.evaluation.metrics import Labels
     from models.packaging.export import ExportResult, PackageMember
 
 NOVELTY_SPLITS: tuple[SplitName, SplitName] = ("train", "val")  # to fit the distances, and their levels
-NOVELTY_IMAGES = 1_000  # of the training and of the validation images: they determine 128 directions and 256 levels
+NOVELTY_IMAGES = 500  # of each split: with 1,000 no AUROC between four photo sets changed by more than 0.002
+MIN_CLASS_IMAGES = 2
 
 
 class ExportedGraph(FrozenModel):
@@ -153,20 +156,28 @@ def _export(
 
 def num_novelty_images(dataset: Dataset) -> int:
     """Return the number of images on which the novelty of a graph is fitted."""
-    return sum(min(len(dataset.split(split)), NOVELTY_IMAGES) for split in NOVELTY_SPLITS)
+    labels = [[sample.label for sample in dataset.split(split)] for split in NOVELTY_SPLITS]
+    return sum(len(novelty_rows(np.array(each, dtype=np.int64))) for each in labels)
+
+
+def novelty_rows(labels: Labels) -> Labels:
+    """Return rows of about ``NOVELTY_IMAGES`` images with labels [n], in proportion to the classes, two of each."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    by_class = (order[labels[order] == label] for label in np.unique(labels))
+    share = NOVELTY_IMAGES / max(1, len(labels))
+    chosen = [rows[: max(MIN_CLASS_IMAGES, round(share * len(rows)))] for rows in by_class]
+    return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *chosen]))
 
 
 def _write_novelty(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> None:
     """Fit the novelty on training images, and its levels on validation images; write nothing if there are too few."""
-    from data.dataset.stratified_parts import stratified_parts
     from models.evaluation.novelty import fit_novelty, save_arrays
     from models.packaging.export import OPTIONAL_ARTIFACTS
 
     outputs = []
     for split in NOVELTY_SPLITS:
         labels = next(iter(caches.values())).split(split)[1]
-        parts = stratified_parts(labels, NOVELTY_IMAGES)
-        outputs.append(predict_with_graph(graph, caches, split, None if parts is None else parts.rows(0)))
+        outputs.append(predict_with_graph(graph, caches, split, novelty_rows(labels)))
     (training, features), (_, held_out) = outputs
     if features is None or held_out is None:
         raise RuntimeError("the graph was exported without features")
