@@ -23,7 +23,14 @@ from tuning.common.promotion_types import Candidate
 from tuning.recipe.schema import TrainingSettings
 from tuning.registry.build_candidate import build_candidate, load_test_predictions, with_absolute_paths
 from tuning.registry.candidate_store import load_candidate, load_model, reference_predictions_path
-from tuning.registry.exported_graph import NOVELTY_IMAGES, ExportedGraph, export_ahead, novelty_rows, take_or_export
+from tuning.registry.exported_graph import (
+    NOVELTY_IMAGES,
+    ExportedGraph,
+    export_ahead,
+    limit_novelty,
+    novelty_rows,
+    take_or_export,
+)
 from tuning.registry.member_predictions import HeldOutPredictions, TrainedMember, load_members, pixel_caches
 from tuning.registry.smoke_test import ReferencePredictions
 from tuning.tracking.parent_run import ParentRun
@@ -189,3 +196,16 @@ def test_the_images_for_novelty_are_of_every_class_in_proportion() -> None:
     few = np.repeat(np.arange(2), 20)
     assert novelty_rows(few).tolist() == list(range(40))
     assert len(novelty_rows(np.zeros(0, dtype=np.int64))) == 0
+
+
+def test_novelty_that_exceeds_the_size_limit_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    graph, novelty = tmp_path / "model.onnx", tmp_path / "novelty.npz"
+    graph.write_bytes(bytes(2_000_000))
+    novelty.write_bytes(bytes(1_000_000))
+    for max_mb in (None, 3.0):
+        limit_novelty(tmp_path, graph, max_mb)
+        assert novelty.exists()
+    with caplog.at_level("INFO"):
+        limit_novelty(tmp_path, graph, 2.9)
+    assert not novelty.exists()
+    assert "with it, it would have 3.0 MB, and max_mb is 2.9" in caplog.text

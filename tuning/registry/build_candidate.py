@@ -23,14 +23,14 @@ from tuning.common.events import log_stage
 from tuning.common.names import GIT_COMMIT_TAG
 from tuning.common.promotion_types import Candidate, CandidateMember, Promotion
 from tuning.recipe.auto import TrainingT
-from tuning.recipe.schema import TrainingSettings
+from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.candidate_store import (
     candidate_artifacts,
     link_metrics,
     log_candidate_package,
     reference_predictions_path,
 )
-from tuning.registry.exported_graph import ExportedGraph, take_or_export
+from tuning.registry.exported_graph import ExportedGraph, limit_novelty, take_or_export
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
 from tuning.registry.member_predictions import (
     HeldOutPredictions,
@@ -101,6 +101,7 @@ def build_candidate(
     _complete_package(members, exported, dataset, temperature, folder)
     log_stage(logger, "evaluating the package on the test split")
     graph = folder / exported.graph
+    limit_novelty(folder, graph, settings.max_mb if isinstance(settings, Recipe) else None)
     is_served_faster = graph.suffix == ".onnx" and choose_device().type == "cpu"
     served = predict_with_graph(graph, caches) if is_served_faster else None
     test = served.predictions if served else predict_split(networks(), caches, "test", num_classes)

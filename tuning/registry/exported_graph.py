@@ -7,6 +7,7 @@ It takes most of the time of packaging, so a search exports the networks that wi
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from models.evaluation.metrics import Labels
     from models.packaging.export import ExportResult, PackageMember
 
+logger = logging.getLogger(__name__)
 NOVELTY_SPLITS: tuple[SplitName, SplitName] = ("train", "val")  # to fit the distances, and their levels
 NOVELTY_IMAGES = 500  # of each split: with 1,000 no AUROC between four photo sets changed by more than 0.002
 MIN_CLASS_IMAGES = 2
@@ -152,6 +154,19 @@ def _export(
     )
     write_atomically(description, exported.to_json().encode())
     return exported
+
+
+def limit_novelty(folder: Path, graph: Path, max_mb: float | None) -> None:
+    """Remove the novelty of the package in ``folder`` if it exceeds ``max_mb`` together with the graph."""
+    from models.packaging.export import OPTIONAL_ARTIFACTS
+
+    novelty = folder / OPTIONAL_ARTIFACTS["novelty_levels"]
+    if max_mb is None or not novelty.exists():
+        return
+    size_mb = (graph.stat().st_size + novelty.stat().st_size) / 1e6
+    if size_mb > max_mb:
+        novelty.unlink()
+        logger.info("the package has no novelty: with it, it would have %.1f MB, and max_mb is %g", size_mb, max_mb)
 
 
 def num_novelty_images(dataset: Dataset) -> int:
