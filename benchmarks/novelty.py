@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.jsonl import append_row, read_rows
 from benchmarks.searches import search
 from data.load_dataset import load_dataset
-from models.evaluation.novelty import area_under_roc
 from models.packaging.inference import predict_files
 
 if TYPE_CHECKING:
@@ -69,10 +69,9 @@ def main() -> None:
                     if key in metrics
                 }
             else:
-                row |= {
-                    "auroc": round(area_under_roc(own, others), 4),
-                    "rejected_0.99": round(float((others > 0.99).mean()), 4),
-                }
+                is_other = np.repeat((0, 1), (len(own), len(others)))
+                row["auroc"] = round(roc_auc_score(is_other, np.concatenate([own, others])), 4)
+                row["rejected_0.99"] = round(float((others > 0.99).mean()), 4)
             append_row(options.rows, row)
     for row in read_rows(options.rows):
         print(row)

@@ -25,8 +25,9 @@ class StratifiedParts:
         count: the number of parts after which all images have been used.
     """
 
-    def __init__(self, labels: npt.NDArray[np.int64], size: int) -> None:
+    def __init__(self, labels: npt.NDArray[np.int64], size: int, min_per_class: int = MIN_PER_CLASS) -> None:
         """Take the labels [n] and the approximate size of a part, which is below n."""
+        self._min_per_class = min_per_class
         self.count = -(-len(labels) // size)
         self._share = size / len(labels)
         rng = np.random.default_rng(PART_SEED)
@@ -37,7 +38,7 @@ class StratifiedParts:
         number = part % self.count
         selected = []
         for rows in self._by_class:
-            size = max(min(MIN_PER_CLASS, len(rows)), math.ceil(len(rows) * self._share))
+            size = max(min(self._min_per_class, len(rows)), math.ceil(len(rows) * self._share))
             selected.append(rows[(number * size + np.arange(size)) % len(rows)])
         return np.sort(np.concatenate(selected))
 
@@ -46,6 +47,8 @@ class StratifiedParts:
         return part // self.count
 
 
-def stratified_parts(labels: npt.NDArray[np.int64], size: int | None) -> StratifiedParts | None:
+def stratified_parts(
+    labels: npt.NDArray[np.int64], size: int | None, min_per_class: int = MIN_PER_CLASS
+) -> StratifiedParts | None:
     """Return the parts of images with these labels [n]; None if one part has all images, or without a size."""
-    return None if size is None or size >= len(labels) else StratifiedParts(labels, size)
+    return None if size is None or size >= len(labels) else StratifiedParts(labels, size, min_per_class)

@@ -56,13 +56,12 @@ def _shrunk_covariance(centered: Floats, num_directions: int) -> tuple[Floats, F
     ``centered`` are features [n, f] without the mean of their class.
     """
     from scipy.linalg import eigh
+    from sklearn.covariance import ledoit_wolf_shrinkage
 
     count, width = centered.shape
     covariance = centered.T @ centered / count
     mean_variance = np.trace(covariance) / width
-    deviation = ((covariance - mean_variance * np.eye(width)) ** 2).sum()
-    noise = (((centered**2).sum(axis=1) ** 2).sum() / count - (covariance**2).sum()) / count
-    shrinkage = min(1.0, noise / deviation) if deviation else 1.0
+    shrinkage = float(ledoit_wolf_shrinkage(centered, assume_centered=True))
     values, vectors = eigh(covariance, subset_by_index=(width - num_directions, width - 1))
     shrunk = (1 - shrinkage) * values[::-1] + shrinkage * mean_variance
     rest_variance = (width * mean_variance - shrunk.sum()) / (width - num_directions)
@@ -73,28 +72,22 @@ def _shrunk_covariance(centered: Floats, num_directions: int) -> tuple[Floats, F
 def unseen_class_auroc(distances: Floats, labels: Labels) -> float | None:
     """Return how well each class would be noticed if the package did not know it; None with a single class.
 
-    ``distances`` [n, k] are those of labelled images to the class means. For each class, its images are compared with
+    ``distances`` [n, k] are those of labeled images to the class means. For each class, its images are compared with
     all others by the distance to the nearest of the other classes' means: the result is the mean area under the ROC
     curve over the classes that have images. The network was trained with the class, so a new class is harder.
     """
+    from sklearn.metrics import roc_auc_score
+
     areas = []
     for label in np.unique(labels):
         is_new = labels == label
         if is_new.all() or distances.shape[1] == 1:
             return None
         nearest = np.delete(distances, label, axis=1).min(axis=1)
-        areas.append(area_under_roc(nearest[~is_new], nearest[is_new]))
+        areas.append(roc_auc_score(is_new, nearest))
     return float(np.mean(areas))
 
 
 def save_arrays(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write arrays as a compressed file of NumPy."""
     np.savez_compressed(file, allow_pickle=False, **dict(arrays))
-
-
-def area_under_roc(known: Floats, new: Floats) -> float:
-    """Return the probability that a new image [m] scores higher than a known one [n]; ties count half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([known, new]))[len(known) :]
-    return float((ranks.sum() - len(new) * (len(new) + 1) / 2) / (len(known) * len(new)))

@@ -5,7 +5,7 @@ Shapes: n images, k classes, f features, r directions.
 The distance is that of Mahalanobis to the nearest class mean, with one covariance for all classes (Lee et al. 2018, "A
 Simple Unified Framework for Detecting Out-of-Distribution Samples"), on features of length 1 (Müller and Hein 2025,
 "Mahalanobis++"). Only the r directions of largest variance are stored; all others have the same variance. The novelty
-of an image is the share of validation images that lie nearer: ``novelty > 0.99`` holds for 1 % of images like these.
+of an image is the share of validation images that lie nearer: ``novelty > 0.99`` holds for 1% of images like these.
 """
 
 from __future__ import annotations

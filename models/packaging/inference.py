@@ -24,7 +24,7 @@ RENAMED_COLUMNS = {f"{name}_": name for name in RESERVED_COLUMNS}  # column of a
 class PackagedModel(Protocol):
     """A packaged model, as returned by ``tuning.registry.candidate_store.load_model``."""
 
-    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ANN401  # MLflow's own signature
+    def predict(self, data: Any) -> Any:  # noqa: ANN401  # MLflow's own signature
         """Return a data frame with ``label``, ``score``, ``error`` and a column for each class."""
 
 
@@ -51,7 +51,7 @@ def predict_files(
     """Yield the prediction for each file, in order; the label is empty if the novelty is above ``reject``.
 
     Raises:
-        TrackingError: the model was not packaged by Freezeline.
+        TrackingError: the model was not packaged by Freezeline, or without novelty, which ``reject`` needs.
     """
     for start in range(0, len(files), BATCH_SIZE):
         batch = list(files[start : start + BATCH_SIZE])
@@ -61,11 +61,16 @@ def predict_files(
 
 
 def _predict_batch(model: PackagedModel, files: list[Path], reject: float) -> Iterator[Prediction]:
-    frame = model.predict(files, {"reject": reject}) if reject < KEEP_ALL else model.predict(files)
+    frame = model.predict(files)
     if not set(REQUIRED_COLUMNS) <= set(frame.columns):
         raise TrackingError(
             f"model must be one packaged by Freezeline, with the output columns {', '.join(REQUIRED_COLUMNS)}, got "
             f"{', '.join(map(str, frame.columns))}; choose another model"
+        )
+    if reject < KEEP_ALL and "novelty" not in frame.columns:
+        raise TrackingError(
+            f"reject must be 1 for a model that was packaged without novelty, got {reject:g}; leave it out, or search "
+            "again with novelty=on"
         )
     for file, row in zip(files, frame.to_dict("records"), strict=True):
         if isinstance(row["error"], str):  # an empty cell is None or NaN
@@ -77,7 +82,8 @@ def _predict_batch(model: PackagedModel, files: list[Path], reject: float) -> It
             if name not in RESERVED_COLUMNS
         )
         novelty = float(row["novelty"]) if "novelty" in row else None
-        yield Prediction(file, str(row["label"]), float(row["score"]), probabilities, novelty=novelty)
+        label = "" if novelty is not None and novelty > reject else str(row["label"])
+        yield Prediction(file, label, float(row["score"]), probabilities, novelty=novelty)
 
 
 def predict_proba(

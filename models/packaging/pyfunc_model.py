@@ -22,7 +22,7 @@ image contains only the reason in ``error``; the other images are predicted as u
 
 ``model.predict(images, params={...})`` accepts:
 
-* ``reject``: the label of an image whose novelty is above this number is empty: 0.99 keeps 99 % of images like the
+* ``reject``: the label of an image whose novelty is above this number is empty: 0.99 keeps 99% of images like the
   validation images; 1 (the default) keeps all;
 * ``top_k``: return ``label_2``, ``score_2``, ... up to the ``top_k`` most probable classes, instead of a column for
   each class; 0 (the default) returns all classes;

@@ -16,9 +16,10 @@ import torch
 from mlflow.exceptions import MlflowException
 from sklearn.metrics import roc_auc_score
 
+from data.errors import TrackingError
 from data.preprocessing import normalize
 from models.evaluation import novelty as novelty_module
-from models.evaluation.novelty import Arrays, area_under_roc, fit_novelty, save_arrays, unseen_class_auroc
+from models.evaluation.novelty import Arrays, fit_novelty, save_arrays, unseen_class_auroc
 from models.evaluation.novelty_score import NoveltyScorer, unit_length
 from models.packaging import pyfunc_model
 from models.packaging.export import ARTIFACTS, OPTIONAL_ARTIFACTS, export_graph
@@ -80,11 +81,6 @@ def test_too_few_images_and_too_many_classes_have_no_novelty(monkeypatch: pytest
     assert fit_novelty(x, labels, x[:0]) is None
     monkeypatch.setattr(novelty_module, "MAX_BYTES", 100)
     assert fit_novelty(x, labels, x) is None
-
-
-def test_the_area_under_the_curve_is_that_of_scikit_learn() -> None:
-    known, new = np.array([0.1, 0.4, 0.4, 0.8]), np.array([0.4, 0.9])
-    assert area_under_roc(known, new) == pytest.approx(roc_auc_score([0] * 4 + [1] * 2, [*known, *new]))
 
 
 def test_separate_classes_would_be_noticed_if_they_were_unknown(arrays: Mapping[str, Any]) -> None:
@@ -154,6 +150,14 @@ def test_files_are_predicted_with_novelty_and_an_empty_label_if_rejected(with_no
     assert kept.label
     (rejected,) = predict_files(model, [with_novelty.image_file], reject=kept.novelty / 2)
     assert (rejected.label, rejected.probabilities) == ("", kept.probabilities)
+
+
+def test_predicting_files_refuses_reject_without_novelty(packaged: Packaged) -> None:
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(packaged.model))
+    with pytest.raises(TrackingError, match=r"packaged without novelty, got 0\.5; leave it out, or search again"):
+        next(predict_files(model, [packaged.image_file], reject=0.5))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5, True])

@@ -101,7 +101,7 @@ def test_the_same_images_are_no_drift_and_other_images_are(
     wrong = ["path,label", *(f"{file},{images.classes[0]}" for file in files)]
     labels.write_text("\n".join(wrong))
     main(["monitor", model, str(tmp_path / "quiet"), "--labels", str(labels)])
-    assert f"of {len(files)} labelled images; at least " in capsys.readouterr().out
+    assert f"of {len(files)} labeled images; at least " in capsys.readouterr().out
 
 
 def test_predict_rejects_with_an_empty_label(model: str, images: Dataset, capsys: Capture) -> None:

@@ -125,7 +125,7 @@ def test_records_of_a_package_and_a_time_are_read_in_order(tmp_path: Path) -> No
     write_rows(tmp_path, row(30.0, "dog"), row(99.0), row(20.0, model="another"))
     write_rows(tmp_path, row(10.0), row(5.0), name="2026-11-30-2.jsonl")
     with (tmp_path / "2026-11-30-2.jsonl").open("a") as file:
-        file.write('{"time": 11.0, "mod')  # of a killed process
+        file.write('["not ours"]\n{"time": 11.0, "mod')  # of a killed process
     window = read_records(tmp_path, PACKAGE, CLASSES, 10, 50)
     assert window.times.tolist() == [10, 30]
     assert window.classes.tolist() == [0, 1]
@@ -143,7 +143,7 @@ def test_missing_records_are_one_sentence(tmp_path: Path) -> None:
 # --- accuracy in use ---
 
 
-def test_the_accuracy_in_use_is_that_of_the_last_answer_for_each_labelled_image() -> None:
+def test_the_accuracy_in_use_is_that_of_the_last_answer_for_each_labeled_image() -> None:
     window = records(100)._replace(classes=np.zeros(100, dtype=np.int64))
     window.images[1] = window.images[0]
     labels = {str(image): "cat" if number < 60 else "dog" for number, image in enumerate(window.images)}
@@ -167,3 +167,8 @@ def test_labels_are_a_table_of_files_or_of_ids(tmp_path: Path) -> None:
     assert read_labels(tmp_path / "labels.csv") == by_id
     (tmp_path / "ids.csv").write_text("image,label\n" + "".join(f"{key},{label}\n" for key, label in by_id.items()))
     assert read_labels(tmp_path / "ids.csv") == by_id
+
+
+def test_a_missing_table_of_labels_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels must be a table of images and labels, got .* which is no file"):
+        read_labels(tmp_path / "nowhere.csv")

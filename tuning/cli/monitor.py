@@ -36,19 +36,20 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
     from tuning.tracking.connection import connect_to_existing
     from tuning.ui.console import print_tables
     from tuning.ui.tables.monitoring import accuracy_line, comparison_table
-    from tuning.workflows.monitor import check_window, has_alarm, load_monitored, log_window
+    from tuning.workflows.monitor import alarms, check_window, load_monitored, log_window
 
     client = connect_to_existing()
     monitored = load_monitored(client, options.model)
     labels = read_labels(Path(options.labels).expanduser()) if options.labels else None
     content = check_window(monitored, Path(options.records).expanduser(), options.days, labels)
-    run_id = log_window(client, monitored.candidate.name, content)
+    page = build_monitor_page(content)
+    run_id = log_window(client, monitored.candidate.name, content, page)
     if options.report_file:
-        Path(options.report_file).write_text(build_monitor_page(content), encoding="utf-8")
+        Path(options.report_file).write_text(page, encoding="utf-8")
     lines = [
         f"{content.model}: {content.headline}",
         f"{pluralize(content.num_images, 'answer')} from {content.begin} to {content.end} (UTC), run {run_id}",
         *([accuracy_line(content.live)] if content.live else []),
     ]
     print_tables(*lines, *([comparison_table(content.tests)] if content.tests else []))
-    return DRIFT if has_alarm(content) else FINISHED
+    return DRIFT if alarms(content.tests, content.live) else FINISHED

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tuning.common.background import background_thread
 from tuning.common.exit_codes import INTERRUPTED
 
 # Under mlflow run one Ctrl-C arrives twice, as SIGINT from the terminal and as SIGTERM from mlflow.
@@ -171,24 +172,20 @@ def keep_handlers() -> Iterator[None]:
     get.restype = restore.restype = ctypes.c_void_p
     restore.argtypes = (ctypes.c_int, ctypes.c_void_p)
     handlers = {number: get(int(number)) for number in SIGNALS}
-    ended = threading.Event()
 
     def restore_all() -> None:
         for number, handler in handlers.items():
             if get(int(number)) != handler:
                 restore(int(number), handler)
 
-    def watch() -> None:
-        while not ended.wait(RESET_POLL_S):
+    def watch(stop_event: threading.Event) -> None:
+        while not stop_event.wait(RESET_POLL_S):
             restore_all()
 
-    thread = threading.Thread(target=watch, name="signal handlers", daemon=True)
-    thread.start()
     try:
-        yield
+        with background_thread("signal handlers", watch):
+            yield
     finally:
-        ended.set()
-        thread.join()
         restore_all()
 
 

@@ -21,7 +21,7 @@ IMAGE_ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 
 
 class LiveAccuracy(NamedTuple):
-    """The share of labelled answers that are right, its 95 % interval, and the lower bound proven on test images."""
+    """The share of labeled answers that are right, its 95 % interval, and the lower bound proven on test images."""
 
     num_images: int
     accuracy: float
@@ -36,10 +36,10 @@ class LiveAccuracy(NamedTuple):
 
 
 def live_accuracy(records: Records, labels: Mapping[str, str], classes: Sequence[str], proven: float) -> LiveAccuracy:
-    """Return the accuracy of the answers for labelled images; of several answers for an image the last one counts.
+    """Return the accuracy of the answers for labeled images; of several answers for an image the last one counts.
 
     Raises:
-        DataError: no labelled image was answered.
+        DataError: no labeled image was answered.
     """
     answers = {image: classes[index] for image, index in zip(records.images.tolist(), records.classes, strict=True)}
     is_right = [answers[image] == label for image, label in labels.items() if image in answers]
@@ -61,6 +61,8 @@ def read_labels(file: Path) -> dict[str, str]:
     Raises:
         DataError: it is neither.
     """
+    if not file.is_file():
+        raise DataError(f"labels must be a table of images and labels, got {file}, which is no file; check the path")
     with file.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         if set(rows.fieldnames or ()) >= {"image", "label"}:

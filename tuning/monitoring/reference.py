@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from models.evaluation.metrics import Floats
 
 
+REJECTED = 0.99  # the novelty above which the share of images is reported
+
+
 class MonitoringReference(NamedTuple):
     """Predictions [n]: class indices, probabilities, and with novelty the novelty [n] and feature summaries [n, 8]."""
 

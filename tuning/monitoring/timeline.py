@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tuning.monitoring.records import Records
+from tuning.monitoring.reference import REJECTED
 
 MAX_BINS = 30
 MAX_CLASSES = 20  # whose shares are logged
-REJECTED = 0.99  # the novelty above which the share of images is reported
 
 
 class TimeBin(NamedTuple):

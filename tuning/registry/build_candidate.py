@@ -33,6 +33,7 @@ from tuning.registry.candidate_store import (
 from tuning.registry.exported_graph import ExportedGraph, limit_novelty, take_or_export
 from tuning.registry.gate import DIGEST_PREFIX_LENGTH
 from tuning.registry.member_predictions import (
+    GraphPredictions,
     HeldOutPredictions,
     TrainedMember,
     load_members,
@@ -103,10 +104,12 @@ def build_candidate(
     graph = folder / exported.graph
     limit_novelty(folder, graph, settings.max_mb if isinstance(settings, Recipe) else None)
     is_served_faster = graph.suffix == ".onnx" and choose_device().type == "cpu"
-    served = predict_with_graph(graph, caches) if is_served_faster else None
-    test = served.predictions if served else predict_split(networks(), caches, "test", num_classes)
-    evaluation = _evaluate(held_out, test, temperature, dataset.classes)
-    evaluation.metrics.update(write_reference(folder, graph, caches, temperature, served))
+    if is_served_faster:
+        test = predict_with_graph(graph, caches)
+    else:
+        test = GraphPredictions(predict_split(networks(), caches, "test", num_classes), None)
+    evaluation = _evaluate(held_out, test.predictions, temperature, dataset.classes)
+    evaluation.metrics.update(write_reference(folder, graph, caches, temperature, test))
     _save_test_predictions(folder, evaluation)
     split_hashes = [(sample.split, sample.content_hash[:DIGEST_PREFIX_LENGTH]) for sample in dataset.samples]
     evaluated_ms = now_ms()

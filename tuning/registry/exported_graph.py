@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from data.atomic_write import write_atomically
 from data.dataset.dataset import Dataset
+from data.dataset.stratified_parts import stratified_parts
 from data.frozen_model import FrozenModel
 from data.sources.base import SplitName
 from tuning.registry.member_predictions import (
@@ -177,11 +178,8 @@ def num_novelty_images(dataset: Dataset) -> int:
 
 def novelty_rows(labels: Labels) -> Labels:
     """Return rows of about ``NOVELTY_IMAGES`` images with labels [n], in proportion to the classes, two of each."""
-    order = np.random.default_rng(0).permutation(len(labels))
-    by_class = (order[labels[order] == label] for label in np.unique(labels))
-    share = NOVELTY_IMAGES / max(1, len(labels))
-    chosen = [rows[: max(MIN_CLASS_IMAGES, round(share * len(rows)))] for rows in by_class]
-    return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *chosen]))
+    parts = stratified_parts(labels, NOVELTY_IMAGES, MIN_CLASS_IMAGES)
+    return np.arange(len(labels)) if parts is None else parts.rows(0)
 
 
 def _write_novelty(graph: Path, caches: Mapping[Preprocessing, PixelCache]) -> None:

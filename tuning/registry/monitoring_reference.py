@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuning.monitoring.reference import MonitoringReference
+from tuning.monitoring.reference import REJECTED, MonitoringReference
 from tuning.registry.member_predictions import GraphPredictions, predict_with_graph
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from data.preprocessing import Preprocessing
 
 MAX_IMAGES = 5_000
-REJECTED = 0.99  # the novelty above which the share of test images is reported
 
 
 def write_reference(
@@ -24,11 +23,12 @@ def write_reference(
     graph: Path,
     caches: Mapping[Preprocessing, PixelCache],
     temperature: float,
-    test: GraphPredictions | None,
+    test: GraphPredictions,
 ) -> dict[str, float]:
     """Write the reference of a package into ``folder``; return metrics of its novelty on the test images.
 
-    ``test`` is what the graph computes for the test images; None: it is computed for some of them.
+    ``test`` are the predictions for the test images. If they lack the features that novelty needs, the graph computes
+    them for some of the images.
     """
     from data.dataset.stratified_parts import stratified_parts
     from models.evaluation.calibration import softmax
@@ -38,11 +38,12 @@ def write_reference(
 
     parts = stratified_parts(next(iter(caches.values())).split("test")[1], MAX_IMAGES)
     rows = None if parts is None else parts.rows(0)
-    (logits, labels), features = test.rows(rows) if test else predict_with_graph(graph, caches, "test", rows)
+    novelty_file = folder / OPTIONAL_ARTIFACTS["novelty_levels"]
+    is_computed = test.features is not None or not novelty_file.exists()
+    (logits, labels), features = test.rows(rows) if is_computed else predict_with_graph(graph, caches, "test", rows)
     probabilities = softmax(logits, temperature)
     reference = MonitoringReference(probabilities.argmax(axis=1), probabilities.max(axis=1))
     metrics = {}
-    novelty_file = folder / OPTIONAL_ARTIFACTS["novelty_levels"]
     if features is not None and novelty_file.exists():
         with np.load(novelty_file, allow_pickle=False) as levels:
             scorer = NoveltyScorer(levels)

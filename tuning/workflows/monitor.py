@@ -20,7 +20,7 @@ from tuning.monitoring.reference import MonitoringReference, load_reference
 from tuning.monitoring.timeline import metrics_of, time_bins
 from tuning.registry.candidate_store import find_version, load_candidate_of_version
 from tuning.registry.client import retry_when_busy
-from tuning.reporting.monitor_page import PAGE, MonitorContent, build_monitor_page
+from tuning.reporting.monitor_page import PAGE, MonitorContent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +75,7 @@ def check_window(
     """Return the comparison of the last days' records in a folder with the test images.
 
     Raises:
-        DataError: there are no records of this model in this time, or none of the labelled images.
+        DataError: there are no records of this model in this time, or none of the labeled images.
     """
     end_s = time.time() if until_s is None else until_s
     classes = monitored.candidate.classes
@@ -102,28 +102,26 @@ def check_window(
 
 def headline(window: Records, tests: Sequence[DriftTest], live: LiveAccuracy | None) -> str:
     """Return the result of a window as a sentence."""
-    drifted = [test.name for test in tests if test.is_drift and not test.is_feature]
-    if features := sum(test.is_drift for test in tests if test.is_feature):
-        drifted.append(pluralize(features, "feature"))
-    parts = []
-    if drifted:
-        parts.append(f"drift of {', '.join(drifted)}")
-    if live is not None and live.is_below:
-        parts.append(f"accuracy {live.accuracy:.1%} in use, below the {live.proven:.1%} proven on test images")
-    if parts:
-        return "; ".join(parts)
+    if found := alarms(tests, live):
+        return "; ".join(found)
     if not tests:
         return f"too few answers to compare: {pluralize(len(window.times), 'image')}, at least {MIN_IMAGES} are needed"
     return "no drift"
 
 
-def has_alarm(content: MonitorContent) -> bool:
-    """Return whether a property drifted, or the accuracy in use is below what was proven."""
-    return any(test.is_drift for test in content.tests) or (content.live is not None and content.live.is_below)
+def alarms(tests: Sequence[DriftTest], live: LiveAccuracy | None) -> list[str]:
+    """Return the reasons for an alarm: properties that drift, and an accuracy in use below what was proven."""
+    drifted = [test.name for test in tests if test.is_drift and not test.is_feature]
+    if features := sum(test.is_drift for test in tests if test.is_feature):
+        drifted.append(pluralize(features, "feature"))
+    found = [f"drift of {', '.join(drifted)}"] if drifted else []
+    if live is not None and live.is_below:
+        found.append(f"accuracy {live.accuracy:.1%} in use, below the {live.proven:.1%} proven on test images")
+    return found
 
 
-def log_window(client: MlflowClient, name: str, content: MonitorContent) -> str:
-    """Log a window as a run in the experiment ``NAME-monitoring``; return the run's id."""
+def log_window(client: MlflowClient, name: str, content: MonitorContent, page: str) -> str:
+    """Log a window and its page as a run in the experiment ``NAME-monitoring``; return the run's id."""
     from mlflow.entities import Metric, Param
 
     experiment = client.get_experiment_by_name(name + EXPERIMENT_SUFFIX)
@@ -147,7 +145,7 @@ def log_window(client: MlflowClient, name: str, content: MonitorContent) -> str:
     for first in range(0, len(metrics), 1000):
         batch = metrics[first : first + 1000]
         retry_when_busy(client.log_batch, run_id, metrics=batch, params=params if first == 0 else [])
-    client.log_text(run_id, build_monitor_page(content), PAGE)
+    client.log_text(run_id, page, PAGE)
     client.set_terminated(run_id)
     return run_id
 

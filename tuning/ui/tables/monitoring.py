@@ -26,5 +26,5 @@ def accuracy_line(live: LiveAccuracy) -> str:
     """Return the accuracy in use with its interval, and what was proven."""
     return (
         f"accuracy in use {live.accuracy:.4f} [{live.low:.4f}, {live.high:.4f}] of "
-        f"{pluralize(live.num_images, 'labelled image')}; at least {live.proven:.4f} was proven on test images"
+        f"{pluralize(live.num_images, 'labeled image')}; at least {live.proven:.4f} was proven on test images"
     )
