@@ -233,7 +233,7 @@ def test_a_large_data_set_is_validated_on_its_split_in_epochs_and_probes_of_a_pa
     monkeypatch.setattr("tuning.search.defaults.PROBE_IMAGES", (4, 9, 100))
     for module in ("tuning.search.defaults", "tuning.workflows.preflight"):
         monkeypatch.setattr(f"{module}.MIN_EPOCH_IMAGES", 10)
-    monkeypatch.setattr("tuning.workflows.preflight.MAX_VAL_IMAGES", 4)
+    monkeypatch.setattr("tuning.workflows.preflight.max_val_images", lambda budget_s: 4)
     monkeypatch.setattr("models.precision.has_fast_bf16", lambda: False)
     recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "minutes": 0.001})
     inputs = inputs_of(recipe)

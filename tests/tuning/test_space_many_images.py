@@ -7,7 +7,7 @@ from optuna.trial import FixedTrial
 
 from tests.tuning.factories import PREPROCESSINGS, recipe
 from tuning.common.option_types import ParamValue
-from tuning.search.defaults import auto_images_per_epoch, probe_sizes
+from tuning.search.defaults import auto_images_per_epoch, max_val_images, probe_sizes
 from tuning.search.space import SearchSpace
 
 
@@ -48,6 +48,11 @@ def test_an_epoch_has_as_many_images_as_the_default_trial_can_use_in_its_share_o
     assert auto_images_per_epoch(42_000, 0.2, 8, 60, "cpu") == 2_000
     assert auto_images_per_epoch(42_000, 0.2, 8, 600, "cuda") == 0
     assert auto_images_per_epoch(1_500, 0.2, 8, 60, "cpu") == 0
+
+
+@pytest.mark.parametrize(("minutes", "count"), [(1, 2_000), (10, 2_000), (20, 4_000), (60, 5_000), (None, 5_000)])
+def test_a_short_search_scores_its_trials_on_fewer_validation_images(minutes: float | None, count: int) -> None:
+    assert max_val_images(minutes and 60 * minutes) == count
 
 
 def test_trials_have_the_images_of_an_epoch_and_zero_means_all() -> None:

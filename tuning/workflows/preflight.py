@@ -30,7 +30,7 @@ from tuning.recipe.auto import (
 )
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
-from tuning.search.defaults import MAX_VAL_IMAGES, MIN_EPOCH_IMAGES, allows_folds, auto_images_per_epoch, probe_sizes
+from tuning.search.defaults import MIN_EPOCH_IMAGES, allows_folds, auto_images_per_epoch, max_val_images, probe_sizes
 from tuning.search.ray_runtime import RayRuntime
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import check_available, connect
@@ -155,7 +155,7 @@ def load_data(
     with problems.collect():
         dataset = load_dataset(training, progress, training.on_leak == "keep", test_hashes)
         if isinstance(training, Recipe):
-            dataset = dataset.with_limited_validation(MAX_VAL_IMAGES)
+            dataset = dataset.with_limited_validation(max_val_images(training.budget_s))
     if ray is not None and not problems:
         ray.start_async()
     with problems.collect():
