@@ -9,7 +9,7 @@ Shapes: n images, c cells of equal properties, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,15 +56,15 @@ def _properties(infos: Sequence[ImageInfo]) -> Iterator[tuple[str, Cells]]:
     yield "color mode", _cells([(info.is_gray, info.has_alpha, info.value_range is None) for info in infos])
     yield "border color", _cells([info.border for info in infos])
     sides = np.array([(info.short_side, info.width / info.height) for info in infos])
-    yield "image size", _cells(np.stack([_binned(sides[:, 0], SIZE_BINS), _binned(sides[:, 1], RATIO_BINS)], axis=1))
+    yield "image size", _cells(zip(_binned(sides[:, 0], SIZE_BINS), _binned(sides[:, 1], RATIO_BINS), strict=True))
     colors = np.array([info.mean_color for info in infos])
-    yield "mean color", _cells(np.stack([_binned(channel, COLOR_BINS) for channel in colors.T], axis=1))
+    yield "mean color", _cells(zip(*(_binned(channel, COLOR_BINS) for channel in colors.T), strict=True))
 
 
-def _cells(values: Sequence[object] | Cells) -> Cells:
+def _cells(values: Iterable[Hashable]) -> Cells:
     """Return the number of each distinct value."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(str(value), len(numbers)) for value in values], dtype=np.int64)
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
 
 
 def _binned(values: npt.NDArray[np.float64], count: int) -> Cells:

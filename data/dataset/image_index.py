@@ -17,7 +17,7 @@ from data.dataset.value_range import ValueRange, stretched, value_range_of
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 from data.parallel import ProgressCallback, process_map
-from data.preprocessing import ImageError, decode_image
+from data.preprocessing import ImageError, Pixels, decode_image
 
 MIN_HASH_SIDE = 32  # px; perceptual hashes of smaller images give hundreds of false matches
 FORMATS_BY_FIRST_BYTES = {
@@ -110,7 +110,8 @@ def _read(path: Path) -> ImageInfo:
     except ImageError as error:
         return ImageInfo(content_hash=None, problem=str(error))
     image = stretched(decoded)
-    file_format, is_gray = _format(path), _is_gray(image)
+    pixels = np.asarray(image)
+    file_format, is_gray = _format(path), _is_gray(pixels)
     return ImageInfo(
         content_hash=content_hash_of(decoded),
         width=image.width,
@@ -123,7 +124,7 @@ def _read(path: Path) -> ImageInfo:
         format=file_format,
         is_gray=is_gray,
         has_alpha=decoded.mode == "RGBA",
-        border=_border(image),
+        border=_border(pixels),
         mean_color=_mean_color(image),
     )
 
@@ -131,11 +132,12 @@ def _read(path: Path) -> ImageInfo:
 def _phash(image: Image.Image) -> str:
     import imagehash
 
-    return str(imagehash.phash(image)) if min(image.size) >= MIN_HASH_SIDE else ""
+    if min(image.size) < MIN_HASH_SIDE:
+        return ""
+    return np.packbits(imagehash.phash(image).hash).tobytes().hex()  # what str() returns, ten times faster
 
 
-def _is_gray(image: Image.Image) -> bool:
-    pixels = np.asarray(image)
+def _is_gray(pixels: Pixels) -> bool:
     return np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2])
 
 
@@ -145,11 +147,11 @@ def _format(path: Path) -> str:
     return next((name for start, name in FORMATS_BY_FIRST_BYTES.items() if head.startswith(start)), "")
 
 
-def _border(image: Image.Image) -> str:
+def _border(pixels: Pixels) -> str:
     """Return the color of the frame of one pixel as ``#rrggbb``; empty if it has several."""
-    pixels = np.asarray(image)
-    frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return "#" + bytes(frame[0]).hex() if (frame == frame[0]).all() else ""
+    color = pixels[0, 0]
+    is_uniform = all((side == color).all() for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    return f"#{bytes(color).hex()}" if is_uniform else ""
 
 
 def _mean_color(image: Image.Image) -> tuple[int, int, int]:
