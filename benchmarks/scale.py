@@ -90,7 +90,7 @@ def probe(folder: Path) -> Callable[[], object]:
     from tuning.workflows.preflight import prepare_inputs
 
     recipe = Recipe.model_validate({"data": str(folder), "image_size": str(SIDE), "validation": "split"})
-    dataset = load_dataset(str(folder)).with_limited_validation(MAX_VAL_IMAGES)
+    dataset = load_dataset(str(folder)).with_limited("val", MAX_VAL_IMAGES)
     inputs = prepare_inputs(recipe, dataset)
     space = inputs.search_space(inputs.resolve_auto(recipe))
     settings = {**space.default_settings(), "optimizer": "lbfgs", "freeze_fraction": 1.0, "augmentation": "none"}

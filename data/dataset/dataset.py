@@ -16,6 +16,8 @@ from data.findings import Finding
 from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS, SkippedFile, SplitName
 
+SPLIT_TEXTS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
+
 
 class Sample(FrozenModel):
     """One image of a data set.
@@ -50,6 +52,7 @@ class Dataset(FrozenModel):
         findings: findings of the audit, one for each kind of problem.
         layout: what was understood of the layout, one line each.
         provided_splits: the splits that the user provided; all others were cut from the training images.
+        limits: the largest numbers of images, by split, that the samples were limited to.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Dataset(FrozenModel):
     findings: tuple[Finding, ...] = ()
     layout: tuple[str, ...] = ()
     provided_splits: tuple[SplitName, ...] = ()
+    limits: dict[SplitName, int] = {}
 
     @property
     def num_skipped(self) -> int:
@@ -95,16 +99,21 @@ class Dataset(FrozenModel):
         samples = tuple(sample.model_copy(update={"label": labels[sample.label]}) for sample in self.samples)
         return self.model_copy(update={"classes": classes, "samples": samples})
 
-    def with_limited_validation(self, max_images: int) -> Dataset:
-        """Return the data set with at most about ``max_images`` validation images, drawn by class."""
-        val = self.split("val")
-        parts = stratified_parts(np.array([sample.label for sample in val], dtype=np.int64), max_images)
+    def with_limited(self, split: SplitName, max_images: int) -> Dataset:
+        """Return the data set with at most about ``max_images`` images of a split, drawn by class."""
+        before = self.split(split)
+        parts = stratified_parts(np.array([sample.label for sample in before], dtype=np.int64), max_images)
         if parts is None:
             return self
-        limited = [val[row] for row in parts.rows(0)]
-        samples = in_order([*self.split("train"), *limited, *self.split("test")])
-        line = f"validation: {len(limited):,} of {len(val):,} images, drawn by class"
-        return self.model_copy(update={"samples": samples, "layout": (*self.layout, line)})
+        kept = [before[row] for row in parts.rows(0)]
+        others = [sample for sample in self.samples if sample.split != split]
+        line = f"{SPLIT_TEXTS[split]}: {len(kept):,} of {len(before):,} images, drawn by class"
+        changes = {
+            "samples": in_order([*others, *kept]),
+            "layout": (*self.layout, line),
+            "limits": {**self.limits, split: max_images},
+        }
+        return self.model_copy(update=changes)
 
     @property
     def development(self) -> tuple[Sample, ...]:

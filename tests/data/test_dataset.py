@@ -158,9 +158,9 @@ def test_the_demo_has_fixed_splits() -> None:
     }
 
 
-def test_the_validation_split_can_be_limited_by_class(make_folder: MakeFolder) -> None:
+def test_a_split_can_be_limited_by_class(make_folder: MakeFolder) -> None:
     dataset = load_dataset(str(make_folder({"a": 80, "b": 40})))
-    limited = dataset.with_limited_validation(12)
+    limited = dataset.with_limited("val", 12)
     counts = limited.counts()
     assert sum(dataset.counts()["val"].values()) == 18
     assert (counts["val"], counts["train"], counts["test"]) == (
@@ -169,4 +169,8 @@ def test_the_validation_split_can_be_limited_by_class(make_folder: MakeFolder) -
         dataset.counts()["test"],
     )
     assert limited.layout[-1] == "validation: 14 of 18 images, drawn by class"
-    assert dataset.with_limited_validation(18) is dataset
+    assert limited.limits == {"val": 12}
+    assert dataset.with_limited("val", 18) is dataset
+    both = limited.with_limited("train", 42)
+    assert (both.counts()["train"], both.counts()["val"]) == ({"a": 28, "b": 14}, counts["val"])
+    assert both.limits == {"val": 12, "train": 42}

@@ -155,7 +155,7 @@ def load_data(
     with problems.collect():
         dataset = load_dataset(training, progress, training.on_leak == "keep", test_hashes)
         if isinstance(training, Recipe):
-            dataset = dataset.with_limited_validation(max_val_images(training.budget_s))
+            dataset = dataset.with_limited("val", max_val_images(training.budget_s))
     if ray is not None and not problems:
         ray.start_async()
     with problems.collect():
