@@ -9,7 +9,6 @@ import pytest
 
 from data.errors import UserError
 from data.preprocessing import Preprocessing
-from models.backbones.weights_folder import WeightsIndex
 from tests.conftest import MakeFolder
 from tests.tuning.command_line import Capture, assert_untouched, error_lines
 from tests.tuning.factories import BACKBONE, recipe
@@ -201,13 +200,9 @@ def test_auto_includes_hub_backbones_if_the_hub_is_reachable_and_allowed(
     assert auto_backbones(weights, on_gpu=True) == OFFLINE + hub_backbones + larger
 
 
-def test_a_weights_file_and_a_folder_of_weights_have_no_larger_networks_on_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models.backbones.weights.hub_reachable", lambda: True)
-    (tmp_path / "weights.json").write_text(WeightsIndex(networks={}).to_json())
-    assert auto_backbones(str(tmp_path), on_gpu=True) == ()
-    assert auto_backbones(str(tmp_path / "lite0.pth"), on_gpu=True) == OFFLINE[:1]
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_auto_is_the_default_network_with_a_weights_file(on_gpu: bool) -> None:
+    assert auto_backbones("lite0.pth", on_gpu) == OFFLINE[:1]
 
 
 @pytest.mark.parametrize(
