@@ -91,7 +91,7 @@ def probe(folder: Path) -> Callable[[], object]:
 
     recipe = Recipe.model_validate({"data": str(folder), "image_size": str(SIDE), "validation": "split"})
     dataset = load_dataset(str(folder)).with_limited("val", MAX_VAL_IMAGES)
-    inputs = prepare_inputs(recipe, dataset)
+    inputs = prepare_inputs(recipe, dataset, on_gpu=False)
     space = inputs.search_space(inputs.resolve_auto(recipe))
     settings = {**space.default_settings(), "optimizer": "lbfgs", "freeze_fraction": 1.0, "augmentation": "none"}
     config = space.trial_config({**settings, "probe_images": PROBE_IMAGES[-1]}, inputs.preprocessings)

@@ -36,11 +36,15 @@ UNPRETRAINED = {"freezeline/small_cnn": "models.backbones.small_cnn:SmallCNN"}
 OFFLINE_BACKBONES = tuple(name.partition("/")[2] for name in PACKAGES)
 DEFAULT_BACKBONE = OFFLINE_BACKBONES[0]
 HUB_BACKBONES = ("mobilenetv3_large_100", "convnext_femto")  # small, of other families, Apache-2.0 according to timm
+# Larger ones for GPUs, smaller first, Apache-2.0 according to timm. The tag selects the weights: other weights of these
+# networks, which timm may prefer in another version, have licenses that restrict or exclude commercial use.
+GPU_BACKBONES = ("tf_efficientnetv2_s.in21k_ft_in1k", "convnext_small.in12k_ft_in1k")
+AUTO_BACKBONES = OFFLINE_BACKBONES + HUB_BACKBONES + GPU_BACKBONES  # all networks of ``backbone=auto``
 
 
 def weights_license(backbone: str) -> str:
     """Return the license of a backbone's ImageNet weights; empty if unknown."""
-    return "Apache-2.0" if backbone.rpartition("/")[2] in {*OFFLINE_BACKBONES, *HUB_BACKBONES} else ""
+    return "Apache-2.0" if backbone.rpartition("/")[2] in AUTO_BACKBONES else ""
 
 
 def unpretrained() -> dict[str, str]:

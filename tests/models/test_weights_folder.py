@@ -52,8 +52,9 @@ def test_the_index_has_license_and_preprocessing_of_each_network(folder: Path) -
     )
 
 
-def test_auto_searches_the_networks_of_the_folder(folder: Path) -> None:
-    assert auto_backbones(str(folder)) == NAMES
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_auto_searches_the_networks_of_the_folder(folder: Path, on_gpu: bool) -> None:
+    assert auto_backbones(str(folder), on_gpu) == NAMES
 
 
 def test_networks_without_weights_and_with_a_package_need_no_entry(folder: Path) -> None:

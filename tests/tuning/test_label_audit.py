@@ -116,10 +116,10 @@ def test_drop_leaves_out_training_and_validation_images_only(audited: LabelAudit
 
 
 def test_a_search_drops_images_only_if_it_is_asked_to(folder: Path) -> None:
-    kept = load_data(Recipe(data=str(folder), weights="none", backbone="test_resnet"), lambda *_: None)
+    kept = load_data(Recipe(data=str(folder), weights="none", backbone="test_resnet"), lambda *_: None, lambda: False)
     assert len(kept.samples) == 48
     asked = Recipe(data=str(folder), weights="none", backbone="test_resnet", on_label_issue="drop")
-    assert len(load_data(asked, lambda *_: None).samples) < 48
+    assert len(load_data(asked, lambda *_: None, lambda: False).samples) < 48
 
 
 def test_a_class_keeps_its_images_if_most_of_them_have_an_issue(audited: LabelAudit) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from data.errors import UserError
 from data.preprocessing import Preprocessing
 from tests.conftest import MakeFolder
 from tests.tuning.command_line import Capture, assert_untouched, error_lines
@@ -16,7 +17,7 @@ from tuning.recipe.auto import auto_backbones, auto_image_sizes
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe
 from tuning.search.space import SearchSpace
-from tuning.workflows.preflight import SearchInputs, load_data, prepare_inputs
+from tuning.workflows.preflight import SearchInputs, load_data, prepare_inputs, trains_on_gpu
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -155,8 +156,9 @@ def test_a_truncation_is_limited_by_the_blocks_of_each_network(
 # --- auto ---
 
 
-def inputs_of(recipe: Recipe) -> SearchInputs:
-    return prepare_inputs(recipe, load_data(recipe, lambda *_: None))
+def inputs_of(recipe: Recipe, num_gpus: float = 0) -> SearchInputs:
+    on_gpu = trains_on_gpu(recipe, lambda: num_gpus)
+    return prepare_inputs(recipe, load_data(recipe, lambda *_: None, lambda: on_gpu), on_gpu)
 
 
 def test_auto_is_the_offline_backbones_at_sizes_near_the_median(image_folder: Path) -> None:
@@ -193,7 +195,46 @@ def test_auto_includes_hub_backbones_if_the_hub_is_reachable_and_allowed(
 ) -> None:
     monkeypatch.setattr("models.backbones.weights.hub_reachable", lambda: is_reachable)
     hub_backbones = ("mobilenetv3_large_100", "convnext_femto") if has_hub_backbones else ()
-    assert auto_backbones(weights) == OFFLINE + hub_backbones
+    assert auto_backbones(weights, on_gpu=False) == OFFLINE + hub_backbones
+    larger = ("tf_efficientnetv2_s.in21k_ft_in1k", "convnext_small.in12k_ft_in1k") if has_hub_backbones else ()
+    assert auto_backbones(weights, on_gpu=True) == OFFLINE + hub_backbones + larger
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_auto_is_the_default_network_with_a_weights_file(on_gpu: bool) -> None:
+    assert auto_backbones("lite0.pth", on_gpu) == OFFLINE[:1]
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_trial", "num_gpus", "on_gpu"),
+    [("auto", 0, False), ("auto", 1, True), ("0", 2, False), ("0.5", 0, True)],
+)
+def test_auto_is_larger_where_the_trials_run_on_a_gpu(
+    gpus_per_trial: str, num_gpus: int, on_gpu: bool, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.backbones.weights.hub_reachable", lambda: True)
+    monkeypatch.setattr("models.backbones.validation.hub_errors", lambda names: [])
+    folder = make_folder(counts={"cat": 4, "dog": 4}, size=(300, 230))
+    recipe = Recipe.model_validate({"data": str(folder), "gpus_per_trial": gpus_per_trial})
+    inputs = inputs_of(recipe, num_gpus)
+    resolved = inputs.resolve_auto(recipe)
+    assert resolved.backbone == Categorical(options=auto_backbones("auto", on_gpu))
+    assert resolved.image_size == Categorical(options=(160, 224, 288) if on_gpu else (128, 160, 224))
+    assert resolved.truncate == Categorical(options=(0, 3))
+    pairs = [(name, size) for name in resolved.backbone.options for size in resolved.image_size.options]
+    assert list(inputs.preprocessings) == pairs
+    again = prepare_inputs(Recipe.from_json(resolved.to_json()), inputs.dataset, resolved.uses_gpu)
+    assert list(again.preprocessings) == pairs, "a resumed search has the same space"
+    assert again.on_gpu == on_gpu
+
+
+def test_gpus_are_counted_only_for_auto_and_valid_data(tmp_path: Path) -> None:
+    def fail() -> float:
+        raise AssertionError
+
+    assert not trains_on_gpu(recipe(gpus_per_trial=0), fail)
+    with pytest.raises(UserError, match="data must be an existing folder"):
+        load_data(Recipe(data=str(tmp_path / "missing")), lambda *_: None, lambda: trains_on_gpu(recipe(), fail))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +262,7 @@ def test_a_gpu_is_used_where_there_is_one_and_its_share_stays_open(
     gpus_per_trial: str, num_gpus: int, expected: float | None, image_folder: Path
 ) -> None:
     recipe = Recipe.model_validate({"data": str(image_folder), "weights": "none", "gpus_per_trial": gpus_per_trial})
-    resolved = inputs_of(recipe).resolve_auto(recipe, num_gpus)
+    resolved = inputs_of(recipe, num_gpus).resolve_auto(recipe)
     assert resolved.gpus_per_trial == expected
     assert resolved.precision == ("fp32" if expected == 0 else "bf16")
 
@@ -269,7 +310,16 @@ def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
      (4000, (128, 160, 224))],
 )  # fmt: skip
 def test_auto_image_sizes_follow_the_median_image_size(median: int, sizes: tuple[int, ...]) -> None:
-    assert auto_image_sizes(median) == sizes
+    assert auto_image_sizes(median, on_gpu=False) == sizes
+
+
+@pytest.mark.parametrize(
+    ("median", "sizes"),
+    [(1, (48, 64, 96)), (224, (128, 160, 224)), (225, (160, 224, 288)), (289, (224, 288, 384)),
+     (4000, (224, 288, 384))],
+)  # fmt: skip
+def test_auto_image_sizes_on_a_gpu_go_beyond_224_px(median: int, sizes: tuple[int, ...]) -> None:
+    assert auto_image_sizes(median, on_gpu=True) == sizes
 
 
 @pytest.mark.parametrize(

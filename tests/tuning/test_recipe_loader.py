@@ -88,7 +88,7 @@ def test_a_preset_contains_only_options_of_the_command_line(name: str) -> None:
 
 
 def inputs_of(recipe: Recipe) -> SearchInputs:
-    return prepare_inputs(recipe, load_data(recipe, lambda *_: None))
+    return prepare_inputs(recipe, load_data(recipe, lambda *_: None, lambda: False), on_gpu=False)
 
 
 def train_each_network(recipe: Recipe, inputs: SearchInputs, root: Path) -> list[list[TrialReport]]:

@@ -10,11 +10,13 @@ import pytest
 
 from data.dataset.dataset import Dataset
 from data.errors import DataError, SettingError, TrackingError
+from models.backbones.weight_packages import GPU_BACKBONES
 from tests.tuning.command_line import Capture, assert_untouched, error_lines
 from tests.tuning.factories import BACKBONE, candidate, dataset, ensemble, recipe, trial_config
 from tests.tuning.packaged_candidates import PackageCandidate
 from tuning.cli.tune import parse_options
 from tuning.common.promotion_types import Candidate, CandidateMember
+from tuning.recipe.auto import auto_backbones, requested_networks
 from tuning.recipe.schema import Recipe
 from tuning.registry.candidate_store import save_candidate
 from tuning.registry.promotion import promote
@@ -62,11 +64,18 @@ def test_the_searchs_own_name_and_weights_stay() -> None:
 def test_a_network_that_the_recipe_lacks_is_added_and_the_default_stays_the_first() -> None:
     other = with_network(candidate(), backbone="resnet34", weights="auto")
     assert str(with_configuration(recipe(), other, 1).backbone) == f"{BACKBONE},resnet34"
-    open_backbone = with_configuration(Recipe(), other, 1).backbone
-    assert open_backbone is not None
-    assert open_backbone.options[0] == BACKBONE
-    assert open_backbone.options[-1] == "resnet34"
-    assert with_configuration(Recipe(), with_network(candidate(), weights="auto"), 1).backbone is None
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_an_open_backbone_stays_open_and_auto_has_the_network_of_the_start(
+    on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.backbones.weights.hub_reachable", lambda: True)
+    for backbone in ("resnet34", GPU_BACKBONES[0]):
+        started = with_configuration(Recipe(), with_network(candidate(), backbone=backbone, weights="auto"), 1)
+        assert started.backbone is None
+        names = [network.backbone for network in requested_networks(started, on_gpu)]
+        assert names == list(dict.fromkeys([*auto_backbones("auto", on_gpu), backbone]))
 
 
 def test_weights_that_fit_one_network_are_used_for_that_network_alone() -> None:

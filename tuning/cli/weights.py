@@ -43,14 +43,16 @@ def run(options: Options, _mlflow_run_id: str | None) -> int:
 
 
 def networks_of(recipe: str) -> list[str]:
-    """Return the networks of a recipe that have pretrained weights on the hub."""
+    """Return the networks of a recipe that have pretrained weights on the hub.
+
+    Those that ``backbone=auto`` adds on a GPU are left out: a search uses all networks of a folder, also on a CPU.
+    """
     from models.backbones.factory import resolve
     from models.backbones.weights import weights_source
     from tuning.recipe.auto import requested_networks, variants_of
     from tuning.recipe.loader import load_recipe
 
-    requests = [
-        request for variant in variants_of(load_recipe({"recipe": recipe})) for request in requested_networks(variant)
-    ]
+    variants = variants_of(load_recipe({"recipe": recipe}))
+    requests = [request for variant in variants for request in requested_networks(variant, on_gpu=False)]
     names = dict.fromkeys(resolve(request.backbone) for request in requests)
     return [name for name in names if weights_source(name, "auto") == "hub"]

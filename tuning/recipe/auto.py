@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -12,12 +12,13 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 
 # Image sizes in px if the recipe leaves them open: three consecutive ones, the largest being the first that is at least
 # the median image size. Small images are upscaled, because five stride-2 stages would reduce them to a single position.
-# Above 224 px the time grows with the square of the size while accuracy hardly improves.
+# Above 224 px the time grows with the square of the size while accuracy hardly improves: only a GPU has that time.
 IMAGE_SIZES = (48, 64, 96, 128, 160, 224)
+GPU_IMAGE_SIZES = (*IMAGE_SIZES, 288, 384)
 NUM_IMAGE_SIZES = 3
 
 DEFAULT_TRUNCATE = 3  # blocks dropped from the end, if every network can drop at least 2 * 3
-MIN_OFFLINE_BLOCKS = 14  # blocks that every offline backbone can drop, at every image size
+MIN_AUTO_BLOCKS = 14  # blocks that every network of backbone=auto can drop, at every image size
 
 TrainingT = TypeVar("TrainingT", bound=TrainingSettings)
 
@@ -37,20 +38,26 @@ class NetworkRequest(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def requested_networks(training: TrainingSettings) -> list[NetworkRequest]:
-    """Return a request for each backbone of the settings."""
-    backbones = fixed_options(training.backbone) or auto_backbones(training.weights)
+def requested_networks(training: TrainingSettings, on_gpu: bool) -> list[NetworkRequest]:
+    """Return a request for each backbone of the settings; ``on_gpu`` is whether the trials run on a GPU.
+
+    If ``backbone`` is open, these are the automatic ones, and those of ``start_settings``.
+    """
+    backbones = fixed_options(training.backbone)
+    if not backbones:
+        started = (start["backbone"] for start in _start_settings(training))
+        backbones = tuple(dict.fromkeys([*auto_backbones(training.weights, on_gpu), *started]))
     sizes = tuple(int(size) for size in fixed_options(training.image_size))
     return [NetworkRequest(str(backbone), training.weights, sizes) for backbone in backbones]
 
 
-def auto_backbones(weights: str) -> tuple[str, ...]:
-    """Return the backbones of ``backbone=auto``: the offline ones, plus more if the hub is reachable.
+def auto_backbones(weights: str, on_gpu: bool) -> tuple[str, ...]:
+    """Return the backbones of ``backbone=auto``: the offline ones, plus more if the hub is reachable, more on a GPU.
 
     A weights file fits a single network, so only the first backbone is returned for it. A folder of packed weights has
-    its own networks.
+    its own networks. The larger networks of a GPU are the last, so the default and the first probes stay the same.
     """
-    from models.backbones.weight_packages import HUB_BACKBONES, OFFLINE_BACKBONES
+    from models.backbones.weight_packages import GPU_BACKBONES, HUB_BACKBONES, OFFLINE_BACKBONES
     from models.backbones.weights import hub_reachable, is_weights_folder, weights_source
     from models.backbones.weights_folder import read_index
 
@@ -59,7 +66,9 @@ def auto_backbones(weights: str) -> tuple[str, ...]:
     source = weights_source("", weights)
     if source == "file":
         return OFFLINE_BACKBONES[:1]
-    return OFFLINE_BACKBONES + HUB_BACKBONES if source == "hub" and hub_reachable() else OFFLINE_BACKBONES
+    if source != "hub" or not hub_reachable():
+        return OFFLINE_BACKBONES
+    return OFFLINE_BACKBONES + HUB_BACKBONES + (GPU_BACKBONES if on_gpu else ())
 
 
 def fixed_options(domain: Domain | None) -> tuple[ParamValue, ...]:
@@ -73,24 +82,39 @@ def auto_truncations(networks: Sequence[NetworkRequest], sizes: Sequence[int]) -
     return (0, DEFAULT_TRUNCATE) if are_deep else (0,)
 
 
-def max_truncation(network: NetworkRequest, sizes: Sequence[int], required: int = MIN_OFFLINE_BLOCKS) -> int:
+def max_truncation(network: NetworkRequest, sizes: Sequence[int], required: int = MIN_AUTO_BLOCKS) -> int:
     """Return the largest possible truncation; a lower bound of at least ``required`` if it is known without tracing."""
     from models.backbones.pretrained_cache import max_truncation_of
-    from models.backbones.weight_packages import OFFLINE_BACKBONES
+    from models.backbones.weight_packages import AUTO_BACKBONES
 
-    if network.backbone in OFFLINE_BACKBONES and required <= MIN_OFFLINE_BLOCKS:
-        return MIN_OFFLINE_BLOCKS
+    if network.backbone in AUTO_BACKBONES and required <= MIN_AUTO_BLOCKS:
+        return MIN_AUTO_BLOCKS
     return min(max_truncation_of(network.backbone, size) for size in network.sizes or sizes)
 
 
-def image_sizes(training: TrainingSettings, median_side: int) -> tuple[int, ...]:
+def image_sizes(training: TrainingSettings, median_side: int, on_gpu: bool) -> tuple[int, ...]:
     """Return the image sizes in px if ``image_size`` is open: the automatic ones, and those of ``start_settings``."""
-    starts = training.start_settings if isinstance(training, Recipe) else ()
-    return tuple(dict.fromkeys([*auto_image_sizes(median_side), *(int(start["image_size"]) for start in starts)]))
+    started = (int(start["image_size"]) for start in _start_settings(training))
+    return tuple(dict.fromkeys([*auto_image_sizes(median_side, on_gpu), *started]))
 
 
-def auto_image_sizes(median_side: int) -> tuple[int, ...]:
+def auto_image_sizes(median_side: int, on_gpu: bool) -> tuple[int, ...]:
     """Return the image sizes in px of ``image_size=auto``, smallest first; ``median_side`` is the median short side."""
-    top = next((index for index, size in enumerate(IMAGE_SIZES) if size >= median_side), len(IMAGE_SIZES) - 1)
+    sizes = GPU_IMAGE_SIZES if on_gpu else IMAGE_SIZES
+    top = next((index for index, size in enumerate(sizes) if size >= median_side), len(sizes) - 1)
     end = max(top + 1, NUM_IMAGE_SIZES)
-    return IMAGE_SIZES[end - NUM_IMAGE_SIZES : end]
+    return sizes[end - NUM_IMAGE_SIZES : end]
+
+
+def accepts_size(backbone: str, size: int) -> bool:
+    """Return whether a network is known to accept images of ``size`` px, without running it.
+
+    Offline backbones accept every size; the other networks of ``backbone=auto`` need more than a few pixels.
+    """
+    from models.backbones.weight_packages import AUTO_BACKBONES, OFFLINE_BACKBONES
+
+    return backbone in OFFLINE_BACKBONES or (backbone in AUTO_BACKBONES and size >= IMAGE_SIZES[0])
+
+
+def _start_settings(training: TrainingSettings) -> Sequence[Mapping[str, ParamValue]]:
+    return training.start_settings if isinstance(training, Recipe) else ()

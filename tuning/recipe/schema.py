@@ -114,11 +114,13 @@ class TrainingSettings(DataOptions):
     )
     backbone: Annotated[NameDomain | None, AUTO] = Field(
         None,
-        description="timm or torchvision classifier; empty or 'auto': those with packaged weights, and two more "
-        "if the hub is reachable",
+        description="timm or torchvision classifier; empty or 'auto': those with packaged weights, and if the hub is "
+        "reachable two small ones and, on a GPU, two larger ones",
     )
     image_size: Annotated[ImageSizeDomain | None, AUTO] = Field(
-        None, description="side in pixels to which images are resized; empty or 'auto': based on the median image size"
+        None,
+        description="side in pixels to which images are resized; empty or 'auto': based on the median image size, at "
+        "most 224, on a GPU 384",
     )
     truncate: Annotated[IntDomain | None, AUTO] = Field(
         None,

@@ -138,7 +138,7 @@ class LabelAudit:
 
 def audit_labels(dataset: Dataset, progress: ProgressCallback) -> LabelAudit:
     """Find the images whose label is probably wrong, by probes of the default network at the largest usual size."""
-    size = auto_image_sizes(dataset.median_short_side)[-1]
+    size = auto_image_sizes(dataset.median_short_side, on_gpu=False)[-1]  # the same issues on all machines
     preprocessing = replace(preprocessing_for(DEFAULT_BACKBONE, size), value_range=dataset.value_range)
     predictions = out_of_fold(dataset, DEFAULT_BACKBONE, preprocessing, progress)
     return LabelAudit(dataset, find_label_issues(predictions.logits, predictions.labels, predictions.features))

@@ -6,7 +6,7 @@ A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_tracking``, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tuning.common.names import PROJECT_SOURCE_TAG
 from tuning.recipe.auto import (
     NetworkRequest,
     TrainingT,
+    accepts_size,
     auto_truncations,
     fixed_options,
     image_sizes,
@@ -65,11 +66,17 @@ class Problems:
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """Validated inputs of a search or a training; ``preprocessings`` are by backbone and image size."""
+    """Validated inputs of a search or a training.
+
+    Attributes:
+        preprocessings: by backbone and image size.
+        on_gpu: whether the trials run on a GPU.
+    """
 
     dataset: Dataset
     preprocessings: Preprocessings
     unsplittable_backbones: frozenset[str]
+    on_gpu: bool
 
     def search_space(self, training: TrainingSettings) -> SearchSpace:
         """Return the search space of the settings on this data set."""
@@ -90,20 +97,20 @@ class SearchInputs:
         data = self.dataset
         return allows_folds(len(data.development), len(data.classes), _budget_s(training))
 
-    def resolve_auto(self, training: TrainingT, num_gpus: float = 0.0) -> TrainingT:
+    def resolve_auto(self, training: TrainingT) -> TrainingT:
         """Return the settings with backbones, image sizes and truncations filled in where unset, also per variant.
 
         ``validation=auto`` becomes ``folds``, or ``split`` if the data set provides a validation split or is large;
         ``precision=auto`` becomes what is fast on this machine, so that all nodes and a resumed search use the same.
-        ``gpus_per_trial=auto`` becomes 0 without a GPU; with ``num_gpus`` the share stays open until Ray has started.
+        ``gpus_per_trial=auto`` becomes 0 without a GPU; with one, the share stays open until Ray has started.
         """
-        if isinstance(training, Recipe) and training.gpus_per_trial is None and not num_gpus:
+        if isinstance(training, Recipe) and training.gpus_per_trial is None and not self.on_gpu:
             training = training.model_copy(update={"gpus_per_trial": 0.0})
         if training.validation == "auto":
             uses_folds = "val" not in self.dataset.provided_splits and self._allows_folds(training)
             training = training.model_copy(update={"validation": "folds" if uses_folds else "split"})
         if training.precision == "auto":
-            training = training.model_copy(update={"precision": _precision(training)})
+            training = training.model_copy(update={"precision": _precision(self.on_gpu)})
         if training.images_per_epoch is None:
             training = training.model_copy(update={"images_per_epoch": self._images_per_epoch(training)})
         if not isinstance(training, Recipe) or not training.variants:
@@ -122,12 +129,13 @@ class SearchInputs:
         if budget_s is None or training.validation == "folds" or num_images <= MIN_EPOCH_IMAGES:
             return 0
         flops = FORWARD_AND_BACKWARD * sum(network_flops(*next(iter(self.preprocessings))).gflops)
-        return auto_images_per_epoch(num_images, flops, training.max_epochs, budget_s, _device(training))
+        device = "cuda" if self.on_gpu else "cpu"
+        return auto_images_per_epoch(num_images, flops, training.max_epochs, budget_s, device)
 
     def _auto_values(self, training: TrainingSettings) -> dict[str, Categorical]:
         """Return the values of the settings that are not set."""
-        sizes = image_sizes(training, self.dataset.median_short_side)
-        networks = requested_networks(training)
+        sizes = image_sizes(training, self.dataset.median_short_side, self.on_gpu)
+        networks = requested_networks(training, self.on_gpu)
         values = {
             "backbone": Categorical(options=tuple(network.backbone for network in networks)),
             "image_size": Categorical(options=sizes),
@@ -136,16 +144,26 @@ class SearchInputs:
         return {name: domain for name, domain in values.items() if getattr(training, name) is None}
 
 
+def trains_on_gpu(recipe: Recipe, num_gpus: Callable[[], float]) -> bool:
+    """Return whether trials run on a GPU; with ``gpus_per_trial=auto``, if ``num_gpus`` returns any.
+
+    The result must be the same for all functions of a command, and a cluster may change: call this once.
+    """
+    return num_gpus() > 0 if recipe.gpus_per_trial is None else recipe.uses_gpu
+
+
 def load_data(
     training: TrainingSettings,
     progress: ProgressCallback,
+    on_gpu: Callable[[], bool],
     ray: RayRuntime | None = None,
     test_hashes: Collection[str] = (),
 ) -> Dataset:
     """Return the data set of a search or a training, after its backbones and weights have been validated.
 
     ``ray`` starts in the background as soon as the data set is loaded, because validating networks imports torch.
-    ``test_hashes`` are those of ``load_dataset``.
+    ``on_gpu`` returns whether the trials run on a GPU; it is called after that, since it may wait for Ray or import
+    torch. ``test_hashes`` are those of ``load_dataset``.
 
     Raises:
         UserError: with all problems.
@@ -163,8 +181,9 @@ def load_data(
     from models.backbones.validation import BackboneRequest, validate_backbones
 
     with problems.collect():
+        networks = _networks(training, not problems and on_gpu())
         validate_backbones(
-            BackboneRequest(network.backbone, network.weights, *network.sizes[:1]) for network in _networks(training)
+            BackboneRequest(network.backbone, network.weights, *network.sizes[:1]) for network in networks
         )
     problems.raise_any()
     assert dataset is not None  # noqa: S101  # for mypy
@@ -175,23 +194,25 @@ def load_data(
     return dataset
 
 
-def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs:
+def prepare_inputs(training: TrainingSettings, dataset: Dataset, on_gpu: bool) -> SearchInputs:
     """Validate all image sizes, truncations and head features of the backbones, and return the inputs.
+
+    ``on_gpu`` is whether the trials run on a GPU, as for ``load_data``.
 
     Raises:
         UserError: with all problems.
     """
     from models.backbones.factory import preprocessing_for
     from models.backbones.validation import BackboneRequest, validate_backbones
-    from models.backbones.weight_packages import OFFLINE_BACKBONES
 
-    auto_sizes = image_sizes(training, dataset.median_short_side)
+    auto_sizes = image_sizes(training, dataset.median_short_side, on_gpu)
     preprocessings: dict[tuple[str, int], Preprocessing] = {}
     unchecked = []
-    for backbone, weights, fixed_sizes in _networks(training):
+    for backbone, weights, fixed_sizes in _networks(training, on_gpu):
         sizes = fixed_sizes or auto_sizes
-        if backbone not in OFFLINE_BACKBONES:  # offline backbones accept every size
-            unchecked += [BackboneRequest(backbone, weights, size) for size in sizes[1 if fixed_sizes else 0 :]]
+        new_sizes = sizes[1:] if fixed_sizes else sizes  # ``load_data`` has checked the first fixed size
+        untried = (size for size in new_sizes if not accepts_size(backbone, size))
+        unchecked += [BackboneRequest(backbone, weights, size) for size in untried]
         for size in sizes:
             preprocessing = preprocessing_for(backbone, size)
             preprocessings[backbone, size] = dataclasses.replace(preprocessing, value_range=dataset.value_range)
@@ -201,11 +222,11 @@ def prepare_inputs(training: TrainingSettings, dataset: Dataset) -> SearchInputs
     problems = Problems()
     for variant in variants_of(training):
         with problems.collect():
-            _check_truncations(variant, auto_sizes)
+            _check_truncations(variant, auto_sizes, on_gpu)
         with problems.collect():
-            _check_head_features(variant, unsplittable)
+            _check_head_features(variant, unsplittable, on_gpu)
     problems.raise_any()
-    return SearchInputs(dataset, preprocessings, unsplittable)
+    return SearchInputs(dataset, preprocessings, unsplittable, on_gpu)
 
 
 def connect_tracking(training: TrainingSettings, given_run: str | None, problems: Problems) -> MlflowClient | None:
@@ -234,30 +255,23 @@ def _connect(training: TrainingSettings, given_run: str | None, *, will_start: b
     return client
 
 
-def _precision(training: TrainingSettings) -> Literal["fp32", "bf16", "bf16-frozen"]:
+def _precision(on_gpu: bool) -> Literal["fp32", "bf16", "bf16-frozen"]:
     """Return the precision that is fast: the default networks, which are depthwise, train slower in bf16 on a CPU."""
     from models.precision import has_fast_bf16
 
-    if _device(training) == "cuda":
+    if on_gpu:
         return "bf16"
     return "bf16-frozen" if has_fast_bf16() else "fp32"
-
-
-def _device(training: TrainingSettings) -> Literal["cpu", "cuda"]:
-    """Return the type of the device on which trials run."""
-    from models.device import choose_device
-
-    uses_gpu = training.uses_gpu if isinstance(training, Recipe) else choose_device().type == "cuda"
-    return "cuda" if uses_gpu else "cpu"
 
 
 def _budget_s(training: TrainingSettings) -> float | None:
     return training.budget_s if isinstance(training, Recipe) else None
 
 
-def _networks(training: TrainingSettings) -> list[NetworkRequest]:
+def _networks(training: TrainingSettings, on_gpu: bool) -> list[NetworkRequest]:
     """Return the backbones of all variants, each once."""
-    return list(dict.fromkeys(network for variant in variants_of(training) for network in requested_networks(variant)))
+    networks = (network for variant in variants_of(training) for network in requested_networks(variant, on_gpu))
+    return list(dict.fromkeys(networks))
 
 
 def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) -> None:
@@ -280,15 +294,15 @@ def check_data_path_of_url_run(client: MlflowClient, given_run: str, data: str) 
 def _is_unsplittable(backbone: str, size: int) -> bool:
     """Return whether a backbone cannot be split into blocks; this is logged once."""
     from models.backbones.pretrained_cache import pretrained
-    from models.backbones.weight_packages import OFFLINE_BACKBONES
+    from models.backbones.weight_packages import AUTO_BACKBONES
 
-    return backbone not in OFFLINE_BACKBONES and not pretrained(backbone, "none", size, 0).blocks[0].node
+    return backbone not in AUTO_BACKBONES and not pretrained(backbone, "none", size, 0).blocks[0].node
 
 
-def _check_truncations(training: TrainingSettings, sizes: Sequence[int]) -> None:
+def _check_truncations(training: TrainingSettings, sizes: Sequence[int], on_gpu: bool) -> None:
     truncate = max((int(count) for count in fixed_options(training.truncate)), default=0)
     problems = []
-    for network in requested_networks(training) if truncate else ():
+    for network in requested_networks(training, on_gpu) if truncate else ():
         max_truncate = max_truncation(network, sizes, truncate)
         if truncate > max_truncate:
             problems.append(
@@ -299,8 +313,9 @@ def _check_truncations(training: TrainingSettings, sizes: Sequence[int]) -> None
         raise BackboneError(*problems)
 
 
-def _check_head_features(training: TrainingSettings, unsplittable: frozenset[str]) -> None:
-    backbones = [network.backbone for network in requested_networks(training) if network.backbone in unsplittable]
+def _check_head_features(training: TrainingSettings, unsplittable: frozenset[str], on_gpu: bool) -> None:
+    networks = requested_networks(training, on_gpu)
+    backbones = [network.backbone for network in networks if network.backbone in unsplittable]
     if backbones and "last" not in training.head_features.options:
         raise BackboneError(
             f"head_features must be last for {backbones[0]}, which cannot be split into blocks, "

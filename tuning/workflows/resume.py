@@ -99,10 +99,10 @@ def resume(request: ResumeRequest, context: Context) -> int:
     target, recipe, dataset_before = load_search(client, request.run)
     with closing(RayRuntime(recipe)) as ray:
         context.bus.stage("checking the images")
-        dataset = load_data(recipe, context.bus.progress, ray)
+        dataset = load_data(recipe, context.bus.progress, lambda: recipe.uses_gpu, ray)
         check_same_data(dataset_before, dataset)
         context.bus.stage("preparing the networks")
-        inputs = prepare_inputs(recipe, dataset)
+        inputs = prepare_inputs(recipe, dataset, recipe.uses_gpu)
         is_online = recipe.tracking == "server"
         if context.mlflow_run_id and is_online:
             client.set_tag(context.mlflow_run_id, RESUMES_TAG, target.run_id)

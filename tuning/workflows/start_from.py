@@ -17,7 +17,7 @@ from data.errors import DataError, SettingError, TrackingError
 from data.text import pluralize
 from tuning.common.names import VARIANT
 from tuning.common.promotion_types import Candidate
-from tuning.recipe.auto import auto_backbones, fixed_options, variants_of
+from tuning.recipe.auto import variants_of
 from tuning.recipe.domains import Categorical, Domain
 from tuning.recipe.schema import Recipe, TrainingSettings, Variant
 from tuning.registry.candidate_store import find_version, load_candidate_of_version
@@ -149,7 +149,7 @@ def with_configuration(recipe: Recipe, candidate: Candidate, version: int) -> Re
 def _with_network(recipe: Recipe, backbone: str, image_size: int) -> tuple[Recipe, str]:
     """Return the recipe whose space contains a network, and the variant that contains it (empty without variants).
 
-    An open ``image_size`` stays open: ``recipe.auto.image_sizes`` adds the size.
+    Where ``backbone`` or ``image_size`` is open it stays open: ``tuning.recipe.auto`` adds the values of the start.
     """
     if not recipe.variants:
         return recipe.model_copy(update=_extended(recipe, backbone, image_size)), ""
@@ -164,9 +164,8 @@ def _with_network(recipe: Recipe, backbone: str, image_size: int) -> tuple[Recip
 def _extended(training: TrainingSettings, backbone: str, image_size: int) -> dict[str, Domain]:
     """Return the domains that a network adds a value to, with that value."""
     domains: dict[str, Domain] = {}
-    backbones = fixed_options(training.backbone) or auto_backbones(training.weights)
-    if backbone not in backbones:
-        domains["backbone"] = _with_option(backbones, backbone)
+    if training.backbone is not None and backbone not in training.backbone.options:
+        domains["backbone"] = _with_option(training.backbone.options, backbone)
     if training.image_size is not None and image_size not in training.image_size.options:
         domains["image_size"] = _with_option(training.image_size.options, image_size)
     return domains

@@ -74,8 +74,8 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
         training, config = trial.training, trial.config
     problems = Problems()
     with problems.collect():
-        dataset = load_data(training, context.bus.progress)
-        inputs = prepare_inputs(training, dataset)
+        dataset = load_data(training, context.bus.progress, _has_gpu)
+        inputs = prepare_inputs(training, dataset, _has_gpu())
     tracking = connect_tracking(training, context.mlflow_run_id, problems)
     if trial:
         trial.warn_if_data_changed(dataset)
@@ -87,6 +87,13 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
         parent.log_audit(data_audit)
         _train_and_package(training, config or _default_config(training, inputs), dataset, parent, context.bus)
     return 0
+
+
+def _has_gpu() -> bool:
+    """Return whether this process, which trains, has a GPU."""
+    from models.device import choose_device
+
+    return choose_device().type == "cuda"
 
 
 def _train_and_package(

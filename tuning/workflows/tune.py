@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, partial
 
 from data.audit.report import Audit, audit
 from data.machine import available_cores
@@ -18,7 +19,7 @@ from tuning.recipe.schema import Recipe
 from tuning.search.ray_runtime import RayRuntime, concurrency, num_local_gpus
 from tuning.tracking.connection import check_available
 from tuning.workflows.context import Context
-from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs
+from tuning.workflows.preflight import Problems, connect_tracking, load_data, prepare_inputs, trains_on_gpu
 from tuning.workflows.start_from import load_start
 
 
@@ -63,12 +64,13 @@ def make_plan(recipe: Recipe, context: Context) -> Plan:
 
     start = load_start(recipe)
     recipe = start.recipe
-    dataset = load_data(recipe, context.bus.progress, test_hashes=start.test_hashes)
+    on_gpu = cache(partial(trains_on_gpu, recipe, num_local_gpus))
+    dataset = load_data(recipe, context.bus.progress, on_gpu, test_hashes=start.test_hashes)
     start.check(dataset)
-    inputs = prepare_inputs(recipe, dataset)
+    inputs = prepare_inputs(recipe, dataset, on_gpu())
     if recipe.tracking == "server":
         check_available()
-    recipe = inputs.resolve_auto(recipe, num_local_gpus())
+    recipe = inputs.resolve_auto(recipe)
     strategy = SearchStrategy(recipe, inputs.search_space(recipe), len(dataset.split("val")))
     trials = summary.plan_line(recipe, (), len(strategy.probes_left(())), num_dropped=0)
     max_concurrent = concurrency(recipe, {"CPU": available_cores()})
@@ -88,13 +90,14 @@ def run_search(recipe: Recipe, context: Context) -> int:
     start = load_start(recipe)
     recipe = start.recipe
     with closing(RayRuntime(recipe)) as ray:
+        on_gpu = cache(partial(trains_on_gpu, recipe, ray.num_gpus))
         problems = Problems()
         context.bus.stage("checking the images")
         with problems.collect():
-            dataset = load_data(recipe, context.bus.progress, ray, start.test_hashes)
+            dataset = load_data(recipe, context.bus.progress, on_gpu, ray, start.test_hashes)
             start.check(dataset)
             context.bus.stage("preparing the networks")
-            inputs = prepare_inputs(recipe, dataset)
+            inputs = prepare_inputs(recipe, dataset, on_gpu())
         from tuning.registry.build_candidate import with_absolute_paths
         from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
         from tuning.workflows.finalize import finalize
@@ -106,7 +109,7 @@ def run_search(recipe: Recipe, context: Context) -> int:
         name = recipe.name or dataset.name
         parent = ParentRun.open(client, context.mlflow_run_id, name, context.started_s)
         with parent_run_lifecycle(parent, context.signals):
-            recipe = with_absolute_paths(inputs.resolve_auto(recipe, ray.num_gpus()))
+            recipe = with_absolute_paths(inputs.resolve_auto(recipe))
             search = Search(recipe, inputs, parent, context)
             data_audit = audit(dataset)
             announce(search, "tune", data_audit)
