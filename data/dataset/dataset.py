@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from data.dataset.image_index import MIN_HASH_SIDE
 from data.dataset.stratified_parts import stratified_parts
@@ -53,6 +54,7 @@ class Dataset(FrozenModel):
         layout: what was understood of the layout, one line each.
         provided_splits: the splits that the user provided; all others were cut from the training images.
         limits: the largest numbers of images, by split, that the samples were limited to.
+        full_fingerprint: the fingerprint of the data set of which this is a part; empty if it is complete.
     """
 
     name: str
@@ -65,7 +67,8 @@ class Dataset(FrozenModel):
     findings: tuple[Finding, ...] = ()
     layout: tuple[str, ...] = ()
     provided_splits: tuple[SplitName, ...] = ()
-    limits: dict[SplitName, int] = {}
+    limits: dict[SplitName, int] = Field(default_factory=dict)
+    full_fingerprint: str = ""
 
     @property
     def num_skipped(self) -> int:
@@ -74,9 +77,18 @@ class Dataset(FrozenModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the images, class names and splits; independent of file names."""
+        """Hash of the images, class names and splits as they were loaded; independent of file names."""
+        return self.full_fingerprint or self.samples_fingerprint
+
+    @property
+    def samples_fingerprint(self) -> str:
+        """The same of the images that are left."""
         rows = sorted((sample.content_hash, self.classes[sample.label], sample.split) for sample in self.samples)
         return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
+
+    def with_samples(self, samples: Iterable[Sample]) -> Dataset:
+        """Return the data set with some of its samples, which are sorted."""
+        return self.model_copy(update={"samples": in_order(samples), "full_fingerprint": self.fingerprint})
 
     @property
     def imbalance(self) -> float:
@@ -108,12 +120,8 @@ class Dataset(FrozenModel):
         kept = [before[row] for row in parts.rows(0)]
         others = [sample for sample in self.samples if sample.split != split]
         line = f"{SPLIT_TEXTS[split]}: {len(kept):,} of {len(before):,} images, drawn by class"
-        changes = {
-            "samples": in_order([*others, *kept]),
-            "layout": (*self.layout, line),
-            "limits": {**self.limits, split: max_images},
-        }
-        return self.model_copy(update=changes)
+        changes = {"layout": (*self.layout, line), "limits": {**self.limits, split: max_images}}
+        return self.with_samples([*others, *kept]).model_copy(update=changes)
 
     @property
     def development(self) -> tuple[Sample, ...]:

@@ -141,7 +141,7 @@ def create_pixel_caches(
 def _key(dataset: Dataset, preprocessing: Preprocessing) -> str:
     """Return the key of an entry; mean and standard deviation do not change the pixels."""
     fields = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
-    settings = json.dumps([VERSION, dataset.fingerprint, fields])
+    settings = json.dumps([VERSION, dataset.samples_fingerprint, fields])
     return f"pixels/{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
 
 

@@ -170,6 +170,7 @@ def test_a_split_can_be_limited_by_class(make_folder: MakeFolder) -> None:
     )
     assert limited.layout[-1] == "validation: 14 of 18 images, drawn by class"
     assert limited.limits == {"val": 12}
+    assert limited.fingerprint == dataset.fingerprint == dataset.samples_fingerprint != limited.samples_fingerprint
     assert dataset.with_limited("val", 18) is dataset
     both = limited.with_limited("train", 42)
     assert (both.counts()["train"], both.counts()["val"]) == ({"a": 28, "b": 14}, counts["val"])

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(24):
             path = f"{name}/{number}.png"
             color = COLORS[other if path in WRONG else name]
-            pixels = np.clip(rng.normal(color, 25, (40, 40, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(rng.normal(color, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / path)
     return folder
 

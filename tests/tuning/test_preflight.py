@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from data.dataset.dataset import Dataset
 from data.errors import UserError
+from data.load_dataset import load_dataset
 from data.preprocessing import Preprocessing
+from data.sources.base import SplitName
 from tests.conftest import MakeFolder
 from tests.tuning.command_line import Capture, assert_untouched, error_lines
 from tests.tuning.factories import BACKBONE, recipe
@@ -289,6 +292,26 @@ def test_a_large_data_set_is_validated_on_its_split_in_epochs_and_probes_of_a_pa
     assert (whole.validation, whole.images_per_epoch) == ("split", 0)
 
 
+def test_a_search_on_a_cpu_uses_as_many_training_images_as_its_time_allows(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder({"a": 40, "b": 30})
+    complete = load_dataset(str(folder))
+    monkeypatch.setattr("tuning.workflows.preflight.max_train_images", lambda budget_s, cores: 20)
+
+    def load(on_gpu: bool = False, limits: dict[SplitName, int] | None = None, **settings: object) -> Dataset:
+        recipe = Recipe.model_validate({"data": str(folder), "weights": "none", "minutes": 1, **settings})
+        return load_data(recipe, lambda *_: None, lambda: on_gpu, limits=limits)
+
+    part = load()
+    assert sum(part.counts()["train"].values()) == 21
+    assert part.layout[-1] == "training: 21 of 50 images, drawn by class"
+    assert part.split("test") == complete.split("test")
+    assert part.fingerprint == complete.fingerprint  # of the user's images: promote and compare need it
+    assert load(on_gpu=True, limits=part.limits) == part  # a resumed search uses the same images
+    assert load(on_gpu=True) == load(images_per_epoch=0) == load(minutes=None, trials=2) == complete
+
+
 def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
     variants = [
         {"name": "fixed", "settings": {"backbone": "small_cnn", "image_size": "32"}},
@@ -306,8 +329,8 @@ def test_auto_is_resolved_for_each_variant(image_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("median", "sizes"),
-    [(1, (48, 64, 96)), (96, (48, 64, 96)), (97, (64, 96, 128)), (160, (96, 128, 160)), (161, (128, 160, 224)),
-     (4000, (128, 160, 224))],
+    [(1, (48, 64, 96)), (31, (48, 64, 96)), (32, (64, 96, 128)), (128, (64, 96, 128)), (160, (96, 128, 160)),
+     (161, (128, 160, 224)), (4000, (128, 160, 224))],
 )  # fmt: skip
 def test_auto_image_sizes_follow_the_median_image_size(median: int, sizes: tuple[int, ...]) -> None:
     assert auto_image_sizes(median, on_gpu=False) == sizes

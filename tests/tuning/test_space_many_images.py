@@ -7,7 +7,7 @@ from optuna.trial import FixedTrial
 
 from tests.tuning.factories import PREPROCESSINGS, recipe
 from tuning.common.option_types import ParamValue
-from tuning.search.defaults import auto_images_per_epoch, max_val_images, probe_sizes
+from tuning.search.defaults import auto_images_per_epoch, max_train_images, max_val_images, probe_sizes
 from tuning.search.space import SearchSpace
 
 
@@ -53,6 +53,11 @@ def test_an_epoch_has_as_many_images_as_the_default_trial_can_use_in_its_share_o
 @pytest.mark.parametrize(("minutes", "count"), [(1, 2_000), (10, 2_000), (20, 4_000), (60, 5_000), (None, 5_000)])
 def test_a_short_search_scores_its_trials_on_fewer_validation_images(minutes: float | None, count: int) -> None:
     assert max_val_images(minutes and 60 * minutes) == count
+
+
+@pytest.mark.parametrize(("minutes", "cores", "count"), [(1, 2, 8_000), (10, 2, 40_000), (10, 16, 320_000)])
+def test_a_short_search_trains_on_fewer_images(minutes: int, cores: int, count: int) -> None:
+    assert max_train_images(60 * minutes, cores) == count
 
 
 def test_trials_have_the_images_of_an_epoch_and_zero_means_all() -> None:

@@ -12,10 +12,13 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 
 # Image sizes in px if the recipe leaves them open: three consecutive ones, the largest being the first that is at least
 # the median image size. Small images are upscaled, because five stride-2 stages would reduce them to a single position.
+# From 32 px on, up to 128 px: linear probes of CIFAR-10 (32 px, 4,000 images) reached 0.769 with 96 px and 0.789 with 128
+# px, those of faces of 48 px (294 validation images) 0.42 with 48 px and 0.47 with 96 and 128 px.
 # Above 224 px the time grows with the square of the size while accuracy hardly improves: only a GPU has that time.
 IMAGE_SIZES = (48, 64, 96, 128, 160, 224)
 GPU_IMAGE_SIZES = (*IMAGE_SIZES, 288, 384)
 NUM_IMAGE_SIZES = 3
+MIN_UPSCALED_SIDE, UPSCALED_SIZE = 32, 128  # px
 
 DEFAULT_TRUNCATE = 3  # blocks dropped from the end, if every network can drop at least 2 * 3
 MIN_AUTO_BLOCKS = 14  # blocks that every network of backbone=auto can drop, at every image size
@@ -101,7 +104,8 @@ def image_sizes(training: TrainingSettings, median_side: int, on_gpu: bool) -> t
 def auto_image_sizes(median_side: int, on_gpu: bool) -> tuple[int, ...]:
     """Return the image sizes in px of ``image_size=auto``, smallest first; ``median_side`` is the median short side."""
     sizes = GPU_IMAGE_SIZES if on_gpu else IMAGE_SIZES
-    top = next((index for index, size in enumerate(sizes) if size >= median_side), len(sizes) - 1)
+    target = max(median_side, UPSCALED_SIZE) if median_side >= MIN_UPSCALED_SIDE else median_side
+    top = next((index for index, size in enumerate(sizes) if size >= target), len(sizes) - 1)
     end = max(top + 1, NUM_IMAGE_SIZES)
     return sizes[end - NUM_IMAGE_SIZES : end]
 

@@ -63,6 +63,9 @@ FITS_WITH_FOLDS = 6  # five folds, and the fit on all images
 # 5,000. Each trial reads all of them in every epoch, so a short search uses few.
 MIN_VAL_IMAGES, MAX_VAL_IMAGES = 2_000, 5_000
 VAL_IMAGES_PER_MINUTE = 200  # of the time budget
+# Training images of a search with a time budget: more than a core can train on, so more would be decoded for nothing.
+MIN_TRAIN_IMAGES = 8_000
+TRAIN_IMAGES_PER_MINUTE = 2_000  # of the time budget and core
 MAX_DEFAULT_SHARE = 0.4  # of the time budget for the default trial, which determines the images of an epoch
 MIN_EPOCH_IMAGES = 2_000
 GFLOPS_PER_S = {"cpu": 15.0, "cuda": 3_000.0}  # in training; of a core: EfficientNet-Lite0, 48 to 128 px; GPU: a guess
@@ -124,6 +127,11 @@ def max_val_images(budget_s: float | None) -> int:
     """Return the largest number of validation images that score the trials of a search (None: no time limit)."""
     count = math.inf if budget_s is None else VAL_IMAGES_PER_MINUTE * budget_s / 60
     return int(min(MAX_VAL_IMAGES, max(MIN_VAL_IMAGES, count)))
+
+
+def max_train_images(budget_s: float, cores: int) -> int:
+    """Return the largest number of images from which the trials of a search on a CPU take their training images."""
+    return max(MIN_TRAIN_IMAGES, int(TRAIN_IMAGES_PER_MINUTE * cores * budget_s / 60))
 
 
 def auto_images_per_epoch(num_images: int, gflops: float, max_epochs: int, budget_s: float, device: str) -> int:

@@ -93,7 +93,9 @@ class LabelAudit:
             )
             for row, issue in dropped.items()
         ]
-        samples = tuple(sample for row, sample in enumerate(self.dataset.samples) if row not in dropped)
+        kept = self.dataset.with_samples(
+            sample for row, sample in enumerate(self.dataset.samples) if row not in dropped
+        )
         files = tuple((file.path,) for file in skipped)
         finding = Finding(
             kind="label_issue",
@@ -102,12 +104,8 @@ class LabelAudit:
             reasons=tuple(file.reason for file in skipped),
             action=FINDING_TEXTS["label_issue"].action,
         )
-        return self.dataset.model_copy(
-            update={
-                "samples": samples,
-                "skipped": (*self.dataset.skipped, *skipped),
-                "findings": (*self.dataset.findings, finding),
-            }
+        return kept.model_copy(
+            update={"skipped": (*self.dataset.skipped, *skipped), "findings": (*self.dataset.findings, finding)}
         )
 
     def _may_be_dropped(self, row: int) -> bool:

@@ -6,7 +6,7 @@ A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_tracking``, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Literal
 from data.dataset.dataset import Dataset
 from data.errors import BackboneError, DataError, UserError
 from data.load_dataset import load_dataset
+from data.machine import available_cores
 from data.parallel import ProgressCallback
 from data.preprocessing import Preprocessing
+from data.sources.base import SplitName
 from tuning.common.names import PROJECT_SOURCE_TAG
 from tuning.recipe.auto import (
     NetworkRequest,
@@ -31,7 +33,14 @@ from tuning.recipe.auto import (
 )
 from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
-from tuning.search.defaults import MIN_EPOCH_IMAGES, allows_folds, auto_images_per_epoch, max_val_images, probe_sizes
+from tuning.search.defaults import (
+    MIN_EPOCH_IMAGES,
+    allows_folds,
+    auto_images_per_epoch,
+    max_train_images,
+    max_val_images,
+    probe_sizes,
+)
 from tuning.search.ray_runtime import RayRuntime
 from tuning.search.space import Preprocessings, SearchSpace
 from tuning.tracking.connection import check_available, connect
@@ -158,12 +167,14 @@ def load_data(
     on_gpu: Callable[[], bool],
     ray: RayRuntime | None = None,
     test_hashes: Collection[str] = (),
+    limits: Mapping[SplitName, int] | None = None,
 ) -> Dataset:
     """Return the data set of a search or a training, after its backbones and weights have been validated.
 
     ``ray`` starts in the background as soon as the data set is loaded, because validating networks imports torch.
     ``on_gpu`` returns whether the trials run on a GPU; it is called after that, since it may wait for Ray or import
-    torch. ``test_hashes`` are those of ``load_dataset``.
+    torch. ``test_hashes`` are those of ``load_dataset``. ``limits`` are the largest numbers of images by split; None:
+    as many as a search can use in its time.
 
     Raises:
         UserError: with all problems.
@@ -172,8 +183,6 @@ def load_data(
     dataset = None
     with problems.collect():
         dataset = load_dataset(training, progress, training.on_leak == "keep", test_hashes)
-        if isinstance(training, Recipe):
-            dataset = dataset.with_limited("val", max_val_images(training.budget_s))
     if ray is not None and not problems:
         ray.start_async()
     with problems.collect():
@@ -187,11 +196,22 @@ def load_data(
         )
     problems.raise_any()
     assert dataset is not None  # noqa: S101  # for mypy
+    if limits is None:
+        limits = _split_limits(training, on_gpu) if isinstance(training, Recipe) else {}
+    for split, max_images in limits.items():
+        dataset = dataset.with_limited(split, max_images)
     if training.on_label_issue == "drop":
         from tuning.workflows.label_audit import audit_labels
 
         dataset = audit_labels(dataset, progress).without_issues()
     return dataset
+
+
+def _split_limits(recipe: Recipe, on_gpu: Callable[[], bool]) -> dict[SplitName, int]:
+    limits: dict[SplitName, int] = {"val": max_val_images(recipe.budget_s)}
+    if recipe.budget_s is not None and recipe.images_per_epoch is None and not on_gpu():
+        limits["train"] = max_train_images(recipe.budget_s, available_cores())
+    return limits
 
 
 def prepare_inputs(training: TrainingSettings, dataset: Dataset, on_gpu: bool) -> SearchInputs:

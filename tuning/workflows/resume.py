@@ -79,10 +79,11 @@ def check_same_data(before: Dataset, now: Dataset) -> None:
     Raises:
         DataError: the data set has changed.
     """
-    if before.fingerprint != now.fingerprint:
+    earlier, current = before.samples_fingerprint, now.samples_fingerprint
+    if earlier != current:
         raise DataError(
             f"a search must resume with the images that it started with, but {now.root} has changed since (fingerprint "
-            f"{now.fingerprint} instead of {before.fingerprint}); restore the images or start a new search"
+            f"{current} instead of {earlier}); restore the images or start a new search"
         )
 
 
@@ -99,7 +100,7 @@ def resume(request: ResumeRequest, context: Context) -> int:
     target, recipe, dataset_before = load_search(client, request.run)
     with closing(RayRuntime(recipe)) as ray:
         context.bus.stage("checking the images")
-        dataset = load_data(recipe, context.bus.progress, lambda: recipe.uses_gpu, ray)
+        dataset = load_data(recipe, context.bus.progress, lambda: recipe.uses_gpu, ray, limits=dataset_before.limits)
         check_same_data(dataset_before, dataset)
         context.bus.stage("preparing the networks")
         inputs = prepare_inputs(recipe, dataset, recipe.uses_gpu)
