@@ -12,7 +12,7 @@ from tuning.recipe.schema import Recipe, TrainingSettings
 
 # Image sizes in px if the recipe leaves them open: three consecutive ones, the largest being the first that is at least
 # the median image size. Small images are upscaled, because five stride-2 stages would reduce them to a single position.
-# From 32 px on, up to 128 px: linear probes of CIFAR-10 (32 px, 4,000 images) reached 0.769 with 96 px and 0.789 with 128
+# From 32 px on, up to 128 px: linear probes of CIFAR-10 (32 px, 4,000 images) reached 0.769 with 96 and 0.789 with 128
 # px, those of faces of 48 px (294 validation images) 0.42 with 48 px and 0.47 with 96 and 128 px.
 # Above 224 px the time grows with the square of the size while accuracy hardly improves: only a GPU has that time.
 IMAGE_SIZES = (48, 64, 96, 128, 160, 224)
