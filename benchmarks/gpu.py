@@ -1,19 +1,21 @@
-"""Measure training on a GPU: ``python -m benchmarks.gpu [--images 2000] [--size 224]``, at most 8 minutes.
+"""Measure training on a GPU: ``python -m benchmarks.gpu [--images 2000] [--size 224]``.
 
 Needs the packages of requirements.txt (the CUDA build of torch) and, for the utilization, nvidia-ml-py. It generates
 its images and uses random weights, so nothing is downloaded. Prints
 
-- images/s of a bare training loop on one batch in the memory of the GPU, and of a trial on the same network, with
-  augmentation and without, and the utilization of the GPU meanwhile;
+- images/s of a bare training loop on one batch in the memory of the GPU;
+- with augmentation and without: images/s of the pipeline, which is the batches on the GPU without a network, and of a
+  trial on the same network, and the utilization of the GPU meanwhile. A pipeline slower than the bare loop starves it;
 - trials/hour of a search with one, two and four trials on the GPU;
 - what a trial does whose batch does not fit into the memory.
 
-Without a GPU it runs on the CPU, which shows only that it works.
+Without a GPU it runs on the CPU, with one search, which shows only that it works.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import threading
@@ -28,11 +30,14 @@ from torch.nn import functional
 
 from benchmarks.scale import write_photos
 from benchmarks.searches import search
+from data.dataset.dataset import Dataset
 from data.load_dataset import load_dataset
+from data.loading.pixel_cache import pixel_cache
 from models.backbones.factory import preprocessing_for
 from models.backbones.weight_packages import DEFAULT_BACKBONE
 from models.classifier import build_classifier
 from models.device import autocast, choose_device
+from models.training.trial_io import split_batches
 from models.trial_config import TrialConfig
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
@@ -40,6 +45,7 @@ from tuning.recipe.schema import Recipe
 from tuning.search.trial_worker import TrialTask, train
 
 BARE_LOOP_S = 10.0
+PIPELINE_S = 5.0
 SHARES = (1.0, 0.5, 0.25)
 POLL_S = 0.2
 
@@ -120,11 +126,28 @@ def bare_loop(workload: Workload) -> float:
         optimizer.step()
         optimizer.zero_grad()
         count += 1
-        if count == 5:  # the first steps choose algorithms
+        if not started and count == 5:  # the first steps choose algorithms
             _synchronize()
             count, started = 0, time.perf_counter()
     _synchronize()
     return count * batch_size / (time.perf_counter() - started)
+
+
+def pipeline_rate(workload: Workload, config: TrialConfig) -> float:
+    """Return the images/s of the training batches, copied to the device and used for nothing."""
+    dataset, device = Dataset.from_json(workload.paths.dataset.read_text()), choose_device()
+    pixels = pixel_cache(dataset, config.preprocessing)
+    batches = split_batches(pixels, config, "train", workload.num_classes, device=device)
+    count, epoch, started = 0, 0, 0.0
+    while not started or time.perf_counter() - started < PIPELINE_S:
+        for images, labels in batches.epoch(epoch):
+            images.to(device, non_blocking=True)
+            count += len(labels)
+        _synchronize()
+        if epoch == 0:  # it reads the pixels from the disk
+            count, started = 0, time.perf_counter()
+        epoch += 1
+    return count / (time.perf_counter() - started)
 
 
 def _synchronize() -> None:
@@ -137,6 +160,22 @@ def run_trial(workload: Workload, config: TrialConfig, uid: str) -> list[TrialRe
     reports: list[TrialReport] = []
     train(TrialTask(trial_uid=uid, config=config, search_root=workload.paths.root, threads=1), reports.append)
     return reports
+
+
+def print_augmentation(workload: Workload, augmentation: str, bare: float) -> None:
+    """Print the rates with an augmentation, also as multiples of the bare loop's."""
+    config, utilization = workload.with_changes(augmentation, 64), Utilization()
+    rate = pipeline_rate(workload, config)
+    print(
+        f"pipeline, augmentation={augmentation}: {rate:.0f} images/s ({rate / bare:.2f} of the bare loop)", flush=True
+    )
+    with utilization.sampled():
+        rate = run_trial(workload, config, augmentation)[-1].metrics["images_per_s"]
+    print(
+        f"trial, augmentation={augmentation}: {rate:.0f} images/s ({rate / bare:.2f} of the bare loop), "
+        f"utilization {utilization}",
+        flush=True,
+    )
 
 
 def trials_per_hour(images: Path, share: float, work: Path, size: int) -> float:
@@ -157,27 +196,20 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        os.environ["FREEZELINE_HOME"] = str(folder / "home")
         write_photos(arguments.images, folder / "images")
         workload = prepare(folder / "images", folder / "state", arguments.size)
         print("device", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU", flush=True)
         bare = bare_loop(workload)
         print(f"bare loop: {bare:.0f} images/s", flush=True)
         for augmentation in ("none", "light", "medium"):
-            utilization = Utilization()
-            with utilization.sampled():
-                last = run_trial(workload, workload.with_changes(augmentation, 64), augmentation)[-1]
-            speed = last.metrics["images_per_s"]
-            print(
-                f"trial, augmentation={augmentation}: {speed:.0f} images/s ({speed / bare:.2f} of the bare loop), "
-                f"utilization {utilization}",
-                flush=True,
-            )
+            print_augmentation(workload, augmentation, bare)
         large = run_trial(workload, workload.with_changes("none", arguments.large_batch), "large")
         steps = large[-1].runtime_info.get("accumulation_steps", 1)
-        print(f"batch of {arguments.large_batch}: {len(large)} epochs, in {steps} parts", flush=True)
-        for share in SHARES:
+        print(f"batch of {arguments.large_batch}: {len(large)} epochs, micro-batches: {steps}", flush=True)
+        for share in SHARES if torch.cuda.is_available() else SHARES[:1]:
             rate = trials_per_hour(folder / "images", share, folder / f"search_{share}", arguments.size)
-            print(f"{1 / share:.0f} trials on the GPU: {rate:.0f} trials/hour", flush=True)
+            print(f"trials at once on the GPU: {1 / share:.0f}, {rate:.0f} trials/hour", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Augmentation of training images with Albumentations, selected by name.
 
 A name is a strength (none, light, medium, strong), a transform (flip, rotate, shift, crop, color,
-brightness_contrast, cutout), or several joined by ``+``, such as ``flip+crop+cutout``. To add one, write a function
-that takes the image size and returns Albumentations transforms, and register it in ``STRENGTHS`` or ``TRANSFORMS``, or
-offer it as an entry point of your own package.
+brightness_contrast, cutout), or several joined by ``+``, such as ``flip+crop+cutout``. To add one, register a tuple of
+``data.loading.transforms``, or a function that takes the image size and returns Albumentations transforms, in
+``STRENGTHS`` or ``TRANSFORMS``; or offer such a function as an entry point of your own package.
 
 Albumentations and numpy are imported when an augmentation is built: validation does not need them.
 """
@@ -15,6 +15,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from data.errors import SettingError, did_you_mean
+from data.loading.transforms import (
+    Affine,
+    BrightnessContrast,
+    ColorJitter,
+    Cutout,
+    HorizontalFlip,
+    RandomResizedCrop,
+    ToGray,
+    Transform,
+    to_albumentations,
+)
 from data.plugins import plugin_version, plugins
 
 if TYPE_CHECKING:
@@ -53,8 +64,16 @@ def build_augmentation(name: str, image_size: int) -> Augmentation | None:
         SettingError: a part of the name is unknown.
     """
     validate_augmentation(name)
-    transforms = [transform for part in _parts(name) for transform in _factory(part)(image_size)]
+    transforms = [transform for part in _parts(name) for transform in _albumentations(part, image_size)]
     return Augmentation(transforms) if transforms else None
+
+
+def described_transforms(name: str) -> tuple[Transform, ...] | None:
+    """Return the transforms of a valid name, or None if a part of it is a function."""
+    parts = [(STRENGTHS | TRANSFORMS).get(part) for part in _parts(name)]
+    if not all(isinstance(part, tuple) for part in parts):
+        return None
+    return tuple(transform for part in parts if isinstance(part, tuple) for transform in part)
 
 
 def validate_augmentation(name: str) -> None:
@@ -81,71 +100,45 @@ def _parts(name: str) -> list[str]:
     return [part.strip() for part in name.split("+")]
 
 
-def _factory(part: str) -> Callable[[int], Transforms]:
-    """Return the function of a part of a name; ours precede those of other packages."""
+def _albumentations(part: str, image_size: int) -> Transforms:
+    """Return the Albumentations transforms of a part of a name; ours precede those of other packages."""
     ours = STRENGTHS | TRANSFORMS
-    factory: Callable[[int], Transforms] = ours[part] if part in ours else plugins("augmentations")[part].load()
-    return factory
+    found: Part = ours[part] if part in ours else plugins("augmentations")[part].load()
+    if isinstance(found, tuple):
+        return [to_albumentations(transform, image_size) for transform in found]
+    return found(image_size)
 
 
-class _Albumentations:
-    """Albumentations, imported on first use."""
+# A function gives transforms of Albumentations that data.loading.transforms does not describe.
+Part = tuple[Transform, ...] | Callable[[int], Transforms]
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  Albumentations is untyped
-        import albumentations
-
-        return getattr(albumentations, name)
-
-
-A = _Albumentations()
-
-
-def _affine(shift: float = 0.0, zoom: float = 0.0, rotate: float = 0.0) -> Any:  # noqa: ANN401  Albumentations is untyped
-    """Shift and zoom by a fraction of the side, rotate by degrees; the border is filled by reflection."""
-    import cv2
-
-    return A.Affine(
-        translate_percent=(-shift, shift),
-        scale=(1 - zoom, 1 + zoom),
-        rotate=(-rotate, rotate),
-        border_mode=cv2.BORDER_REFLECT_101,
-        p=0.8,
-    )
-
-
-def _cutout() -> Any:  # noqa: ANN401  Albumentations is untyped
-    """One or two gray holes, each 15 to 35 % of the image side."""
-    sides = (0.15, 0.35)
-    return A.CoarseDropout(num_holes_range=(1, 2), hole_height_range=sides, hole_width_range=sides, fill=128, p=0.5)
-
-
-STRENGTHS: dict[str, Callable[[int], Transforms]] = {
-    "none": lambda _: [],
+STRENGTHS: dict[str, Part] = {
+    "none": (),
     # Safe for digits and text: no flips, small rotations.
-    "light": lambda _: [_affine(shift=0.06, zoom=0.1, rotate=8), A.RandomBrightnessContrast(0.15, 0.15, p=0.5)],
+    "light": (Affine(shift=0.06, zoom=0.1, rotate=8), BrightnessContrast(0.15, 0.15, p=0.5)),
     # For photos: flips, crops and slight changes of color.
-    "medium": lambda size: [
-        A.RandomResizedCrop((size, size), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
-        A.HorizontalFlip(p=0.5),
-        _affine(shift=0.06, zoom=0.1, rotate=10),
-        A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
-    ],
+    "medium": (
+        RandomResizedCrop(scale=(0.6, 1.0), ratio=(0.8, 1.25)),
+        HorizontalFlip(),
+        Affine(shift=0.06, zoom=0.1, rotate=10),
+        ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
+    ),
     # For small photo data sets: larger changes, and cutout.
-    "strong": lambda size: [
-        A.RandomResizedCrop((size, size), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
-        A.HorizontalFlip(p=0.5),
-        _affine(shift=0.1, zoom=0.2, rotate=20),
-        A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
-        A.ToGray(p=0.1),
-        _cutout(),
-    ],
+    "strong": (
+        RandomResizedCrop(scale=(0.35, 1.0), ratio=(0.75, 1.33)),
+        HorizontalFlip(),
+        Affine(shift=0.1, zoom=0.2, rotate=20),
+        ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
+        ToGray(p=0.1),
+        Cutout(),
+    ),
 }
-TRANSFORMS: dict[str, Callable[[int], Transforms]] = {
-    "flip": lambda _: [A.HorizontalFlip(p=0.5)],
-    "rotate": lambda _: [_affine(rotate=15)],
-    "shift": lambda _: [_affine(shift=0.1)],
-    "crop": lambda size: [A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(0.75, 1.33))],
-    "color": lambda _: [A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8)],
-    "brightness_contrast": lambda _: [A.RandomBrightnessContrast(0.2, 0.2, p=0.8)],
-    "cutout": lambda _: [_cutout()],
+TRANSFORMS: dict[str, Part] = {
+    "flip": (HorizontalFlip(),),
+    "rotate": (Affine(rotate=15),),
+    "shift": (Affine(shift=0.1),),
+    "crop": (RandomResizedCrop(scale=(0.5, 1.0), ratio=(0.75, 1.33)),),
+    "color": (ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8),),
+    "brightness_contrast": (BrightnessContrast(0.2, 0.2, p=0.8),),
+    "cutout": (Cutout(),),
 }

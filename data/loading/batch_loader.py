@@ -1,7 +1,9 @@
 """Batch loader: from cached pixels, or features computed from them, to the tensors of a training step.
 
 No worker processes are used: pixels are memory-mapped, and building a batch takes less time than transferring it
-between processes. With a GPU, a thread prepares the next batch in pinned memory while the GPU uses the current one.
+between processes. With a GPU, a thread prepares the next batch while the GPU uses the current one: in pinned memory, or
+on the GPU if it augments the images. This is safe because both threads use the GPU's default stream, which computes in
+the order of submission.
 
 Shapes: b = batch size, n = number of images, s = image size in pixels, 3 channels, k = number of classes.
 """
@@ -112,8 +114,8 @@ class BatchLoader:
 
 
 def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield batches in pinned memory; a thread prepares each while the previous one is in use."""
-    pinned = ((x.pin_memory(), y.pin_memory()) for x, y in batches)
+    """Yield batches on the GPU or in pinned memory; a thread prepares each while the previous one is in use."""
+    pinned = ((x if x.is_cuda else x.pin_memory(), y.pin_memory()) for x, y in batches)
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(next, pinned, None)
         while batch := future.result():

@@ -22,13 +22,14 @@ def apply_mixup(
     """
     shares = torch.nn.functional.one_hot(y, num_classes).float()
     order = torch.from_numpy(rng.permutation(len(x)))
+    image_order = order.to(x.device, non_blocking=True)  # images may be on a GPU; labels are on the CPU
     lam = float(rng.beta(ALPHA[mix], ALPHA[mix]))
     if mix == "mixup":
-        x = torch.lerp(x[order], x, lam)
+        x = torch.lerp(x[image_order], x, lam)
     else:
         top, bottom, left, right = _rand_bbox(x.shape[-1], lam, rng)
         x = x.clone(memory_format=torch.preserve_format)
-        x[..., top:bottom, left:right] = x[order][..., top:bottom, left:right]
+        x[..., top:bottom, left:right] = x[image_order][..., top:bottom, left:right]
         lam = 1 - (bottom - top) * (right - left) / x.shape[-1] ** 2
     return x, torch.lerp(shares[order], shares, lam)
 

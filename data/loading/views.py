@@ -17,13 +17,15 @@ import numpy.typing as npt
 import torch
 
 from data.dataset.stratified_parts import StratifiedParts
-from data.loading.augmentation import Augmentation, build_augmentation
+from data.loading.augmentation import Augmentation, build_augmentation, described_transforms
 from data.loading.batch_config import Balance
 from data.loading.class_balance import Indices
+from data.loading.device_augmentation import DeviceAugmentation, augments_on
 from data.loading.pixel_cache import SelectedPixels
 from data.preprocessing import Pixels, Preprocessing, normalize
 
 GatherFn = Callable[[Indices, Indices], torch.Tensor]
+CPU = torch.device("cpu")
 OVERSAMPLE_AUGMENTATION = "light"  # applied to the repeats of oversampled images if no augmentation is configured
 
 
@@ -68,33 +70,50 @@ class OnTheFlyImages:
         seed: int,
         augmentation: str = "none",
         balance: Balance = "none",
+        device: torch.device = CPU,
     ) -> None:
-        """Take pixels, uint8 [n, s, s, 3], and the name of an augmentation (none: images are unchanged)."""
+        """Take pixels, uint8 [n, s, s, 3], and the name of an augmentation (none: images are unchanged).
+
+        ``device`` is where the batches are used: a GPU also augments and normalizes them, if it can.
+        """
         self._pixels = pixels
-        self._preprocessing = preprocessing
         self._seed = seed
-        self._augmentation = build_augmentation(augmentation, preprocessing.image_size)
         # Repeated images are augmented in any case, so that an epoch contains no identical images.
-        repeat_augmentation = (
-            OVERSAMPLE_AUGMENTATION
-            if balance == "oversample" and self._augmentation is None
-            else IDENTITY_VIEW.augmentation
+        self._only_repeats = described_transforms(augmentation) == ()
+        name = OVERSAMPLE_AUGMENTATION if self._only_repeats and balance == "oversample" else augmentation
+        self._to_batch = (
+            DeviceAugmentation(name, preprocessing, device)
+            if augments_on(device, name)
+            else HostAugmentation(name, preprocessing)
         )
-        self._repeat_augmentation = build_augmentation(repeat_augmentation, preprocessing.image_size)
 
     def epoch(self, number: int) -> GatherFn:
-        """Return a function that gathers float32 [b, 3, s, s] in channels_last format."""
+        """Return a function that gathers float32 [b, 3, s, s] in channels_last format, on the CPU or the GPU."""
         seeds = np.random.SeedSequence((self._seed, number)).generate_state(len(self._pixels)).astype(np.uint32)
 
         def gather(indices: Indices, repeat: Indices) -> torch.Tensor:
-            images = np.array(self._pixels[indices])
-            for position, (index, count) in enumerate(zip(indices, repeat, strict=True)):
-                augment = self._augmentation or (self._repeat_augmentation if count else None)
-                if augment:
-                    images[position] = augment(images[position], (int(seeds[index]) + int(count)) % 2**32)
-            return torch.from_numpy(normalize(images, self._preprocessing))
+            is_augmented = (repeat > 0) | (not self._only_repeats)
+            image_seeds = seeds[indices] + repeat.astype(np.uint32)  # modulo 2**32
+            return self._to_batch(np.array(self._pixels[indices]), image_seeds, is_augmented)
 
         return gather
+
+
+class HostAugmentation:
+    """Albumentations' transforms, followed by ``normalize``, on the CPU."""
+
+    def __init__(self, name: str, preprocessing: Preprocessing) -> None:
+        self._augmentation = build_augmentation(name, preprocessing.image_size)
+        self._preprocessing = preprocessing
+
+    def __call__(
+        self, pixels: Pixels, seeds: npt.NDArray[np.uint32], is_augmented: npt.NDArray[np.bool_]
+    ) -> torch.Tensor:
+        """Return the same as ``DeviceAugmentation``; ``pixels`` is overwritten."""
+        if self._augmentation:
+            for position in np.flatnonzero(is_augmented):
+                pixels[position] = self._augmentation(pixels[position], int(seeds[position]))
+        return torch.from_numpy(normalize(pixels, self._preprocessing))
 
 
 class JoinedSources:

@@ -11,6 +11,8 @@ from data.sources.base import SplitName
 from models.trial_config import TrialConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from data.loading.batch_loader import BatchLoader
     from data.loading.pixel_cache import FoldPixels, PixelCache
     from data.loading.views import SampleSource
@@ -23,21 +25,23 @@ def split_batches(
     split: SplitName,
     num_classes: int,
     source: SampleSource | None = None,
+    device: torch.device | None = None,
 ) -> BatchLoader:
     """Return the batches of one split, read from the images or from ``source`` (cached features).
 
-    Only the batches of ``train`` are shuffled and augmented.
+    Only the batches of ``train`` are shuffled and augmented. Images are augmented and normalized on ``device`` (by
+    default the CPU) where possible.
     """
     from data.dataset.stratified_parts import stratified_parts
     from data.loading.batch_loader import BatchLoader
-    from data.loading.views import OnTheFlyImages
+    from data.loading.views import CPU, OnTheFlyImages
 
     images, labels = pixels.split(split)
     training = split == "train"
     parts = stratified_parts(labels, config.images_per_epoch) if training else None
     if source is None:
-        augmentation = (config.batches.augmentation, config.batches.balance) if training else ()
-        source = OnTheFlyImages(images, config.preprocessing, config.seed, *augmentation)
+        augmentation, balance = (config.batches.augmentation, config.batches.balance) if training else ("none", "none")
+        source = OnTheFlyImages(images, config.preprocessing, config.seed, augmentation, balance, device or CPU)
     return BatchLoader(source, labels, config.batches, config.seed, training, num_classes, parts)
 
 

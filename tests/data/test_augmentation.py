@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import pytest
 
 from data.errors import SettingError
-from data.loading.augmentation import STRENGTHS, TRANSFORMS, Augmentation, build_augmentation
+from data.loading.augmentation import STRENGTHS, TRANSFORMS, VERSION, Augmentation, build_augmentation
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
@@ -94,6 +96,50 @@ def test_transforms_are_applied_independently() -> None:
     positions = Counter(int(np.argmax(flips(marked, seed)[:, :, 0])) for seed in range(400))
     assert len(positions) == 4
     assert min(positions.values()) > 60
+
+
+def _affine(**ranges: Any) -> A.Affine:
+    return A.Affine(border_mode=cv2.BORDER_REFLECT_101, p=0.8, **ranges)
+
+
+def _cutout() -> A.CoarseDropout:
+    return A.CoarseDropout((1, 2), (0.15, 0.35), (0.15, 0.35), fill=128, p=0.5)
+
+
+ALBUMENTATIONS = {
+    "light": lambda: [
+        _affine(translate_percent=(-0.06, 0.06), scale=(0.9, 1.1), rotate=(-8, 8)),
+        A.RandomBrightnessContrast(0.15, 0.15, p=0.5),
+    ],
+    "medium": lambda: [
+        A.RandomResizedCrop((32, 32), scale=(0.6, 1.0), ratio=(0.8, 1.25)),
+        A.HorizontalFlip(p=0.5),
+        _affine(translate_percent=(-0.06, 0.06), scale=(0.9, 1.1), rotate=(-10, 10)),
+        A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.5),
+    ],
+    "strong": lambda: [
+        A.RandomResizedCrop((32, 32), scale=(0.35, 1.0), ratio=(0.75, 1.33)),
+        A.HorizontalFlip(p=0.5),
+        _affine(translate_percent=(-0.1, 0.1), scale=(0.8, 1.2), rotate=(-20, 20)),
+        A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05, p=0.8),
+        A.ToGray(p=0.1),
+        _cutout(),
+    ],
+    "flip+rotate": lambda: [A.HorizontalFlip(p=0.5), _affine(translate_percent=(0.0, 0.0), rotate=(-15, 15))],
+    "shift": lambda: [_affine(translate_percent=(-0.1, 0.1), rotate=(0.0, 0.0))],
+    "crop": lambda: [A.RandomResizedCrop((32, 32), scale=(0.5, 1.0), ratio=(0.75, 1.33))],
+    "color": lambda: [A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03, p=0.8)],
+    "brightness_contrast": lambda: [A.RandomBrightnessContrast(0.2, 0.2, p=0.8)],
+    "cutout": lambda: [_cutout()],
+}
+
+
+@pytest.mark.parametrize("name", ALBUMENTATIONS)
+def test_names_keep_their_meaning_while_the_version_in_the_cache_keys_is_the_same(name: str) -> None:
+    assert VERSION == 1
+    expected = Augmentation(ALBUMENTATIONS[name]())
+    for seed in range(30):
+        np.testing.assert_array_equal(augmentation(name)(IMAGE, seed), expected(IMAGE, seed))
 
 
 def test_an_unknown_part_of_a_combination_is_named() -> None:

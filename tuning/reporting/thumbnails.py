@@ -110,7 +110,7 @@ def example_rows(samples: Sequence[Sample], max_examples: int = MAX_EXAMPLES) ->
 def _augmented(
     pixels: Pixels, rows: list[int], trial: TrialRecord, num_classes: int, samples: Sequence[Sample]
 ) -> list[list[bytes]]:
-    """Return for each row its augmented versions of the first epochs, made by the training's own code."""
+    """Return for each row its augmented versions of the first epochs, made by the training's own code for the CPU."""
     import torch
 
     from data.loading.mixup import apply_mixup

@@ -153,8 +153,10 @@ def _train(
     features = TrialFeatures(classifier, config, dataset, pixels, on_batch)
     with contextlib.closing(features):
         trial = _Trial(task, classifier, features, report)
-        train_batches = split_batches(pixels, config, "train", num_classes, features.loader("train"))
-        val_batches = split_batches(pixels, config, "val", num_classes, features.loader("val"))
+        train_batches, val_batches = (
+            split_batches(pixels, config, split, num_classes, features.loader(split), classifier.device)
+            for split in ("train", "val")
+        )
         if config.is_probe:
             return trial.fit_probe(train_batches, val_batches, dataset)
         return trial.fit(train_batches, val_batches, on_batch, accumulation_steps)
