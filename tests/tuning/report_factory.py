@@ -204,7 +204,7 @@ def built_report(content: ReportContent) -> str:
     return build_report(content, render_charts(build_charts(content)))
 
 
-def report_without_drawings(content: ReportContent) -> str:
+def undrawn_report(content: ReportContent) -> str:
     """Return the HTML report of ``content`` with the titles and captions of its charts: drawing them takes seconds."""
     charts = [
         RenderedChart(chart.name, chart.title, chart.caption, Markup(), 500, b"") for chart in build_charts(content)

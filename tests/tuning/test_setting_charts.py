@@ -13,7 +13,7 @@ from tests.tuning.report_factory import (
     report_content,
     report_result,
     report_trial,
-    report_without_drawings,
+    undrawn_report,
 )
 from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.reporting.setting_charts import (
@@ -116,7 +116,7 @@ def test_the_charts_are_in_a_collapsed_part_of_the_page(result: SearchResult) ->
     assert page.open == []
     assert "Parallel coordinates" in page.text
     assert {"parallel-figure", "slices-figure"} <= set(page.values("id"))
-    assert "Parallel coordinates" not in Page(report_without_drawings(report_content())).text
+    assert "Parallel coordinates" not in Page(undrawn_report(report_content())).text
 
 
 def test_trials_with_equal_scores_and_one_axis_can_be_drawn() -> None:
