@@ -42,7 +42,6 @@ OPTIONS = {
     "backbone": "test_efficientnet",
     "weights": "none",
     "image_size": "64",
-    "trials": "6",
     "sweep": "off",
     "scheduler": "none",
     "feature_cache": "off",
@@ -71,6 +70,7 @@ class SearchProcess:
 
     folder: Path
     module: str = "tuning"
+    num_trials: int = 6
     max_epochs: int = 12
 
     @property
@@ -124,7 +124,8 @@ class SearchProcess:
 
     def tune(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start the search."""
-        options = {"data": str(self.folder / "photos"), "max_epochs": str(self.max_epochs), **OPTIONS}
+        counts = {"trials": str(self.num_trials), "max_epochs": str(self.max_epochs)}
+        options = {"data": str(self.folder / "photos"), **counts, **OPTIONS}
         return self.start(
             "tune", *(argument for name, text in options.items() for argument in (f"--{name}", text)), **environment
         )
@@ -240,7 +241,7 @@ def damage(search: SearchProcess, recovery_s: float) -> Damage:
             wrong += len(set(stored) ^ set(expected)) + abs(len(stored) - len(expected))
     return Damage(
         lost=sum(trial.status == "running" or trial.trial_uid not in by_uid for trial in trials)
-        + abs(int(OPTIONS["trials"]) - len(trials)),
+        + abs(search.num_trials - len(trials)),
         twice=sum(len(run_ids) - 1 for run_ids in by_uid.values()),
         wrong_points=wrong,
         running=sum(run.info.status == "RUNNING" for run in runs),

@@ -123,8 +123,8 @@ def test_make_installs_the_pinned_files_that_a_target_needs(target: str, files: 
 
 def test_ci_runs_the_tests_and_the_checks_after_installing_what_they_need() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    steps = ["export CI=true", "install_packages postgresql", "make setup", "own_processes.wheels"]
-    steps += ["make test ARGS=--durations=40", "make check"]
+    steps = ["export CI=true", "missing+=(postgresql)", "make setup", 'wait "$packages"', "own_processes.wheels"]
+    steps += ["make check", 'wait "$wheels"', "make test ARGS=--durations=40"]
     positions = [script.index(step) for step in steps]
     assert positions == sorted(positions)
     assert "pip install" not in script, "versions are pinned only in the files of requirements"

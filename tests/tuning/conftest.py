@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an MLflow database without runs: creating its tables takes seconds, copying the file does not."""
     from mlflow import MlflowClient
+    from mlflow.store.db import utils
 
+    # MLflow loads its 70 migrations to compare the newest one with each database, most of the time of opening one.
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from data.audit.report import Audit
@@ -23,7 +24,7 @@ from tuning.reporting.charts import build_charts
 from tuning.reporting.classified_images import ClassifiedImage
 from tuning.reporting.content import Decision, EvaluatedWinner, EvaluationContent, LabelIssues, ReportContent
 from tuning.reporting.downloads import Table
-from tuning.reporting.page import build_report, render_charts
+from tuning.reporting.page import RenderedChart, build_report, render_charts
 from tuning.reporting.provenance import Provenance
 from tuning.reporting.thumbnails import Example, Pair, to_webp
 from tuning.search.evidence import Member
@@ -201,3 +202,11 @@ def evaluation_content(**changes: Any) -> EvaluationContent:
 def built_report(content: ReportContent) -> str:
     """Return the HTML report of ``content`` with all its charts."""
     return build_report(content, render_charts(build_charts(content)))
+
+
+def undrawn_report(content: ReportContent) -> str:
+    """Return the HTML report of ``content`` with the titles and captions of its charts: drawing them takes seconds."""
+    charts = [
+        RenderedChart(chart.name, chart.title, chart.caption, Markup(), 500, b"") for chart in build_charts(content)
+    ]
+    return build_report(content, charts)

@@ -62,18 +62,26 @@ def run_trials(store: TrialStore, count: int) -> list[Mapping[str, ParamValue]]:
     return chosen
 
 
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare 16 candidates for each proposal, because building 256 takes half a second."""
+    monkeypatch.setattr("tuning.search.cost_aware.NUM_CANDIDATES", 16)
+
+
 # --- determinism ---
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_resumed_search_proposes_the_same_as_an_uninterrupted_one(sampler: SamplerName, tmp_path: Path) -> None:
+def test_a_resumed_search_proposes_the_same_as_an_uninterrupted_one(
+    sampler: SamplerName, tmp_path: Path, few_candidates: None
+) -> None:
     uninterrupted = run_trials(open_store(tmp_path / "first", sampler), 12)
     before = run_trials(open_store(tmp_path / "second", sampler), 7)
     assert before + run_trials(open_store(tmp_path / "second", sampler), 5) == uninterrupted
     assert len({str(params) for params in uninterrupted}) == 12
 
 
-def test_another_seed_gives_other_proposals(tmp_path: Path) -> None:
+def test_another_seed_gives_other_proposals(tmp_path: Path, few_candidates: None) -> None:
     first, second = (run_trials(open_store(tmp_path / str(seed), seed=seed), 4) for seed in (1, 2))
     assert all(params != other for params, other in zip(first, second, strict=True))
 
@@ -95,7 +103,9 @@ def test_candidates_are_neither_started_nor_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_trials", [0, 9])
-def test_the_first_candidate_of_the_random_sampler_is_its_own_proposal(num_trials: int, tmp_path: Path) -> None:
+def test_the_first_candidate_of_the_random_sampler_is_its_own_proposal(
+    num_trials: int, tmp_path: Path, few_candidates: None
+) -> None:
     store = open_store(tmp_path, "random")
     run_trials(store, num_trials)
     first, *others = store.candidates(3)
@@ -104,7 +114,7 @@ def test_the_first_candidate_of_the_random_sampler_is_its_own_proposal(num_trial
     assert first.log_improvement == others[0].log_improvement == pytest.approx(0)
 
 
-def test_tpe_expects_different_improvements_of_its_candidates(tmp_path: Path) -> None:
+def test_tpe_expects_different_improvements_of_its_candidates(tmp_path: Path, few_candidates: None) -> None:
     store = open_store(tmp_path)
     run_trials(store, 12)
     improvements = [candidate.log_improvement for candidate in store.candidates(20)]

@@ -29,6 +29,7 @@ from tests.tuning.report_factory import (
     report_content,
     report_result,
     report_trial,
+    undrawn_report,
 )
 from tuning.common.promotion_types import Promotion
 from tuning.reporting.charts import build_charts
@@ -93,7 +94,7 @@ def test_class_and_file_names_are_escaped(report: str, page: Page) -> None:
 
 def test_a_file_name_that_is_invalid_unicode_is_escaped() -> None:
     mistake = ClassifiedImage(THUMBNAIL, "\udcff\u202egnp.exe", "a", "b", 0.9, 0.05)
-    text = built_report(report_content(mistakes=(mistake,)))
+    text = undrawn_report(report_content(mistakes=(mistake,)))
     assert "\\udcff\\u202egnp.exe" in text.encode().decode()
 
 
@@ -110,14 +111,14 @@ def test_the_page_contains_the_tables_as_files_to_save(page: Page) -> None:
 
 
 def test_a_large_table_is_downloaded_by_a_command() -> None:
-    page = Page(built_report(report_content(trials_table=Table("leaderboard.csv", "x" * (MAX_EMBEDDED_BYTES + 1)))))
+    page = Page(undrawn_report(report_content(trials_table=Table("leaderboard.csv", "x" * (MAX_EMBEDDED_BYTES + 1)))))
     assert page.values("download") == ["test_predictions.csv"]
     assert "mlflow artifacts download --run-id run --artifact-path leaderboard.csv --dst-path ." in page.text
 
 
 def test_the_files_of_a_registered_model_are_downloaded_by_a_command(page: Page) -> None:
     assert "mlflow artifacts download --artifact-uri models:/pets/2/artifacts --dst-path pets-2" in page.text
-    assert "--artifact-uri" not in Page(built_report(report_content(decision=Decision("Not decided.", "")))).text
+    assert "--artifact-uri" not in Page(undrawn_report(report_content(decision=Decision("Not decided.", "")))).text
     assert package_command("my pets", 1).endswith("'models:/my pets/1/artifacts' --dst-path 'my pets-1'")
 
 
@@ -285,7 +286,7 @@ def test_the_origin_of_the_result_is_shown(page: Page) -> None:
 
 def test_without_a_web_address_and_a_known_run_there_is_no_link_and_no_command() -> None:
     provenance = dataclasses.replace(PROVENANCE, run_url="", train_command="")
-    page = Page(built_report(report_content(provenance=provenance)))
+    page = Page(undrawn_report(report_content(provenance=provenance)))
     assert "Train it again" not in page.text
     assert PROVENANCE.run_url not in page.values("href")
 
@@ -293,7 +294,7 @@ def test_without_a_web_address_and_a_known_run_there_is_no_link_and_no_command()
 def test_a_first_champion_is_compared_with_no_other() -> None:
     promotion = Promotion(alias="champion", reason="first", evidence={"candidate": 0.8, "baseline": 0.3})
     decision = Decision("models:/pets@champion is now version 1: first.", "models:/pets@champion", 1, promotion)
-    assert "Against the previous champion" not in Page(built_report(report_content(decision=decision))).text
+    assert "Against the previous champion" not in Page(undrawn_report(report_content(decision=decision))).text
 
 
 def test_the_images_won_and_lost_against_the_champion_are_shown_with_their_numbers(page: Page) -> None:
@@ -302,21 +303,21 @@ def test_the_images_won_and_lost_against_the_champion_are_shown_with_their_numbe
     assert images.index("Classified correctly") < images.index("/c.png") < won
     assert won < images.index("1 shown, highest probability first") < images.index("/w.png") < lost
     assert lost < images.index(f"predicted: {HOSTILE_NAMES[0]} 50.0%") < images.index("/l.png")
-    first = Page(built_report(report_content(decision=Decision("first", "", 1)))).text
+    first = Page(undrawn_report(report_content(decision=Decision("first", "", 1)))).text
     assert "Won against" not in first
 
 
 def test_labels_that_are_probably_wrong_are_shown_with_their_number(page: Page) -> None:
     images = page.text[page.text.index("Labels that are probably wrong") : page.text.index("Example inputs")]
     assert images.index("3 images of the training") < images.index(f"predicted: {HOSTILE_NAMES[1]} 93.8%")
-    without = Page(built_report(report_content(label_issues=LabelIssues()))).text
+    without = Page(undrawn_report(report_content(label_issues=LabelIssues()))).text
     assert "Labels that are probably wrong" not in without
 
 
 def test_a_challenger_is_compared_with_the_current_champion(page: Page) -> None:
     challenger = PROMOTION.model_copy(update={"alias": "challenger"})
     decision = Decision("models:/pets@challenger is now version 2: not better.", "", 2, challenger)
-    assert "Against the current champion" in Page(built_report(report_content(decision=decision))).text
+    assert "Against the current champion" in Page(undrawn_report(report_content(decision=decision))).text
     assert "Against the previous champion" in page.text
 
 
@@ -337,7 +338,7 @@ def test_reruns_are_shown_with_the_score_of_each_seed(page: Page) -> None:
     assert "89.0%" in page.text
     assert "90.0%, 88.0%" in page.text
     assert "significant: more than twice the standard error of 5.0%" in page.text
-    text = Page(built_report(report_content(result=report_result(improvement=Improvement(0.02, 0.03))))).text
+    text = Page(undrawn_report(report_content(result=report_result(improvement=Improvement(0.02, 0.03))))).text
     assert "the same within noise: +2.0%, at most twice the standard error of 3.0%" in text
 
 
@@ -351,7 +352,7 @@ def test_features_of_all_blocks_are_explained_where_a_trial_has_them(page: Page)
     trials = list(report_result().trials)
     network = trials[1].config.network.model_copy(update={"head_features": "all", "freeze_fraction": 1})
     trials[1] = trials[1].model_copy(update={"config": trials[1].config.model_copy(update={"network": network})})
-    text = Page(built_report(report_content(result=report_result(trials=tuple(trials))))).text
+    text = Page(undrawn_report(report_content(result=report_result(trials=tuple(trials))))).text
     assert "(all blocks): the head sees" in text
     assert "(all blocks)" not in page.text
 
@@ -370,7 +371,7 @@ def test_the_worst_class_comes_first_and_confusions_are_listed(page: Page) -> No
 
 def test_without_augmentation_the_training_images_share_a_row() -> None:
     examples = tuple(Example(f"a/{number}.png", "a", THUMBNAIL) for number in range(3))
-    page = Page(built_report(report_content(train_examples=examples)))
+    page = Page(undrawn_report(report_content(train_examples=examples)))
     assert "trained without augmentation" in page.text
     assert "augmented 1" not in page.text
     rows = [attributes for _, attributes in page.elements if attributes.get("class") == "row"]
@@ -386,7 +387,7 @@ def test_the_limits_and_the_pareto_front_are_shown(page: Page) -> None:
 
 def test_two_measured_networks_are_no_pareto_front(page: Page) -> None:
     costs = dict(list(report_result().costs.items())[:2])
-    text = Page(built_report(report_content(result=report_result(costs=costs)))).text
+    text = Page(undrawn_report(report_content(result=report_result(costs=costs)))).text
     assert "2 of 3 networks measured" in text
     assert "Pareto front" in page.text
     assert "Pareto front" not in text
@@ -396,13 +397,13 @@ def test_warnings_stand_before_the_evidence(page: Page) -> None:
     title, warning = page.text.index("1 warning"), page.text.index("Only 45 validation images")
     assert title < warning < page.text.index("Test balanced")
     luck = "0.9783 on validation and 1.0000 on test, p = 0.123"
-    text = Page(built_report(report_content(warnings=(luck,)))).text
+    text = Page(undrawn_report(report_content(warnings=(luck,)))).text
     assert "97.8% on validation and 100.0% on test, p = 0.123." in text
-    assert "1 warning" not in Page(built_report(report_content(warnings=()))).text
+    assert "1 warning" not in Page(undrawn_report(report_content(warnings=()))).text
 
 
-def test_the_note_of_every_table_ends_with_a_period() -> None:
-    notes = re.findall(r"<figcaption><b>.*?</b>\. (.*?)</figcaption>", built_report(report_content()))
+def test_the_note_of_every_table_ends_with_a_period(report: str) -> None:
+    notes = re.findall(r"<figcaption><b>.*?</b>\. (.*?)</figcaption>", report)
     assert len(notes) >= 4
     assert all(note.endswith(".") and not note.endswith("..") for note in notes)
 
@@ -413,7 +414,7 @@ def test_the_audits_image_pairs_are_shown_and_a_missing_image_is_named(page: Pag
     assert "Only 1 shown" not in page.text
     audit = report_content().audit
     finding = audit.findings[0].model_copy(update={"count": 4, "files": (*audit.findings[0].files, ("c.png", "d.png"))})
-    text = Page(built_report(report_content(audit=audit.model_copy(update={"findings": (finding,)})))).text
+    text = Page(undrawn_report(report_content(audit=audit.model_copy(update={"findings": (finding,)})))).text
     assert "4 images with an exact duplicate in their class (2 groups): kept. Only 1 shown." in text
 
 

@@ -10,7 +10,15 @@ import pytest
 
 from models.evaluation.metrics import compute_metrics
 from tests.tuning.factories import candidate, ensemble
-from tests.tuning.report_factory import HOSTILE_NAMES, Page, built_report, report_content, report_result, report_trial
+from tests.tuning.report_factory import (
+    HOSTILE_NAMES,
+    Page,
+    built_report,
+    report_content,
+    report_result,
+    report_trial,
+    undrawn_report,
+)
 from tuning.reporting.content import Decision
 from tuning.reporting.summary import confused_pairs, score_axis
 
@@ -44,7 +52,7 @@ def test_a_default_that_won_or_has_no_score_is_not_on_the_axis() -> None:
 
 def test_the_report_of_an_ensemble_has_each_network_with_its_weight_and_configuration() -> None:
     winner = dataclasses.replace(report_content().winner, candidate=ensemble(candidate(0.8, HOSTILE_NAMES)))
-    text = Page(built_report(report_content(winner=winner))).text
+    text = Page(undrawn_report(report_content(winner=winner))).text
     for part in (
         "mean of 2 networks",
         "10.0 MB, 12.5 ms",

@@ -7,7 +7,14 @@ import itertools
 import matplotlib.pyplot as plt
 import pytest
 
-from tests.tuning.report_factory import Page, built_report, report_content, report_result, report_trial
+from tests.tuning.report_factory import (
+    Page,
+    built_report,
+    report_content,
+    report_result,
+    report_trial,
+    undrawn_report,
+)
 from tuning.common.trial_record import ParamValue, TrialRecord
 from tuning.reporting.setting_charts import (
     MAX_SETTINGS,
@@ -109,7 +116,7 @@ def test_the_charts_are_in_a_collapsed_part_of_the_page(result: SearchResult) ->
     assert page.open == []
     assert "Parallel coordinates" in page.text
     assert {"parallel-figure", "slices-figure"} <= set(page.values("id"))
-    assert "Parallel coordinates" not in Page(built_report(report_content())).text
+    assert "Parallel coordinates" not in Page(undrawn_report(report_content())).text
 
 
 def test_trials_with_equal_scores_and_one_axis_can_be_drawn() -> None:
