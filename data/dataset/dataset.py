@@ -17,8 +17,6 @@ from data.findings import Finding
 from data.frozen_model import FrozenModel
 from data.sources.base import SPLITS, SkippedFile, SplitName
 
-SPLIT_TEXTS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
-
 
 class Sample(FrozenModel):
     """One image of a data set.
@@ -119,7 +117,7 @@ class Dataset(FrozenModel):
             return self
         kept = [before[row] for row in parts.rows(0)]
         others = [sample for sample in self.samples if sample.split != split]
-        line = f"{SPLIT_TEXTS[split]}: {len(kept):,} of {len(before):,} images, drawn by class"
+        line = f"{split}: {len(kept):,} of {len(before):,} images, drawn by class"
         changes = {"layout": (*self.layout, line), "limits": {**self.limits, split: max_images}}
         return self.with_samples([*others, *kept]).model_copy(update=changes)
 

@@ -160,6 +160,28 @@ class PartedSource:
         return lambda indices, repeat: gather(np.searchsorted(rows, indices), repeat)
 
 
+class SegmentedSource:
+    """Samples in segments that have a source each."""
+
+    def __init__(self, segments: Sequence[tuple[Indices, SampleSource]]) -> None:
+        """Take the sorted indices of the samples of each segment, and their source."""
+        self._segments = segments
+
+    def epoch(self, number: int) -> GatherFn:
+        """Return the function that gathers an epoch's batches."""
+        segments = [(rows, source.epoch(number)) for rows, source in self._segments]
+
+        def gather(indices: Indices, repeat: Indices) -> torch.Tensor:
+            parts = []
+            for rows, source in segments:
+                positions = np.flatnonzero(np.isin(indices, rows))
+                if len(positions):
+                    parts.append((positions, source(np.searchsorted(rows, indices[positions]), repeat[positions])))
+            return scatter(parts)
+
+        return gather
+
+
 def scatter(parts: Sequence[tuple[Indices, torch.Tensor]]) -> torch.Tensor:
     """Return a batch assembled from parts, each given with its positions in it; the memory format is kept."""
     (_, first), *others = parts

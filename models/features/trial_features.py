@@ -39,6 +39,7 @@ from data.loading.views import (
     JoinedSources,
     PartedSource,
     SampleSource,
+    SegmentedSource,
     scatter,
     views_for,
 )
@@ -106,6 +107,8 @@ class TrialFeatures:
             parts = stratified_parts(pixels.split(split)[1], images_per_epoch)
             if parts is None:
                 return self._source(pixels, split, views)
+            if self._config.is_probe:  # those on fewer images have cached the features of the first segments
+                return SegmentedSource([(rows, self._source(pixels, split, views, rows)) for rows in parts.segments()])
             return PartedSource(parts, lambda rows: self._source(pixels, split, views, rows))
         splits: tuple[SplitName, SplitName] = ("train", "val")
         train, val = (self._source(pixels.pixels, each, views) for each in splits)

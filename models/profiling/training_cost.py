@@ -12,13 +12,13 @@ import functools
 import json
 import math
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from data.cache.content_cache import ContentCache, size_limit_bytes
+from data.dataset.stratified_parts import segment_ranges
 from data.loading.views import IDENTITY_VIEW, AugmentedView, views_for
 from data.preprocessing import Preprocessing
 from data.sources.base import SplitName
@@ -102,12 +102,12 @@ class FrozenFeatures(NamedTuple):
 
 
 class CachedView(NamedTuple):
-    """Features of the images of a split in one view, or of one part of them, given as (number of parts, part)."""
+    """Features of images of a split in one view; ``images`` are in the order of ``StratifiedParts``."""
 
     features: FrozenFeatures
     split: SplitName
     view: AugmentedView
-    part: tuple[int, int] = (1, 0)
+    images: range
 
 
 class Images(NamedTuple):
@@ -137,8 +137,7 @@ class TrainingCosts:
         plan = _Plan.of(config, self._images.train)
         views = self._views(plan, config, epochs)
         num_train = min(self._images.train, config.images_per_epoch or self._images.train)
-        sizes: Mapping[SplitName, int] = {"train": num_train, "val": self._images.val}
-        features = sum(sizes[view.split] * self._missing_gflops(plan, view, number) for view in views)
+        features = sum(len(view.images) * self._missing_gflops(plan, view, number) for view in views)
         frozen = 0.0 if plan.is_cached else sum(plan.gflops[: plan.depth])
         trained = sum(plan.gflops[plan.depth :])
         train = FORWARD_AND_BACKWARD * trained + frozen + GFLOPS_PER_IMAGE
@@ -151,14 +150,20 @@ class TrainingCosts:
             return []
         batches, features = config.batches, plan.features
         views = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)
-        num_parts = -(-self._images.train // (config.images_per_epoch or self._images.train))
-        train = [
-            CachedView(features, "train", views[epoch // num_parts % len(views)], (num_parts, epoch % num_parts))
-            for epoch in range(max(1, epochs))
-        ]
-        others = [CachedView(features, "val", IDENTITY_VIEW)]
+        size = min(self._images.train, config.images_per_epoch or self._images.train)
+        if config.is_probe and size < self._images.train:
+            train = [CachedView(features, "train", views[0], segment) for segment in segment_ranges(size)]
+        else:
+            num_parts = -(-self._images.train // size)
+            train = [
+                CachedView(features, "train", views[epoch // num_parts % len(views)], _part(epoch % num_parts, size))
+                for epoch in range(max(1, epochs))
+            ]
+        val = range(self._images.val)
+        others = [CachedView(features, "val", IDENTITY_VIEW, val)]
         if config.fold is not None:  # its training and its validation images are of both splits
-            others += [CachedView(features, "train", IDENTITY_VIEW), *(view._replace(split="val") for view in train)]
+            others += [CachedView(features, "train", IDENTITY_VIEW, range(self._images.train))]
+            others += [view._replace(split="val", images=val) for view in train]
         return list(dict.fromkeys([*train, *others]))
 
     def _missing_gflops(self, plan: _Plan, view: CachedView, number: float) -> float:
@@ -175,6 +180,10 @@ class TrainingCosts:
         earlier = [depth for depth in depths if is_cached(features._replace(depth=depth, pooled=""))]
         first = max(earlier, default=0) if features.pooled != "all" else 0
         return sum(plan.gflops[first : plan.depth])
+
+
+def _part(number: int, size: int) -> range:
+    return range(number * size, (number + 1) * size)
 
 
 class _Plan(NamedTuple):

@@ -168,7 +168,7 @@ def test_a_split_can_be_limited_by_class(make_folder: MakeFolder) -> None:
         dataset.counts()["train"],
         dataset.counts()["test"],
     )
-    assert limited.layout[-1] == "validation: 14 of 18 images, drawn by class"
+    assert limited.layout[-1] == "val: 14 of 18 images, drawn by class"
     assert limited.limits == {"val": 12}
     assert limited.fingerprint == dataset.fingerprint == dataset.samples_fingerprint != limited.samples_fingerprint
     assert dataset.with_limited("val", 18) is dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.dataset.stratified_parts import MIN_PER_CLASS, StratifiedParts, stratified_parts
+from data.dataset.stratified_parts import MIN_PER_CLASS, StratifiedParts, segment_ranges, stratified_parts
 
 LABELS = np.repeat([0, 1, 2], [1000, 400, 5])
 
@@ -32,6 +32,20 @@ def test_the_parts_together_have_every_image_and_then_repeat() -> None:
 def test_the_first_part_of_a_smaller_size_is_in_the_first_part_of_a_larger_one() -> None:
     first, second = (set(StratifiedParts(LABELS, size).rows(0).tolist()) for size in (50, 300))
     assert first < second
+
+
+def test_segments_of_a_first_part_are_those_of_smaller_ones_and_further_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.dataset.stratified_parts.FIRST_SEGMENT", 50)
+    assert [list(each)[::24] for each in segment_ranges(73)] == [[0, 24, 48], [50]]
+    assert segment_ranges(400) == [range(50), range(50, 100), range(100, 200), range(200, 400)]
+    assert segment_ranges(20) == [range(20)]
+    smaller, larger = (StratifiedParts(LABELS, size) for size in (100, 400))
+    segments = larger.segments()
+    np.testing.assert_array_equal(np.sort(np.concatenate(segments)), larger.rows(0))
+    np.testing.assert_array_equal(np.sort(np.concatenate(segments[:2])), smaller.rows(0))
+    assert [len(rows) for rows in smaller.segments()] == [len(rows) for rows in segments[:2]]
+    few_of_many_classes = StratifiedParts(np.repeat(np.arange(30), 20), 210)
+    assert len(few_of_many_classes.segments()) == 1  # 8 images of each class
 
 
 def test_a_rare_class_has_a_few_images_in_every_part() -> None:

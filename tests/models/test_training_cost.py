@@ -156,3 +156,17 @@ def test_an_epoch_of_a_part_costs_its_images_and_each_part_is_cached_once() -> N
     assert of_epochs[0] / (costs.gflops(whole, 1) - GFLOPS_PER_TRIAL) == pytest.approx(0.4)
     costs.add(config, 4)
     assert costs.gflops(config, 4) - GFLOPS_PER_TRIAL < of_epochs[-1]
+
+
+def test_a_probe_on_more_images_computes_the_features_of_the_others_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.dataset.stratified_parts.FIRST_SEGMENT", 20)
+    fit, network = FitConfig(optimizer="lbfgs", max_epochs=1), {"freeze_fraction": 1.0, "head": "linear"}
+    few, more = (
+        configuration(**network).model_copy(update={"fit": fit, "images_per_epoch": count}) for count in (20, 80)
+    )
+    costs = TrainingCosts(Images(100, 0))
+    forward = sum(network_flops(BACKBONE, 64).gflops)
+    overhead = GFLOPS_PER_TRIAL + 80 * GFLOPS_PER_IMAGE
+    assert costs.gflops(more, 1) == pytest.approx(80 * forward + overhead)
+    costs.add(few, 1)
+    assert costs.gflops(more, 1) == pytest.approx(60 * forward + overhead)

@@ -33,6 +33,8 @@ from models.classifier import build_classifier
 from models.features import feature_files
 from models.features.frozen_prefix import CHUNK_SIZE
 from models.features.trial_features import TrialFeatures
+from models.training.probe import features_of
+from models.training.trial_io import split_batches
 from tests.conftest import MakeFolder
 from tests.models.cached_trial_process import config, train
 from tests.models.conftest import NETWORK, SIZE
@@ -120,6 +122,36 @@ def test_a_second_trial_computes_no_features_and_gets_the_same_metrics(
     clear_memory(monkeypatch)
     assert train(dataset, config(augmentation="light"))[0] == first
     assert feature_keys() == keys
+
+
+def test_a_probe_on_more_images_computes_the_features_of_the_others_only(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.dataset.stratified_parts.FIRST_SEGMENT", 20)
+    dataset = load_dataset(str(make_folder({"blue": 60, "red": 40})))
+    read: list[int] = []
+    images = FixedViewImages.images
+
+    def counted(self: FixedViewImages, indices: Any, view_indices: Any) -> torch.Tensor:
+        read.append(len(indices))
+        return images(self, indices, view_indices)
+
+    monkeypatch.setattr(FixedViewImages, "images", counted)
+
+    def features_by_row(count: int) -> dict[int, Any]:
+        trial = config(fraction=1.0, optimizer="lbfgs", max_epochs=1, images_per_epoch=count)
+        pixels = pixel_cache(dataset, trial.preprocessing)
+        classifier = build_classifier(trial.network, 2, SIZE, trial.seed)
+        with contextlib.closing(TrialFeatures(classifier, trial, dataset, pixels, lambda: None)) as features:
+            batches = split_batches(pixels, trial, "train", 2, features.loader("train"))
+            return dict(zip(batches.rows(0).tolist(), features_of(classifier, batches), strict=True))
+
+    few = features_by_row(20)
+    assert sum(read) == len(few) == 20
+    more = features_by_row(60)
+    assert sum(read) == len(more) == 60
+    for row, values in few.items():
+        np.testing.assert_array_equal(more[row], values)
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def test_a_search_on_a_cpu_uses_as_many_training_images_as_its_time_allows(
 
     part = load()
     assert sum(part.counts()["train"].values()) == 21
-    assert part.layout[-1] == "training: 21 of 50 images, drawn by class"
+    assert part.layout[-1] == "train: 21 of 50 images, drawn by class"
     assert part.split("test") == complete.split("test")
     assert part.fingerprint == complete.fingerprint  # of the user's images: promote and compare need it
     assert load(on_gpu=True, limits=part.limits) == part  # a resumed search uses the same images

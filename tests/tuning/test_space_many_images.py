@@ -16,10 +16,10 @@ from tuning.search.space import SearchSpace
     [
         (10_500, 6, 150, (2_000, 8_000)),  # a fit on all images would take 9 s of 150
         (10_500, 6, 300, (2_000, 8_000, 10_500)),
-        (42_000, 10, 600, (2_000, 8_000)),
-        (42_000, 10, 3600, (2_000, 8_000, 32_000)),
+        (42_000, 10, 600, (2_000, 8_000, 16_000)),
+        (42_000, 10, 3600, (2_000, 8_000, 16_000, 32_000)),
         (70_000, 1_000, 600, ()),  # not even the fewest images: gradient steps
-        (70_000, 10, None, (2_000, 8_000, 32_000)),
+        (70_000, 10, None, (2_000, 8_000, 16_000, 32_000)),
     ],
 )
 def test_probes_are_fitted_on_ever_more_images_as_far_as_the_budget_allows(

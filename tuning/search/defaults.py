@@ -55,7 +55,7 @@ REGRESSION_CLASSES = 8  # up to this number the fits are limited by memory, abov
 # With many images, probes are fitted on few of them first, and the best third of each number on the next one
 # (successive halving over images: Jamieson & Talwalkar, "Non-stochastic Best Arm Identification ...", 2016). More than
 # the last would need gigabytes of memory for features, and improve a linear head little.
-PROBE_IMAGES = (2_000, 8_000, 32_000)
+PROBE_IMAGES = (2_000, 8_000, 16_000, 32_000)
 PROMOTED_SHARE = 1 / 3
 PROBE_IMAGES_SETTING = "probe_images"  # the name of a probe's number of training images
 FITS_WITH_FOLDS = 6  # five folds, and the fit on all images

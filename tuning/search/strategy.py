@@ -59,7 +59,8 @@ MAX_FINE_TUNES = 2  # of the best probe
 MAX_FINE_TUNE_SHARE = 0.25  # of the trials' time, for a fine-tune that precedes the sampler
 MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search ends
 MIN_FRACTION_LEFT = 0.01  # of the trials' time, to divide by
-RERUN_SAFETY_FACTOR = 1.25  # largest duration of a re-run relative to its prediction
+MAX_PROBE_SHARE = 0.5  # likewise for a probe on more images, while probes lead
+SAFETY_FACTOR = 1.25  # largest duration of a trial, which has no result if it is stopped, relative to its prediction
 
 
 class Proposal(NamedTuple):
@@ -228,9 +229,10 @@ class SearchStrategy:
 
         As soon as it is among the best third of those that have ended, as in asynchronous successive halving (Li et
         al., "A System for Massively Parallel Hyperparameter Tuning", 2020), if it takes at most
-        ``MAX_FINE_TUNE_SHARE`` of the trials' time.
+        ``MAX_FINE_TUNE_SHARE`` of the trials' time, or ``MAX_PROBE_SHARE`` while probes lead.
         """
         leads = leader(state.trials, self._num_val_images)
+        max_share = MAX_PROBE_SHARE if leads == "probes" else MAX_FINE_TUNE_SHARE
         if state.fraction_used >= LATEST_SWEEP["defaults" if leads == "defaults" else "probes"]:
             return None
         by_images: dict[int | None, list[TrialRecord]] = {}
@@ -244,7 +246,8 @@ class SearchStrategy:
             best = [probe for probe in ended[len(ended) - count :] if probe.is_eligible]
             larger = [self._space.probe_on_more_images(probe.fixed_params) for probe in reversed(best)]
             for proposal in _new("probe", [params for params in larger if params], state.trials):
-                if self._has_time_for(proposal, state, is_limited=True):
+                seconds = SAFETY_FACTOR * self._proposals.seconds(proposal, state.trials)
+                if seconds <= state.seconds_left and self._takes_at_most(max_share, proposal, state):
                     return proposal
         return None
 
@@ -278,16 +281,18 @@ class SearchStrategy:
             return None
         mostly_trained = leader(state.trials, self._num_val_images) == "defaults"
         proposal = _first_new("fine_tune", self._space.fine_tunes(best.settings, mostly_trained), state.trials)
-        return proposal if proposal and self._has_time_for(proposal, state, is_limited=is_sampler_next) else None
+        if proposal is None:
+            return None
+        if is_sampler_next:
+            return proposal if self._takes_at_most(MAX_FINE_TUNE_SHARE, proposal, state) else None
+        return proposal if self._proposals.seconds(proposal, state.trials, epochs=1) <= state.seconds_left else None
 
-    def _has_time_for(self, proposal: Proposal, state: SearchState, *, is_limited: bool) -> bool:
-        """Return whether the first epoch of a trial fits, or all of it in ``MAX_FINE_TUNE_SHARE`` if it is limited."""
+    def _takes_at_most(self, share: float, proposal: Proposal, state: SearchState) -> bool:
+        """Return whether a trial is predicted to take at most a share of the trials' time."""
         if math.isinf(state.seconds_left):
             return True
-        if is_limited:
-            total_s = state.seconds_left / max(1 - state.fraction_used, MIN_FRACTION_LEFT)
-            return self._proposals.seconds(proposal, state.trials) <= MAX_FINE_TUNE_SHARE * total_s
-        return self._proposals.seconds(proposal, state.trials, epochs=1) <= state.seconds_left
+        total_s = state.seconds_left / max(1 - state.fraction_used, MIN_FRACTION_LEFT)
+        return self._proposals.seconds(proposal, state.trials) <= share * total_s
 
     def sample(self, state: SearchState) -> Proposal | None:
         """Return a trial that the sampler proposes, unless none can end its first epoch in the time left."""
@@ -302,7 +307,7 @@ class SearchStrategy:
             return None
 
         def has_time_for(trial: TrialRecord, fold: int | None) -> bool:
-            return RERUN_SAFETY_FACTOR * self._proposals.rerun_seconds(trial, fold, state.trials) < state.seconds_left
+            return SAFETY_FACTOR * self._proposals.rerun_seconds(trial, fold, state.trials) < state.seconds_left
 
         return next_rerun(state.trials, self._rerun_plan, self._num_val_images, has_time_for)
 

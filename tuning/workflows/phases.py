@@ -9,7 +9,7 @@ from tuning.common.events import PhaseStarted
 from tuning.common.trial_record import TrialRecord
 from tuning.recipe.schema import Recipe
 from tuning.search.reruns import top_trials
-from tuning.search.strategy import RERUN_SAFETY_FACTOR
+from tuning.search.strategy import SAFETY_FACTOR
 
 PROBES, TRIALS, RERUNS = "probes", "trials", "re-runs"
 FINAL = "test, package, register"
@@ -78,7 +78,7 @@ def skipped_reruns(
     if not best:
         has_probes = any(trial.is_eligible and trial.config.is_probe for trial in trials)
         return "no re-runs: the best trials are linear probes, which another seed does not change" if has_probes else ""
-    needed_s = RERUN_SAFETY_FACTOR * min(rerun_s(rerun.trial) for rerun in best)
+    needed_s = SAFETY_FACTOR * min(rerun_s(rerun.trial) for rerun in best)
     left_s = max(0.0, left_s)
     return (
         f"re-runs skipped: {left_s:.0f} s left, the shortest needs about {needed_s:.0f} s"
