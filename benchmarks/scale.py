@@ -3,7 +3,7 @@
 Generated photos of 64 px in ten classes, or a stratified part of the class folders of ``--data``. For each number of
 images, one after another and each in a new process with an empty cache at first: the audit, the pixel cache, a probe on
 at most 32,000 training images (its features, those of the validation images, and the fit, on one core), and with
-``--minutes`` a whole search. Prints the seconds, the peak memory of the process and of the largest process that it
+``--minutes`` a whole search (``--stages search``: only that). Prints the seconds, the peak memory of the process and of the largest process that it
 started, and the exponent of growth between the smallest and the largest number. With ``--rows FILE`` each stage is a
 row of a JSON Lines file, and rows that exist are not measured again.
 """
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 50_000, 100_000])
     parser.add_argument("--data", type=Path, help="class folders; without them, photos are generated")
     parser.add_argument("--minutes", type=float, default=0, help="budget of a whole search; 0: none")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, help="only these")
     parser.add_argument("--rows", type=Path, help="JSON Lines file of the results; it is continued")
     parser.add_argument("--stage", choices=STAGES[:-1], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -155,7 +156,7 @@ def main() -> None:
         return
     rows, name = read_rows(arguments.rows), arguments.data.name if arguments.data else "generated"
     for count in arguments.counts:
-        stages = STAGES if arguments.minutes else STAGES[:-1]
+        stages = arguments.stages or (STAGES if arguments.minutes else STAGES[:-1])
         done = {row["stage"] for row in rows if (row["data"], row["images"]) == (name, count)}
         if done.issuperset(stages):
             continue
@@ -176,7 +177,7 @@ def main() -> None:
                     append_row(arguments.rows, rows[-1])
                     print(json.dumps(rows[-1]), flush=True)
     own = [row for row in rows if row["data"] == name]
-    for stage in STAGES[:-1]:
+    for stage in (stage for stage in STAGES[:-1] if len({row["images"] for row in own if row["stage"] == stage}) > 1):
         print(f"exponent of {stage}: {exponent(own, stage):.2f}")
 
 

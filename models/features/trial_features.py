@@ -26,7 +26,7 @@ from torch import Tensor
 from data.atomic_write import DISK_FULL_ERRNOS
 from data.cache.content_cache import ContentCache, size_limit_bytes
 from data.dataset.dataset import Dataset
-from data.dataset.stratified_parts import stratified_parts
+from data.dataset.stratified_parts import StratifiedParts, stratified_parts
 from data.loading import pixel_cache
 from data.loading.augmentation import augmentation_version
 from data.loading.class_balance import Indices
@@ -104,12 +104,14 @@ class TrialFeatures:
         pixels = self._pixels
         if not isinstance(pixels, FoldPixels):
             images_per_epoch = self._config.images_per_epoch if split == "train" else None
-            parts = stratified_parts(pixels.split(split)[1], images_per_epoch)
-            if parts is None:
-                return self._source(pixels, split, views)
-            if self._config.is_probe:  # those on fewer images have cached the features of the first segments
+            labels = pixels.split(split)[1]
+            if images_per_epoch and self._config.is_probe:  # those on fewer images have cached the first segments
+                parts = StratifiedParts(labels, min(images_per_epoch, len(labels)))
                 return SegmentedSource([(rows, self._source(pixels, split, views, rows)) for rows in parts.segments()])
-            return PartedSource(parts, lambda rows: self._source(pixels, split, views, rows))
+            parts_of_epochs = stratified_parts(labels, images_per_epoch)
+            if parts_of_epochs is None:
+                return self._source(pixels, split, views)
+            return PartedSource(parts_of_epochs, lambda rows: self._source(pixels, split, views, rows))
         splits: tuple[SplitName, SplitName] = ("train", "val")
         train, val = (self._source(pixels.pixels, each, views) for each in splits)
         return JoinedSources((train, val), len(self._dataset.split("train")), pixels.rows(split))

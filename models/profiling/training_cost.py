@@ -151,7 +151,7 @@ class TrainingCosts:
         batches, features = config.batches, plan.features
         views = views_for(batches.augmentation, batches.balance, config.features.cached_augmentations)
         size = min(self._images.train, config.images_per_epoch or self._images.train)
-        if config.is_probe and size < self._images.train:
+        if config.is_probe and config.images_per_epoch:
             train = [CachedView(features, "train", views[0], segment) for segment in segment_ranges(size)]
         else:
             num_parts = -(-self._images.train // size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from mlflow.entities import Metric
 
 from data.dataset.dataset import Dataset
 from data.errors import TrackingError
-from tests.tuning.factories import candidate
+from tests.tuning.factories import candidate, dataset
 from tests.tuning.packaged_candidates import PackageCandidate
 from tuning.registry.candidate_store import (
     CANDIDATE_FILE,
@@ -32,19 +33,22 @@ def test_a_candidate_is_loaded_from_its_run(client: MlflowClient) -> None:
     assert load_candidate(client, saved.run_id) == saved
 
 
-def test_linking_the_metrics_of_a_run_to_its_package_stores_no_point_twice(client: MlflowClient) -> None:
+def test_linking_the_metrics_of_a_run_to_its_package_stores_no_point_twice(
+    client: MlflowClient, tmp_path: Path
+) -> None:
     run_id = client.create_run("0").info.run_id
     package = client.create_logged_model("0", name="model", source_run_id=run_id)
     packaged = candidate(run_id=run_id, model_uri=f"models:/{package.model_id}")
     points = [Metric(name, value, packaged.evaluated_ms, 0) for name, value in packaged.metrics.items()]
     client.log_batch(run_id, metrics=points)
+    pets = dataset(tmp_path)
     for _ in range(2):
-        link_metrics(client, packaged, "pets")
+        link_metrics(client, packaged, pets)
     assert len(client.get_metric_history(run_id, "test_accuracy")) == 1
     linked = {metric.key: metric for metric in client.get_logged_model(package.model_id).metrics}
     assert {name: metric.value for name, metric in linked.items()} == packaged.metrics
     accuracy = linked["test_accuracy"]
-    assert (accuracy.dataset_name, accuracy.dataset_digest) == ("pets", packaged.data_fingerprint)
+    assert (accuracy.dataset_name, accuracy.dataset_digest) == ("pets", pets.samples_fingerprint)
 
 
 def test_a_candidate_of_an_earlier_version_is_rejected(client: MlflowClient) -> None:

@@ -15,7 +15,14 @@ from tests.tuning.command_line import Capture, error_lines
 from tests.tuning.factories import ensemble, trial_config
 from tests.tuning.packaged_candidates import PackageCandidate
 from tuning.__main__ import main
-from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TRIAL_CONFIG_TAG
+from tuning.common.names import (
+    DATA_FINGERPRINT_TAG,
+    DATA_LIMITS_TAG,
+    PARENT_RUN_TAG,
+    RECIPE_TAG,
+    SAMPLES_FINGERPRINT_TAG,
+    TRIAL_CONFIG_TAG,
+)
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.registry.candidate_store import save_candidate
 from tuning.registry.promotion import promote
@@ -31,7 +38,8 @@ if TYPE_CHECKING:
 
 def create_trial_run(client: MlflowClient, recipe: Recipe) -> str:
     """Create a parent run with a recipe and a trial's run below it; return the trial's run id."""
-    parent = client.create_run("0", tags={RECIPE_TAG: recipe.to_json(), DATA_FINGERPRINT_TAG: "f"})
+    data = {DATA_FINGERPRINT_TAG: "f", SAMPLES_FINGERPRINT_TAG: "s", DATA_LIMITS_TAG: '{"train": 8000, "val": 2000}'}
+    parent = client.create_run("0", tags={RECIPE_TAG: recipe.to_json(), **data})
     tags = {TRIAL_CONFIG_TAG: trial_config(lr=0.25).to_json(), PARENT_RUN_TAG: parent.info.run_id}
     return str(client.create_run("0", tags=tags).info.run_id)
 
@@ -43,6 +51,7 @@ def test_a_finished_trial_is_loaded_with_the_recipe_of_its_own_network(client: M
     network = {"backbone": "tf_efficientnet_lite0", "image_size": "32", "truncate": "0", "weights": "none"}
     assert trial.training == Recipe.model_validate({**options, "variants": (), **network})
     assert trial.config == trial_config(lr=0.25)
+    assert (trial.samples_fingerprint, trial.limits) == ("s", {"train": 8000, "val": 2000})
 
 
 def test_a_search_is_not_a_trial(client: MlflowClient) -> None:
@@ -101,7 +110,7 @@ def test_a_version_is_loaded_with_the_recipe_of_its_run(
     for name, value in {RECIPE_TAG: Recipe(data="photos").to_json(), DATA_FINGERPRINT_TAG: "f"}.items():
         client.set_tag(packaged.run_id, name, value)
     trial = load_version(client, uri)
-    assert (trial.config, trial.training.data, trial.data_fingerprint) == (trial_config(), "photos", "f")
+    assert (trial.config, trial.training.data, trial.samples_fingerprint) == (trial_config(), "photos", "f")
 
 
 @pytest.mark.usefixtures("smoke_tested")
@@ -122,9 +131,9 @@ def test_an_ensemble_is_not_trained_again_as_a_whole(
 
 def test_training_again_on_changed_images_logs_a_warning(pets: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     training = TrainingSettings(data="photos")
-    ReproducibleTrial(training, trial_config(), pets.fingerprint).warn_if_data_changed(pets)
+    ReproducibleTrial(training, trial_config(), pets.samples_fingerprint, {}).warn_if_data_changed(pets)
     assert not caplog.messages
-    ReproducibleTrial(training, trial_config(), "other").warn_if_data_changed(pets)
+    ReproducibleTrial(training, trial_config(), "other", {}).warn_if_data_changed(pets)
     (message,) = caplog.messages
     assert "the numbers will differ from the original ones, because photos has changed since" in message
 

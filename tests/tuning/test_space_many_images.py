@@ -7,7 +7,7 @@ from optuna.trial import FixedTrial
 
 from tests.tuning.factories import PREPROCESSINGS, recipe
 from tuning.common.option_types import ParamValue
-from tuning.search.defaults import auto_images_per_epoch, max_train_images, max_val_images, probe_sizes
+from tuning.search.defaults import allows_fit, auto_images_per_epoch, max_train_images, max_val_images, probe_sizes
 from tuning.search.space import SearchSpace
 
 
@@ -25,7 +25,26 @@ from tuning.search.space import SearchSpace
 def test_probes_are_fitted_on_ever_more_images_as_far_as_the_budget_allows(
     num_images: int, num_classes: int, budget_s: float | None, expected: tuple[int, ...]
 ) -> None:
-    assert probe_sizes(num_images, num_classes, budget_s) == expected
+    sizes = probe_sizes(num_images)
+    assert tuple(size for size in sizes if allows_fit(size, num_classes, budget_s)) == expected
+
+
+@pytest.mark.parametrize(("num_images", "sizes"), [(1_500, (1_500,)), (8_003, (2_000, 8_003)), (9_999, (2_000, 9_999))])
+def test_no_number_of_images_is_almost_the_next_one(num_images: int, sizes: tuple[int, ...]) -> None:
+    assert probe_sizes(num_images) == sizes
+
+
+def test_the_numbers_for_which_there_is_time_do_not_change_the_space() -> None:
+    many_images = recipe(sweep="on", image_size="32,64", validation="split")
+    distributions = []
+    for max_images in (2_000, 8_000):
+        space = SearchSpace(many_images, probe_images=(2_000, 8_000), max_probe_images=max_images)
+        probe = space.linear_probes()[0]
+        trial = FixedTrial(dict(probe))
+        space.suggest(trial, is_probe=True)
+        distributions.append(trial.distributions)
+        assert (space.probe_on_more_images(probe) is None) == (max_images == 2_000)
+    assert distributions[0] == distributions[1]  # a resumed search with another budget is the same study
 
 
 def test_probes_start_on_the_fewest_images_and_continue_on_more() -> None:

@@ -14,6 +14,7 @@ from tuning.common.trial_record import TrialRecord
 from tuning.search.defaults import MIN_SAMPLED
 from tuning.search.space import SearchSpace
 from tuning.search.strategy import (
+    EXPLORATION_SHARE,
     LATEST_START,
     LATEST_SWEEP,
     MAX_INITIAL_FAILURES,
@@ -316,10 +317,10 @@ def test_the_best_third_of_the_probes_continues_on_more_images_as_soon_as_it_is_
         number = trial.config.images_per_epoch
         images.append(number)
         search.finish(trial, next(scores[number]) if number else 0.3)
-    # two warm-up probes and the default; a third probe makes the first promotion, which continues at once
-    assert images == [2_000, 2_000, None, 2_000, 8_000, 32_000, 2_000, 2_000, 8_000, 2_000, 8_000]
+    # Two warm-up probes and the default; a third probe makes the first promotion. Of the next number, the best of three
+    assert images == [2_000, 2_000, None, 2_000, 8_000, 2_000, 2_000, 8_000, 2_000, 8_000, 32_000]
     networks = [_network(each) for each in search.trials]
-    assert [networks[index] for index in (4, 5, 8, 10)] == [networks[index] for index in (3, 4, 7, 9)]
+    assert [networks[index] for index in (4, 7, 9, 10)] == [networks[index] for index in (3, 6, 8, 3)]
     assert trial.origin == "fine_tune"
 
 
@@ -334,11 +335,15 @@ def test_a_probe_does_not_continue_before_it_is_known_to_be_among_the_best() -> 
     assert (_network(promoted), promoted.config.images_per_epoch) == (_network(running[0]), 8_000)
 
 
-def test_probes_do_not_continue_after_the_time_of_the_sweep() -> None:
-    search = large_search(truncate="0")
+def test_probes_continue_after_the_time_of_the_sweep_and_end_with_the_exploration() -> None:
+    search = large_search(truncate="0,1,2")
     for _ in range(3):
         search.run(0.5)
     search.fraction_used = LATEST_START["probe sweep"]
+    trial = search.start()  # the sweep is over, so the best third of its probes is known
+    assert (trial.origin, trial.config.images_per_epoch) == ("probe", 8_000)
+    search.finish(trial, 0.6)
+    search.fraction_used = EXPLORATION_SHARE
     assert search.start().origin != "probe"
 
 

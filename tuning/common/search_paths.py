@@ -9,7 +9,7 @@ from data.errors import TrackingError
 from data.frozen_model import FrozenModel
 from data.home import state_dir
 
-STATE_SCHEMA = 5  # increase it when a file or field of the state is renamed
+STATE_SCHEMA = 6  # increase it when a file or field of the state changes its name or meaning
 
 
 class SearchPaths:

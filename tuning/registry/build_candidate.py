@@ -139,7 +139,7 @@ def build_candidate(
         size_mb=graph.stat().st_size / 1e6,
         latency_ms=exported.latency_ms,
     )
-    _log_evaluation(parent, candidate, evaluation, dataset.name)
+    _log_evaluation(parent, candidate, evaluation, dataset)
     return candidate
 
 
@@ -157,7 +157,7 @@ def _complete_package(
     write_atomically(reference_predictions_path(folder), reference.to_json().encode())
 
 
-def _log_evaluation(parent: ParentRun, candidate: Candidate, evaluation: _TestEvaluation, dataset_name: str) -> None:
+def _log_evaluation(parent: ParentRun, candidate: Candidate, evaluation: _TestEvaluation, dataset: Dataset) -> None:
     """Log the scores and the candidate on the run."""
     metrics = {**evaluation.metrics, "temperature": evaluation.temperature}
     parent.writer.send(LogEpoch(PARENT_UID, 0, metrics, time_ms=candidate.evaluated_ms))
@@ -167,7 +167,7 @@ def _log_evaluation(parent: ParentRun, candidate: Candidate, evaluation: _TestEv
     if candidate.model_uri:
         for file in candidate_artifacts(candidate):
             parent.log_text(candidate.to_json(), file)
-        _link_metrics(parent, candidate, dataset_name)
+        _link_metrics(parent, candidate, dataset)
 
 
 @dataclass(frozen=True)
@@ -253,13 +253,13 @@ def _log_package_or_defer(parent: ParentRun, folder: Path) -> str:
         return ""
 
 
-def _link_metrics(parent: ParentRun, candidate: Candidate, dataset_name: str) -> None:
+def _link_metrics(parent: ParentRun, candidate: Candidate, dataset: Dataset) -> None:
     """Link the metrics to the package; if the server is unavailable by now, they stay without a link."""
     if parent.client is None:
         return
     parent.writer.flush()  # the two would write the same points
     try:
-        link_metrics(parent.client, candidate, dataset_name)
+        link_metrics(parent.client, candidate, dataset)
     except Exception as error:
         if not is_unavailable(error):
             raise

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.pyfunc import PyFuncModel
 
+    from data.dataset.dataset import Dataset
+
 
 INTERNAL_FOLDER = "internal"  # of a run's artifacts; read by programs only
 CANDIDATE_FILE = f"{INTERNAL_FOLDER}/candidate.json"  # the newest candidate of a run
@@ -60,15 +62,15 @@ def log_candidate_package(client: MlflowClient, folder: Path, run_id: str) -> st
     return model_uri
 
 
-def link_metrics(client: MlflowClient, candidate: Candidate, dataset_name: str) -> None:
+def link_metrics(client: MlflowClient, candidate: Candidate, dataset: Dataset) -> None:
     """Link the run's metrics on the test images to the package and the data set.
 
     The points are those that are logged on the run anyway, so that the run has each of them once.
     """
     from mlflow.entities import Metric
 
-    digest = dataset_digest(candidate.data_fingerprint)
-    links = {"model_id": candidate.model_id, "dataset_name": dataset_name, "dataset_digest": digest}
+    digest = dataset_digest(dataset)
+    links = {"model_id": candidate.model_id, "dataset_name": dataset.name, "dataset_digest": digest}
     points = [
         Metric(name, value, candidate.evaluated_ms, 0, run_id=candidate.run_id, **links)
         for name, value in candidate.metrics.items()

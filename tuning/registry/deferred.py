@@ -92,7 +92,7 @@ def complete_deferred(client: MlflowClient, paths: SearchPaths, run_id: str) -> 
         # Saved before the next step: a second attempt must not log the package twice.
         _save(paths, DeferredPromotion(candidate=candidate, needs_decision=deferred.needs_decision))
         save_candidate(client, candidate)
-        link_metrics(client, candidate, Dataset.from_json(paths.dataset.read_text()).name)
+        link_metrics(client, candidate, Dataset.from_json(paths.dataset.read_text()))
     if deferred.needs_decision:
         outcome = _promote(client, paths, candidate)
     else:

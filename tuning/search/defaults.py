@@ -57,6 +57,7 @@ REGRESSION_CLASSES = 8  # up to this number the fits are limited by memory, abov
 # the last would need gigabytes of memory for features, and improve a linear head little.
 PROBE_IMAGES = (2_000, 8_000, 16_000, 32_000)
 PROMOTED_SHARE = 1 / 3
+MIN_PROBE_STEP = 1.25  # smallest ratio of the last two numbers
 PROBE_IMAGES_SETTING = "probe_images"  # the name of a probe's number of training images
 FITS_WITH_FOLDS = 6  # five folds, and the fit on all images
 # Validation images that score the trials: the standard error of an accuracy is at most 1.1 points with 2,000, 0.7 with
@@ -102,16 +103,19 @@ def allows_folds(num_images: int, num_classes: int, budget_s: float | None) -> b
     return num_images <= MAX_REGRESSION_IMAGES and seconds <= _max_regression_s(budget_s)
 
 
-def probe_sizes(num_images: int, num_classes: int, budget_s: float | None) -> tuple[int, ...]:
-    """Return the numbers of training images on which probes are fitted, by logistic regression without folds.
-
-    Empty if not even a fit on the fewest images takes a small part of the time budget.
-    """
+def probe_sizes(num_images: int) -> tuple[int, ...]:
+    """Return the numbers of training images on which probes are fitted, by logistic regression without folds."""
     sizes = [size for size in PROBE_IMAGES if size < num_images]
-    if num_images <= PROBE_IMAGES[-1]:
-        sizes.append(num_images)
-    limit_s = FITS_WITH_FOLDS * _max_regression_s(budget_s)
-    return tuple(size for size in sizes if _regression_s(size, num_classes) <= limit_s)
+    if num_images > PROBE_IMAGES[-1]:
+        return tuple(sizes)
+    if sizes and num_images < MIN_PROBE_STEP * sizes[-1]:
+        sizes.pop()
+    return (*sizes, num_images)
+
+
+def allows_fit(num_images: int, num_classes: int, budget_s: float | None) -> bool:
+    """Return whether the fit of a probe without folds takes a small part of the time budget (None: no limit)."""
+    return _regression_s(num_images, num_classes) <= FITS_WITH_FOLDS * _max_regression_s(budget_s)
 
 
 def _regression_s(num_images: int, num_classes: int) -> float:

@@ -7,6 +7,7 @@ Define-by-run: a parameter is only suggested if it applies, so that the sampler 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -69,6 +70,7 @@ class SearchSpace:
         small_images: bool = False,
         regression_probes: bool = True,
         probe_images: tuple[int, ...] = (),
+        max_probe_images: float = math.inf,
     ) -> None:
         """Create the space.
 
@@ -78,7 +80,9 @@ class SearchSpace:
             unsplittable: backbones without cut points; their features cannot be cached, so they are not probed.
             small_images: whether images are upscaled; then the default freezes no block and uses larger learning rates.
             regression_probes: whether linear probes are fitted by logistic regression instead of by gradient steps.
-            probe_images: numbers of training images on which probes are fitted, ascending; empty: on all.
+            probe_images: numbers of training images on which probes are fitted, ascending; empty: on all. A resumed
+                search must have the same, because Optuna requires it.
+            max_probe_images: the largest of them for which there is time.
         """
         self._recipe = recipe
         self._small_images = small_images
@@ -89,7 +93,7 @@ class SearchSpace:
             if isinstance(recipe, Recipe)
             else {}
         )
-        probes = (regression_probes, probe_images)
+        probes = (regression_probes, probe_images, max_probe_images)
         self._variant_spaces = {
             name: _VariantSpace(variant, imbalance_ratio, unsplittable, defaults, *probes, f"@{name}")
             for name, variant in variants.items()
@@ -242,10 +246,12 @@ class _VariantSpace:
         defaults: Mapping[str, ParamValue],
         regression_probes: bool,
         probe_images: tuple[int, ...],
+        max_probe_images: float,
         suffix: str = "",
     ) -> None:
         self.recipe = recipe
         self._probe_images = probe_images
+        self._affordable = tuple(count for count in probe_images if count <= max_probe_images)
         self._regression_probes = regression_probes and LINEAR in recipe.head.options
         self._defaults = defaults
         self._unsplittable = unsplittable
@@ -310,9 +316,9 @@ class _VariantSpace:
             return given
         if not self._regression_probes:
             return {name: value for name, value in given.items() if name not in REGRESSION_PARAMS}
-        if self._probe_images:
-            images = settings.get(PROBE_IMAGES_SETTING, self._probe_images[-1])
-            given[PROBE_IMAGES_SETTING] = Categorical(options=self._probe_images).clip(images)
+        if self._affordable:
+            images = settings.get(PROBE_IMAGES_SETTING, self._affordable[-1])
+            given[PROBE_IMAGES_SETTING] = Categorical(options=self._affordable).clip(images)
         return given
 
     def has_probe_settings(self, settings: Mapping[str, ParamValue]) -> bool:
@@ -353,7 +359,7 @@ class _VariantSpace:
 
     def probe_on_more_images(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:
         name = PROBE_IMAGES_SETTING + self._suffix
-        larger = [count for count in self._probe_images if name in params and count > int(params[name])]
+        larger = [count for count in self._affordable if name in params and count > int(params[name])]
         return {**params, name: larger[0]} if larger else None
 
     def _allows_all_features(self, settings: Mapping[str, ParamValue]) -> bool:

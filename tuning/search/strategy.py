@@ -232,15 +232,17 @@ class SearchStrategy:
         ``MAX_FINE_TUNE_SHARE`` of the trials' time, or ``MAX_PROBE_SHARE`` while probes lead.
         """
         leads = leader(state.trials, self._num_val_images)
-        max_share = MAX_PROBE_SHARE if leads == "probes" else MAX_FINE_TUNE_SHARE
-        if state.fraction_used >= LATEST_SWEEP["defaults" if leads == "defaults" else "probes"]:
+        if leads == "defaults" and state.fraction_used >= LATEST_SWEEP[leads]:
             return None
+        has_default = any(trial.is_eligible for trial in _started(state.trials, "default"))
+        max_share = MAX_PROBE_SHARE if leads == "probes" and has_default else MAX_FINE_TUNE_SHARE
         by_images: dict[int | None, list[TrialRecord]] = {}
         for trial in _started(state.trials, "probe"):
             by_images.setdefault(trial.config.images_per_epoch, []).append(trial)
-        for number, probes in enumerate(by_images.values()):
+        is_complete = self._sweep_is_over(state) or not self._sweep_left(state.trials)
+        for probes in by_images.values():
             ended = sorted((probe for probe in probes if probe.status != "running"), key=lambda probe: probe.sort_key)
-            is_complete = len(ended) == len(probes) and (number > 0 or not self._sweep_left(state.trials))
+            is_complete = is_complete and len(ended) == len(probes)
             share = PROMOTED_SHARE * len(ended)
             count = math.ceil(share) if is_complete else int(share)
             best = [probe for probe in ended[len(ended) - count :] if probe.is_eligible]

@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING
 
 from data.dataset.folds import ALWAYS_TRAINING, development_folds
+from tuning.common.names import DATA_FINGERPRINT_TAG, DATA_LIMITS_TAG, SAMPLES_FINGERPRINT_TAG
 
 if TYPE_CHECKING:
     from data.dataset.dataset import Dataset
@@ -21,9 +22,18 @@ SCHEMA = {  # in the form of mlflow.types.Schema, which the UI shows as a table
 }
 
 
-def dataset_digest(fingerprint: str) -> str:
-    """Return MLflow's digest of the data set with this fingerprint."""
-    return fingerprint[:MAX_DIGEST_LENGTH]
+def dataset_digest(dataset: Dataset) -> str:
+    """Return MLflow's digest of a data set, by the images in use: MLflow logs one profile for each digest."""
+    return dataset.samples_fingerprint[:MAX_DIGEST_LENGTH]
+
+
+def data_tags(dataset: Dataset) -> dict[str, str]:
+    """Return the tags of a run that tell which images it uses."""
+    return {
+        DATA_FINGERPRINT_TAG: dataset.fingerprint,
+        SAMPLES_FINGERPRINT_TAG: dataset.samples_fingerprint,
+        DATA_LIMITS_TAG: json.dumps(dataset.limits),
+    }
 
 
 def dataset_fields(dataset: Dataset) -> dict[str, str]:
@@ -31,7 +41,7 @@ def dataset_fields(dataset: Dataset) -> dict[str, str]:
     images = {split: sum(counts.values()) for split, counts in dataset.counts().items()}
     return {
         "name": dataset.name,
-        "digest": dataset_digest(dataset.fingerprint),
+        "digest": dataset_digest(dataset),
         "source_type": "local",
         "source": json.dumps({"uri": str(dataset.root)}),
         "schema": json.dumps(SCHEMA),

@@ -16,6 +16,7 @@ from tuning.common.names import (
     PARENT_RUN_TAG,
     PROMOTION_TAG,
     RECIPE_TAG,
+    SAMPLES_FINGERPRINT_TAG,
     SEARCH_FOLDER_TAG,
     SEARCH_MINUTES_METRIC,
     TEST_METRIC,
@@ -93,7 +94,7 @@ def load_search_summary(client: MlflowClient, name_or_run_id: str) -> SearchSumm
     return SearchSummary(
         run_id=parent.info.run_id,
         name=str(client.get_experiment(parent.info.experiment_id).name),
-        data_fingerprint=tags.get(DATA_FINGERPRINT_TAG, ""),
+        data_fingerprint=tags.get(SAMPLES_FINGERPRINT_TAG) or tags.get(DATA_FINGERPRINT_TAG, ""),
         status=parent.info.status,
         num_trials=len(children),
         winner=parent.data.tags.get(WINNER_TAG) or (_describe(best) if best else ""),

@@ -6,6 +6,7 @@ A workflow calls ``load_data``, ``prepare_inputs`` and ``connect_tracking``, and
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from tuning.recipe.domains import Categorical
 from tuning.recipe.schema import Recipe, TrainingSettings
 from tuning.search.defaults import (
     MIN_EPOCH_IMAGES,
+    allows_fit,
     allows_folds,
     auto_images_per_epoch,
     max_train_images,
@@ -91,15 +93,18 @@ class SearchInputs:
         """Return the search space of the settings on this data set."""
         data, fits_all = self.dataset, self._allows_folds(training)
         sizes: tuple[int, ...] = ()
+        affordable: list[int] = []
         if not fits_all and training.validation == "split":
-            sizes = probe_sizes(len(data.split("train")), len(data.classes), _budget_s(training))
+            sizes = probe_sizes(len(data.split("train")))
+            affordable = [size for size in sizes if allows_fit(size, len(data.classes), _budget_s(training))]
         return SearchSpace(
             training,
             data.imbalance,
             self.unsplittable_backbones,
             small_images=data.has_small_images,
-            regression_probes=fits_all or bool(sizes),
-            probe_images=sizes,
+            regression_probes=fits_all or bool(affordable),
+            probe_images=sizes if affordable else (),
+            max_probe_images=max(affordable, default=0),
         )
 
     def _allows_folds(self, training: TrainingSettings) -> bool:
@@ -208,8 +213,10 @@ def load_data(
 
 
 def _split_limits(recipe: Recipe, on_gpu: Callable[[], bool]) -> dict[SplitName, int]:
+    """Return the largest numbers of images of a search; a cluster has more cores than this machine."""
     limits: dict[SplitName, int] = {"val": max_val_images(recipe.budget_s)}
-    if recipe.budget_s is not None and recipe.images_per_epoch is None and not on_gpu():
+    has_few_cores = not os.environ.get("RAY_ADDRESS") and not on_gpu()
+    if recipe.budget_s is not None and recipe.images_per_epoch is None and has_few_cores:
         limits["train"] = max_train_images(recipe.budget_s, available_cores())
     return limits
 

@@ -19,7 +19,7 @@ from tuning.common.events import (
     TrialEnded,
     TrialStarted,
 )
-from tuning.common.names import DATA_FINGERPRINT_TAG, RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
+from tuning.common.names import RECIPE_TAG, REGISTERED_MODEL_TAG, SEARCH_FOLDER_TAG
 from tuning.common.option_types import ParamValue
 from tuning.common.trial_record import RAN_TO_ITS_END, TrialCallback, TrialRecord, TrialReport, TrialStatus
 from tuning.recipe.schema import Recipe, ResumeRequest
@@ -40,7 +40,7 @@ from tuning.search.study import TrialStore, open_trial_store
 from tuning.search.time_budget import Elapsed, TimeBudget
 from tuning.search.tune_runner import TuneRunner
 from tuning.search.weights_cleanup import WeightsCleanup
-from tuning.tracking.dataset_input import dataset_fields, folds_csv
+from tuning.tracking.dataset_input import data_tags, dataset_fields, folds_csv
 from tuning.tracking.trial_logger import TrialLogger
 from tuning.ui import summary
 from tuning.workflows.phases import PhaseTracker, skipped_reruns
@@ -240,7 +240,7 @@ class SearchSession:
             return
         tags = {
             SEARCH_FOLDER_TAG: str(self._search.paths.root),
-            DATA_FINGERPRINT_TAG: dataset.fingerprint,
+            **data_tags(dataset),
             RECIPE_TAG: recipe.to_json(),
             REGISTERED_MODEL_TAG: recipe.name or dataset.name,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,19 @@ from typing import TYPE_CHECKING
 from data.audit.report import audit
 from data.dataset.dataset import Dataset
 from data.errors import TrackingError
+from data.sources.base import SplitName
 from models.trial_config import TrialConfig
 from tuning.common.events import AuditCompleted, CandidateEvaluated, EventBus, TrainingEpochEnded
 from tuning.common.formatting import member_text, short_network_name
-from tuning.common.names import DATA_FINGERPRINT_TAG, PARENT_RUN_TAG, RECIPE_TAG, TEST_METRIC, TRIAL_CONFIG_TAG
+from tuning.common.names import (
+    DATA_FINGERPRINT_TAG,
+    DATA_LIMITS_TAG,
+    PARENT_RUN_TAG,
+    RECIPE_TAG,
+    SAMPLES_FINGERPRINT_TAG,
+    TEST_METRIC,
+    TRIAL_CONFIG_TAG,
+)
 from tuning.common.search_paths import SearchPaths
 from tuning.common.trial_record import TrialReport
 from tuning.recipe.domains import Categorical
@@ -26,6 +36,7 @@ from tuning.search.evidence import out_of_fold_predictions
 from tuning.search.trial_worker import TrialTask
 from tuning.search.trial_worker import train as train_task
 from tuning.tracking.connection import connect_to_existing, store_text
+from tuning.tracking.dataset_input import data_tags
 from tuning.tracking.parent_run import ParentRun, parent_run_lifecycle
 from tuning.ui import result_text
 from tuning.workflows.context import Context
@@ -40,21 +51,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReproducibleTrial:
-    """The configuration of a finished trial, the settings and the fingerprint of the data that it was trained with."""
+    """The configuration of a finished trial, and the settings and the data that it was trained with.
+
+    Attributes:
+        samples_fingerprint: of the images that were in use.
+        limits: the largest numbers of images by split.
+    """
 
     training: TrainingSettings
     config: TrialConfig
-    data_fingerprint: str
+    samples_fingerprint: str
+    limits: Mapping[SplitName, int]
 
     def warn_if_data_changed(self, dataset: Dataset) -> None:
         """Log a warning if the images or their splits differ from those of the trial."""
-        if dataset.fingerprint != self.data_fingerprint:
+        if dataset.samples_fingerprint != self.samples_fingerprint:
             logger.warning(
                 "the numbers will differ from the original ones, because %s has changed since (fingerprint %s instead "
                 "of %s)",
                 self.training.data,
-                dataset.fingerprint,
-                self.data_fingerprint,
+                dataset.samples_fingerprint,
+                self.samples_fingerprint,
             )
 
 
@@ -74,7 +91,7 @@ def train(training: TrainingSettings, run_id: str, model_uri: str, context: Cont
         training, config = trial.training, trial.config
     problems = Problems()
     with problems.collect():
-        dataset = load_data(training, context.bus.progress, _has_gpu)
+        dataset = load_data(training, context.bus.progress, _has_gpu, limits=trial.limits if trial else None)
         inputs = prepare_inputs(training, dataset, _has_gpu())
     tracking = connect_tracking(training, context.mlflow_run_id, problems)
     if trial:
@@ -103,7 +120,7 @@ def _train_and_package(
     paths.write(training, dataset)
     tags = {
         TRIAL_CONFIG_TAG: config.to_json(),
-        DATA_FINGERPRINT_TAG: dataset.fingerprint,
+        **data_tags(dataset),
         RECIPE_TAG: as_recipe(training).to_json(),
     }
     backbone, image_size = config.network.backbone, config.preprocessing.image_size
@@ -189,7 +206,9 @@ def _reproducible_trial(run_id: str, parent_tags: Mapping[str, str], config: Tri
             f"the settings of run {run_id} must be known, but it has no recipe; use another run or version"
         )
     recipe = Recipe.from_json(parent_tags[RECIPE_TAG])
-    return ReproducibleTrial(_single_trial_recipe(recipe, config), config, parent_tags[DATA_FINGERPRINT_TAG])
+    fingerprint = parent_tags.get(SAMPLES_FINGERPRINT_TAG, parent_tags[DATA_FINGERPRINT_TAG])
+    limits = json.loads(parent_tags.get(DATA_LIMITS_TAG, "{}"))
+    return ReproducibleTrial(_single_trial_recipe(recipe, config), config, fingerprint, limits)
 
 
 def _single_trial_recipe(recipe: Recipe, config: TrialConfig) -> Recipe:
