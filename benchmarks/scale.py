@@ -3,9 +3,9 @@
 Generated photos of 64 px in ten classes, or a stratified part of the class folders of ``--data``. For each number of
 images, one after another and each in a new process with an empty cache at first: the audit, the pixel cache, a probe on
 at most 32,000 training images (its features, those of the validation images, and the fit, on one core), and with
-``--minutes`` a whole search (``--stages search``: only that). Prints the seconds, the peak memory of the process and of the largest process that it
-started, and the exponent of growth between the smallest and the largest number. With ``--rows FILE`` each stage is a
-row of a JSON Lines file, and rows that exist are not measured again.
+``--minutes`` a whole search (``--stages search``: only that). Prints the seconds, the peak memory of the process and of
+the largest process that it started, and the exponent of growth between the smallest and the largest number. With
+``--rows FILE`` each stage is a row of a JSON Lines file, and rows that exist are not measured again.
 """
 
 from __future__ import annotations
