@@ -317,10 +317,10 @@ def test_the_best_third_of_the_probes_continues_on_more_images_as_soon_as_it_is_
         number = trial.config.images_per_epoch
         images.append(number)
         search.finish(trial, next(scores[number]) if number else 0.3)
-    # Two warm-up probes and the default; a third probe makes the first promotion. Of the next number, the best of three
-    assert images == [2_000, 2_000, None, 2_000, 8_000, 2_000, 2_000, 8_000, 2_000, 8_000, 32_000]
+    # two warm-up probes and the default; a third probe makes the first promotion, which continues at once
+    assert images == [2_000, 2_000, None, 2_000, 8_000, 32_000, 2_000, 2_000, 8_000, 2_000, 8_000]
     networks = [_network(each) for each in search.trials]
-    assert [networks[index] for index in (4, 7, 9, 10)] == [networks[index] for index in (3, 6, 8, 3)]
+    assert [networks[index] for index in (4, 5, 8, 10)] == [networks[index] for index in (3, 4, 7, 9)]
     assert trial.origin == "fine_tune"
 
 

@@ -229,29 +229,40 @@ class SearchStrategy:
 
         As soon as it is among the best third of those that have ended, as in asynchronous successive halving (Li et
         al., "A System for Massively Parallel Hyperparameter Tuning", 2020), if it takes at most
-        ``MAX_FINE_TUNE_SHARE`` of the trials' time, or ``MAX_PROBE_SHARE`` while probes lead.
+        ``MAX_FINE_TUNE_SHARE`` of the trials' time; ``MAX_PROBE_SHARE`` if no other can overtake it and probes lead.
         """
         leads = leader(state.trials, self._num_val_images)
         if leads == "defaults" and state.fraction_used >= LATEST_SWEEP[leads]:
             return None
         has_default = any(trial.is_eligible for trial in _started(state.trials, "default"))
-        max_share = MAX_PROBE_SHARE if leads == "probes" and has_default else MAX_FINE_TUNE_SHARE
-        by_images: dict[int | None, list[TrialRecord]] = {}
-        for trial in _started(state.trials, "probe"):
-            by_images.setdefault(trial.config.images_per_epoch, []).append(trial)
-        is_complete = self._sweep_is_over(state) or not self._sweep_left(state.trials)
-        for probes in by_images.values():
-            ended = sorted((probe for probe in probes if probe.status != "running"), key=lambda probe: probe.sort_key)
-            is_complete = is_complete and len(ended) == len(probes)
-            share = PROMOTED_SHARE * len(ended)
-            count = math.ceil(share) if is_complete else int(share)
-            best = [probe for probe in ended[len(ended) - count :] if probe.is_eligible]
-            larger = [self._space.probe_on_more_images(probe.fixed_params) for probe in reversed(best)]
-            for proposal in _new("probe", [params for params in larger if params], state.trials):
+        for params, is_final in self._promotions(state):
+            for proposal in _new("probe", [params], state.trials):
+                max_share = MAX_PROBE_SHARE if is_final and has_default and leads == "probes" else MAX_FINE_TUNE_SHARE
                 seconds = SAFETY_FACTOR * self._proposals.seconds(proposal, state.trials)
                 if seconds <= state.seconds_left and self._takes_at_most(max_share, proposal, state):
                     return proposal
         return None
+
+    def _promotions(self, state: SearchState) -> Iterator[tuple[dict[str, ParamValue], bool]]:
+        """Yield the best probes on their next number of images, and whether no other probe can overtake them.
+
+        The first probe that ends on a larger number does not wait for others: more images improve a probe more than
+        another network does.
+        """
+        by_images: dict[int | None, list[TrialRecord]] = {}
+        for trial in _started(state.trials, "probe"):
+            by_images.setdefault(trial.config.images_per_epoch, []).append(trial)
+        is_final = self._sweep_is_over(state) or not self._sweep_left(state.trials)
+        for number, probes in enumerate(by_images.values()):
+            ended = sorted((probe for probe in probes if probe.status != "running"), key=lambda probe: probe.sort_key)
+            is_complete = len(ended) == len(probes)
+            is_final = is_final and is_complete
+            share = PROMOTED_SHARE * len(ended)
+            count = math.ceil(share) if is_final or (number > 0 and is_complete) else int(share)
+            for probe in reversed(ended[len(ended) - count :]):
+                params = self._space.probe_on_more_images(probe.fixed_params) if probe.is_eligible else None
+                if params:
+                    yield params, is_final
 
     def probes_left(self, trials: Sequence[TrialRecord]) -> list[Proposal]:
         """Return the probes that may still start, those of the champion first."""
