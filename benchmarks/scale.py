@@ -154,6 +154,7 @@ def main() -> None:
     if arguments.stage:
         run_stage(arguments.stage, arguments.data)
         return
+    cores = len(os.sched_getaffinity(0))
     rows, name = read_rows(arguments.rows), arguments.data.name if arguments.data else "generated"
     for count in arguments.counts:
         stages = arguments.stages or (STAGES if arguments.minutes else STAGES[:-1])
@@ -173,7 +174,7 @@ def main() -> None:
                 else:
                     result = measure_stage(stage, folder, work / "home")
                 if stage not in done:
-                    rows.append({"data": name, "images": count, "stage": stage, **result})
+                    rows.append({"data": name, "images": count, "cores": cores, "stage": stage, **result})
                     append_row(arguments.rows, rows[-1])
                     print(json.dumps(rows[-1]), flush=True)
     own = [row for row in rows if row["data"] == name]
