@@ -18,8 +18,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from benchmarks.jsonl import append_row, read_rows
 
 NUM_CLASSES = 10
 SIDE = 64  # px
+POLL_S = 0.2
 STAGES = ("audit", "pixels", "probe", "search")
 Row = dict[str, Any]
 
@@ -103,16 +106,37 @@ def probe(folder: Path) -> Callable[[], object]:
     return lambda: train(task, lambda report: None)
 
 
+@contextmanager
+def sampled_own_mb() -> Iterator[list[float]]:
+    """Context manager: sample the memory of this process without pages of files, which the system can take back."""
+    samples, ended = [0.0], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(POLL_S):
+            status = Path("/proc/self/status").read_text()
+            samples.append(int(status.partition("RssAnon:")[2].split()[0]) * 1024 / 1e6)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
+
+
 def run_stage(stage: str, folder: Path) -> None:
     """Run a stage in this process, and print its seconds and peak memory as JSON."""
     prepared = {"audit": audit, "pixels": pixels, "probe": probe}[stage](folder)
-    started = time.perf_counter()
-    prepared()
-    seconds = time.perf_counter() - started
+    with sampled_own_mb() as samples:
+        started = time.perf_counter()
+        prepared()
+        seconds = time.perf_counter() - started
     usages = (
         resource.getrusage(which).ru_maxrss * 1024 / 1e6 for which in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    print(json.dumps(dict(zip(("seconds", "mb", "child_mb"), (seconds, *usages), strict=True))))
+    names = ("seconds", "own_mb", "mb", "child_mb")
+    print(json.dumps(dict(zip(names, (seconds, max(samples), *usages), strict=True))))
 
 
 def measure_stage(stage: str, folder: Path, home: Path) -> Row:

@@ -109,7 +109,7 @@ def _features(dataset: Dataset, config: TrialConfig) -> Features:
     pixels = pixel_cache(dataset, config.preprocessing)
     source = TrialFeatures(classifier, config, dataset, pixels, lambda: None)
     batches = [split_batches(pixels, config, split, num_classes, source.loader(split)) for split in SPLITS]
-    return np.concatenate([features_of(classifier, each) for each in batches])
+    return features_of(classifier, *batches)
 
 
 def measure(dataset: Dataset, probes: Sequence[Probe], count: int, seed: int) -> dict[str, Any]:

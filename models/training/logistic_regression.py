@@ -39,7 +39,10 @@ class LinearLayer:
 
     def logits(self, features: Features) -> Floats:
         """Return the logits [n, k] of features [n, f]."""
-        return np.asarray(features @ self.weight.T + self.bias)
+        logits = np.empty((len(features), len(self.bias)))
+        for rows in _chunks(len(features)):
+            logits[rows] = features[rows] @ self.weight.T + self.bias
+        return logits
 
 
 class FeatureSpace:
@@ -58,12 +61,11 @@ class FeatureSpace:
         Nearly constant features are dropped.
         """
         self._num_features = features.shape[1]
-        self._mean = features[is_training].mean(axis=0, dtype=np.float64)
-        std = features[is_training].std(axis=0, dtype=np.float64)
+        self._mean, std = _mean_and_std(features, np.flatnonzero(is_training))
         self._kept = std > MIN_RELATIVE_STD * std.max()
         self._std = std[self._kept]
         standardized = np.empty((len(features), len(self._std)), dtype=np.float32)
-        for rows in np.array_split(np.arange(len(features)), max(1, len(features) // CHUNK_SIZE)):
+        for rows in _chunks(len(features)):
             standardized[rows] = (features[rows] - self._mean)[:, self._kept] / self._std  # in float64, a part at once
         self._basis: Features | None = None
         self.coordinates = standardized
@@ -77,6 +79,19 @@ class FeatureSpace:
         weight = np.zeros((len(coefficients), self._num_features))
         weight[:, self._kept] = on_standardized / self._std
         return LinearLayer(weight, intercept - weight @ self._mean)
+
+
+def _chunks(count: int) -> list[npt.NDArray[np.intp]]:
+    """Return row numbers in chunks: copies and float64 values of all rows at once would multiply the memory."""
+    return np.array_split(np.arange(count), max(1, count // CHUNK_SIZE))
+
+
+def _mean_and_std(features: Features, rows: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Return the mean and the standard deviation [f] of some rows of features [n, f]."""
+    chunks = [rows[chunk] for chunk in _chunks(len(rows))]
+    mean = sum(features[chunk].sum(axis=0, dtype=np.float64) for chunk in chunks) / len(rows)
+    variance = sum(np.square(features[chunk] - mean).sum(axis=0) for chunk in chunks) / len(rows)
+    return mean, np.sqrt(variance)
 
 
 def _row_space(matrix: Features) -> Features:

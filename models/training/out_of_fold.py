@@ -51,7 +51,7 @@ def out_of_fold(dataset: Dataset, backbone: str, preprocessing: Preprocessing, p
     classifier = build_classifier(config.network, num_classes, size, config.seed)
     cache = pixel_cache(dataset, preprocessing, progress)
     loaders = [split_batches(cache, config, split, num_classes) for split in SPLITS if dataset.split(split)]
-    features = np.concatenate([features_of(classifier, loader) for loader in loaders])
+    features = features_of(classifier, *loaders)
     labels = np.concatenate([loader.labels for loader in loaders])
     logits = np.full((len(labels), num_classes), np.nan)
     parts = stratified_parts(labels, MAX_IMAGES)

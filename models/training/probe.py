@@ -9,6 +9,7 @@ Shapes: n images, f features, k classes.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,7 @@ def fit_probe(classifier: Classifier, train: BatchLoader, val: BatchLoader, fold
     choose the penalty.
     """
     started = time.perf_counter()
-    features = np.concatenate([features_of(classifier, batches) for batches in (train, val)])
+    features = features_of(classifier, train, val)
     labels = np.concatenate([train.labels, val.labels])
     is_training = np.arange(len(labels)) < len(train.labels)
     space = FeatureSpace(features, is_training)
@@ -117,24 +118,29 @@ def _linear_layer(classifier: Classifier) -> nn.Linear:
 
 
 @torch.no_grad()
-def features_of(classifier: Classifier, batches: BatchLoader) -> Features:
-    """Return the input [n, f] of the head's linear layer for all images, in order."""
+def features_of(classifier: Classifier, *splits: BatchLoader) -> Features:
+    """Return the input [n, f] of the head's linear layer for all images of the splits, in order."""
     classifier.eval()
+    features: Features | None = None
+    count, start = sum(len(batches.labels) for batches in splits), 0
+    for batches in splits:
+        for values in _feature_chunks(classifier, batches):
+            if features is None:  # filled in place: with many images, a second copy would double the memory
+                features = np.empty((count, values.shape[1]), dtype=np.float32)
+            features[start : start + len(values)] = values
+            start += len(values)
+    assert features is not None  # noqa: S101  (a loader has at least one image)
+    return features
+
+
+def _feature_chunks(classifier: Classifier, batches: BatchLoader) -> Iterator[Features]:
     head = classifier.head
     assert isinstance(head, nn.Sequential)  # noqa: S101  (``build_head`` returns nothing else)
     before_linear = head[:-1]
-    gather = batches.source.epoch(0)
-    features: Features | None = None
-    positions = np.arange(len(batches.labels))
-    for chunk in np.array_split(positions, max(1, len(positions) // CHUNK_SIZE)):
-        rows = batches.rows(0)[chunk]
+    gather, all_rows = batches.source.epoch(0), batches.rows(0)
+    for rows in np.array_split(all_rows, max(1, len(all_rows) // CHUNK_SIZE)):
         x: Tensor = gather(rows, np.zeros_like(rows)).to(classifier.device)
         with autocast(classifier.device, classifier.frozen_precision):
             if not classifier.expects_features:
                 x = classifier.prefix(x)
-            values = before_linear(classifier.suffix(x)).float().cpu().numpy()
-        if features is None:  # filled in place: with many images, a second copy would double the memory
-            features = np.empty((len(positions), values.shape[1]), dtype=np.float32)
-        features[chunk] = values
-    assert features is not None  # noqa: S101  (a loader has at least one image)
-    return features
+            yield before_linear(classifier.suffix(x)).float().cpu().numpy()
