@@ -80,12 +80,12 @@ class Dataset(FrozenModel):
 
     @property
     def samples_fingerprint(self) -> str:
-        """The same of the images that are left."""
+        """Hash of the samples, which may be a part of these images."""
         rows = sorted((sample.content_hash, self.classes[sample.label], sample.split) for sample in self.samples)
         return hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
-        """Return the data set with some of its samples, which are sorted."""
+        """Return the data set reduced to some of its samples."""
         return self.model_copy(update={"samples": in_order(samples), "full_fingerprint": self.fingerprint})
 
     @property

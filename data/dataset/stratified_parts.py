@@ -59,7 +59,7 @@ class StratifiedParts:
 
 
 def segment_ranges(size: int) -> list[range]:
-    """Return the segments of a first part of ``size`` images: 2,000, then always as many as all before together.
+    """Return the segments of a first part of ``size`` images: 2,000, then each as large as all earlier ones together.
 
     Larger first parts have the same segments and further ones, so what is computed for a segment is computed once.
     """

@@ -64,7 +64,7 @@ FITS_WITH_FOLDS = 6  # five folds, and the fit on all images
 # 5,000. Each trial reads all of them in every epoch, so a short search uses few.
 MIN_VAL_IMAGES, MAX_VAL_IMAGES = 2_000, 5_000
 VAL_IMAGES_PER_MINUTE = 200  # of the time budget
-# Training images of a search with a time budget: more than a core can train on, so more would be decoded for nothing.
+# Training images of a search with a time budget: a core cannot train on more, so others would be decoded but not used.
 MIN_TRAIN_IMAGES = 8_000
 TRAIN_IMAGES_PER_MINUTE = 2_000  # of the time budget and core
 MAX_DEFAULT_SHARE = 0.4  # of the time budget for the default trial, which determines the images of an epoch

@@ -57,9 +57,9 @@ PHASE_OF_ORIGIN: Mapping[TrialOrigin, PhaseName] = {
 
 MAX_FINE_TUNES = 2  # of the best probe
 MAX_FINE_TUNE_SHARE = 0.25  # of the trials' time, for a fine-tune that precedes the sampler
+MAX_PROBE_SHARE = 0.5  # of the trials' time, for the best probe on more images, while probes lead
 MAX_INITIAL_FAILURES = 6  # failed trials, without any other, after which the search ends
 MIN_FRACTION_LEFT = 0.01  # of the trials' time, to divide by
-MAX_PROBE_SHARE = 0.5  # likewise for a probe on more images, while probes lead
 SAFETY_FACTOR = 1.25  # largest duration of a trial, which has no result if it is stopped, relative to its prediction
 
 
@@ -236,11 +236,13 @@ class SearchStrategy:
             return None
         has_default = any(trial.is_eligible for trial in _started(state.trials, "default"))
         for params, is_final in self._promotions(state):
-            for proposal in _new("probe", [params], state.trials):
-                max_share = MAX_PROBE_SHARE if is_final and has_default and leads == "probes" else MAX_FINE_TUNE_SHARE
-                seconds = SAFETY_FACTOR * self._proposals.seconds(proposal, state.trials)
-                if seconds <= state.seconds_left and self._takes_at_most(max_share, proposal, state):
-                    return proposal
+            proposal = _first_new("probe", [params], state.trials)
+            if proposal is None:
+                continue
+            max_share = MAX_PROBE_SHARE if is_final and has_default and leads == "probes" else MAX_FINE_TUNE_SHARE
+            seconds = SAFETY_FACTOR * self._proposals.seconds(proposal, state.trials)
+            if seconds <= state.seconds_left and self._takes_at_most(max_share, proposal, state):
+                return proposal
         return None
 
     def _promotions(self, state: SearchState) -> Iterator[tuple[dict[str, ParamValue], bool]]:

@@ -28,7 +28,7 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def data_tags(dataset: Dataset) -> dict[str, str]:
-    """Return the tags of a run that tell which images it uses."""
+    """Return the tags that identify the images of a run."""
     return {
         DATA_FINGERPRINT_TAG: dataset.fingerprint,
         SAMPLES_FINGERPRINT_TAG: dataset.samples_fingerprint,

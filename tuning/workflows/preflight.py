@@ -179,7 +179,7 @@ def load_data(
     ``ray`` starts in the background as soon as the data set is loaded, because validating networks imports torch.
     ``on_gpu`` returns whether the trials run on a GPU; it is called after that, since it may wait for Ray or import
     torch. ``test_hashes`` are those of ``load_dataset``. ``limits`` are the largest numbers of images by split; None:
-    as many as a search can use in its time.
+    those that fit into the search's time budget.
 
     Raises:
         UserError: with all problems.
